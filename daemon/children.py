@@ -1,0 +1,172 @@
+"""Trainings and evaluations as child processes that outlive a crash of the daemon.
+
+A job is a folder: `job.json` goes in, `progress.jsonl` grows, and `result.json` (or
+`failure.json`) is renamed into place last. A child holds the folder's lock from its birth to its
+death, inherited from the parent. So after a crash the folder alone tells what is true: a
+result is there, or the lock is held (adopt: wait for it), or the child died (start it again; it
+resumes from its checkpoint). No job ever runs twice at the same time.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from daemon.locks import try_lock
+from extractors.values import LearndError
+from trainers.child import CHILD_ENV
+
+Work = Literal["train", "evaluate"]
+OnProgress = Callable[[dict[str, Any]], None]
+MOST_STARTS = 5
+POLL_SECONDS = 0.2
+
+
+class JobFailed(LearndError):
+    """A training or evaluation failed; trying it again as it is would fail again."""
+
+
+class Interrupted(LearndError):
+    """The daemon is asked to stop; the job resumes from its checkpoint at the next start."""
+
+
+def run_job(
+    work: Work, folder: Path, job: BaseModel, *, stop: Event, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Have the job in `folder` done, and return its result.
+
+    Adopts a child that runs already, starts one that does not, and starts one that was killed
+    again. Raises JobFailed with the child's own words, Interrupted once `stop` is set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_once(folder / "job.json", job.model_dump_json(indent=2))
+    progress = _Progress(folder / "progress.jsonl")
+    while True:
+        ended = _result(folder)
+        if ended is not None:
+            return ended
+        lock = try_lock(folder / "lock")
+        child = _start(work, folder, lock) if lock is not None else None
+        _wait(folder, stop, on_progress, progress)
+        if child is not None:
+            child.wait()
+
+
+def _start(work: Work, folder: Path, lock: int) -> "subprocess.Popen[bytes]":
+    """Start a child that holds `lock` from its birth on."""
+    try:
+        _count_start(work, folder)
+        with (folder / "log.txt").open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "learnd", "work", work, str(folder)],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[lock],
+            )
+        (folder / "pid").write_text(str(child.pid))
+        return child
+    finally:
+        os.close(lock)
+
+
+def _wait(folder: Path, stop: Event, on_progress: OnProgress, progress: "_Progress") -> None:
+    """Return when no child holds the folder's lock any more."""
+    while (lock := try_lock(folder / "lock")) is None:
+        for line in progress.new_lines():
+            on_progress(line)
+        if stop.wait(POLL_SECONDS):
+            _terminate(folder)
+            raise Interrupted("stopping; the job goes on from its last checkpoint at the next start")
+    os.close(lock)
+    for line in progress.new_lines():
+        on_progress(line)
+
+
+def _terminate(folder: Path) -> None:
+    """End the child's process group; it leads a session of its own."""
+    try:
+        os.killpg(int((folder / "pid").read_text()), signal.SIGTERM)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if lock := try_lock(folder / "lock"):
+            os.close(lock)
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    try:
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
+        pass
+    else:
+        return result
+    try:
+        failure = json.loads((folder / "failure.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    raise JobFailed(f"{failure['error']} (log: {folder / 'log.txt'})")
+
+
+def _count_start(work: Work, folder: Path) -> None:
+    starts = folder / "starts"
+    count = len(starts.read_text().splitlines()) if starts.exists() else 0
+    if count >= MOST_STARTS:
+        raise JobFailed(
+            f"{work} died {count} times without a result, as if killed for memory; see {folder / 'log.txt'}"
+        )
+    with starts.open("a") as file:
+        file.write(f"{time.time():.0f}\n")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without our settings: no child needs a secret."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LEARND_")}
+    root = str(Path(__file__).resolve().parent.parent)
+    # `-m learnd` must find this checkout, or this wheel, whatever the working directory is.
+    package_root = root if not root.endswith("_app") else str(Path(root).parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, kept.get("PYTHONPATH")]))
+    return kept | CHILD_ENV
+
+
+def _write_once(path: Path, text: str) -> None:
+    if not path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
+
+
+class _Progress:
+    """Reads the lines that were added to a growing file; a line half written waits."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def new_lines(self) -> Iterator[dict[str, Any]]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    # A child that was killed in the middle of a line; the next one wrote on.
+                    continue

@@ -1,0 +1,15 @@
+"""The command line. Every listing has `--json`; every error says what happened and what to do."""
+
+import sys
+
+from daemon.cli.commands import app
+from extractors.values import LearndError
+
+
+def main() -> None:
+    """Run the command line; a LearndError becomes one line on stderr and exit code 1."""
+    try:
+        app()
+    except LearndError as problem:
+        print(f"learnd: {problem}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

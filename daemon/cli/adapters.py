@@ -1,0 +1,144 @@
+"""`learnd adapters`: versions, what is live, and changing it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daemon.cli.output import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    TargetKey,
+    actor,
+    opened,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+    the_target,
+)
+from daemon.promotion import promote as promote_version
+from daemon.promotion import rollback as roll_back
+from daemon.service import utc_now
+from extractors.values import LearndError
+from registry.versions import Version, VersionState
+
+app = typer.Typer(help="Adapter versions: look, promote, roll back.", no_args_is_help=True)
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why, for the audit log.")]
+
+
+@app.command("list")
+def list_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """The versions, newest first."""
+    with opened(config) as (settings, store):
+        found = store.versions(settings.target(target).key if target else None)[::-1]
+    if as_json:
+        print_json(found)
+        return
+    rows = [version.model_dump() for version in found]
+    columns = ("id", "state", "wanted", "parent_id", "cycle_id", "created_at", "activated_at")
+    print_table(rows, columns=columns, empty="No versions yet; the first cycle that trains makes one.")
+
+
+@app.command()
+def show(version_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """One version: lineage, files, report, and what was done with it."""
+    with opened(config) as (_, store):
+        version = store.version(version_id)
+        report = store.cycle(version.cycle_id).report
+        acts = [entry for entry in store.audit(version.target) if entry.subject == version_id]
+    if as_json:
+        print_json({"version": version, "report": report, "audit": acts})
+        return
+    print_facts(
+        version.model_dump() | ({"verdict": report.verdict, "because": report.reason} if report else {})
+    )
+    out.print()
+    print_table([act.model_dump() for act in acts], columns=("at", "actor", "action", "detail"), empty="")
+
+
+@app.command()
+def promote(
+    version_id: Annotated[
+        str | None, typer.Argument(help="A READY version; the newest one if left out.")
+    ] = None,
+    target: TargetKey = None,
+    reason: Reason = "promoted by an operator",
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Make a version that passed every gate the active one."""
+    with opened(config) as (settings, store):
+        key = store.version(version_id).target if version_id else the_target(settings, target).key
+        ready = [
+            v for v in store.versions(key) if v.state is VersionState.READY and version_id in (None, v.id)
+        ]
+        if not ready:
+            raise LearndError(
+                f"{version_id or key}: no version is READY; `learnd adapters list` shows them, "
+                "`learnd adapters activate` overrules a verdict"
+            )
+    _activate(ready[-1], reason, config)
+
+
+@app.command()
+def activate(
+    version_id: str, reason: Reason = "activated by an operator", config: Config = DEFAULT_CONFIG
+) -> None:
+    """Make any version the active one, whatever its verdict; the audit log says who did."""
+    with opened(config) as (_, store):
+        version = store.version(version_id)
+    _activate(version, reason, config)
+
+
+@app.command()
+def rollback(
+    target: TargetKey = None, reason: Reason = "rolled back by an operator", config: Config = DEFAULT_CONFIG
+) -> None:
+    """Go back to the version that was live before; nothing is promoted automatically until `release`."""
+    with opened(config) as (settings, store):
+        found = the_target(settings, target)
+        live = roll_back(settings, store, found, actor=actor(), reason=reason, now=utc_now())
+    out.print(
+        f"{found.key} serves {live.id if live else 'the base model'} and is on hold; "
+        f"`learnd adapters release -t {found.key}` lets it learn on.",
+        highlight=False,
+    )
+
+
+@app.command()
+def release(target: TargetKey = None, config: Config = DEFAULT_CONFIG) -> None:
+    """Let a target that is on hold promote automatically again."""
+    with opened(config) as (settings, store):
+        found = the_target(settings, target)
+        store.release(found.key, actor=actor(), now=utc_now())
+    out.print(f"{found.key} is not on hold any more.", highlight=False)
+
+
+@app.command()
+def pull(
+    folder: Annotated[Path, typer.Argument(help="Where to put the adapter's files.")],
+    target: Annotated[str, typer.Option("--target", "-t", metavar="TENANT/AGENT")],
+    url: Annotated[str | None, typer.Option(envvar="LEARND_URL", help="The daemon's API.")] = None,
+) -> None:
+    """Fetch the active adapter from a daemon, digests checked (LEARND_TOKEN is the agent's token)."""
+    from learnd import ActiveAdapter
+
+    with ActiveAdapter(target, url=url) as adapter:
+        out.print(str(adapter.fetch(folder)), highlight=False)
+
+
+def _activate(version: Version, reason: str, config: Path) -> None:
+    with opened(config) as (settings, store):
+        target, active = settings.target(version.target), store.active(version.target)
+        live = promote_version(
+            settings,
+            store,
+            target,
+            version,
+            expected_active=active.id if active else None,
+            actor=actor(),
+            reason=reason,
+            now=utc_now(),
+        )
+    out.print(f"{target.key} serves {live.id}.", highlight=False)

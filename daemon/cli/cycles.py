@@ -1,0 +1,87 @@
+"""`learnd cycles`: what was learned when, and why not."""
+
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli.output import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    TargetKey,
+    opened,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+)
+from registry.cycles import Cycle
+
+app = typer.Typer(help="Passes of the loop.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    target: TargetKey = None,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """The last cycles, newest first."""
+    with opened(config) as (settings, store):
+        key = settings.target(target).key if target else None
+        found = store.cycles(key, limit=limit)
+    rows = [
+        cycle.model_dump(include={"id", "target", "state", "verdict", "version_id", "started_at", "reason"})
+        for cycle in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("id", "target", "state", "verdict", "version_id", "started_at", "reason")
+    print_table(rows, columns=columns, empty="No cycles yet; `learnd once` runs one.")
+
+
+@app.command()
+def show(cycle_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """One cycle: data, plan, measures, verdict."""
+    with opened(config) as (_, store):
+        cycle = store.cycle(cycle_id)
+    if as_json:
+        print_json(cycle)
+    else:
+        describe(cycle)
+
+
+def describe(cycle: Cycle) -> None:
+    """Print a cycle for people."""
+    facts: dict[str, Any] = {
+        "cycle": cycle.id,
+        "target": cycle.target,
+        "state": cycle.state,
+        "verdict": cycle.verdict,
+        "reason": cycle.reason,
+        "began": f"{cycle.started_at:%Y-%m-%d %H:%M:%S UTC} ({cycle.trigger})",
+        "data": cycle.counts,
+        "version": cycle.version_id,
+    }
+    if cycle.plan:
+        facts["plan"] = cycle.plan.reason
+    print_facts(facts)
+    if cycle.report is None:
+        return
+    out.print()
+    print_table(
+        [
+            side.model_dump(include={"name", "accuracy", "valid_rate", "latency_ms"})
+            for side in cycle.report.sides
+        ],
+        columns=("name", "accuracy", "valid_rate", "latency_ms"),
+        empty="",
+    )
+    out.print()
+    rows = [
+        comparison.model_dump() | {"effect": comparison.effect} for comparison in cycle.report.comparisons
+    ]
+    columns = ("against", "n", "gained", "lost", "effect", "interval", "p_value", "smallest_effect")
+    print_table(rows, columns=columns, empty="")

@@ -1,0 +1,338 @@
+"""One pass of the loop for a target: extract, select, train, evaluate, promote.
+
+`advance` does one durable step and commits it. Every step can be run again, so a restart, also
+after kill -9, is the normal path: load the cycle, call `advance`.
+
+    EXTRACTING ─> SELECTING ─> TRAINING ─> EVALUATING ─> PROMOTING ─> DONE
+        └─> SKIPPED ─┘                          └─> DONE (not promoted)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any, TypeVar
+
+from daemon.children import Interrupted, OnProgress, run_job
+from daemon.locks import Locked
+from daemon.promotion import PROBES, adapter_folder, promote
+from daemon.settings import Settings, TargetSettings
+from evaluation.report import Report
+from evaluation.run import AdapterSide, EvaluationJob
+from extractors.extraction import Extraction, extract
+from extractors.phoenix import PhoenixClient, PhoenixError
+from extractors.poll import poll
+from extractors.snapshot import Snapshot, build_snapshot, read_snapshot, write_snapshot
+from extractors.values import LearndError
+from learnd import __version__
+from registry.audit import DAEMON
+from registry.cycles import Cycle, CycleState
+from registry.serving.probing import ProbeFailed
+from registry.serving.replica import ReplicaUnreachable
+from registry.store import ActiveChanged, Store, TargetHeld
+from registry.versions import Version, VersionState
+from trainers.base_model import base_digest
+from trainers.plan import Plan, Skip, select_plan
+from trainers.sft import TrainingJob, TrainingResult
+
+PASSING = (PhoenixError, ReplicaUnreachable, Locked, Interrupted)
+"""What stands in a cycle's way for a while only; the next try may succeed."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What the steps of one target's cycles work with."""
+
+    settings: Settings
+    target: TargetSettings
+    store: Store
+    clock: Callable[[], datetime]
+    """Aware UTC."""
+    stop: Event = field(default_factory=Event)
+    on_progress: OnProgress = lambda _line: None
+
+    @property
+    def data_dir(self) -> Path:
+        return self.settings.data_dir
+
+    def run_folder(self, cycle: Cycle) -> Path:
+        """Where the cycle's jobs work: checkpoints, logs, the report."""
+        return self.data_dir / "runs" / self.target.slug / cycle.id
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        return read_snapshot(self.snapshots / snapshot_id)
+
+    @property
+    def snapshots(self) -> Path:
+        return self.data_dir / "snapshots" / self.target.slug
+
+    def move(self, cycle: Cycle, state: CycleState, **changes: Any) -> Cycle:
+        """Commit the step from the cycle's state to `state`."""
+        return self.store.advance_cycle(cycle.id, cycle.state, state, self.clock(), **changes)
+
+
+def advance(loop: Loop, cycle: Cycle) -> Cycle:
+    """Do the cycle's next step and commit it. An ended cycle is returned as it is.
+
+    Raises what may pass (`PASSING`): the cycle stays where it is, call again. Every other
+    LearndError would come again, and ends the cycle as FAILED with its words as the reason.
+    """
+    if cycle.ended:
+        return cycle
+    try:
+        return STEPS[cycle.state](loop, cycle)
+    except PASSING:
+        raise
+    except LearndError as failure:
+        return loop.move(cycle, CycleState.FAILED, reason=str(failure))
+
+
+def run_cycle(loop: Loop, trigger: str) -> Cycle:
+    """Finish the target's unfinished cycle, or run a new one, to its end."""
+    unfinished = [c for c in loop.store.unfinished_cycles() if c.target == loop.target.key]
+    cycle = unfinished[0] if unfinished else loop.store.start_cycle(loop.target.key, trigger, loop.clock())
+    while not cycle.ended:
+        loop.on_progress({"stage": str(cycle.state), "cycle": cycle.id})
+        cycle = advance(loop, cycle)
+    return cycle
+
+
+def poll_target(loop: Loop, client: PhoenixClient) -> int:
+    """Bring the target's mirror up to date; returns how many pieces of feedback changed.
+
+    What went wrong is kept as the target's last poll error, and raised.
+    """
+    store, target, now = loop.store, loop.target, loop.clock()
+    change = poll(
+        client,
+        store.mirror(target.key),
+        project=target.project,
+        spans=target.spans,
+        annotation_names=feedback_names(target),
+        now=now,
+        full_sweep_after=timedelta(minutes=loop.settings.phoenix.full_sweep_minutes),
+    )
+    store.apply_mirror(target.key, change, now)
+    return len(change.annotations) + len(change.removed_annotations)
+
+
+def extract_target(loop: Loop) -> Extraction:
+    """What the mirror teaches by the target's feedback rules."""
+    spans, annotations = loop.store.mirrored(loop.target.key)
+    return extract(spans, annotations, loop.target.feedback, loop.target.output_space)
+
+
+def feedback_names(target: TargetSettings) -> frozenset[str]:
+    """Names of the annotations that the target's rules read."""
+    rules = target.feedback
+    return frozenset(rule.name for rule in rules.annotations) | frozenset(rules.correction_names)
+
+
+def open_phoenix(settings: Settings) -> PhoenixClient:
+    """A client for the settings' Phoenix; close it after use."""
+    return PhoenixClient(settings.phoenix.url, api_key=settings.phoenix.key())
+
+
+def _extract(loop: Loop, cycle: Cycle) -> Cycle:
+    with open_phoenix(loop.settings) as client:
+        poll_target(loop, client)
+    state, target = loop.store.target_state(loop.target.key), loop.target
+    extraction = extract_target(loop)
+    snapshot = build_snapshot(
+        extraction.items,
+        target.holdout,
+        window=state.window,
+        target=target.key,
+        filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
+        dropped=extraction.dropped,
+    )
+    write_snapshot(snapshot, loop.snapshots)
+    return loop.move(
+        cycle,
+        CycleState.SELECTING,
+        snapshot_id=snapshot.id,
+        counts=snapshot.manifest.counts(),
+        window=snapshot.manifest.window,
+    )
+
+
+def _select(loop: Loop, cycle: Cycle) -> Cycle:
+    snapshot = loop.snapshot(_known(cycle.snapshot_id))
+    target, training = loop.target, loop.settings.training
+    chosen = select_plan(
+        snapshot,
+        threshold=target.thresholds.sft_examples,
+        base_model=target.base_model,
+        base_digest=base_digest(target.base_model),
+        max_lora_rank=training.max_lora_rank,
+        overrides=target.hyperparameters,
+    )
+    if isinstance(chosen, Skip):
+        return loop.move(cycle, CycleState.SKIPPED, reason=chosen.reason)
+    # Versions of another base would answer wrongly on this one.
+    loop.store.use_base(target.key, chosen.base_digest, loop.clock())
+    if before := _taught_before(loop, cycle, chosen, snapshot):
+        return loop.move(
+            cycle,
+            CycleState.SKIPPED,
+            plan=chosen,
+            reason=f"the {len(snapshot.train)} training examples and the plan are those of cycle {before.id}, "
+            "which trained on them already; new feedback trains once it is older than the holdout window",
+        )
+    return loop.move(cycle, CycleState.TRAINING, plan=chosen)
+
+
+def _train(loop: Loop, cycle: Cycle) -> Cycle:
+    plan, training = _known(cycle.plan), loop.settings.training
+    folder = loop.run_folder(cycle) / "train"
+    job = TrainingJob(
+        plan=plan,
+        snapshot=str(loop.snapshots / plan.snapshot_id),
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
+    )
+    result = TrainingResult.model_validate(
+        run_job("train", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    )
+    version = _register(loop, cycle, plan, result)
+    final = adapter_folder(loop.data_dir, version)
+    if not final.exists():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        (folder / result.adapter).replace(final)
+    return loop.move(cycle, CycleState.EVALUATING, version_id=version.id)
+
+
+def _register(loop: Loop, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
+    active = loop.store.active(loop.target.key)
+    return loop.store.add_candidate(
+        cycle.id,
+        path=f"adapters/{loop.target.slug}/{cycle.id}",
+        files=result.files,
+        base_model=plan.base_model,
+        base_digest=plan.base_digest,
+        rank=plan.hyperparameters.lora_rank,
+        snapshot_id=plan.snapshot_id,
+        plan_id=plan.id,
+        parent_id=active.id if active else None,
+        code_version=__version__,
+        now=loop.clock(),
+    )
+
+
+def _evaluate(loop: Loop, cycle: Cycle) -> Cycle:
+    plan, candidate = _known(cycle.plan), loop.store.version(_known(cycle.version_id))
+    active = loop.store.active(loop.target.key)
+    folder = loop.run_folder(cycle) / "evaluate"
+    adapter = adapter_folder(loop.data_dir, candidate)
+    job = EvaluationJob(
+        snapshot=str(loop.snapshots / plan.snapshot_id),
+        base_model=plan.base_model,
+        task=loop.target.task,
+        output_space=loop.target.output_space,
+        active=AdapterSide(name=active.id, path=str(adapter_folder(loop.data_dir, active)))
+        if active
+        else None,
+        candidate=AdapterSide(name=candidate.id, path=str(adapter)),
+        alpha=loop.target.gate.alpha,
+        min_effect=loop.target.gate.min_effect,
+        max_new_tokens=loop.target.max_new_tokens,
+        device=loop.settings.training.device,
+        dtype=loop.settings.training.dtype,
+        threads=loop.settings.training.threads,
+    )
+    run_job("evaluate", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    report = Report.model_validate_json((folder / "report.json").read_text("utf-8"))
+    for name in (PROBES, "report.json"):
+        (adapter / name).write_bytes((folder / name).read_bytes())
+    judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
+    if report.verdict == "PROMOTE":
+        return loop.move(cycle, CycleState.PROMOTING, **judged)
+    _judge(loop, candidate, VersionState.REJECTED, f"{report.verdict}: {report.reason}")
+    return loop.move(cycle, CycleState.DONE, **judged)
+
+
+def _promote(loop: Loop, cycle: Cycle) -> Cycle:
+    store, target, report = loop.store, loop.target, _known(cycle.report)
+    candidate = store.version(_known(cycle.version_id))
+    if candidate.state is VersionState.ACTIVE:
+        return loop.move(cycle, CycleState.DONE, reason=report.reason)
+    if waits_for := _why_not_automatically(loop, report):
+        _judge(loop, candidate, VersionState.READY, waits_for)
+        return loop.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
+    try:
+        promote(
+            loop.settings,
+            store,
+            target,
+            candidate,
+            expected_active=_active_id(loop),
+            actor=DAEMON,
+            reason=report.reason,
+            now=loop.clock(),
+            unless_held=True,
+        )
+    except ProbeFailed as failure:
+        _judge(loop, candidate, VersionState.REJECTED, str(failure))
+        raise
+    except (ActiveChanged, TargetHeld):
+        # An operator was quicker. Look again: what is live is not what the report compared with.
+        return store.cycle(cycle.id)
+    return loop.move(cycle, CycleState.DONE, reason=report.reason)
+
+
+STEPS: Mapping[CycleState, Callable[[Loop, Cycle], Cycle]] = {
+    CycleState.EXTRACTING: _extract,
+    CycleState.SELECTING: _select,
+    CycleState.TRAINING: _train,
+    CycleState.EVALUATING: _evaluate,
+    CycleState.PROMOTING: _promote,
+}
+
+
+def _why_not_automatically(loop: Loop, report: Report) -> str | None:
+    """What keeps a proven candidate from going live by itself, in words; None if nothing does."""
+    state, target = loop.store.target_state(loop.target.key), loop.target.key
+    if state.held:
+        return f"on hold since the rollback by {state.held_by}: `learnd adapters release {target}`"
+    if loop.target.promotion == "manual":
+        return f"promotion is manual: `learnd adapters promote {target}`"
+    if report.live != (_active_id(loop) or "base"):
+        return f"it was compared with {report.live}, which is not live any more: `learnd adapters promote {target}`"
+    return None
+
+
+def _judge(loop: Loop, version: Version, state: VersionState, reason: str) -> None:
+    """Record the verdict on a candidate; once recorded, running the step again changes nothing."""
+    if version.state is VersionState.CANDIDATE:
+        loop.store.judge(version.id, state, now=loop.clock(), actor=DAEMON, reason=reason)
+
+
+def _taught_before(loop: Loop, cycle: Cycle, plan: Plan, snapshot: Snapshot) -> Cycle | None:
+    """The last cycle that came to a verdict, if it had the same plan on the same training data."""
+    for earlier in loop.store.cycles(loop.target.key):
+        if earlier.id == cycle.id or earlier.state is not CycleState.DONE or earlier.plan is None:
+            continue
+        manifest = loop.snapshot(earlier.plan.snapshot_id).manifest
+        same_plan = (
+            plan.model_copy(update={"snapshot_id": manifest.id, "reason": earlier.plan.reason})
+            == earlier.plan
+        )
+        return (
+            earlier if same_plan and manifest.training_digest == snapshot.manifest.training_digest else None
+        )
+    return None
+
+
+def _active_id(loop: Loop) -> str | None:
+    active = loop.store.active(loop.target.key)
+    return active.id if active else None
+
+
+def _known(value: T | None) -> T:
+    """A cycle's field that its state guarantees. Raises LookupError where the store lost it."""
+    if value is None:
+        raise LookupError("the cycle lacks what its state guarantees; the store was edited by hand")
+    return value

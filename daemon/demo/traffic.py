@@ -1,0 +1,122 @@
+"""The demo's customers: a support-routing agent that knows only the gateway's address."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from daemon.demo.corpus import Request
+
+AT_ONCE = 8
+ANSWER_TOKENS = 12
+VERSION_HEADER = "x-learnd-version"
+SESSION_HEADER = "x-learnd-session"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one request came to."""
+
+    request: Request
+    trace_id: str
+    text: str
+    version: str | None
+    """The version that answered, as the gateway says; None where the request failed."""
+    error: str | None = None
+
+
+class Agent:
+    """Routes one message a call, as a user's agent would: base URL, model alias, nothing else."""
+
+    def __init__(self, gateway_url: str, model: str, system_prompt: str) -> None:
+        self._http = httpx.Client(base_url=gateway_url, timeout=120)
+        self._model = model
+        self._system_prompt = system_prompt
+
+    def __enter__(self) -> "Agent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def route(self, request: Request) -> Reply:
+        """Ask for the request's destination; a failure is a reply too."""
+        trace_id = secrets.token_hex(16)
+        try:
+            answer = self._http.post(
+                "/v1/chat/completions",
+                json=self._body(request),
+                headers={
+                    # The agent traces its own work: the gateway's span joins this trace.
+                    "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
+                    SESSION_HEADER: f"demo-{trace_id[:12]}",
+                },
+            )
+            answer.raise_for_status()
+        except httpx.HTTPError as failure:
+            return Reply(request, trace_id, "", None, error=repr(failure))
+        text = answer.json()["choices"][0]["message"]["content"] or ""
+        return Reply(request, trace_id, text, answer.headers[VERSION_HEADER])
+
+    def _body(self, request: Request) -> dict[str, object]:
+        messages = [
+            {"role": "system", "content": self._system_prompt},
+            {"role": "user", "content": request.text},
+        ]
+        return {"model": self._model, "messages": messages, "temperature": 0, "max_tokens": ANSWER_TOKENS}
+
+
+def send_all(agent: Agent, requests: Sequence[Request], on_reply: Callable[[], None]) -> Iterator[Reply]:
+    """Every request, eight at a time, in their order."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for reply in pool.map(agent.route, requests):
+            on_reply()
+            yield reply
+
+
+@dataclass
+class Steady:
+    """Traffic that does not stop: what it answered so far."""
+
+    replies: list[Reply] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        return sum(reply.error is not None for reply in self.replies)
+
+    def wait_for(self, count: int, version: str | None = None, seconds: float = 120) -> None:
+        """Return once `count` more requests were answered, by `version` if one is given, or after `seconds`."""
+        before, deadline = len(self.replies), time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            new = self.replies[before:]
+            if sum(version in (None, reply.version) for reply in new) >= count:
+                return
+            time.sleep(0.05)
+
+
+@contextmanager
+def steady_traffic(agent: Agent, requests: Sequence[Request]) -> Iterator[Steady]:
+    """Two customers who go on asking, in the background, until the block ends."""
+    steady, stop = Steady(), threading.Event()
+
+    def customer(mine: Iterable[Request]) -> None:
+        while not stop.is_set():
+            for request in mine:
+                if stop.is_set():
+                    return
+                steady.replies.append(agent.route(request))
+
+    threads = [threading.Thread(target=customer, args=(requests[n::2],)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield steady
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

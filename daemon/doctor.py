@@ -1,0 +1,121 @@
+"""`learnd doctor`: does everything that the settings name answer, and does it fit together?"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+
+from daemon.cycle import open_phoenix
+from daemon.promotion import open_replicas
+from daemon.settings import Settings, TargetSettings, environment_names
+from extractors.examples import Message
+from extractors.phoenix import PhoenixClient, PhoenixError, ProjectNotFound
+from extractors.values import LearndError
+from registry.serving.inspection import Check, inspect_replica
+
+GIB = 2**30
+SAMPLE = (
+    Message(role="system", content="Answer in one word."),
+    Message(role="user", content="Is this a check?"),
+)
+LEAST_DISK_GIB = 5.0
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Every check in turn, as soon as it is known; each failure says what to do."""
+    yield Check("environment", True, ", ".join(environment_names()) or "no LEARND_ variables", "")
+    yield _disk(settings.data_dir)
+    with open_phoenix(settings) as phoenix:
+        reachable = _phoenix(phoenix, settings)
+        yield reachable
+        for target in settings.targets:
+            if reachable.ok:
+                yield _project(phoenix, target)
+    if not settings.targets:
+        yield Check("targets", False, "none", "add a [[targets]] section; `learnd init` writes an example")
+    for target in settings.targets:
+        yield from _target(settings, target)
+
+
+def _disk(data_dir: Path) -> Check:
+    existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / GIB
+    return Check(
+        "disk",
+        free >= LEAST_DISK_GIB,
+        f"{free:.0f} GiB free at {data_dir}",
+        f"free some space or move data_dir: checkpoints and adapters want {LEAST_DISK_GIB:.0f} GiB",
+    )
+
+
+def _phoenix(phoenix: PhoenixClient, settings: Settings) -> Check:
+    url = settings.phoenix.url
+    try:
+        phoenix.check()
+    except PhoenixError as problem:
+        return Check(
+            "phoenix", False, str(problem), f"start Phoenix, or correct phoenix.url ({url}) or its API key"
+        )
+    return Check("phoenix", True, f"{url} answers, and takes the key", "")
+
+
+def _project(phoenix: PhoenixClient, target: TargetSettings) -> Check:
+    name = f"{target.key}: project"
+    try:
+        phoenix.project(target.project)
+    except ProjectNotFound:
+        what = "trace the agent into it (the gateway does), or correct the target's `project`"
+        return Check(name, False, f"Phoenix has no project {target.project!r}", what)
+    except PhoenixError as problem:
+        return Check(name, False, str(problem), "see the problem with Phoenix above")
+    return Check(name, True, f"{target.project} exists", "")
+
+
+def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
+    try:
+        from trainers.base_model import base_digest, describe_device, load_tokenizer, model_bytes
+        from trainers.rendering import render
+    except ModuleNotFoundError as missing:
+        yield Check("training", False, f"{missing.name} is not installed", "pip install 'learnd[train]'")
+        return
+    yield Check("device", True, describe_device(settings.training.device), "")
+    try:
+        digest = base_digest(target.base_model)
+        tokenizer = load_tokenizer(target.base_model)
+        expected = render(tokenizer, SAMPLE).prompt_ids
+    except (LearndError, OSError) as problem:
+        what = "correct the target's `base_model`: a folder or hub id of a model with a chat template"
+        yield Check(f"{target.key}: base model", False, str(problem), what)
+        return
+    yield Check(f"{target.key}: base model", True, f"{target.base_model} ({digest[:12]})", "")
+    yield _memory(target, model_bytes(target.base_model))
+    with ExitStack() as stack:
+        replicas = open_replicas(settings, target, stack)
+        if not replicas:
+            yield Check(
+                f"{target.key}: replicas",
+                False,
+                "none",
+                "add a [[replicas]] section for the vLLM that serves it",
+            )
+        for replica in replicas:
+            yield from inspect_replica(
+                replica,
+                messages=[message.to_chat() for message in SAMPLE],
+                expected_ids=list(expected),
+                max_lora_rank=settings.training.max_lora_rank,
+            )
+
+
+def _memory(target: TargetSettings, weights: int) -> Check:
+    free = psutil.virtual_memory().available / GIB
+    # The weights, activations and optimizer state of a LoRA training: three times the weights, and 2 GiB of libraries.
+    wanted = 3 * weights / GIB + 2
+    return Check(
+        f"{target.key}: memory",
+        free >= wanted,
+        f"{free:.0f} GiB free, a training wants about {wanted:.0f}",
+        "end what uses the memory, or train on a machine with more",
+    )

@@ -1,0 +1,182 @@
+"""The gateway as an ASGI application: who may call what, and nothing else gets through.
+
+Plain ASGI, because a framework's routing costs more than all the rest of the gateway.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from daemon.gateway.calls import Call
+from daemon.gateway.forward import forward
+from daemon.gateway.metrics import CONTENT_TYPE, Metrics
+from daemon.gateway.replies import (
+    ClientGone,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    all_headers,
+    header,
+    read_body,
+    send_json,
+    send_whole,
+)
+from daemon.gateway.routes import Route, RouteTable
+from daemon.gateway.tracing import Tracing
+from daemon.gateway.upstream import Upstream, open_session
+from daemon.tokens import Caller, Tokens
+
+COMPLETIONS = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+def build_app(
+    *,
+    routes: Callable[[], Mapping[str, Route]],
+    tokens: Mapping[str, str],
+    refresh_seconds: float,
+    max_body_bytes: int,
+    tracer: Tracing | None,
+) -> "Gateway":
+    """The gateway's ASGI application, with lifespan.
+
+    `routes` reads the store (alias to route) and runs in a thread every `refresh_seconds`.
+    `tokens` maps a bearer token to its tenant; without any there is no authentication, and the
+    caller must listen on 127.0.0.1 only (`daemon.tokens.must_have_tokens`).
+    """
+    return Gateway(RouteTable(routes), Tokens(tokens), refresh_seconds, max_body_bytes, tracer)
+
+
+class Gateway:
+    def __init__(
+        self,
+        table: RouteTable,
+        tokens: Tokens,
+        refresh_seconds: float,
+        max_body_bytes: int,
+        tracing: Tracing | None,
+    ) -> None:
+        self._table = table
+        self._tokens = tokens
+        self._refresh_seconds = refresh_seconds
+        self._max_body_bytes = max_body_bytes
+        self._tracing = tracing
+        self._metrics = Metrics(untraced=lambda: tracing.lost if tracing else 0)
+        self._upstream: Upstream | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            try:
+                await self._serve(scope, receive, send)
+            except Refusal as refused:
+                await send_json(send, refused.body, refused.status, refused.headers)
+            except ClientGone:
+                pass  # Nobody is left to answer; the call is counted and traced.
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with AsyncExitStack() as stack:
+            self._upstream = Upstream(await stack.enter_async_context(open_session()))
+            if self._tracing:
+                self._tracing.start()
+            await self._table.refresh()
+            refreshing = asyncio.create_task(self._table.keep_fresh(self._refresh_seconds))
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await refreshing
+            if self._tracing:
+                await asyncio.to_thread(self._tracing.close)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if method == "POST" and path in COMPLETIONS:
+            await self._complete(path, scope, receive, send)
+        elif method == "GET" and path == "/v1/models":
+            visible = self._table.visible(self._caller(scope))
+            await send_json(send, {"object": "list", "data": [_model(route) for route in visible]})
+        elif method == "GET" and path.startswith("/v1/models/"):
+            route = self._route(path.removeprefix("/v1/models/"), self._caller(scope))
+            await send_json(send, _model(route))
+        elif method == "GET" and path == "/healthz":
+            await send_json(send, {"status": "ok"})
+        elif method == "GET" and path == "/readyz":
+            ready = self._table.ready
+            await send_json(
+                send, {"status": "ok" if ready else "the store was not read yet"}, 200 if ready else 503
+            )
+        elif method == "GET" and path == "/metrics":
+            await send_whole(
+                send, 200, self._metrics.page(self._caller(scope)), {"content-type": CONTENT_TYPE}
+            )
+        else:
+            raise Refusal(404, f"no such route: {method} {path}", code="unknown_url")
+
+    async def _complete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = self._caller(scope)
+        body = await read_body(scope, receive, self._max_body_bytes)
+        request = _request(body)
+        call = Call(
+            path=path,
+            route=self._route(request["model"], caller),
+            request=request,
+            request_bytes=len(body),
+            headers=all_headers(scope),
+        )
+        if self._upstream is None:
+            raise Refusal(503, "the gateway is starting", kind="server_error", headers={"retry-after": "1"})
+        await forward(call, self._upstream, self._tracing, self._metrics, receive, send)
+
+    def _caller(self, scope: Scope) -> Caller:
+        caller = self._tokens.caller(header(scope, b"authorization"))
+        if caller is None:
+            raise Refusal(
+                401,
+                "a bearer token of your tenant is needed: Authorization: Bearer …",
+                code="invalid_api_key",
+                headers={"www-authenticate": "Bearer"},
+            )
+        return caller
+
+    def _route(self, target: str, caller: Caller) -> Route:
+        if not self._table.ready:
+            raise Refusal(
+                503,
+                "the gateway could not read its store yet",
+                kind="server_error",
+                headers={"retry-after": "1"},
+            )
+        route = self._table.find(target, caller)
+        if route is None:
+            raise Refusal(
+                404,
+                f"the model `{target}` does not exist; ask for `tenant/agent`",
+                code="model_not_found",
+                param="model",
+            )
+        return route
+
+
+def _request(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object that names a model. Raises Refusal (400)."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "the body is not valid JSON") from None
+    if not isinstance(request, dict):
+        raise Refusal(400, "the body must be a JSON object")
+    if not isinstance(request.get("model"), str):
+        raise Refusal(400, "`model` must name a target: `tenant/agent`", param="model")
+    return request
+
+
+def _model(route: Route) -> dict[str, Any]:
+    return {"id": route.target, "object": "model", "created": 0, "owned_by": route.tenant}

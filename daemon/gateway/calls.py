@@ -1,0 +1,50 @@
+"""One call of an agent through the gateway: what it asked, what came back, how it ended."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.trace import Span
+
+from daemon.gateway.routes import Route
+
+SESSION_HEADER = "x-learnd-session"
+"""The conversation that a call belongs to; becomes `session.id`."""
+INTERNAL_HEADER = "x-learnd-internal"
+"""`true` marks a call that must never become an example: our own, or a test of the agent's."""
+VERSION_HEADER = "x-learnd-version"
+"""In answers: the adapter version that answered, or `base`."""
+SPAN_HEADER = "x-learnd-span-id"
+"""In answers: the call's span in Phoenix, for feedback."""
+BASE = "base"
+
+
+@dataclass
+class Call:
+    """Filled in while the call is answered; read by metrics and tracing when it is over."""
+
+    path: str
+    route: Route
+    request: Mapping[str, Any]
+    """The body as the agent sent it."""
+    request_bytes: int
+    headers: Mapping[str, str]
+    """Header names in lower case."""
+    started_ns: int = field(default_factory=time.time_ns)
+    ended_ns: int = 0
+    span: Span | None = None
+    status: int = 0
+    error: str | None = None
+    """Why the agent did not get a whole, good answer."""
+    answer: list[bytes] = field(default_factory=list)
+    """The answer's body; of a stream, its events."""
+    streamed: bool = False
+
+    @property
+    def version(self) -> str:
+        return self.route.version or BASE
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_ns - self.started_ns) / 1e9

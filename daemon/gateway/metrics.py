@@ -1,0 +1,67 @@
+"""Prometheus figures of the gateway; a tenant's token sees that tenant's only."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from daemon.gateway.calls import Call
+from daemon.tokens import Caller
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """Counts calls by alias, version and status."""
+
+    def __init__(self, untraced: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "learnd_gateway_requests",
+            "Calls answered",
+            ["target", "version", "status"],
+            registry=self._registry,
+        )
+        self._in_flight = Gauge(
+            "learnd_gateway_in_flight", "Calls being answered", ["target"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "learnd_gateway_seconds",
+            "From a call's arrival to the end of its answer",
+            ["target"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        lost = Gauge("learnd_gateway_untraced_calls", "Calls that went untraced", registry=self._registry)
+        lost.set_function(untraced)
+
+    def begin(self, call: Call) -> None:
+        self._in_flight.labels(call.route.target).inc()
+
+    def end(self, call: Call) -> None:
+        self._in_flight.labels(call.route.target).dec()
+        self._requests.labels(call.route.target, call.version, str(call.status)).inc()
+        self._seconds.labels(call.route.target).observe(call.seconds)
+
+    def page(self, caller: Caller) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(_Visible(self._registry, caller))
+
+
+class _Visible(Collector):
+    """The samples that a caller may see."""
+
+    def __init__(self, registry: CollectorRegistry, caller: Caller) -> None:
+        self._registry = registry
+        self._caller = caller
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if self._caller.sees(sample.labels.get("target", "").partition("/")[0])
+            ]
+            yield metric

@@ -1,0 +1,51 @@
+"""`learnd gateway`: the gateway as its own process, reading the store that the daemon writes."""
+
+from collections.abc import Mapping
+
+import uvicorn
+
+from daemon.gateway.app import build_app
+from daemon.gateway.routes import ReplicaAddress, Route
+from daemon.gateway.tracing import Tracing
+from daemon.service import utc_now
+from daemon.settings import Settings, TargetSettings
+from daemon.tokens import must_have_tokens
+from registry.store import Store
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; requests in flight are answered first."""
+    tokens, own = settings.agents.by_token(), settings.gateway
+    must_have_tokens(own.host, tokens)
+    with Store.open(settings.data_dir, utc_now()) as store:
+        app = build_app(
+            routes=lambda: routes(settings, store),
+            tokens=tokens,
+            refresh_seconds=own.refresh_seconds,
+            max_body_bytes=int(own.max_body_mb * 2**20),
+            tracer=Tracing(settings.phoenix.url, settings.phoenix.key()) if own.trace else None,
+        )
+        uvicorn.run(app, host=own.host, port=own.port, log_config=None, access_log=False)
+
+
+def routes(settings: Settings, store: Store) -> Mapping[str, Route]:
+    """What stands behind each alias now: the active version, or the base model."""
+    active = store.active_versions()
+    return {
+        target.key: _route(settings, target, active[target.key].id if target.key in active else None)
+        for target in settings.targets
+    }
+
+
+def _route(settings: Settings, target: TargetSettings, version: str | None) -> Route:
+    return Route(
+        target=target.key,
+        tenant=target.tenant,
+        agent=target.agent,
+        project=target.project,
+        version=version,
+        replicas=tuple(
+            ReplicaAddress(name=r.name, url=r.url, base_name=r.base_name, api_key=r.key())
+            for r in settings.replicas_of(target)
+        ),
+    )

@@ -1,0 +1,103 @@
+"""Server-sent events of an OpenAI-compatible stream: cut, renamed, and put together again.
+
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; the chunks inside are
+OpenAI's `chat.completion.chunk` and `text_completion`.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_BETWEEN = re.compile(rb"\r?\n\r?\n")
+
+
+class EventCutter:
+    """Cuts pieces of a stream, as they arrive, into whole events."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The events that `piece` completes, without the blank line after each."""
+        *events, self._rest = _BETWEEN.split(self._rest + piece)
+        return events
+
+    def finish(self) -> list[bytes]:
+        """What is left when the stream ends without a blank line."""
+        rest, self._rest = self._rest.strip(b"\r\n"), b""
+        return [rest] if rest else []
+
+
+def chunk_of(event: bytes) -> dict[str, Any] | None:
+    """The JSON object in an event; None for comments, `[DONE]` and what is not an object."""
+    data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+    try:
+        chunk = json.loads(data)
+    except ValueError:
+        return None
+    return chunk if isinstance(chunk, dict) else None
+
+
+def event_of(chunk: dict[str, Any]) -> bytes:
+    """The event that carries `chunk`."""
+    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode()
+
+
+def is_only_usage(chunk: dict[str, Any]) -> bool:
+    """Whether it is the last chunk, which `stream_options.include_usage` adds."""
+    return chunk.get("choices") == [] and bool(chunk.get("usage"))
+
+
+def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The answer that a stream spells out, in the form of an answer in one piece."""
+    answer: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        answer.update({key: value for key, value in chunk.items() if key != "choices" and value is not None})
+        for delta in _objects(chunk.get("choices")):
+            index = _index(delta)
+            _extend_choice(choices.setdefault(index, {"index": index}), delta)
+    for choice in choices.values():
+        if "message" in choice:
+            _close_tool_calls(choice["message"])
+    return {**answer, "choices": [choices[index] for index in sorted(choices)]}
+
+
+def _extend_choice(choice: dict[str, Any], delta: dict[str, Any]) -> None:
+    if delta.get("finish_reason") is not None:
+        choice["finish_reason"] = delta["finish_reason"]
+    if isinstance(delta.get("text"), str):
+        choice["text"] = choice.get("text", "") + delta["text"]
+    if isinstance(said := delta.get("delta"), dict):
+        message = choice.setdefault("message", {"role": "assistant", "content": ""})
+        if isinstance(said.get("role"), str):
+            message["role"] = said["role"]
+        if isinstance(said.get("content"), str):
+            message["content"] += said["content"]
+        for call in _objects(said.get("tool_calls")):
+            _extend_tool_call(message.setdefault("tool_calls", {}), call)
+
+
+def _extend_tool_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
+    call = calls.setdefault(_index(delta), {"type": "function", "function": {"name": "", "arguments": ""}})
+    if isinstance(delta.get("id"), str):
+        call["id"] = delta["id"]
+    function = delta.get("function")
+    for part in ("name", "arguments"):
+        if isinstance(function, dict) and isinstance(function.get(part), str):
+            call["function"][part] += function[part]
+
+
+def _close_tool_calls(message: dict[str, Any]) -> None:
+    if "tool_calls" in message:
+        message["tool_calls"] = [call for _, call in sorted(message["tool_calls"].items())]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _index(delta: dict[str, Any]) -> int:
+    index = delta.get("index")
+    return index if isinstance(index, int) else 0

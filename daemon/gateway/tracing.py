@@ -1,0 +1,229 @@
+"""Each call as an OpenInference LLM span in Phoenix, off the request's path.
+
+A request only opens its span (for the id) and leaves the finished call in a bounded queue. A
+thread describes and sends them; Phoenix being slow or down costs traces at worst, never a request.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import httpx
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from daemon.gateway.attributes import answer_attributes, request_attributes, valid_text
+from daemon.gateway.calls import INTERNAL_HEADER, SESSION_HEADER, Call
+from daemon.gateway.sse import assemble, chunk_of
+
+log = logging.getLogger(__name__)
+
+BATCH_CALLS = 64
+BATCH_BYTES = 4 * 2**20
+GATHER_SECONDS = 0.5
+"""How long a batch waits for more calls after its first."""
+SEND_SECONDS = 30.0
+BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+LOG_EVERY_SECONDS = 60.0
+RETRIED = frozenset({408, 429, 500, 502, 503, 504, 507})
+"""507 is Phoenix's locked storage; other errors would come again for the same spans."""
+OVERHEAD_BYTES = 4096
+"""What a queued call costs besides its bodies."""
+NO_LIMITS = SpanLimits(
+    max_attributes=SpanLimits.UNSET,
+    max_span_attributes=SpanLimits.UNSET,
+    max_attribute_length=SpanLimits.UNSET,
+    max_span_attribute_length=SpanLimits.UNSET,
+)
+"""OpenTelemetry's default of 128 attributes drops the first messages of a long conversation."""
+
+
+class Tracing:
+    """Opens spans for calls and brings the finished ones to Phoenix."""
+
+    def __init__(
+        self, phoenix_url: str, api_key: str | None = None, *, max_queued_bytes: int = 64 * 2**20
+    ) -> None:
+        """`max_queued_bytes` bounds what waits while Phoenix is down; past it calls go untraced."""
+        self._url = f"{phoenix_url}/v1/traces"
+        self._headers = {"content-type": "application/x-protobuf"}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._max_queued_bytes = max_queued_bytes
+        self._tracers: dict[str, Tracer] = {}
+        self._ended = _EndedSpans()
+        self._queue: deque[Call] = deque()
+        self._queued_bytes = 0
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gateway-tracing", daemon=True)
+        self._losses = _Losses()
+
+    @property
+    def lost(self) -> int:
+        """Calls that went untraced since the start."""
+        return self._losses.count
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Send what is queued, for at most `seconds`; what is left then is lost, and counted."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify()
+        self._thread.join(seconds)
+
+    def begin(self, call: Call) -> None:
+        """Give the call its span, within the caller's trace where `traceparent` names one."""
+        parent = TraceContextTextMapPropagator().extract(call.headers, context=Context())
+        name = "ChatCompletion" if call.path.endswith("/chat/completions") else "Completion"
+        call.span = self._tracer(call.route.project).start_span(
+            name, context=parent, kind=SpanKind.INTERNAL, start_time=call.started_ns
+        )
+
+    def end(self, call: Call) -> None:
+        """Take over a finished call; never waits."""
+        with self._changed:
+            if self._queued_bytes + _size(call) > self._max_queued_bytes:
+                self._losses.add(1, "the queue is full: Phoenix is down or too slow")
+                return
+            self._queued_bytes += _size(call)
+            self._queue.append(call)
+            self._changed.notify()
+
+    def _tracer(self, project: str) -> Tracer:
+        if project not in self._tracers:
+            provider = TracerProvider(
+                resource=Resource({"service.name": "learnd-gateway", "openinference.project.name": project}),
+                # A caller that does not sample its own trace still wants to be learned from.
+                sampler=ALWAYS_ON,
+                span_limits=NO_LIMITS,
+                shutdown_on_exit=False,
+            )
+            provider.add_span_processor(self._ended)
+            self._tracers[project] = provider.get_tracer("learnd.gateway")
+        return self._tracers[project]
+
+    def _run(self) -> None:
+        with httpx.Client(headers=self._headers, timeout=SEND_SECONDS) as client:
+            while calls := self._next_batch():
+                self._deliver(client, self._spans(calls))
+
+    def _next_batch(self) -> list[Call]:
+        """Some finished calls; empty only when closing and everything is sent."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing.is_set())
+        self._closing.wait(GATHER_SECONDS)
+        batch: list[Call] = []
+        taken = 0
+        with self._changed:
+            while self._queue and len(batch) < BATCH_CALLS and taken < BATCH_BYTES:
+                batch.append(self._queue.popleft())
+                taken += _size(batch[-1])
+            self._queued_bytes -= taken
+        return batch
+
+    def _spans(self, calls: Iterable[Call]) -> list[ReadableSpan]:
+        for call in calls:
+            try:
+                _finish_span(call)
+            except (TypeError, ValueError, RecursionError) as odd:
+                self._losses.add(1, f"a call cannot be described: {odd}")
+        return self._ended.take()
+
+    def _deliver(self, client: httpx.Client, spans: Sequence[ReadableSpan]) -> None:
+        """Send one batch, again and again while Phoenix may still take it."""
+        payload = encode_spans(spans).SerializeToString()
+        attempt = 0
+        while True:
+            try:
+                response = client.post(self._url, content=payload)
+            except httpx.TransportError as unreachable:
+                problem = f"{type(unreachable).__name__}: {unreachable}"
+            else:
+                if response.is_success:
+                    return
+                problem = f"HTTP {response.status_code}: {response.text[:200]}"
+                if response.status_code not in RETRIED:
+                    self._losses.add(len(spans), f"{self._url} refused them ({problem})")
+                    return
+            if self._closing.wait(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]):
+                self._losses.add(len(spans), f"{self._url} could not be reached before the end ({problem})")
+                return
+            attempt += 1
+
+
+class _EndedSpans(SpanProcessor):
+    """Collects spans as they end, which only the tracing thread makes them do."""
+
+    def __init__(self) -> None:
+        self._spans: list[ReadableSpan] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._spans.append(span)
+
+    def take(self) -> list[ReadableSpan]:
+        spans, self._spans = self._spans, []
+        return spans
+
+
+class _Losses:
+    """Counts what went untraced, and says so once in a while."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._logged_at = float("-inf")
+
+    def add(self, calls: int, why: str) -> None:
+        self.count += calls
+        if time.monotonic() - self._logged_at >= LOG_EVERY_SECONDS:
+            self._logged_at = time.monotonic()
+            log.warning("%d calls went untraced so far; the last because %s", self.count, why)
+
+
+def _size(call: Call) -> int:
+    return OVERHEAD_BYTES + call.request_bytes + sum(map(len, call.answer))
+
+
+def _finish_span(call: Call) -> None:
+    """Describe the call on its span and end that."""
+    if call.span is None:
+        return
+    call.span.set_attributes({**_own_attributes(call), **request_attributes(call.request)})
+    if call.error is not None:
+        call.span.set_status(Status(StatusCode.ERROR, valid_text(call.error)))
+    else:
+        call.span.set_status(Status(StatusCode.OK))
+    chunks = [
+        chunk for piece in call.answer if (chunk := chunk_of(piece if call.streamed else b"data:" + piece))
+    ]
+    if chunks:
+        call.span.set_attributes(answer_attributes(assemble(chunks) if call.streamed else chunks[0]))
+    call.span.end(call.ended_ns)
+
+
+def _own_attributes(call: Call) -> dict[str, str | bool]:
+    """What the span says about learnd's side of the call."""
+    about = {"tenant": call.route.tenant, "agent": call.route.agent, "version": call.version}
+    internal = call.headers.get(INTERNAL_HEADER, "").lower() == "true"
+    attributes: dict[str, str | bool] = {
+        "openinference.span.kind": "LLM",
+        "llm.model_name": call.route.target,
+        "metadata": json.dumps(about),
+        "learnd.internal": internal,
+        **{f"learnd.{key}": value for key, value in about.items()},
+    }
+    if session := call.headers.get(SESSION_HEADER):
+        attributes["session.id"] = session
+    if isinstance(user := call.request.get("user"), str):
+        attributes["user.id"] = valid_text(user)
+    return attributes

@@ -1,0 +1,150 @@
+"""Ask a replica; when it cannot answer, ask the next one. The only HTTP that the gateway sends to vLLM."""
+
+import itertools
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from daemon.gateway.routes import ReplicaAddress, Route
+from extractors.values import LearndError
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 3.0
+SILENCE_SECONDS = 600.0
+"""Longest silence of a replica, before its answer or within it."""
+REST_SECONDS = 5.0
+"""How long a replica that could not answer is asked last."""
+PASSED_OVER = frozenset({401, 403, 404, 502, 503, 504})
+"""Statuses that say something about the replica and nothing about the request. A restarted replica
+says 404 until the reconciler has loaded the adapter again; 401 is our key, never the agent's."""
+
+
+class NoReplica(LearndError):
+    """No replica of the target could answer."""
+
+
+class ReplicaSilent(LearndError):
+    """A replica took the request and then said nothing for too long."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A replica's answer, of which nothing has gone to the client yet."""
+
+    response: aiohttp.ClientResponse
+    start: bytes
+    """The whole body, or the first piece of a stream."""
+
+    @property
+    def streams(self) -> bool:
+        return self.response.content_type == "text/event-stream"
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises aiohttp.ClientError where the replica breaks off."""
+        yield self.start
+        async for piece in self.response.content.iter_any():
+            yield piece
+
+
+class Upstream:
+    """The replicas, asked in the order of how busy they are."""
+
+    def __init__(self, session: aiohttp.ClientSession, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session = session
+        self._clock = clock
+        self._in_flight: Counter[str] = Counter()
+        self._resting_until: dict[str, float] = {}
+        self._turn = itertools.count()
+
+    @asynccontextmanager
+    async def answer(
+        self, route: Route, path: str, request: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[Answer]:
+        """The first answer that a replica of `route` gives to `request`.
+
+        Leaving the block early (the client is gone) closes the connection, and vLLM stops
+        generating. Raises NoReplica, ReplicaSilent.
+        """
+        for replica in self._in_order(route.replicas):
+            self._in_flight[replica.url] += 1
+            try:
+                answer = await self._ask(
+                    replica, path, {**request, "model": route.served_name(replica)}, headers
+                )
+                if answer is not None:
+                    async with answer.response:
+                        yield answer
+                    return
+            finally:
+                self._in_flight[replica.url] -= 1
+        raise NoReplica(f"no replica of {route.target} answers now; try again in a few seconds")
+
+    def _in_order(self, replicas: Iterable[ReplicaAddress]) -> list[ReplicaAddress]:
+        """Rested before resting, idle before busy, and in turn among equals."""
+        turns = list(replicas)
+        if turns:
+            first = next(self._turn) % len(turns)
+            turns = turns[first:] + turns[:first]
+        return sorted(turns, key=lambda replica: (self._rests(replica), self._in_flight[replica.url]))
+
+    async def _ask(
+        self, replica: ReplicaAddress, path: str, request: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Answer | None:
+        """The replica's answer, or None where another replica should be asked."""
+        authorization = (
+            {"authorization": f"Bearer {replica.api_key.get_secret_value()}"} if replica.api_key else {}
+        )
+        try:
+            response = await self._session.post(
+                replica.url + path,
+                data=json.dumps(request, separators=(",", ":")).encode(),
+                headers={**headers, **authorization, "content-type": "application/json"},
+                allow_redirects=False,
+            )
+            return await self._begin(replica, response)
+        except aiohttp.SocketTimeoutError as silent:
+            raise ReplicaSilent(f"the model gave no answer within {SILENCE_SECONDS:.0f} s") from silent
+        except aiohttp.ClientError as broken:
+            self._rest(replica, f"{type(broken).__name__}: {broken}")
+            return None
+
+    async def _begin(self, replica: ReplicaAddress, response: aiohttp.ClientResponse) -> Answer | None:
+        """Wait for the first piece: until then another replica can still take over."""
+        begun = False
+        try:
+            if response.status in PASSED_OVER:
+                self._rest(replica, f"HTTP {response.status}")
+                return None
+            streams = response.content_type == "text/event-stream"
+            start = await (response.content.readany() if streams else response.read())
+            begun = True
+            return Answer(response, start)
+        finally:
+            if not begun:
+                response.close()
+
+    def _rests(self, replica: ReplicaAddress) -> bool:
+        return self._resting_until.get(replica.url, 0.0) > self._clock()
+
+    def _rest(self, replica: ReplicaAddress, why: str) -> None:
+        if not self._rests(replica):
+            log.warning("replica %s (%s) passed over: %s", replica.name, replica.url, why)
+        self._resting_until[replica.url] = self._clock() + REST_SECONDS
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Connections to the replicas: unlimited in number, no cookies, bodies as they were sent."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"accept-encoding": "identity"},
+    )

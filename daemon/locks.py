@@ -1,0 +1,62 @@
+"""Locks between processes of one machine, held by open files, so that a kill -9 releases them."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from extractors.values import LearndError
+
+
+class Locked(LearndError):
+    """Another process holds the lock."""
+
+
+def try_lock(path: Path) -> int | None:
+    """File descriptor that holds an exclusive lock on `path`, or None where another has it.
+
+    Closing the descriptor releases the lock; a child that inherits it holds the lock as well.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def locked(path: Path, what_to_do: str) -> Iterator[None]:
+    """Hold `path` for the block. Raises Locked, ending in `what_to_do`, where another has it."""
+    descriptor = try_lock(path)
+    if descriptor is None:
+        raise Locked(f"{path} is held by process {_holder(path)}; {what_to_do}")
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def daemon_lock(data_dir: Path) -> Iterator[None]:
+    """One daemon, or one `learnd once`, for a data directory."""
+    with locked(data_dir / "locks" / "daemon", "stop it, or give this one a data_dir of its own"):
+        yield
+
+
+@contextmanager
+def promotion_lock(data_dir: Path, slug: str) -> Iterator[None]:
+    """One change of a target's active version at a time."""
+    with locked(
+        data_dir / "locks" / f"promotion.{slug}", "another promotion is under way; try again when it is done"
+    ):
+        yield
+
+
+def _holder(path: Path) -> str:
+    return path.read_text(errors="replace").strip() or "unknown"

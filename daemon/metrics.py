@@ -1,0 +1,46 @@
+"""What Prometheus may ask of `learnd run`."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The daemon's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.poll_seconds = Histogram(
+            "learnd_poll_seconds",
+            "Time of one poll of a target's project",
+            ["target"],
+            registry=self.registry,
+        )
+        self.feedback_changes = Counter(
+            "learnd_feedback_changes",
+            "Annotations found new, edited or deleted",
+            ["target"],
+            registry=self.registry,
+        )
+        self.job_failures = Counter(
+            "learnd_job_failures", "Scheduled jobs that failed", ["target", "job"], registry=self.registry
+        )
+        self.cycles = Counter(
+            "learnd_cycles", "Cycles ended", ["target", "state", "verdict"], registry=self.registry
+        )
+        self.cycle_running = Gauge(
+            "learnd_cycle_running", "1 while a cycle is unfinished", ["target"], registry=self.registry
+        )
+        self.training_loss = Gauge(
+            "learnd_training_loss", "Last training loss", ["target"], registry=self.registry
+        )
+        self.replica_ok = Gauge(
+            "learnd_replica_ok",
+            "1 while the replica serves what it should",
+            ["target", "replica"],
+            registry=self.registry,
+        )
+        self.active_version = Gauge(
+            "learnd_active_version",
+            "Number of the active version, 0 for the base",
+            ["target"],
+            registry=self.registry,
+        )

@@ -1,0 +1,136 @@
+"""Changing what a target's agents get: load and probe everywhere, flip, and let the old one drain.
+
+The cycle, the command line and the console all come through here. The order makes a crash at
+any point harmless: until the flip the old version serves, and the flip is one transaction.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from daemon.locks import promotion_lock
+from daemon.settings import Settings, TargetSettings
+from evaluation.probes import ProbeRecord
+from extractors.values import LearndError, file_digest
+from registry.serving.replica import Replica
+from registry.serving.swap import bring_up
+from registry.store import Store
+from registry.versions import Version
+
+PROBES = "probes.json"
+
+
+class NotServable(LearndError):
+    """A version cannot be made active: its files are gone or have changed."""
+
+
+def open_replicas(settings: Settings, target: TargetSettings, stack: ExitStack) -> list[Replica]:
+    """The target's replicas as clients, closed with `stack`. Raises SettingsError for a bad key file."""
+    return [
+        stack.enter_context(
+            Replica(
+                name=replica.name,
+                url=replica.url,
+                api_key=replica.key(),
+                base_name=replica.base_name,
+                path_map=(replica.path_map.local, replica.path_map.remote) if replica.path_map else None,
+            )
+        )
+        for replica in settings.replicas_of(target)
+    ]
+
+
+def promote(
+    settings: Settings,
+    store: Store,
+    target: TargetSettings,
+    version: Version,
+    *,
+    expected_active: str | None,
+    actor: str,
+    reason: str,
+    now: datetime,
+    unless_held: bool = False,
+) -> Version:
+    """Serve `version` on every replica and make it the active one.
+
+    Raises ProbeFailed or ReplicaRefused where a replica does not serve it as it was trained,
+    ReplicaUnreachable where one does not answer, ActiveChanged where something else than
+    `expected_active` is live by now, and with `unless_held` TargetHeld. In each case the old
+    version goes on serving.
+    """
+    with promotion_lock(settings.data_dir, target.slug), ExitStack() as stack:
+        replicas = open_replicas(settings, target, stack)
+        store.want(version.id)
+        try:
+            _bring_up(settings, replicas, version)
+            return store.activate(
+                version.id,
+                expected_active=expected_active,
+                drain_until=now + drain_time(settings),
+                now=now,
+                actor=actor,
+                reason=reason,
+                unless_held=unless_held,
+            )
+        except LearndError:
+            if version.id != expected_active:
+                store.unwant(version.id)
+            raise
+
+
+def rollback(
+    settings: Settings, store: Store, target: TargetSettings, *, actor: str, reason: str, now: datetime
+) -> Version | None:
+    """Go back to the version that was active before, or to the base model (None), and hold.
+
+    While a target is on hold nothing is promoted automatically, until `release`.
+    """
+    with promotion_lock(settings.data_dir, target.slug), ExitStack() as stack:
+        active = store.active(target.key)
+        if active is None:
+            raise NotServable(f"{target.key} serves the base model already: there is nothing to roll back")
+        previous = store.rollback_target(target.key)
+        if previous is not None:
+            replicas = open_replicas(settings, target, stack)
+            store.want(previous.id)
+            _bring_up(settings, replicas, previous)
+        store.rollback(
+            target.key,
+            to=previous.id if previous else None,
+            expected_active=active.id,
+            drain_until=now + drain_time(settings),
+            now=now,
+            actor=actor,
+            reason=reason,
+        )
+        return previous
+
+
+def drain_time(settings: Settings) -> timedelta:
+    """How long clients and gateways may still ask for the old version by its name."""
+    return timedelta(seconds=max(settings.agents.cache_seconds, 3 * settings.gateway.refresh_seconds))
+
+
+def adapter_folder(data_dir: Path, version: Version) -> Path:
+    """Absolute folder of the version's files."""
+    return data_dir / version.path
+
+
+def _bring_up(settings: Settings, replicas: Sequence[Replica], version: Version) -> None:
+    folder = adapter_folder(settings.data_dir, version)
+    verify_files(folder, version)
+    record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
+    bring_up(replicas, version.id, folder, record)
+
+
+def verify_files(folder: Path, version: Version) -> None:
+    """Raises NotServable when a file of the version is missing or has changed."""
+    if version.files_removed_at is not None:
+        raise NotServable(
+            f"{version.id} was removed by the retention policy on {version.files_removed_at:%Y-%m-%d}"
+        )
+    for name, digest in version.files.items():
+        if not (folder / name).is_file() or file_digest(folder / name) != digest:
+            raise NotServable(f"{folder / name} is missing or has changed since {version.id} was trained")

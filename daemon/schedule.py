@@ -1,0 +1,39 @@
+"""When a target's next cycle is due. Pure: what is known goes in, the trigger comes out."""
+
+from datetime import datetime
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.cron import CronTrigger
+
+from daemon.settings import TargetSettings
+from registry.cycles import Cycle
+
+Trigger = Literal["new examples", "schedule", "operator"]
+
+
+def due(
+    target: TargetSettings, *, feedback_changes: int, last: Cycle | None, since: datetime, now: datetime
+) -> Trigger | None:
+    """Why a cycle should start now, or None.
+
+    `feedback_changes` counts pieces of feedback since the last cycle began; `since` is when the
+    daemon started, for a target without any cycle yet. All times aware UTC. A cron time that
+    passed while the daemon was down is made up for once.
+    """
+    if last is not None and (not last.ended or now < last.updated_at + target.schedule.cooldown):
+        return None
+    if feedback_changes >= target.thresholds.min_new_examples:
+        return "new examples"
+    fires = next_run(target, after=last.started_at if last else since)
+    return "schedule" if fires is not None and fires <= now else None
+
+
+def next_run(target: TargetSettings, after: datetime) -> datetime | None:
+    """The first time after `after` at which the target's cron fires, in its time zone; None without cron."""
+    if target.schedule.cron is None:
+        return None
+    zone = ZoneInfo(target.schedule.timezone)
+    trigger = CronTrigger.from_crontab(target.schedule.cron, timezone=zone)
+    fires: datetime | None = trigger.get_next_fire_time(after, after.astimezone(zone))
+    return fires

@@ -1,0 +1,231 @@
+"""`learnd run`: the jobs of every target on a scheduler, and the API beside them.
+
+Each target has four jobs: poll, advance, reconcile, prune. A job that fails waits longer each
+time before the next try, says so in the status, and never disturbs another.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+import uvicorn
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from daemon.api import build_api
+from daemon.children import Interrupted
+from daemon.cycle import PASSING, Loop, advance, open_phoenix, poll_target
+from daemon.locks import daemon_lock
+from daemon.metrics import Metrics
+from daemon.reconcile import reconcile_target
+from daemon.retention import prune_target
+from daemon.schedule import due
+from daemon.settings import Settings, SettingsError
+from daemon.status import Health
+from daemon.tokens import must_have_tokens
+from extractors.values import LearndError
+from registry.cycles import Cycle, CycleState
+from registry.store import Store
+
+log = structlog.get_logger()
+ADVANCE_SECONDS = 2.0
+PRUNE_SECONDS = 3600.0
+LONGEST_BACKOFF = timedelta(minutes=5)
+HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises Locked where another daemon has the data directory."""
+    tokens = settings.agents.by_token()
+    must_have_tokens(settings.daemon.host, tokens)
+    if not settings.targets:
+        raise SettingsError("there are no targets in the settings: nothing to learn; see `learnd init`")
+    with daemon_lock(settings.data_dir), ExitStack() as stack:
+        store = Store.open(settings.data_dir, utc_now())
+        stack.callback(store.close)
+        service = Service(settings, store)
+        api = build_api(settings, store, tokens, service.health, service.metrics)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                api, host=settings.daemon.host, port=settings.daemon.port, log_config=None, access_log=False
+            )
+        )
+        stack.callback(service.close)
+        service.start()
+        log.info(
+            "running",
+            api=f"http://{settings.daemon.host}:{settings.daemon.port}",
+            targets=len(settings.targets),
+        )
+        # uvicorn handles SIGTERM and SIGINT, and returns; the jobs are told to stop after it.
+        server.run()
+        log.info("stopping", reason="asked to")
+
+
+@dataclass
+class Backoff:
+    """How long a job that keeps failing waits."""
+
+    failures: int = 0
+    not_before: datetime | None = None
+
+    def failed(self, now: datetime, first: timedelta) -> None:
+        self.failures += 1
+        self.not_before = now + min(first * 2 ** min(self.failures, 10), LONGEST_BACKOFF)
+
+    def succeeded(self) -> None:
+        self.failures, self.not_before = 0, None
+
+
+@dataclass
+class Service:
+    """The scheduler and its jobs; `start` and `close` it once."""
+
+    settings: Settings
+    store: Store
+    health: Health = field(default_factory=Health)
+    metrics: Metrics = field(default_factory=Metrics)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        workers = 4 * len(self.settings.targets) + 2
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(workers)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self._started_at = utc_now()
+        self._trainings = threading.Semaphore(self.settings.daemon.trainings_at_once)
+        self._phoenix = open_phoenix(self.settings)
+
+    def start(self) -> None:
+        for target in self.settings.targets:
+            loop = Loop(self.settings, target, self.store, utc_now, self.stop, self._progress_of(target.key))
+            self._every(self.settings.phoenix.poll_seconds, "poll", loop, self._poll)
+            self._every(self.settings.daemon.reconcile_seconds, "reconcile", loop, self._reconcile)
+            self._every(ADVANCE_SECONDS, "advance", loop, self._advance)
+            self._every(PRUNE_SECONDS, "prune", loop, prune_target)
+        self._scheduler.start()
+
+    def close(self) -> None:
+        """Stop the jobs: a training child ends and resumes from its checkpoint at the next start."""
+        self.stop.set()
+        self._scheduler.shutdown(wait=True)
+        self._phoenix.close()
+
+    def _every(self, seconds: float, name: str, loop: Loop, job: Callable[[Loop], None]) -> None:
+        self._scheduler.add_job(
+            self._guarded(name, loop, job, timedelta(seconds=seconds)),
+            "interval",
+            seconds=seconds,
+            id=f"{name} {loop.target.key}",
+            next_run_time=utc_now(),
+        )
+
+    def _guarded(
+        self, name: str, loop: Loop, job: Callable[[Loop], None], every: timedelta
+    ) -> Callable[[], None]:
+        """The scheduler's boundary: the only place that catches everything."""
+        backoff, target = Backoff(), loop.target.key
+
+        def run() -> None:
+            if self.stop.is_set() or (backoff.not_before and utc_now() < backoff.not_before):
+                return
+            try:
+                job(loop)
+            except Interrupted:
+                return
+            except LearndError as problem:
+                log.warning(
+                    "job failed", job=name, target=target, problem=str(problem), tries=backoff.failures + 1
+                )
+                self._failed(name, loop, backoff, every, str(problem))
+            except Exception as bug:  # noqa: BLE001
+                log.exception("job failed", job=name, target=target)
+                self._failed(name, loop, backoff, every, f"{type(bug).__name__}: {bug}")
+                if name == "advance":
+                    _fail_cycle(loop, f"a defect in learnd, please report it: {type(bug).__name__}: {bug}")
+            else:
+                backoff.succeeded()
+                self.health.well(target, name)
+
+        return run
+
+    def _failed(self, name: str, loop: Loop, backoff: Backoff, every: timedelta, problem: str) -> None:
+        backoff.failed(utc_now(), every)
+        self.metrics.job_failures.labels(loop.target.key, name).inc()
+        self.health.ill(loop.target.key, name, problem)
+
+    def _poll(self, loop: Loop) -> None:
+        with self.metrics.poll_seconds.labels(loop.target.key).time():
+            changes = poll_target(loop, self._phoenix)
+        self.metrics.feedback_changes.labels(loop.target.key).inc(changes)
+
+    def _reconcile(self, loop: Loop) -> None:
+        for replica, problem in reconcile_target(loop).items():
+            self.health.replica(loop.target.key, replica, problem)
+            self.metrics.replica_ok.labels(loop.target.key, replica).set(problem == "ok")
+        active = self.store.active(loop.target.key)
+        self.metrics.active_version.labels(loop.target.key).set(active.number if active else 0)
+
+    def _advance(self, loop: Loop) -> None:
+        cycle = _unfinished(loop) or self._begin(loop)
+        self.metrics.cycle_running.labels(loop.target.key).set(cycle is not None)
+        if cycle is None:
+            return
+        while not cycle.ended:
+            cycle = self._step(loop, cycle)
+        log.info("cycle ended", target=cycle.target, cycle=cycle.id, state=cycle.state, verdict=cycle.verdict)
+        self.metrics.cycles.labels(cycle.target, cycle.state, cycle.verdict or "").inc()
+        self.health.progress(cycle.target, None)
+
+    def _begin(self, loop: Loop) -> Cycle | None:
+        state, last = (
+            self.store.target_state(loop.target.key),
+            next(iter(self.store.cycles(loop.target.key, limit=1)), None),
+        )
+        trigger = due(
+            loop.target,
+            feedback_changes=state.feedback_changes,
+            last=last,
+            since=self._started_at,
+            now=utc_now(),
+        )
+        return self.store.start_cycle(loop.target.key, trigger, utc_now()) if trigger else None
+
+    def _step(self, loop: Loop, cycle: Cycle) -> Cycle:
+        log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)
+        try:
+            if cycle.state not in HEAVY:
+                return advance(loop, cycle)
+            with self._trainings:
+                return advance(loop, cycle)
+        except Interrupted:
+            raise
+        except PASSING as waits:
+            self.store.note(cycle.id, f"waits: {waits}")
+            raise
+
+    def _progress_of(self, target: str) -> Callable[[dict[str, object]], None]:
+        def on_progress(line: dict[str, object]) -> None:
+            self.health.progress(target, line)
+            if isinstance(loss := line.get("loss"), float):
+                self.metrics.training_loss.labels(target).set(loss)
+
+        return on_progress
+
+
+def _unfinished(loop: Loop) -> Cycle | None:
+    return next((c for c in loop.store.unfinished_cycles() if c.target == loop.target.key), None)
+
+
+def _fail_cycle(loop: Loop, reason: str) -> None:
+    if cycle := _unfinished(loop):
+        loop.move(cycle, CycleState.FAILED, reason=reason)

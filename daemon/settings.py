@@ -1,0 +1,363 @@
+"""The settings: one TOML file, with `LEARND_*` environment variables on top.
+
+`LEARND_PHOENIX__URL` sets `url` in `[phoenix]`; lists are JSON. Secrets never stand in the
+file: they come from the environment (`LEARND_PHOENIX__API_KEY`) or from a file that the
+settings name (`api_key_file`). Loading fails with the key's path and what would be right.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from apscheduler.triggers.cron import CronTrigger
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from extractors.feedback import FeedbackRules
+from extractors.snapshot import HoldoutRules
+from extractors.spans import SpanFilter
+from extractors.values import LearndError, Value
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""Lower-case letters, digits, `-` and `_`: part of model names and of folder names."""
+Port = Annotated[int, Field(ge=1, le=65535)]
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class SettingsError(LearndError):
+    """The settings file is missing, or says something that cannot be right."""
+
+
+def _without_slash(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_without_slash)]
+
+
+class WithApiKey(Value):
+    """A service that may want a key: from the environment, or from the file named here."""
+
+    api_key: SecretStr | None = None
+    """Only from the environment; in the settings file it is an error."""
+    api_key_file: Path | None = None
+    """File whose content is the key."""
+
+    def key(self) -> str | None:
+        """The key, or None. Raises SettingsError when the file cannot be read."""
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        return read_secret(self.api_key_file) if self.api_key_file else None
+
+
+class PhoenixSettings(WithApiKey):
+    """Where the agents' traces are."""
+
+    url: Url = "http://127.0.0.1:6006"
+    poll_seconds: float = Field(30, gt=0)
+    """How often each target's project is polled."""
+    full_sweep_minutes: float = Field(30, gt=0)
+    """How often all feedback is read again, which finds deleted annotations."""
+
+
+class DaemonSettings(Value):
+    """`learnd run`: its API, its log, and how much it does at once."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8710
+    trainings_at_once: int = Field(1, ge=1)
+    """Cycles that train or evaluate at the same time."""
+    reconcile_seconds: float = Field(15, gt=0)
+    """How often each replica is compared with what it should serve."""
+    log_format: Literal["console", "json"] = "console"
+
+
+class GatewaySettings(Value):
+    """`learnd gateway`: the OpenAI-compatible door for agents."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8700
+    refresh_seconds: float = Field(1.0, gt=0)
+    """How often the gateway looks which version is active."""
+    max_body_mb: float = Field(16, gt=0)
+    trace: bool = True
+    """Write each call to Phoenix as a span."""
+
+
+class AgentSettings(Value):
+    """Agents' access to the gateway and to the daemon's API."""
+
+    tokens: dict[SecretStr, Slug] = {}
+    """Bearer token to tenant; only from the environment (`LEARND_AGENTS__TOKENS`, JSON)."""
+    tokens_file: Path | None = None
+    """File with a line `TOKEN TENANT` for each token; `#` begins a comment."""
+    cache_seconds: float = Field(30, gt=0)
+    """How long a client may go on using a version it resolved; the old one stays loaded as long."""
+
+    def by_token(self) -> dict[str, str]:
+        """Token to tenant. Raises SettingsError when the file cannot be read or has a bad line."""
+        tokens = {token.get_secret_value(): tenant for token, tenant in self.tokens.items()}
+        if self.tokens_file:
+            for number, line in enumerate(read_secret(self.tokens_file).splitlines(), start=1):
+                words = line.split("#")[0].split()
+                if not words:
+                    continue
+                if len(words) != 2:
+                    raise SettingsError(
+                        f"agents.tokens_file: line {number} of {self.tokens_file} is not `TOKEN TENANT`"
+                    )
+                tokens[words[0]] = words[1]
+        return tokens
+
+
+class PathMap(Value):
+    """How a replica's server sees learnd's data directory."""
+
+    local: str
+    """Prefix of the path here."""
+    remote: str
+    """What that prefix is called on the replica's file system."""
+
+
+class ReplicaSettings(WithApiKey):
+    """One vLLM server."""
+
+    name: Slug
+    url: Url
+    base_name: str = "base"
+    """The name under which it serves the base model (`--served-model-name`)."""
+    path_map: PathMap | None = None
+    """Needed where vLLM's file system is not learnd's."""
+
+
+class TrainingSettings(Value):
+    """Where and how trainings run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of a training; None takes what torch would."""
+    max_lora_rank: int = Field(16, ge=1)
+    """The least `--max-lora-rank` of the replicas; no adapter has a higher rank."""
+
+
+class Thresholds(Value):
+    """How much data a cycle needs."""
+
+    sft_examples: int = Field(50, ge=1)
+    """Training examples below which a cycle ends SKIPPED."""
+    min_new_examples: int = Field(50, ge=1)
+    """New or changed pieces of feedback since the last cycle that start the next."""
+
+
+class GateRules(Value):
+    """What a candidate must show to be promoted."""
+
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Greatest p-value that counts as better."""
+    min_effect: float = Field(0.05, ge=0, lt=1)
+    """Least measured change in accuracy."""
+
+
+class ScheduleSettings(Value):
+    """When cycles may start, besides when enough feedback has come in."""
+
+    cron: str | None = None
+    """Five fields, in `timezone`: a cycle starts then, whatever has come in."""
+    timezone: str = "UTC"
+    cooldown_minutes: float = Field(60, ge=0)
+    """Least time from the end of one cycle to the start of the next."""
+
+    @model_validator(mode="after")
+    def _valid(self) -> Self:
+        try:
+            zone = ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError) as unknown:
+            raise ValueError(
+                f"timezone {self.timezone!r} is not an IANA name such as Europe/Berlin"
+            ) from unknown
+        if self.cron is not None:
+            CronTrigger.from_crontab(self.cron, timezone=zone)
+        return self
+
+    @property
+    def cooldown(self) -> timedelta:
+        return timedelta(minutes=self.cooldown_minutes)
+
+
+class RetentionRules(Value):
+    """How many old versions keep their files."""
+
+    keep: int = Field(5, ge=1)
+    """Retired and rejected versions of a target; active, ready, held and last good ones always stay."""
+
+
+class TargetSettings(Value):
+    """What is being improved: a tenant's agent, its traffic, and the model it runs on."""
+
+    tenant: Slug
+    agent: Slug
+    project: str = Field(min_length=1)
+    """Phoenix project."""
+    task: Literal["classification", "generation"]
+    output_space: tuple[str, ...] = ()
+    """All valid answers of a classification; empty: those seen in training."""
+    base_model: str = Field(min_length=1)
+    """Hub id or folder; the same model that the replicas serve."""
+    spans: SpanFilter = SpanFilter()
+    feedback: FeedbackRules = FeedbackRules()
+    thresholds: Thresholds = Thresholds()
+    holdout: HoldoutRules = HoldoutRules()
+    gate: GateRules = GateRules()
+    schedule: ScheduleSettings = ScheduleSettings()
+    retention: RetentionRules = RetentionRules()
+    promotion: Literal["automatic", "manual"] = "automatic"
+    replicas: tuple[str, ...] = ()
+    """Names of the replicas that serve it; empty: all."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest answer in the evaluation, in tokens."""
+    hyperparameters: dict[str, int | float] = {}
+    """Overrides of the chosen hyperparameters, by name."""
+
+    @property
+    def key(self) -> str:
+        """`tenant/agent`: names the target, and is the alias that agents ask for."""
+        return f"{self.tenant}/{self.agent}"
+
+    @property
+    def slug(self) -> str:
+        """`tenant.agent`: the same in file and adapter names."""
+        return f"{self.tenant}.{self.agent}"
+
+
+class Settings(BaseSettings):
+    """Everything that `learnd` can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LEARND_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Path("learnd-data")
+    """Store, snapshots, adapters, logs. Relative to the settings file."""
+    phoenix: PhoenixSettings = PhoenixSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    agents: AgentSettings = AgentSettings()
+    training: TrainingSettings = TrainingSettings()
+    replicas: tuple[ReplicaSettings, ...] = ()
+    targets: tuple[TargetSettings, ...] = Field((), validate_default=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file: pydantic-settings merges them, the first wins."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [replica.name for replica in self.replicas]
+        if len(names) != len(set(names)):
+            raise ValueError(f"replicas: two have the same name among {names}")
+        keys = [target.key for target in self.targets]
+        if len(keys) != len(set(keys)):
+            raise ValueError(f"targets: two are the same tenant/agent among {keys}")
+        for index, target in enumerate(self.targets):
+            unknown = set(target.replicas) - set(names)
+            if unknown:
+                raise ValueError(
+                    f"targets.{index}.replicas: {sorted(unknown)} not among the replicas {names}"
+                )
+        return self
+
+    def target(self, key: str) -> TargetSettings:
+        """The target `tenant/agent`. Raises SettingsError naming those there are."""
+        for target in self.targets:
+            if target.key == key:
+                return target
+        known = ", ".join(target.key for target in self.targets) or "none"
+        raise SettingsError(f"no target {key!r} in the settings (there are: {known})")
+
+    def replicas_of(self, target: TargetSettings) -> tuple[ReplicaSettings, ...]:
+        """The replicas that serve `target`."""
+        return tuple(r for r in self.replicas if not target.replicas or r.name in target.replicas)
+
+
+def load_settings(path: Path) -> Settings:
+    """Read `path` and the environment.
+
+    Relative paths in the file are relative to it. Raises SettingsError with every wrong key.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"no settings file at {path}; `learnd init` writes one, --config names another"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        raise SettingsError(f"{path} is not valid TOML: {broken}") from None
+    secrets = sorted(_secrets_in(content))
+    if secrets:
+        raise SettingsError(
+            f"{path}: {', '.join(secrets)}: secrets do not belong in the settings file; "
+            "name a file with `…_file`, or set the LEARND_… environment variable"
+        )
+    try:
+        settings = Settings(**content)
+    except ValidationError as wrong:
+        raise SettingsError(f"{path}:\n{_explain(wrong)}") from None
+    return settings.model_copy(update={"data_dir": (path.parent / settings.data_dir).resolve()})
+
+
+def read_secret(path: Path) -> str:
+    """Content of a secret's file, without the space around it. Raises SettingsError."""
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as unreadable:
+        raise SettingsError(f"cannot read the secret in {path}: {unreadable.strerror}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach a server that binds to `host`."""
+    return host in LOOPBACK
+
+
+def environment_names() -> list[str]:
+    """The `LEARND_*` variables that are set, without their values."""
+    return sorted(name for name in os.environ if name.startswith("LEARND_"))
+
+
+def _secrets_in(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in content.items():
+        here = f"{path}.{key}" if path else key
+        if key in {"api_key", "tokens"}:
+            yield here
+        elif isinstance(value, dict):
+            yield from _secrets_in(value, here)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, dict):
+                    yield from _secrets_in(item, f"{here}.{index}")
+
+
+def _explain(wrong: ValidationError) -> str:
+    """One line a problem: the key's path, what is wrong; never the value, which may be a secret."""
+    return "\n".join(
+        f"  {'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg'].removeprefix('Value error, ')}"
+        for error in wrong.errors(include_input=False, include_url=False)
+    )

@@ -1,0 +1,74 @@
+"""What an operator sees at a glance: each target's data, cycle, active version and health."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from daemon.schedule import next_run
+from daemon.settings import Settings, TargetSettings
+from registry.store import Store
+
+
+@dataclass
+class Health:
+    """What the jobs of a running daemon last found. Threads share it."""
+
+    _problems: dict[str, dict[str, str]] = field(default_factory=dict)
+    _replicas: dict[str, dict[str, str]] = field(default_factory=dict)
+    _progress: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def well(self, target: str, job: str) -> None:
+        with self._lock:
+            self._problems.setdefault(target, {}).pop(job, None)
+
+    def ill(self, target: str, job: str, problem: str) -> None:
+        with self._lock:
+            self._problems.setdefault(target, {})[job] = problem
+
+    def replica(self, target: str, replica: str, problem: str) -> None:
+        with self._lock:
+            self._replicas.setdefault(target, {})[replica] = problem
+
+    def progress(self, target: str, line: dict[str, Any] | None) -> None:
+        with self._lock:
+            if line is None:
+                self._progress.pop(target, None)
+            else:
+                self._progress[target] = line
+
+    def of(self, target: str) -> dict[str, Any]:
+        """`problems` by job, `replicas` by name, and the `progress` of the running cycle."""
+        with self._lock:
+            return {
+                "problems": dict(self._problems.get(target, {})),
+                "replicas": dict(self._replicas.get(target, {})),
+                "progress": self._progress.get(target),
+            }
+
+
+def status(settings: Settings, store: Store) -> list[dict[str, Any]]:
+    """One JSON-ready entry a target, from the store alone: it is true with and without a daemon."""
+    return [_target_status(target, store) for target in settings.targets]
+
+
+def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
+    state, active = store.target_state(target.key), store.active(target.key)
+    last = next(iter(store.cycles(target.key, limit=1)), None)
+    fires = next_run(target, last.started_at) if last and target.schedule.cron else None
+    return {
+        "target": target.key,
+        "active_version": active.id if active else None,
+        "held": state.held,
+        "held_reason": state.held_reason,
+        "cycle": last.id if last else None,
+        "cycle_state": last.state if last else None,
+        "verdict": last.verdict if last else None,
+        "reason": last.reason if last else "",
+        "counts": last.counts if last else {},
+        "new_feedback": state.feedback_changes,
+        "needs_new_feedback": target.thresholds.min_new_examples,
+        "last_poll_at": state.last_poll_at.isoformat() if state.last_poll_at else None,
+        "last_poll_error": state.last_poll_error,
+        "next_scheduled": fires.isoformat() if fires else None,
+    }

@@ -1,0 +1,54 @@
+"""Bearer tokens: whose caller this is, and that nobody is served from the network without one."""
+
+import hashlib
+from collections.abc import Mapping
+
+from extractors.values import LearndError, Value
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Hosts that nobody beyond this machine can reach."""
+
+
+class TokensMissing(LearndError):
+    """A server would listen to the network without tokens, or with one that anybody can guess."""
+
+
+class Caller(Value):
+    """Who is asking. Without tokens there is one caller, who sees every tenant."""
+
+    tenant: str | None
+
+    def sees(self, tenant: str) -> bool:
+        return self.tenant is None or self.tenant == tenant
+
+
+class Tokens:
+    """Which tenant a bearer token belongs to; without tokens everybody on this machine is welcome."""
+
+    def __init__(self, tokens: Mapping[str, str]) -> None:
+        # Looked up by digest: how long a look-up takes says nothing about the tokens themselves.
+        self._callers = {_digest(token): Caller(tenant=tenant) for token, tenant in tokens.items()}
+
+    def caller(self, authorization: str | None) -> Caller | None:
+        """The caller who sends this `Authorization` header; None when the token is missing or wrong."""
+        if not self._callers:
+            return Caller(tenant=None)
+        scheme, _, token = (authorization or "").partition(" ")
+        return self._callers.get(_digest(token.strip())) if scheme.lower() == "bearer" else None
+
+
+def must_have_tokens(host: str, tokens: Mapping[str, str]) -> None:
+    """Raises TokensMissing when listening on `host` would let strangers in."""
+    if not tokens and host not in LOOPBACK:
+        raise TokensMissing(
+            f"listening on {host} without agents' tokens would let anybody in: set LEARND_AGENTS__TOKENS or "
+            "agents.tokens_file, or listen on 127.0.0.1"
+        )
+    if any(not token.strip() for token in tokens):
+        raise TokensMissing(
+            "one of the agents' tokens is empty, which anybody can send: give it a value or remove it"
+        )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

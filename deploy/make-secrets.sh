@@ -1,0 +1,17 @@
+#!/bin/sh
+# Write the secrets that compose.yaml mounts, once; those that exist stay as they are.
+#   deploy/make-secrets.sh [TENANT…]     one agents' token for each tenant (default: acme)
+set -eu
+cd "$(dirname "$0")"
+# The folder keeps others on this machine out; the files are readable because the containers'
+# user, to whom each is mounted by itself, is not the one who runs this.
+mkdir -p -m 700 secrets
+
+random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
+write() { [ -e "secrets/$1" ] || (cat > "secrets/$1" && chmod 644 "secrets/$1" && echo "wrote deploy/secrets/$1"); }
+
+# Phoenix wants a digit and a lower-case letter in its secrets: `a1` makes sure.
+echo "a1$(random)" | write phoenix_secret
+echo "a1$(random)" | write phoenix_admin_secret
+random | write vllm_api_key
+for tenant in "${@:-acme}"; do echo "$(random) $tenant"; done | write agent_tokens

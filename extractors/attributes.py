@@ -1,0 +1,72 @@
+"""Reading nested span attributes of which no type is certain."""
+
+import json
+from typing import Any
+
+from extractors.drops import DropReason, Unreadable
+
+MOST_CHARACTERS = 500_000
+"""Longest text that is looked at, about 125,000 tokens; no training sequence is that long."""
+
+
+def at(attributes: Any, path: str) -> Any:
+    """The value at a dotted path, or None where any step is missing or no mapping."""
+    for step in path.split("."):
+        if not isinstance(attributes, dict):
+            return None
+        attributes = attributes.get(step)
+    return attributes
+
+
+def parsed(value: Any) -> Any:
+    """`value` itself, or what its JSON says where it is JSON text; None where it is other text.
+
+    Raises Unreadable (TOO_LARGE) for text longer than MOST_CHARACTERS.
+    """
+    if not isinstance(value, str):
+        return value
+    if len(value) > MOST_CHARACTERS:
+        raise Unreadable(DropReason.TOO_LARGE)
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def entries(value: Any) -> list[dict[str, Any]]:
+    """A list of mappings, as Phoenix nests `prefix.N.…` attributes: a list, or a mapping by index.
+
+    Raises Unreadable: TRUNCATED where an entry is missing or empty, MALFORMED for anything else.
+    """
+    if isinstance(value, dict):
+        value = _by_index(value)
+    if not isinstance(value, list):
+        raise Unreadable(DropReason.MALFORMED)
+    if not all(value):
+        raise Unreadable(DropReason.TRUNCATED)
+    if not all(isinstance(entry, dict) for entry in value):
+        raise Unreadable(DropReason.MALFORMED)
+    return value
+
+
+def _by_index(mapping: dict[str, Any]) -> list[Any]:
+    if not all(key.isdecimal() for key in mapping):
+        raise Unreadable(DropReason.MALFORMED)
+    ordered = sorted(((int(key), entry) for key, entry in mapping.items() if entry), key=lambda pair: pair[0])
+    if [index for index, _ in ordered] != list(range(len(ordered))):
+        raise Unreadable(DropReason.TRUNCATED)
+    return [entry for _, entry in ordered]
+
+
+def attribute_count(attributes: Any) -> int:
+    """How many flat attributes these were before Phoenix nested them (at least)."""
+    count, waiting = 0, [attributes]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+            waiting.extend(value)
+        else:
+            count += 1
+    return count

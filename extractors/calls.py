@@ -1,0 +1,151 @@
+"""One selected span, read as one call of the model: what it was asked, and what it answered."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from extractors import genai, openinference
+from extractors.attributes import MOST_CHARACTERS, at, parsed
+from extractors.chat import Request
+from extractors.drops import DropReason, Unreadable
+from extractors.examples import Message
+from extractors.spans import Span
+from extractors.values import Value
+
+OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})
+SESSION_KEYS = ("session_id", "thread_id", "conversation_id")
+Read = TypeVar("Read")
+
+
+class Call(Value):
+    """One call of the model, whatever convention traced it, once or twice."""
+
+    span_ids: tuple[str, ...]
+    """All spans that traced it, outermost first."""
+    trace_id: str
+    session_id: str | None
+    user_id: str | None
+    started_at: datetime
+    """Start of the newest of its spans, aware UTC."""
+    prompt: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    response: Message
+    answered_by: str | None
+    """The adapter version that answered, as the gateway traced it; None when unknown."""
+
+
+def read_call(span: Span) -> Call | DropReason:
+    """The call that `span` traced, or why it cannot be read. Never raises, whatever the attributes hold."""
+    if is_internal(span):
+        return DropReason.INTERNAL
+    if span.status == "ERROR":
+        return DropReason.FAILED
+    try:
+        request, response = _request(span), _response(span)
+        _check_storable(request, response)
+    except Unreadable as unreadable:
+        return unreadable.reason
+    attributes = span.attributes
+    return Call(
+        span_ids=(span.span_id,),
+        trace_id=span.trace_id,
+        session_id=span.session_id or _session_id(attributes),
+        user_id=_identifier(at(attributes, "user.id")),
+        started_at=span.started_at,
+        prompt=request.prompt,
+        tools=request.tools,
+        response=response,
+        answered_by=_identifier(at(attributes, "learnd.version")),
+    )
+
+
+def is_internal(span: Span) -> bool:
+    """Whether learnd itself made this call: such calls never become examples."""
+    marks = (at(span.attributes, "learnd.internal"), _metadata(span.attributes).get("learnd_internal"))
+    return span.kind in OWN_KINDS or any(mark in (True, "true") for mark in marks)
+
+
+def _request(span: Span) -> Request:
+    records = _readable(
+        span, (openinference.listed_request, genai.read_request, openinference.body_request)
+    ) or _readable(span, (openinference.plain_request,))
+    if not records:
+        raise Unreadable(DropReason.NO_PROMPT)
+    # Tracers drop messages and never add any: of two records of one call, the longer is whole.
+    request = max(records, key=lambda record: len(record.prompt))
+    if not any(message.content.strip() or message.tool_calls for message in request.prompt):
+        raise Unreadable(DropReason.NO_PROMPT)
+    return request
+
+
+def _response(span: Span) -> Message:
+    readers = [openinference.listed_answer, genai.read_answer]
+    if "gen_ai" not in span.attributes:
+        # For GenAI spans Phoenix itself writes the response's id and model into `output.value`.
+        readers.append(openinference.value_answer)
+    answers = _readable(span, readers)
+    if not answers:
+        raise Unreadable(DropReason.NO_ANSWER)
+    return answers[0]
+
+
+def _readable(span: Span, readers: Sequence[Callable[[Span], Read | None]]) -> list[Read]:
+    """What the readers found; the first one's complaint is raised where none found anything."""
+    found: list[Read] = []
+    complaints: list[Unreadable] = []
+    for read in readers:
+        try:
+            record = read(span)
+        except Unreadable as complaint:
+            complaints.append(complaint)
+            continue
+        if record is not None:
+            found.append(record)
+    if complaints and not found:
+        raise complaints[0]
+    return found
+
+
+def _check_storable(request: Request, response: Message) -> None:
+    """Refuse what would not survive as UTF-8 JSON, or is too long."""
+    try:
+        messages = [message.model_dump() for message in (*request.prompt, response)]
+        text = json.dumps([messages, request.tools], ensure_ascii=False, allow_nan=False)
+        text.encode()
+        # Tools of any depth can be traced, but not written and read again.
+        Request.model_validate_json(request.model_dump_json())
+    except UnicodeEncodeError:
+        raise Unreadable(DropReason.NOT_UNICODE) from None
+    except (ValueError, RecursionError):
+        raise Unreadable(DropReason.MALFORMED) from None
+    if len(text) > MOST_CHARACTERS:
+        raise Unreadable(DropReason.TOO_LARGE)
+
+
+def _session_id(attributes: dict[str, Any]) -> str | None:
+    metadata = _metadata(attributes)
+    candidates = (
+        at(attributes, "session.id"),
+        at(attributes, "gen_ai.conversation.id"),
+        *(metadata.get(key) for key in SESSION_KEYS),
+    )
+    return next((found for candidate in candidates if (found := _identifier(candidate))), None)
+
+
+def _metadata(attributes: dict[str, Any]) -> dict[str, Any]:
+    """`metadata` as a mapping: Phoenix decodes JSON text, but not when other keys stand under it."""
+    try:
+        metadata = parsed(attributes.get("metadata"))
+    except Unreadable:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _identifier(value: Any) -> str | None:
+    """A usable id: text that can be stored, or a number written out."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.isprintable():
+        return None
+    return value or None

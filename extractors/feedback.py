@@ -1,0 +1,210 @@
+"""What our rules make of annotations: approved, rejected or corrected.
+
+A verdict is about a response. The highest-ranking kind of annotator that said anything
+decides; within it the newest word of each reviewer counts, and all of them must agree.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from extractors.attributes import parsed
+from extractors.chat import read_content, read_message
+from extractors.drops import DropReason, Unreadable
+from extractors.examples import Message, Outcome
+from extractors.spans import Annotation
+from extractors.values import Value
+
+AnnotatorKind = Literal["HUMAN", "LLM", "CODE"]
+
+
+class AnnotationRule(Value):
+    """How one annotation name counts. Labels are compared without regard to case."""
+
+    name: str
+    approved_labels: tuple[str, ...] = ("approved", "correct", "good", "positive", "thumbs_up", "👍")
+    rejected_labels: tuple[str, ...] = ("rejected", "incorrect", "bad", "negative", "thumbs_down", "👎")
+    approved_from: float | None = None
+    """A score at or above this approves, where the annotation has no label that counts."""
+    rejected_to: float | None = None
+    """A score at or below this rejects; scores between the two are no verdict."""
+
+    @model_validator(mode="after")
+    def _never_both(self) -> Self:
+        both = {x.casefold() for x in self.approved_labels} & {x.casefold() for x in self.rejected_labels}
+        if both:
+            raise ValueError(f"labels {sorted(both)} both approve and reject; keep each on one side")
+        if (
+            self.approved_from is not None
+            and self.rejected_to is not None
+            and self.approved_from <= self.rejected_to
+        ):
+            raise ValueError(
+                f"approved_from ({self.approved_from}) must lie above rejected_to ({self.rejected_to})"
+            )
+        return self
+
+    def approves(self, annotation: Annotation) -> bool | None:
+        """Whether the annotation approves or rejects; None where it does neither. Label before score."""
+        label = (annotation.label or "").strip().casefold()
+        if label in {approved.casefold() for approved in self.approved_labels}:
+            return True
+        if label in {rejected.casefold() for rejected in self.rejected_labels}:
+            return False
+        if annotation.score is None:
+            return None
+        if self.approved_from is not None and annotation.score >= self.approved_from:
+            return True
+        if self.rejected_to is not None and annotation.score <= self.rejected_to:
+            return False
+        return None
+
+
+class FeedbackRules(Value):
+    """Which annotations count, and whose word stands."""
+
+    annotations: tuple[AnnotationRule, ...] = (AnnotationRule(name="approval"),)
+    correction_names: tuple[str, ...] = ("correction",)
+    """FREEFORM annotations whose explanation (or label) is the better output."""
+    correction_metadata_key: str = "correction"
+    """Key in an annotation's metadata that holds the better output."""
+    candidate_metadata_key: str = "response"
+    """Key in an annotation's metadata that holds another candidate response: it judges that one."""
+    precedence: tuple[AnnotatorKind, ...] = ("HUMAN", "LLM", "CODE")
+    """Who outranks whom; a kind that is not named does not count."""
+    inherit: Literal["only", "last", "never"] = "only"
+    """Feedback on an ancestor span, trace or session reaches the target's span below it
+    if that is the only one, or always the last one."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        named = Counter([*(rule.name for rule in self.annotations), *self.correction_names])
+        twice = sorted(name for name, times in named.items() if times > 1)
+        if twice:
+            raise ValueError(
+                f"annotations {twice} are named twice; give each one rule, or make it a correction"
+            )
+        return self
+
+    def rule(self, name: str) -> AnnotationRule | None:
+        return next((rule for rule in self.annotations if rule.name == name), None)
+
+
+class Verdict(Value):
+    """What the reviewers of one response agree on."""
+
+    outcome: Outcome
+    gold: Message | None
+    """The approved response or the correction; None for a rejection without correction."""
+
+
+class Opinion(Value):
+    """What one annotation says about the response."""
+
+    annotator_kind: AnnotatorKind
+    reviewer: str
+    name: str
+    approves: bool
+    correction: Message | None = None
+    updated_at: datetime
+
+
+def resolve(
+    annotations: Iterable[Annotation], response: Message, rules: FeedbackRules
+) -> Verdict | DropReason | None:
+    """The verdict on `response`; None where nothing that counts was said about it.
+
+    A DropReason where reviewers of the deciding kind contradict each other.
+    """
+    opinions = [opinion for a in annotations if (opinion := read_opinion(a, response, rules)) is not None]
+    if not opinions:
+        return None
+    deciding = min((opinion.annotator_kind for opinion in opinions), key=rules.precedence.index)
+    words = _last_words([opinion for opinion in opinions if opinion.annotator_kind == deciding])
+    if len({word.approves for word in words}) > 1:
+        return DropReason.DISAGREEMENT
+    corrections = [word.correction for word in words if word.correction is not None]
+    if len(set(corrections)) > 1:
+        return DropReason.CORRECTIONS_DIFFER
+    if corrections:
+        return Verdict(outcome="corrected", gold=corrections[0])
+    if words[0].approves:
+        return Verdict(outcome="approved", gold=response)
+    return Verdict(outcome="rejected", gold=None)
+
+
+def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules) -> Opinion | None:
+    """What `annotation` says about `response`; None where it says nothing that counts.
+
+    A correction that equals the response approves it.
+    """
+    if annotation.annotator_kind not in rules.precedence or _is_about_another(annotation, response, rules):
+        return None
+    rule = rules.rule(annotation.name)
+    correction = _correction(annotation, rules) if rule or annotation.name in rules.correction_names else None
+    if correction is not None:
+        approves = _same_answer(correction, response)
+    elif rule is None or (approved := rule.approves(annotation)) is None:
+        return None
+    else:
+        approves = approved
+    return Opinion(
+        annotator_kind=annotation.annotator_kind,
+        reviewer=annotation.identifier,
+        name=annotation.name,
+        approves=approves,
+        correction=None if approves else correction,
+        updated_at=annotation.updated_at,
+    )
+
+
+def _last_words(opinions: list[Opinion]) -> list[Opinion]:
+    """The newest opinion of each reviewer under each name; a correction speaks for its reviewer."""
+    # One call can be traced by two spans, so one reviewer's word may stand twice under one name.
+    newest: dict[tuple[str, str], Opinion] = {}
+    for opinion in sorted(opinions, key=lambda opinion: opinion.updated_at):
+        newest[opinion.reviewer, opinion.name] = opinion
+    correcting = {opinion.reviewer for opinion in newest.values() if opinion.correction is not None}
+    return [
+        opinion
+        for opinion in newest.values()
+        if opinion.correction is not None or opinion.reviewer not in correcting
+    ]
+
+
+def _is_about_another(annotation: Annotation, response: Message, rules: FeedbackRules) -> bool:
+    """Whether the annotation carries another candidate response, which it then judges."""
+    written = annotation.metadata.get(rules.candidate_metadata_key)
+    if not written:
+        return False
+    candidate = _answer(written)
+    return candidate is None or not _same_answer(candidate, response)
+
+
+def _correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
+    correction = _answer(annotation.metadata.get(rules.correction_metadata_key))
+    if correction is None and annotation.name in rules.correction_names:
+        correction = _answer(annotation.explanation) or _answer(annotation.label)
+    return correction
+
+
+def _answer(written: Any) -> Message | None:
+    """An answer as reviewers write it: text, or a chat message (also as JSON text) that calls tools."""
+    try:
+        message = parsed(written)
+        if isinstance(message, dict) and (message.get("tool_calls") or message is written):
+            return read_message({**message, "role": "assistant"})
+        text = read_content(written).strip()
+        text.encode()
+    except (Unreadable, UnicodeEncodeError):
+        return None
+    return Message(role="assistant", content=text) if text else None
+
+
+def _same_answer(one: Message, other: Message) -> bool:
+    return one.content.strip() == other.content.strip() and [
+        (call.name, call.arguments) for call in one.tool_calls
+    ] == [(call.name, call.arguments) for call in other.tool_calls]

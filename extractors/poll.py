@@ -1,0 +1,296 @@
+"""What changed in Phoenix since the last look? One poll: cheap when nothing did, and never blind.
+
+    gate ──> tail ──> late spans of traces with feedback ──────────────────> spans
+       └──> annotated ids ──┬──> new and gone ones, hot days, some cold days ──> annotations
+                            └──> all of them, every `full_sweep_after` ────────> deletions too
+
+The gate moves with every write of spans or annotations but not with deletions, so what was
+deleted (and whatever the rest could miss) is found by the full sweep at the latest. An edited
+annotation is found at once if its subject began within `HOT`, or if no more than `COLD_READS`
+older subjects are annotated; else as the older days take turns, a poll each.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar
+
+from extractors.mirror import Mirror, MirrorChange, MirrorState, difference, span_difference
+from extractors.phoenix import ATTRIBUTE_ROOTS, PAGE, Arrival, PhoenixClient, Project, Subject
+from extractors.spans import Annotation, AnnotationKey, Level, Span, SpanFilter, matches
+from extractors.values import content_id
+
+LEVELS: tuple[Level, ...] = ("span", "trace", "session")
+HOT = timedelta(days=2)
+"""Annotations of subjects that began this recently are read whenever the gate moved."""
+COLD_READS = 2_000
+"""Older subjects whose annotations are read in one poll, those read longest ago first."""
+TAIL_PAGES = 20
+"""Pages of new spans (500 each) read in one poll."""
+SPANS_A_POLL = 10_000
+"""Spans with attributes that one poll hands over: what bounds its memory."""
+TRACES_A_CALL = 100
+SUBJECTS_A_CALL = 500
+SPANS_A_CALL = 250
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+_T = TypeVar("_T")
+
+
+def poll(
+    client: PhoenixClient,
+    mirror: Mirror,
+    *,
+    project: str,
+    spans: SpanFilter,
+    annotation_names: Collection[str],
+    now: datetime,
+    full_sweep_after: timedelta = timedelta(minutes=30),
+) -> MirrorChange:
+    """What must change in `mirror` for it to show Phoenix as it is; nothing is written here.
+
+    While the answer is not `complete`, apply it and call again. Raises PhoenixUnreachable,
+    PhoenixRefused, ProjectNotFound, WrongCondition, PhoenixAnswer; then nothing is lost.
+    """
+    # The gate comes with the project, before anything else is read: what is written during
+    # this poll moves it once more, for the next poll.
+    look = _Look(client, mirror, client.project(project), spans, frozenset(annotation_names))
+    before = mirror.state()
+    if before.source not in (None, look.source):
+        return look.forget_everything()
+    tail = _read_tail(look, before)
+    full = tail.lost or _restarted(look.project, before) or _is_due(before, now, full_sweep_after)
+    try:
+        look.check_traces(mirror.known_trace_ids(tail.trace_ids))
+        if full or _may_have_changed(look.project, before):
+            tail.state = _sweep(look, tail.state, now, full)
+    except _Enough:
+        # The tail is read once more, but where the back-fill began must not be forgotten.
+        if before.cursor is None:
+            return look.change(tail.state, tail.count, complete=False)
+        return look.change(before, 0, complete=False)
+    return look.change(tail.state, tail.count, complete=not tail.more)
+
+
+class _Enough(Exception):
+    """This poll holds as much as it may; what it has is applied, and the next one goes on."""
+
+
+@dataclass
+class _Look:
+    """One look at Phoenix: whom to ask, what to compare with, and what was found so far."""
+
+    client: PhoenixClient
+    mirror: Mirror
+    project: Project
+    filter: SpanFilter
+    names: frozenset[str]
+    fetched: int = 0
+    checked: set[str] = field(default_factory=set)
+    spans: dict[str, Span] = field(default_factory=dict)
+    annotations: dict[AnnotationKey, Annotation] = field(default_factory=dict)
+    removed_annotations: list[AnnotationKey] = field(default_factory=list)
+    removed_span_ids: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> str:
+        return content_id([self.project.id, self.filter.model_dump(), sorted(self.names)])
+
+    def change(self, state: MirrorState, new_span_count: int, *, complete: bool) -> MirrorChange:
+        return MirrorChange(
+            state=state.model_copy(update={"source": self.source}),
+            spans=tuple(self.spans.values()),
+            annotations=tuple(self.annotations.values()),
+            removed_annotations=tuple(self.removed_annotations),
+            removed_span_ids=tuple(self.removed_span_ids),
+            new_span_count=new_span_count,
+            complete=complete,
+        )
+
+    def forget_everything(self) -> MirrorChange:
+        """The project, the filter or the names are others now: empty the mirror, then start anew."""
+        for level in LEVELS:
+            self.remove_annotations(level, self.mirror.annotated_ids(level, None, None))
+        self.remove_traces(self.mirror.trace_ids())
+        return self.change(MirrorState(), 0, complete=False)
+
+    def check_traces(self, trace_ids: Collection[str]) -> None:
+        """Find spans of these traces that are new, differ, or are gone. Raises _Enough."""
+        for batch in _batches(sorted(set(trace_ids) - self.checked), TRACES_A_CALL):
+            if self.fetched >= SPANS_A_POLL:
+                raise _Enough
+            known = self.mirror.spans_of_traces(batch)
+            current = self.client.spans_of_traces(self.project, batch)
+            differing = {trace_id for _, trace_id, _ in _outline(known) ^ _outline(current)}
+            changed, removed = span_difference(
+                [span for span in known if span.trace_id in differing],
+                self._with_attributes([span for span in current if span.trace_id in differing]),
+            )
+            self.spans.update((span.span_id, span) for span in changed)
+            self.removed_span_ids.extend(removed)
+            self.checked.update(batch)
+
+    def read_annotations(self, level: Level, subject_ids: Iterable[str]) -> None:
+        """Compare the annotations of these subjects with what the mirror holds of them."""
+        for batch in _batches(subject_ids, SUBJECTS_A_CALL):
+            current = self.client.annotations(self.project, level, batch, self.names)
+            changed, removed = difference(self.mirror.annotations_of(level, batch), current)
+            self.annotations.update((annotation.key, annotation) for annotation in changed)
+            self.removed_annotations.extend(removed)
+
+    def remove_annotations(self, level: Level, subject_ids: Collection[str]) -> None:
+        for batch in _batches(sorted(subject_ids), SUBJECTS_A_CALL):
+            self.removed_annotations.extend(
+                annotation.key for annotation in self.mirror.annotations_of(level, batch)
+            )
+
+    def remove_traces(self, trace_ids: Collection[str]) -> None:
+        for batch in _batches(sorted(trace_ids), TRACES_A_CALL):
+            self.removed_span_ids.extend(span.span_id for span in self.mirror.spans_of_traces(batch))
+
+    def _with_attributes(self, spans: list[Span]) -> list[Span]:
+        """`spans`, of which those that the filter names are selected and carry their attributes."""
+        light = self.filter.model_copy(update={"attributes": {}})
+        roots = {*ATTRIBUTE_ROOTS, *(path.partition(".")[0] for path in self.filter.attributes)}
+        candidates = [span.span_id for span in spans if matches(span, light)]
+        attributes = {
+            span_id: found
+            for batch in _batches(candidates, SPANS_A_CALL)
+            for span_id, found in self.client.attributes_of_spans(
+                self.project, batch, roots, self.filter.condition
+            ).items()
+        }
+        self.fetched += len(attributes)
+        return [_selected(span, attributes.get(span.span_id), self.filter) for span in spans]
+
+
+@dataclass
+class _Tail:
+    """What arrived after the cursor, and where the next poll goes on."""
+
+    state: MirrorState
+    trace_ids: set[str]
+    count: int
+    lost: bool = False
+    """The span at the cursor is gone, so spans behind it may have been missed."""
+    more: bool = False
+
+
+def _read_tail(look: _Look, before: MirrorState) -> _Tail:
+    if before.cursor is None:
+        newest = look.client.newest(look.project)
+        count = look.client.count(look.project) if newest else 0
+        return _Tail(_continued(before, newest), set(), count)
+    last = Arrival(before.cursor, before.cursor_span_id or "", "")
+    arrived: list[Arrival] = []
+    for _ in range(TAIL_PAGES):
+        page = look.client.arrivals(look.project, last.cursor)
+        if not page or page[0].span_id != last.span_id:
+            return _Tail(_continued(before, look.client.newest(look.project)), set(), 0, lost=True)
+        arrived.extend(page[1:])
+        last = page[-1]
+        if len(page) < PAGE:
+            break
+    trace_ids = {span.trace_id for span in arrived}
+    return _Tail(_continued(before, last), trace_ids, len(arrived), more=len(page) == PAGE)
+
+
+def _continued(state: MirrorState, newest: Arrival | None) -> MirrorState:
+    cursor, span_id = (newest.cursor, newest.span_id) if newest else (None, None)
+    return state.model_copy(update={"cursor": cursor, "cursor_span_id": span_id})
+
+
+def _restarted(project: Project, before: MirrorState) -> bool:
+    return project.gate is None and before.gate is not None
+
+
+def _is_due(before: MirrorState, now: datetime, full_sweep_after: timedelta) -> bool:
+    return before.swept_at is not None and now - before.swept_at >= full_sweep_after
+
+
+def _may_have_changed(project: Project, before: MirrorState) -> bool:
+    return before.swept_at is None or project.gate is None or project.gate != before.gate
+
+
+def _sweep(look: _Look, state: MirrorState, now: datetime, full: bool) -> MirrorState:
+    """Find out who is annotated and read what may have changed of it; of everything if `full`.
+
+    Returns the state after it. Raises _Enough.
+    """
+    if look.filter.condition:
+        look.client.check_condition(look.project, look.filter.condition)
+    subjects = {
+        level: {
+            subject.id: subject for subject in look.client.annotated(look.project, level, look.names, now)
+        }
+        for level in LEVELS
+    }
+    counts = Counter(subject.day for current in subjects.values() for subject in current.values())
+    days = set(counts) if full else _days_to_read(counts, state.shards, now)
+    for level, current in subjects.items():
+        _sweep_level(look, level, current, days)
+    if full:
+        trace_ids = _trace_ids(subject for current in subjects.values() for subject in current.values())
+        look.check_traces(trace_ids)
+        look.remove_traces(look.mirror.trace_ids() - trace_ids)
+    else:
+        in_sessions = _trace_ids(subjects["session"].values())
+        look.check_traces(in_sessions - look.mirror.known_trace_ids(in_sessions))
+    return state.model_copy(
+        update={
+            "gate": look.project.gate,
+            "swept_at": now if full or state.swept_at is None else state.swept_at,
+            "shards": {day: now if day in days else state.shards.get(day, now) for day in counts},
+        }
+    )
+
+
+def _sweep_level(look: _Look, level: Level, current: Mapping[str, Subject], days: set[date]) -> None:
+    known = look.mirror.annotated_ids(level, None, None)
+    look.remove_annotations(level, known - current.keys())
+    # Traces first: an annotation in the mirror has its spans there.
+    for batch in _batches(
+        (subject for subject in current.values() if subject.id not in known), TRACES_A_CALL
+    ):
+        look.check_traces(_trace_ids(batch))
+        look.read_annotations(level, [subject.id for subject in batch])
+    again = (subject.id for subject in current.values() if subject.id in known and subject.day in days)
+    look.read_annotations(level, again)
+
+
+def _days_to_read(counts: Mapping[date, int], read_at: Mapping[date, datetime], now: datetime) -> set[date]:
+    """The hot days, and of the others those read longest ago, up to `COLD_READS` subjects (one day at least)."""
+    oldest_hot = (now - HOT).date()
+    days = {day for day in counts if day >= oldest_hot}
+    reads = 0
+    for day in sorted(counts.keys() - days, key=lambda day: (read_at.get(day, NEVER), day)):
+        if reads and reads + counts[day] > COLD_READS:
+            break
+        reads += counts[day]
+        days.add(day)
+    return days
+
+
+def _trace_ids(subjects: Iterable[Subject]) -> set[str]:
+    return {trace_id for subject in subjects for trace_id in subject.trace_ids}
+
+
+def _outline(spans: Iterable[Span]) -> set[tuple[str, str, str | None]]:
+    """All of a span that can change in Phoenix: whether it is there, and its trace's session."""
+    return {(span.span_id, span.trace_id, span.session_id) for span in spans}
+
+
+def _selected(span: Span, attributes: dict[str, Any] | None, wanted: SpanFilter) -> Span:
+    if attributes is None:
+        return span
+    full = span.model_copy(update={"attributes": attributes, "selected": True})
+    return full if matches(full, wanted) else span
+
+
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

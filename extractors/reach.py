@@ -1,0 +1,122 @@
+"""Whose feedback reaches which call: down from ancestor spans, the trace and the session.
+
+Also which spans traced one and the same call: an agent's instrumentor and our gateway below it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Literal
+
+from extractors.calls import Call
+from extractors.spans import Annotation, Level, Span
+from extractors.values import Value
+
+Scope = tuple[Level, str]
+
+
+class Ancestry:
+    """Which span lies below which. Copes with parents that are missing or go in a circle."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self._parents = {span.span_id: span.parent_id for span in spans}
+
+    def of(self, span_id: str) -> Iterator[str]:
+        """Ids of the span's ancestors, nearest first."""
+        seen = {span_id}
+        parent = self._parents.get(span_id)
+        while parent is not None and parent not in seen:
+            yield parent
+            seen.add(parent)
+            parent = self._parents.get(parent)
+
+
+def merge_traced_twice(calls: Iterable[Call], ancestry: Ancestry) -> list[Call]:
+    """One call for each nest of spans with the same answer, in the order of `calls`.
+
+    The innermost span lies closest to the model: its prompt and version are the ones kept.
+    """
+    merged = {call.span_ids[0]: call for call in calls}
+    # Deepest first, so that three spans of one call end in one.
+    for span_id in sorted(merged, key=lambda span_id: -sum(1 for _ in ancestry.of(span_id))):
+        inner = merged[span_id]
+        outer_id = next((above for above in ancestry.of(span_id) if above in merged), None)
+        if outer_id is not None and merged[outer_id].response == inner.response:
+            merged[outer_id] = _joined(merged[outer_id], merged.pop(span_id))
+    return list(merged.values())
+
+
+def _joined(outer: Call, inner: Call) -> Call:
+    return inner.model_copy(
+        update={
+            "span_ids": outer.span_ids + inner.span_ids,
+            "session_id": inner.session_id or outer.session_id,
+            "user_id": inner.user_id or outer.user_id,
+            "started_at": max(outer.started_at, inner.started_at),
+            "tools": inner.tools or outer.tools,
+            "answered_by": inner.answered_by or outer.answered_by,
+        }
+    )
+
+
+class Candidate(Value):
+    """One call that feedback from above could be about, readable or not."""
+
+    span_ids: tuple[str, ...]
+    trace_id: str
+    session_id: str | None
+    started_at: datetime
+
+
+class Reach:
+    """The feedback that reaches each call, by the rule `inherit`."""
+
+    def __init__(
+        self,
+        candidates: Iterable[Candidate],
+        ancestry: Ancestry,
+        annotations: Iterable[Annotation],
+        inherit: Literal["only", "last", "never"],
+    ) -> None:
+        self._ancestry = ancestry
+        self._inherit = inherit
+        self._said: Mapping[Scope, list[Annotation]] = _by_scope(annotations)
+        candidates = sorted(candidates, key=lambda candidate: (candidate.started_at, candidate.span_ids))
+        self._own = {span_id for candidate in candidates for span_id in candidate.span_ids}
+        self._below: defaultdict[Scope, list[tuple[str, ...]]] = defaultdict(list)
+        for candidate in candidates:
+            for scope in self._above(candidate):
+                self._below[scope].append(candidate.span_ids)
+
+    def feedback(self, candidate: Candidate) -> Iterator[list[Annotation]]:
+        """Annotations by scope, what is nearest first: the call's own spans, ancestors, trace, session."""
+        yield [said for span_id in candidate.span_ids for said in self._said.get(("span", span_id), [])]
+        for scope in self._above(candidate):
+            if scope in self._said and self._reaches(scope, candidate):
+                yield self._said[scope]
+
+    def _reaches(self, scope: Scope, candidate: Candidate) -> bool:
+        below = self._below[scope]
+        match self._inherit:
+            case "only":
+                return below == [candidate.span_ids]
+            case "last":
+                return below[-1] == candidate.span_ids
+            case "never":
+                return False
+
+    def _above(self, candidate: Candidate) -> Iterator[Scope]:
+        for span_id in self._ancestry.of(candidate.span_ids[0]):
+            # What is said about another call is about that one's answer.
+            if span_id not in self._own:
+                yield ("span", span_id)
+        yield ("trace", candidate.trace_id)
+        if candidate.session_id is not None:
+            yield ("session", candidate.session_id)
+
+
+def _by_scope(annotations: Iterable[Annotation]) -> Mapping[Scope, list[Annotation]]:
+    said: defaultdict[Scope, list[Annotation]] = defaultdict(list)
+    for annotation in annotations:
+        said[annotation.level, annotation.subject_id].append(annotation)
+    return dict(said)

@@ -1,0 +1,159 @@
+"""Which reviewed items are held out, which are trained on, and which stand on neither side.
+
+    ── older ───────────────┬── window.start ──────── newer ──▶
+    training (with gold)    │   holdout: all that was reviewed, rejected items too
+                            │
+No session and no normalised prompt stands on both sides.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from extractors.examples import ReviewedItem
+from extractors.values import Value
+
+
+class LeftOut(StrEnum):
+    COMMON_PROMPT = "prompt that many sessions share, in the holdout's window"
+    BEYOND_HOLDOUT = "newer than a holdout that is full: waits for the next window"
+    SESSION_HELD_OUT = "its session stands in the holdout"
+    PROMPT_HELD_OUT = "its prompt stands in the holdout"
+    REPEATED = "the same prompt and answer again"
+    ANSWERED_ANEW = "a newer answer to the same prompt is taken instead"
+    REJECTED_LATER = "its answer was rejected when the same prompt came again"
+    NO_GOLD = "rejected without a correction: nothing to learn"
+
+
+class HoldoutRules(Value):
+    """How much of the reviewed traffic is held out of training."""
+
+    share: float = Field(0.2, gt=0, lt=1)
+    """Share of all reviewed items."""
+    least: int = Field(80, ge=1)
+    """Held out even where the share is less."""
+    greatest: int = Field(500, ge=1)
+    """Held out at most."""
+    common_prompt_sessions: int = Field(3, ge=2)
+    """A prompt that so many sessions share (a greeting) is not held out."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the training examples on which training stops early."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least > self.greatest:
+            raise ValueError(f"least ({self.least}) must not exceed greatest ({self.greatest})")
+        return self
+
+    def size(self, reviewed: int) -> int:
+        """Items to hold out of so many reviewed ones."""
+        return min(max(round(self.share * reviewed), self.least), self.greatest)
+
+
+class Window(Value):
+    """Where the holdout lies in time."""
+
+    start: datetime
+    """Everything trained on is older."""
+    end: datetime
+    """The newest item when the window was opened; what is newer counts towards the next one."""
+
+
+class Split(Value):
+    """Two sides that share no session and no normalised prompt."""
+
+    train: tuple[ReviewedItem, ...]
+    """Older than the window; oldest first, rejected items without gold included."""
+    holdout: tuple[ReviewedItem, ...]
+    """Oldest first."""
+    window: Window | None
+    """None where there is nothing to hold out."""
+    left_out: dict[LeftOut, int]
+
+
+def split(items: Iterable[ReviewedItem], rules: HoldoutRules, previous: Window | None) -> Split:
+    """Hold out the newest window of `items`.
+
+    The `previous` window stays, and takes in what is newer, until what is newer fills a new one;
+    then it retires into training.
+    """
+    ordered = sorted(items, key=lambda item: (item.started_at, item.source_span_ids, item.id))
+    common = _common_prompts(ordered, rules.common_prompt_sessions)
+    eligible = [item for item in ordered if item.prompt_key not in common]
+    window = _window(eligible, rules.size(len(ordered)), previous)
+    if window is None:
+        return Split(train=tuple(ordered), holdout=(), window=None, left_out={})
+    recent = [item for item in eligible if item.started_at >= window.start]
+    unique = list({(item.id, item.outcome): item for item in recent}.values())
+    unique.sort(key=lambda item: (item.started_at, item.source_span_ids))
+    holdout = unique[: rules.greatest]
+    older = [item for item in ordered if item.started_at < window.start]
+    sessions, prompts = {group(item) for item in holdout}, {item.prompt_key for item in holdout}
+    apart = [item for item in older if group(item) not in sessions]
+    train = [item for item in apart if item.prompt_key not in prompts]
+    return Split(
+        train=tuple(train),
+        holdout=tuple(holdout),
+        window=window,
+        left_out={
+            LeftOut.COMMON_PROMPT: len(ordered) - len(older) - len(recent),
+            LeftOut.REPEATED: len(recent) - len(unique),
+            LeftOut.BEYOND_HOLDOUT: len(unique) - len(holdout),
+            LeftOut.SESSION_HELD_OUT: len(older) - len(apart),
+            LeftOut.PROMPT_HELD_OUT: len(apart) - len(train),
+        },
+    )
+
+
+def group(item: ReviewedItem) -> str:
+    """The session, or the trace where the call has no session."""
+    return f"session {item.session_id}" if item.session_id else f"trace {item.trace_id}"
+
+
+def _common_prompts(items: Iterable[ReviewedItem], sessions: int) -> set[str]:
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for item in items:
+        seen[item.prompt_key].add(group(item))
+    return {prompt for prompt, groups in seen.items() if len(groups) >= sessions}
+
+
+def _window(eligible: Sequence[ReviewedItem], size: int, previous: Window | None) -> Window | None:
+    newer = [item for item in eligible if previous is None or item.started_at > previous.end]
+    if previous is not None and len(newer) < size:
+        return previous
+    if not newer:
+        return None
+    return Window(start=newer[-size:][0].started_at, end=newer[-1].started_at)
+
+
+def validation_items(items: Sequence[ReviewedItem], share: float) -> set[str]:
+    """Ids of items to validate on: whole sessions and prompts, chosen by hash, at most `share` of all."""
+    wanted, chosen = round(share * len(items)), set[str]()
+    families = [{item.id for item in family} for family in _families(items)]
+    for family in sorted(families, key=lambda ids: sha256(min(ids).encode()).hexdigest()):
+        if len(chosen) + len(family) <= wanted:
+            chosen |= family
+    return chosen
+
+
+def _families(items: Iterable[ReviewedItem]) -> list[list[ReviewedItem]]:
+    """Items joined by session or prompt, directly or through others."""
+    root: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while root.setdefault(name, name) != name:
+            name = root[name]
+        return name
+
+    items = list(items)
+    for item in items:
+        root[find(group(item))] = find(f"prompt {item.prompt_key}")
+    families: defaultdict[str, list[ReviewedItem]] = defaultdict(list)
+    for item in items:
+        families[find(group(item))].append(item)
+    return list(families.values())

@@ -1,0 +1,34 @@
+"""The two things every stage shares: how values are built, and how errors are raised.
+
+Stages hand each other frozen pydantic values. An error says what happened, where, and
+what to do about it; everything learnd raises on purpose is a `LearndError`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class LearndError(Exception):
+    """Root of every error that learnd raises on purpose."""
+
+
+class Value(BaseModel):
+    """A frozen value; a key it does not know is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def content_id(content: Any) -> str:
+    """Hex digest (32 characters) of JSON-serialisable `content`: equal content, equal id."""
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,34 @@
+"""`learnd`, the command. Makes the stages importable, then hands over to the command line.
+
+In a checkout the stages lie beside this package; in a wheel they lie in `learnd/_app`, so that
+names like `daemon` stay out of other people's environments (PyPI has a `daemon` too).
+"""
+
+import sys
+from pathlib import Path
+
+
+def stages_folder() -> Path:
+    """The folder that holds `daemon`, `extractors`, … for this installation."""
+    here = Path(__file__).resolve().parent
+    bundled = here / "_app"
+    return bundled if bundled.is_dir() else here.parent
+
+
+def main() -> None:
+    """Run the command line; says which extra to install when the daemon's libraries are missing."""
+    sys.path.insert(0, str(stages_folder()))
+    try:
+        from daemon import cli
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.split(".")[0] in {"daemon", "extractors", "registry"}:
+            raise
+        sys.exit(
+            f"learnd: the command line needs `{missing.name}`, which is not installed. "
+            "Install it with: pip install 'learnd[daemon]'"
+        )
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What exists, what is live, and where it is served."""

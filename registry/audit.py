@@ -1,0 +1,28 @@
+"""One line of the audit log: who did what to which target, when, and why."""
+
+from datetime import datetime
+from typing import Literal
+
+from extractors.values import Value
+
+Action = Literal[
+    "judge", "activate", "deactivate", "rollback", "hold", "release", "change base", "remove files"
+]
+
+DAEMON = "learnd"
+"""The actor of what learnd does by itself."""
+
+
+class AuditEntry(Value):
+    """An act that an operator may ask about later; written in the act's own transaction."""
+
+    id: int
+    at: datetime
+    actor: str
+    """An operator's name, or `learnd`."""
+    action: Action
+    target: str
+    subject: str
+    """A version id, or the target itself."""
+    detail: str
+    """What changed and the reason given, in words."""

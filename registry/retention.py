@@ -1,0 +1,62 @@
+"""Which versions must be kept, and which one a rollback goes back to. Pure: versions in, versions out."""
+
+from collections.abc import Collection, Mapping
+
+from registry.versions import Version, VersionState
+
+S = VersionState
+SETTLED = frozenset({S.CANDIDATE, S.REJECTED, S.RETIRED})
+"""States in which nobody is served by a version and nobody is asked about it."""
+
+
+def servable(version: Version, base_digest: str | None) -> bool:
+    """Its files are there, and it was trained on the base in use (None: not known yet)."""
+    return version.files_removed_at is None and base_digest in {None, version.base_digest}
+
+
+def rollback_target(versions: Mapping[str, Version], base_digest: str | None) -> Version | None:
+    """The version to go back to from the active one; None is the base model.
+
+    `versions` are all of one target, by id. Follows what each version replaced when it was
+    last activated, to the first that can still be served.
+    """
+    active = next((version for version in versions.values() if version.state == S.ACTIVE), None)
+    seen = {active.id} if active else set()
+    before = active.replaced_id if active else None
+    # An operator may have gone back to an old version by hand, so that the way leads in a circle.
+    while before is not None and before not in seen:
+        if versions[before].state == S.RETIRED and servable(versions[before], base_digest):
+            return versions[before]
+        seen.add(before)
+        before = versions[before].replaced_id
+    return None
+
+
+def prunable(
+    versions: Mapping[str, Version],
+    *,
+    base_digest: str | None,
+    held: bool,
+    unfinished_cycles: Collection[str],
+    keep: int,
+) -> list[Version]:
+    """Versions of one target whose files may go, oldest first; the newest `keep` of them stay.
+
+    Never one that is active, wanted on a replica, on probation, ready, of an unfinished cycle, or
+    the last good one. While the target is held, every version that was once live stays: the
+    operator is still deciding.
+    """
+    last_good = rollback_target(versions, base_digest)
+    retired = [version for version in versions.values() if version.retired_at is not None]
+    last_retired = max(retired, key=lambda v: (v.retired_at, v.number), default=None)
+    settled = [
+        version
+        for version in sorted(versions.values(), key=lambda v: v.number)
+        if version.state in SETTLED
+        and not version.wanted
+        and version.files_removed_at is None
+        and version.cycle_id not in unfinished_cycles
+        and version not in (last_good, last_retired)
+        and not (held and version.state == S.RETIRED)
+    ]
+    return settled[: max(len(settled) - keep, 0)]

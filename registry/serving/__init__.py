@@ -1,0 +1,1 @@
+"""Where versions are served: the one owner of HTTP to vLLM."""

@@ -1,0 +1,124 @@
+"""Is what a replica serves under a name really the adapter that was trained?
+
+The classic silent failure is a load that answers 200 while the output stays the base model's.
+So the trained adapter's answers to a few prompts are recorded, and the replica must score them
+as the trained adapter did, and give them through the chat route. Two engines never agree to
+the last digit; right, wrong and missing adapters are far apart (0.08 nats a token against 2.7).
+"""
+
+from collections.abc import Sequence
+
+from evaluation.probes import Probe, ProbeRecord
+from extractors.values import LearndError, Value
+from registry.serving.replica import Replica
+
+ENGINE_NOISE = 0.1
+"""Nats a token by which two engines may differ on the same weights (bfloat16)."""
+TOLERATED_SHARE = 0.15
+"""Of the distance between adapter and base: what larger effects may differ in addition."""
+LEAST_DISTANCE = 0.02
+"""Nats a token; where training changed less, no probe can tell the adapter from its base."""
+CHAT_TOKENS = 16
+"""Longest comparison of two greedy answers: over many tokens, rounding lets them part."""
+LEAST_SAME_ANSWERS = 0.5
+
+
+class ProbeFailed(LearndError):
+    """A replica does not serve what was trained."""
+
+
+class ProbeResult(Value):
+    """How the served adapter compares with the trained one; means over all answer tokens, in nats."""
+
+    tokens: int
+    from_trained: float
+    """Mean |served - trained|: small when the right adapter is served."""
+    from_base: float
+    """Mean |served - base|: small when no adapter is."""
+    distance: float
+    """Mean |trained - base|, as recorded: what training changed."""
+    same_answers: float
+    """Share of probes answered alike through the chat route, 0 to 1."""
+
+
+def probe(replica: Replica, version_id: str, record: ProbeRecord) -> ProbeResult:
+    """Compare the model served as `version_id` with the record of its adapter.
+
+    The first request through an adapter may take long, and is paid here. Raises ProbeFailed with
+    the figures, ReplicaRefused or ReplicaUnreachable.
+    """
+    check_chat_template(replica, record)
+    result = measure(replica, version_id, record)
+    fault = _fault(result)
+    if fault:
+        raise ProbeFailed(f"{version_id} on replica {replica.name}: {fault} ({_figures(result)})")
+    return result
+
+
+def measure(replica: Replica, model: str, record: ProbeRecord) -> ProbeResult:
+    """The figures for whatever is served as `model`, without a judgement."""
+    served = [replica.logprobs(model, each.prompt_ids, each.answer_ids) for each in record.probes]
+    trained = [each.adapter_logprobs for each in record.probes]
+    base = [each.base_logprobs for each in record.probes]
+    same = [_answers_alike(replica, model, each) for each in record.probes]
+    return ProbeResult(
+        tokens=sum(map(len, served)),
+        from_trained=_mean_difference(served, trained),
+        from_base=_mean_difference(served, base),
+        distance=_mean_difference(trained, base),
+        same_answers=sum(same) / len(same),
+    )
+
+
+def check_chat_template(replica: Replica, record: ProbeRecord) -> None:
+    """Raises ProbeFailed where the replica renders a recorded chat to other tokens than training did."""
+    for each in record.probes:
+        served = replica.tokenize(each.messages, each.tools)
+        if served != each.prompt_ids:
+            raise ProbeFailed(
+                f"replica {replica.name} renders a prompt to {len(served)} tokens, training to "
+                f"{len(each.prompt_ids)}, and they differ; start vLLM with the base model's own chat template"
+            )
+
+
+def _answers_alike(replica: Replica, model: str, recorded: Probe) -> bool:
+    """Whether the chat route gives the recorded answer, or begins it where the answer is long."""
+    limit = min(len(recorded.answer_ids), CHAT_TOKENS)
+    reply = replica.answer(model, recorded.messages, tools=recorded.tools, max_tokens=limit)
+    if reply.prompt_tokens != len(recorded.prompt_ids):
+        raise ProbeFailed(
+            f"the chat route of replica {replica.name} made {reply.prompt_tokens} tokens of a prompt of "
+            f"{len(recorded.prompt_ids)}; no middleware or default system prompt may change what agents send"
+        )
+    # A cut may fall inside a character.
+    text, expected = reply.text.rstrip("\ufffd").strip(), recorded.answer.strip()
+    if len(recorded.answer_ids) > limit:
+        return bool(text) and expected.startswith(text)
+    return text == expected.rstrip("\ufffd")
+
+
+def _mean_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
+    """Mean absolute difference over all tokens of all probes."""
+    differences = [
+        abs(a - b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=True)
+    ]
+    return sum(differences) / len(differences)
+
+
+def _fault(result: ProbeResult) -> str | None:
+    if result.distance < LEAST_DISTANCE:
+        return "on the recorded prompts the trained adapter is the base model; nothing would change"
+    if result.from_base <= result.from_trained:
+        return "the base model answers, not the adapter; is the folder on the server complete?"
+    if result.from_trained > ENGINE_NOISE + TOLERATED_SHARE * result.distance:
+        return "another adapter or another base model answers; compare the files and the base digest"
+    if result.same_answers < LEAST_SAME_ANSWERS:
+        return "the chat route answers otherwise than the adapter did; look at the server's sampling defaults"
+    return None
+
+
+def _figures(result: ProbeResult) -> str:
+    return (
+        f"from trained {result.from_trained:.2f}, from base {result.from_base:.2f}, trained from base "
+        f"{result.distance:.2f} nats a token; {result.same_answers:.0%} of answers alike"
+    )

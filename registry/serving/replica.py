@@ -1,0 +1,334 @@
+"""One vLLM server over HTTP: what it serves, its adapters, its answers.
+
+Measured against vLLM 0.32. Adapters are loaded under a name that is never used again, and
+never with `load_inplace`: that flag makes the server read the folder anew for every batch.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from pydantic import BaseModel, ValidationError
+
+from extractors.values import LearndError, Value
+
+ADMINISTRATION_SECONDS = 60.0
+"""Longest wait for a load, an unload or a listing; a large adapter is read from disk first."""
+ANSWER_SECONDS = 300.0
+"""Longest wait for an answer: the first one through a LoRA may build kernels."""
+
+LORA_METRIC = "vllm:lora_requests_info"
+UNAVAILABLE = frozenset({502, 503, 504})
+
+
+class Refusal(StrEnum):
+    """Why a replica said no, as far as its answer tells."""
+
+    KEY = "the API key is not accepted; correct the replica's key"
+    NO_ROUTE = "restart vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+    LORA_OFF = "restart vLLM with --enable-lora"
+    RANK = "restart vLLM with a larger --max-lora-rank, or train with a smaller rank"
+    INVISIBLE = "the server does not see this folder: mount it there, or set the replica's path mapping"
+    UNREADABLE = "the server may not read this folder: correct its permissions"
+    INCOMPLETE = "the folder holds no adapter_model.safetensors"
+    MODULES = "the adapter was trained on modules that this base model does not have"
+    UNKNOWN_MODEL = "nothing of this name is served here: load it first, or correct the name"
+    OTHER = "see the server's log"
+
+
+SAYINGS = {
+    "LoRA is not enabled": Refusal.LORA_OFF,
+    "max_lora_rank": Refusal.RANK,
+    "No adapter found": Refusal.INVISIBLE,
+    "Permission denied": Refusal.UNREADABLE,
+    "doesn't contain tensors": Refusal.INCOMPLETE,
+    "target modules": Refusal.MODULES,
+    "does not exist": Refusal.UNKNOWN_MODEL,
+}
+"""Part of vLLM's message to what it means."""
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+class ReplicaUnreachable(LearndError):
+    """A replica did not answer, or only its proxy did; trying again later may help."""
+
+
+class ReplicaRefused(LearndError):
+    """A replica answered, and said no; its settings, or ours, must change."""
+
+    def __init__(self, message: str, why: Refusal = Refusal.OTHER) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class Reply(Value):
+    """One greedy answer through the chat route."""
+
+    text: str
+    prompt_tokens: int
+
+
+class _Card(BaseModel):
+    id: str
+    root: str | None = None
+    parent: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Card]
+
+
+class _Tokens(BaseModel):
+    tokens: list[int]
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _ChatChoice(BaseModel):
+    message: _Message
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+
+
+class _Chat(BaseModel):
+    choices: list[_ChatChoice]
+    usage: _Usage
+
+
+class _Logprob(BaseModel):
+    logprob: float
+
+
+class _ScoredChoice(BaseModel):
+    prompt_logprobs: list[dict[int, _Logprob] | None]
+    """One entry a prompt token, the first None; each holds at least the token that stands there."""
+
+
+class _Scored(BaseModel):
+    choices: list[_ScoredChoice]
+
+
+class Replica:
+    """A vLLM server. Every method raises ReplicaUnreachable or ReplicaRefused."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        api_key: str | None = None,
+        base_name: str = "base",
+        path_map: tuple[str, str] | None = None,
+    ) -> None:
+        """`url` with or without `/v1`; `path_map` is (our prefix, the server's prefix) of adapter folders."""
+        self.name = name
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.base_name = base_name
+        self._path_map = path_map
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(base_url=self.url, headers=headers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def healthy(self) -> bool:
+        """Whether the server and its engine answer; False also when nothing listens."""
+        try:
+            self._send("GET", "/health", seconds=5)
+        except (ReplicaUnreachable, ReplicaRefused):
+            return False
+        return True
+
+    def models(self) -> dict[str, str]:
+        """Everything served, base model included: name to the server's own path."""
+        return {card.id: card.root or "" for card in self._cards()}
+
+    def adapters(self) -> dict[str, str]:
+        """The adapters served, whoever loaded them: name to the server's own path."""
+        return {card.id: card.root or "" for card in self._cards() if card.parent is not None}
+
+    def remote_path(self, path: Path) -> str:
+        """The adapter folder as the server sees it. Raises ReplicaRefused outside the mapped prefix."""
+        if self._path_map is None:
+            return str(path.absolute())
+        local, remote = self._path_map
+        if not path.absolute().is_relative_to(Path(local).absolute()):
+            raise ReplicaRefused(
+                f"replica {self.name} maps {local} to {remote}, and {path} lies outside; "
+                "map the folder that holds learnd's adapters"
+            )
+        return str(PurePosixPath(remote) / path.absolute().relative_to(Path(local).absolute()))
+
+    def load(self, name: str, path: Path) -> None:
+        """Serve the adapter in `path` as `name`; again with the same path changes nothing."""
+        remote = self.remote_path(path)
+        try:
+            self._send("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": remote})
+        except ReplicaRefused as refused:
+            # vLLM refuses a name that is loaded already, from wherever.
+            serving = self.adapters().get(name)
+            if serving == remote:
+                return
+            if serving is not None:
+                raise ReplicaRefused(
+                    f"replica {self.name} already serves {name} from {serving}, not from {remote}; unload it first"
+                ) from refused
+            raise
+
+    def unload(self, name: str) -> None:
+        """Stop serving `name`; a name that is not loaded is fine. Requests under way are answered."""
+        try:
+            self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        except ReplicaRefused:
+            if name in self.adapters():
+                raise
+
+    def tokenize(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
+    ) -> tuple[int, ...]:
+        """Token ids of the chat as the server's template renders it, generation prompt included."""
+        body: dict[str, Any] = {"model": self.base_name, "messages": list(messages)}
+        if tools:
+            body["tools"] = list(tools)
+        return tuple(self._ask(_Tokens, "/tokenize", body).tokens)
+
+    def answer(
+        self,
+        model: str,
+        messages: Sequence[dict[str, Any]],
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        max_tokens: int = 256,
+        response_format: dict[str, Any] | None = None,
+    ) -> Reply:
+        """The greedy answer through the chat route, a tool call as the text that the model wrote."""
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            # Base models ship sampling defaults that vLLM adopts; greedy means none of them.
+            "repetition_penalty": 1.0,
+        }
+        if tools:
+            # "none" still shows the model its tools, and leaves what it says unparsed.
+            body |= {"tools": list(tools), "tool_choice": "none"}
+        if response_format is not None:
+            body["response_format"] = response_format
+        chat = self._ask(_Chat, "/v1/chat/completions", body)
+        return Reply(text=chat.choices[0].message.content or "", prompt_tokens=chat.usage.prompt_tokens)
+
+    def logprobs(self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probability (nats) of each token of the answer after the prompt, shape (len(answer_ids),)."""
+        body = {
+            "model": model,
+            "prompt": [*prompt_ids, *answer_ids],
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
+        scores = self._ask(_Scored, "/v1/completions", body).choices[0].prompt_logprobs
+        return tuple(
+            position[token].logprob
+            for position, token in zip(scores[len(prompt_ids) :], answer_ids, strict=True)
+            if position is not None
+        )
+
+    def busy_adapters(self) -> frozenset[str] | None:
+        """Adapters that requests are running or waiting for; None where the server keeps no statistics."""
+        samples = self._lora_samples()
+        if samples is None:
+            return None
+        if not samples:  # Nothing was asked of the server since it started.
+            return frozenset()
+        labels = samples[-1].labels
+        names = f"{labels['running_lora_adapters']},{labels['waiting_lora_adapters']}".split(",")
+        return frozenset(name for name in names if name)
+
+    def max_loras(self) -> int | None:
+        """Adapters that one batch can mix (`--max-loras`); None until the server has answered a request."""
+        samples = self._lora_samples()
+        return int(samples[-1].labels["max_lora"]) if samples else None
+
+    def _lora_samples(self) -> list[Sample] | None:
+        """vLLM's series about LoRA requests, the current one last; None where it is not exported.
+
+        Each state that ever was has a series of its own, whose value is the time when it was
+        last true: the newest is the present.
+        """
+        text = self._send("GET", "/metrics").text
+        for family in text_string_to_metric_families(text):
+            if family.name == LORA_METRIC:
+                return sorted(family.samples, key=lambda sample: sample.value)
+        return None
+
+    def _cards(self) -> list[_Card]:
+        return self._parse(_Models, self._send("GET", "/v1/models")).data
+
+    def _ask(self, shape: type[Parsed], route: str, body: dict[str, Any]) -> Parsed:
+        return self._parse(shape, self._send("POST", route, body, seconds=ANSWER_SECONDS))
+
+    def _parse(self, shape: type[Parsed], response: httpx.Response) -> Parsed:
+        try:
+            return shape.model_validate_json(response.content)
+        except ValidationError as error:
+            raise ReplicaRefused(
+                f"{response.url} of replica {self.name} answered something else than vLLM does: {error}"
+            ) from error
+
+    def _send(
+        self,
+        method: str,
+        route: str,
+        body: dict[str, Any] | None = None,
+        seconds: float = ADMINISTRATION_SECONDS,
+    ) -> httpx.Response:
+        try:
+            response = self._client.request(
+                method, route, json=body, timeout=httpx.Timeout(seconds, connect=5)
+            )
+        except httpx.TransportError as error:
+            raise ReplicaUnreachable(
+                f"replica {self.name} at {self.url} did not answer {route} ({type(error).__name__}: {error}); "
+                "is vLLM running there?"
+            ) from error
+        if response.status_code in UNAVAILABLE:
+            raise ReplicaUnreachable(
+                f"replica {self.name} at {self.url} is not ready: HTTP {response.status_code}"
+            )
+        if response.is_error:
+            raise self._refusal(route, response)
+        return response
+
+    def _refusal(self, route: str, response: httpx.Response) -> ReplicaRefused:
+        why = _why(response)
+        return ReplicaRefused(
+            f"replica {self.name} refused {route} (HTTP {response.status_code}): {response.text}; {why}", why
+        )
+
+
+def _why(response: httpx.Response) -> Refusal:
+    if response.status_code in (401, 403):
+        return Refusal.KEY
+    # vLLM's own errors name the fault under "error"; a bare 404 comes from its router.
+    if response.status_code == 404 and '"error"' not in response.text:
+        return Refusal.NO_ROUTE if "lora_adapter" in response.url.path else Refusal.OTHER
+    return next((why for saying, why in SAYINGS.items() if saying in response.text), Refusal.OTHER)

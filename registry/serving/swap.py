@@ -1,0 +1,84 @@
+"""Bring a version up on every replica before anybody asks for it; take one down when nobody does.
+
+Between the two the store moves the alias. That order is what makes a swap lose no request:
+load, probe, (flip,) drain, unload.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.probes import ProbeRecord
+from extractors.values import LearndError
+from registry.serving.probing import ProbeFailed, ProbeResult, probe
+from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
+
+
+class NotServed(LearndError):
+    """A version could not be brought up on every replica; it is on none of them now."""
+
+    def __init__(self, version_id: str, failures: dict[str, str]) -> None:
+        self.failures = failures
+        """Replica name to what went wrong there."""
+        listed = "; ".join(f"{name}: {what}" for name, what in failures.items())
+        super().__init__(f"{version_id} is not served: {listed}")
+
+
+def bring_up(
+    replicas: Sequence[Replica], version_id: str, path: Path, record: ProbeRecord
+) -> dict[str, ProbeResult]:
+    """Load the adapter in `path` on every replica and probe it there; result by replica name.
+
+    All or nothing: where one replica fails, those that this call loaded unload it again, and
+    NotServed lists what failed. Running it again for a version that is up only probes again.
+    """
+    results: dict[str, ProbeResult] = {}
+    failures: dict[str, str] = {}
+    loaded_here: list[Replica] = []
+    for replica in replicas:
+        try:
+            if version_id not in replica.adapters():
+                require_room(replica)
+                loaded_here.append(replica)
+            replica.load(version_id, path)
+            results[replica.name] = probe(replica, version_id, record)
+        except (ReplicaUnreachable, ReplicaRefused, ProbeFailed) as error:
+            failures[replica.name] = str(error)
+    if failures:
+        _withdraw(loaded_here, version_id)
+        raise NotServed(version_id, failures)
+    return results
+
+
+def require_room(replica: Replica) -> None:
+    """Raises ReplicaRefused when one adapter more than loaded now would not fit into one batch.
+
+    vLLM accepts such a load and then lets requests for different adapters wait for each other.
+    """
+    most = replica.max_loras()
+    loaded = sorted(replica.adapters())
+    if most is not None and len(loaded) >= most:
+        raise ReplicaRefused(
+            f"replica {replica.name} has --max-loras {most} and serves {', '.join(loaded)}; a swap needs one more: "
+            "wait for an old version to drain, unload what is not needed, or restart vLLM with a larger --max-loras"
+        )
+
+
+def take_down(replica: Replica, name: str) -> bool:
+    """Unload `name` unless a request for it is in flight; True when it is not served any more.
+
+    Where the server keeps no statistics, the caller's drain time must be enough; vLLM answers
+    requests that it has accepted in any case.
+    """
+    if name in (replica.busy_adapters() or ()):
+        return False
+    replica.unload(name)
+    return True
+
+
+def _withdraw(replicas: Sequence[Replica], version_id: str) -> None:
+    for replica in replicas:
+        try:
+            replica.unload(version_id)
+        except (ReplicaUnreachable, ReplicaRefused):
+            # Nobody asks for this version, and the reconciler unloads it when the replica can.
+            continue

@@ -1,0 +1,38 @@
+"""The audit log: written by every act of an operator's interest, in the act's transaction."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select
+
+from registry.audit import Action, AuditEntry
+from registry.store import tables
+from registry.store.database import Database
+
+
+def write_audit(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: str,
+    action: Action,
+    target: str,
+    subject: str,
+    detail: str,
+) -> None:
+    connection.execute(
+        insert(tables.audit).values(
+            at=now, actor=actor, action=action, target=target, subject=subject, detail=detail
+        )
+    )
+
+
+class AuditRecords(Database):
+    """Who did what, newest first."""
+
+    def audit(self, target: str | None = None, limit: int = 100) -> list[AuditEntry]:
+        """The newest `limit` entries, of one target or of all."""
+        newest = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)
+        if target is not None:
+            newest = newest.where(tables.audit.c.target == target)
+        with self._reading() as connection:
+            return [AuditEntry.model_validate(dict(row)) for row in connection.execute(newest).mappings()]

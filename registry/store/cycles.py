@@ -1,0 +1,138 @@
+"""Cycles: one unfinished at a time per target, each step a compare-and-set."""
+
+from datetime import UTC, datetime
+from typing import Any, TypedDict, Unpack
+from uuid import uuid4
+
+from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from evaluation.report import Report, Verdict
+from extractors.values import LearndError
+from registry.cycles import TRANSITIONS, Cycle, CycleState, IllegalTransition
+from registry.store.database import Database, lock_target
+from registry.store.tables import UNFINISHED, cycles, targets
+from registry.store.targets import write_window
+from trainers.plan import Plan
+
+
+class CycleRunning(LearndError):
+    """A cycle was to start while another one of the target is unfinished."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(
+            f"{target} has an unfinished cycle; let it end, or advance it, before another starts"
+        )
+
+
+class UnknownCycle(LearndError):
+    """No cycle has this id."""
+
+    def __init__(self, cycle_id: str) -> None:
+        super().__init__(f"there is no cycle {cycle_id}; `learnd cycles list` names them")
+
+
+class CycleChanges(TypedDict, total=False):
+    """What a step may set beside the state."""
+
+    reason: str
+    verdict: Verdict | None
+    counts: dict[str, Any]
+    snapshot_id: str
+    plan: Plan
+    version_id: str
+    report: Report
+
+
+class CycleRecords(Database):
+    """Every pass of the loop."""
+
+    def start_cycle(self, target: str, trigger: str, now: datetime) -> Cycle:
+        """A cycle in EXTRACTING; changes of feedback count from here on for the next one.
+
+        Raises CycleRunning while another cycle of the target is unfinished.
+        """
+        cycle = Cycle(
+            id=f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}",
+            target=target,
+            state=CycleState.EXTRACTING,
+            started_at=now,
+            updated_at=now,
+            trigger=trigger,
+        )
+        try:
+            with self._writing() as connection:
+                lock_target(connection, target)
+                connection.execute(insert(cycles).values(cycle.model_dump()))
+                connection.execute(
+                    update(targets)
+                    .where(targets.c.target == target)
+                    .values(feedback_changes=0, last_cycle_at=now)
+                )
+        except IntegrityError as cause:
+            # The index allows one unfinished cycle a target.
+            raise CycleRunning(target) from cause
+        return cycle
+
+    def cycle(self, cycle_id: str) -> Cycle:
+        """Raises UnknownCycle."""
+        with self._reading() as connection:
+            return load_cycle(connection, cycle_id)
+
+    def cycles(self, target: str | None = None, limit: int = 100) -> list[Cycle]:
+        """The newest `limit` cycles, newest first, of one target or of all."""
+        newest = select(cycles).order_by(cycles.c.started_at.desc(), cycles.c.id.desc()).limit(limit)
+        return self._cycles(newest if target is None else newest.where(cycles.c.target == target))
+
+    def unfinished_cycles(self) -> list[Cycle]:
+        """Of all targets, oldest first: what a restart goes on with."""
+        unfinished = select(cycles).where(cycles.c.state.in_(UNFINISHED))
+        return self._cycles(unfinished.order_by(cycles.c.started_at, cycles.c.id))
+
+    def advance_cycle(
+        self,
+        cycle_id: str,
+        old: CycleState,
+        new: CycleState,
+        now: datetime,
+        *,
+        window: tuple[datetime, datetime] | None = None,
+        **changes: Unpack[CycleChanges],
+    ) -> Cycle:
+        """Take one step from `old` to `new`, with what it found; `window` is the target's new holdout.
+
+        A note on the state that it leaves goes, unless `reason` is given. Raises UnknownCycle, and
+        IllegalTransition where the step is not allowed or the cycle is not in `old` any more.
+        """
+        if new not in TRANSITIONS[old]:
+            raise IllegalTransition(f"cycle {cycle_id}", old, new)
+        with self._writing() as connection:
+            step = (
+                update(cycles)
+                .where(cycles.c.id == cycle_id, cycles.c.state == old)
+                .values({"reason": "", **changes, "state": new, "updated_at": now})
+            )
+            taken = connection.execute(step).rowcount == 1
+            cycle = load_cycle(connection, cycle_id)
+            if not taken:
+                raise IllegalTransition(f"cycle {cycle_id}", cycle.state, new)
+            if window is not None:
+                write_window(connection, cycle.target, *window)
+            return cycle
+
+    def note(self, cycle_id: str, reason: str) -> None:
+        """Say what an unfinished cycle waits for; a cycle that has ended keeps its reason."""
+        waiting = update(cycles).where(cycles.c.id == cycle_id, cycles.c.state.in_(UNFINISHED))
+        with self._writing() as connection:
+            connection.execute(waiting.values(reason=reason))
+
+    def _cycles(self, query: Select[Any]) -> list[Cycle]:
+        with self._reading() as connection:
+            return [Cycle.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def load_cycle(connection: Connection, cycle_id: str) -> Cycle:
+    row = connection.execute(select(cycles).where(cycles.c.id == cycle_id)).mappings().one_or_none()
+    if row is None:
+        raise UnknownCycle(cycle_id)
+    return Cycle.model_validate(dict(row))

@@ -1,0 +1,97 @@
+"""Bring the database to the revision that this code was written for, after a back-up."""
+
+from datetime import datetime
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DatabaseError
+
+from extractors.values import LearndError
+from registry.store.backup import back_up
+from registry.store.database import for_writing, sqlite_engine
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class DatabaseTooNew(LearndError):
+    """A newer learnd has migrated the database."""
+
+    def __init__(self, database: Path, revision: str, backups: Path) -> None:
+        super().__init__(
+            f"{database} is at revision {revision}, which this learnd does not know; upgrade learnd, "
+            f"or restore the back-up in {backups} that was made before the newer one ran"
+        )
+
+
+class DatabaseUnreadable(LearndError):
+    """The file is not a database, is damaged, or stays locked."""
+
+    def __init__(self, database: Path, cause: DatabaseError, backups: Path) -> None:
+        super().__init__(
+            f"cannot read {database}: {cause.orig}; check the disk and the file's owner, "
+            f"or restore a back-up from {backups}"
+        )
+
+
+class MigrationFailed(LearndError):
+    """A migration left rows that refer to nothing; it was undone."""
+
+    def __init__(self, database: Path, violations: int) -> None:
+        super().__init__(
+            f"migrating {database} would leave {violations} rows that refer to nothing; the database "
+            "is as it was: go back to the learnd you had, and report this"
+        )
+
+
+def migrate(database: Path, backups: Path, now: datetime, migrations: Path = MIGRATIONS) -> Path | None:
+    """Create the database, or migrate it; returns the back-up that was made first, if any.
+
+    One transaction: a crash in the middle leaves the old database, and of several processes one
+    migrates while the others wait. Raises DatabaseTooNew, DatabaseUnreadable, MigrationFailed.
+    """
+    config = Config()
+    # ConfigParser reads % as the start of a reference.
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    engine = sqlite_engine(database, foreign_keys=False)
+    try:
+        if _revision(engine) == scripts.get_current_head():
+            return None
+        with for_writing(engine).begin() as connection:
+            return _migrate(connection, config, scripts, database, backups, now)
+    except DatabaseError as cause:
+        raise DatabaseUnreadable(database, cause, backups) from cause
+    finally:
+        engine.dispose()
+
+
+def _migrate(
+    connection: Connection,
+    config: Config,
+    scripts: ScriptDirectory,
+    database: Path,
+    backups: Path,
+    now: datetime,
+) -> Path | None:
+    # Looked at again: another process may have migrated while this one waited for the lock.
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == scripts.get_current_head():
+        return None
+    if revision not in {None, *(script.revision for script in scripts.walk_revisions())}:
+        raise DatabaseTooNew(database, str(revision), backups)
+    backup = back_up(database, backups, now) if revision else None
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    violations = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if violations:
+        raise MigrationFailed(database, len(violations))
+    return backup
+
+
+def _revision(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()

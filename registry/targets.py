@@ -1,0 +1,32 @@
+"""What is remembered about a target beside its cycles and versions."""
+
+from datetime import datetime
+
+from extractors.values import Value
+
+
+class TargetState(Value):
+    """One target, as the store holds it; the defaults are those of a target never seen."""
+
+    target: str
+    """`tenant/agent`."""
+    held: bool = False
+    """Automatic promotion is off until an operator releases the target."""
+    held_reason: str | None = None
+    held_by: str | None = None
+    held_at: datetime | None = None
+    window_start: datetime | None = None
+    """The holdout is the reviewed traffic of [window_start, window_end)."""
+    window_end: datetime | None = None
+    feedback_changes: int = 0
+    """Subjects (calls, traces, sessions) whose feedback or content changed since the last cycle began."""
+    last_poll_at: datetime | None = None
+    """When Phoenix was last asked, whether or not it answered."""
+    last_poll_error: str | None = None
+    """Why the last poll failed; None where it succeeded."""
+    last_cycle_at: datetime | None = None
+    """When the last cycle began."""
+    base_digest: str | None = None
+    """Digest of the base model in use; only versions trained on it may be served."""
+    last_version_number: int = 0
+    """The highest number ever given to a version, so that none is given twice."""

@@ -1,0 +1,377 @@
+"""The gateway in front of stand-in replicas (tests/openai_stand_in.py), over real HTTP."""
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from daemon.demo.servers import free_port
+from daemon.gateway import ReplicaAddress, Route, Tracing, build_app
+from daemon.tokens import TokensMissing, must_have_tokens
+from extractors.values import LearndError
+from tests.openai_stand_in import StandIn, serving
+
+HELLO = [{"role": "user", "content": "I was charged twice"}]
+ASK = {"model": "acme/routing", "messages": HELLO}
+
+
+class Store:
+    """What the gateway would read from the store, for a test to change."""
+
+    def __init__(self, *routes: Route) -> None:
+        self.routes = {route.target: route for route in routes}
+        self.broken = False
+
+    def __call__(self) -> Mapping[str, Route]:
+        if self.broken:
+            raise LearndError("the store cannot be read: this test broke it")
+        return dict(self.routes)
+
+    def serve(self, target: str, version: str | None) -> None:
+        self.routes[target] = self.routes[target].model_copy(update={"version": version})
+
+
+def route(*urls: str, target: str = "acme/routing", version: str | None = None, **changes: Any) -> Route:
+    tenant, agent = target.split("/")
+    replicas = tuple(ReplicaAddress(name=f"r{n}", url=url, base_name="base") for n, url in enumerate(urls))
+    fields = {"project": "support", "version": version, "replicas": replicas, **changes}
+    return Route(target=target, tenant=tenant, agent=agent, **fields)
+
+
+@contextmanager
+def gateway(
+    store: Store, *, tokens: Mapping[str, str] | None = None, max_body_bytes: int = 2**20, tracer: Tracing | None = None
+) -> Iterator[httpx.Client]:
+    """A running gateway, and a client of it."""
+    app = build_app(
+        routes=store, tokens=tokens or {}, refresh_seconds=0.05, max_body_bytes=max_body_bytes, tracer=tracer
+    )
+    with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def replica() -> Iterator[tuple[StandIn, str]]:
+    stand_in = StandIn(models={"base", "acme.routing.v1", "acme.routing.v2"})
+    with serving(stand_in) as url:
+        yield stand_in, url
+
+
+def test_the_base_model_answers_until_a_version_is_active(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    with gateway(Store(route(url))) as client:
+        answer = client.post("/v1/chat/completions", json=ASK)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == stand_in.answer
+    assert answer.json()["model"] == "acme/routing"
+    assert answer.headers["x-learnd-version"] == "base"
+    assert stand_in.seen == [{**ASK, "model": "base"}]
+
+
+def test_the_alias_flips_under_steady_traffic_without_a_failed_request(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    stand_in.event_seconds = 0.02
+    store = Store(route(url, version="acme.routing.v1"))
+    with gateway(store) as client, ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(client.post, "/v1/chat/completions", json=ASK) for _ in range(100)]
+        time.sleep(0.1)
+        store.serve("acme/routing", "acme.routing.v2")
+        time.sleep(0.3)
+        answers += [pool.submit(client.post, "/v1/chat/completions", json=ASK) for _ in range(20)]
+    statuses = {answer.result().status_code for answer in answers}
+    versions = [answer.result().headers["x-learnd-version"] for answer in answers]
+    assert statuses == {200}
+    assert versions[0] == "acme.routing.v1"
+    assert set(versions[-20:]) == {"acme.routing.v2"}
+
+
+def test_an_openai_client_streams_through_it_and_sees_the_alias(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    with gateway(Store(route(url, version="acme.routing.v1"))) as client:
+        agent = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0)
+        with agent.chat.completions.create(stream=True, **ASK) as stream:  # type: ignore[call-overload]
+            chunks = list(stream)
+        agent.close()
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == stand_in.answer
+    assert {chunk.model for chunk in chunks} == {"acme/routing"}
+
+
+def test_a_stream_arrives_piece_by_piece(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    stand_in.event_seconds = 0.1
+    with gateway(Store(route(url))) as client, client.stream("POST", "/v1/completions", json=_stream("hi")) as answer:
+        arrivals = [time.monotonic() for line in answer.iter_lines() if line.startswith("data: ")]
+    assert arrivals[-1] - arrivals[0] > 0.3
+
+
+def test_a_client_that_hangs_up_stops_the_replica(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    stand_in.event_seconds = 0.2
+    stand_in.answer = "word " * 200
+    with gateway(Store(route(url))) as client:
+        with client.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as answer:
+            next(answer.iter_bytes())
+        _wait_for(lambda: stand_in.aborted == 1)
+        stand_in.event_seconds = 60
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/chat/completions", json=ASK, timeout=0.3)
+        _wait_for(lambda: stand_in.aborted == 2)
+
+
+def test_the_tokens_of_two_tenants_never_meet(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    store = Store(route(url), route(url, target="globex/sorting"))
+    with gateway(store, tokens={"acme-token": "acme", "globex-token": "globex"}) as client:
+        acme = {"authorization": "Bearer acme-token"}
+        globex = {"authorization": "bearer globex-token"}
+        assert client.post("/v1/chat/completions", json=ASK, headers=acme).status_code == 200
+        foreign = client.post("/v1/chat/completions", json=ASK, headers=globex)
+        unknown = client.post("/v1/chat/completions", json={**ASK, "model": "acme/none"}, headers=globex)
+        assert [model["id"] for model in client.get("/v1/models", headers=globex).json()["data"]] == ["globex/sorting"]
+        assert client.get("/v1/models/acme/routing", headers=globex).status_code == 404
+        assert "acme" in client.get("/metrics", headers=acme).text
+        assert "acme" not in client.get("/metrics", headers=globex).text
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.text.replace("routing", "none") == unknown.text
+    assert foreign.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("sent", [{}, {"authorization": "Bearer nope"}, {"authorization": "Basic acme-token"}])
+def test_a_missing_or_wrong_token_is_refused(replica: tuple[StandIn, str], sent: dict[str, str]) -> None:
+    stand_in, url = replica
+    with gateway(Store(route(url)), tokens={"acme-token": "acme"}) as client:
+        for path in ("/v1/models", "/metrics"):
+            assert client.get(path, headers=sent).status_code == 401
+        answer = client.post("/v1/chat/completions", json=ASK, headers=sent)
+        assert client.get("/healthz").status_code == 200
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert stand_in.seen == []
+
+
+def test_a_replica_gets_its_own_key_and_never_the_agents(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    address = ReplicaAddress(name="r0", url=url, base_name="base", api_key="replica-key")  # type: ignore[arg-type]
+    sent = {"authorization": "Bearer acme-token", "cookie": "a=b", "x-request-id": "42", "proxy-authorization": "x"}
+    with gateway(Store(route(replicas=(address,))), tokens={"acme-token": "acme"}) as client:
+        client.post("/v1/chat/completions", json=ASK, headers=sent)
+    received = stand_in.headers[0]
+    assert received["authorization"] == "Bearer replica-key"
+    assert received["x-request-id"] == "42"
+    assert "cookie" not in received
+    assert "proxy-authorization" not in received
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/load_lora_adapter"),
+        ("POST", "/v1/unload_lora_adapter"),
+        ("POST", "/v1/chat/completions/../load_lora_adapter"),
+        ("POST", "//v1/chat/completions"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/tokenize"),
+        ("POST", "/sleep"),
+        ("GET", "/v1/chat/completions"),
+        ("GET", "/docs"),
+        ("GET", "/"),
+    ],
+)
+def test_only_the_listed_routes_exist(replica: tuple[StandIn, str], method: str, path: str) -> None:
+    stand_in, url = replica
+    with gateway(Store(route(url))) as client:
+        answer = client.request(method, httpx.URL(str(client.base_url), raw_path=path.encode()), json=ASK)
+    assert answer.status_code == 404
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert stand_in.paths == []
+
+
+@pytest.mark.parametrize("name", ["base", "acme.routing.v1", "acme/unknown", "", "acme/routing/"])
+def test_only_aliases_are_models(replica: tuple[StandIn, str], name: str) -> None:
+    stand_in, url = replica
+    with gateway(Store(route(url, version="acme.routing.v1"))) as client:
+        answer = client.post("/v1/chat/completions", json={**ASK, "model": name})
+        listed = client.get("/v1/models").json()["data"]
+        assert client.get("/v1/models/acme/routing").json() == listed[0]
+    assert answer.status_code == 404
+    assert [model["id"] for model in listed] == ["acme/routing"]
+    assert stand_in.seen == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"messages": []}', 400),
+        (b'{"model": 3}', 400),
+        (b"\xff\xfe\x00", 400),
+        (b"[" * 100_000, 400),
+        (b'{"model": "acme/routing", "n": ' + b"9" * 5000 + b"}", 400),
+        (b'{"model": "acme/routing", "x": "' + b"a" * 2**20 + b'"}', 413),
+    ],
+    ids=["empty", "cut", "list", "no-model", "number", "bytes", "deep", "huge-number", "large"],
+)
+def test_a_broken_or_large_body_is_refused(replica: tuple[StandIn, str], body: bytes, status: int) -> None:
+    stand_in, url = replica
+    with gateway(Store(route(url))) as client:
+        answer = client.post("/v1/chat/completions", content=body)
+        assert client.post("/v1/chat/completions", json=ASK).status_code == 200
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
+    assert len(stand_in.seen) == 1
+
+
+def test_a_large_body_without_an_announced_length_is_refused(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    with gateway(Store(route(url)), max_body_bytes=1000) as client:
+        assert client.post("/v1/chat/completions", content=iter([b"x" * 600] * 2)).status_code == 413
+
+
+def test_without_a_replica_the_agent_is_told_when_to_try_again() -> None:
+    with gateway(Store(route(f"http://127.0.0.1:{free_port()}"), route(target="acme/idle"))) as client:
+        for target in ("acme/routing", "acme/idle"):
+            answer = client.post("/v1/chat/completions", json={**ASK, "model": target})
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+            assert answer.json()["error"]["type"] == "server_error"
+            assert "127.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("state", ["gone", "restarted", "overloaded", "wrong key", "breaks off"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_replica_takes_over(replica: tuple[StandIn, str], state: str, stream: bool) -> None:
+    healthy, url = replica
+    sick = StandIn(models={"base"} if state == "restarted" else {"base", "acme.routing.v1"})
+    sick.status = {"overloaded": 503, "wrong key": 401}.get(state, 200)
+    sick.events_before_break = 0 if state == "breaks off" else None
+    with serving(sick) as sick_url:
+        sick_url = f"http://127.0.0.1:{free_port()}" if state == "gone" else sick_url
+        with gateway(Store(route(sick_url, url, version="acme.routing.v1"))) as client:
+            answers = [client.post("/v1/chat/completions", json={**ASK, "stream": stream}) for _ in range(6)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(healthy.seen) == 6
+    assert len(sick.seen) <= 1  # then it rests
+
+
+def test_requests_go_to_the_replica_that_has_the_fewest(replica: tuple[StandIn, str]) -> None:
+    slow, slow_url = replica
+    slow.event_seconds = 0.5
+    quick = StandIn()
+    with serving(quick) as quick_url, gateway(Store(route(slow_url, quick_url))) as client, ThreadPoolExecutor(2) as pool:
+        for _ in range(12):
+            pool.submit(client.post, "/v1/chat/completions", json=ASK)
+            time.sleep(0.04)
+    assert len(slow.seen) + len(quick.seen) == 12
+    assert len(quick.seen) > len(slow.seen) > 0
+
+
+def test_a_refusal_of_the_model_itself_reaches_the_agent(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    stand_in.status = 400
+    with gateway(Store(route(url))) as client:
+        answer = client.post("/v1/chat/completions", json=ASK)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "this replica was told to fail"
+    assert len(stand_in.seen) == 1
+
+
+def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_begun_again(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    stand_in.events_before_break = 2
+    with gateway(Store(route(url, url))) as client:
+        agent = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0)
+        with agent.chat.completions.create(stream=True, **ASK) as stream:  # type: ignore[call-overload]
+            with pytest.raises(openai.APIError, match="broke off"):
+                list(stream)
+        agent.close()
+    assert len(stand_in.seen) == 1
+
+
+def test_the_last_known_version_serves_while_the_store_cannot_be_read(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    store = Store(route(url, version="acme.routing.v1"))
+    with gateway(store) as client:
+        store.broken = True
+        time.sleep(0.2)
+        answer = client.post("/v1/chat/completions", json=ASK)
+        assert answer.headers["x-learnd-version"] == "acme.routing.v1"
+        store.broken = False
+        store.serve("acme/routing", "acme.routing.v2")
+        time.sleep(0.3)
+        answer = client.post("/v1/chat/completions", json=ASK)
+        assert answer.headers["x-learnd-version"] == "acme.routing.v2"
+
+
+def test_a_gateway_that_never_read_the_store_is_not_ready(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    store = Store(route(url))
+    store.broken = True
+    with gateway(store) as client:
+        assert client.get("/readyz").status_code == 503
+        assert client.post("/v1/chat/completions", json=ASK).status_code == 503
+        store.broken = False
+        _wait_for(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_usage_that_only_the_trace_wants_stays_out_of_the_stream(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    tracer = Tracing(f"http://127.0.0.1:{free_port()}")
+    asked = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
+    with gateway(Store(route(url)), tracer=tracer) as client:
+        plain = client.post("/v1/chat/completions", json={**ASK, "stream": True})
+        wanted = client.post("/v1/chat/completions", json=asked)
+    assert stand_in.seen[0]["stream_options"] == {"include_usage": True}
+    assert "usage" not in plain.text
+    assert "usage" in wanted.text
+    assert plain.text.endswith("data: [DONE]\n\n")
+
+
+def test_a_dead_phoenix_costs_traces_and_no_request(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    tracer = Tracing(f"http://127.0.0.1:{free_port()}", max_queued_bytes=20_000)
+    with gateway(Store(route(url)), tracer=tracer) as client:
+        answers = [client.post("/v1/chat/completions", json=ASK) for _ in range(30)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert tracer.lost > 0
+        assert f"learnd_gateway_untraced_calls {float(tracer.lost)}" in client.get("/metrics").text
+
+
+def test_requests_are_counted_by_alias_version_and_status(replica: tuple[StandIn, str]) -> None:
+    stand_in, url = replica
+    with gateway(Store(route(url, version="acme.routing.v1"))) as client:
+        client.post("/v1/chat/completions", json=ASK)
+        stand_in.status = 400
+        client.post("/v1/chat/completions", json=ASK)
+        page = client.get("/metrics").text
+    for status in (200, 400):
+        labels = f'status="{status}",target="acme/routing",version="acme.routing.v1"'
+        assert f"learnd_gateway_requests_total{{{labels}}} 1.0" in page
+    assert 'learnd_gateway_in_flight{target="acme/routing"} 0.0' in page
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "gateway.internal"])  # noqa: S104
+def test_nobody_listens_to_the_network_without_tokens(host: str) -> None:
+    with pytest.raises(TokensMissing, match="LEARND_AGENTS__TOKENS"):
+        must_have_tokens(host, {})
+    must_have_tokens(host, {"token": "acme"})
+    must_have_tokens("127.0.0.1", {})
+    with pytest.raises(TokensMissing, match="empty"):
+        must_have_tokens(host, {" ": "acme"})
+
+
+def _stream(prompt: str) -> dict[str, Any]:
+    return {"model": "acme/routing", "prompt": prompt, "stream": True}
+
+
+def _wait_for(condition: Any, seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

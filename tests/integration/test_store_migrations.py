@@ -1,0 +1,222 @@
+"""A database is made, backed up and migrated, from any folder, or refused with a clear reason."""
+
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from extractors.mirror import MirrorChange, MirrorState
+from registry.store import tables
+from registry.store.database import sqlite_engine
+from registry.store.migrate import (
+    MIGRATIONS,
+    DatabaseTooNew,
+    DatabaseUnreadable,
+    MigrationFailed,
+    migrate,
+)
+from registry.store.store import Store
+from tests.integration.store_support import NOW, SOON, a_candidate, a_span, promote
+
+T = "acme/routing"
+
+ADD_A_COLUMN = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+def upgrade():
+    # Rebuilds a table that others refer to, as SQLite needs for most changes.
+    with op.batch_alter_table("targets", recreate="always") as targets:
+        targets.add_column(sa.Column("colour", sa.String(), server_default="blue", nullable=False))
+"""
+LOSE_ROWS = """
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+def upgrade():
+    op.execute("DELETE FROM targets")
+"""
+CRASH = """
+import os, signal
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+def upgrade():
+    op.execute("DELETE FROM audit")
+    op.execute("CREATE TABLE half (id INTEGER)")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def newer_migrations(tmp_path: Path, revision: str) -> Path:
+    """The migrations of a learnd to come, with one more revision."""
+    folder = tmp_path / "migrations 100%"
+    shutil.copytree(MIGRATIONS, folder)
+    (folder / "versions" / "0002_next.py").write_text(revision)
+    return folder
+
+
+def filled_store(tmp_path: Path) -> Path:
+    """The database of a store in use."""
+    with Store.open(tmp_path / "data", NOW) as store:
+        promote(store, a_candidate(store, T), None)
+        store.apply_mirror(T, MirrorChange(state=MirrorState(), spans=(a_span("a"),)), NOW)
+    return tmp_path / "data" / "learnd.db"
+
+
+def rows(database: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    Store.open(tmp_path, NOW).close()
+    engine = sqlite_engine(tmp_path / "learnd.db")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+    engine.dispose()
+
+
+def test_the_migrations_make_the_partial_indexes_that_the_code_relies_on(tmp_path: Path) -> None:
+    Store.open(tmp_path, NOW).close()
+    dialect = sqlite_engine(Path(":memory:")).dialect
+    made = dict(
+        rows(tmp_path / "learnd.db", "SELECT name, sql FROM sqlite_master WHERE sql LIKE '% WHERE %'")
+    )
+    meant = {
+        index.name: str(CreateIndex(index).compile(dialect=dialect))
+        for table in tables.metadata.tables.values()
+        for index in table.indexes
+        if index.dialect_options["sqlite"]["where"] is not None
+    }
+    assert made == meant
+    assert set(made) == {"uq_cycles_one_unfinished", "uq_versions_one_active"}
+
+
+def test_the_tables_can_be_made_in_postgresql_with_their_partial_indexes() -> None:
+    dialect = postgresql.dialect()
+    for table in tables.metadata.sorted_tables:
+        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
+    partial = [
+        str(CreateIndex(index).compile(dialect=dialect))
+        for table in (tables.cycles, tables.versions)
+        for index in table.indexes
+        if index.unique
+    ]
+    assert len(partial) == 2
+    assert all(" WHERE state" in statement for statement in partial)
+
+
+def test_a_store_opened_again_holds_what_it_held_and_makes_no_backup(tmp_path: Path) -> None:
+    database = filled_store(tmp_path)
+    with Store.open(database.parent, SOON) as store:
+        active = store.active(T)
+        assert active is not None
+        assert active.activated_at == NOW
+        assert store.mirrored(T)[0] == [a_span("a")]
+    assert not (database.parent / "backups").exists()
+
+
+def test_the_database_survives_power_loss_and_lets_readers_beside_a_writer(tmp_path: Path) -> None:
+    engine = sqlite_engine(tmp_path / "learnd.db")
+    with engine.connect() as connection:
+
+        def pragma(name: str) -> object:
+            return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+        assert pragma("journal_mode") == "wal"
+        assert pragma("synchronous") == 2  # FULL
+        assert pragma("foreign_keys") == 1
+        assert pragma("busy_timeout") == 30_000
+    engine.dispose()
+
+
+def test_an_older_database_is_backed_up_and_then_migrated_with_its_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database, backups = filled_store(tmp_path), tmp_path / "data" / "backups"
+    caplog.set_level(logging.INFO, logger="registry.store.backup")
+    copy = migrate(database, backups, SOON, newer_migrations(tmp_path, ADD_A_COLUMN))
+    assert copy == backups / "learnd-20260301T120500000000Z.db"
+    assert str(copy) in caplog.text
+    assert rows(database, "SELECT target, colour FROM targets") == [(T, "blue")]
+    assert rows(database, "SELECT id, state FROM versions") == [("acme.routing.v1", "ACTIVE")]
+    assert rows(database, "SELECT span_id FROM mirror_spans") == [("a",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0002",)]
+    # The back-up is a whole database of its own, at the old revision.
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    shutil.copy(copy, restored / "learnd.db")
+    with Store.open(restored, SOON) as store:
+        assert [version.id for version in store.versions(T)] == ["acme.routing.v1"]
+
+
+def test_a_database_of_a_newer_learnd_is_refused_untouched(tmp_path: Path) -> None:
+    database, backups = filled_store(tmp_path), tmp_path / "data" / "backups"
+    migrate(database, backups, NOW, newer_migrations(tmp_path, ADD_A_COLUMN))
+    with pytest.raises(DatabaseTooNew, match=r"learnd\.db is at revision 0002.*backups"):
+        Store.open(database.parent, SOON)
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert len(list(backups.iterdir())) == 1
+
+
+def test_a_migration_that_would_orphan_rows_is_undone(tmp_path: Path) -> None:
+    database = filled_store(tmp_path)
+    with pytest.raises(MigrationFailed):
+        migrate(database, tmp_path / "backups", NOW, newer_migrations(tmp_path, LOSE_ROWS))
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert rows(database, "SELECT target FROM targets") == [(T,)]
+
+
+def test_a_migration_killed_in_the_middle_leaves_the_old_database(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    database = filled_store(tmp_path)
+    script = (
+        "import sys; from pathlib import Path; from datetime import datetime, UTC\n"
+        "from registry.store.migrate import migrate\n"
+        "database, backups, migrations = map(Path, sys.argv[1:])\n"
+        "migrate(database, backups, datetime.now(UTC), migrations)"
+    )
+    arguments = [database, tmp_path / "backups", newer_migrations(tmp_path, CRASH)]
+    child = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(pytestconfig.rootpath)},
+        timeout=60,
+        check=False,
+    )
+    assert child.returncode == -9
+    with Store.open(database.parent, SOON) as store:
+        assert [entry.action for entry in store.audit(T)] == ["activate"]
+    assert rows(database, "SELECT name FROM sqlite_master WHERE name = 'half'") == []
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "learnd.db").write_bytes(b"not a database, but long enough to look at" * 50)
+    with pytest.raises(DatabaseUnreadable, match=r"learnd\.db: file is not a database"):
+        Store.open(tmp_path, NOW)
+
+
+def test_only_the_newest_five_backups_stay(tmp_path: Path) -> None:
+    with Store.open(tmp_path, NOW) as store:
+        copies = [store.back_up(NOW + timedelta(days=day)) for day in range(7)]
+    assert sorted((tmp_path / "backups").iterdir()) == copies[2:]

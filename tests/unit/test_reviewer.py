@@ -1,0 +1,38 @@
+"""The demo's scripted reviewer."""
+
+from daemon.demo.reviewer import Answer, review
+
+
+def wrong_answers(count: int) -> list[Answer]:
+    return [Answer(f"{i:016x}", "Hello! How can I help?", "billing") for i in range(count)]
+
+
+def test_a_right_answer_is_approved_and_nothing_else_is_said():
+    [approval] = review([Answer("00000000000000aa", " billing\n", "billing")])
+    assert approval == {
+        "span_id": "00000000000000aa",
+        "name": "approval",
+        "annotator_kind": "HUMAN",
+        "identifier": "demo-reviewer",
+        "result": {"label": "approved", "score": 1.0},
+    }
+
+
+def test_a_wrong_answer_is_rejected_and_the_right_one_is_written_into_a_correction():
+    rejection, correction = review(wrong_answers(1))
+    assert rejection["result"] == {"label": "rejected", "score": 0.0}
+    assert correction["name"] == "correction"
+    assert correction["result"] == {"explanation": "billing"}
+    assert correction["span_id"] == rejection["span_id"]
+
+
+def test_an_answer_that_only_contains_the_label_is_wrong():
+    assert review([Answer("aa", "I think billing.", "billing")])[0]["result"]["label"] == "rejected"
+
+
+def test_each_eighth_wrong_answer_gets_no_correction():
+    annotations = review(wrong_answers(24))
+    rejected = [a["span_id"] for a in annotations if a["name"] == "approval"]
+    corrected = [a["span_id"] for a in annotations if a["name"] == "correction"]
+    assert rejected == [answer.span_id for answer in wrong_answers(24)]
+    assert [s for s in rejected if s not in corrected] == [f"{i:016x}" for i in (7, 15, 23)]

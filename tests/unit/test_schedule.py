@@ -1,0 +1,57 @@
+"""When a cycle is due."""
+
+from datetime import UTC, datetime, timedelta
+
+from daemon.schedule import due, next_run
+from daemon.settings import ScheduleSettings, TargetSettings, Thresholds
+from registry.cycles import Cycle, CycleState
+
+NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
+
+
+def target(**schedule: object) -> TargetSettings:
+    return TargetSettings(
+        tenant="acme",
+        agent="routing",
+        project="p",
+        task="generation",
+        base_model="m",
+        thresholds=Thresholds(min_new_examples=10),
+        schedule=ScheduleSettings.model_validate(schedule),
+    )
+
+
+def cycle(state: CycleState, ended: datetime) -> Cycle:
+    return Cycle(
+        id="c", target="acme/routing", state=state, started_at=ended, updated_at=ended, trigger="operator"
+    )
+
+
+def test_enough_new_feedback_starts_a_cycle() -> None:
+    assert due(target(), feedback_changes=10, last=None, since=NOON, now=NOON) == "new examples"
+    assert due(target(), feedback_changes=9, last=None, since=NOON, now=NOON) is None
+
+
+def test_no_cycle_starts_during_the_cool_down() -> None:
+    last, calm = cycle(CycleState.DONE, NOON), target(cooldown_minutes=60)
+    assert due(calm, feedback_changes=99, last=last, since=NOON, now=NOON + timedelta(minutes=59)) is None
+    assert due(calm, feedback_changes=99, last=last, since=NOON, now=NOON + timedelta(minutes=60))
+
+
+def test_an_unfinished_cycle_keeps_the_next_one_waiting() -> None:
+    last = cycle(CycleState.TRAINING, NOON)
+    assert due(target(), feedback_changes=99, last=last, since=NOON, now=NOON + timedelta(days=9)) is None
+
+
+def test_a_cron_time_that_passed_while_the_daemon_was_down_is_made_up_for() -> None:
+    nightly = target(cron="0 3 * * *", timezone="Europe/Berlin", cooldown_minutes=0)
+    last = cycle(CycleState.DONE, NOON)
+    # 3 o'clock in Berlin is 1 o'clock UTC here: on that night summer time begins.
+    before, after = NOON + timedelta(hours=12, minutes=59), NOON + timedelta(hours=13, minutes=1)
+    assert due(nightly, feedback_changes=0, last=last, since=NOON, now=before) is None
+    assert due(nightly, feedback_changes=0, last=last, since=NOON, now=after) == "schedule"
+    assert due(nightly, feedback_changes=0, last=last, since=NOON, now=NOON + timedelta(days=3)) == "schedule"
+
+
+def test_without_cron_nothing_is_scheduled() -> None:
+    assert next_run(target(), NOON) is None

@@ -1,0 +1,1 @@
+"""Which method, and the trained adapter."""

@@ -1,0 +1,132 @@
+"""The base model: find it, load it, and say exactly which one it is."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from extractors.values import LearndError, content_id, file_digest
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "bfloat16", "float32"]
+WEIGHTS = "*.safetensors"
+FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+"""What makes a model: weights, configuration, tokenizer and chat template."""
+
+
+class BaseModelUnusable(LearndError):
+    """The base model is not there, or cannot be loaded."""
+
+
+def base_digest(base: str) -> str:
+    """Content id of the model at `base` (folder or hub id): another one means another model.
+
+    Covers configuration, tokenizer, chat template and weights. Raises BaseModelUnusable.
+    """
+    files = _files(base_folder(base))
+    digests = {}
+    for path in files:
+        stat = path.stat()
+        digests[path.name] = _digest(path, stat.st_size, stat.st_mtime_ns)
+    return content_id(digests)
+
+
+def base_folder(base: str) -> Path:
+    """The local folder of `base`: itself, or the hub's cached download. Raises BaseModelUnusable."""
+    if Path(base).is_dir():
+        return Path(base)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as missing:
+        raise BaseModelUnusable(
+            f"base model {base!r} is neither a folder here nor a model on the hub ({missing}); "
+            "correct the target's `base_model`"
+        ) from missing
+
+
+def model_bytes(base: str) -> int:
+    """Size of the weights on disk, in bytes. Raises BaseModelUnusable."""
+    return sum(path.stat().st_size for path in _files(base_folder(base)) if path.match(WEIGHTS))
+
+
+def load_tokenizer(base: str) -> Any:
+    """The tokenizer of `base`, with a padding token. Raises BaseModelUnusable without a chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base_folder(base))
+    except (OSError, ValueError) as broken:
+        raise BaseModelUnusable(f"the tokenizer of {base} cannot be loaded: {broken}") from broken
+    if not tokenizer.chat_template:
+        raise BaseModelUnusable(f"{base} has no chat template; take the model's instruct version")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(base: str, *, device: Device = "auto", dtype: Dtype = "auto") -> Any:
+    """The causal language model `base` on its device. Raises BaseModelUnusable."""
+    from transformers import AutoModelForCausalLM
+
+    where = torch_device(device)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base_folder(base), dtype=torch_dtype(dtype, where))
+    except (OSError, ValueError) as broken:
+        raise BaseModelUnusable(f"{base} cannot be loaded as a causal language model: {broken}") from broken
+    return model.to(where)
+
+
+def torch_device(device: Device) -> str:
+    """`cuda` or `cpu`. Raises BaseModelUnusable when `cuda` is asked for and there is none."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BaseModelUnusable('training.device is "cuda", but torch sees no GPU; set "auto" or "cpu"')
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def torch_dtype(dtype: Dtype, device: str) -> Any:
+    """The torch dtype for `dtype`; `auto` is bfloat16 where the device computes in it, else float32."""
+    import torch
+
+    if dtype == "auto":
+        fast = torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
+
+
+def use_threads(threads: int | None) -> None:
+    """Have torch use `threads` CPU threads in this process; None leaves it the choice."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def describe_device(device: Device) -> str:
+    """Where models would run, in words. Raises BaseModelUnusable."""
+    import torch
+
+    where = torch_device(device)
+    dtype = str(torch_dtype("auto", where)).removeprefix("torch.")
+    if where == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, {dtype}"
+    return f"CPU, {torch.get_num_threads()} threads, {dtype}"
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
+    names = {path.name for path in files}
+    if "config.json" not in names or not any(path.match(WEIGHTS) for path in files):
+        raise BaseModelUnusable(f"{folder} holds no config.json with *.safetensors weights; it is no model folder")
+    return files
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - they are the cache's key
+    return file_digest(path)

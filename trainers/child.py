@@ -1,0 +1,123 @@
+"""The inside of a job that runs as a child process: a folder in which everything it says is found.
+
+job.json        what to do, written by the parent
+progress.jsonl  a line for each thing that happened, appended
+result.json     what came out, renamed into place last
+failure.json    why it cannot be done, in words; a run that ends without either was killed
+"""
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import AwareDatetime, ValidationError
+
+from extractors.values import LearndError, Value
+
+CHILD_ENV = {
+    # OpenMP's spinning barriers collapse beside anything else that uses a core.
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""Environment variables that a training or evaluation child needs before its first import."""
+
+JobT = TypeVar("JobT", bound=Value)
+Clock = Callable[[], datetime]
+
+
+class JobUnreadable(LearndError):
+    """job.json is missing or is not what this version of learnd writes."""
+
+
+class Failure(Value):
+    """Why a job cannot be done."""
+
+    kind: str
+    """Name of the error's class."""
+    error: str
+    """What happened, where, and what to do about it."""
+
+
+class ProgressLine(Value):
+    """One thing that happened in a job."""
+
+    at: AwareDatetime
+    stage: str
+    """`loading`, `training`, `answering`, …"""
+    step: int | None = None
+    total: int | None = None
+    """Steps of the stage."""
+    loss: float | None = None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+    message: str = ""
+
+
+class Progress:
+    """Appends to a job's progress.jsonl."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    def write(
+        self,
+        stage: str,
+        message: str = "",
+        *,
+        step: int | None = None,
+        total: int | None = None,
+        loss: float | None = None,
+        validation_loss: float | None = None,
+        learning_rate: float | None = None,
+    ) -> None:
+        """Append one line, in one write."""
+        line = ProgressLine(
+            at=self._clock(),
+            stage=stage,
+            step=step,
+            total=total,
+            loss=loss,
+            validation_loss=validation_loss,
+            learning_rate=learning_rate,
+            message=message,
+        )
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line.model_dump_json(exclude_defaults=True) + "\n")
+
+
+def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress], Value]) -> None:
+    """Have `work` do the job in `folder`; returns once result.json is there, at once if it is already.
+
+    A LearndError is kept in failure.json and ends the process with status 1; anything else is a
+    bug or the machine's trouble, and propagates into the log.
+    """
+    result, failure = folder / "result.json", folder / "failure.json"
+    if result.exists():
+        return
+    failure.unlink(missing_ok=True)
+    try:
+        job = _read_job(folder / "job.json", kind)
+        outcome = work(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
+    except LearndError as reason:
+        write_whole(failure, Failure(kind=type(reason).__name__, error=str(reason)).model_dump_json(indent=2))
+        sys.exit(1)
+    write_whole(result, outcome.model_dump_json(indent=2))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` so that `path` is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
+def _read_job(path: Path, kind: type[JobT]) -> JobT:
+    try:
+        return kind.model_validate_json(path.read_text("utf-8"))
+    except (FileNotFoundError, ValidationError) as broken:
+        raise JobUnreadable(f"{path}: {broken}; start the cycle again") from broken
