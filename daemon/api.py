@@ -6,52 +6,90 @@ from typing import Any
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from daemon.agents_api import ActiveVersion, agents_router
+from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router
 from daemon.metrics import Metrics
 from daemon.promotion import adapter_folder
-from daemon.settings import Settings, TargetSettings
+from daemon.settings import Settings
 from daemon.status import Health, status
-from learnd import __version__
-from registry.store import Store
+from daemon.version import VERSION
+from registry.store.store import Store
+from registry.store.versions import UnknownVersion
 
 
 def build_api(
     settings: Settings, store: Store, tokens: Mapping[str, str], health: Health, metrics: Metrics
 ) -> FastAPI:
     """The API of `learnd run`. `tokens` maps an agent's bearer token to its tenant."""
-    api = FastAPI(title="learnd", version=__version__, docs_url="/docs", redoc_url=None)
+    api = FastAPI(title="learnd", version=VERSION, redoc_url=None)
+    files = _AgentsFiles(settings, store)
+    api.include_router(
+        agents_router(
+            active=files.active,
+            adapter=files.adapter,
+            tokens=tokens,
+            cache_seconds=settings.agents.cache_seconds,
+        )
+    )
 
     @api.get("/healthz")
     def healthz() -> dict[str, str]:
         """The process is alive."""
-        return {"status": "ok", "version": __version__}
+        return {"status": "ok", "version": VERSION}
 
     @api.get("/readyz")
     def readyz(response: Response) -> dict[str, Any]:
-        """Every target's jobs are well; 503 with the problems where they are not."""
-        problems = {
-            target.key: found for target in settings.targets if (found := health.of(target.key)["problems"])
-        }
-        response.status_code = 503 if problems else 200
-        return {"ready": not problems, "targets_with_problems": len(problems)}
+        """Every target's jobs are well; 503 where one is not."""
+        ill = sum(bool(health.of(target.key)["problems"]) for target in settings.targets)
+        response.status_code = 503 if ill else 200
+        return {"ready": not ill, "targets_with_problems": ill}
 
     @api.get("/metrics")
     def metrics_page() -> Response:
+        """For Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     if not tokens:
-        # Without tokens we listen on this machine alone, and whoever asks is its operator.
+        # Without tokens only this machine is listened to, and whoever asks is its operator.
         @api.get("/v1/status")
         def status_page() -> list[dict[str, Any]]:
+            """What `learnd status` shows, with the jobs' problems and the running cycle's progress."""
             return [entry | health.of(entry["target"]) for entry in status(settings, store)]
 
-    def active(target_key: str) -> ActiveVersion | None:
-        target = next((t for t in settings.targets if t.key == target_key), None)
-        return _active_version(settings, store, target) if target else None
-
-    api.include_router(agents_router(active, tokens))
     return api
 
 
-def _active_version(settings: Settings, store: Store, target: TargetSettings) -> ActiveVersion:
-    raise AssertionError(adapter_folder)
+class _AgentsFiles:
+    """What agents may know of the store."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._targets = {target.key: target for target in settings.targets}
+
+    def active(self, key: str) -> ActiveVersion | None:
+        """What serves the target `key` now; None for an unknown one."""
+        target = self._targets.get(key)
+        if target is None:
+            return None
+        version = self._store.active(key)
+        replicas = self._settings.replicas_of(target)
+        base = replicas[0].base_name if replicas else ""
+        return ActiveVersion(
+            target=key,
+            version=version.id if version else None,
+            model=version.id if version else base,
+            replica_urls=tuple(replica.url for replica in replicas),
+            files=version.files if version else {},
+        )
+
+    def adapter(self, version_id: str) -> AdapterFiles | None:
+        """The files of a version; None where there is none, or they are gone."""
+        try:
+            version = self._store.version(version_id)
+        except UnknownVersion:
+            return None
+        target = self._targets.get(version.target)
+        if target is None or version.files_removed_at is not None:
+            return None
+        folder = adapter_folder(self._settings.data_dir, version)
+        return AdapterFiles(tenant=target.tenant, folder=folder, files=version.files)

@@ -18,25 +18,29 @@ from daemon.children import Interrupted, OnProgress, run_job
 from daemon.locks import Locked
 from daemon.promotion import PROBES, adapter_folder, promote
 from daemon.settings import Settings, TargetSettings
+from daemon.version import VERSION
 from evaluation.report import Report
 from evaluation.run import AdapterSide, EvaluationJob
 from extractors.extraction import Extraction, extract
-from extractors.phoenix import PhoenixClient, PhoenixError
+from extractors.phoenix import PhoenixClient
+from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
 from extractors.snapshot import Snapshot, build_snapshot, read_snapshot, write_snapshot
+from extractors.splits import Window
 from extractors.values import LearndError
-from learnd import __version__
 from registry.audit import DAEMON
 from registry.cycles import Cycle, CycleState
-from registry.serving.probing import ProbeFailed
-from registry.serving.replica import ReplicaUnreachable
-from registry.store import ActiveChanged, Store, TargetHeld
+from registry.serving.swap import NotServed, NotServedYet
+from registry.store.activation import ActiveChanged
+from registry.store.store import Store
+from registry.store.targets import TargetHeld
+from registry.targets import TargetState
 from registry.versions import Version, VersionState
-from trainers.base_model import base_digest
+from trainers.base_model import base_digest, model_bytes
 from trainers.plan import Plan, Skip, select_plan
 from trainers.sft import TrainingJob, TrainingResult
 
-PASSING = (PhoenixError, ReplicaUnreachable, Locked, Interrupted)
+PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """What stands in a cycle's way for a while only; the next try may succeed."""
 T = TypeVar("T")
 
@@ -143,18 +147,18 @@ def _extract(loop: Loop, cycle: Cycle) -> Cycle:
     snapshot = build_snapshot(
         extraction.items,
         target.holdout,
-        window=state.window,
+        window=_window(state),
+        now=loop.clock(),
         target=target.key,
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
-        dropped=extraction.dropped,
     )
     write_snapshot(snapshot, loop.snapshots)
+    counted = snapshot.manifest.model_dump(include={"train", "validation", "holdout", "reviewed", "left_out"})
     return loop.move(
         cycle,
         CycleState.SELECTING,
         snapshot_id=snapshot.id,
-        counts=snapshot.manifest.counts(),
-        window=snapshot.manifest.window,
+        counts=counted | {"dropped": extraction.dropped},
     )
 
 
@@ -166,6 +170,7 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
         threshold=target.thresholds.sft_examples,
         base_model=target.base_model,
         base_digest=base_digest(target.base_model),
+        base_bytes=model_bytes(target.base_model),
         max_lora_rank=training.max_lora_rank,
         overrides=target.hyperparameters,
     )
@@ -178,10 +183,14 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
             cycle,
             CycleState.SKIPPED,
             plan=chosen,
-            reason=f"the {len(snapshot.train)} training examples and the plan are those of cycle {before.id}, "
-            "which trained on them already; new feedback trains once it is older than the holdout window",
+            reason=f"cycle {before.id} trained on these {len(snapshot.train)} examples by this plan already; "
+            "new feedback trains once it is older than the holdout window",
         )
-    return loop.move(cycle, CycleState.TRAINING, plan=chosen)
+    # Only a holdout that something is judged on binds the next cycles.
+    window = snapshot.manifest.window
+    return loop.move(
+        cycle, CycleState.TRAINING, plan=chosen, window=(window.start, window.end) if window else None
+    )
 
 
 def _train(loop: Loop, cycle: Cycle) -> Cycle:
@@ -217,7 +226,7 @@ def _register(loop: Loop, cycle: Cycle, plan: Plan, result: TrainingResult) -> V
         snapshot_id=plan.snapshot_id,
         plan_id=plan.id,
         parent_id=active.id if active else None,
-        code_version=__version__,
+        code_version=VERSION,
         now=loop.clock(),
     )
 
@@ -274,8 +283,9 @@ def _promote(loop: Loop, cycle: Cycle) -> Cycle:
             now=loop.clock(),
             unless_held=True,
         )
-    except ProbeFailed as failure:
-        _judge(loop, candidate, VersionState.REJECTED, str(failure))
+    except NotServed as failure:
+        if failure.refuted:
+            _judge(loop, candidate, VersionState.REJECTED, str(failure))
         raise
     except (ActiveChanged, TargetHeld):
         # An operator was quicker. Look again: what is live is not what the report compared with.
@@ -300,7 +310,7 @@ def _why_not_automatically(loop: Loop, report: Report) -> str | None:
     if loop.target.promotion == "manual":
         return f"promotion is manual: `learnd adapters promote {target}`"
     if report.live != (_active_id(loop) or "base"):
-        return f"it was compared with {report.live}, which is not live any more: `learnd adapters promote {target}`"
+        return f"{report.live}, the one it was compared with, is not live: `learnd adapters promote {target}`"
     return None
 
 
@@ -315,15 +325,17 @@ def _taught_before(loop: Loop, cycle: Cycle, plan: Plan, snapshot: Snapshot) -> 
     for earlier in loop.store.cycles(loop.target.key):
         if earlier.id == cycle.id or earlier.state is not CycleState.DONE or earlier.plan is None:
             continue
-        manifest = loop.snapshot(earlier.plan.snapshot_id).manifest
-        same_plan = (
-            plan.model_copy(update={"snapshot_id": manifest.id, "reason": earlier.plan.reason})
-            == earlier.plan
-        )
-        return (
-            earlier if same_plan and manifest.training_digest == snapshot.manifest.training_digest else None
-        )
+        then = loop.snapshot(earlier.plan.snapshot_id)
+        same_data = (then.train, then.validation) == (snapshot.train, snapshot.validation)
+        as_then = plan.model_copy(update={"snapshot_id": then.id, "reason": earlier.plan.reason})
+        return earlier if same_data and as_then == earlier.plan else None
     return None
+
+
+def _window(state: TargetState) -> Window | None:
+    if state.window_start is None or state.window_end is None:
+        return None
+    return Window(start=state.window_start, end=state.window_end)
 
 
 def _active_id(loop: Loop) -> str | None:

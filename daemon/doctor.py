@@ -11,9 +11,10 @@ from daemon.cycle import open_phoenix
 from daemon.promotion import open_replicas
 from daemon.settings import Settings, TargetSettings, environment_names
 from extractors.examples import Message
-from extractors.phoenix import PhoenixClient, PhoenixError, ProjectNotFound
+from extractors.phoenix import PhoenixClient, ProjectNotFound
+from extractors.phoenix_http import PhoenixError
 from extractors.values import LearndError
-from registry.serving.inspection import Check, inspect_replica
+from registry.serving.inspection import Check, RenderedChat, inspect
 
 GIB = 2**30
 SAMPLE = (
@@ -25,7 +26,7 @@ LEAST_DISK_GIB = 5.0
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Every check in turn, as soon as it is known; each failure says what to do."""
-    yield Check("environment", True, ", ".join(environment_names()) or "no LEARND_ variables", "")
+    yield _check("environment", True, ", ".join(environment_names()) or "no LEARND_ variables")
     yield _disk(settings.data_dir)
     with open_phoenix(settings) as phoenix:
         reachable = _phoenix(phoenix, settings)
@@ -34,15 +35,19 @@ def examine(settings: Settings) -> Iterator[Check]:
             if reachable.ok:
                 yield _project(phoenix, target)
     if not settings.targets:
-        yield Check("targets", False, "none", "add a [[targets]] section; `learnd init` writes an example")
+        yield _check("targets", False, "none", "add a [[targets]] section; `learnd init` writes an example")
     for target in settings.targets:
         yield from _target(settings, target)
+
+
+def _check(name: str, ok: bool, found: str, what_to_do: str = "") -> Check:
+    return Check(name=name, ok=ok, found=found, what_to_do="" if ok else what_to_do)
 
 
 def _disk(data_dir: Path) -> Check:
     existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / GIB
-    return Check(
+    return _check(
         "disk",
         free >= LEAST_DISK_GIB,
         f"{free:.0f} GiB free at {data_dir}",
@@ -53,12 +58,12 @@ def _disk(data_dir: Path) -> Check:
 def _phoenix(phoenix: PhoenixClient, settings: Settings) -> Check:
     url = settings.phoenix.url
     try:
-        phoenix.check()
+        version = phoenix.version()
     except PhoenixError as problem:
-        return Check(
+        return _check(
             "phoenix", False, str(problem), f"start Phoenix, or correct phoenix.url ({url}) or its API key"
         )
-    return Check("phoenix", True, f"{url} answers, and takes the key", "")
+    return _check("phoenix", True, f"{url} answers, version {version}")
 
 
 def _project(phoenix: PhoenixClient, target: TargetSettings) -> Check:
@@ -67,10 +72,10 @@ def _project(phoenix: PhoenixClient, target: TargetSettings) -> Check:
         phoenix.project(target.project)
     except ProjectNotFound:
         what = "trace the agent into it (the gateway does), or correct the target's `project`"
-        return Check(name, False, f"Phoenix has no project {target.project!r}", what)
+        return _check(name, False, f"Phoenix has no project {target.project!r}", what)
     except PhoenixError as problem:
-        return Check(name, False, str(problem), "see the problem with Phoenix above")
-    return Check(name, True, f"{target.project} exists", "")
+        return _check(name, False, str(problem), "see the problem with Phoenix above")
+    return _check(name, True, f"{target.project} exists")
 
 
 def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
@@ -78,42 +83,45 @@ def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
         from trainers.base_model import base_digest, describe_device, load_tokenizer, model_bytes
         from trainers.rendering import render
     except ModuleNotFoundError as missing:
-        yield Check("training", False, f"{missing.name} is not installed", "pip install 'learnd[train]'")
+        yield _check("training", False, f"{missing.name} is not installed", "pip install 'learnd[train]'")
         return
-    yield Check("device", True, describe_device(settings.training.device), "")
+    yield _check("device", True, describe_device(settings.training.device))
     try:
         digest = base_digest(target.base_model)
         tokenizer = load_tokenizer(target.base_model)
         expected = render(tokenizer, SAMPLE).prompt_ids
     except (LearndError, OSError) as problem:
         what = "correct the target's `base_model`: a folder or hub id of a model with a chat template"
-        yield Check(f"{target.key}: base model", False, str(problem), what)
+        yield _check(f"{target.key}: base model", False, str(problem), what)
         return
-    yield Check(f"{target.key}: base model", True, f"{target.base_model} ({digest[:12]})", "")
+    yield _check(f"{target.key}: base model", True, f"{target.base_model} ({digest[:12]})")
     yield _memory(target, model_bytes(target.base_model))
     with ExitStack() as stack:
         replicas = open_replicas(settings, target, stack)
         if not replicas:
-            yield Check(
+            yield _check(
                 f"{target.key}: replicas",
                 False,
                 "none",
                 "add a [[replicas]] section for the vLLM that serves it",
             )
         for replica in replicas:
-            yield from inspect_replica(
+            others = sum(replica.name in {r.name for r in settings.replicas_of(t)} for t in settings.targets)
+            for check in inspect(
                 replica,
-                messages=[message.to_chat() for message in SAMPLE],
-                expected_ids=list(expected),
-                max_lora_rank=settings.training.max_lora_rank,
-            )
+                adapters=settings.data_dir / "adapters",
+                rank=settings.training.max_lora_rank,
+                max_loras=others + 1,
+                chats=[RenderedChat(messages=tuple(m.to_chat() for m in SAMPLE), prompt_ids=tuple(expected))],
+            ):
+                yield check.model_copy(update={"name": f"{target.key}: {replica.name}: {check.name}"})
 
 
 def _memory(target: TargetSettings, weights: int) -> Check:
     free = psutil.virtual_memory().available / GIB
-    # The weights, activations and optimizer state of a LoRA training: three times the weights, and 2 GiB of libraries.
+    # Weights, activations and optimizer state of a LoRA training, and 2 GiB of libraries.
     wanted = 3 * weights / GIB + 2
-    return Check(
+    return _check(
         f"{target.key}: memory",
         free >= wanted,
         f"{free:.0f} GiB free, a training wants about {wanted:.0f}",

@@ -14,7 +14,7 @@ from daemon.reconcile import reconcile_target
 from daemon.service import utc_now
 from daemon.settings import Settings
 from registry.cycles import Cycle
-from registry.store import Store
+from registry.store.store import Store
 
 
 def run_once(

@@ -15,7 +15,7 @@ from evaluation.probes import ProbeRecord
 from extractors.values import LearndError, file_digest
 from registry.serving.replica import Replica
 from registry.serving.swap import bring_up
-from registry.store import Store
+from registry.store.store import Store
 from registry.versions import Version
 
 PROBES = "probes.json"
@@ -55,10 +55,10 @@ def promote(
 ) -> Version:
     """Serve `version` on every replica and make it the active one.
 
-    Raises ProbeFailed or ReplicaRefused where a replica does not serve it as it was trained,
-    ReplicaUnreachable where one does not answer, ActiveChanged where something else than
-    `expected_active` is live by now, and with `unless_held` TargetHeld. In each case the old
-    version goes on serving.
+    Raises NotServed where a replica does not serve it as it was trained (NotServedYet where one
+    does not answer), NotServable where its files are not what they were, ActiveChanged where
+    something else than `expected_active` is live by now, and with `unless_held` TargetHeld. In
+    each case the old version goes on serving.
     """
     with promotion_lock(settings.data_dir, target.slug), ExitStack() as stack:
         replicas = open_replicas(settings, target, stack)

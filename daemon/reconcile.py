@@ -9,49 +9,45 @@ from daemon.locks import Locked, promotion_lock
 from daemon.promotion import adapter_folder, open_replicas
 from registry.serving.reconciler import Wanted, reconcile
 from registry.serving.replica import Replica, ReplicaUnreachable
-from registry.serving.swap import take_down
-from registry.versions import Version, VersionState
+from registry.versions import VersionState
 
+OK = "ok"
 log = structlog.get_logger()
 
 
 def reconcile_target(loop: Loop) -> dict[str, str]:
     """Bring each replica of the target to what is wanted; returns replica to `ok` or its problem.
 
-    A replica that does not answer keeps nobody else waiting.
+    A replica that does not answer keeps nobody else waiting. Empty while a promotion is under
+    way, which knows better what is wanted.
     """
-    health: dict[str, str] = {}
     with ExitStack() as stack:
-        replicas = open_replicas(loop.settings, loop.target, stack)
         try:
-            with promotion_lock(loop.data_dir, loop.target.slug):
-                _drop_leftovers(loop)
-                for version in loop.store.wanted(loop.target.key):
-                    _drain(loop, replicas, version)
-                wanted = [
-                    Wanted(version.id, adapter_folder(loop.data_dir, version))
-                    for version in loop.store.wanted(loop.target.key)
-                ]
-                for replica in replicas:
-                    health[replica.name] = _reconcile_one(replica, wanted, loop.target.slug)
+            stack.enter_context(promotion_lock(loop.data_dir, loop.target.slug))
         except Locked:
-            # A promotion is loading right now; it knows better what is wanted than we do.
             return {}
-    return health
+        _drop_leftovers(loop)
+        _end_drains(loop)
+        wanted = [
+            Wanted(name=version.id, path=adapter_folder(loop.data_dir, version))
+            for version in loop.store.wanted(loop.target.key)
+        ]
+        replicas = open_replicas(loop.settings, loop.target, stack)
+        return {replica.name: _reconcile_one(replica, wanted, loop.target.key) for replica in replicas}
 
 
-def _reconcile_one(replica: Replica, wanted: list[Wanted], slug: str) -> str:
+def _reconcile_one(replica: Replica, wanted: list[Wanted], target: str) -> str:
     try:
-        outcome = reconcile(replica, wanted, owned_prefix=f"{slug}.v")
+        outcome = reconcile(replica, wanted, targets=[target])
     except ReplicaUnreachable as down:
         return str(down)
-    if outcome.loaded or outcome.unloaded:
+    if outcome.changed:
         log.info("reconciled", replica=replica.name, loaded=outcome.loaded, unloaded=outcome.unloaded)
-    return "; ".join(outcome.problems) or "ok"
+    return "; ".join(outcome.refused.values()) or OK
 
 
 def _drop_leftovers(loop: Loop) -> None:
-    """Let a version drain that a promotion, killed in the middle, left loaded.
+    """Unload what a promotion, killed in the middle, left loaded.
 
     The promotion lock is ours, and a cycle that is still PROMOTING begins again by itself.
     """
@@ -62,18 +58,9 @@ def _drop_leftovers(loop: Loop) -> None:
             loop.store.unwant(version.id)
 
 
-def _drain(loop: Loop, replicas: list[Replica], version: Version) -> None:
-    """Unload a retired version once no client may still know its name and no request is in flight."""
-    if (
-        version.state is VersionState.ACTIVE
-        or version.drain_until is None
-        or loop.clock() < version.drain_until
-    ):
-        return
-    try:
-        if all([take_down(replica, version.id) for replica in replicas]):
-            loop.store.drained(version.id, loop.clock())
-            log.info("drained", version=version.id)
-    except ReplicaUnreachable as down:
-        # It has nothing loaded when it comes back; but it may be cut off and still serving.
-        log.info("drain waits", version=version.id, replica=str(down))
+def _end_drains(loop: Loop) -> None:
+    """Let go of retired versions whose name no client can know any more; requests in flight still end."""
+    now = loop.clock()
+    for version in loop.store.wanted(loop.target.key):
+        if version.drain_until is not None and version.drain_until <= now:
+            loop.store.drained(version.id, now)

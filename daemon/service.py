@@ -28,7 +28,7 @@ from daemon.status import Health
 from daemon.tokens import must_have_tokens
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
-from registry.store import Store
+from registry.store.store import Store
 
 log = structlog.get_logger()
 ADVANCE_SECONDS = 2.0
@@ -147,7 +147,7 @@ class Service:
                     "job failed", job=name, target=target, problem=str(problem), tries=backoff.failures + 1
                 )
                 self._failed(name, loop, backoff, every, str(problem))
-            except Exception as bug:  # noqa: BLE001
+            except Exception as bug:
                 log.exception("job failed", job=name, target=target)
                 self._failed(name, loop, backoff, every, f"{type(bug).__name__}: {bug}")
                 if name == "advance":

@@ -18,8 +18,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from extractors.feedback import FeedbackRules
-from extractors.snapshot import HoldoutRules
 from extractors.spans import SpanFilter
+from extractors.splits import HoldoutRules
 from extractors.values import LearndError, Value
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -140,7 +140,8 @@ class TrainingSettings(Value):
     """Where and how trainings run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """`auto` is bfloat16 where the device computes in it."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of a training; None takes what torch would."""
     max_lora_rank: int = Field(16, ge=1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from daemon.schedule import next_run
 from daemon.settings import Settings, TargetSettings
-from registry.store import Store
+from registry.store.store import Store
 
 
 @dataclass

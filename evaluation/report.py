@@ -68,6 +68,8 @@ class Report(Value):
     gold_size: int
     """Held-out items with gold; these decide."""
     rejected_without_correction: int
+    unanswerable: int = 0
+    """Held-out items left out of all this, because the chat template refuses their prompts."""
     sides: tuple[Side, ...]
     """Base first, then the active version if there is one, the candidate last."""
     comparisons: tuple[Comparison, ...]

@@ -5,7 +5,7 @@ any shape, are JSON text. The schema is fixed: it does not depend on the data.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,7 +56,7 @@ SCHEMAS = {SFTExample: EXAMPLES, ReviewedItem: ITEMS}
 Record = TypeVar("Record", SFTExample, ReviewedItem)
 
 
-def write_parquet(records: Sequence[Record], kind: type[Record], path: Path) -> None:
+def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> None:
     """One row a record, zstd-compressed; an empty file still has every column."""
     rows = [
         {**record.model_dump(), "tools": json.dumps(record.tools, ensure_ascii=False)} for record in records
@@ -64,20 +64,7 @@ def write_parquet(records: Sequence[Record], kind: type[Record], path: Path) -> 
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[kind]), path, compression="zstd")
 
 
-def read_parquet(kind: type[Record], path: Path) -> tuple[Record, ...]:
-    """What `write_parquet` wrote, equal to what it was given."""
+def read_columns(kind: type[Record], path: Path) -> tuple[Record, ...]:
+    """What `write_columns` wrote, equal to what it was given."""
     rows: list[dict[str, Any]] = pq.read_table(path, schema=SCHEMAS[kind]).to_pylist()
     return tuple(kind.model_validate({**row, "tools": json.loads(row["tools"])}) for row in rows)
-
-
-def write_jsonl(examples: Iterable[SFTExample], path: Path) -> None:
-    """One example a line, with `prompt` and `completion` as lists of chat messages (what TRL reads)."""
-    with path.open("w", encoding="utf-8") as file:
-        for example in examples:
-            line = {
-                "id": example.id,
-                **example.model_dump(mode="json"),
-                "prompt": [message.to_chat() for message in example.prompt],
-                "completion": [example.completion.to_chat()],
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -117,7 +117,8 @@ class PhoenixClient:
         found = self._http.graphql(query, {"name": name})["getProjectByName"]
         if found is None:
             raise ProjectNotFound(
-                f"Phoenix at {self._http.url} has no project {name!r}; check the name, or send a first span to it"
+                f"Phoenix at {self._http.url} has no project {name!r}; check the name, "
+                "or send a first span to it"
             )
         return Project(id=found["id"], name=name, gate=found["streamingLastUpdatedAt"])
 

@@ -29,8 +29,6 @@ COLD_READS = 2_000
 """Older subjects whose annotations are read in one poll, those read longest ago first."""
 TAIL_PAGES = 20
 """Pages of new spans (500 each) read in one poll."""
-SPANS_A_POLL = 10_000
-"""Spans with attributes that one poll hands over: what bounds its memory."""
 TRACES_A_CALL = 100
 SUBJECTS_A_CALL = 500
 SPANS_A_CALL = 250
@@ -49,15 +47,17 @@ def poll(
     annotation_names: Collection[str],
     now: datetime,
     full_sweep_after: timedelta = timedelta(minutes=30),
+    most_spans: int = 10_000,
 ) -> MirrorChange:
     """What must change in `mirror` for it to show Phoenix as it is; nothing is written here.
 
-    While the answer is not `complete`, apply it and call again. Raises PhoenixUnreachable,
-    PhoenixRefused, ProjectNotFound, WrongCondition, PhoenixAnswer; then nothing is lost.
+    While the answer is not `complete`, apply it and call again: it holds some `most_spans` spans
+    with attributes at most, which bounds its memory. Raises PhoenixUnreachable, PhoenixRefused,
+    ProjectNotFound, WrongCondition, PhoenixAnswer; then nothing is lost.
     """
     # The gate comes with the project, before anything else is read: what is written during
     # this poll moves it once more, for the next poll.
-    look = _Look(client, mirror, client.project(project), spans, frozenset(annotation_names))
+    look = _Look(client, mirror, client.project(project), spans, frozenset(annotation_names), most_spans)
     before = mirror.state()
     if before.source not in (None, look.source):
         return look.forget_everything()
@@ -88,6 +88,7 @@ class _Look:
     project: Project
     filter: SpanFilter
     names: frozenset[str]
+    most_spans: int
     fetched: int = 0
     checked: set[str] = field(default_factory=set)
     spans: dict[str, Span] = field(default_factory=dict)
@@ -120,7 +121,7 @@ class _Look:
     def check_traces(self, trace_ids: Collection[str]) -> None:
         """Find spans of these traces that are new, differ, or are gone. Raises _Enough."""
         for batch in _batches(sorted(set(trace_ids) - self.checked), TRACES_A_CALL):
-            if self.fetched >= SPANS_A_POLL:
+            if self.fetched >= self.most_spans:
                 raise _Enough
             known = self.mirror.spans_of_traces(batch)
             current = self.client.spans_of_traces(self.project, batch)
@@ -229,7 +230,7 @@ def _sweep(look: _Look, state: MirrorState, now: datetime, full: bool) -> Mirror
         for level in LEVELS
     }
     counts = Counter(subject.day for current in subjects.values() for subject in current.values())
-    days = set(counts) if full else _days_to_read(counts, state.shards, now)
+    days = set(counts) if full else days_to_read(counts, state.shards, now)
     for level, current in subjects.items():
         _sweep_level(look, level, current, days)
     if full:
@@ -261,8 +262,8 @@ def _sweep_level(look: _Look, level: Level, current: Mapping[str, Subject], days
     look.read_annotations(level, again)
 
 
-def _days_to_read(counts: Mapping[date, int], read_at: Mapping[date, datetime], now: datetime) -> set[date]:
-    """The hot days, and of the others those read longest ago, up to `COLD_READS` subjects (one day at least)."""
+def days_to_read(counts: Mapping[date, int], read_at: Mapping[date, datetime], now: datetime) -> set[date]:
+    """The hot days, and of the others those read longest ago: up to `COLD_READS` subjects, or one day."""
     oldest_hot = (now - HOT).date()
     days = {day for day in counts if day >= oldest_hot}
     reads = 0

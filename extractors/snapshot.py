@@ -3,20 +3,20 @@
 <folder>/<snapshot id>/train.parquet  validation.parquet  holdout.parquet  manifest.json
 """
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from extractors.columns import read_parquet, write_parquet
+from extractors.columns import read_columns, write_columns
 from extractors.examples import ReviewedItem, SFTExample
 from extractors.splits import HoldoutRules, LeftOut, Window, split, validation_items
-from extractors.values import LearndError, Value, content_id
+from extractors.values import LearndError, Value, content_id, file_digest
 
 MANIFEST = "manifest.json"
 TRAIN, VALIDATION, HOLDOUT = "train.parquet", "validation.parquet", "holdout.parquet"
@@ -97,12 +97,8 @@ def build_snapshot(
     train = tuple(item.to_example() for item in taught if item.id not in validating)
     validation = tuple(item.to_example() for item in taught if item.id in validating)
     reasons = Counter(sides.left_out) + left_out
-    content = [
-        [record.model_dump(mode="json") for record in side] for side in (train, validation, sides.holdout)
-    ]
-    described = {"target": target, "filters": dict(filters), "rules": rules.model_dump(mode="json")}
     manifest = Manifest(
-        snapshot_id=content_id([described, sides.window and sides.window.model_dump(mode="json"), content]),
+        snapshot_id=_snapshot_id(target, filters, rules, sides.window, (train, validation, sides.holdout)),
         target=target,
         created_at=now,
         filters=dict(filters),
@@ -117,6 +113,18 @@ def build_snapshot(
         left_out={reason.value: count for reason, count in sorted(reasons.items())},
     )
     return Snapshot(manifest=manifest, train=train, validation=validation, holdout=sides.holdout)
+
+
+def _snapshot_id(
+    target: str,
+    filters: Mapping[str, Any],
+    rules: HoldoutRules,
+    window: Window | None,
+    sides: Iterable[Sequence[Value]],
+) -> str:
+    described = [value and value.model_dump(mode="json") for value in (rules, window)]
+    content = [[record.model_dump(mode="json") for record in side] for side in sides]
+    return content_id([target, dict(filters), described, content])
 
 
 def _teaching(items: Iterable[ReviewedItem]) -> tuple[list[ReviewedItem], Counter[LeftOut]]:
@@ -160,10 +168,10 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
     aside = folder / f".writing-{snapshot.id}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    write_parquet(snapshot.train, SFTExample, aside / TRAIN)
-    write_parquet(snapshot.validation, SFTExample, aside / VALIDATION)
-    write_parquet(snapshot.holdout, ReviewedItem, aside / HOLDOUT)
-    files = {name: _digest(aside / name) for name in FILES}
+    write_columns(snapshot.train, SFTExample, aside / TRAIN)
+    write_columns(snapshot.validation, SFTExample, aside / VALIDATION)
+    write_columns(snapshot.holdout, ReviewedItem, aside / HOLDOUT)
+    files = {name: file_digest(aside / name) for name in FILES}
     manifest = snapshot.manifest.model_copy(update={"files": files})
     (aside / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     aside.rename(final)
@@ -174,13 +182,13 @@ def read_snapshot(path: Path) -> Snapshot:
     """The snapshot in its own folder `path`. Raises SnapshotDamaged where a file is not as written."""
     manifest = read_manifest(path)
     for name in FILES:
-        if not (path / name).is_file() or _digest(path / name) != manifest.files.get(name):
+        if not (path / name).is_file() or file_digest(path / name) != manifest.files.get(name):
             raise SnapshotDamaged(f"{path / name} is missing or was changed; {ADVICE}")
     return Snapshot(
         manifest=manifest,
-        train=read_parquet(SFTExample, path / TRAIN),
-        validation=read_parquet(SFTExample, path / VALIDATION),
-        holdout=read_parquet(ReviewedItem, path / HOLDOUT),
+        train=read_columns(SFTExample, path / TRAIN),
+        validation=read_columns(SFTExample, path / VALIDATION),
+        holdout=read_columns(ReviewedItem, path / HOLDOUT),
     )
 
 
@@ -192,6 +200,18 @@ def read_manifest(path: Path) -> Manifest:
         raise SnapshotDamaged(f"{path / MANIFEST} cannot be read ({error}); {ADVICE}") from error
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return sha256(file.read()).hexdigest()
+def write_parquet(examples: Sequence[SFTExample], path: Path) -> None:
+    """Examples for other tools, one a row, with nested columns for messages."""
+    write_columns(examples, SFTExample, path)
+
+
+def write_jsonl(examples: Iterable[SFTExample], path: Path) -> None:
+    """One example a line, with `prompt` and `completion` as lists of chat messages (what TRL reads)."""
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples:
+            line = example.model_dump(mode="json") | {
+                "id": example.id,
+                "prompt": [message.to_chat() for message in example.prompt],
+                "completion": [example.completion.to_chat()],
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""What every test shares: environment variables, one Phoenix, the tiny model."""
 
 import os
 
@@ -6,3 +6,30 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.demo.phoenix import PhoenixServer, phoenix_server
+from tests.phoenix_support import new_project
+from tests.tiny_model import tiny_llama
+
+
+@pytest.fixture(scope="session")
+def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoenixServer]:
+    """One server for all tests; each works in a project of its own."""
+    with phoenix_server(tmp_path_factory.mktemp("phoenix")) as running:
+        yield running
+
+
+@pytest.fixture
+def project() -> str:
+    return new_project()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random two-layer Llama that trains in seconds and that vLLM can load."""
+    return tiny_llama(tmp_path_factory.mktemp("tiny-model"))

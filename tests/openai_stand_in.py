@@ -22,7 +22,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
-TOOL_CALL = {"id": "call_1", "type": "function", "function": {"name": "transfer", "arguments": '{"to": "billing"}'}}
+TOOL_CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "transfer", "arguments": '{"to": "billing"}'},
+}
 
 
 @dataclass
@@ -81,7 +85,9 @@ class StandIn:
             return
         await asyncio.sleep(self.event_seconds)
         if self.events_before_break is not None:
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"99")]})
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"99")]}
+            )
             raise ConnectionAbortedError("this replica was told to break off")
         message: dict[str, Any] = {"role": "assistant", "content": self.answer}
         if request.get("tools"):
@@ -97,7 +103,9 @@ class StandIn:
             await asyncio.sleep(self.event_seconds)
             if number == self.events_before_break:
                 raise ConnectionAbortedError("this replica was told to break off")
-            await send({"type": "http.response.body", "body": f"data: {event}\n\n".encode(), "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": f"data: {event}\n\n".encode(), "more_body": True}
+            )
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _events(self, request: dict[str, Any]) -> Iterator[str]:
@@ -117,7 +125,9 @@ class StandIn:
             yield {"content": word if word == self.answer.split(" ")[0] else f" {word}"}
         if request.get("tools"):
             arguments = TOOL_CALL["function"]["arguments"]
-            yield {"tool_calls": [{"index": 0, **TOOL_CALL, "function": {"name": "transfer", "arguments": ""}}]}
+            yield {
+                "tool_calls": [{"index": 0, **TOOL_CALL, "function": {"name": "transfer", "arguments": ""}}]
+            }
             for letter in arguments:
                 yield {"tool_calls": [{"index": 0, "function": {"arguments": letter}}]}
 

@@ -73,7 +73,7 @@ def send_spans(url: str, project: str, spans: Sequence[SentSpan], api_key: str |
     resource = Resource({"openinference.project.name": project})
     exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", headers=_headers(api_key))
     result = exporter.export([_readable(span, resource) for span in spans])
-    exporter.shutdown()
+    exporter.shutdown()  # type: ignore[no-untyped-call]
     assert result is SpanExportResult.SUCCESS, f"{url} did not take {len(spans)} spans"
 
 

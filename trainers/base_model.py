@@ -94,7 +94,11 @@ def torch_dtype(dtype: Dtype, device: str) -> Any:
     import torch
 
     if dtype == "auto":
-        fast = torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = (
+            torch.cuda.is_bf16_supported()
+            if device == "cuda"
+            else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         return torch.bfloat16 if fast else torch.float32
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
 
@@ -123,7 +127,9 @@ def _files(folder: Path) -> list[Path]:
     files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
     names = {path.name for path in files}
     if "config.json" not in names or not any(path.match(WEIGHTS) for path in files):
-        raise BaseModelUnusable(f"{folder} holds no config.json with *.safetensors weights; it is no model folder")
+        raise BaseModelUnusable(
+            f"{folder} holds no config.json with *.safetensors weights; it is no model folder"
+        )
     return files
 
 

@@ -76,7 +76,7 @@ def prefix_shared_length(features: Features, prefix: int) -> int:
 
 
 def prefix_shared_batch(features: Features, prefix: int) -> Batch:
-    """One sequence of L tokens: `input_ids`, `position_ids`, `labels` (1, L), `attention_mask` (1, 1, L, L)."""
+    """One sequence: `input_ids`, `position_ids`, `labels` (1, L), boolean `attention_mask` (1, 1, L, L)."""
     ids = list(features[0]["input_ids"][:prefix])
     labels = [-100] * prefix
     positions = list(range(prefix))
@@ -104,14 +104,15 @@ def padded_batch(features: Features, pad_token_id: int) -> Batch:
     pads = [length - len(feature["input_ids"]) for feature in features]
     return {
         "input_ids": torch.tensor(
-            [[*feature["input_ids"], *[pad_token_id] * pad] for feature, pad in zip(features, pads, strict=True)]
+            [
+                [*feature["input_ids"], *[pad_token_id] * pad]
+                for feature, pad in zip(features, pads, strict=True)
+            ]
         ),
         "labels": torch.tensor(
             [[*feature["labels"], *[-100] * pad] for feature, pad in zip(features, pads, strict=True)]
         ),
-        "attention_mask": torch.tensor(
-            [[1] * (length - pad) + [0] * pad for pad in pads]
-        ),
+        "attention_mask": torch.tensor([[1] * (length - pad) + [0] * pad for pad in pads]),
     }
 
 

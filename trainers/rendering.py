@@ -43,27 +43,31 @@ def render(
     whole = _apply(tokenizer, [*prompt, completion], tools, add_generation_prompt=False)
     if not whole.startswith(prompt_text):
         raise TemplateUnusable(
-            "the chat template is not prefix-stable: a conversation with its answer does not begin with the prompt "
-            f"that is served, which ends {prompt_text[-60:]!r}; such a model cannot be trained from chat messages"
+            "the chat template is not prefix-stable: a conversation with its answer does not begin with the "
+            f"prompt as it is served, which ends {prompt_text[-60:]!r}; take another base model"
         )
     said = whole[len(prompt_text) :]
     for call in completion.tool_calls:
         if call.name not in said:
             raise TemplateUnusable(
-                f"the chat template leaves out tool calls (here of {call.name}), so there is nothing to learn; "
+                f"the chat template leaves out tool calls (here of {call.name}), so nothing can be learned; "
                 "take a base model whose template renders them"
             )
     whole_ids = _tokens(tokenizer, whole)
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         completion_ids = whole_ids[len(prompt_ids) :]
     else:
-        # A token spans the border (an answer that begins with a newline): served, the prompt's own tokens stand.
+        # A token spans the border (an answer that begins with a newline): as served, the prompt's stand.
         completion_ids = _tokens(tokenizer, said)
     return Rendered(prompt_ids=prompt_ids, completion_ids=_up_to_turn_end(tokenizer, completion_ids))
 
 
 def _apply(
-    tokenizer: Any, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, add_generation_prompt: bool
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]],
+    *,
+    add_generation_prompt: bool,
 ) -> str:
     from jinja2 import TemplateError
 

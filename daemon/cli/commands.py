@@ -27,13 +27,13 @@ from daemon.cli.work import work
 from daemon.logs import configure_logging
 from daemon.settings import load_settings
 from daemon.status import status
+from daemon.version import VERSION
 from extractors.values import LearndError
-from learnd import __version__
 from registry.cycles import CycleState
 
 app = typer.Typer(
     name="learnd",
-    help="Continuous learning for LLM agents: from traces and feedback to a proven adapter in a running vLLM.",
+    help="Continuous learning for LLM agents: from feedback on traces to a proven adapter in a running vLLM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -45,13 +45,13 @@ app.command(hidden=True)(work)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        out.print(f"learnd {__version__}", highlight=False)
+        out.print(f"learnd {VERSION}", highlight=False)
         raise typer.Exit
 
 
 @app.callback()
 def learnd(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,  # noqa: ARG001
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Continuous learning for LLM agents."""
 
@@ -85,7 +85,7 @@ def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
             if not check.ok:
                 out.print(f"     → {check.what_to_do}", markup=False, highlight=False)
     if as_json:
-        print_json([check._asdict() for check in found])
+        print_json([check.model_dump() for check in found])
     if not all(check.ok for check in found):
         raise typer.Exit(1)
 

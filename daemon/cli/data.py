@@ -39,7 +39,9 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
     facts = {
         "target": found.key,
         "reviewed": len(extraction.items),
-        **extraction.counts(),
+        "approved": extraction.approved,
+        "corrected": extraction.corrected,
+        "rejected": extraction.rejected,
         "needed_to_train": found.thresholds.sft_examples,
         "dropped": dict(extraction.dropped),
         "last_poll": state.last_poll_at,

@@ -16,7 +16,7 @@ from rich.table import Table
 from daemon.service import utc_now
 from daemon.settings import Settings, TargetSettings, load_settings
 from extractors.values import LearndError
-from registry.store import Store
+from registry.store.store import Store
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="LEARND_CONFIG", help="Settings file.", show_default=True)

@@ -36,7 +36,7 @@ from daemon.settings import Settings, load_settings
 from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
-from registry.store import Store
+from registry.store.store import Store
 
 TENANT, AGENT, PROJECT = "acme", "routing", "acme-routing"
 TARGET = f"{TENANT}/{AGENT}"

@@ -1,4 +1,4 @@
-"""A small real model that comes as a package: SmolLM2-135M-Instruct (Apache-2.0), for the demo and slow tests."""
+"""A small real model that comes as a package, for the demo and slow tests: SmolLM2-135M-Instruct."""
 
 import importlib.util
 import shutil
@@ -55,7 +55,7 @@ def _package_folder() -> Path:
 
 
 def _unpacked_model(source: Path) -> Any:
-    """The GGUF's weights in a plain model: what `from_pretrained` returns stays packed and cannot be saved."""
+    """The GGUF's weights in a plain model: what `from_pretrained` returns stays packed, unfit to save."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -61,7 +61,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerDidNotStart(
-                f"{process.args} ended with {process.returncode}; its log {log} ends:\n{_tail(log)}"
+                f"{process.args!r} ended with {process.returncode}; its log {log} ends:\n{_tail(log)}"
             )
         try:
             if httpx.get(url, timeout=2).status_code == 200:
@@ -82,11 +82,9 @@ def stop(process: subprocess.Popen[bytes], grace_seconds: float = 15) -> None:
     except ProcessLookupError:
         process.wait()
         return
-    try:
-        # Children of the server may outlive it (vLLM's engine does when its parent is killed).
+    # Children of the server may outlive it (vLLM's engine does when its parent is killed).
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -90,7 +90,7 @@ class Steady:
         return sum(reply.error is not None for reply in self.replies)
 
     def wait_for(self, count: int, version: str | None = None, seconds: float = 120) -> None:
-        """Return once `count` more requests were answered, by `version` if one is given, or after `seconds`."""
+        """Return once `count` more requests were answered (by `version`), or after `seconds`."""
         before, deadline = len(self.replies), time.monotonic() + seconds
         while time.monotonic() < deadline:
             new = self.replies[before:]

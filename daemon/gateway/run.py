@@ -10,7 +10,7 @@ from daemon.gateway.tracing import Tracing
 from daemon.service import utc_now
 from daemon.settings import Settings, TargetSettings
 from daemon.tokens import must_have_tokens
-from registry.store import Store
+from registry.store.store import Store
 
 
 def serve(settings: Settings) -> None:

@@ -106,11 +106,12 @@ def _mean_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[f
 
 
 def _fault(result: ProbeResult) -> str | None:
+    tolerated = ENGINE_NOISE + TOLERATED_SHARE * result.distance
     if result.distance < LEAST_DISTANCE:
         return "on the recorded prompts the trained adapter is the base model; nothing would change"
-    if result.from_base <= result.from_trained:
+    if result.from_base <= min(result.from_trained, tolerated):
         return "the base model answers, not the adapter; is the folder on the server complete?"
-    if result.from_trained > ENGINE_NOISE + TOLERATED_SHARE * result.distance:
+    if result.from_trained > tolerated:
         return "another adapter or another base model answers; compare the files and the base digest"
     if result.same_answers < LEAST_SAME_ANSWERS:
         return "the chat route answers otherwise than the adapter did; look at the server's sampling defaults"

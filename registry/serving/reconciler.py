@@ -63,7 +63,9 @@ def reconcile(replica: Replica, wanted: Sequence[Wanted], targets: Collection[st
         {name: replica.remote_path(path) for name, path in paths.items()}, replica.adapters(), targets
     )
     refused: dict[str, str] = {}
-    unloaded, busy, loaded = [], [], []
+    unloaded: list[str] = []
+    busy: list[str] = []
+    loaded: list[str] = []
     for name in todo.unloads:
         try:
             (unloaded if take_down(replica, name) else busy).append(name)

@@ -189,7 +189,8 @@ class Replica:
                 return
             if serving is not None:
                 raise ReplicaRefused(
-                    f"replica {self.name} already serves {name} from {serving}, not from {remote}; unload it first"
+                    f"replica {self.name} serves {name} from {serving} already, not from {remote}; "
+                    "unload it first"
                 ) from refused
             raise
 
@@ -307,8 +308,8 @@ class Replica:
             )
         except httpx.TransportError as error:
             raise ReplicaUnreachable(
-                f"replica {self.name} at {self.url} did not answer {route} ({type(error).__name__}: {error}); "
-                "is vLLM running there?"
+                f"replica {self.name} at {self.url} did not answer {route} "
+                f"({type(error).__name__}: {error}); is vLLM running there?"
             ) from error
         if response.status_code in UNAVAILABLE:
             raise ReplicaUnreachable(

@@ -16,11 +16,24 @@ from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
 class NotServed(LearndError):
     """A version could not be brought up on every replica; it is on none of them now."""
 
-    def __init__(self, version_id: str, failures: dict[str, str]) -> None:
+    def __init__(self, version_id: str, failures: dict[str, LearndError]) -> None:
         self.failures = failures
         """Replica name to what went wrong there."""
         listed = "; ".join(f"{name}: {what}" for name, what in failures.items())
         super().__init__(f"{version_id} is not served: {listed}")
+
+    @property
+    def refuted(self) -> bool:
+        """A replica serves something else under this name than what was trained."""
+        return any(isinstance(failure, ProbeFailed) for failure in self.failures.values())
+
+
+class NotServedYet(NotServed):
+    """Every replica that failed does not answer, or has no room, right now; later it may."""
+
+
+class NoRoom(ReplicaRefused):
+    """A replica serves as many adapters as it can."""
 
 
 def bring_up(
@@ -29,10 +42,11 @@ def bring_up(
     """Load the adapter in `path` on every replica and probe it there; result by replica name.
 
     All or nothing: where one replica fails, those that this call loaded unload it again, and
-    NotServed lists what failed. Running it again for a version that is up only probes again.
+    NotServed lists what failed (NotServedYet where trying again later may help). Running it again
+    for a version that is up only probes again.
     """
     results: dict[str, ProbeResult] = {}
-    failures: dict[str, str] = {}
+    failures: dict[str, LearndError] = {}
     loaded_here: list[Replica] = []
     for replica in replicas:
         try:
@@ -42,24 +56,26 @@ def bring_up(
             replica.load(version_id, path)
             results[replica.name] = probe(replica, version_id, record)
         except (ReplicaUnreachable, ReplicaRefused, ProbeFailed) as error:
-            failures[replica.name] = str(error)
+            failures[replica.name] = error
     if failures:
         _withdraw(loaded_here, version_id)
-        raise NotServed(version_id, failures)
+        passing = all(isinstance(failure, ReplicaUnreachable | NoRoom) for failure in failures.values())
+        raise (NotServedYet if passing else NotServed)(version_id, failures)
     return results
 
 
 def require_room(replica: Replica) -> None:
-    """Raises ReplicaRefused when one adapter more than loaded now would not fit into one batch.
+    """Raises NoRoom when one adapter more than loaded now would not fit into one batch.
 
     vLLM accepts such a load and then lets requests for different adapters wait for each other.
     """
     most = replica.max_loras()
     loaded = sorted(replica.adapters())
     if most is not None and len(loaded) >= most:
-        raise ReplicaRefused(
-            f"replica {replica.name} has --max-loras {most} and serves {', '.join(loaded)}; a swap needs one more: "
-            "wait for an old version to drain, unload what is not needed, or restart vLLM with a larger --max-loras"
+        raise NoRoom(
+            f"replica {replica.name} has --max-loras {most} and serves {', '.join(loaded)}; a swap "
+            "needs one more: wait for an old version to drain, unload what is not needed, or restart vLLM "
+            "with a larger --max-loras"
         )
 
 

@@ -1,13 +1,14 @@
 """Bring the database to the revision that this code was written for, after a back-up."""
 
 from datetime import datetime
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
 
 from extractors.values import LearndError
@@ -50,48 +51,42 @@ class MigrationFailed(LearndError):
 def migrate(database: Path, backups: Path, now: datetime, migrations: Path = MIGRATIONS) -> Path | None:
     """Create the database, or migrate it; returns the back-up that was made first, if any.
 
-    One transaction: a crash in the middle leaves the old database, and of several processes one
+    One transaction: a crash in the middle leaves the old database. Of several processes one
     migrates while the others wait. Raises DatabaseTooNew, DatabaseUnreadable, MigrationFailed.
     """
     config = Config()
     # ConfigParser reads % as the start of a reference.
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
     engine = sqlite_engine(database, foreign_keys=False)
+    # A lock file, since SQLite refuses at once, without waiting, where two make a new database.
+    with database.with_suffix(".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        try:
+            before = _revision(engine, database, backups)
+            scripts = ScriptDirectory.from_config(config)
+            if before == scripts.get_current_head():
+                return None
+            if before not in {None, *(script.revision for script in scripts.walk_revisions())}:
+                raise DatabaseTooNew(database, str(before), backups)
+            backup = back_up(database, backups, now) if before else None
+            _upgrade(engine, config, database)
+            return backup
+        finally:
+            engine.dispose()
+
+
+def _revision(engine: Engine, database: Path, backups: Path) -> str | None:
     try:
-        if _revision(engine) == scripts.get_current_head():
-            return None
-        with for_writing(engine).begin() as connection:
-            return _migrate(connection, config, scripts, database, backups, now)
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
     except DatabaseError as cause:
         raise DatabaseUnreadable(database, cause, backups) from cause
-    finally:
-        engine.dispose()
 
 
-def _migrate(
-    connection: Connection,
-    config: Config,
-    scripts: ScriptDirectory,
-    database: Path,
-    backups: Path,
-    now: datetime,
-) -> Path | None:
-    # Looked at again: another process may have migrated while this one waited for the lock.
-    revision = MigrationContext.configure(connection).get_current_revision()
-    if revision == scripts.get_current_head():
-        return None
-    if revision not in {None, *(script.revision for script in scripts.walk_revisions())}:
-        raise DatabaseTooNew(database, str(revision), backups)
-    backup = back_up(database, backups, now) if revision else None
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    violations = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-    if violations:
-        raise MigrationFailed(database, len(violations))
-    return backup
-
-
-def _revision(engine: Engine) -> str | None:
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+def _upgrade(engine: Engine, config: Config, database: Path) -> None:
+    with for_writing(engine).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        violations = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        if violations:
+            raise MigrationFailed(database, len(violations))

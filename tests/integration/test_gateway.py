@@ -1,58 +1,21 @@
 """The gateway in front of stand-in replicas (tests/openai_stand_in.py), over real HTTP."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from daemon.demo.servers import free_port
-from daemon.gateway import ReplicaAddress, Route, Tracing, build_app
+from daemon.gateway import ReplicaAddress, Tracing
+from daemon.gateway.replies import read_body, send_whole
 from daemon.tokens import TokensMissing, must_have_tokens
-from extractors.values import LearndError
+from tests.gateway_support import ASK, Store, gateway, route
 from tests.openai_stand_in import StandIn, serving
-
-HELLO = [{"role": "user", "content": "I was charged twice"}]
-ASK = {"model": "acme/routing", "messages": HELLO}
-
-
-class Store:
-    """What the gateway would read from the store, for a test to change."""
-
-    def __init__(self, *routes: Route) -> None:
-        self.routes = {route.target: route for route in routes}
-        self.broken = False
-
-    def __call__(self) -> Mapping[str, Route]:
-        if self.broken:
-            raise LearndError("the store cannot be read: this test broke it")
-        return dict(self.routes)
-
-    def serve(self, target: str, version: str | None) -> None:
-        self.routes[target] = self.routes[target].model_copy(update={"version": version})
-
-
-def route(*urls: str, target: str = "acme/routing", version: str | None = None, **changes: Any) -> Route:
-    tenant, agent = target.split("/")
-    replicas = tuple(ReplicaAddress(name=f"r{n}", url=url, base_name="base") for n, url in enumerate(urls))
-    fields = {"project": "support", "version": version, "replicas": replicas, **changes}
-    return Route(target=target, tenant=tenant, agent=agent, **fields)
-
-
-@contextmanager
-def gateway(
-    store: Store, *, tokens: Mapping[str, str] | None = None, max_body_bytes: int = 2**20, tracer: Tracing | None = None
-) -> Iterator[httpx.Client]:
-    """A running gateway, and a client of it."""
-    app = build_app(
-        routes=store, tokens=tokens or {}, refresh_seconds=0.05, max_body_bytes=max_body_bytes, tracer=tracer
-    )
-    with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
-        yield client
 
 
 @pytest.fixture
@@ -104,7 +67,10 @@ def test_an_openai_client_streams_through_it_and_sees_the_alias(replica: tuple[S
 def test_a_stream_arrives_piece_by_piece(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     stand_in.event_seconds = 0.1
-    with gateway(Store(route(url))) as client, client.stream("POST", "/v1/completions", json=_stream("hi")) as answer:
+    with (
+        gateway(Store(route(url))) as client,
+        client.stream("POST", "/v1/completions", json=_stream("hi")) as answer,
+    ):
         arrivals = [time.monotonic() for line in answer.iter_lines() if line.startswith("data: ")]
     assert arrivals[-1] - arrivals[0] > 0.3
 
@@ -132,7 +98,9 @@ def test_the_tokens_of_two_tenants_never_meet(replica: tuple[StandIn, str]) -> N
         assert client.post("/v1/chat/completions", json=ASK, headers=acme).status_code == 200
         foreign = client.post("/v1/chat/completions", json=ASK, headers=globex)
         unknown = client.post("/v1/chat/completions", json={**ASK, "model": "acme/none"}, headers=globex)
-        assert [model["id"] for model in client.get("/v1/models", headers=globex).json()["data"]] == ["globex/sorting"]
+        assert [model["id"] for model in client.get("/v1/models", headers=globex).json()["data"]] == [
+            "globex/sorting"
+        ]
         assert client.get("/v1/models/acme/routing", headers=globex).status_code == 404
         assert "acme" in client.get("/metrics", headers=acme).text
         assert "acme" not in client.get("/metrics", headers=globex).text
@@ -141,7 +109,9 @@ def test_the_tokens_of_two_tenants_never_meet(replica: tuple[StandIn, str]) -> N
     assert foreign.json()["error"]["code"] == "model_not_found"
 
 
-@pytest.mark.parametrize("sent", [{}, {"authorization": "Bearer nope"}, {"authorization": "Basic acme-token"}])
+@pytest.mark.parametrize(
+    "sent", [{}, {"authorization": "Bearer nope"}, {"authorization": "Basic acme-token"}]
+)
 def test_a_missing_or_wrong_token_is_refused(replica: tuple[StandIn, str], sent: dict[str, str]) -> None:
     stand_in, url = replica
     with gateway(Store(route(url)), tokens={"acme-token": "acme"}) as client:
@@ -157,7 +127,12 @@ def test_a_missing_or_wrong_token_is_refused(replica: tuple[StandIn, str], sent:
 def test_a_replica_gets_its_own_key_and_never_the_agents(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     address = ReplicaAddress(name="r0", url=url, base_name="base", api_key="replica-key")  # type: ignore[arg-type]
-    sent = {"authorization": "Bearer acme-token", "cookie": "a=b", "x-request-id": "42", "proxy-authorization": "x"}
+    sent = {
+        "authorization": "Bearer acme-token",
+        "cookie": "a=b",
+        "x-request-id": "42",
+        "proxy-authorization": "x",
+    }
     with gateway(Store(route(replicas=(address,))), tokens={"acme-token": "acme"}) as client:
         client.post("/v1/chat/completions", json=ASK, headers=sent)
     received = stand_in.headers[0]
@@ -167,65 +142,64 @@ def test_a_replica_gets_its_own_key_and_never_the_agents(replica: tuple[StandIn,
     assert "proxy-authorization" not in received
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v1/load_lora_adapter"),
-        ("POST", "/v1/unload_lora_adapter"),
-        ("POST", "/v1/chat/completions/../load_lora_adapter"),
-        ("POST", "//v1/chat/completions"),
-        ("POST", "/v1/embeddings"),
-        ("POST", "/tokenize"),
-        ("POST", "/sleep"),
-        ("GET", "/v1/chat/completions"),
-        ("GET", "/docs"),
-        ("GET", "/"),
-    ],
-)
-def test_only_the_listed_routes_exist(replica: tuple[StandIn, str], method: str, path: str) -> None:
+NOT_ROUTES = [
+    ("POST", "/v1/load_lora_adapter"),
+    ("POST", "/v1/unload_lora_adapter"),
+    ("POST", "/v1/chat/completions/../load_lora_adapter"),
+    ("POST", "//v1/chat/completions"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/tokenize"),
+    ("POST", "/sleep"),
+    ("GET", "/v1/chat/completions"),
+    ("GET", "/docs"),
+    ("GET", "/"),
+]
+
+
+def test_only_the_listed_routes_exist(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     with gateway(Store(route(url))) as client:
-        answer = client.request(method, httpx.URL(str(client.base_url), raw_path=path.encode()), json=ASK)
-    assert answer.status_code == 404
-    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+        for method, path in NOT_ROUTES:
+            answer = client.request(method, httpx.URL(str(client.base_url), raw_path=path.encode()), json=ASK)
+            assert answer.status_code == 404, path
+            assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert stand_in.paths == []
 
 
-@pytest.mark.parametrize("name", ["base", "acme.routing.v1", "acme/unknown", "", "acme/routing/"])
-def test_only_aliases_are_models(replica: tuple[StandIn, str], name: str) -> None:
+def test_only_aliases_are_models(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     with gateway(Store(route(url, version="acme.routing.v1"))) as client:
-        answer = client.post("/v1/chat/completions", json={**ASK, "model": name})
+        for name in ("base", "acme.routing.v1", "acme/unknown", "", "acme/routing/"):
+            assert client.post("/v1/chat/completions", json={**ASK, "model": name}).status_code == 404, name
+            assert client.get(f"/v1/models/{name}").status_code == 404, name
         listed = client.get("/v1/models").json()["data"]
         assert client.get("/v1/models/acme/routing").json() == listed[0]
-    assert answer.status_code == 404
     assert [model["id"] for model in listed] == ["acme/routing"]
     assert stand_in.seen == []
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 400),
-        (b"{", 400),
-        (b"[]", 400),
-        (b'{"messages": []}', 400),
-        (b'{"model": 3}', 400),
-        (b"\xff\xfe\x00", 400),
-        (b"[" * 100_000, 400),
-        (b'{"model": "acme/routing", "n": ' + b"9" * 5000 + b"}", 400),
-        (b'{"model": "acme/routing", "x": "' + b"a" * 2**20 + b'"}', 413),
-    ],
-    ids=["empty", "cut", "list", "no-model", "number", "bytes", "deep", "huge-number", "large"],
-)
-def test_a_broken_or_large_body_is_refused(replica: tuple[StandIn, str], body: bytes, status: int) -> None:
+REFUSED_BODIES = {
+    b"": 400,
+    b"{": 400,
+    b"[]": 400,
+    b'{"messages": []}': 400,
+    b'{"model": 3}': 400,
+    b"\xff\xfe\x00": 400,
+    b"[" * 100_000: 400,
+    b'{"model": "acme/routing", "n": ' + b"9" * 5000 + b"}": 400,
+    b'{"model": "acme/routing", "x": "' + b"a" * 2**20 + b'"}': 413,
+}
+
+
+def test_a_broken_or_large_body_is_refused_and_harms_nobody(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     with gateway(Store(route(url))) as client:
-        answer = client.post("/v1/chat/completions", content=body)
+        for body, status in REFUSED_BODIES.items():
+            answer = client.post("/v1/chat/completions", content=body)
+            assert answer.status_code == status, body[:50]
+            assert answer.json()["error"]["message"]
+        assert stand_in.seen == []
         assert client.post("/v1/chat/completions", json=ASK).status_code == 200
-    assert answer.status_code == status
-    assert answer.json()["error"]["message"]
-    assert len(stand_in.seen) == 1
 
 
 def test_a_large_body_without_an_announced_length_is_refused(replica: tuple[StandIn, str]) -> None:
@@ -264,7 +238,11 @@ def test_requests_go_to_the_replica_that_has_the_fewest(replica: tuple[StandIn, 
     slow, slow_url = replica
     slow.event_seconds = 0.5
     quick = StandIn()
-    with serving(quick) as quick_url, gateway(Store(route(slow_url, quick_url))) as client, ThreadPoolExecutor(2) as pool:
+    with (
+        serving(quick) as quick_url,
+        gateway(Store(route(slow_url, quick_url))) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
         for _ in range(12):
             pool.submit(client.post, "/v1/chat/completions", json=ASK)
             time.sleep(0.04)
@@ -282,14 +260,16 @@ def test_a_refusal_of_the_model_itself_reaches_the_agent(replica: tuple[StandIn,
     assert len(stand_in.seen) == 1
 
 
-def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_begun_again(replica: tuple[StandIn, str]) -> None:
+def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_begun_again(
+    replica: tuple[StandIn, str],
+) -> None:
     stand_in, url = replica
     stand_in.events_before_break = 2
     with gateway(Store(route(url, url))) as client:
         agent = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0)
-        with agent.chat.completions.create(stream=True, **ASK) as stream:  # type: ignore[call-overload]
-            with pytest.raises(openai.APIError, match="broke off"):
-                list(stream)
+        stream = agent.chat.completions.create(stream=True, **ASK)  # type: ignore[call-overload]
+        with stream, pytest.raises(openai.APIError, match="broke off"):
+            list(stream)
         agent.close()
     assert len(stand_in.seen) == 1
 
@@ -339,8 +319,54 @@ def test_a_dead_phoenix_costs_traces_and_no_request(replica: tuple[StandIn, str]
     with gateway(Store(route(url)), tracer=tracer) as client:
         answers = [client.post("/v1/chat/completions", json=ASK) for _ in range(30)]
         assert {answer.status_code for answer in answers} == {200}
-        assert tracer.lost > 0
+        _wait_for(lambda: tracer.lost > 0)
         assert f"learnd_gateway_untraced_calls {float(tracer.lost)}" in client.get("/metrics").text
+
+
+def test_calls_wait_for_a_phoenix_that_is_down(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    port = free_port()
+    collector = Collector(refuse=1)
+    with gateway(Store(route(url)), tracer=Tracing(f"http://127.0.0.1:{port}")) as client:
+        span_ids = [
+            client.post("/v1/chat/completions", json=ASK).headers["x-learnd-span-id"] for _ in range(3)
+        ]
+        time.sleep(1)
+        with serving(collector, port):
+            _wait_for(lambda: collector.spans, seconds=20)
+    assert [span.span_id.hex() for span in collector.spans] == span_ids
+
+
+def test_spans_that_phoenix_refuses_do_not_hold_up_the_next_ones(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    collector = Collector(refuse=1, status=422)
+    with serving(collector) as phoenix:
+        tracer = Tracing(phoenix)
+        with gateway(Store(route(url)), tracer=tracer) as client:
+            client.post("/v1/chat/completions", json=ASK)
+            _wait_for(lambda: tracer.lost == 1)
+            client.post("/v1/chat/completions", json=ASK)
+    assert len(collector.spans) == 1
+
+
+class Collector:
+    """A stand-in for Phoenix's OTLP door, which first refuses some batches."""
+
+    def __init__(self, *, refuse: int, status: int = 503) -> None:
+        self.spans: list[Any] = []
+        self._refuse = refuse
+        self._status = status
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body, status = await read_body(scope, receive, limit=2**30), 200
+        if self._refuse:
+            self._refuse, status = self._refuse - 1, self._status
+        else:
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                self.spans += [span for scoped in resource.scope_spans for span in scoped.spans]
+        await send_whole(send, status, b"", {})
 
 
 def test_requests_are_counted_by_alias_version_and_status(replica: tuple[StandIn, str]) -> None:
@@ -349,11 +375,14 @@ def test_requests_are_counted_by_alias_version_and_status(replica: tuple[StandIn
         client.post("/v1/chat/completions", json=ASK)
         stand_in.status = 400
         client.post("/v1/chat/completions", json=ASK)
+        # A call is counted once its answer is out, so shortly after the client has it.
+        _wait_for(
+            lambda: 'learnd_gateway_in_flight{target="acme/routing"} 0.0' in client.get("/metrics").text
+        )
         page = client.get("/metrics").text
     for status in (200, 400):
         labels = f'status="{status}",target="acme/routing",version="acme.routing.v1"'
         assert f"learnd_gateway_requests_total{{{labels}}} 1.0" in page
-    assert 'learnd_gateway_in_flight{target="acme/routing"} 0.0' in page
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "gateway.internal"])  # noqa: S104

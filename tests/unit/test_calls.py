@@ -21,6 +21,10 @@ def read(attributes: dict[str, Any], **changes: Any) -> Call:
     return call
 
 
+def listed(*messages: Any) -> dict[str, Any]:
+    return {"llm": {"input_messages": list(messages), **ANSWERED}}
+
+
 def refused(attributes: dict[str, Any], **changes: Any) -> Call | DropReason:
     return read_call(span(attributes=attributes, **changes))
 
@@ -46,6 +50,7 @@ LANGCHAIN = [
 ]
 TOOLS = [{"tool": {"json_schema": json.dumps(WEATHER)}}]
 ANSWERED = {"output_messages": [{"message": {"role": "assistant", "content": "billing"}}]}
+SAID = {"role": "assistant", "content": "billing"}
 GENERATIONS = [[{"text": "billing", "message": {"type": "ai", "data": {"content": "billing", "type": "ai"}}}]]
 
 
@@ -55,7 +60,7 @@ GENERATIONS = [[{"text": "billing", "message": {"type": "ai", "data": {"content"
         openinference(("system", "Route."), ("user", "My bill? 🧾")),
         {"input": body(model="m", messages=CHAT), "llm": ANSWERED},
         {"input": body(messages=LANGCHAIN), "output": body(generations=GENERATIONS)},
-        {"input": body(messages=CHAT), "output": body(choices=[{"message": {"role": "assistant", "content": "billing"}}])},
+        {"input": body(messages=CHAT), "output": body(choices=[{"message": SAID}])},
         {"input": body(messages=CHAT), "output": {"value": '["billing"]', "mime_type": "application/json"}},
         {
             "gen_ai": {
@@ -64,10 +69,10 @@ GENERATIONS = [[{"text": "billing", "message": {"type": "ai", "data": {"content"
                 "output": {"messages": json.dumps([parts("assistant", text("billing"))])},
             }
         },
-        {"gen_ai": {"prompt": CHAT, "completion": [{"role": "assistant", "content": "billing"}]}},
-        {"gen_ai": {"prompt": {"1": CHAT[1], "0": CHAT[0]}, "completion": {"0": {"role": "assistant", "content": "billing"}}}},
+        {"gen_ai": {"prompt": CHAT, "completion": [SAID]}},
+        {"gen_ai": {"prompt": {"1": CHAT[1], "0": CHAT[0]}, "completion": {"0": SAID}}},
     ],
-    ids=["openinference", "request-body", "langchain-body", "response-body", "dspy", "gen-ai", "gen-ai-old", "by-index"],
+    ids=["openinference", "request", "langchain", "response", "dspy", "gen-ai", "gen-ai-old", "by-index"],
 )  # fmt: skip
 def test_every_convention_gives_the_same_call(attributes: dict[str, Any]) -> None:
     call = read(attributes)
@@ -109,9 +114,7 @@ def test_tools_tool_calls_and_their_results_are_read_alike_from_all_conventions(
     calls = [read(attributes) for attributes in (traced, bodies, gen_ai)]
     assert calls[0] == calls[1] == calls[2]
     assert calls[0].tools == (WEATHER,)
-    assert calls[0].prompt[1].tool_calls == (
-        ToolCall(id="c1", name="weather", arguments='{"city": "Rome"}'),
-    )
+    assert calls[0].prompt[1].tool_calls == (ToolCall(id="c1", name="weather", arguments='{"city": "Rome"}'),)
     assert calls[0].prompt[2] == Message(role="tool", content="sunny", tool_call_id="c1")
 
 
@@ -135,7 +138,10 @@ def test_a_prompt_that_is_one_text_becomes_one_user_message() -> None:
         }
     }
     template = {
-        "llm": {"prompt_template": {"template": "My {{thing}}?", "variables": '{"thing": "bill"}'}, **ANSWERED}
+        "llm": {
+            "prompt_template": {"template": "My {{thing}}?", "variables": '{"thing": "bill"}'},
+            **ANSWERED,
+        }
     }
     for attributes in (plain, completion, template):
         call = read(attributes)
@@ -154,8 +160,12 @@ def test_session_user_and_version_are_found_where_they_are_written() -> None:
 
 @pytest.mark.parametrize(
     "marked",
-    [{"learnd": {"internal": True}}, {"metadata": {"learnd_internal": True}}, {"metadata": '{"learnd_internal": "true"}'}],
-)  # fmt: skip
+    [
+        {"learnd": {"internal": True}},
+        {"metadata": {"learnd_internal": True}},
+        {"metadata": '{"learnd_internal": "true"}'},
+    ],
+)
 def test_learnds_own_calls_are_never_examples(marked: dict[str, Any]) -> None:
     assert refused(openinference(("user", "My bill?"), **marked)) is DropReason.INTERNAL
 
@@ -169,7 +179,9 @@ USER = {"message": {"role": "user", "content": "And mine?"}}
 ROLELESS = {"message": {"content": "the end of a message whose role was dropped"}}
 
 
-@pytest.mark.parametrize("listed", [[None, USER], [{}, USER], [ROLELESS, USER], {"3": USER}, {"0": USER, "2": USER}])
+@pytest.mark.parametrize(
+    "listed", [[None, USER], [{}, USER], [ROLELESS, USER], {"3": USER}, {"0": USER, "2": USER}]
+)
 def test_a_gap_in_the_messages_is_filled_from_the_request_body_or_the_call_is_dropped(listed: Any) -> None:
     cut = {"llm": {"input_messages": listed, **ANSWERED}}
     assert refused(cut) is DropReason.TRUNCATED
@@ -197,8 +209,8 @@ def test_messages_from_which_phoenix_closed_the_gap_are_not_trusted() -> None:
         ({"input": body(messages=CHAT), "output": {"value": '["a", "b"]', "mime_type": "application/json"}},
          DropReason.SEVERAL_ANSWERS),
         ({"llm": {"input_messages": "user: hi", **ANSWERED}}, DropReason.MALFORMED),
-        ({"llm": {"input_messages": [{"message": {"role": 7, "content": "hi"}}], **ANSWERED}}, DropReason.MALFORMED),
-        ({"llm": {"input_messages": [{"message": {"role": "user", "content": 5}}], **ANSWERED}}, DropReason.MALFORMED),
+        (listed({"message": {"role": 7, "content": "hi"}}), DropReason.MALFORMED),
+        (listed({"message": {"role": "user", "content": 5}}), DropReason.MALFORMED),
         ({"llm": {**openinference(("user", "hi"))["llm"], "tools": [{"tool": {"json_schema": "{"}}]}},
          DropReason.MALFORMED),
         (openinference(("user", "x" * 1_000_000)), DropReason.TOO_LARGE),
@@ -207,7 +219,9 @@ def test_messages_from_which_phoenix_closed_the_gap_are_not_trusted() -> None:
     ],
     ids=lambda value: value.name if isinstance(value, DropReason) else "",
 )  # fmt: skip
-def test_what_cannot_be_read_is_dropped_with_its_reason(attributes: dict[str, Any], reason: DropReason) -> None:
+def test_what_cannot_be_read_is_dropped_with_its_reason(
+    attributes: dict[str, Any], reason: DropReason
+) -> None:
     assert refused(attributes) is reason
 
 

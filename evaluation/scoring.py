@@ -1,0 +1,75 @@
+"""Is an answer right, and is it an answer at all? By the target's task."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from extractors.examples import Message
+from extractors.values import Value
+
+Task = Literal["classification", "generation"]
+Call = tuple[str, str]
+"""Name of a tool, and its arguments as canonical JSON."""
+
+
+class Scorer(Value):
+    """How answers are scored for a target."""
+
+    task: Task
+    labels: frozenset[str] = frozenset()
+    """The output space of a classification, normalised."""
+
+    def correct(self, text: str, *, ended: bool, gold: Message) -> bool:
+        """Whether an answer that says `text` gives the gold one; one cut off at the limit never does."""
+        if not ended:
+            return False
+        if gold.tool_calls:
+            return list(calls_in(text)) == [_call(c.name, c.arguments) for c in gold.tool_calls]
+        return self.same(text, gold.content)
+
+    def valid(self, text: str, *, ended: bool) -> bool:
+        """In the output space (classification), or not empty and ended by itself (generation)."""
+        if self.task == "classification":
+            return normalise_label(text) in self.labels
+        return ended and bool(text.strip())
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two answers say the same: labels without case and quotes, texts but for white space."""
+        if self.task == "classification":
+            return normalise_label(one) == normalise_label(other)
+        return one.split() == other.split()
+
+
+def scorer(task: Task, output_space: tuple[str, ...], trained_labels: tuple[str, ...]) -> Scorer:
+    """The scorer of a target; without an `output_space`, its labels are those seen in training."""
+    return Scorer(task=task, labels=frozenset(map(normalise_label, output_space or trained_labels)))
+
+
+def normalise_label(text: str) -> str:
+    """Lower case, single spaces, without surrounding quotes or a closing full stop."""
+    return " ".join(text.split()).strip("\"'`.").strip().casefold()
+
+
+def calls_in(text: str) -> Iterator[Call]:
+    """Tool calls that a model wrote as JSON objects with a name and arguments, whatever is around them.
+
+    Hermes, Qwen and Llama 3 write them so: `{"name": …, "arguments" or "parameters": {…}}`.
+    """
+    decoder, position = json.JSONDecoder(), 0
+    while (brace := re.compile(r"\{").search(text, position)) is not None:
+        try:
+            found, position = decoder.raw_decode(text, brace.start())
+        except json.JSONDecodeError:
+            position = brace.end()
+            continue
+        arguments = found.get("arguments", found.get("parameters"))
+        if isinstance(found.get("name"), str) and arguments is not None:
+            yield _call(found["name"], arguments if isinstance(arguments, str) else json.dumps(arguments))
+
+
+def _call(name: str, arguments: str) -> Call:
+    try:
+        return name, json.dumps(json.loads(arguments), sort_keys=True)
+    except json.JSONDecodeError:
+        return name, arguments

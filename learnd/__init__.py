@@ -1,0 +1,35 @@
+"""learnd for agents: follow the adapter that is active for a target.
+
+    from learnd import ActiveAdapter
+
+    routing = ActiveAdapter("acme/routing")
+    answer = routing.chat([{"role": "user", "content": "I was charged twice"}])
+
+Importing this package loads nothing else; httpx comes with `ActiveAdapter`, PEFT only with an
+`AdapterMixin` that loads its first adapter.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from learnd.client import ActiveAdapter
+    from learnd.errors import LearndClientError
+    from learnd.inprocess import AdapterMixin
+    from learnd.resolved import Resolved
+
+__all__ = ["ActiveAdapter", "AdapterMixin", "LearndClientError", "Resolved"]
+
+_HOMES = {
+    "ActiveAdapter": "learnd.client",
+    "AdapterMixin": "learnd.inprocess",
+    "LearndClientError": "learnd.errors",
+    "Resolved": "learnd.resolved",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'learnd' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

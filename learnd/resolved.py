@@ -1,0 +1,78 @@
+"""What the daemon said is active, as a value and as a file that outlives the process."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What answers for a target."""
+
+    target: str
+    model: str
+    """The name to ask a replica for: the version, or the base model's name."""
+    version: str | None
+    """None while the base model serves."""
+    replicas: tuple[str, ...]
+    """Base URLs without `/v1`."""
+    files: Mapping[str, str]
+    """The adapter's files: name to SHA-256."""
+
+    @property
+    def base_url(self) -> str:
+        """The first replica's URL for an OpenAI client; empty where there is none."""
+        return f"{self.replicas[0]}/v1" if self.replicas else ""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The value as JSON can carry it."""
+        return {**asdict(self), "replicas": list(self.replicas), "files": dict(self.files)}
+
+    @property
+    def content_id(self) -> str:
+        """Names the files' content: 32 hexadecimal digits."""
+        manifest = json.dumps(dict(self.files), sort_keys=True)
+        return hashlib.sha256(manifest.encode()).hexdigest()[:32]
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the daemon's answer. Raises KeyError, TypeError or ValueError where it is none."""
+        return cls(
+            target=str(answer["target"]),
+            model=str(answer["model"]),
+            version=None if answer["version"] is None else str(answer["version"]),
+            replicas=tuple(str(replica["url"]).rstrip("/") for replica in answer["replicas"]),
+            files={str(name): str(digest) for name, digest in dict(answer["files"]).items()},
+        )
+
+
+def write_kept(folder: Path, url: str, resolved: Resolved) -> None:
+    """Keep what is active for an agent that starts while the daemon is down; a full disk is no error."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(resolved.fields, file)
+        Path(name).replace(_kept_file(folder, url, resolved.target))
+    except OSError:
+        return
+
+
+def read_kept(folder: Path, url: str, target: str) -> Resolved | None:
+    """What was active when the daemon answered last; None where nothing readable was kept."""
+    try:
+        kept = json.loads(_kept_file(folder, url, target).read_text("utf-8"))
+        return Resolved.from_answer({**kept, "replicas": [{"url": replica} for replica in kept["replicas"]]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _kept_file(folder: Path, url: str, target: str) -> Path:
+    name = hashlib.sha256(f"{url} {target}".encode()).hexdigest()[:32]
+    return folder / f"{name}.json"

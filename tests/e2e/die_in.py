@@ -1,0 +1,34 @@
+"""Run a cycle until it is in a state, begin that state's step, and die of SIGKILL in the middle of it.
+
+    python -m tests.e2e.die_in CONFIG STATE SECONDS
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from daemon.cycle import Loop, advance
+from daemon.locks import daemon_lock
+from daemon.service import utc_now
+from daemon.settings import load_settings
+from registry.store.store import Store
+
+
+def main(config: Path, state: str, seconds: float) -> None:
+    settings = load_settings(config)
+    with daemon_lock(settings.data_dir), Store.open(settings.data_dir, utc_now()) as store:
+        loop = Loop(settings, settings.targets[0], store, utc_now)
+        cycle = store.start_cycle(loop.target.key, "operator", utc_now())
+        while cycle.state != state:
+            assert not cycle.ended, f"the cycle ended {cycle.state} before {state}: {cycle.reason}"
+            cycle = advance(loop, cycle)
+        threading.Thread(target=advance, args=(loop, cycle), daemon=True).start()
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

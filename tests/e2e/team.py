@@ -1,0 +1,116 @@
+"""A team whose agent can learn something: traffic in a real Phoenix, reviewed, and settings for it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from daemon.settings import Settings, load_settings
+from extractors.phoenix import PhoenixClient
+from extractors.spans import Annotation
+from registry.store.store import Store
+from tests.phoenix_support import chat_span, send_spans, wait_for_spans
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ("billing", "shipping")
+ITEMS = 110
+HELD_OUT = 40
+BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
+QUESTIONS = (
+    ("billing", "invoice {n} charges me twice, I want the refund"),
+    ("shipping", "parcel {n} has not arrived, where is the courier"),
+)
+
+
+@dataclass(frozen=True)
+class Team:
+    """A target with its settings file; `key` is also the model that agents ask for."""
+
+    config: Path
+    settings: Settings
+
+    @property
+    def key(self) -> str:
+        return self.settings.targets[0].key
+
+    def learnd(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line with this team's settings."""
+        command = [sys.executable, "-m", "learnd", *arguments, "--config", str(self.config)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def ask(self, *arguments: str) -> Any:
+        """What a command prints with `--json`."""
+        return json.loads(self.learnd(*arguments, "--json").stdout)
+
+    def store(self) -> Store:
+        return Store.open(self.settings.data_dir, datetime.now(UTC))
+
+
+def new_team(folder: Path, tenant: str, *, phoenix: str, vllm: str, model: Path, **target: Any) -> Team:
+    """Reviewed traffic in a project of its own, and settings that name it."""
+    project = f"{tenant}-routing"
+    _fill(phoenix, project)
+    document = _settings(tenant, project, phoenix, vllm, model)
+    document["targets"][0] |= target
+    config = folder / "learnd.toml"
+    config.write_text(tomli_w.dumps(document), "utf-8")
+    return Team(config, load_settings(config))
+
+
+def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -> dict[str, Any]:
+    return {
+        "data_dir": "data",
+        "phoenix": {"url": phoenix, "poll_seconds": 1},
+        "daemon": {"reconcile_seconds": 1},
+        "gateway": {"refresh_seconds": 0.2},
+        "agents": {"cache_seconds": 0.5},
+        "replicas": [{"name": "local", "url": vllm}],
+        "training": {"threads": 2},
+        "targets": [
+            {
+                "tenant": tenant,
+                "agent": "routing",
+                "project": project,
+                "task": "classification",
+                "output_space": list(LABELS),
+                "base_model": str(model),
+                "holdout": {"least": HELD_OUT, "greatest": HELD_OUT},
+                "thresholds": {"sft_examples": 50, "min_new_examples": 50},
+                "max_new_tokens": 8,
+                "hyperparameters": {"epochs": 3, "learning_rate": 0.02},
+            }
+        ],
+    }
+
+
+def _fill(phoenix: str, project: str) -> None:
+    """Calls that were all answered wrongly, each rejected and corrected by a reviewer."""
+    spans, annotations = [], []
+    for n in range(ITEMS):
+        label, question = QUESTIONS[n % 2]
+        began = BEGAN + timedelta(minutes=n)
+        span = chat_span(question.format(n=n), "I do not know", started_at=began)
+        spans.append(span)
+        for name, said in (("approval", {"label": "rejected"}), ("correction", {"explanation": label})):
+            annotations.append(
+                Annotation(
+                    level="span",
+                    subject_id=span.span_id,
+                    name=name,
+                    identifier="ann",
+                    annotator_kind="HUMAN",
+                    updated_at=began,
+                    **said,
+                )
+            )
+    send_spans(phoenix, project, spans)
+    wait_for_spans(phoenix, project, len(spans))
+    with PhoenixClient(phoenix) as client:
+        client.annotate_spans(annotations)

@@ -1,0 +1,133 @@
+"""The whole loop on real parts: a real Phoenix, a tiny model really trained, a real vLLM, a real gateway."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from daemon.demo.corpus import Request
+from daemon.demo.phoenix import PhoenixServer
+from daemon.demo.servers import free_port, server
+from daemon.demo.traffic import Agent, steady_traffic
+from daemon.demo.vllm import VllmServer
+from registry.cycles import CycleState
+from registry.versions import VersionState
+from tests.e2e.team import HELD_OUT, LABELS, ROOT, Team, new_team
+
+STATES = ["EXTRACTING", "SELECTING", "TRAINING", "EVALUATING", "PROMOTING"]
+
+
+@pytest.fixture
+def team(tmp_path: Path, phoenix: PhoenixServer, vllm: VllmServer, tiny_model: Path) -> Iterator[Team]:
+    made = new_team(tmp_path, f"t{uuid4().hex[:8]}", phoenix=phoenix.url, vllm=vllm.url, model=tiny_model)
+    yield made
+    # The server is shared: leave nothing of this team loaded on it.
+    for name in loaded(vllm, made):
+        httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)
+
+
+def loaded(vllm: VllmServer, team: Team) -> list[str]:
+    models = httpx.get(f"{vllm.url}/v1/models", timeout=30).json()["data"]
+    return [model["id"] for model in models if model["id"].startswith(team.settings.targets[0].slug)]
+
+
+@contextmanager
+def gateway(team: Team, tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "learnd", "gateway", "--config", str(team.config)]
+    env = {"LEARND_GATEWAY__PORT": str(port)}
+    with server(command, health_url=f"{url}/readyz", log=tmp_path / "gateway.log", env=env, start_seconds=60):
+        yield url
+
+
+def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_request(
+    team: Team, vllm: VllmServer, tmp_path: Path
+) -> None:
+    requests = [Request(text=f"where is parcel {n}", label="shipping") for n in range(20)]
+    with gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
+        assert agent.route(requests[0]).version == "base"
+        with steady_traffic(agent, requests) as traffic:
+            traffic.wait_for(3)
+            cycle = team.ask("once")
+            traffic.wait_for(5, version=cycle["version_id"])
+        assert [reply.error for reply in traffic.replies if reply.error] == []
+        assert traffic.replies[-1].version == cycle["version_id"]
+        assert agent.route(requests[0]).text in LABELS
+
+    assert (cycle["state"], cycle["verdict"]) == ("DONE", "PROMOTE"), cycle["reason"]
+    assert cycle["report"]["holdout_size"] == HELD_OUT
+    again = team.ask("once")
+    assert again["state"] == "SKIPPED"
+    assert again["version_id"] is None
+    assert [version["state"] for version in team.ask("adapters", "list")] == ["ACTIVE"]
+
+    team.learnd("adapters", "rollback", "--reason", "a test")
+    status = team.ask("status")[0]
+    assert (status["active_version"], status["held"]) == (None, True)
+    team.learnd("adapters", "release")
+    team.learnd("adapters", "activate", cycle["version_id"])
+    assert team.ask("status")[0]["active_version"] == cycle["version_id"]
+    assert loaded(vllm, team) == [cycle["version_id"]]
+    acts = [act["action"] for act in team.ask("adapters", "show", cycle["version_id"])["audit"]]
+    assert "activate" in acts
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_kill_in_any_state_leaves_a_cycle_that_completes_once(
+    team: Team, vllm: VllmServer, state: str
+) -> None:
+    killed = die_in(team, state, seconds=0.3)
+    assert killed == -signal.SIGKILL
+    with team.store() as store:
+        before = store.unfinished_cycles()[0]
+        assert before.state == state
+        assert store.active(team.key) is None or state == "PROMOTING"
+
+    team.learnd("once")
+
+    with team.store() as store:
+        cycles, versions = store.cycles(team.key), store.versions(team.key)
+        assert [(c.id, c.state) for c in cycles] == [(before.id, CycleState.DONE)]
+        assert [v.state for v in versions] == [VersionState.ACTIVE]
+    trained = team.settings.data_dir / "runs" / team.settings.targets[0].slug / before.id / "train" / "starts"
+    assert len(trained.read_text().splitlines()) == 1, "nothing is trained twice"
+    assert loaded(vllm, team) == [versions[0].id]
+
+
+def test_a_training_child_that_is_killed_with_the_daemon_resumes(team: Team) -> None:
+    assert die_in(team, "TRAINING", seconds=0.5) == -signal.SIGKILL
+    folder = next((team.settings.data_dir / "runs").glob("*/*/train"))
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+
+    cycle = team.ask("once")
+
+    assert (cycle["state"], cycle["verdict"]) == ("DONE", "PROMOTE"), cycle["reason"]
+    assert len((folder / "starts").read_text().splitlines()) == 2
+
+
+def test_where_promotion_is_manual_a_proven_version_waits_for_an_operator(
+    tmp_path: Path, phoenix: PhoenixServer, vllm: VllmServer, tiny_model: Path
+) -> None:
+    tenant = f"t{uuid4().hex[:8]}"
+    team = new_team(tmp_path, tenant, phoenix=phoenix.url, vllm=vllm.url, model=tiny_model, promotion="manual")
+    cycle = team.ask("once")
+    assert "promotion is manual" in cycle["reason"]
+    assert team.ask("status")[0]["active_version"] is None
+    assert loaded(vllm, team) == []
+    team.learnd("adapters", "promote")
+    assert loaded(vllm, team) == [cycle["version_id"]]
+    team.learnd("adapters", "rollback")
+    httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": cycle["version_id"]}, timeout=30)
+
+
+def die_in(team: Team, state: str, seconds: float) -> int:
+    command = [sys.executable, "-m", "tests.e2e.die_in", str(team.config), state, str(seconds)]
+    return subprocess.run(command, cwd=ROOT, check=False, timeout=300).returncode

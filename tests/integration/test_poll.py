@@ -1,0 +1,435 @@
+"""Polls of a real Phoenix into a real store: whatever agents and reviewers do there, the mirror follows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.demo.phoenix import PhoenixServer, phoenix_server
+from daemon.demo.servers import free_port
+from extractors.mirror import MirrorChange
+from extractors.phoenix import PhoenixClient, ProjectNotFound, WrongCondition
+from extractors.poll import poll
+from extractors.spans import Annotation, Span, SpanFilter
+from registry.store.store import Store
+from tests.phoenix_support import (
+    NOON,
+    SentSpan,
+    annotate,
+    chat_span,
+    delete_annotations,
+    delete_span,
+    delete_trace,
+    new_project,
+    new_trace_id,
+    send_and_wait,
+)
+
+SOON = NOON + timedelta(hours=1)
+LATER = NOON + timedelta(hours=2)
+NEXT_YEAR = NOON + timedelta(days=365)
+
+
+@dataclass
+class Follower:
+    """A target that follows one project: polls it, and keeps in its store what the polls found."""
+
+    client: PhoenixClient
+    store: Store
+    project: str
+    target: str = "acme/routing"
+
+    def poll(self, at: datetime = SOON, filter: SpanFilter | None = None, **options: Any) -> MirrorChange:
+        """One poll, applied."""
+        change = poll(
+            self.client,
+            self.store.mirror(self.target),
+            project=self.project,
+            spans=filter or SpanFilter(),
+            annotation_names=options.pop("names", {"approval", "correction"}),
+            now=at,
+            **options,
+        )
+        self.store.apply_mirror(self.target, change, at)
+        return change
+
+    @property
+    def spans(self) -> dict[str, Span]:
+        return {span.span_id: span for span in self.store.mirrored(self.target)[0]}
+
+    @property
+    def annotations(self) -> list[Annotation]:
+        return self.store.mirrored(self.target)[1]
+
+    @property
+    def said(self) -> set[tuple[str, str, str | None]]:
+        """Who said what of which subject."""
+        return {(a.subject_id, a.identifier, a.label) for a in self.annotations}
+
+
+@pytest.fixture
+def client(phoenix: PhoenixServer) -> Iterator[PhoenixClient]:
+    with PhoenixClient(phoenix.url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path, NOON)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def follower(client: PhoenixClient, store: Store, project: str) -> Follower:
+    return Follower(client, store, project)
+
+
+def test_the_first_poll_takes_traces_with_feedback_and_nothing_else(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    agent = SentSpan(name="agent", kind="CHAIN", attributes={"input.value": "hi", "session.id": "s1"})
+    call = agent.child(
+        kind="LLM",
+        attributes={
+            "input.value": "Wo ist mein Päckchen? 📦",
+            "llm.token_count.total": 7,
+            "tag.tags": ["a", "b"],
+        },
+    )
+    unreviewed = chat_span()
+    send_and_wait(phoenix.url, follower.project, agent, call, unreviewed)
+    annotate(phoenix.url, call.span_id, "approved", identifier="ann", metadata={"why": "✓"}, score=0.5)
+
+    change = follower.poll()
+
+    assert change.new_span_count == 3
+    assert change.complete
+    assert set(follower.spans) == {agent.span_id, call.span_id}
+    selected, light = follower.spans[call.span_id], follower.spans[agent.span_id]
+    assert selected.selected
+    assert selected.attributes == {
+        "input": {"value": "Wo ist mein Päckchen? 📦"},
+        "llm": {"token_count": {"total": 7}},
+        "tag": {"tags": ["a", "b"]},
+    }
+    assert (selected.parent_id, selected.session_id, selected.kind) == (agent.span_id, "s1", "LLM")
+    assert selected.started_at == NOON + timedelta(seconds=1)
+    assert not light.selected
+    assert light.attributes == {}
+    (annotation,) = follower.annotations
+    assert (annotation.label, annotation.score, annotation.identifier) == ("approved", 0.5, "ann")
+    assert annotation.metadata == {"why": "✓"}
+    assert annotation.updated_at.tzinfo == UTC
+
+
+def test_a_poll_with_nothing_new_changes_nothing(phoenix: PhoenixServer, follower: Follower) -> None:
+    call = chat_span()
+    send_and_wait(phoenix.url, follower.project, call)
+    annotate(phoenix.url, call.span_id)
+    first = follower.poll()
+
+    again = follower.poll(LATER, full_sweep_after=timedelta(days=1))
+    assert again.is_empty
+    assert again.state == first.state
+
+    swept = follower.poll(LATER, full_sweep_after=timedelta(0))
+    assert swept.is_empty
+    assert swept.state.swept_at == LATER
+
+
+def test_an_edited_label_replaces_the_old_verdict_and_a_second_reviewer_stands_beside_it(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    call = chat_span()
+    send_and_wait(phoenix.url, follower.project, call)
+    annotate(phoenix.url, call.span_id, "approved", identifier="ann")
+    follower.poll()
+
+    annotate(phoenix.url, call.span_id, "rejected", identifier="ann")
+    annotate(phoenix.url, call.span_id, "approved", identifier="bob")
+    change = follower.poll()
+
+    assert change.spans == ()
+    assert follower.said == {(call.span_id, "ann", "rejected"), (call.span_id, "bob", "approved")}
+
+
+def test_an_old_annotation_is_followed_when_its_label_or_its_text_is_edited(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    calls = [chat_span(started_at=NOON - timedelta(days=40 * n)) for n in range(3)]
+    send_and_wait(phoenix.url, follower.project, *calls)
+    for call in calls:
+        annotate(phoenix.url, call.span_id, None, name="correction", explanation="billing")
+    follower.poll(NEXT_YEAR)
+
+    annotate(phoenix.url, calls[2].span_id, None, name="correction", explanation="returns")
+    (edited,) = follower.poll(NEXT_YEAR + timedelta(minutes=1)).annotations
+
+    assert (edited.subject_id, edited.explanation) == (calls[2].span_id, "returns")
+
+
+def test_feedback_on_a_span_that_was_seen_long_ago_brings_its_trace_in(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    agent = SentSpan(kind="AGENT")
+    call = agent.child(kind="LLM")
+    send_and_wait(phoenix.url, follower.project, agent, call)
+    assert follower.poll().is_empty
+
+    annotate(phoenix.url, call.span_id)
+    follower.poll(NEXT_YEAR)
+
+    assert set(follower.spans) == {agent.span_id, call.span_id}
+    assert len(follower.annotations) == 1
+
+
+def test_a_late_span_joins_its_trace_and_other_new_spans_stay_out(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    agent = SentSpan(kind="AGENT", attributes={"session.id": "s1"})
+    send_and_wait(phoenix.url, follower.project, agent)
+    annotate(phoenix.url, agent.span_id)
+    follower.poll()
+
+    late = chat_span(trace_id=agent.trace_id, parent_id=agent.span_id, started_at=NOON - timedelta(days=3))
+    send_and_wait(phoenix.url, follower.project, late, chat_span())
+    change = follower.poll()
+
+    assert [span.span_id for span in change.spans] == [late.span_id]
+    assert change.new_span_count == 2
+    assert follower.spans[late.span_id].selected
+    assert follower.spans[late.span_id].session_id == "s1"
+
+
+def test_a_session_that_a_late_span_reveals_reaches_the_spans_already_there(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    call = chat_span()
+    send_and_wait(phoenix.url, follower.project, call)
+    annotate(phoenix.url, call.span_id)
+    follower.poll()
+    assert follower.spans[call.span_id].session_id is None
+
+    root = SentSpan(trace_id=call.trace_id, kind="AGENT", attributes={"session.id": "s7"})
+    send_and_wait(phoenix.url, follower.project, root)
+    follower.poll()
+
+    assert follower.spans[call.span_id].session_id == "s7"
+
+
+def test_feedback_on_a_trace_or_a_session_brings_all_its_spans_in(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    session = f"session of {follower.project} & ümläute"
+    in_session = {"attributes": {"session.id": session}}
+    first, second, other = chat_span(**in_session), chat_span(**in_session), chat_span()
+    beside = chat_span(trace_id=other.trace_id)
+    send_and_wait(phoenix.url, follower.project, first, second, other, beside)
+    annotate(phoenix.url, session, "rejected", level="session")
+    annotate(phoenix.url, other.trace_id, "approved", level="trace")
+    follower.poll()
+    assert set(follower.spans) == {first.span_id, second.span_id, other.span_id, beside.span_id}
+    assert {(a.level, a.subject_id) for a in follower.annotations} == {
+        ("session", session),
+        ("trace", other.trace_id),
+    }
+
+    third = chat_span(**in_session)
+    send_and_wait(phoenix.url, follower.project, third)
+    annotate(phoenix.url, session, "approved", level="session")
+    follower.poll()
+    assert third.span_id in follower.spans
+    assert (session, "", "approved") in follower.said
+
+    delete_annotations(phoenix.url, follower.project, name="approval", level="session")
+    follower.poll(LATER)
+    assert set(follower.spans) == {other.span_id, beside.span_id}
+    assert follower.said == {(other.trace_id, "", "approved")}
+
+
+def test_deletions_are_found_by_the_full_sweep(phoenix: PhoenixServer, follower: Follower) -> None:
+    twice, part, whole = chat_span(), chat_span(), chat_span()
+    gone = part.child(kind="TOOL")
+    send_and_wait(phoenix.url, follower.project, twice, part, gone, whole)
+    for identifier in ("ann", "bob"):
+        annotate(phoenix.url, twice.span_id, identifier=identifier)
+    for call in (part, whole):
+        annotate(phoenix.url, call.span_id, identifier="ann")
+    follower.poll()
+
+    delete_annotations(phoenix.url, follower.project, name="approval", identifier="bob")
+    delete_span(phoenix.url, gone.span_id)
+    delete_trace(phoenix.url, whole.trace_id)
+    change = follower.poll(LATER)
+
+    assert change.removed_span_ids
+    assert set(follower.spans) == {twice.span_id, part.span_id}
+    assert follower.said == {(twice.span_id, "ann", "approved"), (part.span_id, "ann", "approved")}
+
+
+def test_spans_that_arrive_after_the_newest_ones_were_deleted_are_not_missed(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    kept = SentSpan(kind="AGENT")
+    send_and_wait(phoenix.url, follower.project, kept)
+    annotate(phoenix.url, kept.span_id)
+    newest = [chat_span() for _ in range(3)]
+    send_and_wait(phoenix.url, follower.project, *newest)
+    follower.poll()
+
+    # Phoenix gives the row ids of deleted spans to the next ones.
+    for span in newest:
+        delete_trace(phoenix.url, span.trace_id)
+    late = kept.child(kind="LLM")
+    send_and_wait(phoenix.url, follower.project, late)
+    follower.poll()
+
+    assert set(follower.spans) == {kept.span_id, late.span_id}
+
+
+def test_two_projects_never_mix(
+    phoenix: PhoenixServer, client: PhoenixClient, store: Store, follower: Follower
+) -> None:
+    other = Follower(client, store, new_project("other"), target="globex/routing")
+    shared = {"session.id": "the same session"}
+    mine, theirs = chat_span(attributes=shared), chat_span(attributes=shared)
+    send_and_wait(phoenix.url, follower.project, mine)
+    send_and_wait(phoenix.url, other.project, theirs)
+    annotate(phoenix.url, mine.span_id, "approved")
+    annotate(phoenix.url, theirs.span_id, "rejected")
+
+    follower.poll()
+    other.poll()
+
+    assert (set(follower.spans), set(other.spans)) == ({mine.span_id}, {theirs.span_id})
+    assert follower.said == {(mine.span_id, "", "approved")}
+    assert other.said == {(theirs.span_id, "", "rejected")}
+
+
+def test_only_spans_that_the_whole_filter_names_are_selected(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    def call(model: str, metadata: str, name: str = "route") -> SentSpan:
+        return chat_span(
+            name=name, attributes={"llm.model_name": model, "metadata": metadata, "own.part": "x"}
+        )
+
+    wanted = call("m1", '{"agent": "router", "live": true}')
+    others = [
+        call("m2", '{"agent": "router", "live": true}'),
+        call("m1", '{"agent": "writer", "live": true}'),
+        call("m1", '{"agent": "router", "live": 1}'),
+        call("m1", '{"agent": "router", "live": true}', name="embed"),
+    ]
+    send_and_wait(phoenix.url, follower.project, wanted, *others)
+    for span in (wanted, *others):
+        annotate(phoenix.url, span.span_id)
+
+    which = SpanFilter(
+        name="route",
+        attributes={"metadata.agent": "router", "metadata.live": True, "own.part": "x"},
+        condition="llm.model_name == 'm1' or llm.model_name == 'm3'",
+    )
+    follower.poll(filter=which)
+
+    assert [span.span_id for span in follower.spans.values() if span.selected] == [wanted.span_id]
+    assert len(follower.spans) == 5
+
+
+@pytest.mark.parametrize("condition", ["span_kind = 'LLM'", "name ==", "nonsense", "1) or (name == 'x'"])
+def test_a_condition_that_phoenix_cannot_read_is_an_error_and_not_an_empty_result(
+    phoenix: PhoenixServer, follower: Follower, condition: str
+) -> None:
+    send_and_wait(phoenix.url, follower.project, chat_span())
+    with pytest.raises(WrongCondition, match="condition"):
+        follower.poll(filter=SpanFilter(condition=condition))
+
+
+def test_an_unknown_project_is_an_error(follower: Follower) -> None:
+    with pytest.raises(ProjectNotFound, match=follower.project):
+        follower.poll()
+
+
+def test_other_names_or_another_filter_start_the_mirror_anew(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    call, tool = chat_span(), chat_span(kind="TOOL")
+    send_and_wait(phoenix.url, follower.project, call, tool)
+    annotate(phoenix.url, call.span_id, name="approval")
+    annotate(phoenix.url, tool.span_id, name="rating")
+    follower.poll()
+
+    tools = SpanFilter(kind="TOOL")
+    emptied = follower.poll(filter=tools, names={"rating"})
+    assert not emptied.complete
+    assert (follower.spans, follower.annotations) == ({}, [])
+
+    assert follower.poll(filter=tools, names={"rating"}).complete
+    assert set(follower.spans) == {tool.span_id}
+    assert follower.spans[tool.span_id].selected
+
+
+def test_a_long_back_fill_comes_in_several_polls_and_loses_what_arrives_meanwhile_to_none(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    agents = [SentSpan(kind="AGENT", started_at=NOON + timedelta(minutes=n)) for n in range(250)]
+    calls = [agent.child(kind="LLM") for agent in agents]
+    send_and_wait(phoenix.url, follower.project, *agents, *calls)
+    annotations = [
+        Annotation(
+            level="span",
+            subject_id=call.span_id,
+            name="approval",
+            identifier="ann",
+            annotator_kind="HUMAN",
+            label="approved",
+            updated_at=NOON,
+        )
+        for call in calls
+    ]
+    follower.client.annotate_spans(annotations)
+
+    assert not follower.poll(most_spans=100).complete
+    begun = set(follower.spans)
+    assert 0 < len(begun) < 500
+    late = next(agent for agent in agents if agent.span_id in begun).child(kind="TOOL")
+    send_and_wait(phoenix.url, follower.project, late)
+    polls = 1
+    while not follower.poll(most_spans=100).complete:
+        polls += 1
+
+    assert polls == 2
+    assert set(follower.spans) == {span.span_id for span in (*agents, *calls, late)}
+    assert len(follower.annotations) == 250
+
+
+def test_a_restarted_phoenix_is_swept_whole_and_one_that_lost_its_data_is_mirrored_as_it_is(
+    tmp_path: Path, store: Store
+) -> None:
+    port, project = free_port(), new_project()
+    deleted, kept, fresh = chat_span(), chat_span(), chat_span()
+    with phoenix_server(tmp_path / "one", port=port) as phoenix, PhoenixClient(phoenix.url) as client:
+        follower = Follower(client, store, project)
+        send_and_wait(phoenix.url, project, deleted, kept)
+        annotate(phoenix.url, deleted.span_id, identifier="ann")
+        annotate(phoenix.url, kept.span_id, identifier="bob")
+        follower.poll()
+        delete_annotations(phoenix.url, project, name="approval", identifier="ann")
+
+    with phoenix_server(tmp_path / "one", port=port) as phoenix, PhoenixClient(phoenix.url) as client:
+        follower = Follower(client, store, project)
+        follower.poll(full_sweep_after=timedelta(days=1))
+        assert follower.said == {(kept.span_id, "bob", "approved")}
+        assert set(follower.spans) == {kept.span_id}
+
+    with phoenix_server(tmp_path / "two", port=port) as phoenix, PhoenixClient(phoenix.url) as client:
+        follower = Follower(client, store, project)
+        send_and_wait(phoenix.url, project, fresh)
+        annotate(phoenix.url, fresh.span_id, identifier="cleo")
+        follower.poll(full_sweep_after=timedelta(days=1))
+        assert follower.said == {(fresh.span_id, "cleo", "approved")}
+        assert set(follower.spans) == {fresh.span_id}

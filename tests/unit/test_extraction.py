@@ -1,0 +1,263 @@
+"""From spans and annotations to reviewed items."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extractors.drops import DropReason
+from extractors.examples import Message
+from extractors.extraction import Extraction, extract, prompt_key
+from extractors.feedback import FeedbackRules
+from extractors.spans import Annotation, Span
+from tests.unit.traffic import NOON, annotation, correction, openinference, span
+
+ONLY, LAST, NEVER = (FeedbackRules(inherit=rule) for rule in ("only", "last", "never"))
+
+
+def outcomes(spans: list[Span], annotations: list[Annotation], rules: FeedbackRules = ONLY) -> dict[str, str]:
+    """Newest source span of each item to its outcome."""
+    found = extract(spans, annotations, rules)
+    return {item.source_span_ids[-1]: item.outcome for item in found.items}
+
+
+def test_a_reviewed_call_becomes_an_item() -> None:
+    (found,) = extract([span(session_id="abc")], [annotation()], ONLY).items
+    assert (found.outcome, found.gold, found.response.content) == ("approved", found.response, "billing")
+    assert (found.source_span_ids, found.session_id, found.started_at) == (("s1",), "abc", NOON)
+
+
+def test_items_are_counted_and_come_oldest_first() -> None:
+    spans = [span("s3", 3), span("s1", 1), span("s2", 2), span("s4", 4)]
+    said = [annotation("s1"), correction("s2"), annotation("s3", "rejected")]
+    found = extract(spans, said, ONLY)
+    assert [item.source_span_ids for item in found.items] == [("s1",), ("s2",), ("s3",)]
+    assert (found.approved, found.corrected, found.rejected) == (1, 1, 1)
+    assert found.dropped == {DropReason.NO_FEEDBACK.value: 1}
+
+
+def test_spans_that_are_not_selected_are_no_calls() -> None:
+    assert extract([span(selected=False)], [annotation()], ONLY) == Extraction(items=(), dropped={})
+
+
+def test_what_is_dropped_is_counted_by_reason() -> None:
+    spans = [
+        span("own", attributes={"learnd": {"internal": True}}),
+        span("failed", status="ERROR"),
+        span("empty", attributes={}),
+        span("torn"),
+        span("fine"),
+    ]
+    said = [annotation("torn"), annotation("torn", "rejected", identifier="bob"), annotation("fine")]
+    found = extract(spans, said, ONLY)
+    assert [item.source_span_ids for item in found.items] == [("fine",)]
+    assert found.dropped == {
+        reason.value: 1
+        for reason in (DropReason.INTERNAL, DropReason.FAILED, DropReason.NO_PROMPT, DropReason.DISAGREEMENT)
+    }
+
+
+def traced_twice(**gateway: Any) -> list[Span]:
+    """An agent's span, and our gateway's span of the same call below it."""
+    attributes = openinference(("user", "What about s1?"), learnd={"version": "acme.v2"})
+    below = {"parent_id": "http", "trace_id": "trace-s1", "attributes": attributes, **gateway}
+    http = span("http", 1, trace_id="trace-s1", parent_id="s1", selected=False, kind="UNKNOWN", attributes={})
+    return [span("s1", session_id="abc"), http, span("gateway", 2, **below)]
+
+
+@pytest.mark.parametrize("annotated", ["s1", "gateway"])
+def test_a_call_traced_twice_is_one_item_with_the_feedback_of_both(annotated: str) -> None:
+    (found,) = extract(traced_twice(), [annotation(annotated)], NEVER).items
+    assert found.source_span_ids == ("s1", "gateway")
+    assert (found.session_id, found.answered_by) == ("abc", "acme.v2")
+    assert found.started_at == NOON + timedelta(minutes=2)
+
+
+def test_feedback_on_both_spans_of_one_call_is_weighed_together() -> None:
+    said = [annotation("s1"), annotation("gateway", "rejected", identifier="bob")]
+    assert extract(traced_twice(), said, NEVER).dropped == {DropReason.DISAGREEMENT.value: 1}
+
+
+def test_nested_spans_with_different_answers_are_two_calls() -> None:
+    spans = traced_twice(attributes=openinference(("user", "And this?"), answer="returns"))
+    assert outcomes(spans, [annotation("s1"), annotation("gateway", "rejected")]) == {
+        "s1": "approved",
+        "gateway": "rejected",
+    }
+    assert outcomes(spans, [annotation("s1")]) == {"s1": "approved"}
+
+
+def test_a_truncated_span_gives_its_feedback_to_the_gateways_span_below() -> None:
+    agents, http, gateways = traced_twice()
+    agents = agents.model_copy(update={"kind": "UNKNOWN"})
+    found = extract([agents, http, gateways], [annotation("s1")], ONLY)
+    assert [item.source_span_ids for item in found.items] == [("gateway",)]
+    assert found.dropped == {DropReason.TRUNCATED.value: 1}
+
+
+def conversation() -> list[Span]:
+    """An agent's root span with two calls below it, all in one session."""
+    root = span("root", trace_id="t", session_id="s", selected=False, kind="AGENT", attributes={})
+    calls = [span(f"c{n}", n, trace_id="t", session_id="s", parent_id="root") for n in (1, 2)]
+    return [root, *calls]
+
+
+ABOVE = [
+    annotation("root"),
+    annotation("t", level="trace"),
+    annotation("s", level="session"),
+]
+
+
+@pytest.mark.parametrize("above", ABOVE, ids=["ancestor", "trace", "session"])
+def test_feedback_from_above_reaches_the_only_call_or_the_last_one(above: Annotation) -> None:
+    both, alone = conversation(), conversation()[:2]
+    assert outcomes(alone, [above], ONLY) == {"c1": "approved"}
+    assert outcomes(both, [above], ONLY) == {}
+    assert outcomes(both, [above], LAST) == {"c2": "approved"}
+    assert outcomes(alone, [above], NEVER) == {}
+
+
+@pytest.mark.parametrize("above", ABOVE, ids=["ancestor", "trace", "session"])
+def test_feedback_on_the_call_itself_outranks_what_comes_from_above(above: Annotation) -> None:
+    direct = annotation("c2", "rejected", annotator_kind="CODE")
+    assert outcomes(conversation(), [above, direct], LAST) == {"c2": "rejected"}
+
+
+def test_nearer_feedback_outranks_what_is_said_further_up() -> None:
+    said = [annotation("root", "rejected"), annotation("t", level="trace")]
+    assert outcomes(conversation(), said, LAST) == {"c2": "rejected"}
+
+
+def test_a_failed_attempt_does_not_take_the_feedback_of_the_retry() -> None:
+    root, first, second = conversation()
+    failed = first.model_copy(update={"status": "ERROR"})
+    assert outcomes([root, failed, second], [annotation("root")], ONLY) == {"c2": "approved"}
+
+
+def test_a_call_without_session_belongs_to_that_of_its_trace() -> None:
+    root, call, _ = conversation()
+    (found,) = extract([root, call.model_copy(update={"session_id": None})], [annotation("c1")], ONLY).items
+    assert found.session_id == "s"
+
+
+def test_gold_answers_are_spelled_as_in_the_output_space() -> None:
+    spans = [span("s1"), span("s2", 1), span("s3", 2)]
+    said = [annotation("s1"), correction("s2", "SHIPPING"), correction("s3", "no idea")]
+    found = extract(spans, said, ONLY, output_space=("Billing", "shipping"))
+    assert [item.gold and item.gold.content for item in found.items] == ["Billing", "shipping"]
+    assert found.dropped == {DropReason.OUTSIDE_OUTPUT_SPACE.value: 1}
+
+
+def test_repetitions_within_a_session_are_one_item_and_across_sessions_are_not() -> None:
+    chat = openinference(("user", "Hello"))
+    spans = [span(f"s{n}", n, session_id=session, attributes=chat) for n, session in enumerate("aab")]
+    found = extract(spans, [annotation(f"s{n}") for n in range(3)], ONLY)
+    assert [item.source_span_ids for item in found.items] == [("s1",), ("s2",)]
+    assert found.dropped == {DropReason.REPEATED.value: 1}
+
+
+def test_prompts_are_alike_but_for_case_space_unicode_form_and_system_prompt() -> None:
+    def key(*messages: tuple[str, str]) -> str:
+        return prompt_key([Message(role=role, content=content) for role, content in messages])
+
+    assert key(("system", "A"), ("user", "My  ﬁrst\nbill")) == key(
+        ("system", "B"), ("user", "my first BILL ")
+    )
+    assert key(("user", "My bill")) != key(("user", "My parcel"))
+    assert key(("user", "My bill")) != key(("user", "My"), ("assistant", "bill"))
+    assert key(("system", "A")) != key(("system", "B"))
+
+
+KEYS = st.sampled_from([
+    "llm", "input_messages", "output_messages", "message", "role", "content", "contents", "message_content",
+    "type", "text", "tool_calls", "tool_call", "function", "name", "arguments", "tools", "tool",
+    "json_schema", "prompts", "prompt", "choices", "prompt_template", "template", "variables", "gen_ai",
+    "input", "output", "value", "mime_type", "messages", "parts", "completion", "system_instructions",
+    "definitions", "metadata", "session", "id", "learnd", "version", "internal", "data", "kwargs", "0", "1",
+    "7",
+])  # fmt: skip
+TEXT = st.text(st.characters(exclude_categories=[]), max_size=8)  # lone surrogates too
+WORDS = ["user", "assistant", "tool", "text", "image", "application/json", "{{x}}", "[]", "{", '"x"']
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from(WORDS)
+JUNK = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(KEYS, inner, max_size=4)
+        | st.dictionaries(KEYS, inner, max_size=4).map(lambda value: json.dumps(value))
+    ),
+    max_leaves=25,
+)
+
+
+CALL = {"id": "c1", "function": {"name": "f", "arguments": "{}"}}
+PART = {"message_content": {"type": "text", "text": "hi"}}
+WHOLE = {
+    "llm": {
+        "input_messages": [
+            {"message": {"role": "user", "contents": [PART]}},
+            {"message": {"role": "assistant", "tool_calls": [{"tool_call": CALL}]}},
+        ],
+        "output_messages": [{"message": {"role": "assistant", "content": "billing"}}],
+        "tools": [{"tool": {"json_schema": {"type": "function", "function": {"name": "f"}}}}],
+    },
+    "input": {"value": {"messages": [[{"type": "human", "data": {"content": "hi", "type": "human"}}]]}},
+    "output": {"value": {"choices": [{"message": {"role": "assistant", "content": "billing"}}]}},
+    "gen_ai": {
+        "system_instructions": [{"type": "text", "content": "Route."}],
+        "input": {"messages": [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]},
+        "output": {"messages": [{"role": "assistant", "parts": [{"type": "tool_call", "name": "f"}]}]},
+    },
+    "metadata": {"session_id": "s"},
+    "learnd": {"version": "v1"},
+}
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all nodes."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+def with_junk(tree: Any, path: tuple[Any, ...], junk: Any) -> Any:
+    """`tree` with `junk` in the place of one node."""
+    if not path:
+        return junk
+    copy = list(tree) if isinstance(tree, list) else dict(tree)
+    copy[path[0]] = with_junk(tree[path[0]], path[1:], junk)
+    return copy
+
+
+SPOILED = st.builds(
+    lambda roots, path, junk: with_junk({root: WHOLE[root] for root in {path[0], *roots}}, path, junk),
+    st.lists(st.sampled_from(sorted(WHOLE)), max_size=3),
+    st.sampled_from([path for path in places(WHOLE) if path]),
+    JUNK,
+)
+
+
+@given(
+    attributes=st.lists(SPOILED | st.dictionaries(KEYS, JUNK, max_size=5), min_size=1, max_size=3),
+    metadata=st.dictionaries(st.sampled_from(["correction", "response"]), JUNK),
+    label=st.none() | TEXT | st.just("approved"),
+    parents=st.lists(st.sampled_from(["s0", "s1", "s2", "gone", None]), min_size=3, max_size=3),
+)
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_no_junk_makes_extraction_raise_or_lose_count(
+    attributes: list[dict[str, Any]], metadata: dict[str, Any], label: str | None, parents: list[str | None]
+) -> None:
+    spans = [
+        span(f"s{n}", trace_id="t", parent_id=parents[n], attributes=written)
+        for n, written in enumerate(attributes)
+    ]
+    said = [annotation(found.span_id, label, metadata=metadata) for found in spans]
+    found = extract(spans, said, FeedbackRules(inherit="last"))
+    merged = sum(len(item.source_span_ids) for item in found.items)
+    assert merged + sum(found.dropped.values()) <= len(spans)
+    for made in found.items:
+        json.dumps(made.model_dump(mode="json")).encode()
+    assert extract(reversed(spans), reversed(said), FeedbackRules(inherit="last")) == found

@@ -1,0 +1,287 @@
+"""What is trained on, what is held out, and the files that keep it."""
+
+import json
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extractors.columns import read_columns
+from extractors.examples import Message, ReviewedItem, SFTExample, ToolCall
+from extractors.snapshot import (
+    Snapshot,
+    SnapshotDamaged,
+    build_snapshot,
+    read_snapshot,
+    write_jsonl,
+    write_parquet,
+    write_snapshot,
+)
+from extractors.splits import HoldoutRules, LeftOut, Window, group, split
+from tests.unit.traffic import NOON, item
+
+SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3)
+
+
+def snapshot(
+    items: Sequence[ReviewedItem], rules: HoldoutRules = SMALL, window: Window | None = None, **changes: Any
+) -> Snapshot:
+    given = {"now": NOON, "target": "acme/routing", "filters": {"kind": "LLM"}}
+    return build_snapshot(items, rules, window=window, **{**given, **changes})
+
+
+def numbers(items: Sequence[ReviewedItem]) -> list[int]:
+    return [int(found.trace_id.removeprefix("trace-")) for found in items]
+
+
+def learned(made: Snapshot) -> set[str]:
+    return {example.completion.content for example in (*made.train, *made.validation)}
+
+
+def rejected(number: int, **changes: Any) -> ReviewedItem:
+    return item(number, outcome="rejected", gold=None, **changes)
+
+
+# ---- the window
+
+
+@pytest.mark.parametrize(("reviewed", "held_out"), [(3, 3), (10, 4), (30, 6), (100, 8)])
+def test_the_holdout_is_the_newest_share_within_its_bounds(reviewed: int, held_out: int) -> None:
+    sides = split([item(n) for n in range(reviewed)], SMALL, None)
+    assert numbers(sides.holdout) == list(range(reviewed - held_out, reviewed))
+    assert numbers(sides.train) == list(range(reviewed - held_out))
+
+
+def test_the_window_stays_and_takes_in_newer_items_until_they_fill_a_new_one() -> None:
+    first = split([item(n) for n in range(20)], SMALL, None)
+    assert numbers(first.holdout) == [16, 17, 18, 19]
+    second = split([item(n) for n in range(23)], SMALL, first.window)
+    assert second.window == first.window
+    assert numbers(second.train) == list(range(16))
+    assert numbers(second.holdout) == list(range(16, 23))
+    third = split([item(n) for n in range(25)], SMALL, second.window)
+    assert numbers(third.holdout) == [20, 21, 22, 23, 24]
+    assert numbers(third.train) == list(range(20))
+
+
+def test_a_holdout_that_is_full_lets_newer_items_wait() -> None:
+    first = split([item(n) for n in range(40)], SMALL, None)
+    assert len(first.holdout) == 8
+    second = split([item(n) for n in range(44)], SMALL, first.window)
+    assert numbers(second.holdout) == numbers(first.holdout)
+    assert second.left_out[LeftOut.BEYOND_HOLDOUT] == 4
+
+
+def test_feedback_that_comes_late_on_old_traffic_is_trained_on() -> None:
+    first = split([item(n) for n in range(1, 20)], SMALL, None)
+    assert 0 in numbers(split([item(n) for n in range(20)], SMALL, first.window).train)
+
+
+def test_prompts_that_many_sessions_share_stay_out_of_the_holdout() -> None:
+    greetings = [item(100 + n, minute=n * 6, text="Hello!") for n in range(4)]
+    sides = split([*greetings, *(item(n) for n in range(20))], SMALL, None)
+    assert numbers(sides.holdout) == [15, 16, 17, 18, 19]
+    assert {100, 101, 102} <= set(numbers(sides.train))
+    assert sides.left_out[LeftOut.COMMON_PROMPT] == 1
+
+
+def test_sessions_and_prompts_of_the_holdout_are_not_trained_on() -> None:
+    same_session = item(100, minute=0, session_id="session-19")
+    same_prompt = item(101, minute=1, text="  QUESTION 18")
+    sides = split([same_session, same_prompt, *(item(n, minute=n + 2) for n in range(20))], SMALL, None)
+    assert set(numbers(sides.train)).isdisjoint({100, 101})
+    assert sides.left_out[LeftOut.SESSION_HELD_OUT] == 1
+    assert sides.left_out[LeftOut.PROMPT_HELD_OUT] == 1
+
+
+def test_the_holdout_samples_all_reviewed_traffic() -> None:
+    made = snapshot(
+        [*(item(n) for n in range(17)), rejected(17), rejected(18), item(19, outcome="corrected")]
+    )
+    assert made.manifest.held_out.model_dump() == {"approved": 1, "corrected": 1, "rejected": 2}
+
+
+def test_bounds_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not exceed"):
+        HoldoutRules(least=10, greatest=5)
+
+
+TRAFFIC = st.lists(
+    st.builds(
+        lambda number, minute, session, text, kept: item(
+            number,
+            minute,
+            text=text,
+            session_id=session and f"session-{session}",
+            **({} if kept else {"outcome": "rejected", "gold": None}),
+        ),
+        st.integers(0, 200),
+        st.integers(0, 40),
+        st.none() | st.integers(1, 12),
+        st.sampled_from("abcdefghijklmnop"),
+        st.booleans(),
+    ),
+    max_size=60,
+    unique_by=lambda found: found.source_span_ids,
+)
+
+
+@given(traffic=TRAFFIC, shuffle=st.randoms(), opened=st.none() | st.integers(0, 40))
+@settings(deadline=None)
+def test_no_split_leaks_whatever_the_traffic(
+    traffic: list[ReviewedItem], shuffle: random.Random, opened: int | None
+) -> None:
+    at = None if opened is None else NOON + timedelta(minutes=opened)
+    window = at and Window(start=at, end=at + timedelta(minutes=3))
+    sides = split(traffic, SMALL, window)
+    assert not {group(i) for i in sides.train} & {group(i) for i in sides.holdout}
+    assert not {i.prompt_key for i in sides.train} & {i.prompt_key for i in sides.holdout}
+    if sides.window is not None:
+        assert all(i.started_at < sides.window.start for i in sides.train)
+        assert all(i.started_at >= sides.window.start for i in sides.holdout)
+    assert len(sides.train) + len(sides.holdout) + sum(sides.left_out.values()) == len(traffic)
+    made = snapshot(traffic, window=window)
+    train, validation = (
+        {(kind, key) for e in side for kind, key in (("p", e.prompt_key), ("s", e.session_id)) if key}
+        for side in (made.train, made.validation)
+    )
+    assert not train & validation
+    shuffled = list(traffic)
+    shuffle.shuffle(shuffled)
+    assert snapshot(shuffled, window=window) == made
+
+
+# ---- what is taught
+
+
+def test_gold_is_taught_once_a_prompt_and_the_newest_answer_wins() -> None:
+    older = [
+        item(0, text="a", answer="old"),
+        item(1, text="a", answer="new"),
+        item(2, text="b", answer="same"),
+        item(3, text="b", answer="same"),
+        item(4, text="c", answer="approved first"),
+        rejected(5, text="c", answer="approved first"),
+        item(6, text="d", outcome="corrected", gold=Message(role="assistant", content="better")),
+    ]
+    made = snapshot([*older, *(item(n) for n in range(10, 14))])
+    assert learned(made) == {"new", "same", "better"}
+    assert made.manifest.left_out == {
+        LeftOut.ANSWERED_ANEW.value: 1,
+        LeftOut.REPEATED.value: 1,
+        LeftOut.REJECTED_LATER.value: 1,
+        LeftOut.NO_GOLD.value: 1,
+    }
+
+
+def test_validation_takes_whole_sessions_and_a_share_of_the_rest() -> None:
+    items = [item(n, session_id=f"session-{n // 3}") for n in range(300)]
+    made = snapshot(items)
+    together = {example.session_id for example in made.train} & {e.session_id for e in made.validation}
+    assert not together
+    assert len(made.validation) == pytest.approx(0.1 * len(made.train), rel=0.25)
+
+
+def test_with_few_items_everything_is_held_out_and_the_manifest_says_so() -> None:
+    made = snapshot([item(n) for n in range(3)])
+    assert (made.manifest.train, made.manifest.validation, made.manifest.holdout) == (0, 0, 3)
+    nothing = snapshot([]).manifest
+    assert (nothing.train, nothing.holdout, nothing.window, nothing.watermark) == (0, 0, None, None)
+
+
+def test_the_manifest_counts_what_it_was_built_from() -> None:
+    made = snapshot([item(0), rejected(1), *(item(n) for n in range(2, 20))]).manifest
+    assert made.reviewed.model_dump() == {"approved": 19, "corrected": 0, "rejected": 1}
+    assert made.train + made.validation == 15
+    assert made.watermark == NOON + timedelta(minutes=19)
+    assert made.window == Window(start=NOON + timedelta(minutes=16), end=NOON + timedelta(minutes=19))
+
+
+# ---- files
+
+
+def rich_items() -> list[ReviewedItem]:
+    """Items with every column in use: tools, tool calls, nulls, emoji."""
+    calling = Message(role="assistant", tool_calls=(ToolCall(id="c1", name="f", arguments='{"a": 1}'),))
+    prompt = (
+        Message(role="system", content=""),
+        Message(role="user", content="Où est mon colis ? 📦\n\0"),
+        calling,
+        Message(role="tool", content="{}", tool_call_id="c1", name="f"),
+    )
+    tools: tuple[dict[str, Any], ...] = (
+        {"type": "function", "function": {"name": "f", "parameters": {"a": [None, 1.5]}}},
+    )
+    rich = {"prompt": prompt, "tools": tools, "user_id": "u", "answered_by": "acme.v1", "gold": calling}
+    precise = NOON + timedelta(microseconds=123456)
+    return [
+        item(0, started_at=precise, prompt_key="rich", **rich),
+        *(item(n) for n in range(1, 20)),
+        rejected(20, session_id=None),
+    ]  # fmt: skip
+
+
+def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    made = snapshot(rich_items())
+    folder = write_snapshot(made, tmp_path / "snapshots")
+    assert folder == tmp_path / "snapshots" / made.id
+    found = read_snapshot(folder)
+    assert (found.train, found.validation, found.holdout) == (made.train, made.validation, made.holdout)
+    assert sorted(found.manifest.files) == ["holdout.parquet", "train.parquet", "validation.parquet"]
+    assert found.manifest.model_copy(update={"files": {}}) == made.manifest
+    assert [entry.name for entry in folder.parent.iterdir()] == [made.id]
+
+
+def test_an_empty_snapshot_reads_back_too(tmp_path: Path) -> None:
+    made = snapshot([])
+    assert read_snapshot(write_snapshot(made, tmp_path)).train == ()
+
+
+def test_equal_content_has_equal_id_and_files(tmp_path: Path) -> None:
+    once = write_snapshot(snapshot(rich_items()), tmp_path / "one")
+    later = snapshot(rich_items()[::-1], now=NOON + timedelta(days=1))
+    again = write_snapshot(later, tmp_path / "two")
+    assert once.name == again.name
+    assert read_snapshot(once).manifest.files == read_snapshot(again).manifest.files
+    assert snapshot(rich_items(), filters={}).id != once.name
+    assert snapshot(rich_items(), target="acme/other").id != once.name
+
+
+def test_writing_twice_keeps_the_first_and_heals_a_damaged_or_interrupted_one(tmp_path: Path) -> None:
+    made = snapshot(rich_items())
+    (tmp_path / f".writing-{made.id}").mkdir()
+    folder = write_snapshot(made, tmp_path)
+    manifest = (folder / "manifest.json").read_bytes()
+    assert write_snapshot(snapshot(rich_items(), now=NOON + timedelta(days=1)), tmp_path) == folder
+    assert (folder / "manifest.json").read_bytes() == manifest
+    (folder / "train.parquet").write_bytes(b"half")
+    write_snapshot(made, tmp_path)
+    assert read_snapshot(folder).train == made.train
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "holdout.parquet", "manifest.json"])
+def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = write_snapshot(snapshot(rich_items()), tmp_path)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(SnapshotDamaged, match=name):
+        read_snapshot(folder)
+    (folder / name).unlink()
+    with pytest.raises(SnapshotDamaged, match=name):
+        read_snapshot(folder)
+
+
+def test_examples_are_exported_as_chat_lines_and_as_parquet(tmp_path: Path) -> None:
+    examples = [found.to_example() for found in rich_items() if found.gold]
+    write_jsonl(examples, tmp_path / "examples.jsonl")
+    first, *_ = (json.loads(line) for line in (tmp_path / "examples.jsonl").read_text("utf-8").splitlines())
+    assert first["id"] == examples[0].id
+    assert first["prompt"][1] == {"role": "user", "content": "Où est mon colis ? 📦\n\0"}
+    assert first["completion"] == [examples[0].completion.to_chat()]
+    assert first["tools"] == list(examples[0].tools)
+    write_parquet(examples, tmp_path / "examples.parquet")
+    assert read_columns(SFTExample, tmp_path / "examples.parquet") == tuple(examples)
