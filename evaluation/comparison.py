@@ -49,9 +49,12 @@ class Pairs(Value):
         return mcnemar(self.lost, self.gained)
 
     @property
-    def discordance(self) -> float:
-        """Share of the items on which the sides differ; one more is assumed, so it is never 0."""
-        return min(1.0, (self.gained + self.lost + 1) / self.n) if self.n else 1.0
+    def churn(self) -> float:
+        """Share of the items that changed without changing the accuracy, as many gained as lost.
+
+        One more is assumed, so it is never 0.
+        """
+        return min(1.0, (2 * min(self.gained, self.lost) + 1) / self.n) if self.n else 1.0
 
 
 def pairs(candidate: Sequence[bool], other: Sequence[bool]) -> Pairs:
@@ -94,7 +97,7 @@ def compare(
         p_value=counts.p_value,
         p_worse=counts.p_worse,
         interval=interval(candidate, other, sessions, seed=seed),
-        smallest_effect=smallest_effect(counts.n, counts.discordance, alpha),
+        smallest_effect=smallest_effect(counts.n, counts.churn, alpha),
     )
 
 
@@ -125,39 +128,40 @@ def interval(
 
 
 @lru_cache(maxsize=4096)
-def smallest_effect(n: int, discordance: float, alpha: float) -> float:
+def smallest_effect(n: int, churn: float, alpha: float) -> float:
     """Smallest change in accuracy that `n` items show with power 0.8.
 
-    `discordance` is the share of items on which the sides differ. An effect cannot
-    exceed it, so the larger of the two is assumed. 1.0 where `n` items can show nothing.
+    `churn` is the share of items that change in both directions beside the effect. 1.0 where
+    `n` items can show nothing.
     """
-    if n == 0 or _power(n, 1.0, 1.0, alpha) < POWER:
+    if n == 0 or _power(n, 1.0, 0.0, alpha) < POWER:
         return 1.0
     low, high = 0.0, 1.0
     while high - low > 1e-3:
         middle = (low + high) / 2
-        if _power(n, middle, max(middle, discordance), alpha) < POWER:
+        if _power(n, middle, churn, alpha) < POWER:
             low = middle
         else:
             high = middle
     return high
 
 
-def items_needed(effect: float, discordance: float, alpha: float, most: int = 20_000) -> int:
+def items_needed(effect: float, churn: float, alpha: float, most: int = 20_000) -> int:
     """About how many items show `effect` with power 0.8; at most `most`."""
     low, high = 0, most
     while high - low > max(1, low // 50):
         middle = (low + high) // 2
-        if _power(middle, effect, max(effect, discordance), alpha) < POWER:
+        if _power(middle, effect, churn, alpha) < POWER:
             low = middle
         else:
             high = middle
     return high
 
 
-def _power(n: int, effect: float, discordance: float, alpha: float) -> float:
+def _power(n: int, effect: float, churn: float, alpha: float) -> float:
     """How often the exact test of `n` items finds `effect`, averaged over the number that differ."""
     differing = np.arange(n + 1)
+    discordance = min(1.0, churn + effect)
     # isf gives the least k with P(K > k) <= alpha, so k + 1 gained items are significant.
     needed = binom.isf(alpha, differing, 0.5) + 1
     found = binom.sf(needed - 1, differing, (discordance + effect) / (2 * discordance))

@@ -86,8 +86,8 @@ def _missing(evidence: Evidence, gate: Gate) -> str:
             f"what is live answers all {pairs.n} held-out items right, so nothing could be improved; "
             "review more traffic, the mistakes above all"
         )
-    if smallest_effect(pairs.n, pairs.discordance, gate.alpha) > gate.min_effect > 0:
-        needed = items_needed(gate.min_effect, pairs.discordance, gate.alpha)
+    if smallest_effect(pairs.n, pairs.churn, gate.alpha) > gate.min_effect > 0:
+        needed = items_needed(gate.min_effect, pairs.churn, gate.alpha)
         return (
             f"{pairs.n} held-out items are too few to show an effect of {gate.min_effect:g}, "
             f"it takes about {needed}; review more traffic"

@@ -128,7 +128,8 @@ def _with_sessions(calls: Iterable[Call], spans: Iterable[Span]) -> list[Call]:
 def _candidates(calls: Iterable[Call], unreadable: Iterable[Span], ancestry: Ancestry) -> list[Candidate]:
     candidates = [_candidate(call) for call in calls]
     # A span that cannot be read but has a call below it traced that same call.
-    above = {span_id for candidate in candidates for span_id in ancestry.of(candidate.span_ids[0])}
+    traced = (span_id for candidate in candidates for span_id in candidate.span_ids)
+    above = {ancestor for span_id in traced for ancestor in ancestry.of(span_id)}
     lost = [span for span in unreadable if span.span_id not in above]
     return candidates + [
         Candidate(

@@ -6,7 +6,7 @@ Also which spans traced one and the same call: an agent's instrumentor and our g
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from extractors.calls import Call
 from extractors.spans import Annotation, Level, Span
@@ -32,18 +32,23 @@ class Ancestry:
 
 
 def merge_traced_twice(calls: Iterable[Call], ancestry: Ancestry) -> list[Call]:
-    """One call for each nest of spans with the same answer, in the order of `calls`.
+    """One call for each set of spans that traced it.
 
-    The innermost span lies closest to the model: its prompt and version are the ones kept.
+    Spans traced one call where one lies below the other with the same answer, or where they
+    stand in one trace with the same prompt and answer (some instrumentors open no context for
+    what they call). The innermost or later span lies closer to the model: its prompt is kept.
     """
     merged = {call.span_ids[0]: call for call in calls}
     # Deepest first, so that three spans of one call end in one.
     for span_id in sorted(merged, key=lambda span_id: -sum(1 for _ in ancestry.of(span_id))):
-        inner = merged[span_id]
         outer_id = next((above for above in ancestry.of(span_id) if above in merged), None)
-        if outer_id is not None and merged[outer_id].response == inner.response:
+        if outer_id is not None and merged[outer_id].response == merged[span_id].response:
             merged[outer_id] = _joined(merged[outer_id], merged.pop(span_id))
-    return list(merged.values())
+    beside: dict[tuple[Any, ...], Call] = {}
+    for call in sorted(merged.values(), key=lambda call: (call.started_at, call.span_ids)):
+        said = (call.trace_id, call.prompt, call.response)
+        beside[said] = _joined(beside[said], call) if said in beside else call
+    return list(beside.values())
 
 
 def _joined(outer: Call, inner: Call) -> Call:
@@ -106,7 +111,10 @@ class Reach:
                 return False
 
     def _above(self, candidate: Candidate) -> Iterator[Scope]:
-        for span_id in self._ancestry.of(candidate.span_ids[0]):
+        ancestors = (
+            above for span_id in reversed(candidate.span_ids) for above in self._ancestry.of(span_id)
+        )
+        for span_id in dict.fromkeys(ancestors):
             # What is said about another call is about that one's answer.
             if span_id not in self._own:
                 yield ("span", span_id)

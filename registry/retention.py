@@ -25,7 +25,7 @@ def rollback_target(versions: Mapping[str, Version], base_digest: str | None) ->
     before = active.replaced_id if active else None
     # An operator may have gone back to an old version by hand, so that the way leads in a circle.
     while before is not None and before not in seen:
-        if versions[before].state == S.RETIRED and servable(versions[before], base_digest):
+        if servable(versions[before], base_digest):
             return versions[before]
         seen.add(before)
         before = versions[before].replaced_id

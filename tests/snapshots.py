@@ -20,7 +20,9 @@ def reviewed(
     """A call that was answered with `dunno`, unless approved."""
     question, destination = asked
     gold = None if outcome == "rejected" else Message(role="assistant", content=destination)
-    answered = gold if gold is not None and outcome == "approved" else Message(role="assistant", content="dunno")
+    answered = (
+        gold if gold is not None and outcome == "approved" else Message(role="assistant", content="dunno")
+    )
     return ReviewedItem(
         prompt=(Message(role="system", content=system), Message(role="user", content=question)),
         response=answered,

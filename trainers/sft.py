@@ -121,28 +121,39 @@ def train_sft(job: TrainingJob, folder: Path, progress: Progress) -> TrainingRes
         ) from full
     progress.write("saving")
     files = _save(trainer.model, folder)
-    metrics = TrainingMetrics(
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return TrainingResult(
+        adapter=ADAPTER,
+        files=files,
+        rank=hyperparameters.lora_rank,
+        metrics=_metrics(trainer, train, loss, shared=shared, seconds=time.monotonic() - started),
+    )
+
+
+def _metrics(
+    trainer: Any, train: TrainingSet, loss: float, *, shared: bool, seconds: float
+) -> TrainingMetrics:
+    state, model = trainer.state, trainer.model
+    return TrainingMetrics(
         examples=len(train.features),
         too_long=train.too_long,
         refused=len(train.refusals),
         tokens=train.tokens,
         label_tokens=train.label_tokens,
-        steps=trainer.state.global_step,
+        steps=state.global_step,
         train_loss=loss,
         validation_losses=tuple(
             ValidationLoss(step=entry["step"], loss=entry["eval_loss"])
-            for entry in trainer.state.log_history
+            for entry in state.log_history
             if "eval_loss" in entry
         ),
-        best_step=trainer.state.best_global_step or trainer.state.global_step,
+        best_step=state.best_global_step or state.global_step,
         prefix_shared=shared,
-        device=trainer.model.device.type,
-        dtype=str(trainer.model.dtype).removeprefix("torch."),
-        seconds=time.monotonic() - started,
-        peak_memory_bytes=_peak_memory(trainer.model.device.type),
+        device=model.device.type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        seconds=seconds,
+        peak_memory_bytes=_peak_memory(model.device.type),
     )
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return TrainingResult(adapter=ADAPTER, files=files, rank=hyperparameters.lora_rank, metrics=metrics)
 
 
 def _tell(train: TrainingSet, validation: TrainingSet, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from registry.serving.replica import Replica
 
 ENGINE_NOISE = 0.1
 """Nats a token by which two engines may differ on the same weights (bfloat16)."""
-TOLERATED_SHARE = 0.15
+TOLERATED_SHARE = 0.1
 """Of the distance between adapter and base: what larger effects may differ in addition."""
 LEAST_DISTANCE = 0.02
 """Nats a token; where training changed less, no probe can tell the adapter from its base."""

@@ -1,4 +1,4 @@
-"""LoRA adapters of the tiny model, and what they say, without a training."""
+"""LoRA adapters of the tiny model that each learned one answer, and the record of what they say."""
 
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,30 @@ QUESTIONS = (
     "reset my password",
 )
 ANSWER_TOKENS = 6
+STEPS = 20
 
 
-def save_adapter(folder: Path, base: Path, *, seed: int, rank: int = 8, scale: float = 0.1) -> Path:
-    """An adapter with random weights of that scale; 0 makes one that changes nothing."""
-    torch.manual_seed(seed)
+def save_adapter(folder: Path, base: Path, *, says: str | None, rank: int = 8) -> Path:
+    """An adapter that says one word again and again, or one that changes nothing (None)."""
+    torch.manual_seed(0)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(weight, std=scale)
+    if says is not None:
+        _learn(model, AutoTokenizer.from_pretrained(base), says)
     model.save_pretrained(folder)
     return folder
+
+
+def _learn(model: Any, tokenizer: Any, word: str) -> None:
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=0.02)
+    answer = torch.tensor([tokenizer(word)["input_ids"] * ANSWER_TOKENS])
+    for step in range(STEPS):
+        prompt = _prompt(tokenizer, _messages(QUESTIONS[step % len(QUESTIONS)]))
+        tokens = torch.cat([prompt, answer], dim=1)
+        labels = torch.cat([torch.full_like(prompt, -100), answer], dim=1)
+        model(tokens, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def record(adapter: Path, base: Path) -> ProbeRecord:
@@ -40,10 +52,8 @@ def record(adapter: Path, base: Path) -> ProbeRecord:
 
 
 def _probe(model: Any, tokenizer: Any, question: str) -> Probe:
-    messages = ({"role": "system", "content": "Route."}, {"role": "user", "content": question})
-    prompt = tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )["input_ids"]
+    messages = _messages(question)
+    prompt = _prompt(tokenizer, messages)
     with torch.inference_mode():
         whole = model.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=ANSWER_TOKENS, do_sample=False
@@ -60,6 +70,18 @@ def _probe(model: Any, tokenizer: Any, question: str) -> Probe:
         adapter_logprobs=adapted,
         base_logprobs=plain,
     )
+
+
+def _messages(question: str) -> tuple[dict[str, Any], ...]:
+    return ({"role": "system", "content": "Route."}, {"role": "user", "content": question})
+
+
+def _prompt(tokenizer: Any, messages: tuple[dict[str, Any], ...]) -> torch.Tensor:
+    """Token ids of the chat with its generation prompt, shape (1, length)."""
+    chat = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    return chat["input_ids"]
 
 
 def _logprobs(model: Any, tokens: torch.Tensor, start: int) -> tuple[float, ...]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from daemon.demo.vllm import VllmServer, vllm_server
-from tests.tiny_model import tiny_llama
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_LORAS = 4
@@ -23,11 +22,6 @@ def vllm_python() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return python
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Run a cycle until it is in a state, begin that state's step, and die of SIGKILL in the middle of it.
 
-    python -m tests.e2e.die_in CONFIG STATE SECONDS
+python -m tests.e2e.die_in CONFIG STATE SECONDS
 """
 
 import os

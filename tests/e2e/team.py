@@ -84,7 +84,7 @@ def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -
                 "holdout": {"least": HELD_OUT, "greatest": HELD_OUT},
                 "thresholds": {"sft_examples": 50, "min_new_examples": 50},
                 "max_new_tokens": 8,
-                "hyperparameters": {"epochs": 3, "learning_rate": 0.02},
+                "hyperparameters": {"epochs": 6, "learning_rate": 0.005},
             }
         ],
     }

@@ -57,7 +57,7 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
         with steady_traffic(agent, requests) as traffic:
             traffic.wait_for(3)
             cycle = team.ask("once")
-            traffic.wait_for(5, version=cycle["version_id"])
+            traffic.wait_for(5, version=cycle["version_id"], seconds=60)
         assert [reply.error for reply in traffic.replies if reply.error] == []
         assert traffic.replies[-1].version == cycle["version_id"]
         assert agent.route(requests[0]).text in LABELS
@@ -117,7 +117,9 @@ def test_where_promotion_is_manual_a_proven_version_waits_for_an_operator(
     tmp_path: Path, phoenix: PhoenixServer, vllm: VllmServer, tiny_model: Path
 ) -> None:
     tenant = f"t{uuid4().hex[:8]}"
-    team = new_team(tmp_path, tenant, phoenix=phoenix.url, vllm=vllm.url, model=tiny_model, promotion="manual")
+    team = new_team(
+        tmp_path, tenant, phoenix=phoenix.url, vllm=vllm.url, model=tiny_model, promotion="manual"
+    )
     cycle = team.ask("once")
     assert "promotion is manual" in cycle["reason"]
     assert team.ask("status")[0]["active_version"] is None

@@ -19,6 +19,9 @@ from registry.serving.swap import NotServed, bring_up, take_down
 from tests.e2e.adapters import record, save_adapter
 from tests.e2e.conftest import MAX_LORAS
 
+# PEFT 0.21 asks transformers 5.23 by an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
 FOREIGN = "somebody.elses"
 CHAT = [{"role": "user", "content": "where is my parcel"}]
 
@@ -41,12 +44,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path, tiny_model: Path) -> Path:
-    return save_adapter(folder / "first", tiny_model, seed=1)
+    return save_adapter(folder / "first", tiny_model, says=" shipping")
 
 
 @pytest.fixture(scope="module")
 def second(folder: Path, tiny_model: Path) -> Path:
-    return save_adapter(folder / "second", tiny_model, seed=2)
+    return save_adapter(folder / "second", tiny_model, says=" order")
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +73,15 @@ def test_a_served_adapter_answers_as_it_was_trained(
     assert replica.adapters() == {}
 
 
-@pytest.mark.parametrize(("scale", "said"), [(0.0, "the base model answers"), (0.1, "another adapter")])
+@pytest.mark.parametrize(
+    ("says", "found"), [(None, "the base model answers"), (" account", "another adapter")]
+)
 def test_what_was_not_trained_fails_the_probe_and_is_unloaded(
-    scale: float, said: str, replica: Replica, folder: Path, tiny_model: Path, of_first: ProbeRecord
+    says: str | None, found: str, replica: Replica, folder: Path, tiny_model: Path, of_first: ProbeRecord
 ) -> None:
-    wrong = save_adapter(folder / f"wrong-{scale}", tiny_model, seed=3, scale=scale)
+    wrong = save_adapter(folder / f"wrong-{says}", tiny_model, says=says)
 
-    with pytest.raises(NotServed, match=said):
+    with pytest.raises(NotServed, match=found):
         bring_up([replica], "acme.routing.v1", wrong, of_first)
 
     assert replica.adapters() == {}
@@ -92,7 +97,7 @@ def test_loading_and_unloading_twice_changes_nothing(replica: Replica, first: Pa
 
 
 def test_a_refused_load_says_what_to_change(replica: Replica, folder: Path, tiny_model: Path) -> None:
-    large = save_adapter(folder / "large", tiny_model, seed=4, rank=32)
+    large = save_adapter(folder / "large", tiny_model, says=None, rank=32)
     with pytest.raises(ReplicaRefused, match="max-lora-rank") as rank:
         replica.load("acme.routing.v1", large)
     with pytest.raises(ReplicaRefused, match="path mapping") as path:

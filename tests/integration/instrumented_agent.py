@@ -22,7 +22,8 @@ def main(framework: str, model_url: str, phoenix_url: str, project: str, convers
     provider = TracerProvider(resource=Resource({"openinference.project.name": project}))
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{phoenix_url}/v1/traces")))
     ask = {"openai": ask_openai, "langchain": ask_langchain, "both": ask_both, "dspy": ask_dspy}[framework]
-    with using_session("session-1"):
+    agent = provider.get_tracer("agent")
+    with using_session("session-1"), agent.start_as_current_span("agent"):
         ask(provider, f"{model_url}/v1", **json.loads(conversation))
     provider.shutdown()
 

@@ -28,8 +28,9 @@ def send(phoenix: PhoenixServer, project: str, replica: StandIn) -> Iterator[Sen
     with serving(replica) as url:
         store = Store(route(url, version="acme.routing.v1", project=project))
         with gateway(store, tracer=Tracing(phoenix.url)) as client:
+            # By hand, because httpx cannot send the half surrogate pairs that JSON can spell.
             yield lambda headers=None, **request: client.post(
-                "/v1/chat/completions", json={**ASK, **request}, headers=headers
+                "/v1/chat/completions", content=json.dumps({**ASK, **request}), headers=headers
             )
 
 
@@ -67,13 +68,14 @@ def test_a_call_arrives_whole_and_within_the_callers_trace(
         "learnd.agent": "routing",
         "learnd.version": "acme.routing.v1",
         "learnd.internal": False,
+        "metadata.tenant": "acme",
+        "metadata.agent": "routing",
+        "metadata.version": "acme.routing.v1",
     }
     assert {key: attributes.get(key) for key in expected} == expected
     assert json.loads(attributes["llm.tools.0.tool.json_schema"]) == TOOL
     assert json.loads(attributes["llm.invocation_parameters"])["temperature"] == 0.5
     assert json.loads(attributes["input.value"])["model"] == "acme/routing"
-    metadata = {"tenant": "acme", "agent": "routing", "version": "acme.routing.v1"}
-    assert json.loads(attributes["metadata"]) == metadata
 
 
 def test_a_streamed_call_is_traced_like_one_in_one_piece(

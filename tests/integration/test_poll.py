@@ -21,10 +21,10 @@ from tests.phoenix_support import (
     annotate,
     chat_span,
     delete_annotations,
+    delete_project,
     delete_span,
     delete_trace,
     new_project,
-    new_trace_id,
     send_and_wait,
 )
 
@@ -42,13 +42,13 @@ class Follower:
     project: str
     target: str = "acme/routing"
 
-    def poll(self, at: datetime = SOON, filter: SpanFilter | None = None, **options: Any) -> MirrorChange:
+    def poll(self, at: datetime = SOON, which: SpanFilter | None = None, **options: Any) -> MirrorChange:
         """One poll, applied."""
         change = poll(
             self.client,
             self.store.mirror(self.target),
             project=self.project,
-            spans=filter or SpanFilter(),
+            spans=which or SpanFilter(),
             annotation_names=options.pop("names", {"approval", "correction"}),
             now=at,
             **options,
@@ -225,8 +225,8 @@ def test_feedback_on_a_trace_or_a_session_brings_all_its_spans_in(
     phoenix: PhoenixServer, follower: Follower
 ) -> None:
     session = f"session of {follower.project} & ümläute"
-    in_session = {"attributes": {"session.id": session}}
-    first, second, other = chat_span(**in_session), chat_span(**in_session), chat_span()
+    in_session = {"session.id": session}
+    first, second, other = chat_span(attributes=in_session), chat_span(attributes=in_session), chat_span()
     beside = chat_span(trace_id=other.trace_id)
     send_and_wait(phoenix.url, follower.project, first, second, other, beside)
     annotate(phoenix.url, session, "rejected", level="session")
@@ -238,7 +238,7 @@ def test_feedback_on_a_trace_or_a_session_brings_all_its_spans_in(
         ("trace", other.trace_id),
     }
 
-    third = chat_span(**in_session)
+    third = chat_span(attributes=in_session)
     send_and_wait(phoenix.url, follower.project, third)
     annotate(phoenix.url, session, "approved", level="session")
     follower.poll()
@@ -334,7 +334,7 @@ def test_only_spans_that_the_whole_filter_names_are_selected(
         attributes={"metadata.agent": "router", "metadata.live": True, "own.part": "x"},
         condition="llm.model_name == 'm1' or llm.model_name == 'm3'",
     )
-    follower.poll(filter=which)
+    follower.poll(which=which)
 
     assert [span.span_id for span in follower.spans.values() if span.selected] == [wanted.span_id]
     assert len(follower.spans) == 5
@@ -346,7 +346,7 @@ def test_a_condition_that_phoenix_cannot_read_is_an_error_and_not_an_empty_resul
 ) -> None:
     send_and_wait(phoenix.url, follower.project, chat_span())
     with pytest.raises(WrongCondition, match="condition"):
-        follower.poll(filter=SpanFilter(condition=condition))
+        follower.poll(which=SpanFilter(condition=condition))
 
 
 def test_an_unknown_project_is_an_error(follower: Follower) -> None:
@@ -364,11 +364,11 @@ def test_other_names_or_another_filter_start_the_mirror_anew(
     follower.poll()
 
     tools = SpanFilter(kind="TOOL")
-    emptied = follower.poll(filter=tools, names={"rating"})
+    emptied = follower.poll(which=tools, names={"rating"})
     assert not emptied.complete
     assert (follower.spans, follower.annotations) == ({}, [])
 
-    assert follower.poll(filter=tools, names={"rating"}).complete
+    assert follower.poll(which=tools, names={"rating"}).complete
     assert set(follower.spans) == {tool.span_id}
     assert follower.spans[tool.span_id].selected
 
@@ -407,29 +407,38 @@ def test_a_long_back_fill_comes_in_several_polls_and_loses_what_arrives_meanwhil
     assert len(follower.annotations) == 250
 
 
-def test_a_restarted_phoenix_is_swept_whole_and_one_that_lost_its_data_is_mirrored_as_it_is(
-    tmp_path: Path, store: Store
+def test_a_project_that_was_deleted_and_made_again_is_mirrored_as_it_is(
+    phoenix: PhoenixServer, follower: Follower
 ) -> None:
+    before, after = chat_span(), chat_span()
+    send_and_wait(phoenix.url, follower.project, before)
+    annotate(phoenix.url, before.span_id)
+    follower.poll()
+
+    delete_project(phoenix.url, follower.project)
+    send_and_wait(phoenix.url, follower.project, after)
+    annotate(phoenix.url, after.span_id, "rejected")
+    while not follower.poll().complete:
+        pass
+
+    assert set(follower.spans) == {after.span_id}
+    assert follower.said == {(after.span_id, "", "rejected")}
+
+
+def test_a_restarted_phoenix_is_swept_whole(tmp_path: Path, store: Store) -> None:
     port, project = free_port(), new_project()
-    deleted, kept, fresh = chat_span(), chat_span(), chat_span()
-    with phoenix_server(tmp_path / "one", port=port) as phoenix, PhoenixClient(phoenix.url) as client:
-        follower = Follower(client, store, project)
-        send_and_wait(phoenix.url, project, deleted, kept)
+    deleted, edited = chat_span(), chat_span()
+    with phoenix_server(tmp_path, port=port) as phoenix, PhoenixClient(phoenix.url) as client:
+        send_and_wait(phoenix.url, project, deleted, edited)
         annotate(phoenix.url, deleted.span_id, identifier="ann")
-        annotate(phoenix.url, kept.span_id, identifier="bob")
-        follower.poll()
+        annotate(phoenix.url, edited.span_id, identifier="bob")
+        Follower(client, store, project).poll()
         delete_annotations(phoenix.url, project, name="approval", identifier="ann")
+        annotate(phoenix.url, edited.span_id, "rejected", identifier="bob")
 
-    with phoenix_server(tmp_path / "one", port=port) as phoenix, PhoenixClient(phoenix.url) as client:
+    with phoenix_server(tmp_path, port=port) as phoenix, PhoenixClient(phoenix.url) as client:
         follower = Follower(client, store, project)
         follower.poll(full_sweep_after=timedelta(days=1))
-        assert follower.said == {(kept.span_id, "bob", "approved")}
-        assert set(follower.spans) == {kept.span_id}
-
-    with phoenix_server(tmp_path / "two", port=port) as phoenix, PhoenixClient(phoenix.url) as client:
-        follower = Follower(client, store, project)
-        send_and_wait(phoenix.url, project, fresh)
-        annotate(phoenix.url, fresh.span_id, identifier="cleo")
-        follower.poll(full_sweep_after=timedelta(days=1))
-        assert follower.said == {(fresh.span_id, "cleo", "approved")}
-        assert set(follower.spans) == {fresh.span_id}
+        assert follower.said == {(edited.span_id, "bob", "rejected")}
+        assert set(follower.spans) == {edited.span_id}
+        assert follower.poll(full_sweep_after=timedelta(days=1)).is_empty

@@ -430,6 +430,16 @@ def test_a_rollback_skips_a_version_whose_files_are_gone(store: Store) -> None:
     assert store.rollback_target(T) == store.version(first.id)
 
 
+def test_a_way_back_that_leads_in_a_circle_ends_at_the_base(store: Store) -> None:
+    first = promote(store, a_candidate(store, T), None)
+    second = promote(store, a_candidate(store, T), first)
+    promote(store, first, second)
+    assert store.rollback_target(T) == store.version(second.id)
+    store.drained(second.id, SOON)
+    store.files_removed(second.id, SOON)
+    assert store.rollback_target(T) is None
+
+
 def test_a_rollback_holds_automatic_promotion_until_release(store: Store) -> None:
     active = promote(store, a_candidate(store, T), None)
     candidate = a_candidate(store, T)

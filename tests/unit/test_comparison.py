@@ -3,7 +3,7 @@
 from math import comb
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.comparison import (
@@ -17,6 +17,7 @@ from evaluation.comparison import (
 )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_the_p_value_is_the_binomial_tail(gained, lost):
     n = gained + lost
@@ -56,7 +57,8 @@ def test_turns_of_one_session_say_less_than_as_many_sessions():
 
 @pytest.mark.parametrize(("n", "effect"), [(50, 0.20), (100, 0.15), (300, 0.09)])
 def test_the_smallest_effect_is_that_of_the_facts_page(n, effect):
-    assert smallest_effect(n, 0.3, 0.05) == pytest.approx(effect, abs=0.03)
+    # The page assumes that the sides differ on 0.3 of the items, the effect included.
+    assert smallest_effect(n, 0.3 - effect, 0.05) == pytest.approx(effect, abs=0.02)
 
 
 def test_hardly_any_items_show_nothing():

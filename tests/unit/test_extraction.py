@@ -81,6 +81,16 @@ def test_feedback_on_both_spans_of_one_call_is_weighed_together() -> None:
     assert extract(traced_twice(), said, NEVER).dropped == {DropReason.DISAGREEMENT.value: 1}
 
 
+def test_a_call_traced_twice_side_by_side_in_one_trace_is_one_item() -> None:
+    agents, _, gateways = traced_twice(parent_id=None)
+    found = extract([agents, gateways], [annotation("trace-s1", level="trace")], ONLY)
+    assert [item.source_span_ids for item in found.items] == [("s1", "gateway")]
+
+
+def test_feedback_on_a_span_between_the_two_reaches_the_call() -> None:
+    assert outcomes(traced_twice(), [annotation("http")]) == {"gateway": "approved"}
+
+
 def test_nested_spans_with_different_answers_are_two_calls() -> None:
     spans = traced_twice(attributes=openinference(("user", "And this?"), answer="returns"))
     assert outcomes(spans, [annotation("s1"), annotation("gateway", "rejected")]) == {

@@ -3,16 +3,17 @@
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.gateway.attributes import answer_attributes, request_attributes
 from daemon.gateway.sse import EventCutter, assemble, chunk_of, event_of
 
-KEYS = st.sampled_from(
-    "messages tools prompt role content tool_calls function name arguments id type text image_url url index choices "
-    "message delta finish_reason usage prompt_tokens total_tokens model user".split()
+WORDS = (
+    "messages tools prompt role content tool_calls function name arguments id type text image_url url "
+    "index choices message delta finish_reason usage prompt_tokens total_tokens model user"
 )
+KEYS = st.sampled_from(WORDS.split())
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 ANYTHING = st.recursive(
     SCALARS,
@@ -20,8 +21,10 @@ ANYTHING = st.recursive(
     max_leaves=20,
 )
 OBJECTS = st.dictionaries(KEYS, ANYTHING, max_size=6)
+on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@on_a_busy_machine
 @given(OBJECTS)
 def test_any_json_object_can_be_described(stranger: dict[str, Any]) -> None:
     for attributes in (request_attributes(stranger), answer_attributes(stranger)):
@@ -30,11 +33,13 @@ def test_any_json_object_can_be_described(stranger: dict[str, Any]) -> None:
             assert not isinstance(value, str) or value.encode()
 
 
+@on_a_busy_machine
 @given(st.lists(OBJECTS, max_size=5))
 def test_any_json_objects_can_be_put_together(chunks: list[dict[str, Any]]) -> None:
     json.dumps(assemble(chunks))
 
 
+@on_a_busy_machine
 @given(st.lists(st.binary(max_size=20), max_size=8), st.sampled_from([b"\n\n", b"\r\n\r\n"]), st.data())
 def test_events_do_not_depend_on_how_the_network_cut_them(
     contents: list[bytes], blank: bytes, data: st.DataObject

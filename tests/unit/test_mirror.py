@@ -86,7 +86,7 @@ def test_a_span_is_selected_only_by_all_of_the_filter(wanted: dict[str, Any], se
 def test_hot_days_are_always_read_and_cold_ones_take_turns() -> None:
     today = NOW.date()
     cold = [today - timedelta(days=10 + n) for n in range(4)]
-    counts = {today: 9_000, **{day: COLD_READS // 2 for day in cold}}
+    counts = {today: 9_000, **dict.fromkeys(cold, COLD_READS // 2)}
     read_at: dict[date, datetime] = {}
     rounds = []
     for minute in range(2):

@@ -1,7 +1,7 @@
 """The verdict is as honest as the holdout allows."""
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evaluation.comparison import Pairs
@@ -38,6 +38,7 @@ def evidences(draw):
     )
 
 
+@settings(deadline=None)
 @given(evidences())
 def test_only_what_is_measured_better_is_promoted_and_only_what_is_worse_is_a_regression(evidence):
     decision = decide(evidence, GATE)
@@ -51,6 +52,7 @@ def test_only_what_is_measured_better_is_promoted_and_only_what_is_worse_is_a_re
     assert decision.reason
 
 
+@settings(deadline=None)
 @given(evidences())
 def test_more_gains_never_turn_a_promotion_into_something_else(evidence):
     assume(decide(evidence, GATE).verdict == "PROMOTE")
