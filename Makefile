@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV := .venv
 VLLM_VENV := .venv-vllm
 BIN := $(VENV)/bin
+# Docker's plugin where there is one, else the same program from the environment.
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || ls $(VENV)/lib/python3*/site-packages/compose/docker-compose)
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -36,9 +38,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
-	@if docker compose version >/dev/null 2>&1; \
-	then docker compose -f deploy/compose.yaml config -q && echo "deploy/compose.yaml is valid"; \
-	else echo "docker compose is not installed: deploy/compose.yaml is checked by its test alone"; fi
+	$(COMPOSE) --file deploy/compose.yaml --profile gpu config --quiet
 
 run: setup
 	$(BIN)/learnd run

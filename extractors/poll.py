@@ -125,7 +125,7 @@ class _Look:
                 raise _Enough
             known = self.mirror.spans_of_traces(batch)
             current = self.client.spans_of_traces(self.project, batch)
-            differing = {trace_id for _, trace_id, _ in _outline(known) ^ _outline(current)}
+            differing = {trace_id for trace_id, _ in _outline(known) ^ _outline(current)}
             changed, removed = span_difference(
                 [span for span in known if span.trace_id in differing],
                 self._with_attributes([span for span in current if span.trace_id in differing]),
@@ -279,9 +279,9 @@ def _trace_ids(subjects: Iterable[Subject]) -> set[str]:
     return {trace_id for subject in subjects for trace_id in subject.trace_ids}
 
 
-def _outline(spans: Iterable[Span]) -> set[tuple[str, str, str | None]]:
-    """All of a span that can change in Phoenix: whether it is there, and its trace's session."""
-    return {(span.span_id, span.trace_id, span.session_id) for span in spans}
+def _outline(spans: Iterable[Span]) -> set[tuple[str, str]]:
+    """Which spans each trace has: spans never change, and only a new one changes a trace's session."""
+    return {(span.trace_id, span.span_id) for span in spans}
 
 
 def _selected(span: Span, attributes: dict[str, Any] | None, wanted: SpanFilter) -> Span:

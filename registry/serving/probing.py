@@ -18,6 +18,8 @@ TOLERATED_SHARE = 0.1
 """Of the distance between adapter and base: what larger effects may differ in addition."""
 LEAST_DISTANCE = 0.02
 """Nats a token; where training changed less, no probe can tell the adapter from its base."""
+SCORED_TOKENS = 8
+"""Of each answer; every token is a request."""
 CHAT_TOKENS = 16
 """Longest comparison of two greedy answers: over many tokens, rounding lets them part."""
 LEAST_SAME_ANSWERS = 0.5
@@ -57,9 +59,11 @@ def probe(replica: Replica, version_id: str, record: ProbeRecord) -> ProbeResult
 
 def measure(replica: Replica, model: str, record: ProbeRecord) -> ProbeResult:
     """The figures for whatever is served as `model`, without a judgement."""
-    served = [replica.logprobs(model, each.prompt_ids, each.answer_ids) for each in record.probes]
-    trained = [each.adapter_logprobs for each in record.probes]
-    base = [each.base_logprobs for each in record.probes]
+    served = [
+        replica.logprobs(model, each.prompt_ids, each.answer_ids[:SCORED_TOKENS]) for each in record.probes
+    ]
+    trained = [each.adapter_logprobs[:SCORED_TOKENS] for each in record.probes]
+    base = [each.base_logprobs[:SCORED_TOKENS] for each in record.probes]
     same = [_answers_alike(replica, model, each) for each in record.probes]
     return ProbeResult(
         tokens=sum(map(len, served)),

@@ -105,13 +105,12 @@ class _Chat(BaseModel):
     usage: _Usage
 
 
-class _Logprob(BaseModel):
-    logprob: float
+class _Scores(BaseModel):
+    token_logprobs: list[float]
 
 
 class _ScoredChoice(BaseModel):
-    prompt_logprobs: list[dict[int, _Logprob] | None]
-    """One entry a prompt token, the first None; each holds at least the token that stands there."""
+    logprobs: _Scores
 
 
 class _Scored(BaseModel):
@@ -238,20 +237,27 @@ class Replica:
         return Reply(text=chat.choices[0].message.content or "", prompt_tokens=chat.usage.prompt_tokens)
 
     def logprobs(self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> tuple[float, ...]:
-        """Log-probability (nats) of each token of the answer after the prompt, shape (len(answer_ids),)."""
+        """Log-probability (nats) of each token of the answer after the prompt, shape (len(answer_ids),).
+
+        One request a token. `prompt_logprobs` would score them all in one, but kills the engine
+        where a batch mixes it with other requests for adapters (vllm-project/vllm#16668).
+        """
+        return tuple(
+            self._logprob(model, [*prompt_ids, *answer_ids[:position]], token)
+            for position, token in enumerate(answer_ids)
+        )
+
+    def _logprob(self, model: str, context_ids: Sequence[int], token: int) -> float:
         body = {
             "model": model,
-            "prompt": [*prompt_ids, *answer_ids],
+            "prompt": context_ids,
             "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprobs": 0,
+            # Only this token may follow; its log-probability is from before that restriction.
+            "allowed_token_ids": [token],
+            "ignore_eos": True,
+            "logprobs": 0,
         }
-        scores = self._ask(_Scored, "/v1/completions", body).choices[0].prompt_logprobs
-        return tuple(
-            position[token].logprob
-            for position, token in zip(scores[len(prompt_ids) :], answer_ids, strict=True)
-            if position is not None
-        )
+        return self._ask(_Scored, "/v1/completions", body).choices[0].logprobs.token_logprobs[0]
 
     def busy_adapters(self) -> frozenset[str] | None:
         """Adapters that requests are running or waiting for; None where the server keeps no statistics."""

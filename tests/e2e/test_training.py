@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from evaluation.probes import ProbeRecord
 from evaluation.report import Report
 from evaluation.run import AdapterSide, EvaluationJob
 from extractors.snapshot import read_snapshot
-from extractors.values import Value, file_digest
+from extractors.values import LearndError, Value, file_digest
 from tests.snapshots import Asked, reviewed, snapshot_in
 from tests.tiny_model import CACHE
 from trainers.base_model import base_digest, model_bytes
-from trainers.child import CHILD_ENV
+from trainers.child import CHILD_ENV, Progress
 from trainers.plan import Plan, select_plan
-from trainers.sft import TrainingJob, TrainingResult
+from trainers.sft import TrainingJob, TrainingResult, train_sft
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")
@@ -191,8 +192,9 @@ def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
     assert (report.against("acme.routing.v1").gained, report.against("acme.routing.v1").lost) == (0, 0)
 
 
+@pytest.mark.filterwarnings("default")  # TRL's own, which a training child prints into its log
 @pytest.mark.parametrize(
-    ("overrides", "kind", "advice"),
+    ("overrides", "failure", "advice"),
     [
         ({"lora_targets": ["no_such_layer"]}, "LoraMatchesNothing", "lora_targets"),
         ({"learning_rate": 1e30}, "TrainingDiverged", "lower `learning_rate`"),
@@ -200,23 +202,25 @@ def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
     ],
 )
 def test_a_training_that_cannot_be_done_says_why_and_leaves_no_adapter(
-    tiny_model: Path, snapshot: Path, tmp_path: Path, overrides: dict[str, Any], kind: str, advice: str
+    tiny_model: Path, snapshot: Path, tmp_path: Path, overrides: dict[str, Any], failure: str, advice: str
 ) -> None:
     job = TrainingJob(plan=plan_for(tiny_model, snapshot, **overrides), snapshot=str(snapshot))
-    assert start("train", tmp_path, job).wait(300) == 1
-    failure = json.loads((tmp_path / "failure.json").read_text())
-    assert failure["kind"] == kind, failure
-    assert advice in failure["error"]
-    assert not (tmp_path / "result.json").exists()
+    progress = Progress(tmp_path / "progress.jsonl", lambda: datetime.now(UTC))
+    with pytest.raises(LearndError, match=advice) as raised:
+        train_sft(job, tmp_path, progress)
+    assert type(raised.value).__name__ == failure
     assert not (tmp_path / "adapter").exists()
 
 
-def test_a_base_model_that_changed_since_the_plan_is_not_trained(
+def test_a_child_that_fails_leaves_its_reason_for_the_parent(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
     plan = plan_for(tiny_model, snapshot).model_copy(update={"base_digest": "another"})
     assert start("train", tmp_path, TrainingJob(plan=plan, snapshot=str(snapshot))).wait(300) == 1
-    assert json.loads((tmp_path / "failure.json").read_text())["kind"] == "BaseChanged"
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure["kind"] == "BaseChanged"
+    assert "start the cycle again" in failure["error"]
+    assert not (tmp_path / "result.json").exists()
 
 
 @pytest.mark.slow
