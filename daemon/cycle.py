@@ -125,7 +125,9 @@ def poll_target(loop: Loop, client: PhoenixClient) -> int:
 def extract_target(loop: Loop) -> Extraction:
     """What the mirror teaches by the target's feedback rules."""
     spans, annotations = loop.store.mirrored(loop.target.key)
-    return extract(spans, annotations, loop.target.feedback, loop.target.output_space)
+    return extract(
+        spans, annotations, loop.target.feedback, loop.target.output_space, target=loop.target.key
+    )
 
 
 def feedback_names(target: TargetSettings) -> frozenset[str]:

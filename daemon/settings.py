@@ -25,7 +25,6 @@ from extractors.values import LearndError, Value
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Lower-case letters, digits, `-` and `_`: part of model names and of folder names."""
 Port = Annotated[int, Field(ge=1, le=65535)]
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class SettingsError(LearndError):
@@ -331,11 +330,6 @@ def read_secret(path: Path) -> str:
         return path.read_text("utf-8").strip()
     except OSError as unreadable:
         raise SettingsError(f"cannot read the secret in {path}: {unreadable.strerror}") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach a server that binds to `host`."""
-    return host in LOOPBACK
 
 
 def environment_names() -> list[str]:

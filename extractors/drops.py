@@ -7,6 +7,7 @@ from extractors.values import LearndError
 
 class DropReason(StrEnum):
     INTERNAL = "learnd's own call: probe, synthesis, judging or experiment"
+    OTHER_TARGET = "the gateway answered it for another tenant or agent"
     FAILED = "the call ended in an error"
     NO_PROMPT = "no prompt was recorded"
     NO_ANSWER = "no answer was recorded"

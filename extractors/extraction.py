@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from extractors.attributes import at
 from extractors.calls import Call, read_call
 from extractors.drops import DropReason
 from extractors.examples import Message, Outcome, ReviewedItem
@@ -15,7 +16,7 @@ from extractors.reach import Ancestry, Candidate, Reach, merge_traced_twice
 from extractors.spans import Annotation, Span
 from extractors.values import Value, content_id
 
-NEVER_ANSWERED = frozenset({DropReason.INTERNAL, DropReason.FAILED, DropReason.NO_ANSWER})
+NEVER_ANSWERED = frozenset({DropReason.INTERNAL, DropReason.OTHER_TARGET, DropReason.FAILED, DropReason.NO_ANSWER})
 """Nobody judges these: feedback on what lies above them is about their siblings."""
 
 
@@ -49,15 +50,19 @@ def extract(
     annotations: Iterable[Annotation],
     rules: FeedbackRules,
     output_space: Sequence[str] = (),
+    *,
+    target: str | None = None,
 ) -> Extraction:
     """The reviewed items among `spans`; the order of spans and annotations does not matter.
 
+    With a `target` (`tenant/agent`), calls that the gateway answered for another one are dropped:
+    a span joins its caller's trace, and so may lie in another target's project.
     With an `output_space` every gold answer is one of its labels, in its spelling. Never
     raises on what spans and annotations hold: what cannot be used is counted in `dropped`.
     """
     spans = sorted({span.span_id: span for span in spans}.values(), key=lambda s: (s.started_at, s.span_id))
     ancestry = Ancestry(spans)
-    calls, unreadable, dropped = _read(spans)
+    calls, unreadable, dropped = _read(spans, target)
     calls = merge_traced_twice(_with_sessions(calls, spans), ancestry)
     reach = Reach(_candidates(calls, unreadable, ancestry), ancestry, annotations, rules.inherit)
     items: list[ReviewedItem] = []
@@ -97,7 +102,7 @@ def _normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _read(spans: Sequence[Span]) -> tuple[list[Call], list[Span], Counter[DropReason]]:
+def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[Span], Counter[DropReason]]:
     """The calls that can be read, the spans of those that answered but cannot be, and why."""
     calls: list[Call] = []
     unreadable: list[Span] = []
@@ -105,7 +110,7 @@ def _read(spans: Sequence[Span]) -> tuple[list[Call], list[Span], Counter[DropRe
     for span in spans:
         if not span.selected:
             continue
-        call = read_call(span)
+        call = DropReason.OTHER_TARGET if _is_anothers(span, target) else read_call(span)
         if isinstance(call, Call):
             calls.append(call)
             continue
@@ -113,6 +118,11 @@ def _read(spans: Sequence[Span]) -> tuple[list[Call], list[Span], Counter[DropRe
         if call not in NEVER_ANSWERED:
             unreadable.append(span)
     return calls, unreadable, dropped
+
+
+def _is_anothers(span: Span, target: str | None) -> bool:
+    tenant, agent = at(span.attributes, "learnd.tenant"), at(span.attributes, "learnd.agent")
+    return target is not None and tenant is not None and f"{tenant}/{agent}" != target
 
 
 def _with_sessions(calls: Iterable[Call], spans: Iterable[Span]) -> list[Call]:

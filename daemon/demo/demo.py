@@ -5,6 +5,7 @@ learnd once: poll ─> snapshot ─> train ─> evaluate ─> load, probe, flip,
 """
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -57,6 +58,8 @@ def run_demo(folder: Path, *, corpus: Path | None, keep: bool, vllm_python: Path
     """
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # The bars here are ours; libraries that load a model show theirs otherwise.
+    os.environ["TQDM_DISABLE"] = "1"
     requests = load_corpus(corpus)
     folder = folder.resolve()
     run = _fresh(folder / "run")

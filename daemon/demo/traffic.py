@@ -12,7 +12,7 @@ import httpx
 
 from daemon.demo.corpus import Request
 
-AT_ONCE = 8
+AT_ONCE = 16
 ANSWER_TOKENS = 12
 VERSION_HEADER = "x-learnd-version"
 SESSION_HEADER = "x-learnd-session"
@@ -72,7 +72,7 @@ class Agent:
 
 
 def send_all(agent: Agent, requests: Sequence[Request], on_reply: Callable[[], None]) -> Iterator[Reply]:
-    """Every request, eight at a time, in their order."""
+    """Every request, sixteen at a time, in their order."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for reply in pool.map(agent.route, requests):
             on_reply()

@@ -52,7 +52,7 @@ def vllm_server(
         "--max-lora-rank": max_lora_rank,
         "--max-model-len": max_model_len,
         "--max-num-seqs": 16,
-        "--dtype": "bfloat16",
+        "--dtype": _fast_dtype(),
     }
     command += [str(part) for flag in flags.items() for part in flag] + ["--enable-lora"]
     command += ["--enforce-eager"] if eager else []
@@ -61,6 +61,13 @@ def vllm_server(
         command, health_url=f"{url}/health", log=log, env=environment, start_seconds=START_SECONDS
     ) as process:
         yield VllmServer(url=url, pid=process.pid)
+
+
+def _fast_dtype() -> str:
+    """What this machine computes fast in: without such instructions bfloat16 is many times slower."""
+    from trainers.base_model import torch_device, torch_dtype
+
+    return str(torch_dtype("auto", torch_device("auto"))).removeprefix("torch.")
 
 
 def _environment(kvcache_gb: int) -> Mapping[str, str]:

@@ -12,9 +12,12 @@ from daemon.settings import Settings, TargetSettings
 from daemon.tokens import must_have_tokens
 from registry.store.store import Store
 
+LONGEST_GOODBYE = 60
+"""Seconds that requests in flight have to end when the gateway is stopped."""
+
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; requests in flight are answered first."""
+    """Run until SIGTERM or SIGINT; requests in flight are answered first, within a minute."""
     tokens, own = settings.agents.by_token(), settings.gateway
     must_have_tokens(own.host, tokens)
     with Store.open(settings.data_dir, utc_now()) as store:
@@ -25,7 +28,15 @@ def serve(settings: Settings) -> None:
             max_body_bytes=int(own.max_body_mb * 2**20),
             tracer=Tracing(settings.phoenix.url, settings.phoenix.key()) if own.trace else None,
         )
-        uvicorn.run(app, host=own.host, port=own.port, log_config=None, access_log=False)
+        uvicorn.run(
+            app,
+            host=own.host,
+            port=own.port,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=LONGEST_GOODBYE,
+        )
 
 
 def routes(settings: Settings, store: Store) -> Mapping[str, Route]:

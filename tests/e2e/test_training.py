@@ -99,9 +99,8 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_model)
     assert config["r"] == result.rank == 8  # what the replicas serve, not the usual 16
-    assert set(config["target_modules"]) == {
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
-    }  # fmt: skip
+    adapted = {name.split(".")[-1] for name in config["target_modules"]}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert not (folder / "checkpoints").exists()
     metrics = result.metrics
     assert metrics.prefix_shared

@@ -39,6 +39,14 @@ def test_items_are_counted_and_come_oldest_first() -> None:
     assert found.dropped == {DropReason.NO_FEEDBACK.value: 1}
 
 
+def test_a_call_that_the_gateway_answered_for_another_target_is_dropped() -> None:
+    attributes = openinference(("user", "hello"), learnd={"tenant": "other", "agent": "routing"})
+    foreign = span("s1", attributes=attributes)
+    found = extract([foreign, span("s2")], [annotation("s1"), annotation("s2")], ONLY, target="acme/routing")
+    assert [item.source_span_ids for item in found.items] == [("s2",)]
+    assert found.dropped == {DropReason.OTHER_TARGET.value: 1}
+
+
 def test_spans_that_are_not_selected_are_no_calls() -> None:
     assert extract([span(selected=False)], [annotation()], ONLY) == Extraction(items=(), dropped={})
 
