@@ -94,30 +94,48 @@ def advance(loop: Loop, cycle: Cycle) -> Cycle:
 
 
 def run_cycle(loop: Loop, trigger: str) -> Cycle:
-    """Finish the target's unfinished cycle, or run a new one, to its end."""
-    unfinished = [c for c in loop.store.unfinished_cycles() if c.target == loop.target.key]
-    cycle = unfinished[0] if unfinished else loop.store.start_cycle(loop.target.key, trigger, loop.clock())
+    """Finish the target's unfinished cycle, or poll and run a new one, to its end.
+
+    Raises what may pass (`PASSING`): an unfinished cycle stays where it is.
+    """
+    cycle = unfinished_cycle(loop) or begin_cycle(loop, trigger)
     while not cycle.ended:
         loop.on_progress({"stage": str(cycle.state), "cycle": cycle.id})
         cycle = advance(loop, cycle)
     return cycle
 
 
-def poll_target(loop: Loop, client: PhoenixClient) -> int:
-    """Bring the target's mirror up to date; returns how many pieces of feedback changed.
+def unfinished_cycle(loop: Loop) -> Cycle | None:
+    """The target's cycle that has not ended; there is one at most."""
+    return next((c for c in loop.store.unfinished_cycles() if c.target == loop.target.key), None)
 
-    What went wrong is kept as the target's last poll error, and raised.
+
+def begin_cycle(loop: Loop, trigger: str) -> Cycle:
+    """Poll, and start a cycle on what is known then. Raises PhoenixError, CycleRunning."""
+    with open_phoenix(loop.settings) as client:
+        poll_target(loop, client)
+    return loop.store.start_cycle(loop.target.key, trigger, loop.clock())
+
+
+def poll_target(loop: Loop, client: PhoenixClient) -> int:
+    """Bring the target's mirror up to date; returns how many annotations changed.
+
+    What went wrong is kept as the target's last poll error, and raised: PhoenixError.
     """
     store, target, now = loop.store, loop.target, loop.clock()
-    change = poll(
-        client,
-        store.mirror(target.key),
-        project=target.project,
-        spans=target.spans,
-        annotation_names=feedback_names(target),
-        now=now,
-        full_sweep_after=timedelta(minutes=loop.settings.phoenix.full_sweep_minutes),
-    )
+    try:
+        change = poll(
+            client,
+            store.mirror(target.key),
+            project=target.project,
+            spans=target.spans,
+            annotation_names=feedback_names(target),
+            now=now,
+            full_sweep_after=timedelta(minutes=loop.settings.phoenix.full_sweep_minutes),
+        )
+    except PhoenixError as problem:
+        store.record_poll(target.key, now, str(problem))
+        raise
     store.apply_mirror(target.key, change, now)
     return len(change.annotations) + len(change.removed_annotations)
 
@@ -125,9 +143,7 @@ def poll_target(loop: Loop, client: PhoenixClient) -> int:
 def extract_target(loop: Loop) -> Extraction:
     """What the mirror teaches by the target's feedback rules."""
     spans, annotations = loop.store.mirrored(loop.target.key)
-    return extract(
-        spans, annotations, loop.target.feedback, loop.target.output_space, target=loop.target.key
-    )
+    return extract(spans, annotations, loop.target.feedback, loop.target.output_space, target=loop.target.key)
 
 
 def feedback_names(target: TargetSettings) -> frozenset[str]:
@@ -142,8 +158,6 @@ def open_phoenix(settings: Settings) -> PhoenixClient:
 
 
 def _extract(loop: Loop, cycle: Cycle) -> Cycle:
-    with open_phoenix(loop.settings) as client:
-        poll_target(loop, client)
     state, target = loop.store.target_state(loop.target.key), loop.target
     extraction = extract_target(loop)
     snapshot = build_snapshot(

@@ -27,8 +27,8 @@ def run_once(
     """Poll, and run one cycle of the target to its end; an unfinished one is finished instead.
 
     Starts whatever has come in and without regard to the cool-down. Raises Locked while a daemon
-    works on the same data directory, and what stands in the way (PhoenixUnreachable, …): the
-    cycle then stays where it is and the next call goes on with it.
+    works on the same data directory, and what stands in the way for now (PhoenixError,
+    NotServedYet, Interrupted): an unfinished cycle stays where it is, the next call goes on with it.
     """
     target = settings.target(target_key)
     with daemon_lock(settings.data_dir):

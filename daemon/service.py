@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.api import build_api
 from daemon.children import Interrupted
-from daemon.cycle import PASSING, Loop, advance, open_phoenix, poll_target
+from daemon.cycle import PASSING, Loop, advance, open_phoenix, poll_target, unfinished_cycle
 from daemon.locks import daemon_lock
 from daemon.metrics import Metrics
 from daemon.reconcile import reconcile_target
@@ -176,7 +176,7 @@ class Service:
         self.metrics.active_version.labels(loop.target.key).set(active.number if active else 0)
 
     def _advance(self, loop: Loop) -> None:
-        cycle = _unfinished(loop) or self._begin(loop)
+        cycle = unfinished_cycle(loop) or self._begin(loop)
         self.metrics.cycle_running.labels(loop.target.key).set(cycle is not None)
         if cycle is None:
             return
@@ -222,10 +222,6 @@ class Service:
         return on_progress
 
 
-def _unfinished(loop: Loop) -> Cycle | None:
-    return next((c for c in loop.store.unfinished_cycles() if c.target == loop.target.key), None)
-
-
 def _fail_cycle(loop: Loop, reason: str) -> None:
-    if cycle := _unfinished(loop):
+    if cycle := unfinished_cycle(loop):
         loop.move(cycle, CycleState.FAILED, reason=reason)

@@ -68,7 +68,7 @@ def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
         "counts": last.counts if last else {},
         "new_feedback": state.feedback_changes,
         "needs_new_feedback": target.thresholds.min_new_examples,
-        "last_poll_at": state.last_poll_at.isoformat() if state.last_poll_at else None,
+        "last_poll_at": state.last_poll_at,
         "last_poll_error": state.last_poll_error,
-        "next_scheduled": fires.isoformat() if fires else None,
+        "next_scheduled": fires,
     }

@@ -16,7 +16,9 @@ from extractors.reach import Ancestry, Candidate, Reach, merge_traced_twice
 from extractors.spans import Annotation, Span
 from extractors.values import Value, content_id
 
-NEVER_ANSWERED = frozenset({DropReason.INTERNAL, DropReason.OTHER_TARGET, DropReason.FAILED, DropReason.NO_ANSWER})
+NEVER_ANSWERED = frozenset(
+    {DropReason.INTERNAL, DropReason.OTHER_TARGET, DropReason.FAILED, DropReason.NO_ANSWER}
+)
 """Nobody judges these: feedback on what lies above them is about their siblings."""
 
 

@@ -68,14 +68,26 @@ class SpanFilter(Value):
     """A further condition in Phoenix's span-query language."""
 
 
+LLM_ROOTS = frozenset({"llm", "gen_ai"})
+"""Attribute roots that only calls of a language model have."""
+
+
 def matches(span: Span, spans: SpanFilter) -> bool:
     """Whether kind, name and attributes of `span` are those that `spans` wants.
 
     The `condition` is Phoenix's to judge.
     """
-    if span.kind != spans.kind.upper() or spans.name not in (None, span.name):
+    if not _is_kind(span, spans.kind.upper()) or spans.name not in (None, span.name):
         return False
     return all(_same(_at(span.attributes, path), value) for path, value in spans.attributes.items())
+
+
+def _is_kind(span: Span, wanted: str) -> bool:
+    """A span of unknown kind may be an LLM's: GenAI spans have none, and tracers that drop attributes
+    drop it first. Such a span must be read to be counted; its attributes tell once it has any."""
+    if wanted == "LLM" and span.kind == "UNKNOWN":
+        return not span.selected or not span.attributes.keys().isdisjoint(LLM_ROOTS)
+    return span.kind == wanted
 
 
 def _at(attributes: dict[str, Any], path: str) -> Any:

@@ -40,7 +40,14 @@ class CycleProgress:
         """Show one progress line of a job, or the cycle's next step."""
         stage = str(line.get("stage", "")).lower()
         if stage not in self._tasks:
+            self._end_bars_without_count()
             self._tasks[stage] = self._bars.add_task(stage, total=None, note="")
         loss = line.get("loss")
         note = f"loss {loss:.3f}" if isinstance(loss, float) else str(line.get("message") or "")
         self._bars.update(self._tasks[stage], completed=line.get("step"), total=line.get("total"), note=note)
+
+    def _end_bars_without_count(self) -> None:
+        """The next stage has begun: what only span round is done."""
+        for task in self._bars.tasks:
+            if task.total is None:
+                self._bars.update(task.id, total=1, completed=1)

@@ -240,7 +240,7 @@ def _show(
     first = {reply.request.text: reply.text for reply in before}
     samples = Table(title="The same customers, before and after", show_lines=False)
     for column in ("customer", "base model", "now"):
-        samples.add_column(column, max_width=60, overflow="ellipsis", no_wrap=True)
+        samples.add_column(column, max_width=34, overflow="ellipsis", no_wrap=True)
     new = [reply for reply in traffic.replies if reply.version == cycle.version_id]
     for reply in new[:5]:
         samples.add_row(reply.request.text, first[reply.request.text].replace("\n", " "), reply.text)

@@ -39,6 +39,7 @@ def prepare_smollm2(folder: Path) -> Path:
 def save_smollm2_tokenizer(folder: Path) -> None:
     """Write SmolLM2's tokenizer and chat template into `folder`. Raises DemoModelMissing."""
     from transformers import AutoTokenizer
+
     AutoTokenizer.from_pretrained(_package_folder(), gguf_file=GGUF_NAME).save_pretrained(folder)
 
 
@@ -57,6 +58,7 @@ def _unpacked_model(source: Path) -> Any:
     """The GGUF's weights in a plain model: what `from_pretrained` returns stays packed, unfit to save."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
     packed = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_NAME, dtype=torch.bfloat16)
     config = packed.config
     if hasattr(config, "quantization_config"):

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.cycle import Loop, advance
+from daemon.cycle import Loop, advance, begin_cycle
 from daemon.locks import daemon_lock
 from daemon.service import utc_now
 from daemon.settings import load_settings
@@ -21,7 +21,7 @@ def main(config: Path, state: str, seconds: float) -> None:
     settings = load_settings(config)
     with daemon_lock(settings.data_dir), Store.open(settings.data_dir, utc_now()) as store:
         loop = Loop(settings, settings.targets[0], store, utc_now)
-        cycle = store.start_cycle(loop.target.key, "operator", utc_now())
+        cycle = begin_cycle(loop, "operator")
         while cycle.state != state:
             assert not cycle.ended, f"the cycle ended {cycle.state} before {state}: {cycle.reason}"
             cycle = advance(loop, cycle)
