@@ -19,12 +19,15 @@ AT_ONCE = 8
 
 def measure() -> dict[str, float]:
     """Median added latency (ms) at one connection, and the share of requests a second at eight."""
-    with serving(StandIn()) as upstream, gateway(Store(route(upstream))) as through:
-        with httpx.Client(base_url=upstream) as direct:
-            for client in (direct, through):
-                _one_by_one(client, CALLS // 4)
-            plain, added = _one_by_one(direct, CALLS), _one_by_one(through, CALLS)
-            fast, slow = _at_once(str(direct.base_url)), _at_once(str(through.base_url))
+    with (
+        serving(StandIn()) as upstream,
+        gateway(Store(route(upstream))) as through,
+        httpx.Client(base_url=upstream) as direct,
+    ):
+        for client in (direct, through):
+            _one_by_one(client, CALLS // 4)
+        plain, added = _one_by_one(direct, CALLS), _one_by_one(through, CALLS)
+        fast, slow = _at_once(str(direct.base_url)), _at_once(str(through.base_url))
     return {
         "direct_ms": plain,
         "gateway_ms": added,
