@@ -41,6 +41,21 @@ class ActiveVersion(Value):
     """File name to SHA-256; empty for the base model."""
 
 
+def caller_by(tokens: Mapping[str, str]) -> Callable[..., Caller]:
+    """A dependency that gives the caller of a route; 401 without a token where there are any."""
+    known = Tokens(tokens)
+
+    def caller(authorization: Annotated[str | None, Header()] = None) -> Caller:
+        found = known.caller(authorization)
+        if found is None:
+            raise HTTPException(
+                401, "a bearer token of your tenant is needed", headers={"WWW-Authenticate": "Bearer"}
+            )
+        return found
+
+    return caller
+
+
 def agents_router(
     *,
     active: Callable[[str], ActiveVersion | None],
@@ -55,15 +70,7 @@ def agents_router(
     client may keep an answer, because the version before stays loaded for as long.
     """
     router = APIRouter(prefix="/v1", tags=["agents"])
-    known = Tokens(tokens)
-
-    def caller(authorization: Annotated[str | None, Header()] = None) -> Caller:
-        found = known.caller(authorization)
-        if found is None:
-            raise HTTPException(
-                401, "a bearer token of your tenant is needed", headers={"WWW-Authenticate": "Bearer"}
-            )
-        return found
+    caller = caller_by(tokens)
 
     @router.get("/active/{tenant}/{agent}")
     def get_active(tenant: str, agent: str, by: Annotated[Caller, Depends(caller)]) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """The daemon's HTTP API: health, metrics, status, and what agents ask for."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import Depends, FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router
-from daemon.metrics import Metrics
+from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router, caller_by
+from daemon.metrics import Metrics, metrics_page
 from daemon.promotion import adapter_folder
 from daemon.settings import Settings
 from daemon.status import Health, status
+from daemon.tokens import Caller
 from daemon.version import VERSION
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
@@ -21,7 +22,7 @@ def build_api(
 ) -> FastAPI:
     """The API of `learnd run`. `tokens` maps an agent's bearer token to its tenant."""
     api = FastAPI(title="learnd", version=VERSION, redoc_url=None)
-    files = _AgentsFiles(settings, store)
+    files, caller = _AgentsFiles(settings, store), caller_by(tokens)
     api.include_router(
         agents_router(
             active=files.active,
@@ -44,16 +45,18 @@ def build_api(
         return {"ready": not ill, "targets_with_problems": ill}
 
     @api.get("/metrics")
-    def metrics_page() -> Response:
-        """For Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    def get_metrics(by: Annotated[Caller, Depends(caller)]) -> Response:
+        """For Prometheus: the figures of the caller's targets."""
+        return Response(metrics_page(metrics.registry, by), media_type=CONTENT_TYPE_LATEST)
 
-    if not tokens:
-        # Without tokens only this machine is listened to, and whoever asks is its operator.
-        @api.get("/v1/status")
-        def status_page() -> list[dict[str, Any]]:
-            """What `learnd status` shows, with the jobs' problems and the running cycle's progress."""
-            return [entry | health.of(entry["target"]) for entry in status(settings, store)]
+    @api.get("/v1/status")
+    def get_status(by: Annotated[Caller, Depends(caller)]) -> list[dict[str, Any]]:
+        """What `learnd status` shows, with the jobs' problems and the running cycle's progress."""
+        return [
+            entry | health.of(entry["target"])
+            for entry in status(settings, store)
+            if by.sees(entry["target"].partition("/")[0])
+        ]
 
     return api
 

@@ -53,6 +53,8 @@ def run_job(
         ended = _result(folder)
         if ended is not None:
             return ended
+        if stop.is_set():
+            raise Interrupted("stopping; the job begins, or goes on, at the next start")
         lock = try_lock(folder / "lock")
         child = _start(work, folder, lock) if lock is not None else None
         _wait(folder, stop, on_progress, progress)
@@ -64,6 +66,8 @@ def _start(work: Work, folder: Path, lock: int) -> "subprocess.Popen[bytes]":
     """Start a child that holds `lock` from its birth on."""
     try:
         _count_start(work, folder)
+        # A crash right after the start must not leave the number of an earlier child here.
+        (folder / "pid").unlink(missing_ok=True)
         with (folder / "log.txt").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "learnd", "work", work, str(folder)],
@@ -87,6 +91,7 @@ def _wait(folder: Path, stop: Event, on_progress: OnProgress, progress: "_Progre
             on_progress(line)
         if stop.wait(POLL_SECONDS):
             _terminate(folder)
+            _forget_start(folder)
             raise Interrupted("stopping; the job goes on from its last checkpoint at the next start")
     os.close(lock)
     for line in progress.new_lines():
@@ -132,13 +137,20 @@ def _count_start(work: Work, folder: Path) -> None:
         file.write(f"{time.time():.0f}\n")
 
 
+def _forget_start(folder: Path) -> None:
+    """We ended the child ourselves: that is no sign of too little memory."""
+    starts = folder / "starts"
+    if starts.exists():
+        starts.write_text("".join(f"{line}\n" for line in starts.read_text().splitlines()[:-1]))
+
+
 def _environment() -> dict[str, str]:
     """This process's environment without our settings: no child needs a secret."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LEARND_")}
-    root = str(Path(__file__).resolve().parent.parent)
+    root = Path(__file__).resolve().parent.parent
     # `-m learnd` must find this checkout, or this wheel, whatever the working directory is.
-    package_root = root if not root.endswith("_app") else str(Path(root).parent.parent)
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, kept.get("PYTHONPATH")]))
+    package_root = root.parent.parent if root.name == "_app" else root
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package_root), kept.get("PYTHONPATH")]))
     return kept | CHILD_ENV
 
 

@@ -22,10 +22,11 @@ from daemon.version import VERSION
 from evaluation.report import Report
 from evaluation.run import AdapterSide, EvaluationJob
 from extractors.extraction import Extraction, extract
+from extractors.mirror import MirrorChange
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
-from extractors.snapshot import Snapshot, build_snapshot, read_snapshot, write_snapshot
+from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, read_snapshot, write_snapshot
 from extractors.splits import Window
 from extractors.values import LearndError
 from registry.audit import DAEMON
@@ -42,6 +43,8 @@ from trainers.sft import TrainingJob, TrainingResult
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """What stands in a cycle's way for a while only; the next try may succeed."""
+SERVING_PATIENCE = timedelta(hours=1)
+"""How long a cycle waits for replicas that do not answer, before its version becomes READY."""
 T = TypeVar("T")
 
 
@@ -122,6 +125,15 @@ def poll_target(loop: Loop, client: PhoenixClient) -> int:
 
     What went wrong is kept as the target's last poll error, and raised: PhoenixError.
     """
+    changes, complete = 0, False
+    while not complete and not loop.stop.is_set():
+        change = _poll_once(loop, client)
+        changes += len(change.annotations) + len(change.removed_annotations)
+        complete = change.complete
+    return changes
+
+
+def _poll_once(loop: Loop, client: PhoenixClient) -> MirrorChange:
     store, target, now = loop.store, loop.target, loop.clock()
     try:
         change = poll(
@@ -137,7 +149,7 @@ def poll_target(loop: Loop, client: PhoenixClient) -> int:
         store.record_poll(target.key, now, str(problem))
         raise
     store.apply_mirror(target.key, change, now)
-    return len(change.annotations) + len(change.removed_annotations)
+    return change
 
 
 def extract_target(loop: Loop) -> Extraction:
@@ -194,7 +206,7 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
         return loop.move(cycle, CycleState.SKIPPED, reason=chosen.reason)
     # Versions of another base would answer wrongly on this one.
     loop.store.use_base(target.key, chosen.base_digest, loop.clock())
-    if before := _taught_before(loop, cycle, chosen, snapshot):
+    if before := _taught_before(loop, chosen, snapshot):
         return loop.move(
             cycle,
             CycleState.SKIPPED,
@@ -284,7 +296,7 @@ def _promote(loop: Loop, cycle: Cycle) -> Cycle:
     candidate = store.version(_known(cycle.version_id))
     if candidate.state is VersionState.ACTIVE:
         return loop.move(cycle, CycleState.DONE, reason=report.reason)
-    if waits_for := _why_not_automatically(loop, report):
+    if waits_for := _why_not_automatically(loop, report, candidate):
         _judge(loop, candidate, VersionState.READY, waits_for)
         return loop.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
     try:
@@ -296,13 +308,19 @@ def _promote(loop: Loop, cycle: Cycle) -> Cycle:
             expected_active=_active_id(loop),
             actor=DAEMON,
             reason=report.reason,
-            now=loop.clock(),
+            clock=loop.clock,
             unless_held=True,
         )
     except NotServed as failure:
         if failure.refuted:
             _judge(loop, candidate, VersionState.REJECTED, str(failure))
-        raise
+            raise
+        if isinstance(failure, NotServedYet) and loop.clock() < cycle.updated_at + SERVING_PATIENCE:
+            raise
+        # It is proven: an operator sees to the replica, and the next cycle need not wait for that.
+        waits_for = f"{failure}; then run `learnd adapters promote {candidate.id}`"
+        _judge(loop, candidate, VersionState.READY, waits_for)
+        return loop.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
     except (ActiveChanged, TargetHeld):
         # An operator was quicker. Look again: what is live is not what the report compared with.
         return store.cycle(cycle.id)
@@ -318,15 +336,16 @@ STEPS: Mapping[CycleState, Callable[[Loop, Cycle], Cycle]] = {
 }
 
 
-def _why_not_automatically(loop: Loop, report: Report) -> str | None:
+def _why_not_automatically(loop: Loop, report: Report, candidate: Version) -> str | None:
     """What keeps a proven candidate from going live by itself, in words; None if nothing does."""
-    state, target = loop.store.target_state(loop.target.key), loop.target.key
+    state = loop.store.target_state(loop.target.key)
+    promote_it = f"`learnd adapters promote {candidate.id}`"
     if state.held:
-        return f"on hold since the rollback by {state.held_by}: `learnd adapters release {target}`"
+        return f"on hold since the rollback by {state.held_by}: {promote_it}"
     if loop.target.promotion == "manual":
-        return f"promotion is manual: `learnd adapters promote {target}`"
+        return f"promotion is manual: {promote_it}"
     if report.live != (_active_id(loop) or "base"):
-        return f"{report.live}, the one it was compared with, is not live: `learnd adapters promote {target}`"
+        return f"{report.live}, the one it was compared with, is not live any more: {promote_it}"
     return None
 
 
@@ -336,16 +355,19 @@ def _judge(loop: Loop, version: Version, state: VersionState, reason: str) -> No
         loop.store.judge(version.id, state, now=loop.clock(), actor=DAEMON, reason=reason)
 
 
-def _taught_before(loop: Loop, cycle: Cycle, plan: Plan, snapshot: Snapshot) -> Cycle | None:
+def _taught_before(loop: Loop, plan: Plan, snapshot: Snapshot) -> Cycle | None:
     """The last cycle that came to a verdict, if it had the same plan on the same training data."""
-    for earlier in loop.store.cycles(loop.target.key):
-        if earlier.id == cycle.id or earlier.state is not CycleState.DONE or earlier.plan is None:
-            continue
+    earlier = next(iter(loop.store.cycles(loop.target.key, limit=1, state=CycleState.DONE)), None)
+    if earlier is None or earlier.plan is None:
+        return None
+    try:
         then = loop.snapshot(earlier.plan.snapshot_id)
-        same_data = (then.train, then.validation) == (snapshot.train, snapshot.validation)
-        as_then = plan.model_copy(update={"snapshot_id": then.id, "reason": earlier.plan.reason})
-        return earlier if same_data and as_then == earlier.plan else None
-    return None
+    except SnapshotDamaged:
+        # Somebody removed it: then this data counts as new.
+        return None
+    same_data = (then.train, then.validation) == (snapshot.train, snapshot.validation)
+    as_then = plan.model_copy(update={"snapshot_id": then.id, "reason": earlier.plan.reason})
+    return earlier if same_data and as_then == earlier.plan else None
 
 
 def _window(state: TargetState) -> Window | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from daemon.cycle import open_phoenix
+from daemon.extras import ExtraMissing, needs
 from daemon.promotion import open_replicas
 from daemon.settings import Settings, TargetSettings, environment_names
 from extractors.examples import Message
@@ -15,6 +16,8 @@ from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.phoenix_http import PhoenixError
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
+from trainers.base_model import base_digest, describe_device, load_tokenizer, model_bytes
+from trainers.rendering import render
 
 GIB = 2**30
 SAMPLE = (
@@ -80,18 +83,17 @@ def _project(phoenix: PhoenixClient, target: TargetSettings) -> Check:
 
 def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
     try:
-        from trainers.base_model import base_digest, describe_device, load_tokenizer, model_bytes
-        from trainers.rendering import render
-    except ModuleNotFoundError as missing:
-        yield _check("training", False, f"{missing.name} is not installed", "pip install 'learnd[train]'")
+        needs("train", "torch", "transformers", "trl", "peft")
+    except ExtraMissing as missing:
+        yield _check("training", False, "its libraries are not installed", str(missing))
         return
-    yield _check("device", True, describe_device(settings.training.device))
     try:
+        yield _check("device", True, describe_device(settings.training.device))
         digest = base_digest(target.base_model)
         tokenizer = load_tokenizer(target.base_model)
         expected = render(tokenizer, SAMPLE).prompt_ids
     except (LearndError, OSError) as problem:
-        what = "correct the target's `base_model`: a folder or hub id of a model with a chat template"
+        what = "correct training.device, or the target's base_model: a folder or hub id with a chat template"
         yield _check(f"{target.key}: base model", False, str(problem), what)
         return
     yield _check(f"{target.key}: base model", True, f"{target.base_model} ({digest[:12]})")

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,14 @@ def try_lock(path: Path) -> int | None:
 
 
 @contextmanager
-def locked(path: Path, what_to_do: str) -> Iterator[None]:
-    """Hold `path` for the block. Raises Locked, ending in `what_to_do`, where another has it."""
-    descriptor = try_lock(path)
+def locked(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold `path` for the block.
+
+    Raises Locked, ending in `what_to_do`, where another still has it after `wait_seconds`.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while (descriptor := try_lock(path)) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
     if descriptor is None:
         raise Locked(f"{path} is held by process {_holder(path)}; {what_to_do}")
     try:
@@ -50,11 +56,10 @@ def daemon_lock(data_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def promotion_lock(data_dir: Path, slug: str) -> Iterator[None]:
-    """One change of a target's active version at a time."""
-    with locked(
-        data_dir / "locks" / f"promotion.{slug}", "another promotion is under way; try again when it is done"
-    ):
+def promotion_lock(data_dir: Path, slug: str, wait_seconds: float = 0) -> Iterator[None]:
+    """One change of what a target's replicas load at a time, the reconciler's included."""
+    lock = data_dir / "locks" / f"promotion.{slug}"
+    with locked(lock, "another promotion is under way; try again when it is done", wait_seconds):
         yield
 
 

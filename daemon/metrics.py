@@ -1,6 +1,12 @@
-"""What Prometheus may ask of `learnd run`."""
+"""What Prometheus may ask of `learnd run`; a tenant's token sees that tenant's figures only."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from daemon.tokens import Caller
 
 
 class Metrics:
@@ -44,3 +50,25 @@ class Metrics:
             ["target"],
             registry=self.registry,
         )
+
+
+def metrics_page(registry: CollectorRegistry, caller: Caller) -> bytes:
+    """Prometheus' text format, of the samples that `caller` may see by their `target`."""
+    return generate_latest(_Visible(registry, caller))
+
+
+class _Visible(Collector):
+    """The samples that a caller may see."""
+
+    def __init__(self, registry: CollectorRegistry, caller: Caller) -> None:
+        self._registry = registry
+        self._caller = caller
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if self._caller.sees(sample.labels.get("target", "").partition("/")[0])
+            ]
+            yield metric

@@ -11,6 +11,7 @@ from typing import Any
 from daemon.cycle import Loop, run_cycle
 from daemon.locks import daemon_lock
 from daemon.reconcile import reconcile_target
+from daemon.retention import prune_target
 from daemon.service import utc_now
 from daemon.settings import Settings
 from registry.cycles import Cycle
@@ -37,6 +38,7 @@ def run_once(
             loop = Loop(settings, target, store, utc_now, stop or Event(), on_progress)
             cycle = run_cycle(loop, "operator")
             reconcile_target(loop)
+            prune_target(loop)
             return cycle
         finally:
             store.close()

@@ -4,7 +4,7 @@ The cycle, the command line and the console all come through here. The order mak
 any point harmless: until the flip the old version serves, and the flip is one transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,8 @@ from registry.store.store import Store
 from registry.versions import Version
 
 PROBES = "probes.json"
+LOCK_PATIENCE = 60.0
+"""Seconds to wait for the reconciler, which may be held up by a replica that hangs."""
 
 
 class NotServable(LearndError):
@@ -50,7 +52,7 @@ def promote(
     expected_active: str | None,
     actor: str,
     reason: str,
-    now: datetime,
+    clock: Callable[[], datetime],
     unless_held: bool = False,
 ) -> Version:
     """Serve `version` on every replica and make it the active one.
@@ -60,11 +62,12 @@ def promote(
     something else than `expected_active` is live by now, and with `unless_held` TargetHeld. In
     each case the old version goes on serving.
     """
-    with promotion_lock(settings.data_dir, target.slug), ExitStack() as stack:
+    with promotion_lock(settings.data_dir, target.slug, LOCK_PATIENCE), ExitStack() as stack:
         replicas = open_replicas(settings, target, stack)
         store.want(version.id)
         try:
             _bring_up(settings, replicas, version)
+            now = clock()  # The old version drains from the flip on, however long the probes took.
             return store.activate(
                 version.id,
                 expected_active=expected_active,
@@ -75,27 +78,39 @@ def promote(
                 unless_held=unless_held,
             )
         except LearndError:
-            if version.id != expected_active:
-                store.unwant(version.id)
+            _withdraw(store, version)
             raise
 
 
 def rollback(
-    settings: Settings, store: Store, target: TargetSettings, *, actor: str, reason: str, now: datetime
+    settings: Settings,
+    store: Store,
+    target: TargetSettings,
+    *,
+    actor: str,
+    reason: str,
+    clock: Callable[[], datetime],
 ) -> Version | None:
     """Go back to the version that was active before, or to the base model (None), and hold.
 
-    While a target is on hold nothing is promoted automatically, until `release`.
+    While a target is on hold nothing is promoted automatically, until `release`. A replica that
+    does not answer keeps nobody on a bad version: the reconciler brings it along later.
+    Raises NotServable, NotServed, ActiveChanged.
     """
-    with promotion_lock(settings.data_dir, target.slug), ExitStack() as stack:
+    with promotion_lock(settings.data_dir, target.slug, LOCK_PATIENCE), ExitStack() as stack:
         active = store.active(target.key)
         if active is None:
             raise NotServable(f"{target.key} serves the base model already: there is nothing to roll back")
         previous = store.rollback_target(target.key)
         if previous is not None:
-            replicas = open_replicas(settings, target, stack)
             store.want(previous.id)
-            _bring_up(settings, replicas, previous)
+            try:
+                replicas = [r for r in open_replicas(settings, target, stack) if r.healthy()]
+                _bring_up(settings, replicas, previous)
+            except LearndError:
+                _withdraw(store, previous)
+                raise
+        now = clock()
         store.rollback(
             target.key,
             to=previous.id if previous else None,
@@ -116,6 +131,12 @@ def drain_time(settings: Settings) -> timedelta:
 def adapter_folder(data_dir: Path, version: Version) -> Path:
     """Absolute folder of the version's files."""
     return data_dir / version.path
+
+
+def _withdraw(store: Store, version: Version) -> None:
+    """Undo `want`, unless the version was loaded before, as a live or a draining one is."""
+    if not version.wanted:
+        store.unwant(version.id)
 
 
 def _bring_up(settings: Settings, replicas: Sequence[Replica], version: Version) -> None:

@@ -8,7 +8,7 @@ from daemon.cycle import Loop
 from daemon.locks import Locked, promotion_lock
 from daemon.promotion import adapter_folder, open_replicas
 from registry.serving.reconciler import Wanted, reconcile
-from registry.serving.replica import Replica, ReplicaUnreachable
+from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
 from registry.versions import VersionState
 
 OK = "ok"
@@ -39,8 +39,8 @@ def reconcile_target(loop: Loop) -> dict[str, str]:
 def _reconcile_one(replica: Replica, wanted: list[Wanted], target: str) -> str:
     try:
         outcome = reconcile(replica, wanted, targets=[target])
-    except ReplicaUnreachable as down:
-        return str(down)
+    except (ReplicaUnreachable, ReplicaRefused) as problem:
+        return str(problem)
     if outcome.changed:
         log.info("reconciled", replica=replica.name, loaded=outcome.loaded, unloaded=outcome.unloaded)
     return "; ".join(outcome.refused.values()) or OK

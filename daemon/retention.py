@@ -1,32 +1,65 @@
-"""Remove what nobody needs any more: files of old versions, and the runs of ended cycles."""
+"""Remove what nobody needs any more: files of old versions, runs of ended cycles, old snapshots."""
 
 import shutil
+from contextlib import ExitStack
 
 import structlog
 
 from daemon.cycle import Loop
-from daemon.promotion import adapter_folder
+from daemon.promotion import adapter_folder, open_replicas
 from registry.cycles import CycleState
+from registry.serving.replica import ReplicaRefused, ReplicaUnreachable
 
 log = structlog.get_logger()
 RUNS_KEPT = 20
-"""Runs of ended cycles whose logs stay, for looking into a failure."""
+"""Ended cycles whose runs and snapshots stay, for looking into a failure."""
 
 
 def prune_target(loop: Loop) -> None:
     """Apply the target's retention policy. What is active, on hold or last good always stays."""
+    _prune_versions(loop)
+    cycles = loop.store.cycles(loop.target.key, limit=100_000)
+    for cycle in cycles:
+        if cycle.ended:
+            # Checkpoints are for going on after a crash; an ended cycle does not go on.
+            shutil.rmtree(loop.run_folder(cycle) / "train" / "checkpoints", ignore_errors=True)
+    # The next cycle compares its data with that of the last one that came to a verdict.
+    judged = [cycle for cycle in cycles if cycle.state is CycleState.DONE][:1]
+    kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged
+    for cycle in cycles:
+        if cycle not in kept:
+            shutil.rmtree(loop.run_folder(cycle), ignore_errors=True)
+    _prune_snapshots(loop, {cycle.snapshot_id for cycle in kept})
+
+
+def _prune_versions(loop: Loop) -> None:
+    try:
+        served = _served(loop)
+    except (ReplicaUnreachable, ReplicaRefused) as problem:
+        # vLLM ends when it misses a file of an adapter that it still lists.
+        log.info("no version is removed", target=loop.target.key, because=str(problem))
+        return
     for version in loop.store.prunable(loop.target.key, keep=loop.target.retention.keep):
-        loop.store.files_removed(version.id, loop.clock())
+        if version.id not in served:
+            loop.store.files_removed(version.id, loop.clock())
     for version in loop.store.versions(loop.target.key):
         # A version is ruled out first and its files go after, also when a crash came in between.
         folder = adapter_folder(loop.data_dir, version)
         if version.files_removed_at is not None and folder.exists():
             shutil.rmtree(folder)
             log.info("removed files", version=version.id)
-    cycles = loop.store.cycles(loop.target.key, limit=1000)
-    for cycle in [c for c in cycles if c.ended][RUNS_KEPT:]:
-        shutil.rmtree(loop.run_folder(cycle), ignore_errors=True)
-    for cycle in cycles:
-        if cycle.state in (CycleState.DONE, CycleState.SKIPPED):
-            for checkpoints in loop.run_folder(cycle).glob("*/checkpoint*"):
-                shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _served(loop: Loop) -> set[str]:
+    """Adapters that any replica of the target has loaded. Raises where one does not say."""
+    with ExitStack() as stack:
+        replicas = open_replicas(loop.settings, loop.target, stack)
+        return {name for replica in replicas for name in replica.adapters()}
+
+
+def _prune_snapshots(loop: Loop, kept: set[str | None]) -> None:
+    """Snapshots that neither a kept cycle nor a version with files goes back to."""
+    named = kept | {v.snapshot_id for v in loop.store.versions(loop.target.key) if v.files_removed_at is None}
+    for folder in loop.snapshots.glob("[!.]*"):
+        if folder.name not in named:
+            shutil.rmtree(folder)

@@ -4,6 +4,7 @@ Each target has four jobs: poll, advance, reconcile, prune. A job that fails wai
 time before the next try, says so in the status, and never disturbs another.
 """
 
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -64,7 +65,9 @@ def serve(settings: Settings) -> None:
             api=f"http://{settings.daemon.host}:{settings.daemon.port}",
             targets=len(settings.targets),
         )
-        # uvicorn handles SIGTERM and SIGINT, and returns; the jobs are told to stop after it.
+        for asked in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn stops its server first and then raises the signal again, for us.
+            signal.signal(asked, lambda *_: service.stop.set())
         server.run()
         log.info("stopping", reason="asked to")
 
@@ -104,6 +107,8 @@ class Service:
         self._started_at = utc_now()
         self._trainings = threading.Semaphore(self.settings.daemon.trainings_at_once)
         self._phoenix = open_phoenix(self.settings)
+        # No cycle begins on a mirror that a poll has filled only in part.
+        self._polling = {target.key: threading.Lock() for target in self.settings.targets}
 
     def start(self) -> None:
         for target in self.settings.targets:
@@ -164,7 +169,7 @@ class Service:
         self.health.ill(loop.target.key, name, problem)
 
     def _poll(self, loop: Loop) -> None:
-        with self.metrics.poll_seconds.labels(loop.target.key).time():
+        with self._polling[loop.target.key], self.metrics.poll_seconds.labels(loop.target.key).time():
             changes = poll_target(loop, self._phoenix)
         self.metrics.feedback_changes.labels(loop.target.key).inc(changes)
 
@@ -198,7 +203,10 @@ class Service:
             since=self._started_at,
             now=utc_now(),
         )
-        return self.store.start_cycle(loop.target.key, trigger, utc_now()) if trigger else None
+        if trigger is None:
+            return None
+        with self._polling[loop.target.key]:
+            return self.store.start_cycle(loop.target.key, trigger, utc_now())
 
     def _step(self, loop: Loop, cycle: Cycle) -> Cycle:
         log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)

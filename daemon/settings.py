@@ -21,6 +21,7 @@ from extractors.feedback import FeedbackRules
 from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
 from extractors.values import LearndError, Value
+from trainers.plan import Hyperparameters
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Lower-case letters, digits, `-` and `_`: part of model names and of folder names."""
@@ -198,6 +199,15 @@ class RetentionRules(Value):
     """Retired and rejected versions of a target; active, ready, held and last good ones always stay."""
 
 
+def _known_hyperparameters(overrides: dict[str, Any]) -> dict[str, Any]:
+    known = ", ".join(Hyperparameters.model_fields)
+    try:
+        Hyperparameters.model_validate(overrides)
+    except ValidationError as wrong:
+        raise ValueError(f"{_explain(wrong).strip()} (there are: {known})") from None
+    return overrides
+
+
 class TargetSettings(Value):
     """What is being improved: a tenant's agent, its traffic, and the model it runs on."""
 
@@ -222,7 +232,7 @@ class TargetSettings(Value):
     """Names of the replicas that serve it; empty: all."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer in the evaluation, in tokens."""
-    hyperparameters: dict[str, int | float] = {}
+    hyperparameters: Annotated[dict[str, Any], AfterValidator(_known_hyperparameters)] = {}
     """Overrides of the chosen hyperparameters, by name."""
 
     @property
@@ -247,8 +257,8 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    data_dir: Path = Path("learnd-data")
-    """Store, snapshots, adapters, logs. Relative to the settings file."""
+    data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Path("learnd-data")
+    """Store, snapshots, adapters, logs."""
     phoenix: PhoenixSettings = PhoenixSettings()
     daemon: DaemonSettings = DaemonSettings()
     gateway: GatewaySettings = GatewaySettings()
@@ -301,7 +311,8 @@ class Settings(BaseSettings):
 def load_settings(path: Path) -> Settings:
     """Read `path` and the environment.
 
-    Relative paths in the file are relative to it. Raises SettingsError with every wrong key.
+    Relative paths in the file are relative to it, those in the environment to the working folder.
+    Raises SettingsError with every wrong key.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -318,10 +329,9 @@ def load_settings(path: Path) -> Settings:
             "name a file with `…_file`, or set the LEARND_… environment variable"
         )
     try:
-        settings = Settings(**content)
+        return Settings(**_beside({"data_dir": "learnd-data"} | content, path.parent))
     except ValidationError as wrong:
         raise SettingsError(f"{path}:\n{_explain(wrong)}") from None
-    return settings.model_copy(update={"data_dir": (path.parent / settings.data_dir).resolve()})
 
 
 def read_secret(path: Path) -> str:
@@ -335,6 +345,27 @@ def read_secret(path: Path) -> str:
 def environment_names() -> list[str]:
     """The `LEARND_*` variables that are set, without their values."""
     return sorted(name for name in os.environ if name.startswith("LEARND_"))
+
+
+def _beside(content: Any, folder: Path) -> Any:
+    """`content` with the paths among its values made absolute, from `folder`."""
+    if isinstance(content, list):
+        return [_beside(item, folder) for item in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: str((folder / value).resolve()) if _is_path(key, value, folder) else _beside(value, folder)
+        for key, value in content.items()
+    }
+
+
+def _is_path(key: str, value: Any, folder: Path) -> bool:
+    """A base model may be a folder; otherwise it is a hub's id."""
+    if not isinstance(value, str):
+        return False
+    return key in {"data_dir", "api_key_file", "tokens_file"} or (
+        key == "base_model" and bool(value) and (folder / value).is_dir()
+    )
 
 
 def _secrets_in(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
@@ -353,6 +384,12 @@ def _secrets_in(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
 def _explain(wrong: ValidationError) -> str:
     """One line a problem: the key's path, what is wrong; never the value, which may be a secret."""
     return "\n".join(
-        f"  {'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg'].removeprefix('Value error, ')}"
+        f"  {_path(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
         for error in wrong.errors(include_input=False, include_url=False)
     )
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    # The keys of `agents.tokens` are the tokens themselves.
+    shown = location[:2] if location[:2] == ("agents", "tokens") else location
+    return ".".join(map(str, shown)) or "settings"

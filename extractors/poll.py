@@ -29,9 +29,9 @@ COLD_READS = 2_000
 """Older subjects whose annotations are read in one poll, those read longest ago first."""
 TAIL_PAGES = 20
 """Pages of new spans (500 each) read in one poll."""
-TRACES_A_CALL = 100
+TRACES_A_CALL = 200
 SUBJECTS_A_CALL = 500
-SPANS_A_CALL = 250
+SPANS_A_CALL = 500
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 

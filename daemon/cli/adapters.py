@@ -98,7 +98,7 @@ def rollback(
     """Go back to the version that was live before; nothing is promoted automatically until `release`."""
     with opened(config) as (settings, store):
         found = the_target(settings, target)
-        live = roll_back(settings, store, found, actor=actor(), reason=reason, now=utc_now())
+        live = roll_back(settings, store, found, actor=actor(), reason=reason, clock=utc_now)
     out.print(
         f"{found.key} serves {live.id if live else 'the base model'} and is on hold; "
         f"`learnd adapters release -t {found.key}` lets it learn on.",
@@ -139,6 +139,6 @@ def _activate(version: Version, reason: str, config: Path) -> None:
             expected_active=active.id if active else None,
             actor=actor(),
             reason=reason,
-            now=utc_now(),
+            clock=utc_now,
         )
     out.print(f"{target.key} serves {live.id}.", highlight=False)

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from daemon.cli import adapters, cycles, data
-from daemon.cli.extras import needs
 from daemon.cli.output import (
     DEFAULT_CONFIG,
     AsJson,
@@ -24,6 +23,7 @@ from daemon.cli.output import (
 )
 from daemon.cli.progress import CycleProgress
 from daemon.cli.work import work
+from daemon.extras import needs
 from daemon.logs import configure_logging
 from daemon.settings import load_settings
 from daemon.status import status

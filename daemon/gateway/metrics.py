@@ -1,12 +1,11 @@
 """Prometheus figures of the gateway; a tenant's token sees that tenant's only."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from daemon.gateway.calls import Call
+from daemon.metrics import metrics_page
 from daemon.tokens import Caller
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -47,21 +46,4 @@ class Metrics:
 
     def page(self, caller: Caller) -> bytes:
         """Prometheus' text format."""
-        return generate_latest(_Visible(self._registry, caller))
-
-
-class _Visible(Collector):
-    """The samples that a caller may see."""
-
-    def __init__(self, registry: CollectorRegistry, caller: Caller) -> None:
-        self._registry = registry
-        self._caller = caller
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [
-                sample
-                for sample in metric.samples
-                if self._caller.sees(sample.labels.get("target", "").partition("/")[0])
-            ]
-            yield metric
+        return metrics_page(self._registry, caller)

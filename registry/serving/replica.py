@@ -24,6 +24,8 @@ ANSWER_SECONDS = 300.0
 
 LORA_METRIC = "vllm:lora_requests_info"
 UNAVAILABLE = frozenset({502, 503, 504})
+DEAD_ENGINE = "EngineCore encountered an issue"
+"""What vLLM answers (HTTP 500) between the death of its engine and its own exit."""
 
 
 class Refusal(StrEnum):
@@ -317,7 +319,9 @@ class Replica:
                 f"replica {self.name} at {self.url} did not answer {route} "
                 f"({type(error).__name__}: {error}); is vLLM running there?"
             ) from error
-        if response.status_code in UNAVAILABLE:
+        if response.status_code in UNAVAILABLE or (
+            response.status_code == 500 and DEAD_ENGINE in response.text
+        ):
             raise ReplicaUnreachable(
                 f"replica {self.name} at {self.url} is not ready: HTTP {response.status_code}"
             )

@@ -2,6 +2,9 @@
 
 Between the two the store moves the alias. That order is what makes a swap lose no request:
 load, probe, (flip,) drain, unload.
+
+The files of a version must stay where they are while any replica serves it: vLLM evicts adapters
+that rest, reads the folder again at the next request, and ends when it is gone.
 """
 
 from collections.abc import Sequence

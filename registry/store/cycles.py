@@ -79,9 +79,12 @@ class CycleRecords(Database):
         with self._reading() as connection:
             return load_cycle(connection, cycle_id)
 
-    def cycles(self, target: str | None = None, limit: int = 100) -> list[Cycle]:
-        """The newest `limit` cycles, newest first, of one target or of all."""
+    def cycles(
+        self, target: str | None = None, limit: int = 100, state: CycleState | None = None
+    ) -> list[Cycle]:
+        """The newest `limit` cycles, newest first, of one target or of all, in one state or in any."""
         newest = select(cycles).order_by(cycles.c.started_at.desc(), cycles.c.id.desc()).limit(limit)
+        newest = newest if state is None else newest.where(cycles.c.state == state)
         return self._cycles(newest if target is None else newest.where(cycles.c.target == target))
 
     def unfinished_cycles(self) -> list[Cycle]:

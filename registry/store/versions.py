@@ -132,14 +132,14 @@ class VersionRecords(Database):
         return self._where(versions.c.wanted, *mine)
 
     def want(self, version_id: str) -> Version:
-        """Have the replicas load it, so that it can be activated; a draining version stays loaded.
+        """Have the replicas load it, so that it can be activated; one that drains goes on draining.
 
         Raises UnknownVersion, FilesRemoved, WrongBase.
         """
         with self._writing() as connection:
             version = load_version(connection, version_id)
             require_servable(connection, version)
-            return change_version(connection, version_id, wanted=True, drain_until=None)
+            return change_version(connection, version_id, wanted=True)
 
     def unwant(self, version_id: str) -> Version:
         """Have the replicas unload it: its way in has failed. Raises VersionInUse for the active one."""

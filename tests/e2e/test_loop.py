@@ -21,7 +21,14 @@ from registry.cycles import CycleState
 from registry.versions import VersionState
 from tests.e2e.team import HELD_OUT, LABELS, ROOT, Team, new_team
 
-STATES = ["EXTRACTING", "SELECTING", "TRAINING", "EVALUATING", "PROMOTING"]
+IN_THE_MIDDLE = {
+    "EXTRACTING": 0.01,
+    "SELECTING": 0.01,
+    "TRAINING": 4.0,
+    "EVALUATING": 4.0,
+    "PROMOTING": 0.3,
+}
+"""Seconds after a state's step began, by when it is under way and not done."""
 
 
 @pytest.fixture
@@ -80,11 +87,11 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     assert "activate" in acts
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", IN_THE_MIDDLE)
 def test_a_kill_in_any_state_leaves_a_cycle_that_completes_once(
     team: Team, vllm: VllmServer, state: str
 ) -> None:
-    killed = die_in(team, state, seconds=0.3)
+    killed = die_in(team, state, IN_THE_MIDDLE[state])
     assert killed == -signal.SIGKILL
     with team.store() as store:
         before = store.unfinished_cycles()[0]
@@ -103,7 +110,7 @@ def test_a_kill_in_any_state_leaves_a_cycle_that_completes_once(
 
 
 def test_a_training_child_that_is_killed_with_the_daemon_resumes(team: Team) -> None:
-    assert die_in(team, "TRAINING", seconds=0.5) == -signal.SIGKILL
+    assert die_in(team, "TRAINING", seconds=6.0) == -signal.SIGKILL
     folder = next((team.settings.data_dir / "runs").glob("*/*/train"))
     os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
