@@ -21,7 +21,9 @@ from daemon.cli.output import (
 from daemon.promotion import promote as promote_version
 from daemon.promotion import rollback as roll_back
 from daemon.service import utc_now
+from daemon.settings import Settings
 from extractors.values import LearndError
+from registry.store.store import Store
 from registry.versions import Version, VersionState
 
 app = typer.Typer(help="Adapter versions: look, promote, roll back.", no_args_is_help=True)
@@ -66,6 +68,7 @@ def promote(
     target: TargetKey = None,
     reason: Reason = "promoted by an operator",
     config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
     """Make a version that passed every gate the active one."""
     with opened(config) as (settings, store):
@@ -78,41 +81,44 @@ def promote(
                 f"{version_id or key}: no version is READY; `learnd adapters list` shows them, "
                 "`learnd adapters activate` overrules a verdict"
             )
-    _activate(ready[-1], reason, config)
+        _activate(settings, store, ready[-1], reason, as_json)
 
 
 @app.command()
 def activate(
-    version_id: str, reason: Reason = "activated by an operator", config: Config = DEFAULT_CONFIG
+    version_id: str,
+    reason: Reason = "activated by an operator",
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
     """Make any version the active one, whatever its verdict; the audit log says who did."""
-    with opened(config) as (_, store):
-        version = store.version(version_id)
-    _activate(version, reason, config)
+    with opened(config) as (settings, store):
+        _activate(settings, store, store.version(version_id), reason, as_json)
 
 
 @app.command()
 def rollback(
-    target: TargetKey = None, reason: Reason = "rolled back by an operator", config: Config = DEFAULT_CONFIG
+    target: TargetKey = None,
+    reason: Reason = "rolled back by an operator",
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
     """Go back to the version that was live before; nothing is promoted automatically until `release`."""
     with opened(config) as (settings, store):
-        found = the_target(settings, target)
-        live = roll_back(settings, store, found, actor=actor(), reason=reason, clock=utc_now)
-    out.print(
-        f"{found.key} serves {live.id if live else 'the base model'} and is on hold; "
-        f"`learnd adapters release -t {found.key}` lets it learn on.",
-        highlight=False,
-    )
+        key = the_target(settings, target).key
+        live = roll_back(settings, store, settings.target(key), actor=actor(), reason=reason, clock=utc_now)
+    words = f"{key} serves {live.id if live else 'the base model'} and is on hold; "
+    words += f"`learnd adapters release -t {key}` lets it promote again."
+    _tell(words, {"target": key, "active_version": live.id if live else None, "held": True}, as_json)
 
 
 @app.command()
-def release(target: TargetKey = None, config: Config = DEFAULT_CONFIG) -> None:
+def release(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Let a target that is on hold promote automatically again."""
     with opened(config) as (settings, store):
-        found = the_target(settings, target)
-        store.release(found.key, actor=actor(), now=utc_now())
-    out.print(f"{found.key} is not on hold any more.", highlight=False)
+        key = the_target(settings, target).key
+        store.release(key, actor=actor(), now=utc_now())
+    _tell(f"{key} is not on hold any more.", {"target": key, "held": False}, as_json)
 
 
 @app.command()
@@ -120,25 +126,36 @@ def pull(
     folder: Annotated[Path, typer.Argument(help="Where to put the adapter's files.")],
     target: Annotated[str, typer.Option("--target", "-t", metavar="TENANT/AGENT")],
     url: Annotated[str | None, typer.Option(envvar="LEARND_URL", help="The daemon's API.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch the active adapter from a daemon, digests checked (LEARND_TOKEN is the agent's token)."""
-    from learnd import ActiveAdapter
+    from learnd import ActiveAdapter, LearndClientError
 
-    with ActiveAdapter(target, url=url) as adapter:
-        out.print(str(adapter.fetch(folder)), highlight=False)
+    try:
+        with ActiveAdapter(target, url=url) as adapter:
+            fetched = str(adapter.fetch(folder))
+    except LearndClientError as problem:
+        raise LearndError(str(problem)) from problem
+    _tell(fetched, {"target": target, "folder": fetched}, as_json)
 
 
-def _activate(version: Version, reason: str, config: Path) -> None:
-    with opened(config) as (settings, store):
-        target, active = settings.target(version.target), store.active(version.target)
-        live = promote_version(
-            settings,
-            store,
-            target,
-            version,
-            expected_active=active.id if active else None,
-            actor=actor(),
-            reason=reason,
-            clock=utc_now,
-        )
-    out.print(f"{target.key} serves {live.id}.", highlight=False)
+def _activate(settings: Settings, store: Store, version: Version, reason: str, as_json: bool) -> None:
+    target, active = settings.target(version.target), store.active(version.target)
+    live = promote_version(
+        settings,
+        store,
+        target,
+        version,
+        expected_active=active.id if active else None,
+        actor=actor(),
+        reason=reason,
+        clock=utc_now,
+    )
+    _tell(f"{target.key} serves {live.id}.", {"target": target.key, "active_version": live.id}, as_json)
+
+
+def _tell(words: str, facts: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+    else:
+        out.print(words, highlight=False)

@@ -59,6 +59,7 @@ def export(
     form: Annotated[Form | None, typer.Option("--format", help="By the file's ending, if left out.")] = None,
     target: TargetKey = None,
     config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
     """Write the approved and corrected examples of the mirror to a file."""
     chosen = form or (Form.PARQUET if path.suffix == ".parquet" else Form.JSONL)
@@ -67,4 +68,7 @@ def export(
     examples = [item.to_example() for item in extraction.items if item.gold is not None]
     path.parent.mkdir(parents=True, exist_ok=True)
     (write_parquet if chosen is Form.PARQUET else write_jsonl)(examples, path)
-    out.print(f"Wrote {len(examples)} examples to {path}.", highlight=False)
+    if as_json:
+        print_json({"path": str(path), "examples": len(examples)})
+    else:
+        out.print(f"Wrote {len(examples)} examples to {path}.", highlight=False)
