@@ -16,7 +16,7 @@ from extractors.values import LearndError, file_digest
 from registry.serving.replica import Replica
 from registry.serving.swap import bring_up
 from registry.store.store import Store
-from registry.versions import Version
+from registry.versions import Version, VersionState
 
 PROBES = "probes.json"
 LOCK_PATIENCE = 60.0
@@ -134,9 +134,9 @@ def adapter_folder(data_dir: Path, version: Version) -> Path:
 
 
 def _withdraw(store: Store, version: Version) -> None:
-    """Undo `want`, unless the version was loaded before, as a live or a draining one is."""
-    if not version.wanted:
-        store.unwant(version.id)
+    """Undo `want`: what was live stays, what was draining goes on with that, the rest is unloaded."""
+    if version.state is not VersionState.ACTIVE:
+        store.unwant(version.id, drain_until=version.drain_until)
 
 
 def _bring_up(settings: Settings, replicas: Sequence[Replica], version: Version) -> None:

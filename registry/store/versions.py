@@ -132,22 +132,28 @@ class VersionRecords(Database):
         return self._where(versions.c.wanted, *mine)
 
     def want(self, version_id: str) -> Version:
-        """Have the replicas load it, so that it can be activated; one that drains goes on draining.
+        """Have the replicas load it, so that it can be activated; a draining version stays loaded.
 
         Raises UnknownVersion, FilesRemoved, WrongBase.
         """
         with self._writing() as connection:
             version = load_version(connection, version_id)
             require_servable(connection, version)
-            return change_version(connection, version_id, wanted=True)
+            return change_version(connection, version_id, wanted=True, drain_until=None)
 
-    def unwant(self, version_id: str) -> Version:
-        """Have the replicas unload it: its way in has failed. Raises VersionInUse for the active one."""
+    def unwant(self, version_id: str, *, drain_until: datetime | None = None) -> Version:
+        """Have the replicas unload it: its way in has failed. A draining one goes on until
+        `drain_until`.
+
+        Raises VersionInUse for the active one.
+        """
         with self._writing() as connection:
             version = load_version(connection, version_id)
             if version.state == S.ACTIVE:
                 raise VersionInUse(version)
-            return change_version(connection, version_id, wanted=False, drain_until=None)
+            return change_version(
+                connection, version_id, wanted=drain_until is not None, drain_until=drain_until
+            )
 
     def drained(self, version_id: str, now: datetime) -> bool:
         """Have the replicas unload a retired version whose drain is over; says whether it does.
