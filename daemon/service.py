@@ -29,6 +29,7 @@ from daemon.status import Health
 from daemon.tokens import must_have_tokens
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
+from registry.store.database import StoreUnavailable
 from registry.store.store import Store
 
 log = structlog.get_logger()
@@ -147,7 +148,8 @@ class Service:
                 job(loop)
             except Interrupted:
                 return
-            except LearndError as problem:
+            except (LearndError, OSError, StoreUnavailable) as problem:
+                # A full disk or a locked database may pass; nothing of the cycle is lost.
                 log.warning(
                     "job failed", job=name, target=target, problem=str(problem), tries=backoff.failures + 1
                 )

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select
+from sqlalchemy.exc import OperationalError
 
 from registry.store.tables import targets
 from registry.targets import TargetState
 
 T = TypeVar("T")
 
+StoreUnavailable = OperationalError
+"""What reading and writing raise while the database is locked for too long, or its disk is full."""
 BUSY_MILLISECONDS = 30_000
 """How long a writer waits for another one before it gives up."""
 _WRITES = "learnd_writes"
