@@ -63,6 +63,7 @@ def run_demo(folder: Path, *, corpus: Path | None, keep: bool, vllm_python: Path
     requests = load_corpus(corpus)
     folder = folder.resolve()
     run = _fresh(folder / "run")
+    (folder / "report.json").unlink(missing_ok=True)
     if not vllm_python.exists():
         raise DemoFailed(
             f"there is no vLLM at {vllm_python}; `make demo` installs it, LEARND_VLLM_PYTHON names another"
