@@ -20,7 +20,7 @@ AT_ONCE = 8
 def measure() -> dict[str, float]:
     """Median added latency (ms) at one connection, and the share of requests a second at eight."""
     with (
-        serving(StandIn()) as upstream,
+        serving(StandIn(models={"base", str(ASK["model"])})) as upstream,
         gateway(Store(route(upstream))) as through,
         httpx.Client(base_url=upstream) as direct,
     ):
