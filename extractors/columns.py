@@ -1,4 +1,4 @@
-"""Examples and reviewed items as Parquet columns, and back without loss.
+"""Examples of every kind and what was reviewed, as Parquet columns, and back without loss.
 
 Messages are nested columns that any Parquet reader shows; tools, whose JSON schema can be of
 any shape, are JSON text. The schema is fixed: it does not depend on the data.
@@ -12,8 +12,20 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extractors.examples import ReviewedItem, SFTExample
+from extractors.examples import (
+    PreferencePair,
+    ReviewedItem,
+    ReviewedRetrieval,
+    SFTExample,
+    Trajectory,
+    Triplet,
+    UnpairedPreference,
+)
+from extractors.values import Value
 
+Record = TypeVar("Record", bound=Value)
+
+TEXTS = pa.list_(pa.string())
 TOOL_CALL = pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())])
 MESSAGE = pa.struct(
     [
@@ -24,47 +36,93 @@ MESSAGE = pa.struct(
         ("name", pa.string()),
     ]
 )
-ORIGIN = [
-    ("source_span_ids", pa.list_(pa.string())),
+DOCUMENT = pa.struct([("id", pa.string()), ("text", pa.string())])
+JUDGED_DOCUMENT = pa.struct([("id", pa.string()), ("text", pa.string()), ("relevant", pa.bool_())])
+SEEN = [
+    ("source_span_ids", TEXTS),
     ("session_id", pa.string()),
-    ("prompt_key", pa.string()),
     ("started_at", pa.timestamp("us", tz="UTC")),
 ]
-EXAMPLES = pa.schema(
-    [
-        ("prompt", pa.list_(MESSAGE)),
-        ("completion", MESSAGE),
-        ("tools", pa.string()),
-        ("origin", pa.string()),
-        *ORIGIN,
-    ]
-)
-ITEMS = pa.schema(
-    [
-        ("prompt", pa.list_(MESSAGE)),
-        ("tools", pa.string()),
-        ("response", MESSAGE),
-        ("outcome", pa.string()),
-        ("gold", MESSAGE),
-        ("trace_id", pa.string()),
-        ("user_id", pa.string()),
-        ("answered_by", pa.string()),
-        *ORIGIN,
-    ]
-)
-SCHEMAS = {SFTExample: EXAMPLES, ReviewedItem: ITEMS}
-Record = TypeVar("Record", SFTExample, ReviewedItem)
+ORIGIN = [("origin", pa.string()), *SEEN]
+ASKED = [("prompt", pa.list_(MESSAGE)), ("tools", pa.string()), ("prompt_key", pa.string())]
+SCHEMAS: dict[type[Value], Any] = {
+    SFTExample: pa.schema([*ASKED, ("completion", MESSAGE), *ORIGIN]),
+    PreferencePair: pa.schema(
+        [*ASKED, ("chosen", MESSAGE), ("rejected", MESSAGE), ("preferred_by", pa.string()), *ORIGIN]
+    ),
+    UnpairedPreference: pa.schema([*ASKED, ("completion", MESSAGE), ("desirable", pa.bool_()), *ORIGIN]),
+    Triplet: pa.schema(
+        [
+            ("query", pa.string()),
+            ("positive", DOCUMENT),
+            ("negative", DOCUMENT),
+            ("prompt_key", pa.string()),
+            *ORIGIN,
+        ]
+    ),
+    Trajectory: pa.schema(
+        [
+            ("messages", pa.list_(MESSAGE)),
+            ("learned", pa.list_(pa.int64())),
+            ("tools", pa.string()),
+            ("outcome", pa.string()),
+            ("score", pa.float64()),
+            ("trace_ids", TEXTS),
+            ("prompt_keys", TEXTS),
+            *ORIGIN,
+        ]
+    ),
+    ReviewedItem: pa.schema(
+        [
+            *ASKED,
+            ("response", MESSAGE),
+            ("outcome", pa.string()),
+            ("gold", MESSAGE),
+            ("trace_id", pa.string()),
+            ("user_id", pa.string()),
+            ("answered_by", pa.string()),
+            *SEEN,
+        ]
+    ),
+    ReviewedRetrieval: pa.schema(
+        [
+            ("query", pa.string()),
+            ("documents", pa.list_(JUDGED_DOCUMENT)),
+            ("trace_id", pa.string()),
+            ("prompt_key", pa.string()),
+            *SEEN,
+        ]
+    ),
+}
+# So many records are in memory twice, and an Arrow column of text holds 2 GB at most.
+ROW_GROUP = 1000
 
 
 def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> None:
     """One row a record, zstd-compressed; an empty file still has every column."""
-    rows = [
-        {**record.model_dump(), "tools": json.dumps(record.tools, ensure_ascii=False)} for record in records
-    ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[kind]), path, compression="zstd")
+    schema = SCHEMAS[kind]
+    with pq.ParquetWriter(path, schema, compression="zstd") as file:
+        for start in range(0, len(records), ROW_GROUP):
+            rows = [_row(record) for record in records[start : start + ROW_GROUP]]
+            file.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def read_columns(kind: type[Record], path: Path) -> tuple[Record, ...]:
     """What `write_columns` wrote, equal to what it was given."""
-    rows: list[dict[str, Any]] = pq.read_table(path, schema=SCHEMAS[kind]).to_pylist()
-    return tuple(kind.model_validate({**row, "tools": json.loads(row["tools"])}) for row in rows)
+    with pq.ParquetFile(path) as file:
+        return tuple(
+            kind.model_validate(_fields(row))
+            for batch in file.iter_batches(ROW_GROUP, columns=SCHEMAS[kind].names)
+            for row in batch.to_pylist()
+        )
+
+
+def _row(record: Value) -> dict[str, Any]:
+    row = record.model_dump()
+    if "tools" in row:
+        row["tools"] = json.dumps(row["tools"], ensure_ascii=False)
+    return row
+
+
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "tools": json.loads(row["tools"])} if "tools" in row else row
