@@ -1,0 +1,96 @@
+"""Which hyperparameters a training gets."""
+
+from itertools import product
+from typing import get_args
+
+import pytest
+
+from trainers.hyperparameters import (
+    TABLE,
+    Hyperparameters,
+    Method,
+    OverridesInvalid,
+    Preset,
+    choose_hyperparameters,
+)
+
+SIZES = SMALL, *_ = 270 * 10**6, 3 * 10**9, 16 * 10**9, 140 * 10**9
+"""Bytes of the weights of a model of 135 million, 1.5, 8 and 70 billion parameters."""
+
+
+def chosen(
+    method: Method = "sft",
+    examples: int = 400,
+    base_bytes: int = SMALL,
+    preset: Preset = "efficient",
+    **overrides: object,
+) -> Hyperparameters:
+    return choose_hyperparameters(method, examples, base_bytes, preset=preset, overrides=overrides)
+
+
+def test_a_small_model_gets_what_was_measured_on_one() -> None:
+    sft = chosen(examples=300)
+    assert (sft.lora_rank, sft.lora_alpha, sft.learning_rate, sft.batch_size) == (16, 32, 2e-3, 8)
+    assert sft.epochs == 3
+
+
+def test_little_data_gets_more_epochs_up_to_a_limit() -> None:
+    assert chosen(examples=50).epochs == 10
+    assert chosen(examples=110).epochs == 8
+    assert chosen(examples=400).epochs == 3
+    # A larger batch makes fewer steps of the same data.
+    assert chosen(examples=400, batch_size=32).epochs == 9
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto"])
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_larger_models_get_a_lower_learning_rate(method: Method, preset: Preset) -> None:
+    rates = [chosen(method, base_bytes=size, preset=preset).learning_rate for size in SIZES]
+    assert rates == sorted(set(rates), reverse=True)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_preferences_are_learned_at_a_tenth_of_the_rate(size: int) -> None:
+    sft, dpo, kto = (chosen(method, base_bytes=size).learning_rate for method in ("sft", "dpo", "kto"))
+    assert dpo == kto == pytest.approx(sft / 10)
+
+
+@pytest.mark.parametrize(("method", "size"), list(product(get_args(Method), SIZES)))
+def test_the_quality_preset_learns_longer_and_slower_with_more_capacity(method: Method, size: int) -> None:
+    efficient = chosen(method, base_bytes=size, examples=100)
+    quality = chosen(method, base_bytes=size, examples=100, preset="quality")
+    assert quality.lora_rank > efficient.lora_rank
+    assert quality.lora_alpha / quality.lora_rank == efficient.lora_alpha / efficient.lora_rank
+    assert quality.epochs > efficient.epochs
+    assert quality.learning_rate < efficient.learning_rate
+
+
+def test_kto_has_enough_examples_a_step_for_its_estimate_of_the_divergence() -> None:
+    kto = chosen("kto")
+    assert kto.batch_size >= 4
+    assert kto.batch_size * kto.gradient_accumulation >= 16
+
+
+def test_no_adapter_has_a_higher_rank_than_the_replicas_serve() -> None:
+    bounded = chosen(lora_rank=32, lora_alpha=64).within_rank(8)
+    assert (bounded.lora_rank, bounded.lora_alpha) == (8, 16)
+
+
+@pytest.mark.parametrize("name", [name for name in Hyperparameters.model_fields if name != "lora_targets"])
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_hyperparameter_can_be_overridden(method: Method, name: str) -> None:
+    value = 0.5 if Hyperparameters.model_fields[name].annotation is float else 17
+    assert getattr(chosen(method, **{name: value}), name) == value
+
+
+@pytest.mark.parametrize("overrides", [{"learnign_rate": 1e-4}, {"epochs": 0}, {"beta": 0}])
+def test_an_override_that_cannot_be_names_itself(overrides: dict[str, float]) -> None:
+    with pytest.raises(OverridesInvalid, match=next(iter(overrides))):
+        chosen(**overrides)
+
+
+def test_every_row_sets_what_there_is_and_says_where_it_comes_from() -> None:
+    for row in TABLE:
+        assert row.source
+        assert {*row.efficient, *row.quality} <= set(Hyperparameters.model_fields)
+        assert set(row.quality) <= set(row.efficient) | {"evaluations_per_epoch"}

@@ -1,0 +1,201 @@
+"""Hyperparameters: what shapes an adapter, chosen from the method, the model's size and the data.
+
+`TABLE` is the whole choice as data, with a source for each row; `choose_hyperparameters` reads it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from extractors.values import LearndError, Value
+
+Method = Literal["sft", "dpo", "kto", "embedding"]
+Preset = Literal["efficient", "quality"]
+"""`efficient` learns soon and with little memory; `quality` takes about twice as long."""
+
+
+class Hyperparameters(Value):
+    """Everything that shapes the adapter, apart from data and base."""
+
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    batch_size: int = Field(8, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    """Batches whose gradients make one step."""
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    """The adapter's output is scaled by alpha / rank."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises."""
+    beta: float = Field(0.1, gt=0)
+    """DPO and KTO: how strongly the policy is held to its reference."""
+    evaluations_per_epoch: int = Field(2, ge=1)
+    patience: int = Field(3, ge=1)
+    """Evaluations without improvement after which training stops."""
+    max_length: int = Field(1024, ge=16)
+    """Longest example in tokens; longer ones are left out and counted."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the modules to adapt, as PEFT matches them; empty: all linear layers but the head."""
+    seed: int = 0
+
+    def within_rank(self, greatest: int) -> Self:
+        """The same with a rank of at most `greatest`, alpha in proportion."""
+        rank = min(self.lora_rank, greatest)
+        return self.model_copy(
+            update={"lora_rank": rank, "lora_alpha": max(1, self.lora_alpha * rank // self.lora_rank)}
+        )
+
+
+class OverridesInvalid(LearndError):
+    """The settings ask for hyperparameters that do not exist or cannot be."""
+
+
+class Row(Value):
+    """What is set for some methods and sizes of the base; what a later row says overrides it."""
+
+    methods: tuple[Method, ...] = ("sft", "dpo", "kto", "embedding")
+    up_to_gb: float = math.inf
+    """Greatest size of the base's weights, in units of 10^9 bytes."""
+    efficient: dict[str, float]
+    quality: dict[str, float] = {}
+    """What the quality preset sets otherwise."""
+    source: str
+    """Where the numbers come from: a paper, a documentation, or a measurement of ours."""
+
+
+TABLE = (
+    Row(
+        efficient={"lora_rank": 16, "lora_alpha": 32},
+        quality={"lora_rank": 64, "lora_alpha": 128},
+        source="Every linear layer is adapted, and the rank is the adapter's capacity: 16 holds what a few "
+        "hundred short answers say, 64 is what QLoRA took for instruction data (Schulman et al. 2025, "
+        "LoRA Without Regret; Dettmers et al. 2023, appendix B). alpha / rank stays at 2 (Hu et al. 2021).",
+    ),
+    Row(
+        efficient={"batch_size": 8, "warmup_share": 0.05},
+        quality={"evaluations_per_epoch": 4},
+        source="LoRA loses more than full fine-tuning from batches above 32 (Schulman et al. 2025); 8 is "
+        "measured on a 135M model.",
+    ),
+    # SFT. The rates lie on LR = 5e-5 * 10 * (2000 / hidden size)^0.781, fitted on Llamas by the
+    # tinker-cookbook (hyperparam_utils), times 1.5 for runs of about 100 steps (Schulman et al. 2025).
+    Row(
+        methods=("sft",),
+        efficient={"epochs": 3, "learning_rate": 1e-4},
+        quality={"epochs": 5, "learning_rate": 5e-5},
+        source="More than 13B: 1e-4 (Dettmers et al. 2023, QLoRA, and its README). Quality: a rank four times "
+        "as high at the same alpha / rank wants about half the rate (Kalajdzievski 2023, rsLoRA).",
+    ),
+    Row(
+        methods=("sft",),
+        up_to_gb=30,
+        efficient={"learning_rate": 2e-4},
+        quality={"learning_rate": 1e-4},
+        source="7B and 13B: 2e-4 (Dettmers et al. 2023).",
+    ),
+    Row(
+        methods=("sft",),
+        up_to_gb=8,
+        efficient={"learning_rate": 5e-4},
+        quality={"learning_rate": 2.5e-4},
+        source="Hidden size of about 2000: 5e-4 by the fitted rule above.",
+    ),
+    Row(
+        methods=("sft",),
+        up_to_gb=1.5,
+        efficient={"learning_rate": 2e-3},
+        quality={"learning_rate": 1e-3},
+        source="Measured on SmolLM2-135M (hidden size 576), routing: held-out accuracy 0.81 at 2e-3, "
+        "0.30 at 2e-4; the fitted rule gives 1.3e-3 * 1.5.",
+    ),
+    # Preferences. A tenth of SFT's rate: the loss pulls two likelihoods apart and overshoots easily.
+    Row(
+        methods=("dpo", "kto"),
+        efficient={"epochs": 2, "learning_rate": 1e-5, "beta": 0.1, "warmup_share": 0.1},
+        quality={"epochs": 3, "learning_rate": 5e-6},
+        source="beta 0.1: Rafailov et al. 2023 (DPO), Ethayarajh et al. 2024 (KTO), TRL's default. Rate: ten "
+        "times the 1e-6 that TRL has for full fine-tuning (Schulman et al. 2025). Warm-up 0.1: "
+        "alignment-handbook's Zephyr recipe.",
+    ),
+    Row(
+        methods=("dpo", "kto"),
+        up_to_gb=30,
+        efficient={"learning_rate": 2e-5},
+        quality={"learning_rate": 1e-5},
+        source="Twice that again, as for SFT; Zephyr's QLoRA recipe has 5e-6 for 61,000 pairs.",
+    ),
+    Row(
+        methods=("dpo", "kto"),
+        up_to_gb=8,
+        efficient={"learning_rate": 5e-5},
+        quality={"learning_rate": 2.5e-5},
+        source="Between the rows above and below, as for SFT.",
+    ),
+    Row(
+        methods=("dpo", "kto"),
+        up_to_gb=1.5,
+        efficient={"learning_rate": 2e-4},
+        quality={"learning_rate": 1e-4},
+        source="A tenth of the SFT rate that is measured on SmolLM2-135M.",
+    ),
+    Row(
+        methods=("kto",),
+        efficient={"gradient_accumulation": 2},
+        source="TRL's KTO guide: at least 4 examples a batch, else the KL estimate is poor, and 16 to 128 a "
+        "step; rather more epochs than a higher rate where data is little.",
+    ),
+    Row(
+        methods=("embedding",),
+        efficient={"epochs": 3, "learning_rate": 2e-4, "batch_size": 32, "warmup_share": 0.1},
+        quality={"epochs": 5, "learning_rate": 1e-4, "batch_size": 64},
+        source="sentence-transformers' LoRA example (rank 64, alpha 128, warm-up 0.1) has 2e-5 at batches of "
+        "1024; ten times that for small batches. The other examples of a batch are the negatives, so more "
+        "is better (its documentation of MultipleNegativesRankingLoss).",
+    ),
+)
+"""The choice as data. All rows that fit are laid over each other, from the first to the last."""
+
+LEAST_STEPS: dict[Preset, int] = {"efficient": 110, "quality": 220}
+"""Optimiser steps that a training should have; where the data is little, it gets more epochs. Measured
+on SmolLM2-135M, routing; validation stops a training that has learned what there is."""
+MOST_EPOCHS: dict[Preset, int] = {"efficient": 10, "quality": 20}
+
+
+def choose_hyperparameters(
+    method: Method, examples: int, base_bytes: int, *, preset: Preset, overrides: Mapping[str, Any]
+) -> Hyperparameters:
+    """Hyperparameters to train by `method` on so many examples a base with so many bytes of weights.
+
+    `overrides` are hyperparameters by name; each one stands as it is. Raises OverridesInvalid.
+    """
+    chosen = _laid_over(method, base_bytes, preset) | dict(overrides)
+    try:
+        hyperparameters = Hyperparameters.model_validate(chosen)
+    except ValidationError as wrong:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong.errors())
+        raise OverridesInvalid(
+            f"hyperparameters: {problems}; there are: {', '.join(Hyperparameters.model_fields)}"
+        ) from wrong
+    if "epochs" in overrides:
+        return hyperparameters
+    return hyperparameters.model_copy(update={"epochs": _epochs(hyperparameters, examples, preset)})
+
+
+def _laid_over(method: Method, base_bytes: int, preset: Preset) -> dict[str, Any]:
+    chosen: dict[str, float] = {}
+    for row in TABLE:
+        if method in row.methods and base_bytes <= row.up_to_gb * 1e9:
+            chosen |= row.efficient
+            if preset == "quality":
+                chosen |= row.quality
+    return chosen
+
+
+def _epochs(hyperparameters: Hyperparameters, examples: int, preset: Preset) -> float:
+    """The table's epochs, or as many as little data takes to make enough steps."""
+    a_step = hyperparameters.batch_size * hyperparameters.gradient_accumulation
+    for_steps = math.ceil(LEAST_STEPS[preset] * a_step / max(1, examples))
+    return min(MOST_EPOCHS[preset], max(hyperparameters.epochs, for_steps))
