@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extractors.values import LearndError, content_id, file_digest
+from trainers.quantized import Quantization, keep_trainable, nf4
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -66,16 +67,27 @@ def load_tokenizer(base: str) -> Any:
     return tokenizer
 
 
-def load_model(base: str, *, device: Device = "auto", dtype: Dtype = "auto") -> Any:
-    """The causal language model `base` on its device. Raises BaseModelUnusable."""
+def load_model(
+    base: str,
+    *,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantization: Quantization | None = None,
+) -> Any:
+    """The causal language model `base` on its device, in 4 bits where `quantization` says so.
+
+    Raises BaseModelUnusable, QuantizationUnavailable.
+    """
     from transformers import AutoModelForCausalLM
 
     where = torch_device(device)
+    computes = torch_dtype(dtype, where)
+    how = {"quantization_config": nf4(where, computes), "device_map": {"": where}} if quantization else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(base_folder(base), dtype=torch_dtype(dtype, where))
+        model = AutoModelForCausalLM.from_pretrained(base_folder(base), dtype=computes, **how)
     except (OSError, ValueError) as broken:
         raise BaseModelUnusable(f"{base} cannot be loaded as a causal language model: {broken}") from broken
-    return model.to(where)
+    return keep_trainable(model) if quantization else model.to(where)
 
 
 def torch_device(device: Device) -> str:

@@ -86,7 +86,7 @@ TABLE = (
         methods=("sft",),
         efficient={"epochs": 3, "learning_rate": 1e-4},
         quality={"epochs": 5, "learning_rate": 5e-5},
-        source="More than 13B: 1e-4 (Dettmers et al. 2023, QLoRA, and its README). Quality: a rank four times "
+        source="More than 13B: 1e-4 (Dettmers et al. 2023, QLoRA; its README). Quality: a rank four times "
         "as high at the same alpha / rank wants about half the rate (Kalajdzievski 2023, rsLoRA).",
     ),
     Row(

@@ -1,0 +1,69 @@
+"""A frozen base in 4 bits for training (QLoRA, Dettmers et al. 2023): NF4 with double quantisation.
+
+Only a training holds its base so. The adapter it makes is an ordinary one: it is evaluated on, and
+served over, the base in its own precision.
+"""
+
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from extractors.values import LearndError
+
+Quantization = Literal["nf4"]
+BITS_PER_WEIGHT = 4 + 8 / 64 + 32 / (64 * 256)
+"""Of a quantised weight: 4 bits, an 8-bit constant for 64 weights, and a 32-bit one for 256 of those."""
+
+
+class QuantizationUnavailable(LearndError):
+    """The base cannot be held in 4 bits here."""
+
+
+def nf4(device: str, dtype: Any) -> Any:
+    """transformers' configuration for a base in NF4 that computes in the torch dtype `dtype`.
+
+    Raises QuantizationUnavailable without bitsandbytes, or where it does not support `device`.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise QuantizationUnavailable(
+            'QLoRA needs bitsandbytes: `pip install "learnd[train]"`, or set training.quantization = "never"'
+        )
+    import bitsandbytes
+    from transformers import BitsAndBytesConfig
+
+    if device not in bitsandbytes.supported_torch_devices:
+        raise QuantizationUnavailable(
+            f"bitsandbytes {bitsandbytes.__version__} holds no weights in 4 bits on {device}, only on "
+            f'{", ".join(sorted(bitsandbytes.supported_torch_devices))}; set training.quantization = "never"'
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def keep_trainable(model: Any) -> Any:
+    """`model`, which goes on giving gradients after an evaluation.
+
+    On CPUs with AVX512-BF16, bitsandbytes packs weights for its inference kernel at the first
+    forward pass in evaluation mode, never unpacks them, and that kernel has no backward pass
+    (bitsandbytes 0.50, `nn/modules.py`, `Linear4bit.forward`).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def train_in_float32(model: Any) -> None:
+    """Have the trainable weights of `model` in float32: TRL's trainers make them bfloat16 over a 4-bit base.
+
+    A step of Adam is about as large as the learning rate, which bfloat16's 8 bits round away once a
+    weight is 256 times larger.
+    """
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
