@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from extractors.values import Value
 
-Level = Literal["span", "trace", "session"]
+Level = Literal["span", "trace", "session", "document"]
 AnnotationKey = tuple[Level, str, str, str]
 
 
@@ -37,7 +37,7 @@ class Annotation(Value):
 
     level: Level
     subject_id: str
-    """OpenTelemetry span id, trace id, or session id, by `level`."""
+    """OpenTelemetry span id, trace id, or session id, by `level`; of a document, see `document_subject`."""
     name: str
     identifier: str
     """Who said it, as Phoenix keeps it; empty for Phoenix's own page without sign-in."""
@@ -53,6 +53,17 @@ class Annotation(Value):
     def key(self) -> AnnotationKey:
         """What identifies it: row ids are reused by SQLite, time stamps are too coarse."""
         return (self.level, self.subject_id, self.name, self.identifier)
+
+
+def document_subject(span_id: str, position: int) -> str:
+    """The subject id of the document at `position` (from 0) in the result list of a RETRIEVER span."""
+    return f"{span_id}:{position}"
+
+
+def about(key: AnnotationKey) -> tuple[Level, str]:
+    """Level and id of what the annotation at `key` is feedback on: for a document, its search's span."""
+    level, subject_id, *_ = key
+    return ("span", subject_id.partition(":")[0]) if level == "document" else (level, subject_id)
 
 
 class SpanFilter(Value):

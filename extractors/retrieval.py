@@ -1,0 +1,441 @@
+"""From RETRIEVER spans to reviewed searches, and from those to triplets for embeddings.
+
+    spans ──> searches (each traced once or twice) ──> judged documents ──> triplets
+
+People say which documents answer a query in annotations on documents, read by the target's
+feedback rules, or by using them: ids in the search's metadata. Where somebody judged a document,
+what was clicked says nothing more about it. A document that was passed over on the way to a
+clicked one counts as irrelevant; one below the last click was perhaps never seen, and counts as
+nothing (Joachims 2002, "Optimizing search engines using clickthrough data": "skip above").
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from extractors.attributes import MOST_CHARACTERS, at, entries, parsed
+from extractors.calls import SESSION_KEYS, is_internal
+from extractors.chat import read_content
+from extractors.drops import DropReason, Unreadable
+from extractors.examples import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
+from extractors.feedback import AnnotationRule, FeedbackRules, resolve
+from extractors.spans import Annotation, Span, document_subject
+from extractors.text import normalised
+from extractors.values import Value, content_id
+
+RELEVANCE = AnnotationRule(
+    name="relevance",
+    approved_labels=("relevant", "approved", "correct", "good", "thumbs_up", "👍"),
+    rejected_labels=("irrelevant", "unrelated", "not relevant", "rejected", "bad", "thumbs_down", "👎"),
+    approved_from=1.0,
+    rejected_to=0.0,
+)
+"""How Phoenix's own relevance evaluators and its document page speak of documents."""
+QUERY_KEYS = ("query", "query_str", "question", "search_query", "text", "input")
+"""Where the query stands in an `input.value` that is a JSON object, the first that is there."""
+ALIKE = 0.9
+"""Share of common word triples (Jaccard) from which on two texts are one document."""
+
+
+class RetrievalDrop(StrEnum):
+    """Why a search, a document or a click teaches nothing. Each is counted and shown to the operator."""
+
+    NO_QUERY = "the search recorded no query that can be read"
+    NO_DOCUMENTS = "the search recorded no documents"
+    NO_TEXT = "a document of a search has no text, and an id is not trained on"
+    NO_JUDGEMENT = "nobody said which documents of this search are relevant"
+    DOCUMENT_DISPUTED = "reviewers disagree about a document of a search"
+    UNKNOWN_CLICK = "a clicked or used document is not in the search's result list"
+    REPEATED_SEARCH = "the same search with the same judgements again in one session"
+    NO_RELEVANT = "no document of this search is relevant, so there is nothing to move the query to"
+    NO_IRRELEVANT = "no document of this search is irrelevant, so there is nothing to tell apart"
+    SAME_AS_RELEVANT = "a document called irrelevant says the same as a relevant one of the query"
+    BEYOND_MOST = "more triplets for one query than are wanted"
+
+
+Reason = DropReason | RetrievalDrop
+
+
+class RetrievalRules(Value):
+    """Where a search says which of its documents were used."""
+
+    used_metadata_keys: tuple[str, ...] = ("clicked_document_ids", "used_document_ids")
+    """Keys that hold a document's id or a list of them, in the metadata of the search's span or of an
+    annotation on it (what was clicked is often known only later)."""
+    document_id_metadata_keys: tuple[str, ...] = ("id", "document_id", "doc_id")
+    """Where a document that has no `document.id` names itself in its own metadata."""
+
+
+class Retrievals(Value):
+    """What the searches of one target teach."""
+
+    retrievals: tuple[ReviewedRetrieval, ...]
+    """Oldest first."""
+    dropped: dict[str, int]
+    """Searches, documents and clicks that teach nothing, by reason in words."""
+
+
+class Found(Value):
+    """One document of a result list."""
+
+    position: int
+    """In the list as it was traced, from 0."""
+    id: str | None
+    text: str
+    """Empty where none was recorded."""
+
+
+class Search(Value):
+    """One search, whichever spans traced it."""
+
+    span_ids: tuple[str, ...]
+    trace_id: str
+    session_id: str | None
+    started_at: datetime
+    query: str
+    found: tuple[Found, ...]
+    used: tuple[str, ...]
+    """Ids of documents that were clicked or used, as the span's metadata names them."""
+
+
+def reviewed_retrievals(
+    spans: Iterable[Span],
+    annotations: Iterable[Annotation],
+    rules: FeedbackRules,
+    retrieval_rules: RetrievalRules | None = None,
+    *,
+    target: str | None = None,
+) -> Retrievals:
+    """The searches among the selected `spans` in which somebody called a document relevant or not.
+
+    The order of spans and annotations does not matter. With a `target` (`tenant/agent`), searches
+    that another target's spans hold are dropped. Never raises on what spans and annotations hold.
+    """
+    used = retrieval_rules or RetrievalRules()
+    said = _by_subject(annotations)
+    dropped: Counter[Reason] = Counter()
+    searches: list[Search] = []
+    for span in sorted({span.span_id: span for span in spans}.values(), key=lambda s: s.span_id):
+        if not span.selected:
+            continue
+        search = _read(span, used, target)
+        if isinstance(search, Search):
+            searches.append(search)
+        else:
+            dropped[search] += 1
+    reviewed: dict[tuple[str, str], ReviewedRetrieval] = {}
+    for search in _merged(searches):
+        retrieval = _reviewed(search, said, rules, used, dropped)
+        if retrieval is None:
+            continue
+        known = (retrieval.session_id or retrieval.trace_id, retrieval.id)
+        dropped[RetrievalDrop.REPEATED_SEARCH] += known in reviewed
+        reviewed[known] = retrieval
+    ordered = sorted(reviewed.values(), key=lambda each: (each.started_at, each.source_span_ids))
+    counts = {reason.value: count for reason, count in sorted(dropped.items()) if count}
+    return Retrievals(retrievals=tuple(ordered), dropped=counts)
+
+
+def query_key(query: str) -> str:
+    """One key for queries that differ only in case, white space or Unicode form."""
+    return content_id(["query", normalised(query)])
+
+
+def triplets(
+    retrievals: Sequence[ReviewedRetrieval], most_per_query: int
+) -> tuple[list[Triplet], Counter[RetrievalDrop]]:
+    """Every relevant document against irrelevant ones of its own result list, and what was left out.
+
+    At most `most_per_query` for one query over all its searches: those of the newest search first,
+    and of each, every relevant document before any a second time, against the irrelevant ones that
+    were ranked highest (they are the hardest to tell apart). What one search of a query calls
+    relevant is never a negative of that query, nor is a text that says the same.
+    """
+    relevant: dict[str, list[str]] = {}
+    for retrieval in retrievals:
+        texts = [document.text for document in retrieval.documents if document.relevant]
+        relevant.setdefault(retrieval.prompt_key, []).extend(texts)
+    taken: dict[str, dict[str, Triplet]] = {}
+    dropped: Counter[RetrievalDrop] = Counter()
+    for retrieval in sorted(
+        retrievals, key=lambda each: (each.started_at, each.source_span_ids), reverse=True
+    ):
+        of_query = taken.setdefault(retrieval.prompt_key, {})
+        for triplet in _triplets_of(retrieval, relevant[retrieval.prompt_key], dropped):
+            if triplet.id in of_query:
+                continue
+            if len(of_query) < most_per_query:
+                of_query[triplet.id] = triplet
+            else:
+                dropped[RetrievalDrop.BEYOND_MOST] += 1
+    made = [triplet for of_query in taken.values() for triplet in of_query.values()]
+    return sorted(made, key=lambda triplet: (triplet.started_at, triplet.source_span_ids)), dropped
+
+
+def says_the_same(one: str, other: str) -> bool:
+    """Whether two documents are one to a reader: the same words, or nearly all of their word triples."""
+    words, others = _words(one), _words(other)
+    if words == others:
+        return True
+    triples, other_triples = _triples(words), _triples(others)
+    common = len(triples & other_triples)
+    return common >= ALIKE * (len(triples) + len(other_triples) - common) > 0
+
+
+# ---- reading a span
+
+
+def _read(span: Span, rules: RetrievalRules, target: str | None) -> Search | Reason:
+    tenant, agent = at(span.attributes, "learnd.tenant"), at(span.attributes, "learnd.agent")
+    if target is not None and tenant is not None and f"{tenant}/{agent}" != target:
+        return DropReason.OTHER_TARGET
+    if is_internal(span):
+        return DropReason.INTERNAL
+    if span.status == "ERROR":
+        return DropReason.FAILED
+    try:
+        query, found = _query(span.attributes), _found(span.attributes, rules)
+    except Unreadable as unreadable:
+        return unreadable.reason
+    if not query:
+        return RetrievalDrop.NO_QUERY
+    if not found:
+        return RetrievalDrop.NO_DOCUMENTS
+    return _storable(query, found) or Search(
+        span_ids=(span.span_id,),
+        trace_id=span.trace_id,
+        session_id=span.session_id or _session_id(span.attributes),
+        started_at=span.started_at,
+        query=query,
+        found=found,
+        used=_used(_metadata(span.attributes), rules),
+    )
+
+
+def _query(attributes: dict[str, Any]) -> str:
+    """The query in `input.value`: text, or a JSON object with one of QUERY_KEYS; empty without one."""
+    value = at(attributes, "input.value")
+    body = parsed(value) if at(attributes, "input.mime_type") == "application/json" else value
+    if isinstance(body, dict):
+        body = next((body[key] for key in QUERY_KEYS if isinstance(body.get(key), str)), None)
+    return body.strip() if isinstance(body, str) else ""
+
+
+def _found(attributes: dict[str, Any], rules: RetrievalRules) -> tuple[Found, ...]:
+    listed = at(attributes, "retrieval.documents")
+    if not listed:
+        return ()
+    return tuple(
+        Found(position=position, id=_document_id(document, rules), text=_text(document))
+        for position, entry in enumerate(entries(listed))
+        if isinstance(document := entry.get("document"), dict)
+    )
+
+
+def _document_id(document: dict[str, Any], rules: RetrievalRules) -> str | None:
+    metadata = _metadata(document)
+    candidates = (document.get("id"), *(metadata.get(key) for key in rules.document_id_metadata_keys))
+    return next((found for candidate in candidates if (found := _identifier(candidate))), None)
+
+
+def _text(document: dict[str, Any]) -> str:
+    """What the document says; empty where that is no text."""
+    try:
+        return read_content(document.get("content")).strip()
+    except Unreadable:
+        return ""
+
+
+def _storable(query: str, found: Sequence[Found]) -> DropReason | None:
+    """Why the search could not be kept; None where it can."""
+    texts = [query, *(document.text for document in found)]
+    if sum(map(len, texts)) > MOST_CHARACTERS:
+        return DropReason.TOO_LARGE
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return DropReason.NOT_UNICODE
+    return None
+
+
+def _metadata(attributes: dict[str, Any]) -> dict[str, Any]:
+    try:
+        metadata = parsed(attributes.get("metadata"))
+    except Unreadable:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _used(metadata: dict[str, Any], rules: RetrievalRules) -> tuple[str, ...]:
+    """The ids under the rules' keys: one, a list, or a list as JSON text."""
+    ids: list[str] = []
+    for key in rules.used_metadata_keys:
+        value = metadata.get(key)
+        if isinstance(value, str) and value.startswith("["):
+            value = parsed(value) or value
+        listed = value if isinstance(value, list) else [value]
+        ids.extend(found for each in listed if (found := _identifier(each)))
+    return tuple(dict.fromkeys(ids))
+
+
+def _session_id(attributes: dict[str, Any]) -> str | None:
+    metadata = _metadata(attributes)
+    candidates = (at(attributes, "session.id"), *(metadata.get(key) for key in SESSION_KEYS))
+    return next((found for candidate in candidates if (found := _identifier(candidate))), None)
+
+
+def _identifier(value: Any) -> str | None:
+    """A usable id: printable text, or a whole number written out."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value.isprintable() and value else None
+
+
+def _merged(searches: Iterable[Search]) -> list[Search]:
+    """One search for each set of spans of one trace that have the same query and result list.
+
+    A retriever that wraps another traces both; feedback may stand on either.
+    """
+    merged: dict[tuple[str, str, tuple[Found, ...]], Search] = {}
+    for search in sorted(searches, key=lambda each: (each.started_at, each.span_ids)):
+        same = (search.trace_id, search.query, search.found)
+        outer = merged.get(same)
+        merged[same] = (
+            search
+            if outer is None
+            else search.model_copy(
+                update={
+                    "span_ids": outer.span_ids + search.span_ids,
+                    "session_id": search.session_id or outer.session_id,
+                    "used": tuple(dict.fromkeys(outer.used + search.used)),
+                }
+            )
+        )
+    return list(merged.values())
+
+
+# ---- what people said
+
+
+def _by_subject(annotations: Iterable[Annotation]) -> dict[tuple[str, str], list[Annotation]]:
+    said: dict[tuple[str, str], list[Annotation]] = {}
+    for annotation in annotations:
+        said.setdefault((annotation.level, annotation.subject_id), []).append(annotation)
+    return said
+
+
+def _reviewed(
+    search: Search,
+    said: dict[tuple[str, str], list[Annotation]],
+    rules: FeedbackRules,
+    retrieval_rules: RetrievalRules,
+    dropped: Counter[Reason],
+) -> ReviewedRetrieval | None:
+    """The search with what people said of its documents; None where they said nothing that counts."""
+    used = {*search.used}
+    for span_id in search.span_ids:
+        for annotation in said.get(("span", span_id), []):
+            used.update(_used(annotation.metadata, retrieval_rules))
+    dropped[RetrievalDrop.UNKNOWN_CLICK] += len(used - {document.id for document in search.found})
+    judged = _judgements(search, said, rules, dropped)
+    by_click = _clicks(search.found, used)
+    relevant = [judged.get(document.position, by_click[rank]) for rank, document in enumerate(search.found)]
+    documents = _documents(search.found, relevant, dropped)
+    if all(document.relevant is None for document in documents):
+        dropped[RetrievalDrop.NO_JUDGEMENT] += 1
+        return None
+    return ReviewedRetrieval(
+        query=search.query,
+        documents=documents,
+        source_span_ids=search.span_ids,
+        trace_id=search.trace_id,
+        session_id=search.session_id,
+        prompt_key=query_key(search.query),
+        started_at=search.started_at,
+    )
+
+
+def _judgements(
+    search: Search,
+    said: dict[tuple[str, str], list[Annotation]],
+    rules: FeedbackRules,
+    dropped: Counter[Reason],
+) -> dict[int, bool | None]:
+    """By position, whether annotations call a document relevant; None where reviewers disagree."""
+    judged: dict[int, bool | None] = {}
+    for document in search.found:
+        subjects = [document_subject(span_id, document.position) for span_id in search.span_ids]
+        annotations = [each for subject in subjects for each in said.get(("document", subject), [])]
+        verdict = resolve(annotations, Message(role="assistant", content=document.text), rules)
+        if isinstance(verdict, DropReason):
+            dropped[RetrievalDrop.DOCUMENT_DISPUTED] += 1
+            judged[document.position] = None
+        elif verdict is not None:
+            judged[document.position] = verdict.outcome == "approved"
+    return judged
+
+
+def _clicks(found: Sequence[Found], used: set[str]) -> list[bool | None]:
+    """What clicks say: relevant, passed over on the way to a click, or nothing, a document each."""
+    clicked = [document.id in used for document in found]
+    last = max((rank for rank, click in enumerate(clicked) if click), default=-1)
+    return [click if rank <= last else None for rank, click in enumerate(clicked)]
+
+
+def _documents(
+    found: Sequence[Found], relevant: Sequence[bool | None], dropped: Counter[Reason]
+) -> tuple[JudgedDocument, ...]:
+    """The documents with text, each text once, in the order in which they were found."""
+    documents: dict[str, JudgedDocument] = {}
+    for document, judgement in zip(found, relevant, strict=True):
+        if not document.text:
+            dropped[RetrievalDrop.NO_TEXT] += 1
+            continue
+        key = normalised(document.text)
+        twin = documents.get(key)
+        if twin is None:
+            documents[key] = JudgedDocument(id=document.id, text=document.text, relevant=judgement)
+        elif judgement is not None:
+            # Whoever clicked one of two equal texts did not pass the other over.
+            either = bool(twin.relevant) or judgement
+            documents[key] = twin.model_copy(update={"relevant": either})
+    return tuple(documents.values())
+
+
+# ---- triplets
+
+
+def _triplets_of(
+    retrieval: ReviewedRetrieval, relevant: Sequence[str], dropped: Counter[RetrievalDrop]
+) -> Iterable[Triplet]:
+    positives = [document for document in retrieval.documents if document.relevant]
+    irrelevant = [document for document in retrieval.documents if document.relevant is False]
+    if not positives:
+        dropped[RetrievalDrop.NO_RELEVANT] += 1
+        return
+    negatives = [each for each in irrelevant if not any(says_the_same(each.text, text) for text in relevant)]
+    dropped[RetrievalDrop.SAME_AS_RELEVANT] += len(irrelevant) - len(negatives)
+    if not negatives:
+        dropped[RetrievalDrop.NO_IRRELEVANT] += 1
+    for negative in negatives:
+        for positive in positives:
+            yield Triplet(
+                query=retrieval.query,
+                positive=Document(id=positive.id, text=positive.text),
+                negative=Document(id=negative.id, text=negative.text),
+                prompt_key=retrieval.prompt_key,
+                source_span_ids=retrieval.source_span_ids,
+                session_id=retrieval.session_id,
+                started_at=retrieval.started_at,
+            )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", normalised(text))
+
+
+def _triples(words: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(words[start : start + 3]) for start in range(len(words) - 2)}

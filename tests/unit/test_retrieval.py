@@ -1,0 +1,269 @@
+"""What is made of searches: judged documents, clicks, and triplets."""
+
+from typing import Any
+
+import pytest
+
+from extractors.drops import DropReason
+from extractors.examples import JudgedDocument, ReviewedRetrieval
+from extractors.feedback import FeedbackRules
+from extractors.retrieval import (
+    RELEVANCE,
+    RetrievalDrop,
+    RetrievalRules,
+    Retrievals,
+    query_key,
+    reviewed_retrievals,
+    says_the_same,
+    triplets,
+)
+from extractors.spans import Annotation, Span
+from tests.unit.traffic import NOON, annotation, span
+
+RULES = FeedbackRules(annotations=(RELEVANCE,))
+TEXTS = ("How to return a parcel", "Opening hours of our shops", "Refunds take five days")
+
+
+def search(
+    span_id: str = "s1", query: Any = "where is my refund?", texts: Any = TEXTS, **changes: Any
+) -> Span:
+    """A RETRIEVER span that found documents d0, d1, …"""
+    documents = [{"document": {"id": f"d{n}", "content": text}} for n, text in enumerate(texts)]
+    attributes = {
+        "input": {"value": query},
+        "retrieval": {"documents": documents},
+        "metadata": changes.pop("metadata", {}),
+        **changes.pop("attributes", {}),
+    }
+    return span(span_id, **{"kind": "RETRIEVER", "attributes": attributes, **changes})
+
+
+def said(position: int, label: str | None = "relevant", span_id: str = "s1", **changes: Any) -> Annotation:
+    return annotation(
+        f"{span_id}:{position}",
+        label,
+        **{"level": "document", "name": "relevance", "identifier": "", **changes},
+    )
+
+
+def read(*spans: Span, annotations: Any = (), **options: Any) -> Retrievals:
+    return reviewed_retrievals(spans, annotations, RULES, **options)
+
+
+def relevance(*spans: Span, annotations: Any = (), **options: Any) -> list[bool | None]:
+    (retrieval,) = read(*spans, annotations=annotations, **options).retrievals
+    return [document.relevant for document in retrieval.documents]
+
+
+def test_annotations_on_documents_say_which_are_relevant() -> None:
+    annotations = [said(2), said(0, "unrelated"), said(1, None, score=0.5)]
+    (retrieval,) = read(search(session_id="s"), annotations=annotations).retrievals
+    assert retrieval.query == "where is my refund?"
+    assert retrieval.documents == (
+        JudgedDocument(id="d0", text=TEXTS[0], relevant=False),
+        JudgedDocument(id="d1", text=TEXTS[1], relevant=None),
+        JudgedDocument(id="d2", text=TEXTS[2], relevant=True),
+    )
+    assert (retrieval.source_span_ids, retrieval.session_id, retrieval.outcome) == (("s1",), "s", "approved")
+
+
+def test_a_score_counts_where_there_is_no_label() -> None:
+    annotations = [said(0, None, score=1.0), said(1, None, score=0.0), said(2, "relevant", score=0.0)]
+    assert relevance(search(), annotations=annotations) == [True, False, True]
+
+
+def test_a_persons_word_on_a_document_outranks_a_judges_and_disagreement_says_nothing() -> None:
+    rules = FeedbackRules(annotations=(RELEVANCE, RELEVANCE.model_copy(update={"name": "second"})))
+    annotations = [
+        said(0, "relevant", annotator_kind="LLM"),
+        said(0, "irrelevant", name="second"),
+        said(1, "relevant"),
+        said(1, "irrelevant", name="second"),
+        said(2, "relevant"),
+    ]
+    found = reviewed_retrievals([search(metadata={"clicked_document_ids": ["d1"]})], annotations, rules)
+    assert [document.relevant for document in found.retrievals[0].documents] == [False, None, True]
+    assert found.dropped == {RetrievalDrop.DOCUMENT_DISPUTED: 1}
+
+
+@pytest.mark.parametrize("clicked", [["d1"], "d1", '["d1"]', ["d1", "d1"]])
+def test_what_was_passed_over_on_the_way_to_a_click_is_irrelevant_and_what_lies_below_is_unknown(
+    clicked: Any,
+) -> None:
+    assert relevance(search(metadata={"clicked_document_ids": clicked})) == [False, True, None]
+
+
+def test_what_somebody_said_of_a_document_stands_against_clicks() -> None:
+    clicked = search(metadata={"used_document_ids": ["d2"]})
+    assert relevance(clicked, annotations=[said(0, "relevant"), said(2, "irrelevant")]) == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_clicks_that_come_later_stand_in_the_metadata_of_an_annotation_on_the_search() -> None:
+    later = annotation("s1", None, metadata={"clicked_document_ids": ["d0"]})
+    assert relevance(search(), annotations=[later]) == [True, None, None]
+
+
+def test_a_click_on_a_document_that_is_not_in_the_list_is_counted() -> None:
+    found = read(search(metadata={"clicked_document_ids": ["d0", "d9", "d8"]}))
+    assert found.dropped == {RetrievalDrop.UNKNOWN_CLICK: 2}
+    assert [document.relevant for document in found.retrievals[0].documents] == [True, None, None]
+
+
+def test_documents_are_named_by_their_metadata_where_they_have_no_id_and_by_other_keys_where_rules_say() -> (
+    None
+):
+    documents = [
+        {"document": {"content": "a b", "metadata": {"doc_id": 7}}},
+        {"document": {"content": "c d", "metadata": '{"key": "k"}'}},
+    ]
+    rules = RetrievalRules(used_metadata_keys=("opened",), document_id_metadata_keys=("doc_id", "key"))
+    opened = search(
+        attributes={"retrieval": {"documents": documents}},
+        metadata='{"opened": [7, "k"], "used_document_ids": ["x"]}',
+    )
+    found = reviewed_retrievals([opened], [], RULES, rules)
+    assert [(d.id, d.relevant) for d in found.retrievals[0].documents] == [("7", True), ("k", True)]
+    assert found.dropped == {}
+
+
+def test_an_id_is_never_taken_for_a_text() -> None:
+    documents = [{"document": {"id": "d0"}}, {"document": {"id": "d1", "content": "  "}}]
+    documents.append({"document": {"id": "d2", "content": "a text"}})
+    bare = search(
+        attributes={"retrieval": {"documents": documents}}, metadata={"clicked_document_ids": ["d0", "d2"]}
+    )
+    found = read(bare)
+    assert found.retrievals[0].documents == (JudgedDocument(id="d2", text="a text", relevant=True),)
+    assert found.dropped == {RetrievalDrop.NO_TEXT: 2}
+
+
+def test_a_text_that_was_found_twice_is_one_document() -> None:
+    twice = search(texts=("A  text", "b", "a text"), metadata={"clicked_document_ids": ["d2"]})
+    assert relevance(twice) == [True, False]
+
+
+def test_a_query_may_stand_in_a_json_object() -> None:
+    attributes = {"input": {"value": '{"top_k": 3, "query": "refund?"}', "mime_type": "application/json"}}
+    (retrieval,) = read(search(attributes=attributes), annotations=[said(0)]).retrievals
+    assert retrieval.query == "refund?"
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (search(query=None), RetrievalDrop.NO_QUERY),
+        (search(query={"a": 1}), RetrievalDrop.NO_QUERY),
+        (search(texts=()), RetrievalDrop.NO_DOCUMENTS),
+        (search(attributes={"retrieval": {"documents": "x"}}), DropReason.MALFORMED),
+        (
+            search(attributes={"retrieval": {"documents": [{}, {"document": {"content": "x"}}]}}),
+            DropReason.TRUNCATED,
+        ),
+        (search(texts=("\ud800",)), DropReason.NOT_UNICODE),
+        (search(texts=("x" * 600_000,)), DropReason.TOO_LARGE),
+        (search(status="ERROR"), DropReason.FAILED),
+        (search(metadata={"learnd_internal": True}), DropReason.INTERNAL),
+        (search(attributes={"learnd": {"tenant": "globex", "agent": "find"}}), DropReason.OTHER_TARGET),
+        (search(), RetrievalDrop.NO_JUDGEMENT),
+    ],
+)
+def test_a_search_that_teaches_nothing_is_dropped_with_the_reason(broken: Span, reason: str) -> None:
+    found = read(
+        broken, annotations=[] if reason is RetrievalDrop.NO_JUDGEMENT else [said(0)], target="acme/find"
+    )
+    assert found.retrievals == ()
+    assert found.dropped == {reason.value: 1}
+
+
+def test_spans_that_the_filter_does_not_name_are_no_searches() -> None:
+    assert read(search(selected=False), annotations=[said(0)]) == Retrievals(retrievals=(), dropped={})
+
+
+def test_a_search_that_two_spans_traced_is_one_and_has_the_feedback_on_both() -> None:
+    outer, inner = search("s1", trace_id="t"), search("s2", minute=0.1, trace_id="t")
+    (retrieval,) = read(inner, outer, annotations=[said(0), said(1, "irrelevant", "s2")]).retrievals
+    assert retrieval.source_span_ids == ("s1", "s2")
+    assert [document.relevant for document in retrieval.documents] == [True, False, None]
+
+
+def test_the_same_search_with_the_same_judgements_counts_once_a_session() -> None:
+    spans = [search(f"s{n}", minute=n, session_id="a" if n < 2 else "b") for n in range(3)]
+    found = read(*spans, annotations=[said(0, span_id=f"s{n}") for n in range(3)])
+    assert [retrieval.source_span_ids for retrieval in found.retrievals] == [("s1",), ("s2",)]
+    assert found.dropped == {RetrievalDrop.REPEATED_SEARCH: 1}
+
+
+# ---- triplets
+
+
+def judged(*documents: tuple[str, bool | None], query: str = "q", minute: int = 0) -> ReviewedRetrieval:
+    return ReviewedRetrieval(
+        query=query,
+        documents=tuple(
+            JudgedDocument(id=f"id of {text}", text=text, relevant=relevant) for text, relevant in documents
+        ),
+        source_span_ids=(f"s{minute}",),
+        trace_id=f"t{minute}",
+        prompt_key=query_key(query),
+        started_at=NOON.replace(minute=minute),
+    )
+
+
+def pairs(*retrievals: ReviewedRetrieval, most: int = 100) -> list[tuple[str, str]]:
+    return [(each.positive.text, each.negative.text) for each in triplets(retrievals, most)[0]]
+
+
+def test_relevant_documents_stand_against_irrelevant_ones_of_their_own_list() -> None:
+    made, dropped = triplets(
+        [
+            judged(("no", False), ("yes", True), ("maybe", None), ("never", False)),
+            judged(("other", False), minute=1),
+        ],
+        10,
+    )
+    assert [(each.query, each.positive.text, each.negative.text) for each in made] == [
+        ("q", "yes", "no"),
+        ("q", "yes", "never"),
+    ]
+    assert made[0].positive.id == "id of yes"
+    assert made[0].source_span_ids == ("s0",)
+    assert dropped == {RetrievalDrop.NO_RELEVANT: 1, RetrievalDrop.SAME_AS_RELEVANT: 0}
+
+
+def test_every_relevant_document_comes_before_any_comes_again_and_the_cap_is_counted() -> None:
+    many = judged(("n1", False), ("p1", True), ("p2", True), ("n2", False))
+    assert pairs(many, most=3) == [("p1", "n1"), ("p2", "n1"), ("p1", "n2")]
+    assert triplets([many], 3)[1][RetrievalDrop.BEYOND_MOST] == 1
+
+
+def test_the_cap_is_for_the_query_over_all_its_searches_the_newest_first() -> None:
+    old, new = judged(("p", True), ("n", False)), judged(("p", True), ("m", False), query=" Q", minute=5)
+    assert pairs(old, new, most=1) == [("p", "m")]
+    assert pairs(old, new, most=2) == [("p", "n"), ("p", "m")]
+
+
+def test_what_one_search_calls_relevant_is_no_negative_of_the_same_query() -> None:
+    one = judged(("yes", True), ("also yes", False), ("no", False))
+    other = judged(("also yes", True), ("no", False), query="Q", minute=1)
+    assert pairs(one, other) == [("yes", "no"), ("also yes", "no")]
+
+
+def test_a_text_that_nearly_equals_a_relevant_one_is_no_negative() -> None:
+    text = " ".join(f"word{n}" for n in range(60))
+    made, dropped = triplets([judged((text, True), (f"{text.upper()}!", False), (f"{text} more", False))], 10)
+    assert made == []
+    assert dropped[RetrievalDrop.SAME_AS_RELEVANT] == 2
+    assert dropped[RetrievalDrop.NO_IRRELEVANT] == 1
+
+
+def test_texts_are_the_same_only_when_nearly_all_words_are() -> None:
+    assert says_the_same("Return a parcel.", "return  a PARCEL")
+    assert not says_the_same("Return a parcel", "Return a letter")
+    assert not says_the_same("yes", "no")
+    long = " ".join(f"w{n}" for n in range(100))
+    assert says_the_same(long, long.replace("w50 ", ""))
+    assert not says_the_same(long, long.replace("w20 ", "x ").replace("w50 ", "y ").replace("w80 ", "z "))
