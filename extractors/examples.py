@@ -1,7 +1,13 @@
-"""What a snapshot is made of: chat messages, reviewed items and training examples.
+"""What people's feedback teaches: reviewed traffic, and the five kinds of training examples.
 
-A `ReviewedItem` is one call of the agent with the verdict people gave on it. An
-`SFTExample` is what one such item teaches: the same prompt with its gold answer.
+What was reviewed is a `ReviewedItem` (one call of the model), a `JudgedResponse` (one answer to a
+prompt, of several) or a `ReviewedRetrieval` (one search). From these come the examples:
+
+    SFTExample            a prompt and the answer to learn
+    PreferencePair        a prompt, a better and a worse answer (DPO)
+    UnpairedPreference    a prompt and an answer, thumbs up or down (KTO)
+    Triplet               a query, a relevant and an irrelevant document (embeddings)
+    Trajectory            a whole conversation, and which of its turns to learn
 """
 
 from datetime import datetime
@@ -12,6 +18,8 @@ from extractors.values import Value, content_id
 
 Origin = Literal["telemetry", "synthetic"]
 Outcome = Literal["approved", "rejected", "corrected"]
+Judged = Literal["response", "correction", "candidate"]
+Preferred = Literal["correction", "same prompt", "candidate", "session"]
 
 
 class ToolCall(Value):
@@ -51,27 +59,113 @@ class Message(Value):
         return chat
 
 
-class SFTExample(Value):
+class Example(Value):
+    """Where a training example comes from, whatever its kind."""
+
+    origin: Origin = "telemetry"
+    source_span_ids: tuple[str, ...] = ()
+    session_id: str | None = None
+    started_at: datetime
+    """Start of the newest source span, aware UTC."""
+
+
+class SFTExample(Example):
     """A prompt and the answer to learn."""
 
     prompt: tuple[Message, ...]
     completion: Message
     tools: tuple[dict[str, Any], ...] = ()
     """Tool definitions offered to the model, in OpenAI's format."""
-    origin: Origin = "telemetry"
-    source_span_ids: tuple[str, ...] = ()
-    session_id: str | None = None
     prompt_key: str
     """Normalised prompt: two examples with one key must never stand on both sides of a split."""
-    started_at: datetime
-    """Start of the newest source span, aware UTC."""
 
     @cached_property
     def id(self) -> str:
         """Content id of prompt, tools and completion."""
-        return content_id(
-            [[m.model_dump() for m in self.prompt], list(self.tools), self.completion.model_dump()]
-        )
+        return content_id([_plain(self.prompt), list(self.tools), self.completion.model_dump()])
+
+
+class PreferencePair(Example):
+    """Two answers to one prompt, the better one and the worse one."""
+
+    prompt: tuple[Message, ...]
+    chosen: Message
+    rejected: Message
+    tools: tuple[dict[str, Any], ...] = ()
+    prompt_key: str
+    preferred_by: Preferred
+    """What says that one is better."""
+
+    @cached_property
+    def id(self) -> str:
+        """Content id of prompt, tools and both answers."""
+        answers = [self.chosen.model_dump(), self.rejected.model_dump()]
+        return content_id([_plain(self.prompt), list(self.tools), answers])
+
+
+class UnpairedPreference(Example):
+    """An answer that people liked or did not like."""
+
+    prompt: tuple[Message, ...]
+    completion: Message
+    tools: tuple[dict[str, Any], ...] = ()
+    prompt_key: str
+    desirable: bool
+
+    @cached_property
+    def id(self) -> str:
+        """Content id of prompt, tools, answer and vote."""
+        said = [self.completion.model_dump(), self.desirable]
+        return content_id([_plain(self.prompt), list(self.tools), said])
+
+
+class Document(Value):
+    """A document of a retriever's result list. Its id names it; only its text is ever trained on."""
+
+    id: str | None = None
+    text: str
+
+
+class Triplet(Example):
+    """A query with a document that answers it and one from the same result list that does not."""
+
+    query: str
+    positive: Document
+    negative: Document
+    prompt_key: str
+    """Normalised query."""
+
+    @cached_property
+    def id(self) -> str:
+        """Content id of the three texts."""
+        return content_id([self.query, self.positive.text, self.negative.text])
+
+
+class Trajectory(Example):
+    """A conversation of several turns, tool calls and results included."""
+
+    messages: tuple[Message, ...]
+    """From the system prompt to the last answer."""
+    learned: tuple[int, ...]
+    """Indices in `messages` of the assistant's turns to learn: those that nobody rejected."""
+    tools: tuple[dict[str, Any], ...] = ()
+    outcome: Outcome
+    score: float | None = None
+    """What the session was scored, where somebody did."""
+    trace_ids: tuple[str, ...] = ()
+    """In order of time."""
+    prompt_keys: tuple[str, ...]
+    """Normalised prompt of each of the assistant's turns, in order."""
+
+    @property
+    def turns(self) -> int:
+        """The assistant's turns."""
+        return sum(message.role == "assistant" for message in self.messages)
+
+    @cached_property
+    def id(self) -> str:
+        """Content id of messages, tools and the turns to learn."""
+        return content_id([_plain(self.messages), list(self.tools), list(self.learned)])
 
 
 class ReviewedItem(Value):
@@ -96,14 +190,8 @@ class ReviewedItem(Value):
     @cached_property
     def id(self) -> str:
         """Content id of prompt, tools, response and gold."""
-        return content_id(
-            [
-                [m.model_dump() for m in self.prompt],
-                list(self.tools),
-                self.response.model_dump(),
-                self.gold.model_dump() if self.gold else None,
-            ]
-        )
+        gold = self.gold.model_dump() if self.gold else None
+        return content_id([_plain(self.prompt), list(self.tools), self.response.model_dump(), gold])
 
     def to_example(self) -> SFTExample:
         """The item as a training example. Raises ValueError where there is no gold."""
@@ -118,3 +206,63 @@ class ReviewedItem(Value):
             prompt_key=self.prompt_key,
             started_at=self.started_at,
         )
+
+
+class JudgedResponse(Value):
+    """One answer to a prompt, with people's word on it: the agent's, a correction, or a candidate."""
+
+    prompt: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    response: Message
+    approved: bool
+    judged: Judged
+    source_span_ids: tuple[str, ...]
+    trace_id: str
+    session_id: str | None = None
+    prompt_key: str
+    started_at: datetime
+
+
+class JudgedDocument(Document):
+    """A document in a result list, with people's word on it."""
+
+    relevant: bool | None = None
+    """None where nobody said."""
+
+
+class ReviewedRetrieval(Value):
+    """One search of the agent's retriever, in which people called documents relevant or not."""
+
+    query: str
+    documents: tuple[JudgedDocument, ...]
+    """In the order in which they were found."""
+    source_span_ids: tuple[str, ...]
+    trace_id: str
+    session_id: str | None = None
+    prompt_key: str
+    """Normalised query."""
+    started_at: datetime
+
+    @property
+    def outcome(self) -> Outcome:
+        """Approved where a document is relevant: then the search can be scored."""
+        return "approved" if any(document.relevant for document in self.documents) else "rejected"
+
+    @cached_property
+    def id(self) -> str:
+        """Content id of the query and its documents."""
+        return content_id([self.query, _plain(self.documents)])
+
+
+class Examples(Value):
+    """Training examples by kind."""
+
+    sft: tuple[SFTExample, ...] = ()
+    pairs: tuple[PreferencePair, ...] = ()
+    votes: tuple[UnpairedPreference, ...] = ()
+    triplets: tuple[Triplet, ...] = ()
+    trajectories: tuple[Trajectory, ...] = ()
+
+
+def _plain(values: tuple[Value, ...]) -> list[dict[str, Any]]:
+    return [value.model_dump() for value in values]

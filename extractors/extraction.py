@@ -1,20 +1,33 @@
-"""From mirrored spans and annotations to reviewed items, with everything dropped counted.
+"""From mirrored spans and annotations to reviewed traffic, with everything dropped counted.
 
-spans ──> calls (each traced once or twice) ──> verdicts ──> reviewed items
+spans ──> calls (each traced once or twice) ──> verdicts ──┬─> reviewed items
+                                                           ├─> judged answers, candidates among them
+                                                           └─> conversations
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 from extractors.attributes import at
 from extractors.calls import Call, read_call
 from extractors.drops import DropReason
-from extractors.examples import Message, Outcome, ReviewedItem
+from extractors.examples import (
+    JudgedResponse,
+    Outcome,
+    ReviewedItem,
+    ReviewedRetrieval,
+    Trajectory,
+)
 from extractors.feedback import FeedbackRules, Verdict, resolve
+from extractors.judged import judged_answers, judged_others
+from extractors.labels import OutputSpace
 from extractors.reach import Ancestry, Candidate, Reach, merge_traced_twice
 from extractors.spans import Annotation, Span
-from extractors.values import Value, content_id
+from extractors.text import prompt_key
+from extractors.trajectories import trajectories
+from extractors.values import Value
 
 NEVER_ANSWERED = frozenset(
     {DropReason.INTERNAL, DropReason.OTHER_TARGET, DropReason.FAILED, DropReason.NO_ANSWER}
@@ -25,9 +38,15 @@ NEVER_ANSWERED = frozenset(
 class Extraction(Value):
     """What the mirror of one target teaches."""
 
-    items: tuple[ReviewedItem, ...]
+    items: tuple[ReviewedItem, ...] = ()
     """Oldest first."""
-    dropped: dict[str, int]
+    judged: tuple[JudgedResponse, ...] = ()
+    """Every answer with a verdict: the agent's, corrections, and candidates that annotations carry."""
+    conversations: tuple[Trajectory, ...] = ()
+    """Sessions with a verdict on the whole, the rejected ones too; oldest first."""
+    retrievals: tuple[ReviewedRetrieval, ...] = ()
+    """Searches whose documents were judged; oldest first."""
+    dropped: dict[str, int] = {}
     """Calls that became no item, by reason in words."""
 
     @property
@@ -66,42 +85,53 @@ def extract(
     ancestry = Ancestry(spans)
     calls, unreadable, dropped = _read(spans, target)
     calls = merge_traced_twice(_with_sessions(calls, spans), ancestry)
+    annotations = list(annotations)
     reach = Reach(_candidates(calls, unreadable, ancestry), ancestry, annotations, rules.inherit)
-    items: list[ReviewedItem] = []
-    for call in calls:
-        item = _review(call, reach, rules, output_space)
-        if isinstance(item, DropReason):
-            dropped[item] += 1
-        else:
-            items.append(item)
-    items.sort(key=lambda item: (item.started_at, item.source_span_ids))
-    once = _once_a_session(items)
-    dropped[DropReason.REPEATED] += len(items) - len(once)
+    reviewed = _reviewed(calls, reach, rules, OutputSpace(output_space))
+    once = _once_a_session(reviewed.items)
+    conversations, unusable = trajectories(
+        calls,
+        annotations,
+        rules,
+        unreadable_sessions=frozenset(span.session_id for span in unreadable if span.session_id),
+        rejects=lambda call: call.span_ids in reviewed.disapproved,
+    )
+    dropped += reviewed.dropped + unusable
+    dropped[DropReason.REPEATED] += len(reviewed.items) - len(once)
     return Extraction(
-        items=tuple(once), dropped={reason.value: n for reason, n in sorted(dropped.items()) if n}
+        items=tuple(once),
+        judged=tuple(reviewed.judged),
+        conversations=tuple(conversations),
+        dropped={reason.value: n for reason, n in sorted(dropped.items()) if n},
     )
 
 
-def prompt_key(prompt: Sequence[Message]) -> str:
-    """One key for prompts that differ only in system prompt, case, white space or Unicode form.
+@dataclass
+class _Reviewed:
+    """What feedback makes of the calls."""
 
-    Tool calls and results count by content, not by their random ids.
-    """
-    turns = [message for message in prompt if message.role != "system"] or prompt
-    return content_id(
-        [
-            [
-                turn.role,
-                _normalised(turn.content),
-                [[call.name, _normalised(call.arguments)] for call in turn.tool_calls],
-            ]
-            for turn in turns
-        ]
-    )
+    items: list[ReviewedItem] = field(default_factory=list)
+    judged: list[JudgedResponse] = field(default_factory=list)
+    disapproved: set[tuple[str, ...]] = field(default_factory=set)
+    """Span ids of the calls whose own answer was rejected or corrected."""
+    dropped: Counter[DropReason] = field(default_factory=Counter)
 
 
-def _normalised(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def _reviewed(calls: Iterable[Call], reach: Reach, rules: FeedbackRules, space: OutputSpace) -> _Reviewed:
+    found = _Reviewed()
+    for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
+        own, *inherited = said = list(reach.feedback(_candidate(call)))
+        others = judged_others(call, chain(own, *inherited), rules, space)
+        item = _review(call, said, rules, space)
+        if isinstance(item, ReviewedItem):
+            found.items.append(item)
+            found.judged += judged_answers(item)
+        elif item is not DropReason.NO_FEEDBACK or not others:
+            found.dropped[item] += 1
+        found.judged += others
+        if _disapproves(own, call, rules):
+            found.disapproved.add(call.span_ids)
+    return found
 
 
 def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[Span], Counter[DropReason]]:
@@ -161,15 +191,15 @@ def _candidate(call: Call) -> Candidate:
 
 
 def _review(
-    call: Call, reach: Reach, rules: FeedbackRules, output_space: Sequence[str]
+    call: Call, said: Sequence[list[Annotation]], rules: FeedbackRules, space: OutputSpace
 ) -> ReviewedItem | DropReason:
-    verdicts = (resolve(said, call.response, rules) for said in reach.feedback(_candidate(call)))
+    verdicts = (resolve(annotations, call.response, rules) for annotations in said)
     verdict = next((found for found in verdicts if found is not None), DropReason.NO_FEEDBACK)
     if isinstance(verdict, DropReason):
         return verdict
-    gold = _in_space(verdict, output_space)
-    if isinstance(gold, DropReason):
-        return gold
+    gold = None if verdict.gold is None else space.spelled(verdict.gold)
+    if verdict.gold is not None and gold is None:
+        return DropReason.OUTSIDE_OUTPUT_SPACE
     return ReviewedItem(
         prompt=call.prompt,
         tools=call.tools,
@@ -186,15 +216,10 @@ def _review(
     )
 
 
-def _in_space(verdict: Verdict, output_space: Sequence[str]) -> Message | DropReason | None:
-    """The gold answer in the spelling of the output space."""
-    if verdict.gold is None or not output_space:
-        return verdict.gold
-    labels = {_normalised(label): label for label in output_space}
-    label = labels.get(_normalised(verdict.gold.content))
-    if label is None:
-        return DropReason.OUTSIDE_OUTPUT_SPACE
-    return Message(role="assistant", content=label)
+def _disapproves(annotations: Iterable[Annotation], call: Call, rules: FeedbackRules) -> bool:
+    """Whether people rejected or corrected this very answer, not the conversation around it."""
+    verdict = resolve(annotations, call.response, rules)
+    return isinstance(verdict, Verdict) and verdict.outcome != "approved"
 
 
 def _once_a_session(items: Sequence[ReviewedItem]) -> list[ReviewedItem]:

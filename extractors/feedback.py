@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from extractors.attributes import parsed
 from extractors.chat import read_content, read_message
@@ -19,6 +19,7 @@ from extractors.spans import Annotation
 from extractors.values import Value
 
 AnnotatorKind = Literal["HUMAN", "LLM", "CODE"]
+Inherit = Literal["only", "last", "all", "never"]
 
 
 class AnnotationRule(Value):
@@ -75,9 +76,11 @@ class FeedbackRules(Value):
     """Key in an annotation's metadata that holds another candidate response: it judges that one."""
     precedence: tuple[AnnotatorKind, ...] = ("HUMAN", "LLM", "CODE")
     """Who outranks whom; a kind that is not named does not count."""
-    inherit: Literal["only", "last", "never"] = "only"
-    """Feedback on an ancestor span, trace or session reaches the target's span below it
-    if that is the only one, or always the last one."""
+    inherit: Inherit = "only"
+    """Feedback on an ancestor span, trace or session reaches the target's span below it if that is
+    the only one, or always the last one, or all of them, or none."""
+    min_turns: int = Field(2, ge=1)
+    """Answers that a session must have to count as a conversation."""
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
@@ -99,6 +102,9 @@ class Verdict(Value):
     outcome: Outcome
     gold: Message | None
     """The approved response or the correction; None for a rejection without correction."""
+
+
+Verdicts = list[tuple[Message, Verdict]]
 
 
 class Opinion(Value):
@@ -136,6 +142,20 @@ def resolve(
     return Verdict(outcome="rejected", gold=None)
 
 
+def judged_candidates(annotations: Iterable[Annotation], response: Message, rules: FeedbackRules) -> Verdicts:
+    """The verdict on each other candidate response that annotations carry, in the order they are found.
+
+    Candidates about which reviewers disagree are left out.
+    """
+    by_candidate: dict[Message, list[Annotation]] = {}
+    for annotation in annotations:
+        candidate = _answer(annotation.metadata.get(rules.candidate_metadata_key))
+        if candidate is not None and not same_answer(candidate, response):
+            by_candidate.setdefault(candidate, []).append(annotation)
+    verdicts = ((candidate, resolve(said, candidate, rules)) for candidate, said in by_candidate.items())
+    return [(candidate, verdict) for candidate, verdict in verdicts if isinstance(verdict, Verdict)]
+
+
 def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules) -> Opinion | None:
     """What `annotation` says about `response`; None where it says nothing that counts.
 
@@ -146,7 +166,7 @@ def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules
     rule = rules.rule(annotation.name)
     correction = _correction(annotation, rules) if rule or annotation.name in rules.correction_names else None
     if correction is not None:
-        approves = _same_answer(correction, response)
+        approves = same_answer(correction, response)
     elif rule is None or (approved := rule.approves(annotation)) is None:
         return None
     else:
@@ -181,7 +201,7 @@ def _is_about_another(annotation: Annotation, response: Message, rules: Feedback
     if not written:
         return False
     candidate = _answer(written)
-    return candidate is None or not _same_answer(candidate, response)
+    return candidate is None or not same_answer(candidate, response)
 
 
 def _correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
@@ -204,7 +224,8 @@ def _answer(written: Any) -> Message | None:
     return Message(role="assistant", content=text) if text else None
 
 
-def _same_answer(one: Message, other: Message) -> bool:
+def same_answer(one: Message, other: Message) -> bool:
+    """Whether both say the same but for white space around it, and call the same tools."""
     return one.content.strip() == other.content.strip() and [
         (call.name, call.arguments) for call in one.tool_calls
     ] == [(call.name, call.arguments) for call in other.tool_calls]

@@ -6,9 +6,10 @@ Also which spans traced one and the same call: an agent's instrumentor and our g
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from extractors.calls import Call
+from extractors.feedback import Inherit
 from extractors.spans import Annotation, Level, Span
 from extractors.values import Value
 
@@ -81,7 +82,7 @@ class Reach:
         candidates: Iterable[Candidate],
         ancestry: Ancestry,
         annotations: Iterable[Annotation],
-        inherit: Literal["only", "last", "never"],
+        inherit: Inherit,
     ) -> None:
         self._ancestry = ancestry
         self._inherit = inherit
@@ -107,6 +108,8 @@ class Reach:
                 return below == [candidate.span_ids]
             case "last":
                 return below[-1] == candidate.span_ids
+            case "all":
+                return True
             case "never":
                 return False
 

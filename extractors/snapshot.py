@@ -1,12 +1,11 @@
 """A frozen, content-addressed dataset: train, validation and holdout as Parquet, with a manifest.
 
-<folder>/<snapshot id>/train.parquet  validation.parquet  holdout.parquet  manifest.json
+<folder>/<snapshot id>/train-sft.parquet  train-pairs.parquet  validation-sft.parquet  …  holdout.parquet
+                       manifest.json
 """
 
-import json
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +13,33 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from extractors.columns import read_columns, write_columns
-from extractors.examples import ReviewedItem, SFTExample
-from extractors.splits import HoldoutRules, LeftOut, Window, split, validation_items
+from extractors.examples import (
+    Examples,
+    Outcome,
+    PreferencePair,
+    ReviewedItem,
+    ReviewedRetrieval,
+    SFTExample,
+    Trajectory,
+    Triplet,
+    UnpairedPreference,
+)
+from extractors.extraction import Extraction
+from extractors.splits import HoldoutRules, Window
+from extractors.teaching import teach
 from extractors.values import LearndError, Value, content_id, file_digest
 
 MANIFEST = "manifest.json"
-TRAIN, VALIDATION, HOLDOUT = "train.parquet", "validation.parquet", "holdout.parquet"
-FILES = (TRAIN, VALIDATION, HOLDOUT)
+KINDS: dict[str, type[Value]] = {
+    "sft": SFTExample,
+    "pairs": PreferencePair,
+    "votes": UnpairedPreference,
+    "triplets": Triplet,
+    "trajectories": Trajectory,
+}
+"""Fields of `Examples` and what they hold."""
+HELD_OUT: dict[str, type[Value]] = {"holdout": ReviewedItem, "retrievals": ReviewedRetrieval}
+"""Fields of `Snapshot` that hold what was held out."""
 ADVICE = "restore the folder from a back-up, or remove it: the next cycle builds a snapshot again"
 
 
@@ -40,7 +59,7 @@ class Outcomes(Value):
 class Manifest(Value):
     """What a snapshot holds and where it came from."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     snapshot_id: str
     target: str
     """`tenant/agent`."""
@@ -52,14 +71,15 @@ class Manifest(Value):
     """Where the holdout lies; hand it to the next `build_snapshot`."""
     watermark: datetime | None
     """Start of the newest reviewed item."""
-    train: int
-    validation: int
+    train: dict[str, int]
+    """Training examples by kind (`sft`, `pairs`, `votes`, `triplets`, `trajectories`)."""
+    validation: dict[str, int]
     holdout: int
     reviewed: Outcomes
-    """All items that the snapshot was built from."""
+    """All reviewed calls or searches that the snapshot was built from."""
     held_out: Outcomes
     left_out: dict[str, int]
-    """Items that stand on no side, by reason in words."""
+    """What stands on no side, by reason in words."""
     files: dict[str, str] = {}
     """File name to SHA-256, once written."""
 
@@ -68,9 +88,12 @@ class Snapshot(Value):
     """An immutable dataset."""
 
     manifest: Manifest
-    train: tuple[SFTExample, ...]
-    validation: tuple[SFTExample, ...]
-    holdout: tuple[ReviewedItem, ...]
+    train: Examples = Examples()
+    validation: Examples = Examples()
+    holdout: tuple[ReviewedItem, ...] = ()
+    """Calls of the language model, to be answered again."""
+    retrievals: tuple[ReviewedRetrieval, ...] = ()
+    """Searches, to be made again."""
 
     @property
     def id(self) -> str:
@@ -78,7 +101,7 @@ class Snapshot(Value):
 
 
 def build_snapshot(
-    items: Sequence[ReviewedItem],
+    extraction: Extraction,
     rules: HoldoutRules,
     *,
     window: Window | None,
@@ -86,70 +109,49 @@ def build_snapshot(
     target: str,
     filters: Mapping[str, Any],
 ) -> Snapshot:
-    """The dataset that `items` make; the same items, rules, window and filters give the same id.
+    """The dataset that `extraction` makes; the same content, rules, window and filters give the same id.
 
     `window` is that of the target's last snapshot, None at first. The holdout comes first: with
     few items everything is held out and `train` is empty, so look at the counts before training.
     """
-    sides = split(items, rules, window)
-    taught, left_out = _teaching(sides.train)
-    validating = validation_items(taught, rules.validation_share)
-    train = tuple(item.to_example() for item in taught if item.id not in validating)
-    validation = tuple(item.to_example() for item in taught if item.id in validating)
-    reasons = Counter(sides.left_out) + left_out
+    taught = teach(extraction, rules, window)
+    reviewed = extraction.retrievals or extraction.items
+    held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*taught.holdout, *taught.retrievals)
+    content = taught.model_dump(mode="json", exclude={"left_out"})
     manifest = Manifest(
-        snapshot_id=_snapshot_id(target, filters, rules, sides.window, (train, validation, sides.holdout)),
+        snapshot_id=content_id([target, dict(filters), rules.model_dump(mode="json"), content]),
         target=target,
         created_at=now,
         filters=dict(filters),
         rules=rules,
-        window=sides.window,
-        watermark=max((item.started_at for item in items), default=None),
-        train=len(train),
-        validation=len(validation),
-        holdout=len(sides.holdout),
-        reviewed=_outcomes(items),
-        held_out=_outcomes(sides.holdout),
-        left_out={reason.value: count for reason, count in sorted(reasons.items())},
+        window=taught.window,
+        watermark=max((item.started_at for item in reviewed), default=None),
+        train=counts(taught.train),
+        validation=counts(taught.validation),
+        holdout=len(held_out),
+        reviewed=_outcomes(item.outcome for item in reviewed),
+        held_out=_outcomes(item.outcome for item in held_out),
+        left_out=taught.left_out,
     )
-    return Snapshot(manifest=manifest, train=train, validation=validation, holdout=sides.holdout)
+    return Snapshot(
+        manifest=manifest,
+        train=taught.train,
+        validation=taught.validation,
+        holdout=taught.holdout,
+        retrievals=taught.retrievals,
+    )
 
 
-def _snapshot_id(
-    target: str,
-    filters: Mapping[str, Any],
-    rules: HoldoutRules,
-    window: Window | None,
-    sides: Iterable[Sequence[Value]],
-) -> str:
-    described = [value and value.model_dump(mode="json") for value in (rules, window)]
-    content = [[record.model_dump(mode="json") for record in side] for side in sides]
-    return content_id([target, dict(filters), described, content])
+def counts(examples: Examples) -> dict[str, int]:
+    """How many examples there are of each kind."""
+    return {kind: len(getattr(examples, kind)) for kind in KINDS}
 
 
-def _teaching(items: Iterable[ReviewedItem]) -> tuple[list[ReviewedItem], Counter[LeftOut]]:
-    """Items with gold, one for each prompt with its newest answer, oldest first."""
-    left_out: Counter[LeftOut] = Counter()
-    newest: dict[str, ReviewedItem] = {}
-    for item in items:
-        asked = content_id([[message.model_dump() for message in item.prompt], list(item.tools)])
-        earlier = newest.get(asked)
-        if item.gold is None:
-            left_out[LeftOut.NO_GOLD] += 1
-            if earlier is not None and earlier.gold == item.response:
-                left_out[LeftOut.REJECTED_LATER] += 1
-                del newest[asked]
-            continue
-        if earlier is not None:
-            left_out[LeftOut.REPEATED if earlier.gold == item.gold else LeftOut.ANSWERED_ANEW] += 1
-            del newest[asked]
-        newest[asked] = item
-    return list(newest.values()), left_out
-
-
-def _outcomes(items: Iterable[ReviewedItem]) -> Outcomes:
-    counts = Counter(item.outcome for item in items)
-    return Outcomes(approved=counts["approved"], corrected=counts["corrected"], rejected=counts["rejected"])
+def _outcomes(outcomes: Iterable[Outcome]) -> Outcomes:
+    said = list(outcomes)
+    return Outcomes(
+        approved=said.count("approved"), corrected=said.count("corrected"), rejected=said.count("rejected")
+    )
 
 
 def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
@@ -168,10 +170,10 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
     aside = folder / f".writing-{snapshot.id}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    write_columns(snapshot.train, SFTExample, aside / TRAIN)
-    write_columns(snapshot.validation, SFTExample, aside / VALIDATION)
-    write_columns(snapshot.holdout, ReviewedItem, aside / HOLDOUT)
-    files = {name: file_digest(aside / name) for name in FILES}
+    files = {}
+    for name, kind, records in _tables(snapshot):
+        write_columns(records, kind, aside / name)
+        files[name] = file_digest(aside / name)
     manifest = snapshot.manifest.model_copy(update={"files": files})
     (aside / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     aside.rename(final)
@@ -181,15 +183,33 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
 def read_snapshot(path: Path) -> Snapshot:
     """The snapshot in its own folder `path`. Raises SnapshotDamaged where a file is not as written."""
     manifest = read_manifest(path)
-    for name in FILES:
-        if not (path / name).is_file() or file_digest(path / name) != manifest.files.get(name):
+    for name, digest in manifest.files.items():
+        if not (path / name).is_file() or file_digest(path / name) != digest:
             raise SnapshotDamaged(f"{path / name} is missing or was changed; {ADVICE}")
-    return Snapshot(
-        manifest=manifest,
-        train=read_columns(SFTExample, path / TRAIN),
-        validation=read_columns(SFTExample, path / VALIDATION),
-        holdout=read_columns(ReviewedItem, path / HOLDOUT),
+
+    def table(name: str, kind: type[Value]) -> tuple[Value, ...]:
+        return read_columns(kind, path / name) if name in manifest.files else ()
+
+    def side(name: str) -> Examples:
+        return Examples.model_validate(
+            {field: table(f"{name}-{field}.parquet", kind) for field, kind in KINDS.items()}
+        )
+
+    held_out = {field: table(f"{field}.parquet", kind) for field, kind in HELD_OUT.items()}
+    return Snapshot.model_validate(
+        {"manifest": manifest, "train": side("train"), "validation": side("validation"), **held_out}
     )
+
+
+def _tables(snapshot: Snapshot) -> Iterator[tuple[str, type[Value], Sequence[Value]]]:
+    """File name, type and records of each table that has any."""
+    sides = {"train": snapshot.train, "validation": snapshot.validation}
+    tables = [
+        (f"{name}-{field}.parquet", kind, getattr(side, field))
+        for name, side in sides.items()
+        for field, kind in KINDS.items()
+    ] + [(f"{field}.parquet", kind, getattr(snapshot, field)) for field, kind in HELD_OUT.items()]
+    return (table for table in tables if table[2])
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -198,20 +218,3 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except (OSError, ValidationError) as error:
         raise SnapshotDamaged(f"{path / MANIFEST} cannot be read ({error}); {ADVICE}") from error
-
-
-def write_parquet(examples: Sequence[SFTExample], path: Path) -> None:
-    """Examples for other tools, one a row, with nested columns for messages."""
-    write_columns(examples, SFTExample, path)
-
-
-def write_jsonl(examples: Iterable[SFTExample], path: Path) -> None:
-    """One example a line, with `prompt` and `completion` as lists of chat messages (what TRL reads)."""
-    with path.open("w", encoding="utf-8") as file:
-        for example in examples:
-            line = example.model_dump(mode="json") | {
-                "id": example.id,
-                "prompt": [message.to_chat() for message in example.prompt],
-                "completion": [example.completion.to_chat()],
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")

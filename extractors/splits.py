@@ -7,16 +7,29 @@ No session and no normalised prompt stands on both sides.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from hashlib import sha256
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from extractors.examples import ReviewedItem
+from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
+
+Reviewed = TypeVar("Reviewed", ReviewedItem, ReviewedRetrieval)
+"""What is held out: calls of a language model, or searches of a retriever."""
+
+
+class Traced(Protocol):
+    """Something that was seen in one session, or in one trace."""
+
+    @property
+    def session_id(self) -> str | None: ...
+    @property
+    def trace_id(self) -> str: ...
 
 
 class LeftOut(StrEnum):
@@ -25,6 +38,7 @@ class LeftOut(StrEnum):
     SESSION_HELD_OUT = "its session stands in the holdout"
     PROMPT_HELD_OUT = "its prompt stands in the holdout"
     REPEATED = "the same prompt and answer again"
+    CONVERSATION_HELD_OUT = "a conversation that goes on into the holdout, or shares a prompt with it"
     ANSWERED_ANEW = "a newer answer to the same prompt is taken instead"
     REJECTED_LATER = "its answer was rejected when the same prompt came again"
     NO_GOLD = "rejected without a correction: nothing to learn"
@@ -64,19 +78,37 @@ class Window(Value):
     """The newest item when the window was opened; what is newer counts towards the next one."""
 
 
-class Split(Value):
+class Split(Value, Generic[Reviewed]):
     """Two sides that share no session and no normalised prompt."""
 
-    train: tuple[ReviewedItem, ...]
+    train: tuple[Reviewed, ...]
     """Older than the window; oldest first, rejected items without gold included."""
-    holdout: tuple[ReviewedItem, ...]
+    holdout: tuple[Reviewed, ...]
     """Oldest first."""
     window: Window | None
     """None where there is nothing to hold out."""
     left_out: dict[LeftOut, int]
 
+    def may_train(self, groups: Collection[str], prompt_keys: Collection[str], started_at: datetime) -> bool:
+        """Whether something else from this traffic lies on the training side.
 
-def split(items: Iterable[ReviewedItem], rules: HoldoutRules, previous: Window | None) -> Split:
+        `groups` are its sessions or traces (see `group`), `started_at` is when its newest span began.
+        """
+        if self.window is None:
+            return True
+        apart = self._groups.isdisjoint(groups) and self._prompt_keys.isdisjoint(prompt_keys)
+        return apart and started_at < self.window.start
+
+    @cached_property
+    def _groups(self) -> frozenset[str]:
+        return frozenset(group(item) for item in self.holdout)
+
+    @cached_property
+    def _prompt_keys(self) -> frozenset[str]:
+        return frozenset(item.prompt_key for item in self.holdout)
+
+
+def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | None) -> Split[Reviewed]:
     """Hold out the newest window of `items`.
 
     The `previous` window stays, and takes in what is newer, until what is newer fills a new one;
@@ -110,19 +142,19 @@ def split(items: Iterable[ReviewedItem], rules: HoldoutRules, previous: Window |
     )
 
 
-def group(item: ReviewedItem) -> str:
+def group(item: Traced) -> str:
     """The session, or the trace where the call has no session."""
     return f"session {item.session_id}" if item.session_id else f"trace {item.trace_id}"
 
 
-def _common_prompts(items: Iterable[ReviewedItem], sessions: int) -> set[str]:
+def _common_prompts(items: Iterable[Reviewed], sessions: int) -> set[str]:
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for item in items:
         seen[item.prompt_key].add(group(item))
     return {prompt for prompt, groups in seen.items() if len(groups) >= sessions}
 
 
-def _window(eligible: Sequence[ReviewedItem], size: int, previous: Window | None) -> Window | None:
+def _window(eligible: Sequence[Reviewed], size: int, previous: Window | None) -> Window | None:
     newer = [item for item in eligible if previous is None or item.started_at > previous.end]
     if previous is not None and len(newer) < size:
         return previous
@@ -131,18 +163,23 @@ def _window(eligible: Sequence[ReviewedItem], size: int, previous: Window | None
     return Window(start=newer[-size:][0].started_at, end=newer[-1].started_at)
 
 
-def validation_items(items: Sequence[ReviewedItem], share: float) -> set[str]:
-    """Ids of items to validate on: whole sessions and prompts, chosen by hash, at most `share` of all."""
-    wanted, chosen = round(share * len(items)), set[str]()
-    families = [{item.id for item in family} for family in _families(items)]
-    for family in sorted(families, key=lambda ids: sha256(min(ids).encode()).hexdigest()):
-        if len(chosen) + len(family) <= wanted:
+def validation_groups(seen: Iterable[tuple[str, Collection[str]]], share: float) -> set[str]:
+    """Sessions and traces to validate on, chosen by hash: at most `share` of what was `seen`.
+
+    Each thing seen is its group with its normalised prompts; what shares a prompt stays together.
+    """
+    seen = list(seen)
+    wanted, chosen, taken = round(share * len(seen)), set[str](), 0
+    families = _families(seen)
+    for family in sorted(families, key=lambda members: sha256(min(members).encode()).hexdigest()):
+        if taken + families[family] <= wanted:
             chosen |= family
+            taken += families[family]
     return chosen
 
 
-def _families(items: Iterable[ReviewedItem]) -> list[list[ReviewedItem]]:
-    """Items joined by session or prompt, directly or through others."""
+def _families(seen: Sequence[tuple[str, Collection[str]]]) -> dict[frozenset[str], int]:
+    """Groups joined by prompts, directly or through others, and how much was seen of each family."""
     root: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -150,10 +187,12 @@ def _families(items: Iterable[ReviewedItem]) -> list[list[ReviewedItem]]:
             name = root[name]
         return name
 
-    items = list(items)
-    for item in items:
-        root[find(group(item))] = find(f"prompt {item.prompt_key}")
-    families: defaultdict[str, list[ReviewedItem]] = defaultdict(list)
-    for item in items:
-        families[find(group(item))].append(item)
-    return list(families.values())
+    for member, prompt_keys in seen:
+        for key in prompt_keys:
+            root[find(member)] = find(f"prompt {key}")
+    members: defaultdict[str, set[str]] = defaultdict(set)
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for member, _ in seen:
+        members[find(member)].add(member)
+        sizes[find(member)] += 1
+    return {frozenset(found): sizes[name] for name, found in members.items()}

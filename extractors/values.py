@@ -6,8 +6,9 @@ what to do about it; everything learnd raises on purpose is a `LearndError`.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +21,13 @@ class Value(BaseModel):
     """A frozen value; a key it does not know is an error, never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with changes. What was computed from the old content (a cached id) is not carried over."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
 
 def content_id(content: Any) -> str:

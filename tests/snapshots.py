@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from extractors.examples import Message, Outcome, ReviewedItem
+from extractors.examples import Examples, Message, Outcome, ReviewedItem
 from extractors.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
 from extractors.splits import HoldoutRules
 from extractors.values import content_id
@@ -52,8 +52,8 @@ def snapshot_in(
         rules=HoldoutRules(),
         window=None,
         watermark=None,
-        train=len(train),
-        validation=len(validation),
+        train={"sft": len(train)},
+        validation={"sft": len(validation)},
         holdout=len(holdout),
         reviewed=nothing,
         held_out=nothing,
@@ -61,8 +61,8 @@ def snapshot_in(
     )
     made = Snapshot(
         manifest=manifest,
-        train=tuple(item.to_example() for item in train),
-        validation=tuple(item.to_example() for item in validation),
+        train=Examples(sft=tuple(item.to_example() for item in train)),
+        validation=Examples(sft=tuple(item.to_example() for item in validation)),
         holdout=tuple(holdout),
     )
     return write_snapshot(made, folder)

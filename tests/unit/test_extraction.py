@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from extractors.drops import DropReason
 from extractors.examples import Message
-from extractors.extraction import Extraction, extract, prompt_key
+from extractors.extraction import Extraction, extract
 from extractors.feedback import FeedbackRules
 from extractors.spans import Annotation, Span
+from extractors.text import prompt_key
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 ONLY, LAST, NEVER = (FeedbackRules(inherit=rule) for rule in ("only", "last", "never"))

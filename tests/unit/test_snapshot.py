@@ -1,6 +1,5 @@
 """What is trained on, what is held out, and the files that keep it."""
 
-import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,15 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.columns import read_columns
-from extractors.examples import Message, ReviewedItem, SFTExample, ToolCall
+from extractors.examples import Examples, Message, ReviewedItem, ToolCall
+from extractors.extraction import Extraction
 from extractors.snapshot import (
     Snapshot,
     SnapshotDamaged,
     build_snapshot,
     read_snapshot,
-    write_jsonl,
-    write_parquet,
     write_snapshot,
 )
 from extractors.splits import HoldoutRules, LeftOut, Window, group, split
@@ -32,7 +29,7 @@ def snapshot(
     items: Sequence[ReviewedItem], rules: HoldoutRules = SMALL, window: Window | None = None, **changes: Any
 ) -> Snapshot:
     given = {"now": NOON, "target": "acme/routing", "filters": {"kind": "LLM"}}
-    return build_snapshot(items, rules, window=window, **{**given, **changes})
+    return build_snapshot(Extraction(items=tuple(items)), rules, window=window, **{**given, **changes})
 
 
 def numbers(items: Sequence[ReviewedItem]) -> list[int]:
@@ -40,7 +37,7 @@ def numbers(items: Sequence[ReviewedItem]) -> list[int]:
 
 
 def learned(made: Snapshot) -> set[str]:
-    return {example.completion.content for example in (*made.train, *made.validation)}
+    return {example.completion.content for example in (*made.train.sft, *made.validation.sft)}
 
 
 def rejected(number: int, **changes: Any) -> ReviewedItem:
@@ -148,7 +145,7 @@ def test_no_split_leaks_whatever_the_traffic(
     made = snapshot(traffic, window=window)
     train, validation = (
         {(kind, key) for e in side for kind, key in (("p", e.prompt_key), ("s", e.session_id)) if key}
-        for side in (made.train, made.validation)
+        for side in (made.train.sft, made.validation.sft)
     )
     assert not train & validation
     shuffled = list(traffic)
@@ -182,22 +179,24 @@ def test_gold_is_taught_once_a_prompt_and_the_newest_answer_wins() -> None:
 def test_validation_takes_whole_sessions_and_a_share_of_the_rest() -> None:
     items = [item(n, session_id=f"session-{n // 3}") for n in range(300)]
     made = snapshot(items)
-    together = {example.session_id for example in made.train} & {e.session_id for e in made.validation}
+    together = {example.session_id for example in made.train.sft} & {
+        e.session_id for e in made.validation.sft
+    }
     assert not together
-    assert len(made.validation) == pytest.approx(0.1 * len(made.train), rel=0.25)
+    assert len(made.validation.sft) == pytest.approx(0.1 * len(made.train.sft), rel=0.25)
 
 
 def test_with_few_items_everything_is_held_out_and_the_manifest_says_so() -> None:
     made = snapshot([item(n) for n in range(3)])
-    assert (made.manifest.train, made.manifest.validation, made.manifest.holdout) == (0, 0, 3)
+    assert (made.train, made.validation, made.manifest.holdout) == (Examples(), Examples(), 3)
     nothing = snapshot([]).manifest
-    assert (nothing.train, nothing.holdout, nothing.window, nothing.watermark) == (0, 0, None, None)
+    assert (nothing.holdout, nothing.window, nothing.watermark) == (0, None, None)
 
 
 def test_the_manifest_counts_what_it_was_built_from() -> None:
     made = snapshot([item(0), rejected(1), *(item(n) for n in range(2, 20))]).manifest
     assert made.reviewed.model_dump() == {"approved": 19, "corrected": 0, "rejected": 1}
-    assert made.train + made.validation == 15
+    assert made.train["sft"] + made.validation["sft"] == 15
     assert made.watermark == NOON + timedelta(minutes=19)
     assert made.window == Window(start=NOON + timedelta(minutes=16), end=NOON + timedelta(minutes=19))
 
@@ -232,14 +231,18 @@ def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert folder == tmp_path / "snapshots" / made.id
     found = read_snapshot(folder)
     assert (found.train, found.validation, found.holdout) == (made.train, made.validation, made.holdout)
-    assert sorted(found.manifest.files) == ["holdout.parquet", "train.parquet", "validation.parquet"]
+    assert sorted(found.manifest.files) == [
+        "holdout.parquet",
+        "train-sft.parquet",
+        "validation-sft.parquet",
+    ]
     assert found.manifest.model_copy(update={"files": {}}) == made.manifest
     assert [entry.name for entry in folder.parent.iterdir()] == [made.id]
 
 
 def test_an_empty_snapshot_reads_back_too(tmp_path: Path) -> None:
     made = snapshot([])
-    assert read_snapshot(write_snapshot(made, tmp_path)).train == ()
+    assert read_snapshot(write_snapshot(made, tmp_path)).train == Examples()
 
 
 def test_equal_content_has_equal_id_and_files(tmp_path: Path) -> None:
@@ -259,12 +262,12 @@ def test_writing_twice_keeps_the_first_and_heals_a_damaged_or_interrupted_one(tm
     manifest = (folder / "manifest.json").read_bytes()
     assert write_snapshot(snapshot(rich_items(), now=NOON + timedelta(days=1)), tmp_path) == folder
     assert (folder / "manifest.json").read_bytes() == manifest
-    (folder / "train.parquet").write_bytes(b"half")
+    (folder / "train-sft.parquet").write_bytes(b"half")
     write_snapshot(made, tmp_path)
     assert read_snapshot(folder).train == made.train
 
 
-@pytest.mark.parametrize("name", ["train.parquet", "holdout.parquet", "manifest.json"])
+@pytest.mark.parametrize("name", ["train-sft.parquet", "holdout.parquet", "manifest.json"])
 def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     folder = write_snapshot(snapshot(rich_items()), tmp_path)
     (folder / name).write_bytes((folder / name).read_bytes()[:-1])
@@ -273,15 +276,3 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(SnapshotDamaged, match=name):
         read_snapshot(folder)
-
-
-def test_examples_are_exported_as_chat_lines_and_as_parquet(tmp_path: Path) -> None:
-    examples = [found.to_example() for found in rich_items() if found.gold]
-    write_jsonl(examples, tmp_path / "examples.jsonl")
-    first, *_ = (json.loads(line) for line in (tmp_path / "examples.jsonl").read_text("utf-8").splitlines())
-    assert first["id"] == examples[0].id
-    assert first["prompt"][1] == {"role": "user", "content": "Où est mon colis ? 📦\n\0"}
-    assert first["completion"] == [examples[0].completion.to_chat()]
-    assert first["tools"] == list(examples[0].tools)
-    write_parquet(examples, tmp_path / "examples.parquet")
-    assert read_columns(SFTExample, tmp_path / "examples.parquet") == tuple(examples)

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from extractors.examples import Message, ReviewedItem
-from extractors.extraction import prompt_key
 from extractors.spans import Annotation, Span
+from extractors.text import prompt_key
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

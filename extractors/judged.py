@@ -1,0 +1,68 @@
+"""Every answer that people judged: the agent's own, corrections, and candidates that annotations carry."""
+
+from collections.abc import Iterable
+
+from extractors.calls import Call
+from extractors.examples import Judged, JudgedResponse, Message, ReviewedItem
+from extractors.feedback import FeedbackRules, judged_candidates
+from extractors.labels import OutputSpace
+from extractors.spans import Annotation
+from extractors.text import prompt_key
+
+
+def judged_answers(item: ReviewedItem) -> list[JudgedResponse]:
+    """What people said about the agent's answer, and the answer they gave in its stead."""
+    if item.outcome == "rejected" or item.gold is None:
+        return [_about_item(item, item.response, approved=False, judged="response")]
+    if item.outcome == "approved":
+        return [_about_item(item, item.gold, approved=True, judged="response")]
+    return [
+        _about_item(item, item.response, approved=False, judged="response"),
+        _about_item(item, item.gold, approved=True, judged="correction"),
+    ]
+
+
+def judged_others(
+    call: Call, annotations: Iterable[Annotation], rules: FeedbackRules, space: OutputSpace
+) -> list[JudgedResponse]:
+    """The candidate answers to `call` that its annotations carry and judge.
+
+    An approved one that is not in the output space is left out.
+    """
+    judged: list[JudgedResponse] = []
+    for candidate, verdict in judged_candidates(annotations, call.response, rules):
+        if verdict.outcome != "approved":
+            judged.append(_about_call(call, candidate, approved=False))
+        if verdict.gold is not None and (gold := space.spelled(verdict.gold)) is not None:
+            judged.append(_about_call(call, gold, approved=True))
+    return judged
+
+
+def _about_item(item: ReviewedItem, answer: Message, *, approved: bool, judged: Judged) -> JudgedResponse:
+    return JudgedResponse(
+        prompt=item.prompt,
+        tools=item.tools,
+        response=answer,
+        approved=approved,
+        judged=judged,
+        source_span_ids=item.source_span_ids,
+        trace_id=item.trace_id,
+        session_id=item.session_id,
+        prompt_key=item.prompt_key,
+        started_at=item.started_at,
+    )
+
+
+def _about_call(call: Call, answer: Message, *, approved: bool) -> JudgedResponse:
+    return JudgedResponse(
+        prompt=call.prompt,
+        tools=call.tools,
+        response=answer,
+        approved=approved,
+        judged="candidate",
+        source_span_ids=call.span_ids,
+        trace_id=call.trace_id,
+        session_id=call.session_id,
+        prompt_key=prompt_key(call.prompt),
+        started_at=call.started_at,
+    )

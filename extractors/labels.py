@@ -1,0 +1,20 @@
+"""The output space of a classification: the labels that are valid answers, in their spelling."""
+
+from collections.abc import Iterable
+
+from extractors.examples import Message
+from extractors.text import normalised
+
+
+class OutputSpace:
+    """The valid answers; with none given, every answer is valid."""
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        self._labels = {normalised(label): label for label in labels}
+
+    def spelled(self, answer: Message) -> Message | None:
+        """`answer` in the space's spelling; None where it is not in the space."""
+        if not self._labels:
+            return answer
+        label = self._labels.get(normalised(answer.content))
+        return None if label is None else Message(role="assistant", content=label)

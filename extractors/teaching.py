@@ -1,0 +1,136 @@
+"""From reviewed traffic to the two sides of a dataset: what is taught, by kind, and what is held out."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from enum import StrEnum
+
+from extractors.examples import (
+    Examples,
+    JudgedResponse,
+    ReviewedItem,
+    ReviewedRetrieval,
+    SFTExample,
+    Trajectory,
+)
+from extractors.extraction import Extraction
+from extractors.preference import preference_pairs, unpaired_preferences
+from extractors.splits import HoldoutRules, LeftOut, Split, Window, group, split, validation_groups
+from extractors.values import Value, content_id
+
+Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval
+"""What people said something about."""
+
+
+class Taught(Value):
+    """The content of a dataset."""
+
+    train: Examples
+    validation: Examples
+    holdout: tuple[ReviewedItem, ...]
+    retrievals: tuple[ReviewedRetrieval, ...]
+    window: Window | None
+    left_out: dict[str, int]
+    """By reason in words."""
+
+
+def teach(extraction: Extraction, rules: HoldoutRules, window: Window | None) -> Taught:
+    """Hold out the newest window of what was reviewed, and make examples of what is older.
+
+    Whatever kind an example is of, it shares no session and no normalised prompt with the holdout,
+    nor does validation share any with training.
+    """
+    if extraction.retrievals:
+        return _taught(extraction, split(extraction.retrievals, rules, window), rules)
+    return _taught(extraction, split(extraction.items, rules, window), rules)
+
+
+def _taught(
+    extraction: Extraction, sides: Split[ReviewedItem] | Split[ReviewedRetrieval], rules: HoldoutRules
+) -> Taught:
+    left_out: Counter[StrEnum] = Counter(sides.left_out)
+    traffic = _teachable(extraction, sides, left_out)
+    seen: tuple[Reviewed, ...] = (
+        *traffic.items,
+        *traffic.judged,
+        *traffic.conversations,
+        *traffic.retrievals,
+    )
+    validating = validation_groups(
+        ((_group(each), _prompt_keys(each)) for each in seen), rules.validation_share
+    )
+    train = _only(traffic, lambda each: _group(each) not in validating)
+    validation = _only(traffic, lambda each: _group(each) in validating)
+    return Taught(
+        train=_examples(train, left_out),
+        validation=_examples(validation, left_out),
+        holdout=tuple(item for item in sides.holdout if isinstance(item, ReviewedItem)),
+        retrievals=tuple(item for item in sides.holdout if isinstance(item, ReviewedRetrieval)),
+        window=sides.window,
+        left_out={reason.value: count for reason, count in sorted(left_out.items()) if count},
+    )
+
+
+def _teachable(
+    extraction: Extraction,
+    sides: Split[ReviewedItem] | Split[ReviewedRetrieval],
+    left_out: Counter[StrEnum],
+) -> Extraction:
+    """What lies on the training side."""
+    beside = Extraction(judged=extraction.judged, conversations=extraction.conversations)
+    kept = _only(beside, lambda each: sides.may_train({_group(each)}, _prompt_keys(each), each.started_at))
+    left_out[LeftOut.CONVERSATION_HELD_OUT] += len(beside.conversations) - len(kept.conversations)
+    return kept.model_copy(
+        update={
+            "items": tuple(item for item in sides.train if isinstance(item, ReviewedItem)),
+            "retrievals": tuple(item for item in sides.train if isinstance(item, ReviewedRetrieval)),
+        }
+    )
+
+
+def _only(traffic: Extraction, wanted: Callable[[Reviewed], bool]) -> Extraction:
+    return Extraction(
+        items=tuple(filter(wanted, traffic.items)),
+        judged=tuple(filter(wanted, traffic.judged)),
+        conversations=tuple(filter(wanted, traffic.conversations)),
+        retrievals=tuple(filter(wanted, traffic.retrievals)),
+    )
+
+
+def _group(seen: Reviewed) -> str:
+    return f"session {seen.session_id}" if isinstance(seen, Trajectory) else group(seen)
+
+
+def _prompt_keys(seen: Reviewed) -> Collection[str]:
+    return seen.prompt_keys if isinstance(seen, Trajectory) else (seen.prompt_key,)
+
+
+def _examples(traffic: Extraction, left_out: Counter[StrEnum]) -> Examples:
+    """What one side of the dataset teaches, by kind."""
+    pairs, no_pairs = preference_pairs(traffic.judged, traffic.conversations)
+    votes, _ = unpaired_preferences(traffic.judged)
+    left_out += Counter(no_pairs)
+    return Examples(
+        sft=tuple(_newest_gold(traffic.items, left_out)),
+        pairs=tuple(pairs),
+        votes=tuple(votes),
+        trajectories=tuple(each for each in traffic.conversations if each.learned),
+    )
+
+
+def _newest_gold(items: Iterable[ReviewedItem], left_out: Counter[StrEnum]) -> Iterable[SFTExample]:
+    """Items with gold as examples, one for each prompt with its newest answer, oldest first."""
+    newest: dict[str, ReviewedItem] = {}
+    for item in items:
+        asked = content_id([[message.model_dump() for message in item.prompt], list(item.tools)])
+        earlier = newest.get(asked)
+        if item.gold is None:
+            left_out[LeftOut.NO_GOLD] += 1
+            if earlier is not None and earlier.gold == item.response:
+                left_out[LeftOut.REJECTED_LATER] += 1
+                del newest[asked]
+            continue
+        if earlier is not None:
+            left_out[LeftOut.REPEATED if earlier.gold == item.gold else LeftOut.ANSWERED_ANEW] += 1
+            del newest[asked]
+        newest[asked] = item
+    return (item.to_example() for item in newest.values())
