@@ -1,0 +1,123 @@
+"""Which texts count as the same, checked against the similarity of every pair."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extractors.near_duplicates import common_shingles, near_duplicates, near_matches
+
+QUESTIONS = (
+    "can you check the status of my credit card application",
+    "how many vacation days do i have left this year",
+    "i need to transfer ten dollars from my checking to my savings account",
+    "what is the best route to the airport at this time of the day",
+    "who has the best record in the nfl",
+)
+
+
+def similarity(one: str, other: str) -> float:
+    """Jaccard over padded 3-character shingles, of texts that have no template and no punctuation."""
+    sets = [{f" {t} "[at : at + 3] for at in range(max(1, len(t)))} for t in (one, other)]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "Can you check the status of my credit card application?",
+        "  can you check the\nstatus of my CREDIT CARD application ",
+        "can you check on the status of my credit card application",
+        "can you check the status of my creditcard application",
+        "\uff43\uff41\uff4e you check the status of my credit card application…",
+    ],
+)
+def test_a_question_asked_again_with_other_case_space_punctuation_or_a_typo_is_near(again: str) -> None:
+    assert near_duplicates([*QUESTIONS, again]) == [None] * 5 + [0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("who has the best record in the nfl", "who has the best record in the nba"),
+        ("how many vacation days do i have", "how many vacation days do i have used"),
+        ("what is the square root of 36", "what is the square root of 10500"),
+        ("yes", "yep"),
+        ("no", "on"),
+        ("👍", "👎"),
+        ("की", "का"),
+        ("", "a"),
+    ],
+)
+def test_short_questions_that_differ_in_the_word_that_matters_are_not_near(one: str, other: str) -> None:
+    assert near_duplicates([one, other]) == [None, None]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "?", "a", "ok", "…", "!!!", "😀", "你好", "\x00", "\ud800", "x" * 100_000]
+)
+def test_a_text_of_any_length_repeats_itself(text: str) -> None:
+    assert near_duplicates([text, "something else", text]) == [None, None, 0]
+    assert near_matches([text], ["another", text]) == [1]
+
+
+def test_what_repeats_a_repetition_only_stays() -> None:
+    # A chain of small changes does not pull together what is not alike.
+    chain = ["a" * at + "b" * (80 - at) for at in range(0, 80, 2)]
+    words = [
+        "one two three four five six seven eight nine ten".replace("five", "five" + "x" * n)
+        for n in range(40)
+    ]
+    for texts in (chain, words):
+        for text, link in zip(texts, near_duplicates(texts, 0.8), strict=True):
+            assert link is None or similarity(text, texts[link]) >= 0.8
+
+
+def test_texts_that_share_a_long_template_are_not_near_for_that() -> None:
+    template = (
+        "You will be given a ticket that a customer of our shop wrote, and shall name the department "
+        "that must answer it. The departments are billing, shipping and support. Ticket number {}: {}"
+    )
+    asked = [template.format(at, f"{word} {word[::-1]} {at * 7919}") for at, word in enumerate(WORDS)]
+    assert near_duplicates(asked) == [None] * len(asked)
+    assert near_matches(asked[1:], asked[:1]) == [None] * (len(asked) - 1)
+    assert near_duplicates([*asked, asked[3].upper()])[-1] == 3
+    assert common_shingles(asked[:5]) == frozenset()
+
+
+WORDS = [
+    f"{a}{b}" for a in ("vacuum", "kettle", "lamp", "sofa", "toaster") for b in ("red", "blue", "xl", "pro")
+] * 2
+
+LETTERS = st.text(alphabet="abc ", min_size=0, max_size=40).map(lambda text: " ".join(text.split()))
+
+
+@given(texts=st.lists(LETTERS, max_size=15), threshold=st.sampled_from([0.5, 0.7, 0.9, 1.0]))
+def test_links_are_those_that_the_similarity_of_every_pair_gives(texts: list[str], threshold: float) -> None:
+    links = near_duplicates(texts, threshold)
+    kept: list[int] = []
+    for at, link in enumerate(links):
+        alike = {earlier: similarity(texts[at], texts[earlier]) for earlier in kept}
+        if link is None:
+            assert all(found < threshold for found in alike.values())
+            kept.append(at)
+        else:
+            assert link in kept
+            assert alike[link] == max(alike.values()) >= threshold
+    assert links == near_duplicates(texts, threshold)
+
+
+@given(texts=st.lists(st.text(max_size=60), max_size=10), known=st.lists(st.text(max_size=60), max_size=10))
+def test_an_equal_text_always_matches(texts: list[str], known: list[str]) -> None:
+    matches = near_matches([*texts, *known], known)
+    assert None not in matches[len(texts) :]
+
+
+def test_pairs_right_at_the_threshold_are_found_among_thousands() -> None:
+    rng = random.Random(5)
+    texts = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=60)) for _ in range(2000)]
+    # One letter changed in 60: 57 of 63 shingles shared.
+    changed = [text[:30] + ("a" if text[30] != "a" else "b") + text[31:] for text in texts]
+    found = near_duplicates([*texts, *changed], 0.9)
+    assert found == [None] * 2000 + list(range(2000))
