@@ -7,6 +7,7 @@ after kill -9, is the normal path: load the cycle, call `advance`.
         └─> SKIPPED ─┘                          └─> DONE (not promoted)
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from daemon.locks import Locked
 from daemon.promotion import PROBES, adapter_folder, promote
 from daemon.settings import Settings, TargetSettings
 from daemon.version import VERSION
+from evaluation.readiness import ReadinessJob
 from evaluation.report import Report
 from evaluation.run import AdapterSide, EvaluationJob
 from extractors.extraction import Extraction, extract
@@ -30,7 +32,7 @@ from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, read_
 from extractors.splits import Window
 from extractors.values import LearndError
 from registry.audit import DAEMON
-from registry.cycles import Cycle, CycleState
+from registry.cycles import Cycle, CycleState, Trained
 from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged
 from registry.store.store import Store
@@ -38,8 +40,9 @@ from registry.store.targets import TargetHeld
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
 from trainers.base_model import base_digest, model_bytes
-from trainers.plan import Plan, Skip, select_plan
-from trainers.sft import TrainingJob, TrainingResult
+from trainers.plan import Plan, Skip, Stage
+from trainers.selection import Answered, Base, Choice, Live, choose, settings_id, worthwhile
+from trainers.training import TrainingJob, TrainingResult
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """What stands in a cycle's way for a while only; the next try may succeed."""
@@ -173,7 +176,7 @@ def _extract(loop: Loop, cycle: Cycle) -> Cycle:
     state, target = loop.store.target_state(loop.target.key), loop.target
     extraction = extract_target(loop)
     snapshot = build_snapshot(
-        extraction.items,
+        extraction,
         target.holdout,
         window=_window(state),
         now=loop.clock(),
@@ -191,29 +194,19 @@ def _extract(loop: Loop, cycle: Cycle) -> Cycle:
 
 
 def _select(loop: Loop, cycle: Cycle) -> Cycle:
-    snapshot = loop.snapshot(_known(cycle.snapshot_id))
-    target, training = loop.target, loop.settings.training
-    chosen = select_plan(
-        snapshot,
-        threshold=target.thresholds.sft_examples,
-        base_model=target.base_model,
-        base_digest=base_digest(target.base_model),
-        base_bytes=model_bytes(target.base_model),
-        max_lora_rank=training.max_lora_rank,
-        overrides=target.hyperparameters,
-    )
-    if isinstance(chosen, Skip):
-        return loop.move(cycle, CycleState.SKIPPED, reason=chosen.reason)
-    # Versions of another base would answer wrongly on this one.
-    loop.store.use_base(target.key, chosen.base_digest, loop.clock())
-    if before := _taught_before(loop, chosen, snapshot):
+    snapshot, base = loop.snapshot(_known(cycle.snapshot_id)), base_of(loop.target)
+    if before := _taught_before(loop, base, snapshot):
         return loop.move(
             cycle,
             CycleState.SKIPPED,
-            plan=chosen,
-            reason=f"cycle {before.id} trained on these {len(snapshot.train)} examples by this plan already; "
-            "new feedback trains once it is older than the holdout window",
+            reason=f"cycle {before.id} trained on the same examples by the same settings already; new "
+            "feedback trains once it is older than the holdout window",
         )
+    chosen = choose_plan(loop, base, snapshot, loop.run_folder(cycle) / "measure").plan
+    if isinstance(chosen, Skip):
+        return loop.move(cycle, CycleState.SKIPPED, reason=chosen.reason)
+    # Versions of another base would answer wrongly on this one.
+    loop.store.use_base(loop.target.key, chosen.base_digest, loop.clock())
     # Only a holdout that something is judged on binds the next cycles.
     window = snapshot.manifest.window
     return loop.move(
@@ -221,25 +214,111 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
     )
 
 
-def _train(loop: Loop, cycle: Cycle) -> Cycle:
-    plan, training = _known(cycle.plan), loop.settings.training
-    folder = loop.run_folder(cycle) / "train"
-    job = TrainingJob(
-        plan=plan,
-        snapshot=str(loop.snapshots / plan.snapshot_id),
+def base_of(target: TargetSettings) -> Base:
+    """The target's base model as it is now. Raises BaseModelUnusable."""
+    return Base(
+        name=target.base_model, digest=base_digest(target.base_model), bytes=model_bytes(target.base_model)
+    )
+
+
+def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, folder: Path) -> Choice:
+    """What the rules say for `snapshot`; where they ask for it, `folder` holds the measuring job."""
+    target, active = loop.target, loop.store.active(loop.target.key)
+    # A version of another base would be no judge of this one.
+    live = active if active and active.base_digest == base.digest else None
+    return choose(
+        snapshot,
+        target.task,
+        target.thresholds,
+        base,
+        live=_live(loop, live) if live else None,
+        live_answers=lambda: _answered(loop, snapshot.id, folder, _side(loop, live)),
+        max_lora_rank=loop.settings.training.max_lora_rank,
+        preset=target.preset,
+        overrides=target.hyperparameters,
+    )
+
+
+def _live(loop: Loop, version: Version) -> Live:
+    config = json.loads((adapter_folder(loop.data_dir, version) / "adapter_config.json").read_text("utf-8"))
+    return Live(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
+
+
+def _answered(loop: Loop, snapshot_id: str, folder: Path, adapter: AdapterSide | None) -> Answered:
+    """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
+    target, training = loop.target, loop.settings.training
+    job = ReadinessJob(
+        snapshot=str(loop.snapshots / snapshot_id),
+        base_model=target.base_model,
+        adapter=adapter,
+        task=target.task,
+        output_space=target.output_space,
+        max_new_tokens=target.max_new_tokens,
         device=training.device,
         dtype=training.dtype,
         threads=training.threads,
     )
-    result = TrainingResult.model_validate(
-        run_job("train", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    return Answered.model_validate(
+        run_job("measure", folder, job, stop=loop.stop, on_progress=loop.on_progress)
     )
-    version = _register(loop, cycle, plan, result)
+
+
+def _side(loop: Loop, version: Version | None) -> AdapterSide | None:
+    if version is None:
+        return None
+    return AdapterSide(name=version.id, path=str(adapter_folder(loop.data_dir, version)))
+
+
+def _train(loop: Loop, cycle: Cycle) -> Cycle:
+    """Train the plan's stages, each in a folder of its own; the last adapter becomes the candidate."""
+    plan, run_folder = _known(cycle.plan), loop.run_folder(cycle)
+    trained: list[Trained] = []
+    start = loop.store.version(plan.start_version) if plan.start_version else None
+    adapter = adapter_folder(loop.data_dir, start) if start else None
+    result: TrainingResult | None = None
+    for number, stage in enumerate(plan.stages):
+        if (
+            number
+            and adapter
+            and (why_not := _not_worthwhile(loop, plan, stage, adapter, run_folder / f"measure-{number}"))
+        ):
+            trained.append(Trained(method=stage.method, left_out=why_not))
+            continue
+        folder = run_folder / f"train-{number}"
+        result = _train_stage(loop, plan, number, adapter, folder)
+        trained.append(Trained(method=stage.method, figures=result.metrics.model_dump(mode="json")))
+        adapter = folder / result.adapter
+    version = _register(loop, cycle, plan, _known(result))
     final = adapter_folder(loop.data_dir, version)
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
-        (folder / result.adapter).replace(final)
-    return loop.move(cycle, CycleState.EVALUATING, version_id=version.id)
+        _known(adapter).replace(final)
+    return loop.move(cycle, CycleState.EVALUATING, version_id=version.id, training=tuple(trained))
+
+
+def _not_worthwhile(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path) -> str | None:
+    """Why `stage` would teach what the stage before it, which made `adapter`, did not; None if it would."""
+    side = AdapterSide(name="trained", path=str(adapter))
+    answered = _answered(loop, plan.snapshot_id, folder, side)
+    return worthwhile(stage, plan, loop.target.thresholds, answered)
+
+
+def _train_stage(
+    loop: Loop, plan: Plan, number: int, start_adapter: Path | None, folder: Path
+) -> TrainingResult:
+    training = loop.settings.training
+    job = TrainingJob(
+        plan=plan,
+        stage=number,
+        snapshot=str(loop.snapshots / plan.snapshot_id),
+        start_adapter=str(start_adapter) if start_adapter else None,
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
+    )
+    return TrainingResult.model_validate(
+        run_job("train", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    )
 
 
 def _register(loop: Loop, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
@@ -250,7 +329,7 @@ def _register(loop: Loop, cycle: Cycle, plan: Plan, result: TrainingResult) -> V
         files=result.files,
         base_model=plan.base_model,
         base_digest=plan.base_digest,
-        rank=plan.hyperparameters.lora_rank,
+        rank=plan.lora_rank,
         snapshot_id=plan.snapshot_id,
         plan_id=plan.id,
         parent_id=active.id if active else None,
@@ -269,9 +348,7 @@ def _evaluate(loop: Loop, cycle: Cycle) -> Cycle:
         base_model=plan.base_model,
         task=loop.target.task,
         output_space=loop.target.output_space,
-        active=AdapterSide(name=active.id, path=str(adapter_folder(loop.data_dir, active)))
-        if active
-        else None,
+        active=_side(loop, active),
         candidate=AdapterSide(name=candidate.id, path=str(adapter)),
         alpha=loop.target.gate.alpha,
         min_effect=loop.target.gate.min_effect,
@@ -355,19 +432,28 @@ def _judge(loop: Loop, version: Version, state: VersionState, reason: str) -> No
         loop.store.judge(version.id, state, now=loop.clock(), actor=DAEMON, reason=reason)
 
 
-def _taught_before(loop: Loop, plan: Plan, snapshot: Snapshot) -> Cycle | None:
-    """The last cycle that came to a verdict, if it had the same plan on the same training data."""
+def _taught_before(loop: Loop, base: Base, snapshot: Snapshot) -> Cycle | None:
+    """The last cycle that came to a verdict, if it trained on the same data by the same settings."""
     earlier = next(iter(loop.store.cycles(loop.target.key, limit=1, state=CycleState.DONE)), None)
     if earlier is None or earlier.plan is None:
+        return None
+    target = loop.target
+    now = settings_id(
+        target.task,
+        target.thresholds,
+        base,
+        loop.settings.training.max_lora_rank,
+        target.preset,
+        target.hyperparameters,
+    )
+    if now != earlier.plan.settings_id:
         return None
     try:
         then = loop.snapshot(earlier.plan.snapshot_id)
     except SnapshotDamaged:
         # Somebody removed it: then this data counts as new.
         return None
-    same_data = (then.train, then.validation) == (snapshot.train, snapshot.validation)
-    as_then = plan.model_copy(update={"snapshot_id": then.id, "reason": earlier.plan.reason})
-    return earlier if same_data and as_then == earlier.plan else None
+    return earlier if (then.train, then.validation) == (snapshot.train, snapshot.validation) else None
 
 
 def _window(state: TargetState) -> Window | None:

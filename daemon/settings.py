@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.cron import CronTrigger
@@ -21,7 +21,8 @@ from extractors.feedback import FeedbackRules
 from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
 from extractors.values import LearndError, Value
-from trainers.plan import Hyperparameters
+from trainers.hyperparameters import Hyperparameters, Method, Preset
+from trainers.selection import Task, Thresholds, overrides_for
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Lower-case letters, digits, `-` and `_`: part of model names and of folder names."""
@@ -148,11 +149,9 @@ class TrainingSettings(Value):
     """The least `--max-lora-rank` of the replicas; no adapter has a higher rank."""
 
 
-class Thresholds(Value):
+class TargetThresholds(Thresholds):
     """How much data a cycle needs."""
 
-    sft_examples: int = Field(50, ge=1)
-    """Training examples below which a cycle ends SKIPPED."""
     min_new_examples: int = Field(50, ge=1)
     """New or changed pieces of feedback since the last cycle that start the next."""
 
@@ -201,10 +200,12 @@ class RetentionRules(Value):
 
 def _known_hyperparameters(overrides: dict[str, Any]) -> dict[str, Any]:
     known = ", ".join(Hyperparameters.model_fields)
-    try:
-        Hyperparameters.model_validate(overrides)
-    except ValidationError as wrong:
-        raise ValueError(f"{_explain(wrong).strip()} (there are: {known})") from None
+    for method in get_args(Method):
+        try:
+            Hyperparameters.model_validate(overrides_for(method, overrides))
+        except (ValidationError, ValueError, TypeError) as wrong:
+            said = _explain(wrong).strip() if isinstance(wrong, ValidationError) else str(wrong)
+            raise ValueError(f"{said} (there are: {known}; or a table for one method)") from None
     return overrides
 
 
@@ -215,14 +216,14 @@ class TargetSettings(Value):
     agent: Slug
     project: str = Field(min_length=1)
     """Phoenix project."""
-    task: Literal["classification", "generation"]
+    task: Task
     output_space: tuple[str, ...] = ()
     """All valid answers of a classification; empty: those seen in training."""
     base_model: str = Field(min_length=1)
     """Hub id or folder; the same model that the replicas serve."""
     spans: SpanFilter = SpanFilter()
     feedback: FeedbackRules = FeedbackRules()
-    thresholds: Thresholds = Thresholds()
+    thresholds: TargetThresholds = TargetThresholds()
     holdout: HoldoutRules = HoldoutRules()
     gate: GateRules = GateRules()
     schedule: ScheduleSettings = ScheduleSettings()
@@ -233,7 +234,20 @@ class TargetSettings(Value):
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer in the evaluation, in tokens."""
     hyperparameters: Annotated[dict[str, Any], AfterValidator(_known_hyperparameters)] = {}
-    """Overrides of the chosen hyperparameters, by name."""
+    """Overrides of the chosen hyperparameters, by name; a table under a method's name
+    (`[targets.hyperparameters.dpo]`) holds for that method alone."""
+    preset: Preset = "efficient"
+    """`efficient` learns soon and with little memory; `quality` takes about twice as long."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _conversations_inherit(cls, given: Any) -> Any:
+        """What people say of a conversation is about each of its turns, unless the settings say otherwise."""
+        if isinstance(given, dict) and given.get("task") == "chat":
+            feedback = given.get("feedback", {})
+            if isinstance(feedback, dict):
+                return {**given, "feedback": {"inherit": "all", **feedback}}
+        return given
 
     @property
     def key(self) -> str:

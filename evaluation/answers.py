@@ -96,7 +96,9 @@ class AnswerEngine:
 
     @contextmanager
     def _speaking(self, side: str) -> Iterator[None]:
-        if side == BASE:
+        if not isinstance(self._model, PeftModel):
+            yield
+        elif side == BASE:
             with self._model.disable_adapter():
                 yield
         else:
@@ -107,7 +109,7 @@ class AnswerEngine:
 def open_engine(
     base_model: str, adapters: Mapping[str, Path], *, device: Device = "auto", dtype: Dtype = "auto"
 ) -> AnswerEngine:
-    """Load the base and `adapters` (side to folder, at least one).
+    """Load the base and `adapters` (side to folder).
 
     Raises BaseModelUnusable, AdapterUnusable.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.comparison import compare, pairs
 from evaluation.probes import Probe, ProbeRecord
 from evaluation.report import Answer, Comparison, Report, Side, Verdict
-from evaluation.scoring import Scorer, Task, scorer
+from evaluation.scoring import Scorer, scorer
 from evaluation.verdict import Evidence, Gate, decide
 from extractors.examples import ReviewedItem, SFTExample
 from extractors.snapshot import Snapshot, read_snapshot
@@ -20,6 +20,7 @@ from extractors.values import LearndError, Value
 from trainers.base_model import Device, Dtype, use_threads
 from trainers.child import Progress, run_job, write_whole
 from trainers.rendering import Rendered, TemplateUnusable, render
+from trainers.selection import Task
 
 if TYPE_CHECKING:
     from evaluation.answers import AnswerEngine, Generated
@@ -98,10 +99,9 @@ def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> Evaluation
     adapters = {side.name: Path(side.path) for side in (job.active, job.candidate) if side}
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
     questions = _questions(engine.tokenizer, snapshot.holdout)
-    scoring = scorer(job.task, job.output_space, tuple(e.completion.content for e in snapshot.train))
-    limit = _limit(
-        job, engine.tokenizer, [*scoring.labels, *(q.item.gold.content for q in questions if q.item.gold)]
-    )
+    scoring = scorer(job.task, job.output_space, tuple(e.completion.content for e in snapshot.train.sft))
+    golds = [question.item.gold.content for question in questions if question.item.gold]
+    limit = answer_limit(job.task, job.max_new_tokens, engine.tokenizer, [*scoring.labels, *golds])
     sides = [
         _side(
             name, questions, engine, scoring, limit, job.batch_size, folder / f"side-{number}.json", progress
@@ -170,12 +170,12 @@ def _questions(tokenizer: Any, holdout: Sequence[ReviewedItem]) -> list[Question
     return questions
 
 
-def _limit(job: EvaluationJob, tokenizer: Any, labels: Sequence[str]) -> int:
+def answer_limit(task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
     """Most tokens of an answer: no classification is longer than the longest label, with some slack."""
-    if job.task == "generation" or not labels:
-        return job.max_new_tokens
+    if task != "classification" or not labels:
+        return most
     longest = max(len(tokenizer(label, add_special_tokens=False)["input_ids"]) for label in labels)
-    return min(job.max_new_tokens, longest + LABEL_SLACK)
+    return min(most, longest + LABEL_SLACK)
 
 
 def _side(
@@ -248,7 +248,7 @@ def _probes(
     first_of = {trained[i].text: i for i in reversed(order)}
     chosen = list(dict.fromkeys([*sorted(first_of.values(), key=order.index), *order]))[:MOST_PROBES]
     asked: Sequence[ReviewedItem | SFTExample] = [questions[i].item for i in chosen]
-    probes = [_probe(engine, candidate, each) for each in asked or snapshot.train[:MOST_PROBES]]
+    probes = [_probe(engine, candidate, each) for each in asked or snapshot.train.sft[:MOST_PROBES]]
     if not probes:
         raise NothingToAsk(f"snapshot {snapshot.id} has neither held-out nor training prompts")
     return ProbeRecord(probes=tuple(probes))

@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any
 
 from extractors.examples import Message
 from extractors.values import Value
+from trainers.selection import Task
 
-Task = Literal["classification", "generation"]
 Call = tuple[str, str]
 """Name of a tool, and its arguments as canonical JSON."""
 
@@ -29,21 +29,37 @@ class Scorer(Value):
         return self.same(text, gold.content)
 
     def valid(self, text: str, *, ended: bool) -> bool:
-        """In the output space (classification), or not empty and ended by itself (generation)."""
+        """In the output space (classification), JSON (extraction), else not empty and ended by itself."""
         if self.task == "classification":
             return normalise_label(text) in self.labels
+        if self.task == "extraction":
+            return ended and read_json(text) is not None
         return ended and bool(text.strip())
 
     def same(self, one: str, other: str) -> bool:
-        """Whether two answers say the same: labels without case and quotes, texts but for white space."""
+        """Whether two answers say the same: labels without case and quotes, JSON by its values, texts but
+        for white space.
+        """
         if self.task == "classification":
             return normalise_label(one) == normalise_label(other)
+        if self.task == "extraction" and (found := read_json(one)) is not None:
+            return found == read_json(other)
         return one.split() == other.split()
 
 
 def scorer(task: Task, output_space: tuple[str, ...], trained_labels: tuple[str, ...]) -> Scorer:
     """The scorer of a target; without an `output_space`, its labels are those seen in training."""
     return Scorer(task=task, labels=frozenset(map(normalise_label, output_space or trained_labels)))
+
+
+def read_json(text: str) -> dict[str, Any] | list[Any] | None:
+    """The object or array that `text` is, also inside a Markdown fence; None where it is neither."""
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", text, re.DOTALL)
+    try:
+        found = json.loads(fenced[1] if fenced else text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list) else None
 
 
 def normalise_label(text: str) -> str:

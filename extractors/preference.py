@@ -53,11 +53,14 @@ def preference_pairs(
 
 
 def unpaired_preferences(
-    judged: Iterable[JudgedResponse],
-) -> tuple[list[UnpairedPreference], Counter[Passed]]:
-    """A vote for each distinct answer to each prompt, by its newest verdict, oldest first."""
-    passed: Counter[Passed] = Counter()
-    votes = [
+    judged: Iterable[JudgedResponse], pairs: Iterable[PreferencePair] = ()
+) -> list[UnpairedPreference]:
+    """A vote for each distinct answer by its newest verdict, oldest first.
+
+    Answers whose spans made one of the `pairs` are left to those: a pair says more than two votes.
+    """
+    paired = {span_id for pair in pairs for span_id in pair.source_span_ids}
+    return [
         UnpairedPreference(
             prompt=answer.prompt,
             completion=answer.response,
@@ -68,9 +71,9 @@ def unpaired_preferences(
             prompt_key=answer.prompt_key,
             started_at=answer.started_at,
         )
-        for answer in _latest(judged, passed)
+        for answer in _latest(judged, Counter())
+        if paired.isdisjoint(answer.source_span_ids)
     ]
-    return votes, passed
 
 
 def _latest(judged: Iterable[JudgedResponse], passed: Counter[Passed]) -> list[JudgedResponse]:

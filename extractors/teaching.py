@@ -107,12 +107,11 @@ def _prompt_keys(seen: Reviewed) -> Collection[str]:
 def _examples(traffic: Extraction, left_out: Counter[StrEnum]) -> Examples:
     """What one side of the dataset teaches, by kind."""
     pairs, no_pairs = preference_pairs(traffic.judged, traffic.conversations)
-    votes, _ = unpaired_preferences(traffic.judged)
     left_out += Counter(no_pairs)
     return Examples(
         sft=tuple(_newest_gold(traffic.items, left_out)),
         pairs=tuple(pairs),
-        votes=tuple(votes),
+        votes=tuple(unpaired_preferences(traffic.judged, pairs)),
         trajectories=tuple(each for each in traffic.conversations if each.learned),
     )
 

@@ -41,6 +41,16 @@ class IllegalTransition(LearndError):
         super().__init__(f"{what} is {old} and cannot become {new}; reload it and look again")
 
 
+class Trained(Value):
+    """What became of one stage of the plan."""
+
+    method: str
+    left_out: str = ""
+    """Why it was not worth training, in words; empty where it was trained."""
+    figures: dict[str, Any] = {}
+    """The training's metrics (`trainers.training.TrainingMetrics`)."""
+
+
 class Cycle(Value):
     """One pass of the loop, as the store holds it."""
 
@@ -59,6 +69,8 @@ class Cycle(Value):
     """What extraction found: reviewed, approved, corrected, rejected, dropped by reason."""
     snapshot_id: str | None = None
     plan: Plan | None = None
+    training: tuple[Trained, ...] = ()
+    """How each stage of the plan went."""
     version_id: str | None = None
     """The candidate that it trained, or would promote."""
     report: Report | None = None

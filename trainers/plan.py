@@ -5,9 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from extractors.values import Value, content_id
-from trainers.hyperparameters import Hyperparameters
+from trainers.hyperparameters import Hyperparameters, Method
 
-Method = Literal["sft", "dpo", "kto", "embedding"]
 Kind = Literal["sft", "pairs", "votes", "triplets", "trajectories"]
 """A kind of examples: the field of `extractors.examples.Examples` that holds them."""
 
@@ -34,6 +33,10 @@ class Plan(Value):
     base_model: str
     """Hub id or path."""
     base_digest: str
+    start_version: str | None = None
+    """The live version from whose adapter the first stage goes on; None: from the base, with a fresh one."""
+    settings_id: str = ""
+    """Digest of the settings that led here: the same data and settings would teach the same again."""
     prefix_shared: bool = True
     """Train examples that begin alike in one sequence, where that is exact."""
     quantization: Literal["nf4"] | None = None

@@ -6,13 +6,17 @@ from pathlib import Path
 
 class Work(StrEnum):
     TRAIN = "train"
+    MEASURE = "measure"
     EVALUATE = "evaluate"
 
 
 def work(what: Work, folder: Path) -> None:
     """Do the job in FOLDER; its result is renamed into place there, last."""
-    if what is Work.TRAIN:
-        from trainers.sft import run
-    else:
-        from evaluation.run import run
+    match what:
+        case Work.TRAIN:
+            from trainers.training import run
+        case Work.MEASURE:
+            from evaluation.readiness import run
+        case Work.EVALUATE:
+            from evaluation.run import run
     run(folder)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from evaluation.report import Report, Verdict
 from extractors.values import LearndError
-from registry.cycles import TRANSITIONS, Cycle, CycleState, IllegalTransition
+from registry.cycles import TRANSITIONS, Cycle, CycleState, IllegalTransition, Trained
 from registry.store.database import Database, lock_target
 from registry.store.tables import UNFINISHED, cycles, targets
 from registry.store.targets import write_window
@@ -40,6 +40,7 @@ class CycleChanges(TypedDict, total=False):
     counts: dict[str, Any]
     snapshot_id: str
     plan: Plan
+    training: tuple[Trained, ...]
     version_id: str
     report: Report
 

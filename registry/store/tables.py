@@ -140,6 +140,7 @@ cycles = Table(
     Column("counts", Json, nullable=False),
     Column("snapshot_id", String),
     Column("plan", Json),
+    Column("training", Json, nullable=False, server_default="[]"),
     Column("version_id", String),
     Column("report", Json),
     Index(None, "target", "started_at"),

@@ -34,7 +34,8 @@ from tests.integration.store_support import (
     promote,
     roll_back,
 )
-from trainers.plan import Hyperparameters, Plan
+from trainers.hyperparameters import Hyperparameters
+from trainers.plan import Plan, Stage
 
 T = "acme/routing"
 OTHER = "globex/routing"
@@ -151,12 +152,11 @@ def test_a_failed_poll_is_remembered_until_one_succeeds(store: Store) -> None:
 
 def test_a_cycle_goes_its_way_and_keeps_what_it_found(store: Store) -> None:
     plan = Plan(
-        method="sft",
+        stages=(Stage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
         reason="60 examples",
         snapshot_id="snap",
         base_model="tiny",
         base_digest="base1",
-        hyperparameters=Hyperparameters(),
     )
     cycle = store.start_cycle(T, "new examples", NOW)
     window = (NOW - timedelta(days=7), NOW)

@@ -1,0 +1,75 @@
+"""Vectors of several adapters and their base, from one loaded base model."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import PeftConfig
+from safetensors import SafetensorError, safe_open
+
+from evaluation.answers import BASE, AdapterUnusable
+from trainers.base_model import Device, Dtype
+from trainers.encoder import load_encoder
+
+WEIGHTS = "adapter_model.safetensors"
+Vectors = np.ndarray[Any, Any]
+
+
+class Encoder:
+    """One base model in memory, with adapters that are switched on and off."""
+
+    def __init__(self, model: Any, slots: Mapping[str, str]) -> None:
+        """`slots` maps a side to the name under which PEFT holds its adapter in `model`."""
+        self._model = model
+        self._slots = slots
+
+    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Vectors, float]:
+        """What `side` makes of queries, shape (texts, dimensions), float32, and the seconds it took."""
+        return self._timed(self._model.encode_query, side, texts, batch_size)
+
+    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Vectors, float]:
+        """The same of documents."""
+        return self._timed(self._model.encode_document, side, texts, batch_size)
+
+    def scores(self, queries: Vectors, documents: Vectors) -> Vectors:
+        """Similarities by the model's own measure, shape (queries, documents)."""
+        return np.asarray(self._model.similarity(queries, documents))
+
+    def _timed(
+        self, encode: Callable[..., Any], side: str, texts: Sequence[str], batch_size: int
+    ) -> tuple[Vectors, float]:
+        started = time.perf_counter()
+        with self._speaking(side):
+            vectors = encode(list(texts), batch_size=batch_size, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32), time.perf_counter() - started
+
+    @contextmanager
+    def _speaking(self, side: str) -> Iterator[None]:
+        if side == BASE:
+            if self._slots:
+                self._model.disable_adapters()
+            yield
+        else:
+            self._model.enable_adapters()
+            self._model.set_adapter(self._slots[side])
+            yield
+
+
+def open_encoder(
+    base_model: str, adapters: Mapping[str, Path], *, device: Device = "auto", dtype: Dtype = "auto"
+) -> Encoder:
+    """Load the base and `adapters` (side to folder). Raises BaseModelUnusable, AdapterUnusable."""
+    model = load_encoder(base_model, device=device, dtype=dtype)
+    # PEFT takes no dots in a name, and versions' names have them.
+    slots = {side: f"side{number}" for number, side in enumerate(adapters)}
+    for side, folder in adapters.items():
+        _add_adapter(model, folder, slots[side])
+    return Encoder(model.eval(), slots)
+
+
+def _add_adapter(model: Any, folder: Path, slot: str) -> None:
+    if not (folder / "adapter_config.json").is_file():
+        raise AdapterUnusable(f"{folder} holds no adapter_config.json; restore the version from a back-up")

@@ -1,0 +1,86 @@
+"""Whether a model is ready to learn from preferences: how it answers the prompts of preference pairs."""
+
+from pathlib import Path
+
+from evaluation.run import BASE, AdapterSide, answer_limit
+from evaluation.scoring import scorer
+from extractors.examples import PreferencePair
+from extractors.snapshot import read_snapshot
+from extractors.values import Value
+from trainers.base_model import Device, Dtype, use_threads
+from trainers.child import Progress, run_job
+from trainers.rendering import Rendered, TemplateUnusable, render
+from trainers.selection import Answered, Task
+
+MOST_ASKED = 64
+"""Prompts of pairs that are tried: the share of valid answers is then known to about 0.12 (95%)."""
+
+
+class ReadinessJob(Value):
+    """What a measuring child is asked to do."""
+
+    snapshot: str
+    """Folder of the snapshot."""
+    base_model: str
+    adapter: AdapterSide | None
+    """What answers; None: the base itself."""
+    task: Task
+    output_space: tuple[str, ...] = ()
+    max_new_tokens: int
+    batch_size: int = 16
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    threads: int | None = None
+    """CPU threads; None takes what torch would."""
+
+
+def run(folder: Path) -> None:
+    """Do the ReadinessJob in `folder`: `learnd work measure FOLDER`."""
+    run_job(folder, ReadinessJob, measure)
+
+
+def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Answered:
+    """Ask the model a sample of the pairs' prompts. Raises LearndError as the evaluation does."""
+    from evaluation.answers import open_engine
+
+    use_threads(job.threads)
+    snapshot = read_snapshot(Path(job.snapshot))
+    progress.write("loading", f"base model {job.base_model}")
+    adapters = {job.adapter.name: Path(job.adapter.path)} if job.adapter else {}
+    engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
+    asked = [
+        (pair, prompt)
+        for pair in sample(snapshot.train.pairs, MOST_ASKED)
+        if (prompt := _rendered(engine.tokenizer, pair)) is not None
+    ]
+    pairs = snapshot.train.pairs
+    scoring = scorer(job.task, job.output_space, tuple(pair.chosen.content for pair in pairs))
+    labels = [*scoring.labels, *(pair.chosen.content for pair in pairs)]
+    answers = engine.answers(
+        job.adapter.name if job.adapter else BASE,
+        [prompt.prompt_ids for _, prompt in asked],
+        max_new_tokens=answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels),
+        batch_size=job.batch_size,
+        on_progress=lambda done: progress.write("asking", "pairs' prompts", step=done, total=len(asked)),
+    )
+    said = list(zip(asked, answers, strict=True))
+    return Answered(
+        asked=len(said),
+        valid=sum(scoring.valid(answer.text, ended=answer.ended) for _, answer in said),
+        settled=sum(
+            scoring.correct(answer.text, ended=answer.ended, gold=pair.chosen) for (pair, _), answer in said
+        ),
+    )
+
+
+def sample(pairs: tuple[PreferencePair, ...], most: int) -> list[PreferencePair]:
+    """At most so many pairs, one a prompt, chosen by content: the same pairs give the same sample."""
+    one_a_prompt = {pair.prompt_key: pair for pair in pairs}
+    return sorted(one_a_prompt.values(), key=lambda pair: pair.id)[:most]
+
+
+def _rendered(tokenizer: object, pair: PreferencePair) -> Rendered | None:
+    try:
+        return render(tokenizer, pair.prompt, pair.tools)
+    except TemplateUnusable:
+        return None

@@ -1,0 +1,189 @@
+"""Does an encoder find what people called relevant? Held-out searches, made again among all their documents.
+
+Every query is compared with every document of the holdout, not with its own result list alone: that
+list is what another encoder found. Documents that nobody judged count as irrelevant, so the figures
+are low bounds; they compare encoders, which all search the same documents. Pure functions: scores in,
+figures out.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from extractors.examples import ReviewedRetrieval
+from extractors.text import normalised
+from extractors.values import LearndError, Value
+
+RECALL_AT = (1, 5, 10)
+DEPTH = 10
+"""Ranks that count for the reciprocal rank and the discounted gain."""
+
+
+class NothingToSearch(LearndError):
+    """No held-out search has a relevant document."""
+
+
+class Query(Value):
+    """One query, whatever searches it came from."""
+
+    item_id: str
+    """Id of the first held-out search with this query."""
+    text: str
+    relevant: tuple[int, ...]
+    """Numbers of the library's documents that somebody called relevant in one of these searches."""
+    session: str
+    """Session or trace of the first search: what belongs together in a bootstrap."""
+
+
+class Library(Value):
+    """The held-out queries, and all documents that were found for any of them, each text once."""
+
+    queries: tuple[Query, ...]
+    documents: tuple[str, ...]
+
+
+class Ranked(Value):
+    """How well one side answers one query."""
+
+    item_id: str
+    hit: bool
+    """The first document found is relevant: the outcome that the verdict rests on."""
+    recall: dict[int, float]
+    """By k: share of the relevant documents that are among the first k."""
+    mrr: float
+    """1 / rank of the first relevant document, 0 where it is not among the first 10 (Voorhees 1999)."""
+    ndcg: float
+    """Normalised discounted cumulative gain of the first 10, 0 to 1 (Järvelin, Kekäläinen 2002)."""
+
+
+class RankedSide(Value):
+    """One side of the comparison: the base, the active version, or the candidate. Means over the queries."""
+
+    name: str
+    """`base`, or the version's name."""
+    hit_rate: float
+    recall: dict[int, float]
+    mrr: float
+    ndcg: float
+    latency_ms: float
+    """Mean wall time to encode one query, batched, in milliseconds."""
+    ranked: tuple[Ranked, ...]
+    """One a query, in the library's order."""
+
+
+class Encodes(Protocol):
+    """What searches: an encoder with several sides (`evaluation.encoding.Encoder`)."""
+
+    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Any, float]:
+        """Vectors, shape (texts, dimensions), and the seconds that they took."""
+        ...
+
+    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Any, float]: ...
+
+    def scores(self, queries: Any, documents: Any) -> Any:
+        """Similarities, shape (queries, documents), as a NumPy array."""
+        ...
+
+
+def library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
+    """What `retrievals` ask and found. Queries without a relevant document are left out.
+
+    Raises NothingToSearch where none is left.
+    """
+    texts: dict[str, str] = {}
+    for retrieval in retrievals:
+        for document in retrieval.documents:
+            texts.setdefault(normalised(document.text), document.text)
+    # In no order that says which document was relevant: ties are broken by it.
+    numbers = {key: number for number, key in enumerate(sorted(texts))}
+    asked: dict[str, list[ReviewedRetrieval]] = {}
+    for retrieval in retrievals:
+        asked.setdefault(retrieval.prompt_key, []).append(retrieval)
+    queries = [query for searches in asked.values() if (query := _query(searches, numbers)) is not None]
+    if not queries:
+        raise NothingToSearch(
+            f"none of {len(retrievals)} held-out searches has a relevant document; have documents judged"
+        )
+    return Library(queries=tuple(queries), documents=tuple(texts[key] for key in numbers))
+
+
+def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Query | None:
+    relevant = {
+        numbers[normalised(document.text)]
+        for retrieval in searches
+        for document in retrieval.documents
+        if document.relevant
+    }
+    first = searches[0]
+    if not relevant:
+        return None
+    return Query(
+        item_id=first.id,
+        text=first.query,
+        relevant=tuple(sorted(relevant)),
+        session=first.session_id or first.trace_id,
+    )
+
+
+def search_side(encoder: Encodes, name: str, shelf: Library, *, batch_size: int = 32) -> RankedSide:
+    """How well the side `name` of `encoder` searches the library."""
+    documents, _ = encoder.documents(name, shelf.documents, batch_size)
+    queries, seconds = encoder.queries(name, [query.text for query in shelf.queries], batch_size)
+    scores = np.asarray(encoder.scores(queries, documents))
+    ranked = tuple(rank(query, row) for query, row in zip(shelf.queries, scores, strict=True))
+    return ranked_side(name, ranked, latency_ms=1000 * seconds / len(ranked))
+
+
+def search_sides(
+    encoder: Encodes,
+    names: Iterable[str],
+    retrievals: Sequence[ReviewedRetrieval],
+    *,
+    batch_size: int = 32,
+    on_side: Callable[[RankedSide], None] = lambda _side: None,
+) -> tuple[RankedSide, ...]:
+    """How well each side searches the documents of `retrievals`; `on_side` hears of each when it is done.
+
+    Raises NothingToSearch.
+    """
+    shelf = library(retrievals)
+    sides = []
+    for name in names:
+        sides.append(search_side(encoder, name, shelf, batch_size=batch_size))
+        on_side(sides[-1])
+    return tuple(sides)
+
+
+def rank(query: Query, scores: Sequence[float] | np.ndarray[Any, Any]) -> Ranked:
+    """The figures of one query; `scores` has the similarity of each document of the library."""
+    best_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
+    relevant = set(query.relevant)
+    found = [document in relevant for document in best_first[: max(DEPTH, *RECALL_AT)]]
+    return Ranked(
+        item_id=query.item_id,
+        hit=found[0],
+        recall={k: sum(found[:k]) / len(relevant) for k in RECALL_AT},
+        mrr=next((1 / place for place, hit in enumerate(found[:DEPTH], start=1) if hit), 0.0),
+        ndcg=_gain(found[:DEPTH]) / _gain([True] * min(len(relevant), DEPTH)),
+    )
+
+
+def ranked_side(name: str, ranked: Sequence[Ranked], *, latency_ms: float) -> RankedSide:
+    """The means over `ranked` (one at least)."""
+    n = len(ranked)
+    return RankedSide(
+        name=name,
+        hit_rate=sum(query.hit for query in ranked) / n,
+        recall={k: sum(query.recall[k] for query in ranked) / n for k in RECALL_AT},
+        mrr=sum(query.mrr for query in ranked) / n,
+        ndcg=sum(query.ndcg for query in ranked) / n,
+        latency_ms=latency_ms,
+        ranked=tuple(ranked),
+    )
+
+
+def _gain(found: Sequence[bool]) -> float:
+    """Discounted cumulative gain: a relevant document at rank r, from 1, is worth 1 / log2(1 + r)."""
+    return sum(1 / math.log2(1 + place) for place, hit in enumerate(found, start=1) if hit)

@@ -1,0 +1,189 @@
+"""Which pairs and votes feedback makes, and which conversations."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from extractors.drops import DropReason
+from extractors.examples import Message
+from extractors.extraction import Extraction, extract
+from extractors.feedback import FeedbackRules
+from extractors.preference import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
+from extractors.spans import Annotation, Span
+from tests.unit.traffic import annotation, correction, openinference, span
+
+RULES = FeedbackRules(inherit="last")
+
+
+def asked(number: int, question: str, answer: str) -> Span:
+    return turn(number, [("system", "Help."), ("user", question)], answer)
+
+
+def turn(number: int, messages: Sequence[tuple[str, str]], answer: str, session: str | None = None) -> Span:
+    return span(f"s{number}", number, attributes=openinference(*messages, answer=answer), session_id=session)
+
+
+def verdict(number: int, label: str, **changes: Any) -> Annotation:
+    return annotation(f"s{number}", label, **changes)
+
+
+def extracted(spans: list[Span], annotations: list[Annotation], rules: FeedbackRules = RULES) -> Extraction:
+    return extract(spans, annotations, rules)
+
+
+def pairs_of(found: Extraction) -> list[tuple[str, str, str]]:
+    pairs, _ = preference_pairs(found.judged, found.conversations)
+    return [(pair.chosen.content, pair.rejected.content, pair.preferred_by) for pair in pairs]
+
+
+def test_a_correction_is_preferred_to_what_it_corrects() -> None:
+    found = extracted([asked(0, "q", "wrong")], [correction("s0", "right")])
+    assert pairs_of(found) == [("right", "wrong", "correction")]
+
+
+def test_an_approved_answer_is_preferred_to_a_rejected_one_to_the_same_prompt() -> None:
+    spans = [asked(0, "q", "good"), asked(1, "q", "bad"), asked(2, "other", "bad")]
+    found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), verdict(2, "rejected")])
+    assert pairs_of(found) == [("good", "bad", "same prompt")]
+
+
+def test_candidates_that_annotations_carry_are_compared_with_each_other_and_with_the_answer() -> None:
+    notes = [
+        verdict(0, "approved", identifier="a", metadata={"response": "better"}),
+        verdict(0, "rejected", identifier="b", metadata={"response": "worse"}),
+    ]
+    found = extracted([asked(0, "q", "said")], notes)
+    assert pairs_of(found) == [("better", "worse", "candidate")]
+    judged = extracted([asked(0, "q", "said")], [*notes, verdict(0, "rejected", identifier="c")])
+    assert {pair[:2] for pair in pairs_of(judged)} == {("better", "worse"), ("better", "said")}
+
+
+def test_an_identical_pair_teaches_nothing_and_is_dropped() -> None:
+    found = extracted([asked(0, "q", "Close the  ticket")], [correction("s0", "close the ticket")])
+    pairs, passed = preference_pairs(found.judged)
+    assert not pairs
+    assert passed == {Passed.SAME_ANSWER: 1}
+
+
+def test_no_prompt_has_many_more_pairs_than_another() -> None:
+    spans = [asked(n, "q", f"bad {n}") for n in range(6)] + [asked(9, "q", "good")]
+    notes = [verdict(n, "rejected") for n in range(6)] + [verdict(9, "approved")]
+    pairs, passed = preference_pairs(extracted(spans, notes).judged)
+    assert len(pairs) == MOST_PAIRS
+    assert passed == {Passed.ENOUGH: 2}
+
+
+def test_the_newest_word_on_an_answer_counts() -> None:
+    spans = [asked(0, "q", "x"), asked(1, "q", "x"), asked(2, "q", "y")]
+    found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), verdict(2, "approved")])
+    assert pairs_of(found) == [("y", "x", "same prompt")]
+    assert preference_pairs(found.judged)[1][Passed.OVERRULED] == 1
+
+
+def test_votes_are_the_judged_answers_that_no_pair_has() -> None:
+    spans = [asked(0, "q", "a"), asked(1, "p", "b"), asked(2, "r", "c")]
+    found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), correction("s2", "d")])
+    pairs, _ = preference_pairs(found.judged)
+    votes = [(vote.completion.content, vote.desirable) for vote in unpaired_preferences(found.judged, pairs)]
+    assert votes == [("a", True), ("b", False)]
+
+
+# ---- conversations
+
+
+def talk(start: int, session: str, *answers: str, history: bool = True, opening: str = "hi") -> list[Span]:
+    """A session of several turns, each in a trace of its own."""
+    spans: list[Span] = []
+    said: list[tuple[str, str]] = []
+    for number, answer in enumerate(answers):
+        said.append(("user", opening if number == 0 else f"and {number}?"))
+        sent = said if history else said[-1:]
+        spans.append(turn(start + number, [("system", "Help."), *sent], answer, session))
+        said.append(("assistant", answer))
+    return spans
+
+
+def about(session: str, label: str | None, **changes: Any) -> Annotation:
+    return annotation(session, label, level="session", **changes)
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_a_session_is_one_conversation_whether_or_not_the_agent_sends_the_history(history: bool) -> None:
+    found = extracted(
+        talk(0, "s", "one", "two", "three", history=history), [about("s", "approved", score=0.9)]
+    )
+    [conversation] = found.conversations
+    assert [message.content for message in conversation.messages] == [
+        "Help.", "hi", "one", "and 1?", "two", "and 2?", "three",
+    ]  # fmt: skip
+    assert conversation.learned == (2, 4, 6)
+    assert (conversation.turns, conversation.outcome, conversation.score) == (3, "approved", 0.9)
+    assert len(conversation.trace_ids) == 3
+
+
+def test_a_turn_that_was_rejected_is_not_learned_from_an_approved_conversation() -> None:
+    found = extracted(talk(0, "s", "one", "two", "three"), [about("s", "approved"), verdict(1, "rejected")])
+    assert found.conversations[0].learned == (2, 6)
+
+
+def test_an_answer_that_was_asked_for_again_takes_the_place_of_the_first() -> None:
+    spans = talk(0, "s", "one", "two")
+    again = turn(5, [("system", "Help."), ("user", "hi")], "uno", "s")
+    [conversation] = extracted([*spans, again], [about("s", "approved")]).conversations
+    assert [message.content for message in conversation.messages] == ["Help.", "hi", "uno"]
+    assert conversation.learned == (2,)
+
+
+def test_a_corrected_conversation_ends_with_the_correction() -> None:
+    note = about("s", "rejected", metadata={"correction": "zwei"})
+    [conversation] = extracted(talk(0, "s", "one", "two"), [note]).conversations
+    assert conversation.messages[-1] == Message(role="assistant", content="zwei")
+    assert (conversation.outcome, conversation.learned) == ("corrected", (2, 4))
+
+
+def test_sessions_that_are_too_short_or_unjudged_are_no_conversations() -> None:
+    spans = [*talk(0, "short", "one"), *talk(10, "unjudged", "one", "two")]
+    assert not extracted(spans, [about("short", "approved")]).conversations
+
+
+def test_a_session_with_a_call_that_cannot_be_read_is_dropped_and_counted() -> None:
+    broken = span(
+        "s7", 7, session_id="s", attributes={"llm": {"input_messages": "?"}, "output": {"value": "x"}}
+    )
+    found = extracted([*talk(0, "s", "one", "two"), broken], [about("s", "approved")])
+    assert not found.conversations
+    assert found.dropped[DropReason.INCOMPLETE.value] == 1
+
+
+def test_conversations_that_began_alike_and_ended_differently_make_a_pair_where_they_part() -> None:
+    spans = [*talk(0, "good", "one", "two"), *talk(10, "bad", "one", "zwei")]
+    found = extracted(spans, [about("good", "approved"), about("bad", "rejected")])
+    pairs, _ = preference_pairs((), found.conversations)
+    [pair] = pairs
+    assert [message.content for message in pair.prompt] == ["Help.", "hi", "one", "and 1?"]
+    assert (pair.chosen.content, pair.rejected.content, pair.preferred_by) == ("two", "zwei", "session")
+
+
+def test_conversations_about_something_else_are_not_compared() -> None:
+    spans = [*talk(0, "good", "one", "two"), *talk(10, "bad", "one", "zwei", opening="hello")]
+    found = extracted(spans, [about("good", "approved"), about("bad", "rejected")])
+    assert preference_pairs((), found.conversations)[0] == []
+
+
+def test_a_tool_call_and_its_result_are_part_of_the_conversation() -> None:
+    call = {"tool_call": {"id": "c1", "function": {"name": "find", "arguments": "{}"}}}
+    calling = {"message": {"role": "assistant", "tool_calls": [call]}}
+    result = {"message": {"role": "tool", "content": "found", "tool_call_id": "c1"}}
+    user = {"message": {"role": "user", "content": "hi"}}
+    answer = {"message": {"role": "assistant", "content": "done"}}
+    first = {"llm": {"input_messages": [user], "output_messages": [calling]}}
+    second = {"llm": {"input_messages": [user, calling, result], "output_messages": [answer]}}
+    spans = [
+        span("s0", 0, attributes=first, session_id="s"),
+        span("s1", 1, attributes=second, session_id="s"),
+    ]
+    [conversation] = extracted(spans, [about("s", "approved")]).conversations
+    assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
+    assert conversation.messages[1].tool_calls[0].name == "find"
+    assert conversation.learned == (1, 3)

@@ -1,0 +1,173 @@
+"""Which method the data calls for, and what the plan says about it."""
+
+from typing import Any
+
+import pytest
+
+from extractors.examples import (
+    Examples,
+    Message,
+    PreferencePair,
+    SFTExample,
+    Trajectory,
+    Triplet,
+    UnpairedPreference,
+)
+from extractors.snapshot import Manifest, Outcomes, Snapshot, counts
+from extractors.splits import HoldoutRules
+from tests.unit.traffic import NOON
+from trainers.plan import Plan, Skip
+from trainers.selection import Answered, Base, Choice, Live, Thresholds, choose, overrides_for, worthwhile
+
+BASE = Base(name="base", digest="digest", bytes=10**8)
+NOTHING = Outcomes(approved=0, corrected=0, rejected=0)
+PROMPT = (Message(role="user", content="q"),)
+ANSWER = Message(role="assistant", content="a")
+SEEN: dict[str, Any] = {"started_at": NOON, "prompt_key": "k"}
+VALID, INVALID = Answered(asked=10, valid=9, settled=0), Answered(asked=10, valid=1, settled=0)
+
+
+def snapshot(
+    sft: int = 0, pairs: int = 0, liked: int = 0, disliked: int = 0, held_out: int = 5, **more: int
+) -> Snapshot:
+    vote = UnpairedPreference(prompt=PROMPT, completion=ANSWER, desirable=True, **SEEN)
+    train = Examples(
+        sft=(SFTExample(prompt=PROMPT, completion=ANSWER, **SEEN),) * sft,
+        pairs=(
+            PreferencePair(prompt=PROMPT, chosen=ANSWER, rejected=ANSWER, preferred_by="correction", **SEEN),
+        )
+        * pairs,
+        votes=(vote,) * liked + (vote.model_copy(update={"desirable": False}),) * disliked,
+        triplets=(Triplet(query="q", positive={"text": "a"}, negative={"text": "b"}, **SEEN),)
+        * more.get("triplets", 0),
+        trajectories=(
+            Trajectory(
+                messages=(*PROMPT, ANSWER),
+                learned=(1,),
+                outcome="approved",
+                prompt_keys=("k",),
+                started_at=NOON,
+            ),
+        )
+        * more.get("trajectories", 0),
+    )
+    manifest = Manifest(
+        snapshot_id="snap",
+        target="acme/routing",
+        created_at=NOON,
+        filters={},
+        rules=HoldoutRules(),
+        window=None,
+        watermark=None,
+        train=counts(train),
+        validation={},
+        holdout=held_out,
+        reviewed=NOTHING,
+        held_out=NOTHING,
+        left_out={},
+    )
+    return Snapshot(manifest=manifest, train=train)
+
+
+def chosen(
+    data: Snapshot, answered: Answered | None = INVALID, task: Any = "classification", **changes: Any
+) -> Choice:
+    def live_answers() -> Answered:
+        assert answered is not None, "asked the live model where that decides nothing"
+        return answered
+
+    given: dict[str, Any] = {"live": None, "live_answers": live_answers, "max_lora_rank": 16}
+    return choose(data, task, Thresholds(), BASE, **{**given, **changes})
+
+
+def plan(*args: Any, **changes: Any) -> Plan:
+    found = chosen(*args, **changes).plan
+    assert isinstance(found, Plan)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("data", "answered", "task", "method"),
+    [
+        (snapshot(sft=60), None, "classification", "sft"),
+        (snapshot(sft=60, pairs=20), VALID, "generation", "dpo"),
+        (snapshot(sft=60, pairs=20), INVALID, "classification", "sft+dpo"),
+        (snapshot(sft=60, pairs=19), None, "extraction", "sft"),
+        (snapshot(sft=60, liked=50, disliked=50), None, "classification", "kto"),
+        (snapshot(sft=60, liked=50, disliked=49), None, "classification", "sft"),
+        (snapshot(pairs=20, liked=50, disliked=50), INVALID, "classification", "kto"),
+        (snapshot(sft=60, trajectories=20), None, "chat", "sft"),
+        (snapshot(trajectories=19, pairs=20), VALID, "chat", "dpo"),
+        (snapshot(triplets=100, sft=60), None, "embedding", "embedding"),
+    ],
+)
+def test_the_first_rule_whose_needs_are_met_decides(
+    data: Snapshot, answered: Answered | None, task: str, method: str
+) -> None:
+    assert plan(data, answered, task).method == method
+
+
+def test_a_conversation_is_trained_on_as_a_whole() -> None:
+    assert plan(snapshot(sft=60, trajectories=20), None, "chat").stages[0].data == "trajectories"
+
+
+@pytest.mark.parametrize("data", [snapshot(sft=49), snapshot(pairs=30, sft=49), snapshot(triplets=500)])
+def test_too_little_is_skipped_with_what_there_is_and_what_it_takes(data: Snapshot) -> None:
+    skip = chosen(data).plan
+    assert isinstance(skip, Skip)
+    assert f"{len(data.train.sft)} approved or corrected answers (needs 50)" in skip.reason
+
+
+def test_nothing_is_trained_that_could_not_be_judged() -> None:
+    skip = chosen(snapshot(sft=500, held_out=0)).plan
+    assert isinstance(skip, Skip)
+    assert "nothing is held out" in skip.reason
+
+
+def test_the_plan_says_why_with_counts_thresholds_and_what_was_measured() -> None:
+    found = plan(snapshot(sft=60, pairs=20), VALID)
+    assert "20 preference pairs (needs 20)" in found.reason
+    assert "9 of 10 answers" in found.reason
+    assert found.counts["sft"] == 60
+    assert found.thresholds["votes"] == 50
+
+
+def test_pairs_that_the_live_model_has_settled_do_not_call_for_dpo() -> None:
+    settled = Answered(asked=10, valid=10, settled=9)
+    assert plan(snapshot(sft=60, pairs=100), settled).method == "sft"
+
+
+def test_preferences_go_on_from_the_live_version_in_its_shape_and_sft_begins_afresh() -> None:
+    live = Live(version="acme.routing.v3", lora_rank=4, lora_alpha=12)
+    dpo = plan(snapshot(pairs=20), VALID, live=live)
+    shape = dpo.stages[0].hyperparameters
+    assert (dpo.start_version, shape.lora_rank, shape.lora_alpha) == ("acme.routing.v3", 4, 12)
+    assert plan(snapshot(sft=60), None, live=live).start_version is None
+
+
+def test_a_later_stage_has_the_shape_of_the_first_and_its_own_rate() -> None:
+    sft, dpo = plan(snapshot(sft=60, pairs=20), max_lora_rank=8, overrides={"sft": {"lora_rank": 32}}).stages
+    assert sft.hyperparameters.lora_rank == dpo.hyperparameters.lora_rank == 8
+    assert dpo.hyperparameters.learning_rate < sft.hyperparameters.learning_rate
+
+
+def test_overrides_hold_for_all_methods_or_for_one() -> None:
+    given = {"epochs": 2, "dpo": {"epochs": 1, "beta": 0.3}}
+    assert overrides_for("sft", given) == {"epochs": 2}
+    assert overrides_for("dpo", given) == {"epochs": 1, "beta": 0.3}
+
+
+def test_a_second_stage_is_left_out_where_the_first_taught_it_all_or_too_little() -> None:
+    found = plan(snapshot(sft=60, pairs=40))
+    dpo = found.stages[1]
+    assert worthwhile(dpo, found, Thresholds(), VALID) is None
+    settled = worthwhile(dpo, found, Thresholds(), Answered(asked=10, valid=10, settled=9))
+    assert settled is not None
+    assert "about 4 pairs" in settled
+    assert worthwhile(dpo, found, Thresholds(), INVALID) is not None
+
+
+def test_the_same_settings_have_the_same_id_and_others_another() -> None:
+    data = snapshot(sft=60)
+    assert plan(data).settings_id == plan(data).settings_id
+    assert plan(data).settings_id != plan(data, overrides={"epochs": 1}).settings_id
