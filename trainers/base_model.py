@@ -1,5 +1,6 @@
 """The base model: find it, load it, and say exactly which one it is."""
 
+import errno
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +77,7 @@ def load_model(
 ) -> Any:
     """The causal language model `base` on its device, in 4 bits where `quantization` says so.
 
-    Raises BaseModelUnusable, QuantizationUnavailable.
+    Raises BaseModelUnusable, QuantizationUnavailable, and for lack of memory what the libraries raise.
     """
     from transformers import AutoModelForCausalLM
 
@@ -86,6 +87,8 @@ def load_model(
     try:
         model = AutoModelForCausalLM.from_pretrained(base_folder(base), dtype=computes, **how)
     except (OSError, ValueError) as broken:
+        if isinstance(broken, OSError) and broken.errno == errno.ENOMEM:
+            raise
         raise BaseModelUnusable(f"{base} cannot be loaded as a causal language model: {broken}") from broken
     return keep_trainable(model) if quantization else model.to(where)
 

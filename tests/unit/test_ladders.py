@@ -1,0 +1,93 @@
+"""What is tried next, and what a run may take."""
+
+import errno
+import math
+
+import pytest
+import torch
+
+from trainers.hyperparameters import Hyperparameters
+from trainers.ladders import (
+    Attempt,
+    Limits,
+    MemoryRules,
+    after_divergence,
+    after_out_of_memory,
+    first_attempt,
+    is_out_of_memory,
+)
+
+PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1e-3)
+
+
+def ladder(first: Attempt, rules: MemoryRules) -> list[str]:
+    """Each attempt in words, until nothing is left."""
+    said, attempt = [], first
+    while (following := after_out_of_memory(attempt, rules)) is not None:
+        attempt = following
+        said.append(str(attempt))
+    return said
+
+
+def test_memory_is_saved_by_smaller_batches_then_by_computing_twice_then_by_four_bits() -> None:
+    assert ladder(first_attempt(PLANNED, on_cpu=True), MemoryRules()) == [
+        "4 × 2 examples a step",
+        "2 × 4 examples a step",
+        "1 × 8 examples a step",
+        "1 × 8 examples a step, activation checkpointing",
+        "1 × 8 examples a step, activation checkpointing, the base in 4 bits",
+    ]
+
+
+def test_a_gpu_computes_activations_twice_from_the_start() -> None:
+    assert first_attempt(PLANNED, on_cpu=False).checkpointing
+
+
+def test_no_rung_goes_below_the_least_batch_or_quantises_where_it_must_not() -> None:
+    rules = MemoryRules(least_micro_batch=2, may_quantize=False)
+    assert ladder(first_attempt(PLANNED, on_cpu=True), rules)[-1] == (
+        "2 × 4 examples a step, activation checkpointing"
+    )
+
+
+def test_an_attempt_keeps_the_examples_of_a_step_and_scales_the_rate() -> None:
+    attempt = first_attempt(PLANNED, on_cpu=True)
+    lower = after_divergence(attempt)
+    assert lower is not None
+    smaller = after_out_of_memory(lower, MemoryRules())
+    assert smaller is not None
+    tried = smaller.applied_to(PLANNED)
+    assert (tried.batch_size, tried.gradient_accumulation) == (4, 2)
+    assert tried.learning_rate == pytest.approx(1e-4)
+    assert tried.epochs == PLANNED.epochs
+
+
+def test_the_rate_is_lowered_twice() -> None:
+    once = after_divergence(first_attempt(PLANNED, on_cpu=True))
+    assert once is not None
+    twice = after_divergence(once)
+    assert twice is not None
+    assert twice.rate_scale == pytest.approx(0.01)
+    assert after_divergence(twice) is None
+
+
+def test_lack_of_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as too_much:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(too_much.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    with pytest.raises(RuntimeError) as wrong_shapes:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert not is_out_of_memory(wrong_shapes.value)
+    assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_the_narrower_of_time_and_cost_limits_a_run_and_is_named() -> None:
+    assert Limits().seconds == math.inf
+    assert Limits(max_cost=3).seconds == math.inf  # without a price there is no cost
+    assert Limits(max_minutes=10).seconds == 600
+    both = Limits(max_minutes=120, max_cost=3, price_per_hour=6)
+    assert both.seconds == 1800
+    assert str(both) == "max_cost = 3 at 6 an hour"
+    assert str(Limits(max_minutes=10, max_cost=3, price_per_hour=6)) == "max_minutes = 10"

@@ -1,0 +1,284 @@
+"""A training that runs out of memory, diverges or takes too long goes on as `ladders.py` says, or not at all.
+
+Which step a run is on stands in its folder (`guards.json`), so that a child that is started again goes
+on from there. The kernel kills a process that takes too much memory without a word: the next child sees
+it by the kernel's own count of such kills, or by a second death without a checkpoint between.
+"""
+
+import gc
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from extractors.values import Value
+from trainers.checkpoints import WHOLE
+from trainers.child import Progress, write_whole
+from trainers.ladders import (
+    MOST_ROLLBACKS,
+    Attempt,
+    Limits,
+    MemoryRules,
+    OutOfMemory,
+    TrainingDiverged,
+    after_divergence,
+    after_out_of_memory,
+    is_out_of_memory,
+)
+
+T = TypeVar("T")
+
+STATE = "guards.json"
+DEATHS_FOR_MEMORY = 2
+"""Deaths of a child without a new checkpoint that are taken for too little memory."""
+
+
+class Life(Value):
+    """A child at work; found by the next one, it means that the child was killed."""
+
+    stage: str
+    boot: str
+    """Which boot of the machine it lived in."""
+    memory_kills: int | None
+    """Processes that the kernel had killed for memory when it began; None where it does not say."""
+
+
+class StageState(Value):
+    """What became of one stage so far."""
+
+    attempt: Attempt
+    deaths: int = 0
+    """Of children at this attempt since the last new checkpoint."""
+    reached: int = 0
+    """The step of the newest checkpoint at the last death."""
+
+
+class GuardState(Value):
+    """What guards.json holds."""
+
+    stages: dict[str, StageState] = {}
+    seconds: float = 0.0
+    """Time that the run has taken so far."""
+    alive: Life | None = None
+    recoveries: tuple[str, ...] = ()
+    """Each step down and each early end, in words."""
+
+
+class Guard:
+    """Keeps a run's guards.json, and its time."""
+
+    def __init__(self, folder: Path, progress: Progress, limits: Limits | None = None) -> None:
+        self._path = folder / STATE
+        self._progress = progress
+        self.limits = limits or Limits()
+        self.state = GuardState()
+        if self._path.exists():
+            self.state = GuardState.model_validate_json(self._path.read_text("utf-8"))
+        self._before = self.state.seconds
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        """What the run has taken so far, killed children's time up to their last checkpoint included."""
+        return self._before + time.monotonic() - self._began
+
+    def seconds_left(self) -> float:
+        """What the run may still take; below zero when its time is up."""
+        return self.limits.seconds - self.seconds()
+
+    def tell(self, what: str) -> None:
+        """Say a step down, or an early end, in the progress and in the state."""
+        self._progress.write("guarding", what)
+        self.keep(recoveries=(*self.state.recoveries, what))
+
+    def keep(self, **changes: Any) -> None:
+        """Write the state with `changes`, and the time."""
+        self.state = self.state.model_copy(update={**changes, "seconds": self.seconds()})
+        write_whole(self._path, self.state.model_dump_json(indent=2))
+
+    def keep_stage(self, name: str, stage: StageState) -> None:
+        self.keep(stages={**self.state.stages, name: stage})
+
+
+def with_guards(
+    guard: Guard,
+    stage: str,
+    first: Attempt,
+    train_once: Callable[[Attempt], T],
+    *,
+    checkpoints: Path,
+    rules: MemoryRules,
+) -> T:
+    """What `train_once` returns, for the first attempt that comes to an end.
+
+    `train_once` goes on from the newest checkpoint in `checkpoints`. It raises TrainingDiverged, or
+    whatever its libraries raise for lack of memory. Raises OutOfMemory, TrainingDiverged.
+    """
+    _begin(guard, stage, first, checkpoints, rules)
+    while True:
+        attempt = guard.state.stages[stage].attempt
+        outcome = _tried(guard, stage, attempt, train_once)
+        if isinstance(outcome, _Memory):
+            _step_down(guard, stage, rules, f"out of memory ({outcome.said})")
+        elif isinstance(outcome, TrainingDiverged):
+            _roll_back(guard, stage, checkpoints, outcome)
+        else:
+            return outcome
+
+
+class _Memory(Value):
+    """An attempt had too little memory. Its error is not kept: it would hold on to the memory."""
+
+    said: str
+
+
+def _tried(
+    guard: Guard, stage: str, attempt: Attempt, train_once: Callable[[Attempt], T]
+) -> T | _Memory | TrainingDiverged:
+    try:
+        with _alive(guard, stage):
+            return train_once(attempt)
+    except TrainingDiverged as diverged:
+        found: _Memory | TrainingDiverged = TrainingDiverged(str(diverged), diverged.good_until)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        found = _Memory(said=str(error).strip().splitlines()[0] if str(error) else type(error).__name__)
+    _free_memory()
+    return found
+
+
+def _begin(guard: Guard, stage: str, first: Attempt, checkpoints: Path, rules: MemoryRules) -> None:
+    """The state of the stage, one step down if the child before this one was killed for memory."""
+    known = guard.state.stages.get(stage)
+    if known is None:
+        guard.keep_stage(stage, StageState(attempt=first))
+        return
+    life = guard.state.alive
+    if life is None or life.stage != stage:
+        return
+    reached = max(map(step_of, whole_checkpoints(checkpoints)), default=0)
+    deaths = known.deaths + 1 if reached == known.reached else 1
+    guard.keep_stage(stage, StageState(attempt=known.attempt, deaths=deaths, reached=reached))
+    if _killed_for_memory(life):
+        _step_down(guard, stage, rules, "the kernel killed the process for memory")
+    elif deaths >= DEATHS_FOR_MEMORY:
+        _step_down(guard, stage, rules, f"killed {deaths} times without a new checkpoint, as if for memory")
+
+
+def _step_down(guard: Guard, stage: str, rules: MemoryRules, what: str) -> None:
+    attempt = guard.state.stages[stage].attempt
+    following = after_out_of_memory(attempt, rules)
+    if following is None:
+        raise OutOfMemory(
+            f"{what}, with {attempt}, and nothing is left to try; lower `max_length` or `lora_rank` in the "
+            "target's hyperparameters, take a smaller `base_model`, or train where there is more memory"
+        )
+    guard.tell(f"{what}, with {attempt}: going on with {following}")
+    guard.keep_stage(stage, StageState(attempt=following))
+
+
+def _roll_back(guard: Guard, stage: str, checkpoints: Path, diverged: TrainingDiverged) -> None:
+    attempt = guard.state.stages[stage].attempt
+    following = after_divergence(attempt)
+    if following is None:
+        raise TrainingDiverged(
+            f"{diverged}, with {attempt}, after {MOST_ROLLBACKS} rollbacks; "
+            "lower `learning_rate` in the target's hyperparameters, and look at the data",
+            diverged.good_until,
+        )
+    good = last_good_checkpoint(checkpoints, diverged.good_until)
+    for checkpoint in checkpoints.glob("checkpoint-*"):
+        if checkpoint != good:
+            shutil.rmtree(checkpoint)
+    back = f"back to {good.name}" if good else "back to the start"
+    guard.tell(f"{diverged}: {back}, at {following.rate_scale:g} of the learning rate")
+    guard.keep_stage(stage, StageState(attempt=following))
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder` that were completely written, oldest first."""
+    return sorted((mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which it was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def last_good_checkpoint(folder: Path, good_until: int) -> Path | None:
+    """The checkpoint with the best validation, or the newest up to step `good_until`; None without one.
+
+    None has a weight that is no finite number.
+    """
+    whole = [checkpoint for checkpoint in whole_checkpoints(folder) if _is_finite(checkpoint)]
+    if not whole:
+        return None
+    state = json.loads((whole[-1] / "trainer_state.json").read_text("utf-8"))
+    best = [checkpoint for checkpoint in whole if step_of(checkpoint) == state["best_global_step"]]
+    good = best or [checkpoint for checkpoint in whole if step_of(checkpoint) <= good_until]
+    return good[-1] if good else None
+
+
+def _is_finite(checkpoint: Path) -> bool:
+    from safetensors.torch import load_file
+
+    weights = [load_file(path) for path in checkpoint.rglob("*.safetensors")]
+    return all(tensor.isfinite().all() for file in weights for tensor in file.values())
+
+
+@contextmanager
+def _alive(guard: Guard, stage: str) -> Iterator[None]:
+    """Leaves a sign of life that only a kill leaves behind; being asked to stop is no kill."""
+    guard.keep(alive=Life(stage=stage, boot=_boot(), memory_kills=_memory_kills()))
+
+    def stop(*_: object) -> None:
+        guard.keep(alive=None)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    try:
+        yield
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+        guard.keep(alive=None)
+
+
+def _killed_for_memory(life: Life) -> bool:
+    """Whether the kernel has killed for memory since then; it does not say whom."""
+    before, now = life.memory_kills, _memory_kills()
+    return before is not None and now is not None and now > before and life.boot == _boot()
+
+
+def _memory_kills() -> int | None:
+    """How many processes the kernel has killed for memory since it booted; None where it does not say."""
+    try:
+        counters = Path("/proc/vmstat").read_text()
+    except OSError:
+        return None
+    return next(
+        (int(line.split()[1]) for line in counters.splitlines() if line.startswith("oom_kill ")), None
+    )
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

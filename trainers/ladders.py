@@ -1,0 +1,140 @@
+"""What to try when a training runs out of memory or diverges, and what it may take: pure decisions.
+
+    out of memory   half the micro-batch and twice the accumulation, down to the least; then activation
+                    checkpointing; then the base in 4 bits; then nothing is left
+    diverging       a tenth of the learning rate, twice; then nothing is left
+
+`guards.py` carries them out.
+"""
+
+import errno
+import math
+
+from pydantic import Field
+
+from extractors.values import LearndError, Value
+from trainers.hyperparameters import Hyperparameters
+from trainers.quantized import Quantization
+
+RATE_AFTER_DIVERGENCE = 0.1
+MOST_ROLLBACKS = 2
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
+"""What torch's allocators, mmap and C++ say, in errors of no type of their own."""
+
+
+class OutOfMemory(LearndError):
+    """The device has too little memory, whatever is tried."""
+
+
+class TrainingDiverged(LearndError):
+    """The loss is no number any more, or rises and rises."""
+
+    def __init__(self, what: str, good_until: int = 0) -> None:
+        super().__init__(what)
+        self.good_until = good_until
+        """The last step at which the loss was still good."""
+
+
+class Attempt(Value):
+    """How a stage is trained this time."""
+
+    micro_batch: int = Field(ge=1)
+    """Examples that are in memory at once."""
+    accumulation: int = Field(ge=1)
+    """Micro-batches whose gradients make one step."""
+    checkpointing: bool
+    """Compute activations again in the backward pass instead of keeping them."""
+    quantization: Quantization | None
+    rate_scale: float = 1.0
+    """Times the learning rate of the plan."""
+    rollbacks: int = 0
+
+    def applied_to(self, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """The plan's hyperparameters as this attempt has them."""
+        return hyperparameters.model_copy(
+            update={
+                "batch_size": self.micro_batch,
+                "gradient_accumulation": self.accumulation,
+                "learning_rate": hyperparameters.learning_rate * self.rate_scale,
+            }
+        )
+
+    def __str__(self) -> str:
+        parts = [f"{self.micro_batch} × {self.accumulation} examples a step"]
+        parts += ["activation checkpointing"] * self.checkpointing
+        parts += ["the base in 4 bits"] * (self.quantization is not None)
+        parts += [f"{self.rate_scale:g} of the learning rate"] * (self.rate_scale != 1)
+        return ", ".join(parts)
+
+
+def first_attempt(
+    hyperparameters: Hyperparameters, *, on_cpu: bool, quantization: Quantization | None = None
+) -> Attempt:
+    """As the plan has it. A GPU's memory is small beside its speed: there, activations are computed again."""
+    return Attempt(
+        micro_batch=hyperparameters.batch_size,
+        accumulation=hyperparameters.gradient_accumulation,
+        checkpointing=not on_cpu,
+        quantization=quantization,
+    )
+
+
+class MemoryRules(Value):
+    """How far the ladder goes down."""
+
+    least_micro_batch: int = 1
+    may_quantize: bool = True
+
+
+def after_out_of_memory(attempt: Attempt, rules: MemoryRules) -> Attempt | None:
+    """The next attempt, which needs less memory; None when there is none."""
+    if attempt.micro_batch // 2 >= rules.least_micro_batch:
+        halved = {"micro_batch": attempt.micro_batch // 2, "accumulation": attempt.accumulation * 2}
+        return attempt.model_copy(update=halved)
+    if not attempt.checkpointing:
+        return attempt.model_copy(update={"checkpointing": True})
+    if attempt.quantization is None and rules.may_quantize:
+        return attempt.model_copy(update={"quantization": "nf4"})
+    return None
+
+
+def after_divergence(attempt: Attempt) -> Attempt | None:
+    """The next attempt, at a tenth of the rate; None when that was tried often enough."""
+    if attempt.rollbacks == MOST_ROLLBACKS:
+        return None
+    lower = {"rate_scale": attempt.rate_scale * RATE_AFTER_DIVERGENCE, "rollbacks": attempt.rollbacks + 1}
+    return attempt.model_copy(update=lower)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory could not be had, on a GPU or on a CPU."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+class Limits(Value):
+    """What a run may take, all its stages and starts together; None is without limit."""
+
+    max_minutes: float | None = Field(None, gt=0)
+    max_cost: float | None = Field(None, gt=0)
+    price_per_hour: float | None = Field(None, ge=0)
+    """Of the machine, in the currency of `max_cost`."""
+
+    @property
+    def seconds(self) -> float:
+        """The time that both allow."""
+        by_time = math.inf if self.max_minutes is None else self.max_minutes * 60
+        if self.max_cost is None or not self.price_per_hour:
+            return by_time
+        return min(by_time, self.max_cost / self.price_per_hour * 3600)
+
+    def __str__(self) -> str:
+        by_cost = self.max_cost is not None and self.price_per_hour
+        if by_cost and self.seconds < (self.max_minutes or math.inf) * 60:
+            return f"max_cost = {self.max_cost:g} at {self.price_per_hour:g} an hour"
+        return f"max_minutes = {self.max_minutes:g}" if self.max_minutes else "no limit"
