@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import AwareDatetime, ValidationError
 
@@ -54,6 +54,12 @@ class ProgressLine(Value):
     loss: float | None = None
     validation_loss: float | None = None
     learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+    """The most that was held so far: of the GPU where one is used, else by the process."""
+    figures: dict[str, float] = {}
+    """What a validation says beyond its loss, by the method."""
     message: str = ""
 
 
@@ -64,28 +70,9 @@ class Progress:
         self._path = path
         self._clock = clock
 
-    def write(
-        self,
-        stage: str,
-        message: str = "",
-        *,
-        step: int | None = None,
-        total: int | None = None,
-        loss: float | None = None,
-        validation_loss: float | None = None,
-        learning_rate: float | None = None,
-    ) -> None:
-        """Append one line, in one write."""
-        line = ProgressLine(
-            at=self._clock(),
-            stage=stage,
-            step=step,
-            total=total,
-            loss=loss,
-            validation_loss=validation_loss,
-            learning_rate=learning_rate,
-            message=message,
-        )
+    def write(self, stage: str, message: str = "", **values: Any) -> None:
+        """Append one line, in one write; `values` are further fields of a ProgressLine."""
+        line = ProgressLine(at=self._clock(), stage=stage, message=message, **values)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json(exclude_defaults=True) + "\n")
 

@@ -1,120 +1,74 @@
-"""Batches that hold the shared beginning of their examples once. Exact, and 2 to 10 times faster.
+"""Packing rows of tokens that begin alike into one sequence that holds what they share once.
 
-Examples of one agent begin alike (system prompt, tools). A batch becomes one sequence:
+Examples of one agent begin alike (system prompt, tools); the two answers of a preference pair have
+their whole prompt in common. A batch becomes one sequence, which is a tree of its rows:
 
-    tokens     P P P P | a a a | b b
-    positions  0 1 2 3 | 4 5 6 | 4 5
-    sees         P       P + a   P + b     (causally)
+    tokens     S S S | p p | a a | b b | q q c c      a and b answer the prompt p, c answers q
+    positions  0 1 2   3 4   5 6   5 6   3 4 5 6
+    sees         S      +S   +S+p  +S+p    +S         (and its own part, causally)
 
-(The idea is prefix sharing as in tree attention; the numbers are those of the padded batch up
-to rounding, see the tests.)
+The idea is that of tree attention (Cai et al. 2024, Medusa) turned to training. It is exact: a token
+sees what it would see in its own row, at the positions it would have there.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-Features = Sequence[dict[str, list[int]]]
-"""Examples as `{"input_ids", "labels"}` of equal length; label -100 teaches nothing."""
-Batch = dict[str, torch.Tensor]
-
-PROVEN = frozenset({"llama", "qwen2", "qwen3"})
-"""Architectures for which tests show equal losses and gradients."""
-STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
-"""Position schemes in which a token's rotation depends on its own position alone."""
-LEAST_SAVING = 0.25
-"""Share of a padded batch's tokens that must be saved: the mask costs time by the square of the length."""
+Tokens = npt.NDArray[np.int64]
 
 
-def is_exact_for(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
-    """Whether shared and padded batches give `model` the same gradients; if not, why, in words."""
-    config = model.config.get_text_config()
-    if config.model_type not in PROVEN:
-        return False, f"it is not proven for {config.model_type} models"
-    if config._attn_implementation not in {"sdpa", "eager"}:
-        return False, f"{config._attn_implementation} attention takes no mask of our own"
-    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
-        return False, "some layers see a sliding window only"
-    rope = (config.rope_parameters or {}).get("rope_type", "default")
-    if rope not in STATIC_ROPE:
-        return False, f"{rope} positions depend on the length of the sequence"
-    if lora_dropout or config.attention_dropout:
-        return False, "dropout would fall on the shared beginning once for all its examples"
-    return True, ""
+@dataclass(frozen=True)
+class Packed:
+    """One sequence of L tokens in which every row is a path from the root."""
+
+    tokens: Tokens
+    """(L,) ids; every token stands after those that it sees."""
+    positions: Tokens
+    """(L,) each token's place in its rows."""
+    owner: Tokens
+    """(L,) a row that holds the token."""
+    paths: tuple[Tokens, ...]
+    """For each row, where its tokens stand."""
+
+    def sees(self) -> npt.NDArray[np.bool_]:
+        """(L, L): whether the token of a line attends to that of a column."""
+        on_path = np.zeros((len(self.paths), len(self.tokens)), dtype=bool)
+        for row, path in enumerate(self.paths):
+            on_path[row, path] = True
+        return on_path[self.owner] & (self.positions[None, :] <= self.positions[:, None])
 
 
-def collator(pad_token_id: int, *, share: bool) -> Callable[[Features], Batch]:
-    """What makes a batch of examples: sharing their beginning where that pays, if `share`, else padded."""
+def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> Packed:
+    """The tree of `rows`, each a vector of token ids; of each, only the first `shareable` may be shared.
 
-    def collate(features: Features) -> Batch:
-        prefix = shared_prefix(features) if share else 0
-        padded = len(features) * max(len(feature["input_ids"]) for feature in features)
-        if padded - prefix_shared_length(features, prefix) < LEAST_SAVING * padded:
-            return padded_batch(features, pad_token_id)
-        return prefix_shared_batch(features, prefix)
-
-    return lambda features: collate(features) if share else padded_batch(features, pad_token_id)
-
-
-def shared_prefix(features: Features) -> int:
-    """How many first tokens all examples share, ending one before the earliest label.
-
-    Every first label is thus predicted from its own part of the sequence.
+    Rows sorted by what they may share stand beside those with which they share most, so that each
+    has to be compared with its neighbour alone.
     """
-    first = features[0]["input_ids"]
-    longest = min(_first_label(feature["labels"]) - 1 for feature in features)
-    for position in range(max(longest, 0)):
-        if any(feature["input_ids"][position] != first[position] for feature in features):
-            return position
-    return max(longest, 0)
+    heads = [row[:most] for row, most in zip(rows, shareable, strict=True)]
+    order = sorted(range(len(rows)), key=lambda row: heads[row].tolist())
+    paths: list[Tokens] = [np.empty(0, dtype=np.int64)] * len(rows)
+    length, before = 0, None
+    fresh = np.zeros(len(rows), dtype=np.int64)
+    for row in order:
+        fresh[row] = 0 if before is None else _common(heads[before], heads[row])
+        own = np.arange(length, length + len(rows[row]) - fresh[row])
+        shared = own[:0] if before is None else paths[before][: fresh[row]]
+        paths[row] = np.concatenate([shared, own])
+        length += len(own)
+        before = row
+    return Packed(
+        tokens=np.concatenate([rows[row][fresh[row] :] for row in order]),
+        positions=np.concatenate([np.arange(fresh[row], len(rows[row])) for row in order]),
+        owner=np.concatenate([np.full(len(rows[row]) - fresh[row], row) for row in order]),
+        paths=tuple(paths),
+    )
 
 
-def prefix_shared_length(features: Features, prefix: int) -> int:
-    """Tokens in the shared batch."""
-    return prefix + sum(len(feature["input_ids"]) - prefix for feature in features)
-
-
-def prefix_shared_batch(features: Features, prefix: int) -> Batch:
-    """One sequence: `input_ids`, `position_ids`, `labels` (1, L), boolean `attention_mask` (1, 1, L, L)."""
-    ids = list(features[0]["input_ids"][:prefix])
-    labels = [-100] * prefix
-    positions = list(range(prefix))
-    part_of = [0] * prefix
-    for part, feature in enumerate(features, start=1):
-        rest = feature["input_ids"][prefix:]
-        ids += rest
-        # Nothing may be predicted across a border: the token before a part's first belongs to another part.
-        labels += [-100, *feature["labels"][prefix + 1 :]]
-        positions += range(prefix, prefix + len(rest))
-        part_of += [part] * len(rest)
-    part = torch.tensor(part_of)
-    sees = (part[None, :] == 0) | (part[None, :] == part[:, None])
-    return {
-        "input_ids": torch.tensor([ids]),
-        "position_ids": torch.tensor([positions]),
-        "labels": torch.tensor([labels]),
-        "attention_mask": sees.tril()[None, None],
-    }
-
-
-def padded_batch(features: Features, pad_token_id: int) -> Batch:
-    """B rows of T tokens, padded on the right: `input_ids`, `labels`, `attention_mask`, each (B, T)."""
-    length = max(len(feature["input_ids"]) for feature in features)
-    pads = [length - len(feature["input_ids"]) for feature in features]
-    return {
-        "input_ids": torch.tensor(
-            [
-                [*feature["input_ids"], *[pad_token_id] * pad]
-                for feature, pad in zip(features, pads, strict=True)
-            ]
-        ),
-        "labels": torch.tensor(
-            [[*feature["labels"], *[-100] * pad] for feature, pad in zip(features, pads, strict=True)]
-        ),
-        "attention_mask": torch.tensor([[1] * (length - pad) + [0] * pad for pad in pads]),
-    }
-
-
-def _first_label(labels: list[int]) -> int:
-    return next((position for position, label in enumerate(labels) if label != -100), len(labels))
+def _common(one: Tokens, other: Tokens) -> int:
+    """How many first tokens are the same."""
+    least = min(len(one), len(other))
+    different = np.flatnonzero(one[:least] != other[:least])
+    return int(different[0]) if len(different) else least

@@ -16,6 +16,10 @@ class TemplateUnusable(LearndError):
     """The chat template cannot express an example, or not in a way that can be trained."""
 
 
+class TurnsUnstable(TemplateUnusable):
+    """The chat template writes an earlier turn of a conversation otherwise than when it was the last."""
+
+
 class Rendered(Value):
     """The tokens of one example."""
 
@@ -60,6 +64,35 @@ def render(
         # A token spans the border (an answer that begins with a newline): as served, the prompt's stand.
         completion_ids = _tokens(tokenizer, said)
     return Rendered(prompt_ids=prompt_ids, completion_ids=_up_to_turn_end(tokenizer, completion_ids))
+
+
+def render_conversation(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]],
+    learned: Sequence[int],
+) -> tuple[list[int], list[bool]]:
+    """Tokens of `messages` up to the last learned turn, and which of them are learned.
+
+    `learned` are indices of assistant turns; of each are learned its tokens and the one that ends it.
+    Many templates do not mark them (`{% generation %}`), so they are found by rendering: what the
+    server would have been given before a turn must be how the whole conversation begins.
+
+    Raises TurnsUnstable where it is not (a template that drops the thoughts of earlier turns): then
+    each turn has to be an example of its own. Raises TemplateUnusable as `render` does.
+    """
+    rendered = [render(tokenizer, messages[:turn], tools, messages[turn]) for turn in sorted(learned)]
+    # The template may go on after the last turn's end, or not write that end.
+    ids = (*rendered[-1].prompt_ids, *rendered[-1].completion_ids)
+    mask = [False] * len(ids)
+    for turn in rendered:
+        until = (*turn.prompt_ids, *turn.completion_ids)
+        if ids[: len(until)] != until:
+            raise TurnsUnstable(
+                "the chat template writes earlier turns of a conversation otherwise than they were served"
+            )
+        mask[len(turn.prompt_ids) : len(until)] = [True] * len(turn.completion_ids)
+    return list(ids), mask
 
 
 def _apply(

@@ -1,55 +1,91 @@
-"""A snapshot's examples as token sequences with labels: what fits, and what there is to learn."""
+"""A snapshot's examples as tokens, in the columns that TRL's trainers take: what fits, what it teaches."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from extractors.examples import SFTExample
+from extractors.examples import (
+    Examples,
+    Message,
+    PreferencePair,
+    SFTExample,
+    Trajectory,
+    UnpairedPreference,
+)
 from extractors.values import LearndError, Value
-from trainers.rendering import TemplateUnusable, render
+from trainers.hyperparameters import Hyperparameters
+from trainers.plan import Kind
+from trainers.rendering import TemplateUnusable, TurnsUnstable, render, render_conversation
 
 IGNORED = -100
 """The label of a token that teaches nothing."""
+LEAST_VOTES = 2
+"""Votes in a batch of KTO: with one, there is no other answer."""
+SYSTEM = frozenset({"system", "developer"})
+"""Roles whose first messages are kept, however long a conversation is."""
+Feature = dict[str, Any]
 
 
 class NothingToLearn(LearndError):
     """No example is left, or none has a token to learn."""
 
 
+class TooLong(LearndError):
+    """An example exceeds `max_length`, whatever may be cut from it."""
+
+
 class TrainingSet(Value):
     """Tokenised examples."""
 
-    features: tuple[dict[str, list[int]], ...]
-    """`input_ids` and `labels` of equal length; labels are -100 over the prompt."""
+    features: tuple[Feature, ...]
+    """By kind: `input_ids` and `labels` of equal length, -100 over what is not learned (sft, trajectories);
+    `prompt_ids`, `chosen_ids`, `rejected_ids` (pairs); `prompt_ids`, `completion_ids`, `label`,
+    `KL_completion_ids` (votes)."""
     too_long: int
-    """Examples left out because they exceed the plan's `max_length`."""
+    """Examples left out because they exceed `max_length`."""
     refusals: tuple[str, ...]
     """Why the chat template could not express an example, for each one left out for that."""
 
     @property
     def tokens(self) -> int:
-        return sum(len(feature["input_ids"]) for feature in self.features)
+        """Of all rows: a pair has two, each with its prompt."""
+        return sum(
+            len(feature["input_ids"])
+            if "input_ids" in feature
+            else sum(len(feature["prompt_ids"]) + len(answer) for answer in _answers(feature))
+            for feature in self.features
+        )
 
     @property
     def label_tokens(self) -> int:
-        return sum(label != IGNORED for feature in self.features for label in feature["labels"])
+        return sum(
+            sum(label != IGNORED for label in feature["labels"])
+            if "labels" in feature
+            else sum(map(len, _answers(feature)))
+            for feature in self.features
+        )
 
 
-def tokenised(tokenizer: Any, examples: Sequence[SFTExample], max_length: int) -> TrainingSet:
-    """`examples` through the chat template; left out are those longer than `max_length` tokens
-    and those that the template refuses.
+def tokenised(
+    tokenizer: Any, kind: Kind, examples: Examples, hyperparameters: Hyperparameters
+) -> TrainingSet:
+    """The examples of `kind` through the chat template.
+
+    Left out are those longer than `max_length` tokens and those that the template refuses. Of a
+    conversation that is too long, the oldest turns are dropped.
     """
-    features, too_long, refusals = [], 0, []
-    for example in examples:
+    features: list[Feature] = []
+    too_long, refusals = 0, []
+    for example in getattr(examples, kind):
         try:
-            rendered = render(tokenizer, example.prompt, example.tools, example.completion)
+            features += FEATURES[kind](tokenizer, example, hyperparameters.max_length)
+        except TooLong:
+            too_long += 1
         except TemplateUnusable as refusal:
             refusals.append(str(refusal))
-            continue
-        prompt, completion = list(rendered.prompt_ids), list(rendered.completion_ids)
-        if len(prompt) + len(completion) > max_length:
-            too_long += 1
-            continue
-        features.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
+    if kind == "votes":
+        features = _with_others(features, hyperparameters)
     return TrainingSet(features=tuple(features), too_long=too_long, refusals=tuple(refusals))
 
 
@@ -71,3 +107,98 @@ def check_learnable(train: TrainingSet, max_length: int) -> None:
             f"none of the {len(train.features)} training examples has a token to learn: the chat template "
             "renders nothing for their answers"
         )
+
+
+def _of_sft(tokenizer: Any, example: SFTExample, max_length: int) -> list[Feature]:
+    prompt, completion = _rendered(tokenizer, example, example.completion, max_length)
+    return [{"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}]
+
+
+def _of_pair(tokenizer: Any, pair: PreferencePair, max_length: int) -> list[Feature]:
+    prompt, chosen = _rendered(tokenizer, pair, pair.chosen, max_length)
+    _, rejected = _rendered(tokenizer, pair, pair.rejected, max_length)
+    return [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}]
+
+
+def _of_vote(tokenizer: Any, vote: UnpairedPreference, max_length: int) -> list[Feature]:
+    prompt, completion = _rendered(tokenizer, vote, vote.completion, max_length)
+    return [{"prompt_ids": prompt, "completion_ids": completion, "label": vote.desirable}]
+
+
+def _of_trajectory(tokenizer: Any, trajectory: Trajectory, max_length: int) -> list[Feature]:
+    """One example for the conversation; one for each learned turn where earlier turns change later on."""
+    messages, tools = trajectory.messages, trajectory.tools
+    try:
+        return [_conversation(tokenizer, messages, tools, trajectory.learned, max_length)]
+    except TurnsUnstable:
+        features = []
+        for turn in trajectory.learned:
+            with suppress(TooLong):
+                features.append(_conversation(tokenizer, messages[: turn + 1], tools, (turn,), max_length))
+        if not features:
+            raise TooLong from None
+        return features
+
+
+FEATURES: Mapping[Kind, Callable[[Any, Any, int], list[Feature]]] = {
+    "sft": _of_sft,
+    "pairs": _of_pair,
+    "votes": _of_vote,
+    "trajectories": _of_trajectory,
+}
+
+
+def _rendered(
+    tokenizer: Any,
+    example: SFTExample | PreferencePair | UnpairedPreference,
+    answer: Message,
+    max_length: int,
+) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt and of `answer`. Raises TooLong, TemplateUnusable."""
+    rendered = render(tokenizer, example.prompt, example.tools, answer)
+    if len(rendered.prompt_ids) + len(rendered.completion_ids) > max_length:
+        raise TooLong
+    return list(rendered.prompt_ids), list(rendered.completion_ids)
+
+
+def _conversation(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]],
+    learned: Sequence[int],
+    max_length: int,
+) -> Feature:
+    """The conversation without the oldest turns where it is too long. Raises TooLong, TemplateUnusable."""
+    first = next((place for place, each in enumerate(messages) if each.role not in SYSTEM), len(messages))
+    questions = [place for place, each in enumerate(messages) if place > first and each.role == "user"]
+    for start in [first, *questions]:
+        still = [turn - (start - first) for turn in learned if turn >= start]
+        if not still:
+            break
+        kept = [*messages[:first], *messages[start:]]
+        ids, taught = render_conversation(tokenizer, kept, tools, still)
+        if len(ids) <= max_length:
+            labels = [token if mask else IGNORED for token, mask in zip(ids, taught, strict=True)]
+            return {"input_ids": ids, "labels": labels}
+    raise TooLong
+
+
+def _with_others(votes: list[Feature], hyperparameters: Hyperparameters) -> list[Feature]:
+    """`votes` in a random order, each also with the answer of the vote before it in its batch.
+
+    From these answers to other prompts KTO estimates how far the policy has moved. TRL takes batches in
+    order, and pairs them so when it tokenises.
+    """
+    shuffled = random.Random(hyperparameters.seed).sample(votes, len(votes))  # noqa: S311 - no secret
+    size = max(LEAST_VOTES, hyperparameters.batch_size)
+    paired = []
+    for begin in range(0, len(shuffled), size):
+        batch = shuffled[begin : begin + size]
+        for vote, other in zip(batch, [batch[-1], *batch[:-1]], strict=True):
+            paired.append({**vote, "KL_completion_ids": other["completion_ids"]})
+    return paired
+
+
+def _answers(feature: Feature) -> list[list[int]]:
+    """The answers that a pair or a vote teaches about."""
+    return [feature[name] for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in feature]

@@ -1,97 +1,59 @@
-"""A shared batch must teach exactly what the padded batch teaches."""
+"""Packing loses nothing: every row's tokens, positions and visibility are found again in the tree."""
 
-import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trainers.prefix_shared import collator, is_exact_for, padded_batch, prefix_shared_batch, shared_prefix
-
-SHAPE = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
-CONFIGS = [LlamaConfig(**SHAPE), Qwen2Config(**SHAPE), Qwen3Config(**SHAPE)]
+from trainers.prefix_shared import pack
 
 
-def feature(prompt, completion):
-    return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+@st.composite
+def batches(draw):
+    """Rows over few tokens, so that they often begin alike, with how much of each may be shared."""
+    rows = draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=7))
+    return rows, [draw(st.integers(0, len(row))) for row in rows]
 
 
-SYSTEM = [1, 5, 9, 12, 7]
-FEATURES = [
-    feature([*SYSTEM, 20, 21, 3], [30, 2]),
-    feature([*SYSTEM, 22, 3], [31, 32, 33, 2]),
-    feature([*SYSTEM, 3], [34, 2]),
-]
+def packed_of(rows, shareable):
+    return pack([np.array(row) for row in rows], shareable)
 
 
-def model_of(config):
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+@given(batches())
+def test_every_row_is_a_path_that_sees_itself_causally_and_nothing_else(batch):
+    rows, shareable = batch
+    packed = packed_of(rows, shareable)
+    sees = packed.sees()
+    for row, path in zip(rows, packed.paths, strict=True):
+        assert packed.tokens[path].tolist() == row
+        assert packed.positions[path].tolist() == list(range(len(row)))
+        for place, node in enumerate(path):
+            assert np.flatnonzero(sees[node]).tolist() == sorted(path[: place + 1].tolist())
 
 
-def loss_and_gradients(model, batch):
-    model.zero_grad()
-    loss = model(**batch).loss
-    loss.backward()
-    return loss.item(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+@given(batches())
+def test_a_token_stands_after_those_it_sees(batch):
+    sees = packed_of(*batch).sees()
+    assert not np.triu(sees, k=1).any()
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
-def test_loss_and_gradients_are_those_of_the_padded_batch(config):
-    model = model_of(config)
-    assert is_exact_for(model) == (True, "")
-    padded_loss, padded = loss_and_gradients(model, padded_batch(FEATURES, pad_token_id=0))
-    shared_loss, shared = loss_and_gradients(model, prefix_shared_batch(FEATURES, shared_prefix(FEATURES)))
-    assert shared_loss == pytest.approx(padded_loss, rel=1e-6)
-    assert (shared - padded).norm() / padded.norm() < 1e-5
+@given(batches())
+def test_what_may_be_shared_stands_once_and_the_rest_for_each_row(batch):
+    rows, shareable = batch
+    beginnings = {
+        tuple(row[: end + 1]) for row, most in zip(rows, shareable, strict=True) for end in range(most)
+    }
+    own = sum(len(row) - most for row, most in zip(rows, shareable, strict=True))
+    assert len(packed_of(rows, shareable).tokens) == len(beginnings) + own
 
 
-def test_the_shared_beginning_stands_once_and_ends_before_the_token_that_predicts_a_label():
-    identical = [feature(SYSTEM, [30, 2]), feature(SYSTEM, [31, 2])]
-    assert shared_prefix(identical) == len(SYSTEM) - 1
-    batch = prefix_shared_batch(identical, shared_prefix(identical))
-    assert batch["input_ids"].tolist() == [[1, 5, 9, 12, 7, 30, 2, 7, 31, 2]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 4, 5, 6]]
-    assert batch["labels"].tolist() == [[-100] * 5 + [30, 2, -100, 31, 2]]
-
-
-def test_examples_with_nothing_in_common_are_padded():
-    different = [feature([1, 4], [8]), feature([2, 5], [9])]
-    assert shared_prefix(different) == 0
-    assert collator(0, share=True)(different)["input_ids"].shape == (2, 3)
-
-
-def test_a_label_on_the_very_first_token_is_no_label_in_either_batch():
-    whole = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}, {"input_ids": [1, 2, 4], "labels": [1, 2, 4]}]
-    model = model_of(CONFIGS[0])
-    padded_loss, _ = loss_and_gradients(model, padded_batch(whole, pad_token_id=0))
-    shared_loss, _ = loss_and_gradients(model, prefix_shared_batch(whole, shared_prefix(whole)))
-    assert shared_loss == pytest.approx(padded_loss, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("config", "dropout", "why"),
-    [
-        (LlamaConfig(**SHAPE), 0.1, "dropout"),
-        (
-            LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
-            0,
-            "dynamic",
-        ),
-        (
-            Qwen2Config(**SHAPE, use_sliding_window=True, max_window_layers=0, sliding_window=4),
-            0,
-            "sliding window",
-        ),
-    ],
-)
-def test_where_it_would_not_be_exact_it_says_why(config, dropout, why):
-    exact, reason = is_exact_for(model_of(config), dropout)
-    assert not exact
-    assert why in reason
+def test_pairs_share_the_batch_s_beginning_and_each_its_prompt():
+    system, first, second = [1, 5, 9], [20, 21], [30, 31, 32]
+    rows = [
+        [*system, *first, 7, 2],
+        [*system, *second, 7, 2],
+        [*system, *first, 8, 2],
+        [*system, *second, 8, 2],
+    ]
+    packed = packed_of(rows, [5, 6, 5, 6])
+    assert packed.tokens.tolist() == [1, 5, 9, 20, 21, 7, 2, 8, 2, 30, 31, 32, 7, 2, 8, 2]
+    assert packed.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 5, 6, 3, 4, 5, 6, 7, 6, 7]

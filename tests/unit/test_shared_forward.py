@@ -1,0 +1,230 @@
+"""A shared forward pass must teach exactly what TRL's own, unmodified trainer teaches on padded rows."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from tests.tiny_model import tokenizer_folder
+from trainers.hyperparameters import Hyperparameters
+from trainers.preference import dpo_trainer, kto_trainer
+from trainers.sft import sft_trainer
+from trainers.shared_forward import is_exact_for, share_prefixes
+
+# TRL's own calls of transformers, which a training child prints into its log.
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+SHAPE = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+WINDOW = {"sliding_window": 4}
+"""Shorter than the rows' beginnings, so that it matters."""
+CONFIGS = {
+    "llama": LlamaConfig(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, **WINDOW),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen2-sliding": Qwen2Config(**SHAPE, **WINDOW, use_sliding_window=True, max_window_layers=1),
+    "qwen3": Qwen3Config(**SHAPE),
+    "gemma": GemmaConfig(**SHAPE),
+    "gemma2": Gemma2Config(**SHAPE, **WINDOW, query_pre_attn_scalar=8),
+    "gemma3": Gemma3TextConfig(
+        **SHAPE, **WINDOW, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+}
+SYSTEM = [1, 5, 9, 12, 7]
+PROMPTS = [[*SYSTEM, 20, 21, 3], [*SYSTEM, 22, 3], [*SYSTEM, 3], [*SYSTEM, 20, 22, 3]]
+GOOD, BAD = [[30, 2], [31, 32, 33, 2], [34, 2], [30, 2]], [[31, 2], [31, 33, 2], [35, 36, 2], [34, 2]]
+
+
+def row(prompt, completion):
+    return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+
+
+CONVERSATION = {
+    "input_ids": [*SYSTEM, 20, 3, 30, 2, 22, 3, 31, 2],
+    "labels": [-100] * 7 + [30, 2] + [-100] * 2 + [31, 2],
+}
+DATA = {
+    "sft": [*map(row, PROMPTS, GOOD), CONVERSATION],
+    "dpo": [
+        {"prompt_ids": prompt, "chosen_ids": good, "rejected_ids": bad}
+        for prompt, good, bad in zip(PROMPTS, GOOD, BAD, strict=True)
+    ],
+    "kto": [
+        {"prompt_ids": prompt, "completion_ids": said, "KL_completion_ids": other, "label": number % 2 == 0}
+        for number, (prompt, said, other) in enumerate(zip(PROMPTS, GOOD, BAD, strict=True))
+    ],
+}
+TRAINERS = {"sft": sft_trainer, "dpo": dpo_trainer, "kto": kto_trainer}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(tokenizer_folder(), pad_token="<|endoftext|>")
+
+
+def model_of(config):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
+
+
+def trainer_of(method, config, tokenizer, folder, rows=None):
+    """TRL's trainer of a tiny model whose adapter already differs from nothing."""
+    arguments = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "use_cpu": True,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "report_to": "none",
+    }
+    trainer = TRAINERS[method](
+        arguments,
+        Hyperparameters(batch_size=4),
+        model=model_of(config),
+        peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+        train_dataset=Dataset.from_list(rows or DATA[method]),
+        processing_class=tokenizer,
+    )
+    torch.manual_seed(1)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return trainer
+
+
+def batch_of(trainer, rows):
+    return trainer.data_collator([dict(each) for each in rows])
+
+
+def loss_and_gradients(trainer, rows):
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, batch_of(trainer, rows))
+    loss.backward()
+    gradients = [each.grad.flatten() for each in trainer.model.parameters() if each.grad is not None]
+    return (
+        loss.item(),
+        torch.cat(gradients),
+        {name: values[-1] for name, values in trainer._metrics["train"].items()},
+    )
+
+
+def tokens_computed(trainer, rows):
+    """How many tokens the model's embedding looks up for a step."""
+    seen = []
+    embedding = trainer.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
+    loss_and_gradients(trainer, rows)
+    handle.remove()
+    return sum(seen)
+
+
+@pytest.mark.parametrize("method", DATA)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "padded"])
+def test_loss_gradients_and_figures_are_those_of_trl(method, config, share, tokenizer, tmp_path):
+    trainer = trainer_of(method, config, tokenizer, tmp_path)
+    base = trainer.model.get_base_model()
+    assert is_exact_for(base) == (True, "")
+    rows = DATA[method]
+    computed = tokens_computed(trainer, rows)
+    loss, gradients, figures = loss_and_gradients(trainer, rows)
+    share_prefixes(base, share=share)
+    our_loss, ours, our_figures = loss_and_gradients(trainer, rows)
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    assert (ours - gradients).norm() / gradients.norm() < 1e-5
+    assert our_figures == pytest.approx(
+        figures | {"num_tokens": our_figures["num_tokens"]}, rel=1e-4, abs=1e-5
+    )
+    assert tokens_computed(trainer, rows) < 0.75 * computed if share else True
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_it_is_exact_with_either_attention(attention, tokenizer, tmp_path):
+    config = copy.deepcopy(CONFIGS["llama"])
+    config._attn_implementation = attention
+    trainer = trainer_of("sft", config, tokenizer, tmp_path)
+    base = trainer.model.get_base_model()
+    assert base.config._attn_implementation == attention
+    loss, gradients, _ = loss_and_gradients(trainer, DATA["sft"])
+    share_prefixes(base)
+    our_loss, ours, _ = loss_and_gradients(trainer, DATA["sft"])
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    assert (ours - gradients).norm() / gradients.norm() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row([1, 4], [8, 2]), row([2, 5, 6], [9, 2])],
+        [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}, {"input_ids": [1, 2, 4], "labels": [1, 2, 4]}],
+        [row(SYSTEM, [30, 2])] * 4,
+        [row(SYSTEM, [30, 2]), {"input_ids": [*SYSTEM, 4], "labels": [-100] * 6}],
+    ],
+    ids=["nothing in common", "a label on the first token", "all the same", "one that teaches nothing"],
+)
+def test_odd_batches_are_exact_too(rows, tokenizer, tmp_path):
+    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
+    loss, gradients, _ = loss_and_gradients(trainer, rows)
+    share_prefixes(trainer.model.get_base_model())
+    our_loss, ours, _ = loss_and_gradients(trainer, rows)
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    assert (ours - gradients).norm() / gradients.norm() < 1e-5
+
+
+def test_rows_with_nothing_in_common_are_not_packed(tokenizer, tmp_path):
+    rows = [row([1, 4], [8, 2]), row([2, 5], [9, 2])]
+    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
+    computed = tokens_computed(trainer, rows)
+    share_prefixes(trainer.model.get_base_model())
+    assert tokens_computed(trainer, rows) == computed
+
+
+def test_the_model_still_answers_as_before(tokenizer, tmp_path):
+    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path)
+    ids = torch.tensor([[*SYSTEM, 20]])
+    before = trainer.model(input_ids=ids).logits
+    share_prefixes(trainer.model.get_base_model())
+    assert torch.equal(trainer.model(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize(
+    ("config", "dropout", "why"),
+    [
+        (LlamaConfig(**SHAPE), 0.1, "dropout"),
+        (LlamaConfig(**SHAPE, attention_dropout=0.1), 0, "dropout"),
+        (
+            LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+            0,
+            "dynamic",
+        ),
+        (LlamaConfig(**SHAPE, attn_implementation="flex_attention"), 0, "flex_attention"),
+        (Gemma3TextConfig(**SHAPE, use_bidirectional_attention=True), 0, "follow"),
+    ],
+)
+def test_where_it_would_not_be_exact_it_says_why(config, dropout, why):
+    with warnings.catch_warnings(action="ignore"):
+        model = model_of(config)
+    exact, reason = is_exact_for(model, dropout)
+    assert not exact
+    assert why in reason

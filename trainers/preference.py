@@ -1,0 +1,67 @@
+"""Learning from preferences: TRL's DPO and KTO trainers on examples that are tokens.
+
+No second model is held: given a base and a fresh adapter, TRL's reference is the policy without its
+adapter; given an adapter that was trained before, TRL keeps a frozen copy of it, named `ref`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+
+from extractors.values import Value
+from trainers.hyperparameters import Hyperparameters
+
+BALANCED = (1.0, 4 / 3)
+"""Where the weight of all liked answers over that of all disliked ones should lie: equation 8 of KTO
+(Ethayarajh et al. 2024, arXiv 2402.01306), which TRL's documentation repeats."""
+
+
+class VoteWeights(Value):
+    """How much a liked and a disliked answer count."""
+
+    desirable: float = 1.0
+    undesirable: float = 1.0
+
+
+class PairTrainer(DPOTrainer):
+    """On `{"prompt_ids", "chosen_ids", "rejected_ids"}`."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+class VoteTrainer(KTOTrainer):
+    """On `{"prompt_ids", "completion_ids", "KL_completion_ids", "label"}`, in the order given."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+def dpo_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> DPOTrainer:
+    """Direct preference optimisation (Rafailov et al. 2023); `rest` is what all of TRL's trainers take."""
+    return PairTrainer(args=DPOConfig(**arguments, beta=hyperparameters.beta, max_length=None), **rest)
+
+
+def kto_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> KTOTrainer:
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024); `rest` is what all of TRL's trainers take."""
+    weights = vote_weights(rest["train_dataset"]["label"])
+    own = {
+        "beta": hyperparameters.beta,
+        "desirable_weight": weights.desirable,
+        "undesirable_weight": weights.undesirable,
+        "max_length": None,
+    }
+    return VoteTrainer(args=KTOConfig(**arguments, **own), **rest)
+
+
+def vote_weights(desirable: Iterable[bool]) -> VoteWeights:
+    """Weights that balance the two sides: the rarer one counts for more, unless they are balanced."""
+    counts = Counter(map(bool, desirable))
+    liked, disliked = counts[True], counts[False]
+    if not liked or not disliked or BALANCED[0] <= liked / disliked <= BALANCED[1]:
+        return VoteWeights()
+    if liked < disliked:
+        return VoteWeights(desirable=disliked / liked)
+    return VoteWeights(undesirable=liked / disliked)

@@ -1,0 +1,181 @@
+"""A model's forward pass over rows that begin alike, without computing their beginnings twice. Exact.
+
+TRL's trainers ask the model for log-probabilities of right-padded rows (`fused_lm_head=True`, see
+`add_fused_lm_head` in trl/trainer/utils.py). `share_prefixes` answers them from one packed sequence
+(`prefix_shared.py`), so that SFT, DPO and KTO are TRL's own, and only the way to the numbers is shorter.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from trl.trainer.utils import FusedCausalLMOutput
+
+from trainers.prefix_shared import Packed, pack
+
+PROVEN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
+"""Architectures for which tests show equal losses and gradients."""
+LAYERS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of attention for which we have a mask."""
+STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+"""Position schemes in which a token's rotation depends on its own position alone."""
+LEAST_SAVING = 0.25
+"""Share of a padded batch's tokens that must be saved: the mask costs time by the square of the length."""
+ROWS = frozenset({"input_ids", "attention_mask", "labels", "use_cache", "fused_lm_head"})
+"""What TRL passes for a batch of text; with anything else in it, the call is left to TRL."""
+IGNORED = -100
+
+
+def is_exact_for(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
+    """Whether packed and padded rows give `model` the same gradients; if not, why, in words."""
+    config = model.config
+    if config.model_type not in PROVEN:
+        return False, f"it is not proven for {config.model_type} models"
+    if config._attn_implementation not in {"sdpa", "eager"}:
+        return False, f"{config._attn_implementation} attention takes no mask of our own"
+    unknown = set(getattr(config, "layer_types", None) or ()) - LAYERS
+    if unknown:
+        return False, f"there is no mask for {', '.join(sorted(unknown))} layers"
+    if getattr(config, "use_bidirectional_attention", False):
+        return False, "its tokens see those that follow"
+    for rope in _rope_types(config):
+        if rope not in STATIC_ROPE:
+            return False, f"{rope} positions depend on the length of the sequence"
+    if lora_dropout or config.attention_dropout:
+        return False, "dropout would fall on the shared beginning once for all its examples"
+    return True, ""
+
+
+def share_prefixes(model: Any, *, share: bool = True) -> None:
+    """Have `model`, with TRL's fused head in place, compute shared beginnings once, logits where labels are.
+
+    `model` is the base model (of a PEFT model, `get_base_model()`). Without `share`, or for a batch that has
+    too little in common, rows stay padded; on a CPU logits are then still taken for labels alone, where TRL
+    projects every token onto the vocabulary.
+    """
+    fused = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        # PEFT names every argument that there is.
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        if args or not given.get("fused_lm_head") or not given.keys() <= ROWS or not _is_padded_right(given):
+            return fused(*args, **kwargs)
+        packed = _packed(given) if share else None
+        if packed is not None:
+            return _of_packed(model, fused, packed, given["labels"])
+        if given["labels"].is_cuda:
+            return fused(**given)
+        return _of_padded(fused, given)
+
+    model.forward = forward
+
+
+def _rope_types(config: Any) -> set[str]:
+    """The position schemes of `config`, which some models have for each kind of layer."""
+    parameters: Mapping[str, Any] = config.rope_parameters or {}
+    schemes = [each for each in parameters.values() if isinstance(each, Mapping)] or [parameters]
+    return {scheme.get("rope_type", "default") for scheme in schemes}
+
+
+def _is_padded_right(inputs: Mapping[str, Any]) -> bool:
+    mask = inputs.get("attention_mask")
+    return mask is not None and mask.dim() == 2 and not bool((mask[:, 1:] > mask[:, :-1]).any())
+
+
+def _packed(inputs: Mapping[str, Any]) -> Packed | None:
+    """The batch's rows as a tree; None where that would save too little.
+
+    What a row shares ends one token before its first label, so that each label is predicted in the
+    row's own branch.
+    """
+    ids, labels = inputs["input_ids"].cpu().numpy(), inputs["labels"].cpu().numpy()
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    taught = labels[:, 1:] != IGNORED
+    first = np.where(taught.any(axis=1), taught.argmax(axis=1), ids.shape[1])
+    rows = [ids[row, :length] for row, length in enumerate(lengths)]
+    packed = pack(rows, np.minimum(first, lengths).tolist())
+    return packed if ids.size - len(packed.tokens) >= LEAST_SAVING * ids.size else None
+
+
+def _of_packed(
+    model: Any, fused: Callable[..., Any], packed: Packed, labels: torch.Tensor
+) -> FusedCausalLMOutput:
+    device, mask = labels.device, labels[:, 1:] != IGNORED
+    rows, columns = mask.nonzero(as_tuple=True)
+    paths = np.full(labels.shape, -1)
+    for row, path in enumerate(packed.paths):
+        paths[row, : len(path)] = path
+    nodes = torch.from_numpy(paths).to(device)[rows, columns]
+    inputs = {
+        "input_ids": torch.from_numpy(packed.tokens)[None].to(device),
+        "position_ids": torch.from_numpy(packed.positions)[None].to(device),
+        "attention_mask": _masks(model, packed, device),
+        "use_cache": False,
+    }
+    targets = labels[rows, columns + 1]
+    if labels.is_cuda:
+        shifted = torch.full_like(inputs["input_ids"], IGNORED)
+        shifted[0, nodes] = targets
+        values = fused(**inputs, shift_labels=shifted, fused_lm_head=True)
+        found = {name: values[name][0, nodes] for name in FIELDS if values.get(name) is not None}
+    else:
+        found = _statistics(fused(**inputs, logits_to_keep=nodes).logits[0], targets)
+    return _output(found, mask)
+
+
+def _of_padded(fused: Callable[..., Any], inputs: Mapping[str, Any]) -> FusedCausalLMOutput:
+    labels = inputs["labels"]
+    mask = labels[:, 1:] != IGNORED
+    rows, columns = mask.nonzero(as_tuple=True)
+    kept, which = columns.unique(return_inverse=True)
+    seen = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    logits = fused(**seen, use_cache=False, logits_to_keep=kept).logits
+    return _output(_statistics(logits[rows, which], labels[rows, columns + 1]), mask)
+
+
+FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
+
+
+def _statistics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What TRL's head says of each label, from (N, vocabulary) logits; log-probabilities with gradient."""
+    logits = logits.float()
+    log_sums = logits.logsumexp(dim=-1)
+    log_probs = logits.gather(1, targets[:, None])[:, 0] - log_sums
+    with torch.no_grad():
+        expected = ((logits - log_sums[:, None]).exp() * logits).sum(dim=-1)
+        return {
+            "log_probs": log_probs,
+            "entropy": log_sums - expected,
+            "mean_logits": logits.mean(dim=-1),
+            "is_top1": logits.argmax(dim=-1) == targets,
+        }
+
+
+def _output(found: Mapping[str, torch.Tensor], mask: torch.Tensor) -> FusedCausalLMOutput:
+    """The values of the labels where `mask` (B, T - 1) has them, zero elsewhere."""
+    per_token = {
+        name: values.new_zeros(mask.shape).masked_scatter(mask, values) for name, values in found.items()
+    }
+    loss = -per_token["log_probs"].sum() / mask.sum().clamp(min=1)
+    return FusedCausalLMOutput(loss=loss, label_mask=mask, **per_token)
+
+
+def _masks(model: Any, packed: Packed, device: torch.device) -> Any:
+    """(1, 1, L, L) as the model's layers take it; by kind of layer where the model tells them apart."""
+    config = model.config
+    full = torch.from_numpy(packed.sees()).to(device)
+    window = getattr(config, "sliding_window", None)
+    if window is None:
+        return _additive(full, model)
+    positions = torch.from_numpy(packed.positions).to(device)
+    near = _additive(full & (positions[:, None] - positions[None, :] < window), model)
+    if not getattr(config, "layer_types", None):
+        return near
+    return {"full_attention": _additive(full, model), "sliding_attention": near}
+
+
+def _additive(sees: torch.Tensor, model: Any) -> torch.Tensor:
+    """The mask as eager and SDPA attention both take it, made once for all layers."""
+    mask = torch.zeros(sees.shape, dtype=model.dtype, device=sees.device)
+    return mask.masked_fill_(~sees, torch.finfo(mask.dtype).min)[None, None]
