@@ -42,30 +42,23 @@ DEATHS_FOR_MEMORY = 2
 class Life(Value):
     """A child at work; found by the next one, it means that the child was killed."""
 
-    stage: str
     boot: str
     """Which boot of the machine it lived in."""
     memory_kills: int | None
     """Processes that the kernel had killed for memory when it began; None where it does not say."""
 
 
-class StageState(Value):
-    """What became of one stage so far."""
+class GuardState(Value):
+    """What guards.json holds."""
 
     attempt: Attempt
+    alive: Life | None = None
     deaths: int = 0
     """Of children at this attempt since the last new checkpoint."""
     reached: int = 0
     """The step of the newest checkpoint at the last death."""
-
-
-class GuardState(Value):
-    """What guards.json holds."""
-
-    stages: dict[str, StageState] = {}
     seconds: float = 0.0
     """Time that the run has taken so far."""
-    alive: Life | None = None
     recoveries: tuple[str, ...] = ()
     """Each step down and each early end, in words."""
 
@@ -73,11 +66,11 @@ class GuardState(Value):
 class Guard:
     """Keeps a run's guards.json, and its time."""
 
-    def __init__(self, folder: Path, progress: Progress, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, first: Attempt, progress: Progress, limits: Limits) -> None:
         self._path = folder / STATE
         self._progress = progress
-        self.limits = limits or Limits()
-        self.state = GuardState()
+        self.limits = limits
+        self.state = GuardState(attempt=first)
         if self._path.exists():
             self.state = GuardState.model_validate_json(self._path.read_text("utf-8"))
         self._before = self.state.seconds
@@ -101,32 +94,27 @@ class Guard:
         self.state = self.state.model_copy(update={**changes, "seconds": self.seconds()})
         write_whole(self._path, self.state.model_dump_json(indent=2))
 
-    def keep_stage(self, name: str, stage: StageState) -> None:
-        self.keep(stages={**self.state.stages, name: stage})
+    def go_on(self, following: Attempt, why: str) -> None:
+        """Say why, and have `following` be the next attempt."""
+        self.tell(why)
+        self.keep(attempt=following, deaths=0, reached=0)
 
 
 def with_guards(
-    guard: Guard,
-    stage: str,
-    first: Attempt,
-    train_once: Callable[[Attempt], T],
-    *,
-    checkpoints: Path,
-    rules: MemoryRules,
+    guard: Guard, train_once: Callable[[Attempt], T], *, checkpoints: Path, rules: MemoryRules
 ) -> T:
     """What `train_once` returns, for the first attempt that comes to an end.
 
     `train_once` goes on from the newest checkpoint in `checkpoints`. It raises TrainingDiverged, or
     whatever its libraries raise for lack of memory. Raises OutOfMemory, TrainingDiverged.
     """
-    _begin(guard, stage, first, checkpoints, rules)
+    _look_back(guard, checkpoints, rules)
     while True:
-        attempt = guard.state.stages[stage].attempt
-        outcome = _tried(guard, stage, attempt, train_once)
+        outcome = _tried(guard, train_once)
         if isinstance(outcome, _Memory):
-            _step_down(guard, stage, rules, f"out of memory ({outcome.said})")
+            _step_down(guard, rules, f"out of memory ({outcome.said})")
         elif isinstance(outcome, TrainingDiverged):
-            _roll_back(guard, stage, checkpoints, outcome)
+            _roll_back(guard, checkpoints, outcome)
         else:
             return outcome
 
@@ -137,12 +125,10 @@ class _Memory(Value):
     said: str
 
 
-def _tried(
-    guard: Guard, stage: str, attempt: Attempt, train_once: Callable[[Attempt], T]
-) -> T | _Memory | TrainingDiverged:
+def _tried(guard: Guard, train_once: Callable[[Attempt], T]) -> T | _Memory | TrainingDiverged:
     try:
-        with _alive(guard, stage):
-            return train_once(attempt)
+        with _alive(guard):
+            return train_once(guard.state.attempt)
     except TrainingDiverged as diverged:
         found: _Memory | TrainingDiverged = TrainingDiverged(str(diverged), diverged.good_until)
     except (RuntimeError, MemoryError, OSError) as error:
@@ -153,38 +139,33 @@ def _tried(
     return found
 
 
-def _begin(guard: Guard, stage: str, first: Attempt, checkpoints: Path, rules: MemoryRules) -> None:
-    """The state of the stage, one step down if the child before this one was killed for memory."""
-    known = guard.state.stages.get(stage)
-    if known is None:
-        guard.keep_stage(stage, StageState(attempt=first))
-        return
-    life = guard.state.alive
-    if life is None or life.stage != stage:
+def _look_back(guard: Guard, checkpoints: Path, rules: MemoryRules) -> None:
+    """One step down if the child before this one was killed for memory."""
+    life, before = guard.state.alive, guard.state
+    if life is None:
         return
     reached = max(map(step_of, whole_checkpoints(checkpoints)), default=0)
-    deaths = known.deaths + 1 if reached == known.reached else 1
-    guard.keep_stage(stage, StageState(attempt=known.attempt, deaths=deaths, reached=reached))
+    deaths = before.deaths + 1 if reached == before.reached else 1
+    guard.keep(alive=None, deaths=deaths, reached=reached)
     if _killed_for_memory(life):
-        _step_down(guard, stage, rules, "the kernel killed the process for memory")
+        _step_down(guard, rules, "the kernel killed the process for memory")
     elif deaths >= DEATHS_FOR_MEMORY:
-        _step_down(guard, stage, rules, f"killed {deaths} times without a new checkpoint, as if for memory")
+        _step_down(guard, rules, f"killed {deaths} times without a new checkpoint, as if for memory")
 
 
-def _step_down(guard: Guard, stage: str, rules: MemoryRules, what: str) -> None:
-    attempt = guard.state.stages[stage].attempt
+def _step_down(guard: Guard, rules: MemoryRules, what: str) -> None:
+    attempt = guard.state.attempt
     following = after_out_of_memory(attempt, rules)
     if following is None:
         raise OutOfMemory(
             f"{what}, with {attempt}, and nothing is left to try; lower `max_length` or `lora_rank` in the "
             "target's hyperparameters, take a smaller `base_model`, or train where there is more memory"
         )
-    guard.tell(f"{what}, with {attempt}: going on with {following}")
-    guard.keep_stage(stage, StageState(attempt=following))
+    guard.go_on(following, f"{what}, with {attempt}: going on with {following}")
 
 
-def _roll_back(guard: Guard, stage: str, checkpoints: Path, diverged: TrainingDiverged) -> None:
-    attempt = guard.state.stages[stage].attempt
+def _roll_back(guard: Guard, checkpoints: Path, diverged: TrainingDiverged) -> None:
+    attempt = guard.state.attempt
     following = after_divergence(attempt)
     if following is None:
         raise TrainingDiverged(
@@ -197,8 +178,7 @@ def _roll_back(guard: Guard, stage: str, checkpoints: Path, diverged: TrainingDi
         if checkpoint != good:
             shutil.rmtree(checkpoint)
     back = f"back to {good.name}" if good else "back to the start"
-    guard.tell(f"{diverged}: {back}, at {following.rate_scale:g} of the learning rate")
-    guard.keep_stage(stage, StageState(attempt=following))
+    guard.go_on(following, f"{diverged}: {back}, at {following.rate_scale:g} of the learning rate")
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
@@ -233,9 +213,9 @@ def _is_finite(checkpoint: Path) -> bool:
 
 
 @contextmanager
-def _alive(guard: Guard, stage: str) -> Iterator[None]:
+def _alive(guard: Guard) -> Iterator[None]:
     """Leaves a sign of life that only a kill leaves behind; being asked to stop is no kill."""
-    guard.keep(alive=Life(stage=stage, boot=_boot(), memory_kills=_memory_kills()))
+    guard.keep(alive=Life(boot=_boot(), memory_kills=_memory_kills()))
 
     def stop(*_: object) -> None:
         guard.keep(alive=None)

@@ -27,12 +27,7 @@ def guard_in(folder: Path) -> Guard:
 
 def guarded(folder: Path, train_once: Callable[[Attempt], Any], **rules: Any) -> Any:
     return with_guards(
-        guard_in(folder),
-        "sft",
-        FIRST,
-        train_once,
-        checkpoints=folder / "checkpoints",
-        rules=MemoryRules(**rules),
+        guard_in(folder), train_once, checkpoints=folder / "checkpoints", rules=MemoryRules(**rules)
     )
 
 
