@@ -20,9 +20,8 @@ FIRST = Attempt(micro_batch=4, accumulation=1, checkpointing=False, quantization
 
 
 def guard_in(folder: Path) -> Guard:
-    return Guard(
-        folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)), Limits(max_minutes=5)
-    )
+    progress = Progress(folder / "progress.jsonl", lambda: datetime.now(UTC))
+    return Guard(folder, FIRST, progress, Limits(max_minutes=5))
 
 
 def guarded(folder: Path, train_once: Callable[[Attempt], Any], **rules: Any) -> Any:
