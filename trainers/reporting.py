@@ -1,6 +1,5 @@
-"""What a training says while it runs: a progress line a step, figures a validation; and that it diverged."""
+"""What a training says while it runs: a progress line a step, and figures a validation."""
 
-import math
 import resource
 import time
 from collections.abc import Mapping
@@ -8,7 +7,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from extractors.values import LearndError
 from trainers.child import Progress
 from trainers.hyperparameters import Method
 
@@ -20,12 +18,8 @@ FIGURES: Mapping[Method, Mapping[str, str]] = {
 """Our names for what TRL's trainers say of a validation."""
 
 
-class TrainingDiverged(LearndError):
-    """The loss is no number any more."""
-
-
 class Reporter(TrainerCallback):
-    """Writes what the trainer logs as progress lines, and stops a training that diverged."""
+    """Writes what the trainer logs as progress lines, and keeps count of tokens and time."""
 
     def __init__(self, method: Method, progress: Progress) -> None:
         self._method = method
@@ -49,12 +43,6 @@ class Reporter(TrainerCallback):
         self.seconds += time.monotonic() - self._began
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
-        for name in ("loss", "eval_loss"):
-            if name in logs and not math.isfinite(logs[name]):
-                raise TrainingDiverged(
-                    f"{name} is {logs[name]} at step {state.global_step} of {state.max_steps}; "
-                    "lower `learning_rate` in the target's hyperparameters"
-                )
         if "loss" in logs:
             self._progress.write(
                 "training",

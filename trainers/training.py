@@ -6,16 +6,27 @@ the end the adapter. A run that was killed resumes from its last checkpoint.
 
 import shutil
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from extractors.snapshot import read_snapshot
 from extractors.values import LearndError, Value, file_digest
-from trainers.base_model import Device, Dtype, base_digest, load_model, load_tokenizer, use_threads
+from trainers.base_model import (
+    Device,
+    Dtype,
+    base_digest,
+    load_model,
+    load_tokenizer,
+    torch_device,
+    use_threads,
+)
 from trainers.child import Progress, ProgressLine, run_job
+from trainers.guards import Guard, with_guards
 from trainers.hyperparameters import Hyperparameters, Method
+from trainers.ladders import Attempt, Limits, MemoryRules, first_attempt
 from trainers.plan import Plan, Stage
+from trainers.quantized import Quantization
 from trainers.training_set import LEAST_VOTES, TrainingSet, check_learnable, tokenised
 
 ADAPTER = "adapter"
@@ -30,10 +41,6 @@ class BaseChanged(LearndError):
     """The base model is not the one that the plan was made for."""
 
 
-class OutOfMemory(LearndError):
-    """The device has too little memory for this plan."""
-
-
 class TrainingJob(Value):
     """What a training child is asked to do."""
 
@@ -44,8 +51,10 @@ class TrainingJob(Value):
     """Folder of the snapshot."""
     start_adapter: str | None = None
     """Folder of the adapter that the stage before made; this one goes on from it."""
-    activation_checkpointing: bool | None = None
-    """Compute activations again in the backward pass to save memory; None: on a GPU."""
+    limits: Limits = Limits()
+    """What the run may take; when its time is up, its best checkpoint so far is its result."""
+    may_quantize: bool = True
+    """Whether the base may be held in 4 bits when memory runs out."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | None = None
@@ -93,6 +102,10 @@ class TrainingMetrics(Value):
     """KTO: how much a liked answer counts."""
     undesirable_weight: float | None = None
     """KTO: how much a disliked answer counts."""
+    quantization: Quantization | None = None
+    """How the base was held in the end."""
+    recoveries: tuple[str, ...] = ()
+    """What was done for lack of memory, after a divergence or when the time was up, in words."""
     device: str
     dtype: str
     seconds: float
@@ -129,13 +142,11 @@ def run(folder: Path) -> None:
     run_job(folder, TrainingJob, train)
 
 
-def train(
-    job: TrainingJob, folder: Path, progress: Progress, callbacks: Sequence[Any] = ()
-) -> TrainingResult:
-    """Train the job's stage on its snapshot, into `folder`; `callbacks` are further ones of transformers.
+def train(job: TrainingJob, folder: Path, progress: Progress) -> TrainingResult:
+    """Train the job's stage on its snapshot, into `folder`.
 
     Raises LearndError: BaseChanged, NothingToLearn, LoraMatchesNothing, AdapterUnusable,
-    TrainingDiverged, OutOfMemory, BaseModelUnusable, SnapshotDamaged.
+    TrainingDiverged, OutOfMemory, BaseModelUnusable, QuantizationUnavailable, SnapshotDamaged.
     """
     if base_digest(job.plan.base_model) != job.plan.base_digest:
         raise BaseChanged(f"{job.plan.base_model} has changed since the plan was made; start the cycle again")
@@ -144,63 +155,77 @@ def train(
         from trainers.embedding import train_embedding
 
         return train_embedding(job, folder, progress)
-    return _train_language_model(job, folder, progress, callbacks)
+    return _train_language_model(job, folder, progress)
 
 
-def _train_language_model(
-    job: TrainingJob, folder: Path, progress: Progress, callbacks: Sequence[Any]
-) -> TrainingResult:
-    import torch
+@dataclass(frozen=True)
+class _Try:
+    """A training as it is tried this time."""
 
+    job: TrainingJob
+    attempt: Attempt
+    hyperparameters: Hyperparameters
+    guard: Guard
+    folder: Path
+    progress: Progress
+
+    @property
+    def method(self) -> Method:
+        return self.job.chosen.method
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+
+def _train_language_model(job: TrainingJob, folder: Path, progress: Progress) -> TrainingResult:
+    """The first attempt that comes to an end."""
+    hyperparameters, least = job.chosen.hyperparameters, 1
+    if job.chosen.method == "kto":
+        least = LEAST_VOTES
+        enough = max(hyperparameters.batch_size, LEAST_VOTES)
+        hyperparameters = hyperparameters.model_copy(update={"batch_size": enough})
+    on_cpu = torch_device(job.device) == "cpu"
+    first = first_attempt(hyperparameters, on_cpu=on_cpu, quantization=job.plan.quantization)
+    guard = Guard(folder, first, progress, job.limits)
+
+    def train_once(attempt: Attempt) -> TrainingResult:
+        return _trained(_Try(job, attempt, attempt.applied_to(hyperparameters), guard, folder, progress))
+
+    rules = MemoryRules(least_micro_batch=least, may_quantize=job.may_quantize)
+    return with_guards(guard, train_once, checkpoints=folder / CHECKPOINTS, rules=rules)
+
+
+def _trained(this: _Try) -> TrainingResult:
     from trainers.reporting import Reporter
 
     started = time.monotonic()
-    hyperparameters = _hyperparameters(job.chosen)
-    progress.write("loading", f"base model {job.plan.base_model}")
-    snapshot, tokenizer = read_snapshot(Path(job.snapshot)), load_tokenizer(job.plan.base_model)
-    kind = job.chosen.data
-    learned = tokenised(tokenizer, kind, snapshot.train, hyperparameters)
-    validation = tokenised(tokenizer, kind, snapshot.validation, hyperparameters)
-    check_learnable(learned, hyperparameters.max_length)
+    plan, kind, progress = this.job.plan, this.job.chosen.data, this.progress
+    progress.write("loading", f"base model {plan.base_model}")
+    snapshot, tokenizer = read_snapshot(Path(this.job.snapshot)), load_tokenizer(plan.base_model)
+    learned = tokenised(tokenizer, kind, snapshot.train, this.hyperparameters)
+    validation = tokenised(tokenizer, kind, snapshot.validation, this.hyperparameters)
+    check_learnable(learned, this.hyperparameters.max_length)
     _tell(learned, validation, progress)
-    reporter = Reporter(job.chosen.method, progress)
-    try:
-        trainer, shared = _trainer(
-            job, tokenizer, (learned, validation), folder / CHECKPOINTS, progress, [reporter, *callbacks]
-        )
-        loss = _fit(trainer, folder / CHECKPOINTS, progress)
-    except (torch.OutOfMemoryError, RuntimeError) as full:
-        if not isinstance(full, torch.OutOfMemoryError) and "can't allocate memory" not in str(full):
-            raise
-        raise OutOfMemory(
-            f"{full}; lower `batch_size` (raise `gradient_accumulation`) or `max_length` in its settings"
-        ) from full
+    reporter = Reporter(this.method, progress)
+    trainer, shared = _trainer(this, tokenizer, learned, validation, reporter)
+    loss = _fit(this, trainer)
     progress.write("saving")
-    files = _save(trainer.model, folder)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    metrics = _metrics(job, trainer, learned, reporter, loss)
+    files = _save(trainer.model, this.folder)
+    shutil.rmtree(this.checkpoints, ignore_errors=True)
+    metrics = _metrics(this, trainer, learned, reporter, loss)
     return TrainingResult(
         adapter=ADAPTER,
         files=files,
-        rank=trainer.model.peft_config["default"].r,
+        rank=trainer.model.peft_config[trainer.model.active_adapter].r,
         metrics=metrics.model_copy(update={"prefix_shared": shared, "seconds": time.monotonic() - started}),
     )
 
 
-def _hyperparameters(stage: Stage) -> Hyperparameters:
-    """The stage's, with a batch that its method can take."""
-    chosen = stage.hyperparameters
-    if stage.method != "kto" or chosen.batch_size >= LEAST_VOTES:
-        return chosen
-    return chosen.model_copy(update={"batch_size": LEAST_VOTES})
-
-
-def _metrics(
-    job: TrainingJob, trainer: Any, learned: TrainingSet, reporter: Any, loss: float
-) -> TrainingMetrics:
+def _metrics(this: _Try, trainer: Any, learned: TrainingSet, reporter: Any, loss: float) -> TrainingMetrics:
     from trainers.reporting import figures, most_memory
 
-    state, model, method = trainer.state, trainer.model, job.chosen.method
+    state, model, method = trainer.state, trainer.model, this.method
     validations = {
         entry["step"]: Validation(step=entry["step"], loss=entry["eval_loss"], figures=figures(method, entry))
         for entry in state.log_history
@@ -219,6 +244,8 @@ def _metrics(
         best_step=state.best_global_step or state.global_step,
         desirable_weight=trainer.args.desirable_weight if method == "kto" else None,
         undesirable_weight=trainer.args.undesirable_weight if method == "kto" else None,
+        quantization=this.attempt.quantization,
+        recoveries=this.guard.state.recoveries,
         device=model.device.type,
         dtype=str(model.dtype).removeprefix("torch."),
         seconds=0.0,
@@ -239,48 +266,32 @@ def _tell(learned: TrainingSet, validation: TrainingSet, progress: Progress) -> 
 
 
 def _trainer(
-    job: TrainingJob,
-    tokenizer: Any,
-    sets: tuple[TrainingSet, TrainingSet],
-    checkpoints: Path,
-    progress: Progress,
-    callbacks: list[Any],
+    this: _Try, tokenizer: Any, learned: TrainingSet, validation: TrainingSet, reporter: Any
 ) -> tuple[Any, bool]:
     """TRL's trainer on the training and the validation set, and whether its batches share what they can."""
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback, set_seed
+    from transformers import set_seed
 
-    from trainers.checkpoints import MarkWhole
-    from trainers.lora import checked, load_lora, lora_config
+    from trainers.lora import checked
     from trainers.quantized import train_in_float32
-    from trainers.shared_forward import is_exact_for, share_prefixes
+    from trainers.shared_forward import share_prefixes
 
-    learned, validation = sets
-    plan, hyperparameters = job.plan, _hyperparameters(job.chosen)
-    set_seed(hyperparameters.seed)
-    base = load_model(plan.base_model, device=job.device, dtype=job.dtype, quantization=plan.quantization)
-    exact, why_not = is_exact_for(base, _dropout(job.chosen))
-    if plan.prefix_shared and not exact:
-        progress.write("loading", f"ordinary padded batches: {why_not}")
-    shared = plan.prefix_shared and exact
-    if validation.features:
-        callbacks = [*callbacks, EarlyStoppingCallback(hyperparameters.patience)]
-    adapter: dict[str, Any] = (
-        {"model": load_lora(base, Path(job.start_adapter))}
-        if job.start_adapter
-        else {"model": base, "peft_config": lora_config(base, hyperparameters, plan.base_model)}
-    )
-    trainer = _made(job.chosen.method)(
-        _arguments(job, base, len(learned.features), bool(validation.features), checkpoints),
-        hyperparameters,
+    set_seed(this.hyperparameters.seed)
+    job, quantization = this.job, this.attempt.quantization
+    base = load_model(job.plan.base_model, device=job.device, dtype=job.dtype, quantization=quantization)
+    shared = _shares(this, base)
+    validates = bool(validation.features)
+    trainer = _made(this.method)(
+        _arguments(this, base, len(learned.features), validates),
+        this.hyperparameters,
         train_dataset=Dataset.from_list(list(learned.features)),
-        eval_dataset=Dataset.from_list(list(validation.features)) if validation.features else None,
+        eval_dataset=Dataset.from_list(list(validation.features)) if validates else None,
         processing_class=tokenizer,
-        callbacks=[*callbacks, MarkWhole()],
-        **adapter,
+        callbacks=_callbacks(this, reporter, validates),
+        **_adapter(this, base),
     )
     checked(trainer.model)
-    if plan.quantization:
+    if quantization:
         train_in_float32(trainer.model)
     share_prefixes(trainer.model.get_base_model(), share=shared)
     return trainer, shared
@@ -297,27 +308,54 @@ def _made(method: Method) -> Any:
     return {"dpo": dpo_trainer, "kto": kto_trainer}[method]
 
 
-def _dropout(stage: Stage) -> float:
-    """What is in effect: TRL switches it off for DPO and KTO, whose reference would differ by it."""
-    return stage.hyperparameters.lora_dropout if stage.method == "sft" else 0.0
+def _shares(this: _Try, base: Any) -> bool:
+    """Whether batches share what they can: if the plan says so and it is exact."""
+    from trainers.shared_forward import is_exact_for
+
+    # TRL switches dropout off for DPO and KTO: their reference would differ by it.
+    dropout = this.hyperparameters.lora_dropout if this.method == "sft" else 0.0
+    exact, why_not = is_exact_for(base, dropout)
+    if this.job.plan.prefix_shared and not exact:
+        this.progress.write("loading", f"ordinary padded batches: {why_not}")
+    return this.job.plan.prefix_shared and exact
 
 
-def _arguments(
-    job: TrainingJob, base: Any, examples: int, validates: bool, checkpoints: Path
-) -> dict[str, Any]:
+def _adapter(this: _Try, base: Any) -> dict[str, Any]:
+    """The base with the adapter of the stage before, or with a fresh one that TRL is to make."""
+    from trainers.lora import load_lora, lora_config
+
+    if this.job.start_adapter:
+        return {"model": load_lora(base, Path(this.job.start_adapter))}
+    config = lora_config(base, this.hyperparameters, this.job.plan.base_model)
+    return {"model": base, "peft_config": config}
+
+
+def _callbacks(this: _Try, reporter: Any, validates: bool) -> list[Any]:
+    from transformers import EarlyStoppingCallback
+
+    from trainers.checkpoints import MarkWhole
+    from trainers.watching import RateOfAttempt, StopDiverging, StopInTime
+
+    callbacks = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]
+    if this.attempt.rate_scale != 1:
+        callbacks.append(RateOfAttempt())
+    if validates:
+        callbacks.append(EarlyStoppingCallback(this.hyperparameters.patience))
+    return callbacks
+
+
+def _arguments(this: _Try, base: Any, examples: int, validates: bool) -> dict[str, Any]:
     """TRL's arguments: warm-up, evaluation, checkpoints and log scaled to the number of steps."""
     import torch
 
     from trainers.checkpoints import last_checkpoint
 
-    hyperparameters = _hyperparameters(job.chosen)
-    on_cpu = base.device.type == "cpu"
+    hyperparameters = this.hyperparameters
     epoch = -(-examples // (hyperparameters.batch_size * hyperparameters.gradient_accumulation))
     steps = max(1, round(epoch * hyperparameters.epochs))
     interval = max(1, epoch // hyperparameters.evaluations_per_epoch)
-    checkpointing = job.activation_checkpointing
     return {
-        "output_dir": str(checkpoints),
+        "output_dir": str(this.checkpoints),
         "num_train_epochs": hyperparameters.epochs,
         "per_device_train_batch_size": hyperparameters.batch_size,
         "per_device_eval_batch_size": hyperparameters.batch_size,
@@ -328,7 +366,7 @@ def _arguments(
         "eval_strategy": "steps" if validates else "no",
         "eval_steps": interval,
         # A second look at what was seen before the kill would count against the patience.
-        "eval_on_start": validates and last_checkpoint(checkpoints) is None,
+        "eval_on_start": validates and last_checkpoint(this.checkpoints) is None,
         "save_strategy": "steps",
         "save_steps": interval,
         # The best one, the last one, and the one before: a kill while the last is written loses nothing.
@@ -340,21 +378,21 @@ def _arguments(
         # The filter would hide a loss that is no number.
         "logging_nan_inf_filter": False,
         "bf16": base.dtype == torch.bfloat16,
-        "use_cpu": on_cpu,
-        "activation_checkpointing": not on_cpu if checkpointing is None else checkpointing,
+        "use_cpu": base.device.type == "cpu",
+        "activation_checkpointing": this.attempt.checkpointing,
         "seed": hyperparameters.seed,
         "disable_tqdm": True,
         "report_to": "none",
     }
 
 
-def _fit(trainer: Any, checkpoints: Path, progress: Progress) -> float:
+def _fit(this: _Try, trainer: Any) -> float:
     """Train to the end, from the last whole checkpoint if there is one; returns the mean loss."""
     from trainers.checkpoints import last_checkpoint
 
-    resume_from = last_checkpoint(checkpoints)
+    resume_from = last_checkpoint(this.checkpoints)
     if resume_from is not None:
-        progress.write("training", f"resuming from {resume_from.name}")
+        this.progress.write("training", f"resuming from {resume_from.name}")
     output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return float(output.training_loss)
 
