@@ -5,7 +5,7 @@ any shape, are JSON text. The schema is fixed: it does not depend on the data.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,12 +109,21 @@ def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> 
 
 def read_columns(kind: type[Record], path: Path) -> tuple[Record, ...]:
     """What `write_columns` wrote, equal to what it was given."""
+    return tuple(from_row(kind, row) for row in read_rows(kind, path))
+
+
+def read_rows(kind: type[Value], path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file as they stand there, a part of them in memory at a time."""
     with pq.ParquetFile(path) as file:
-        return tuple(
-            kind.model_validate(_fields(row))
-            for batch in file.iter_batches(ROW_GROUP, columns=SCHEMAS[kind].names)
-            for row in batch.to_pylist()
-        )
+        for batch in file.iter_batches(ROW_GROUP, columns=SCHEMAS[kind].names):
+            yield from batch.to_pylist()
+
+
+def from_row(kind: type[Record], row: dict[str, Any]) -> Record:
+    """The record of a row. Raises ValueError (pydantic's among them) where it holds none."""
+    if "tools" in row:
+        row = {**row, "tools": json.loads(row["tools"] or "[]")}
+    return kind.model_validate(row)
 
 
 def _row(record: Value) -> dict[str, Any]:
@@ -122,7 +131,3 @@ def _row(record: Value) -> dict[str, Any]:
     if "tools" in row:
         row["tools"] = json.dumps(row["tools"], ensure_ascii=False)
     return row
-
-
-def _fields(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "tools": json.loads(row["tools"])} if "tools" in row else row

@@ -1,6 +1,5 @@
 """`learnd data`: what the traffic teaches so far."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +18,11 @@ from daemon.cli.output import (
 )
 from daemon.cycle import Loop, extract_target
 from daemon.service import utc_now
-from extractors.snapshot import write_jsonl, write_parquet
+from extractors.examples import SFTExample
+from extractors.exchange import write_records
+from extractors.lines import Form
 
 app = typer.Typer(help="Reviewed traffic, and what was dropped.", no_args_is_help=True)
-
-
-class Form(StrEnum):
-    JSONL = "jsonl"
-    PARQUET = "parquet"
 
 
 @app.command()
@@ -62,12 +58,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the approved and corrected examples of the mirror to a file."""
-    chosen = form or (Form.PARQUET if path.suffix == ".parquet" else Form.JSONL)
     with opened(config) as (settings, store):
         extraction = extract_target(Loop(settings, the_target(settings, target), store, utc_now))
     examples = [item.to_example() for item in extraction.items if item.gold is not None]
     path.parent.mkdir(parents=True, exist_ok=True)
-    (write_parquet if chosen is Form.PARQUET else write_jsonl)(examples, path)
+    write_records(examples, SFTExample, path, form)
     if as_json:
         print_json({"path": str(path), "examples": len(examples)})
     else:

@@ -1,0 +1,196 @@
+"""Files of examples and reviewed traffic, for other tools and from them.
+
+jsonl             what TRL and sentence-transformers read (`extractors.lines`), one object a line
+parquet           the columns of `extractors.columns`
+chat, instruction, classification      JSONL of SFT examples as other tools write them
+
+What is written is read again without loss. sentence-transformers trains on every column of a data
+set: hand it `select_columns(["anchor", "positive", "negative"])`.
+"""
+
+import json
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from extractors.columns import SCHEMAS, Record, from_row, read_rows, write_columns
+from extractors.lines import (
+    KINDS,
+    Form,
+    LineInvalid,
+    NotExpressible,
+    checked,
+    checked_form,
+    described,
+    from_line,
+    to_line,
+)
+from extractors.values import LearndError, Value
+
+MOST_PROBLEMS = 20
+"""Problems of a file that its error lists."""
+_HEAD = 64
+
+
+class ImportInvalid(LearndError):
+    """A file cannot be imported. Nothing of it was."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        more = len(problems) - MOST_PROBLEMS
+        listed = [*problems[:MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+        super().__init__(f"nothing was imported from {path}: {'; '.join(listed)}")
+        self.path = path
+        self.problems = tuple(problems)
+
+
+def form_of(path: Path) -> Form:
+    """The form that a file's ending says: Parquet, or else JSONL."""
+    return Form.PARQUET if path.suffix == ".parquet" else Form.JSONL
+
+
+def write_records(records: Iterable[Record], kind: type[Record], path: Path, form: Form | None = None) -> int:
+    """Write examples or reviewed traffic and return how many; the file is there whole or not at all.
+
+    Without a form the file's ending decides. Raises NotExpressible, with the item's index, where the
+    form would lose something: tool calls in an instruction, a conversation in a classification.
+    """
+    form = form or form_of(path)
+    records = list(records)
+    aside = path.with_name(f".writing-{path.name}")
+    try:
+        if form is Form.PARQUET:
+            write_columns(records, kind, aside)
+        else:
+            checked_form(kind, form)
+            with aside.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(_written(records, form))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return len(records)
+
+
+def _written(records: Iterable[Value], form: Form) -> Iterator[str]:
+    for index, record in enumerate(records):
+        try:
+            yield json.dumps(to_line(record, form), ensure_ascii=False) + "\n"
+        except NotExpressible as lost:
+            raise NotExpressible(f"item {index}: {lost}") from None
+
+
+def read_records(
+    kind: type[Record],
+    path: Path,
+    form: Form | None = None,
+    *,
+    now: datetime,
+    system: str | None = None,
+) -> tuple[Record, ...]:
+    """What a file holds, in its order; equal to what `write_records` was given.
+
+    Files of other tools need only the fields of their form, and may be one JSON array. `system` stands
+    in for a system prompt where there is none, `now` for a missing time. Raises ImportInvalid, which
+    says of each problem the item's index, from 0, and line; without items too.
+    """
+    form = form or form_of(path)
+    records: list[Record] = []
+    problems: list[str] = []
+    for where, item in _rows(kind, path) if form is Form.PARQUET else _items(path):
+        try:
+            if isinstance(item, LineInvalid):
+                raise item
+            if form is Form.PARQUET:
+                records.append(checked(from_row(kind, item)))
+            else:
+                records.append(from_line(kind, item, form, now=now, system=system))
+        except ValidationError as wrong:
+            problems.append(f"{where}: {described(wrong)}")
+        except (LineInvalid, ValueError) as wrong:
+            problems.append(f"{where}: {wrong}")
+    if problems:
+        raise ImportInvalid(path, problems)
+    if not records and form is not Form.PARQUET:
+        raise ImportInvalid(path, ["it is empty"])
+    return tuple(records)
+
+
+def _rows(kind: type[Value], path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a Parquet file and where they stand."""
+    try:
+        names = set(pq.read_schema(path).names)
+        missing = [name for name in SCHEMAS[kind].names if name not in names]
+        if missing:
+            alike = [other for other in KINDS if set(SCHEMAS[other].names) <= names]
+            # Every file of votes also has the columns of SFT examples.
+            closest = max(alike, key=lambda other: len(SCHEMAS[other].names), default=None)
+            hint = f"; this looks like {KINDS[closest]}" if closest else ""
+            raise ImportInvalid(path, [f"its columns are not those of {KINDS[kind]}: no {missing}{hint}"])
+        for index, row in enumerate(read_rows(kind, path)):
+            yield f"item {index}", row
+    except (OSError, pa.ArrowException) as unreadable:
+        raise ImportInvalid(path, [f"it cannot be read as Parquet ({unreadable})"]) from unreadable
+
+
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
+    """The JSON values of a file and where they stand; LineInvalid in place of what is no JSON."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).removeprefix(BOM_UTF8).lstrip()
+            file.seek(0)
+            if head.startswith(b"PAR1"):
+                raise ImportInvalid(path, [f"it is a Parquet file; read it as {Form.PARQUET.value!r}"])
+            yield from _in_array(path, file.read()) if head.startswith(b"[") else _on_lines(path, file)
+    except OSError as unreadable:
+        raise ImportInvalid(path, [f"it cannot be read ({unreadable})"]) from unreadable
+
+
+def _in_array(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
+    items = _parsed(_decoded(path, content, "the file"))
+    if isinstance(items, LineInvalid):
+        raise ImportInvalid(path, [f"it begins as a JSON array, but {items}"])
+    for index, item in enumerate(items):
+        yield f"item {index}", item
+
+
+def _on_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
+    index = 0
+    for number, line in enumerate(file, 1):
+        text = _decoded(path, line, f"line {number}")
+        if text.strip():
+            yield f"item {index} (line {number})", _parsed(text.rstrip())
+            index += 1
+
+
+def _decoded(path: Path, content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        reason = f"{where} is not UTF-8 (byte 0x{byte:02x} at {error.start}); save it as UTF-8"
+        raise ImportInvalid(path, [reason]) from None
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value; LineInvalid (not raised) where there is none that could be stored."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+        if "\\u" in text:
+            # An escape can spell half a character, which no file can hold.
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        return LineInvalid(f"it is not JSON ({error.msg} at column {error.colno})")
+    except UnicodeEncodeError:
+        return LineInvalid("it holds text that is not valid Unicode (half of a surrogate pair)")
+    except (ValueError, RecursionError) as error:
+        return LineInvalid(f"it is not JSON that can be read ({error})")
+    return value
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
