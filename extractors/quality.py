@@ -1,0 +1,268 @@
+"""Examples that are fit to train on: whole, not repeated, and far from everything that is held out.
+
+examples ─> whole? ─> like a held-out prompt? ─> said nearly so before? ─> training
+               └───────────────┴───────────────────────┴─> left out, counted by reason
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from extractors.examples import (
+    Example,
+    Examples,
+    Message,
+    PreferencePair,
+    SFTExample,
+    Trajectory,
+    Triplet,
+    UnpairedPreference,
+)
+from extractors.near_duplicates import NEAR, common_shingles, near_duplicates, near_matches
+from extractors.preference import nearly_equal
+from extractors.text import normalised
+from extractors.values import LearndError, Value
+
+
+class Flaw(StrEnum):
+    """Why an example is not trained on."""
+
+    NO_QUESTION = "its prompt says nothing"
+    NO_ANSWER = "its answer is empty"
+    NOT_THE_ASSISTANT = "what it should learn is not said by the assistant"
+    NOTHING_LEARNED = "a conversation in which no turn is to be learned"
+    SAME_ANSWER = "its better and its worse answer are the same but for case and white space"
+    HELD_OUT = "its prompt is nearly one that is held out"
+    REPEATED = "the same answer to nearly the same prompt is there already, newer"
+
+
+class QualityRules(Value):
+    """How alike is too alike, and what is worth a warning."""
+
+    near_duplicate: float = Field(NEAR, ge=0.5, le=1)
+    """Similarity (Jaccard, of 3-character shingles) from which prompts with the same answer teach the same:
+    the newest stays. 1 removes only what differs in case, white space and punctuation alone."""
+    near_held_out: float = Field(NEAR, ge=0.5, le=1)
+    """Similarity from which a prompt gives away a held-out or golden one. Equal ones never pass."""
+    one_label_share: float = Field(0.8, gt=0, le=1)
+    """Share of a single label from which the statistics warn."""
+    fewest_per_label: int = Field(5, ge=0)
+    """Examples of a label below which the statistics warn."""
+
+
+class Cleaned(Value):
+    """What is left to train on."""
+
+    examples: Examples
+    """In the order in which they were."""
+    left_out: dict[Flaw, int]
+
+
+class ExamplesInvalid(LearndError):
+    """Examples that cannot be trained on; says which and why."""
+
+
+# ---- whole?
+
+
+def flaw(example: Example) -> Flaw | None:
+    """Why this example alone, whatever else there is, cannot be trained on; None if it can."""
+    match example:
+        case Triplet():
+            return _flaw_of_triplet(example)
+        case Trajectory():
+            return _flaw_of_trajectory(example)
+        case PreferencePair():
+            if nearly_equal(example.chosen, example.rejected):
+                return Flaw.SAME_ANSWER
+            return _flaw_of_answers(example.prompt, (example.chosen, example.rejected))
+        case SFTExample() | UnpairedPreference():
+            return _flaw_of_answers(example.prompt, (example.completion,))
+    raise TypeError(f"{type(example).__name__} is no kind of example")
+
+
+def check(examples: Examples) -> None:
+    """Raises ExamplesInvalid with kind and index of each example that alone cannot be trained on."""
+    wrong = [
+        f"{kind} {index}: {found.value}"
+        for kind, members in by_kind(examples)
+        for index, example in enumerate(members)
+        if (found := flaw(example)) is not None
+    ]
+    if wrong:
+        shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+        raise ExamplesInvalid(f"{len(wrong)} examples cannot be trained on: {shown}")
+
+
+def _flaw_of_answers(prompt: Sequence[Message], answers: Iterable[Message]) -> Flaw | None:
+    if not any(_says(message) for message in prompt if message.role != "assistant"):
+        return Flaw.NO_QUESTION
+    for answer in answers:
+        if answer.role != "assistant":
+            return Flaw.NOT_THE_ASSISTANT
+        if not _says(answer):
+            return Flaw.NO_ANSWER
+    return None
+
+
+def _flaw_of_trajectory(trajectory: Trajectory) -> Flaw | None:
+    if not trajectory.learned:
+        return Flaw.NOTHING_LEARNED
+    if not all(0 <= at < len(trajectory.messages) for at in trajectory.learned):
+        return Flaw.NOT_THE_ASSISTANT
+    learned = [trajectory.messages[at] for at in trajectory.learned]
+    return _flaw_of_answers(trajectory.messages[: min(trajectory.learned)], learned)
+
+
+def _flaw_of_triplet(triplet: Triplet) -> Flaw | None:
+    if not triplet.query.strip():
+        return Flaw.NO_QUESTION
+    if not triplet.positive.text.strip() or not triplet.negative.text.strip():
+        return Flaw.NO_ANSWER
+    same = normalised(triplet.positive.text) == normalised(triplet.negative.text)
+    return Flaw.SAME_ANSWER if same else None
+
+
+def _says(message: Message) -> bool:
+    return bool(message.content.strip() or message.tool_calls)
+
+
+# ---- apart from what is held out, and each once
+
+
+def clean(
+    examples: Examples,
+    *,
+    held_out: Sequence[Sequence[Message] | str],
+    rules: QualityRules | None = None,
+) -> Cleaned:
+    """Examples without those that are broken, near a held-out prompt, or nearly repeated in their kind.
+
+    `held_out`: the prompts of holdout and golden items, as messages, or as text (queries). Prompts are
+    compared without their system prompt. A conversation is near a held-out prompt where any of its turns is.
+    """
+    rules = rules or QualityRules()
+    left_out: Counter[Flaw] = Counter()
+    whole = _sifted(examples, lambda members: [flaw(example) for example in members], left_out)
+    known = [prompt if isinstance(prompt, str) else spoken(prompt) for prompt in held_out]
+    compared = (_compared(example) for _, members in by_kind(whole) for example in members)
+    common = common_shingles([*compared, *known])
+    given_away = _given_away(whole, known, rules.near_held_out, common)
+    apart = _sifted(
+        whole,
+        lambda members: [
+            None if given_away.isdisjoint(_prompts(example)) else Flaw.HELD_OUT for example in members
+        ],
+        left_out,
+    )
+    once = _sifted(apart, lambda members: _repeated(members, rules.near_duplicate, common), left_out)
+    return Cleaned(examples=once, left_out=dict(sorted(left_out.items())))
+
+
+def spoken(messages: Sequence[Message]) -> str:
+    """What was said but for the system prompt (unless there is nothing else), a message a line."""
+    turns = [message for message in messages if message.role != "system"] or messages
+    return "\n".join(text_of(turn) for turn in turns)
+
+
+def _sifted(
+    examples: Examples,
+    judged: Callable[[Sequence[Example]], Sequence[Flaw | None]],
+    left_out: Counter[Flaw],
+) -> Examples:
+    """The examples of each kind in which nothing was found."""
+    kept: dict[str, list[Example]] = {}
+    for kind, members in by_kind(examples):
+        found = judged(members)
+        left_out.update(each for each in found if each is not None)
+        kept[kind] = [example for example, each in zip(members, found, strict=True) if each is None]
+    return Examples.model_validate(kept)
+
+
+def _given_away(
+    examples: Examples, known: Sequence[str], threshold: float, common: frozenset[str]
+) -> set[str]:
+    """The prompts that are near a known one."""
+    if not known:
+        return set()
+    members = (example for _, members in by_kind(examples) for example in members)
+    prompts = list(dict.fromkeys(text for example in members for text in _prompts(example)))
+    matches = near_matches(prompts, known, threshold, common)
+    return {text for text, match in zip(prompts, matches, strict=True) if match is not None}
+
+
+def _prompts(example: Any) -> Iterator[str]:
+    """What the example shows of prompts."""
+    if isinstance(example, Triplet):
+        yield example.query
+    elif isinstance(example, Trajectory):
+        since = 0
+        for at, message in enumerate(example.messages):
+            if message.role == "assistant":
+                # The agent may send the history again, or only what was said since its last answer.
+                yield spoken(example.messages[:at])
+                yield spoken(example.messages[since:at])
+                since = at + 1
+    else:
+        yield spoken(example.prompt)
+
+
+def _repeated(members: Sequence[Example], threshold: float, common: frozenset[str]) -> list[Flaw | None]:
+    """Marks those that say nearly what a newer one says."""
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+    newest_first = sorted(enumerate(members), key=lambda numbered: _age(numbered[1]), reverse=True)
+    for at, example in newest_first:
+        groups[_answer_key(example)].append(at)
+    found: list[Flaw | None] = [None] * len(members)
+    for group in groups.values():
+        if len(group) > 1:
+            links = near_duplicates([_compared(members[at]) for at in group], threshold, common)
+            for at, link in zip(group, links, strict=True):
+                found[at] = None if link is None else Flaw.REPEATED
+    return found
+
+
+def _age(example: Any) -> tuple[datetime, str]:
+    return example.started_at, example.id
+
+
+def _compared(example: Any) -> str:
+    """The text by which examples with one answer are compared: the prompt, or the whole conversation."""
+    if isinstance(example, Triplet):
+        return example.query
+    return spoken(example.messages if isinstance(example, Trajectory) else example.prompt)
+
+
+def _answer_key(example: Example) -> Hashable:
+    """Equal where two examples of a kind give the same answer, but for case and white space."""
+    match example:
+        case SFTExample():
+            return _said(example.completion)
+        case UnpairedPreference():
+            return (_said(example.completion), example.desirable)
+        case PreferencePair():
+            return (_said(example.chosen), _said(example.rejected))
+        case Triplet():
+            return (normalised(example.positive.text), normalised(example.negative.text))
+    return None
+
+
+def _said(message: Message) -> Hashable:
+    calls = tuple((call.name, normalised(call.arguments)) for call in message.tool_calls)
+    return (normalised(message.content), calls)
+
+
+def text_of(message: Message) -> str:
+    """What a message says, tool calls included."""
+    calls = (f"{call.name} {call.arguments}" for call in message.tool_calls)
+    return "\n".join(filter(None, (message.content, *calls)))
+
+
+def by_kind(examples: Examples) -> Iterator[tuple[str, Sequence[Example]]]:
+    """Kind (a field of `Examples`) and members."""
+    for kind in Examples.model_fields:
+        yield kind, getattr(examples, kind)
