@@ -28,6 +28,7 @@ from extractors.mirror import MirrorChange
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
+from extractors.retrieval import reviewed_retrievals
 from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, read_snapshot, write_snapshot
 from extractors.splits import Window
 from extractors.values import LearndError
@@ -157,8 +158,12 @@ def _poll_once(loop: Loop, client: PhoenixClient) -> MirrorChange:
 
 def extract_target(loop: Loop) -> Extraction:
     """What the mirror teaches by the target's feedback rules."""
-    spans, annotations = loop.store.mirrored(loop.target.key)
-    return extract(spans, annotations, loop.target.feedback, loop.target.output_space, target=loop.target.key)
+    target = loop.target
+    spans, annotations = loop.store.mirrored(target.key)
+    if target.task == "embedding":
+        found = reviewed_retrievals(spans, annotations, target.feedback, target.retrieval, target=target.key)
+        return Extraction(retrievals=found.retrievals, dropped=found.dropped)
+    return extract(spans, annotations, target.feedback, target.output_space, target=target.key)
 
 
 def feedback_names(target: TargetSettings) -> frozenset[str]:
@@ -172,17 +177,22 @@ def open_phoenix(settings: Settings) -> PhoenixClient:
     return PhoenixClient(settings.phoenix.url, api_key=settings.phoenix.key())
 
 
-def _extract(loop: Loop, cycle: Cycle) -> Cycle:
-    state, target = loop.store.target_state(loop.target.key), loop.target
-    extraction = extract_target(loop)
-    snapshot = build_snapshot(
+def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
+    """The dataset that `extraction` makes with the target's holdout as it stands; nothing is written."""
+    target = loop.target
+    return build_snapshot(
         extraction,
         target.holdout,
-        window=_window(state),
+        window=_window(loop.store.target_state(target.key)),
         now=loop.clock(),
         target=target.key,
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
     )
+
+
+def _extract(loop: Loop, cycle: Cycle) -> Cycle:
+    extraction = extract_target(loop)
+    snapshot = snapshot_of(loop, extraction)
     write_snapshot(snapshot, loop.snapshots)
     counted = snapshot.manifest.model_dump(include={"train", "validation", "holdout", "reviewed", "left_out"})
     return loop.move(
@@ -202,7 +212,9 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
             reason=f"cycle {before.id} trained on the same examples by the same settings already; new "
             "feedback trains once it is older than the holdout window",
         )
-    chosen = choose_plan(loop, base, snapshot, loop.run_folder(cycle) / "measure").plan
+    chosen = choose_plan(
+        loop, base, snapshot, loop.snapshots / snapshot.id, loop.run_folder(cycle) / "measure"
+    ).plan
     if isinstance(chosen, Skip):
         return loop.move(cycle, CycleState.SKIPPED, reason=chosen.reason)
     # Versions of another base would answer wrongly on this one.
@@ -221,8 +233,10 @@ def base_of(target: TargetSettings) -> Base:
     )
 
 
-def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, folder: Path) -> Choice:
-    """What the rules say for `snapshot`; where they ask for it, `folder` holds the measuring job."""
+def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, written: Path, folder: Path) -> Choice:
+    """What the rules say for `snapshot`, which is `written` in its folder; `folder` is for measuring the
+    live model, where the rules ask for that.
+    """
     target, active = loop.target, loop.store.active(loop.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
@@ -232,7 +246,7 @@ def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, folder: Path) -> Cho
         target.thresholds,
         base,
         live=_live(loop, live) if live else None,
-        live_answers=lambda: _answered(loop, snapshot.id, folder, _side(loop, live)),
+        live_answers=lambda: _answered(loop, written, folder, _side(loop, live)),
         max_lora_rank=loop.settings.training.max_lora_rank,
         preset=target.preset,
         overrides=target.hyperparameters,
@@ -244,11 +258,11 @@ def _live(loop: Loop, version: Version) -> Live:
     return Live(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
 
 
-def _answered(loop: Loop, snapshot_id: str, folder: Path, adapter: AdapterSide | None) -> Answered:
+def _answered(loop: Loop, snapshot: Path, folder: Path, adapter: AdapterSide | None) -> Answered:
     """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
     target, training = loop.target, loop.settings.training
     job = ReadinessJob(
-        snapshot=str(loop.snapshots / snapshot_id),
+        snapshot=str(snapshot),
         base_model=target.base_model,
         adapter=adapter,
         task=target.task,
@@ -299,7 +313,7 @@ def _train(loop: Loop, cycle: Cycle) -> Cycle:
 def _not_worthwhile(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path) -> str | None:
     """Why `stage` would teach what the stage before it, which made `adapter`, did not; None if it would."""
     side = AdapterSide(name="trained", path=str(adapter))
-    answered = _answered(loop, plan.snapshot_id, folder, side)
+    answered = _answered(loop, loop.snapshots / plan.snapshot_id, folder, side)
     return worthwhile(stage, plan, loop.target.thresholds, answered)
 
 
@@ -360,7 +374,8 @@ def _evaluate(loop: Loop, cycle: Cycle) -> Cycle:
     run_job("evaluate", folder, job, stop=loop.stop, on_progress=loop.on_progress)
     report = Report.model_validate_json((folder / "report.json").read_text("utf-8"))
     for name in (PROBES, "report.json"):
-        (adapter / name).write_bytes((folder / name).read_bytes())
+        if (folder / name).exists():
+            (adapter / name).write_bytes((folder / name).read_bytes())
     judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
     if report.verdict == "PROMOTE":
         return loop.move(cycle, CycleState.PROMOTING, **judged)

@@ -17,6 +17,7 @@ from extractors.phoenix_http import PhoenixError
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
 from trainers.base_model import base_digest, describe_device, load_tokenizer, model_bytes
+from trainers.encoder import load_encoder
 from trainers.rendering import render
 
 GIB = 2**30
@@ -87,6 +88,9 @@ def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
     except ExtraMissing as missing:
         yield _check("training", False, "its libraries are not installed", str(missing))
         return
+    if target.task == "embedding":
+        yield from _embedding_model(settings, target)
+        return
     try:
         yield _check("device", True, describe_device(settings.training.device))
         digest = base_digest(target.base_model)
@@ -117,6 +121,23 @@ def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
                 chats=[RenderedChat(messages=tuple(m.to_chat() for m in SAMPLE), prompt_ids=tuple(expected))],
             ):
                 yield check.model_copy(update={"name": f"{target.key}: {replica.name}: {check.name}"})
+
+
+def _embedding_model(settings: Settings, target: TargetSettings) -> Iterator[Check]:
+    """Agents load these themselves, so there is no replica to look at."""
+    name = f"{target.key}: base model"
+    try:
+        yield _check("device", True, describe_device(settings.training.device))
+        digest = base_digest(target.base_model)
+        load_encoder(target.base_model, device="cpu")
+    except (LearndError, OSError) as problem:
+        what = (
+            "correct training.device, or the target's base_model: a sentence-transformer's folder or hub id"
+        )
+        yield _check(name, False, str(problem), what)
+        return
+    yield _check(name, True, f"{target.base_model} ({digest[:12]}), a sentence-transformer")
+    yield _memory(target, model_bytes(target.base_model))
 
 
 def _memory(target: TargetSettings, weights: int) -> Check:

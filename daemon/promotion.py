@@ -142,6 +142,9 @@ def _withdraw(store: Store, version: Version) -> None:
 def _bring_up(settings: Settings, replicas: Sequence[Replica], version: Version) -> None:
     folder = adapter_folder(settings.data_dir, version)
     verify_files(folder, version)
+    if not replicas:
+        # An embedding model: agents fetch its files and load it themselves.
+        return
     record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
     bring_up(replicas, version.id, folder, record)
 

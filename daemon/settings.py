@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from extractors.feedback import FeedbackRules
+from extractors.retrieval import RELEVANCE, RetrievalRules
 from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
 from extractors.values import LearndError, Value
@@ -209,6 +210,14 @@ def _known_hyperparameters(overrides: dict[str, Any]) -> dict[str, Any]:
     return overrides
 
 
+USUAL: Mapping[str | None, Mapping[str, Mapping[str, Any]]] = {
+    # What people say of a conversation is about each of its turns.
+    "chat": {"feedback": {"inherit": "all"}},
+    "embedding": {"spans": {"kind": "RETRIEVER"}, "feedback": {"annotations": (RELEVANCE,)}},
+}
+"""Defaults of a target's sections that differ by task."""
+
+
 class TargetSettings(Value):
     """What is being improved: a tenant's agent, its traffic, and the model it runs on."""
 
@@ -223,6 +232,8 @@ class TargetSettings(Value):
     """Hub id or folder; the same model that the replicas serve."""
     spans: SpanFilter = SpanFilter()
     feedback: FeedbackRules = FeedbackRules()
+    retrieval: RetrievalRules = RetrievalRules()
+    """For the task `embedding`: where a search says which documents were used."""
     thresholds: TargetThresholds = TargetThresholds()
     holdout: HoldoutRules = HoldoutRules()
     gate: GateRules = GateRules()
@@ -241,12 +252,13 @@ class TargetSettings(Value):
 
     @model_validator(mode="before")
     @classmethod
-    def _conversations_inherit(cls, given: Any) -> Any:
-        """What people say of a conversation is about each of its turns, unless the settings say otherwise."""
-        if isinstance(given, dict) and given.get("task") == "chat":
-            feedback = given.get("feedback", {})
-            if isinstance(feedback, dict):
-                return {**given, "feedback": {"inherit": "all", **feedback}}
+    def _as_the_task_wants(cls, given: Any) -> Any:
+        """Defaults that depend on the task; what the settings say themselves stands."""
+        usual = USUAL.get(given.get("task"), {}) if isinstance(given, dict) else {}
+        for section, defaults in usual.items():
+            said = given.get(section, {})
+            if isinstance(said, dict):
+                given = {**given, section: {**defaults, **said}}
         return given
 
     @property
@@ -318,7 +330,9 @@ class Settings(BaseSettings):
         raise SettingsError(f"no target {key!r} in the settings (there are: {known})")
 
     def replicas_of(self, target: TargetSettings) -> tuple[ReplicaSettings, ...]:
-        """The replicas that serve `target`."""
+        """The replicas that serve `target`; none serves embeddings, which agents load themselves."""
+        if target.task == "embedding":
+            return ()
         return tuple(r for r in self.replicas if not target.replicas or r.name in target.replicas)
 
 

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peft import PeftConfig
-from safetensors import SafetensorError, safe_open
 
-from evaluation.answers import BASE, AdapterUnusable
 from trainers.base_model import Device, Dtype
-from trainers.encoder import load_encoder
+from trainers.encoder import load_encoder, load_encoder_adapter
 
-WEIGHTS = "adapter_model.safetensors"
+BASE = "base"
+"""The side without an adapter."""
 Vectors = np.ndarray[Any, Any]
 
 
@@ -66,10 +64,5 @@ def open_encoder(
     # PEFT takes no dots in a name, and versions' names have them.
     slots = {side: f"side{number}" for number, side in enumerate(adapters)}
     for side, folder in adapters.items():
-        _add_adapter(model, folder, slots[side])
+        load_encoder_adapter(model, folder, slots[side])
     return Encoder(model.eval(), slots)
-
-
-def _add_adapter(model: Any, folder: Path, slot: str) -> None:
-    if not (folder / "adapter_config.json").is_file():
-        raise AdapterUnusable(f"{folder} holds no adapter_config.json; restore the version from a back-up")

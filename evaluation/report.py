@@ -24,7 +24,7 @@ class Side(Value):
     name: str
     """`base`, or the version's served name."""
     accuracy: float
-    """Share of gold items answered right, 0 to 1."""
+    """Share of gold items answered right, 0 to 1; of a search, those that find a relevant document first."""
     valid_rate: float
     """Share of all items, 0 to 1."""
     latency_ms: float
@@ -32,6 +32,8 @@ class Side(Value):
     repeated_rejected: int
     """Items without gold to which this side gave the rejected answer again."""
     answers: tuple[Answer, ...]
+    measures: dict[str, float] = {}
+    """Further means over the items, by name: for embeddings `recall@5`, `mrr@10`, `ndcg@10`, …"""
 
 
 class Comparison(Value):

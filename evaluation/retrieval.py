@@ -7,7 +7,7 @@ figures out.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,26 +134,6 @@ def search_side(encoder: Encodes, name: str, shelf: Library, *, batch_size: int 
     scores = np.asarray(encoder.scores(queries, documents))
     ranked = tuple(rank(query, row) for query, row in zip(shelf.queries, scores, strict=True))
     return ranked_side(name, ranked, latency_ms=1000 * seconds / len(ranked))
-
-
-def search_sides(
-    encoder: Encodes,
-    names: Iterable[str],
-    retrievals: Sequence[ReviewedRetrieval],
-    *,
-    batch_size: int = 32,
-    on_side: Callable[[RankedSide], None] = lambda _side: None,
-) -> tuple[RankedSide, ...]:
-    """How well each side searches the documents of `retrievals`; `on_side` hears of each when it is done.
-
-    Raises NothingToSearch.
-    """
-    shelf = library(retrievals)
-    sides = []
-    for name in names:
-        sides.append(search_side(encoder, name, shelf, batch_size=batch_size))
-        on_side(sides[-1])
-    return tuple(sides)
 
 
 def rank(query: Query, scores: Sequence[float] | np.ndarray[Any, Any]) -> Ranked:

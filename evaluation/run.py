@@ -24,6 +24,7 @@ from trainers.selection import Task
 
 if TYPE_CHECKING:
     from evaluation.answers import AnswerEngine, Generated
+    from evaluation.retrieval import RankedSide
 
 REPORT, PROBES = "report.json", "probes.json"
 BASE = "base"
@@ -87,15 +88,24 @@ def run(folder: Path) -> None:
 
 
 def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> EvaluationResult:
-    """Compare, judge, and record probes, into `folder`.
+    """Compare, judge, and record probes (of language models), into `folder`.
 
-    Raises LearndError: SnapshotDamaged, BaseModelUnusable, AdapterUnusable, NothingToAsk.
+    Raises LearndError: SnapshotDamaged, BaseModelUnusable, AdapterUnusable, NothingToAsk, NothingToSearch.
     """
-    from evaluation.answers import open_engine
-
     use_threads(job.threads)
     snapshot = read_snapshot(Path(job.snapshot))
     progress.write("loading", f"base model {job.base_model}")
+    if job.task == "embedding":
+        return _compare_encoders(job, snapshot, folder, progress)
+    return _compare_answers(job, snapshot, folder, progress)
+
+
+def _compare_answers(
+    job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress
+) -> EvaluationResult:
+    """Base, active version and candidate answer the held-out prompts."""
+    from evaluation.answers import open_engine
+
     adapters = {side.name: Path(side.path) for side in (job.active, job.candidate) if side}
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
     questions = _questions(engine.tokenizer, snapshot.holdout)
@@ -109,36 +119,93 @@ def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> Evaluation
         for number, name in enumerate([BASE, *adapters])
     ]
     progress.write("judging")
-    report = build_report(job, snapshot, questions, sides)
+    items = [question.item for question in questions]
+    report = build_report(
+        job,
+        snapshot,
+        sides,
+        sessions=[item.session_id or item.id for item in items if item.gold is not None],
+        corrected=sum(item.outcome == "corrected" for item in items),
+        rejected_without_correction=sum(item.gold is None for item in items),
+    )
     write_whole(
         folder / PROBES, _probes(engine, job.candidate.name, snapshot, questions, sides).model_dump_json()
     )
+    return _finished(report, folder)
+
+
+def _compare_encoders(
+    job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress
+) -> EvaluationResult:
+    """Base, active version and candidate make the held-out searches again."""
+    from evaluation.encoding import open_encoder
+    from evaluation.retrieval import library, search_side
+
+    adapters = {side.name: Path(side.path) for side in (job.active, job.candidate) if side}
+    encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)
+    shelf = library(snapshot.retrievals)
+    sides = []
+    for number, name in enumerate([BASE, *adapters]):
+        found = search_side(encoder, name, shelf)
+        progress.write("searching", name, step=number + 1, total=1 + len(adapters))
+        sides.append(side_of_searches(found))
+    report = build_report(job, snapshot, sides, sessions=[query.session for query in shelf.queries])
+    return _finished(report, folder)
+
+
+def side_of_searches(found: "RankedSide") -> Side:
+    """A side of the report: right is a search that finds a relevant document first."""
+    recall = {f"recall@{k}": share for k, share in found.recall.items()}
+    return Side(
+        name=found.name,
+        accuracy=found.hit_rate,
+        valid_rate=1.0,
+        latency_ms=found.latency_ms,
+        repeated_rejected=0,
+        answers=tuple(
+            Answer(item_id=query.item_id, text="", correct=query.hit, valid=True) for query in found.ranked
+        ),
+        measures=recall | {"mrr@10": found.mrr, "ndcg@10": found.ndcg},
+    )
+
+
+def _finished(report: Report, folder: Path) -> EvaluationResult:
     write_whole(folder / REPORT, report.model_dump_json(indent=2))
     return EvaluationResult(verdict=report.verdict, reason=report.reason)
 
 
 def build_report(
-    job: EvaluationJob, snapshot: Snapshot, questions: Sequence[Question], sides: Sequence[Side]
+    job: EvaluationJob,
+    snapshot: Snapshot,
+    sides: Sequence[Side],
+    *,
+    sessions: Sequence[str],
+    corrected: int = 0,
+    rejected_without_correction: int = 0,
 ) -> Report:
-    """The report on `sides` (base first, candidate last), which all answered `questions`."""
+    """The report on `sides` (base first, candidate last), which all answered the same items.
+
+    `sessions` says which of those with gold belong together; the counts are of held-out answers that
+    people rejected.
+    """
     live = job.active.name if job.active else BASE
-    items = [question.item for question in questions]
     outcomes = {side.name: [a.correct for a in side.answers if a.correct is not None] for side in sides}
     evidence = Evidence(
         pairs=pairs(outcomes[job.candidate.name], outcomes[live]),
         live_right=sum(outcomes[live]),
-        corrected=sum(item.outcome == "corrected" for item in items),
-        rejected_without_correction=sum(item.gold is None for item in items),
+        corrected=corrected,
+        rejected_without_correction=rejected_without_correction,
     )
+    answered = len(sides[0].answers)
     decision = decide(evidence, Gate(alpha=job.alpha, min_effect=job.min_effect))
     return Report(
         snapshot_id=snapshot.id,
-        holdout_size=len(items),
+        holdout_size=answered,
         gold_size=evidence.pairs.n,
         rejected_without_correction=evidence.rejected_without_correction,
-        unanswerable=len(snapshot.holdout) - len(items),
+        unanswerable=snapshot.manifest.holdout - answered,
         sides=tuple(sides),
-        comparisons=_comparisons(outcomes, items, job),
+        comparisons=_comparisons(outcomes, sessions, job),
         live=live,
         verdict=decision.verdict,
         reason=decision.reason,
@@ -147,10 +214,9 @@ def build_report(
 
 
 def _comparisons(
-    outcomes: Mapping[str, Sequence[bool]], items: Sequence[ReviewedItem], job: EvaluationJob
+    outcomes: Mapping[str, Sequence[bool]], sessions: Sequence[str], job: EvaluationJob
 ) -> tuple[Comparison, ...]:
     """The candidate with each other side, over the items with gold."""
-    sessions = [item.session_id or item.id for item in items if item.gold is not None]
     candidate = job.candidate.name
     return tuple(
         compare(outcomes[candidate], outcomes[name], against=name, sessions=sessions, alpha=job.alpha)

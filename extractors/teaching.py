@@ -14,11 +14,16 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.preference import preference_pairs, unpaired_preferences
+from extractors.retrieval import triplets
 from extractors.splits import HoldoutRules, LeftOut, Split, Window, group, split, validation_groups
 from extractors.values import Value, content_id
 
 Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval
 """What people said something about."""
+
+
+MOST_TRIPLETS = 8
+"""Of one query; more would teach that query instead of the task."""
 
 
 class Taught(Value):
@@ -107,11 +112,13 @@ def _prompt_keys(seen: Reviewed) -> Collection[str]:
 def _examples(traffic: Extraction, left_out: Counter[StrEnum]) -> Examples:
     """What one side of the dataset teaches, by kind."""
     pairs, no_pairs = preference_pairs(traffic.judged, traffic.conversations)
-    left_out += Counter(no_pairs)
+    made, no_triplets = triplets(traffic.retrievals, MOST_TRIPLETS)
+    left_out += Counter(no_pairs) + Counter(no_triplets)
     return Examples(
         sft=tuple(_newest_gold(traffic.items, left_out)),
         pairs=tuple(pairs),
         votes=tuple(unpaired_preferences(traffic.judged, pairs)),
+        triplets=tuple(made),
         trajectories=tuple(each for each in traffic.conversations if each.learned),
     )
 

@@ -59,6 +59,7 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     team: Team, vllm: VllmServer, tmp_path: Path
 ) -> None:
     requests = [Request(text=f"where is parcel {n}", label="shipping") for n in range(20)]
+    team = team.with_thresholds(pairs=20)
     with gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
         assert agent.route(requests[0]).version == "base"
         with steady_traffic(agent, requests) as traffic:
@@ -71,6 +72,12 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
 
     assert (cycle["state"], cycle["verdict"]) == ("DONE", "PROMOTE"), cycle["reason"]
     assert cycle["report"]["holdout_size"] == HELD_OUT
+    assert [stage["method"] for stage in cycle["plan"]["stages"]] == ["sft", "dpo"]
+    sft, dpo = cycle["training"]
+    assert sft["figures"]["steps"] > 0
+    assert "DPO left out" in dpo["left_out"]
+    planned = team.ask("plan")["choice"]
+    assert planned["plan"]["stages"][0]["method"] == "sft", "the live version has settled the pairs"
     again = team.ask("once")
     assert again["state"] == "SKIPPED"
     assert again["version_id"] is None
@@ -104,7 +111,9 @@ def test_a_kill_in_any_state_leaves_a_cycle_that_completes_once(
         cycles, versions = store.cycles(team.key), store.versions(team.key)
         assert [(c.id, c.state) for c in cycles] == [(before.id, CycleState.DONE)]
         assert [v.state for v in versions] == [VersionState.ACTIVE]
-    trained = team.settings.data_dir / "runs" / team.settings.targets[0].slug / before.id / "train" / "starts"
+    trained = (
+        team.settings.data_dir / "runs" / team.settings.targets[0].slug / before.id / "train-0" / "starts"
+    )
     assert len(trained.read_text().splitlines()) == 1, "nothing is trained twice"
     assert loaded(vllm, team) == [versions[0].id]
 

