@@ -1,0 +1,69 @@
+"""Snapshots made by hand, of searches and the triplets that come from them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from extractors.examples import Document, Examples, JudgedDocument, ReviewedRetrieval, Triplet
+from extractors.retrieval import query_key
+from extractors.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
+from extractors.splits import HoldoutRules
+from extractors.values import content_id
+
+BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
+Asked = tuple[str, str, str]
+"""A query, a relevant and an irrelevant document."""
+
+
+def triplet(number: int, asked: Asked) -> Triplet:
+    query, positive, negative = asked
+    return Triplet(
+        query=query,
+        positive=Document(id=f"doc-{number}", text=positive),
+        negative=Document(text=negative),
+        prompt_key=query_key(query),
+        started_at=BEGAN + timedelta(minutes=number),
+    )
+
+
+def held_out(number: int, asked: Asked) -> ReviewedRetrieval:
+    query, positive, negative = asked
+    return ReviewedRetrieval(
+        query=query,
+        documents=(
+            JudgedDocument(text=negative, relevant=False),
+            JudgedDocument(id=f"doc-{number}", text=positive, relevant=True),
+        ),
+        source_span_ids=(f"{number:016x}",),
+        trace_id=f"{number:032x}",
+        prompt_key=query_key(query),
+        started_at=BEGAN + timedelta(minutes=number),
+    )
+
+
+def searches_in(
+    folder: Path, train: Sequence[Asked], validation: Sequence[Asked] = (), holdout: Sequence[Asked] = ()
+) -> Path:
+    """A snapshot of these searches below `folder`; returns its own folder."""
+    nothing = Outcomes(approved=0, corrected=0, rejected=0)
+    made = Snapshot(
+        manifest=Manifest(
+            snapshot_id=content_id([train, validation, holdout]),
+            target="acme/find",
+            created_at=BEGAN,
+            filters={},
+            rules=HoldoutRules(),
+            window=None,
+            watermark=None,
+            train={"triplets": len(train)},
+            validation={"triplets": len(validation)},
+            holdout=len(holdout),
+            reviewed=nothing,
+            held_out=nothing,
+            left_out={},
+        ),
+        train=Examples(triplets=tuple(triplet(number, each) for number, each in enumerate(train))),
+        validation=Examples(triplets=tuple(triplet(number, each) for number, each in enumerate(validation))),
+        retrievals=tuple(held_out(number, each) for number, each in enumerate(holdout)),
+    )
+    return write_snapshot(made, folder)

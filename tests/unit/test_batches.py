@@ -1,0 +1,52 @@
+"""How triplets are learned from: in-batch negatives only where they would mostly be true."""
+
+import pytest
+
+from extractors.examples import Document, Triplet
+from extractors.retrieval import query_key
+from tests.unit.traffic import NOON
+from trainers.batches import choose_batches, false_negatives
+
+
+def triplet(query: str, positive: str, negative: str = "no") -> Triplet:
+    return Triplet(
+        query=query,
+        positive=Document(text=positive),
+        negative=Document(text=negative),
+        prompt_key=query_key(query),
+        started_at=NOON,
+    )
+
+
+def test_many_queries_with_documents_of_their_own_are_each_others_negatives() -> None:
+    batches = choose_batches([triplet(f"q{n}", f"d{n}", f"n{n}") for n in range(100)], 32)
+    assert (batches.loss, batches.size) == ("in-batch negatives", 32)
+
+
+def test_no_batch_is_larger_than_half_of_the_different_texts() -> None:
+    many_negatives = [triplet(f"q{n}", f"d{n}", f"n{n} {m}") for n in range(20) for m in range(5)]
+    assert choose_batches(many_negatives, 32).size == 10
+
+
+@pytest.mark.parametrize(("queries", "documents"), [(100, 15), (15, 100)])
+def test_few_queries_or_few_documents_are_told_apart_by_their_own_negatives_alone(
+    queries: int, documents: int
+) -> None:
+    rows = [triplet(f"q{n % queries}", f"d{n % documents}", f"n{n}") for n in range(100)]
+    batches = choose_batches(rows, 32)
+    assert (batches.loss, batches.size) == ("triplets", 32)
+    assert f"{queries} different queries and {documents} different relevant documents" in batches.reason
+
+
+def test_documents_that_many_queries_share_would_be_false_negatives() -> None:
+    # Every query has three relevant documents out of 24, so a batch is full of known false negatives.
+    rows = [triplet(f"q{n}", f"d{(n + m) % 24}", f"n{n}") for n in range(40) for m in range(3)]
+    assert 0.02 < false_negatives(rows) < 0.08
+    all_alike = [triplet(f"q{n}", f"d{m}", f"n{n}") for n in range(20) for m in range(20)]
+    assert false_negatives(all_alike) == pytest.approx(0.5)  # the positives; the negatives are true
+    assert choose_batches(all_alike, 32).loss == "triplets"
+
+
+def test_rows_that_share_a_text_never_meet_so_they_are_no_false_negatives() -> None:
+    rows = [triplet("q1", "d1"), triplet("q1", "d2"), triplet("q2", "d1")]
+    assert false_negatives(rows) == 0.0

@@ -1,0 +1,241 @@
+"""sentence-transformers' trainer as we run it: adapters in its checkpoints, recall beside the loss."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+    TripletDistanceMetric,
+    TripletLoss,
+)
+from sentence_transformers.util import cos_sim, dot_score
+from transformers import PrinterCallback, TrainerCallback
+
+from extractors.examples import Triplet
+from extractors.text import normalised
+from trainers.batches import Batches
+from trainers.checkpoints import last_checkpoint
+from trainers.child import Progress
+from trainers.encoder import adapter_weights, prompts_by_column, set_adapter_weights
+from trainers.hyperparameters import Hyperparameters
+from trainers.ladders import Attempt
+from trainers.reporting import most_memory
+
+WEIGHTS = "adapter.safetensors"
+"""The adapter in a checkpoint."""
+MOST_LOG_LINES = 500
+"""Progress lines of a long training; a short one has a line for each step."""
+MARGIN = 0.2
+"""How much nearer (cosine) a query must be to its relevant document than to the irrelevant one."""
+RECALL_AT = (1, 10)
+
+
+class EncoderTrainer(SentenceTransformerTrainer):
+    """Its checkpoints hold the adapter alone, and need no second model to be read."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """No model card: it would describe the texts."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(adapter_weights(self.model), folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        set_adapter_weights(self.model, load_file(Path(checkpoint_path) / WEIGHTS))
+
+    def _load_best_model(self) -> None:
+        # The library's goes on with the last weights when the best cannot be read.
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class Recall(BaseEvaluator):
+    """Recall among all documents of `triplets`, for each of their queries; the mean over the queries."""
+
+    def __init__(self, triplets: Sequence[Triplet], batch_size: int) -> None:
+        super().__init__()
+        texts: dict[str, str] = {}
+        relevant: defaultdict[str, set[str]] = defaultdict(set)
+        for triplet in triplets:
+            for document in (triplet.positive, triplet.negative):
+                texts.setdefault(normalised(document.text), document.text)
+            relevant[triplet.query].add(normalised(triplet.positive.text))
+        numbers = {key: number for number, key in enumerate(sorted(texts))}
+        self._documents = [texts[key] for key in numbers]
+        self._queries = sorted(relevant)
+        self._relevant = [{numbers[key] for key in relevant[query]} for query in self._queries]
+        self._batch_size = batch_size
+
+    def __call__(self, model: Any, *_: Any, **__: Any) -> dict[str, float]:
+        how = {"batch_size": self._batch_size, "convert_to_tensor": True, "show_progress_bar": False}
+        scores = model.similarity(
+            model.encode_query(self._queries, **how), model.encode_document(self._documents, **how)
+        )
+        found = scores.topk(min(max(RECALL_AT), len(self._documents))).indices.tolist()
+        return {
+            f"recall@{k}": sum(
+                len(relevant & set(ranked[:k])) / len(relevant)
+                for relevant, ranked in zip(self._relevant, found, strict=True)
+            )
+            / len(self._queries)
+            for k in RECALL_AT
+        }
+
+
+class EncoderReporter(TrainerCallback):
+    """Writes what the trainer logs as progress lines, and keeps the time of its steps."""
+
+    def __init__(self, progress: Progress, tokens_a_step: float) -> None:
+        self._progress = progress
+        self._tokens_a_step = tokens_a_step
+        self._began = 0.0
+        self._steps = 0
+        self._seconds = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Mean over the steps since the start, without validations and checkpoints."""
+        return self._steps * self._tokens_a_step / max(self._seconds, 1e-9)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._seconds += time.monotonic() - self._began
+        self._steps += 1
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
+        if "loss" in logs:
+            self._progress.write(
+                "training",
+                step=state.global_step,
+                total=state.max_steps,
+                loss=logs["loss"],
+                learning_rate=logs["learning_rate"],
+                grad_norm=logs["grad_norm"],
+                tokens_per_second=self.tokens_per_second,
+                memory_bytes=most_memory(args.device.type),
+            )
+        elif "eval_loss" in logs:
+            self._progress.write(
+                "training",
+                step=state.global_step,
+                total=state.max_steps,
+                validation_loss=logs["eval_loss"],
+                figures=recalls(logs),
+            )
+
+
+def recalls(logs: Mapping[str, float]) -> dict[str, float]:
+    """What a validation says beyond its loss."""
+    return {f"recall@{k}": logs[f"eval_recall@{k}"] for k in RECALL_AT if f"eval_recall@{k}" in logs}
+
+
+def encoder_trainer(
+    encoder: Any,
+    train: Sequence[Triplet],
+    validation: Sequence[Triplet],
+    batches: Batches,
+    attempt: Attempt,
+    hyperparameters: Hyperparameters,
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback],
+) -> EncoderTrainer:
+    """A trainer of the adapter of `encoder`; no more than the attempt's micro-batch is in memory at once."""
+    trainer = EncoderTrainer(
+        model=encoder,
+        args=_arguments(
+            encoder, batches, attempt, hyperparameters, len(train), bool(validation), checkpoints
+        ),
+        train_dataset=_columns(train),
+        eval_dataset=_columns(validation) if validation else None,
+        loss=_loss(encoder, batches, attempt),
+        evaluator=Recall(validation, attempt.micro_batch) if validation else None,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _columns(triplets: Sequence[Triplet]) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "anchor": [triplet.query for triplet in triplets],
+            "positive": [triplet.positive.text for triplet in triplets],
+            "negative": [triplet.negative.text for triplet in triplets],
+        }
+    )
+
+
+def _loss(encoder: Any, batches: Batches, attempt: Attempt) -> torch.nn.Module:
+    if batches.loss == "triplets":
+        return TripletLoss(encoder, TripletDistanceMetric.COSINE, triplet_margin=MARGIN)
+    # The similarity by which the model is searched; 20 is 1 / 0.05, the usual temperature for cosines.
+    similarity, scale = (dot_score, 1.0) if encoder.similarity_fn_name == "dot" else (cos_sim, 20.0)
+    if attempt.micro_batch < batches.size:
+        # The same loss, with the activations of one part in memory (GradCache, Gao et al. 2021).
+        return CachedMultipleNegativesRankingLoss(
+            encoder, similarity_fct=similarity, scale=scale, mini_batch_size=attempt.micro_batch
+        )
+    return MultipleNegativesRankingLoss(encoder, similarity_fct=similarity, scale=scale)
+
+
+def _arguments(
+    encoder: Any,
+    batches: Batches,
+    attempt: Attempt,
+    hyperparameters: Hyperparameters,
+    rows: int,
+    validates: bool,
+    checkpoints: Path,
+) -> SentenceTransformerTrainingArguments:
+    """The trainer's arguments: warm-up, evaluation, checkpoints and log scaled to the number of steps."""
+    whole = batches.loss == "in-batch negatives"
+    batch = batches.size if whole else attempt.micro_batch
+    accumulation = hyperparameters.gradient_accumulation if whole else attempt.accumulation
+    epoch = -(-rows // (batch * accumulation))
+    steps = max(1, round(epoch * hyperparameters.epochs))
+    interval = max(1, epoch // hyperparameters.evaluations_per_epoch)
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=hyperparameters.epochs,
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        activation_checkpointing=attempt.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        batch_sampler=BatchSamplers.NO_DUPLICATES if whole else BatchSamplers.BATCH_SAMPLER,
+        prompts=prompts_by_column(encoder) or None,
+        learning_rate=hyperparameters.learning_rate * attempt.rate_scale,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(steps * hyperparameters.warmup_share),
+        eval_strategy="steps" if validates else "no",
+        eval_steps=interval,
+        # A second look at what was seen before the kill would count against the patience.
+        eval_on_start=validates and last_checkpoint(checkpoints) is None,
+        save_strategy="steps",
+        save_steps=interval,
+        # The best one, the last one, and the one before: a kill while the last is written loses nothing.
+        save_total_limit=3,
+        load_best_model_at_end=validates,
+        metric_for_best_model="eval_loss" if validates else None,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=max(1, steps // MOST_LOG_LINES),
+        # The filter would hide a loss that is no number.
+        logging_nan_inf_filter=False,
+        bf16=encoder.dtype == torch.bfloat16,
+        use_cpu=encoder.device.type == "cpu",
+        seed=hyperparameters.seed,
+        disable_tqdm=True,
+        report_to="none",
+    )
