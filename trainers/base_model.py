@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extractors.values import LearndError, content_id, file_digest
+from trainers.memory import give_back
 from trainers.quantized import Quantization, keep_trainable, nf4
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -90,7 +91,11 @@ def load_model(
         if isinstance(broken, OSError) and broken.errno == errno.ENOMEM:
             raise
         raise BaseModelUnusable(f"{base} cannot be loaded as a causal language model: {broken}") from broken
-    return keep_trainable(model) if quantization else model.to(where)
+    if not quantization:
+        return model.to(where)
+    # The weights in full precision are gone, but only from the view of the allocator.
+    give_back()
+    return keep_trainable(model)
 
 
 def torch_device(device: Device) -> str:

@@ -5,7 +5,6 @@ on from there. The kernel kills a process that takes too much memory without a w
 it by the kernel's own count of such kills, or by a second death without a checkpoint between.
 """
 
-import gc
 import json
 import os
 import shutil
@@ -31,6 +30,7 @@ from trainers.ladders import (
     after_out_of_memory,
     is_out_of_memory,
 )
+from trainers.memory import give_back
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ def _tried(guard: Guard, train_once: Callable[[Attempt], T]) -> T | _Memory | Tr
         if not is_out_of_memory(error):
             raise
         found = _Memory(said=str(error).strip().splitlines()[0] if str(error) else type(error).__name__)
-    _free_memory()
+    give_back()
     return found
 
 
@@ -254,11 +254,3 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

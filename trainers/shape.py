@@ -1,0 +1,88 @@
+"""The shape of a base model, read from its folder without loading it: what memory and time depend on."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from extractors.values import Value
+from trainers.base_model import BaseModelUnusable, base_folder
+
+NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "pooler")
+"""In the names of matrices that are neither adapted nor held in 4 bits."""
+
+
+class Shape(Value):
+    """A transformer's dimensions."""
+
+    parameters: int
+    """Each counted once, where a matrix serves twice."""
+    file_bytes: int
+    """Of the weights on disk."""
+    layers: int
+    hidden: int
+    intermediate: int
+    attention: int
+    """Width of the queries of all heads together."""
+    vocabulary: int
+    gated: bool
+    """Whether the MLP has a gate (SwiGLU), and so three matrices."""
+    linear: tuple[tuple[int, int], ...]
+    """(outputs, inputs) of each matrix that is adapted."""
+
+    @property
+    def linear_parameters(self) -> int:
+        return sum(outputs * inputs for outputs, inputs in self.linear)
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Of an adapter of `rank` on all of them."""
+        return sum(rank * (outputs + inputs) for outputs, inputs in self.linear)
+
+
+def read_shape(base: str) -> Shape:
+    """The shape of `base` (folder or hub id). Raises BaseModelUnusable."""
+    folder = base_folder(base)
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = config.get("text_config", config)
+        sizes = dict(_matrices(folder))
+        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        return Shape(
+            parameters=sum(_product(shape) for shape in sizes.values()),
+            file_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            intermediate=config["intermediate_size"],
+            attention=heads * (config.get("head_dim") or hidden // heads),
+            vocabulary=config["vocab_size"],
+            gated=any("gate_proj" in name for name in sizes),
+            linear=tuple(_linear(sizes)),
+        )
+    except (OSError, KeyError, json.JSONDecodeError) as lacking:
+        raise BaseModelUnusable(
+            f"{folder}: its size cannot be told from config.json and its weights ({lacking!r}); "
+            "an estimate needs a transformer in Hugging Face's format"
+        ) from lacking
+
+
+def _matrices(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each weight, from the files' headers."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no dict
+                yield name, tuple(weights.get_slice(name).get_shape())
+
+
+def _linear(sizes: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    for name, shape in sizes.items():
+        if len(shape) == 2 and not any(part in name for part in NOT_ADAPTED):
+            yield shape[0], shape[1]
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
