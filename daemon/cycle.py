@@ -16,6 +16,7 @@ from threading import Event
 from typing import Any, TypeVar
 
 from daemon.children import Interrupted, OnProgress, run_job
+from daemon.imports import golden_cases, imported_examples
 from daemon.locks import Locked
 from daemon.promotion import PROBES, adapter_folder, promote
 from daemon.settings import Settings, TargetSettings
@@ -31,6 +32,7 @@ from extractors.poll import poll
 from extractors.retrieval import reviewed_retrievals
 from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, read_snapshot, write_snapshot
 from extractors.splits import Window
+from extractors.teaching import Beside
 from extractors.values import LearndError
 from registry.audit import DAEMON
 from registry.cycles import Cycle, CycleState, Trained
@@ -187,6 +189,11 @@ def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
         now=loop.clock(),
         target=target.key,
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
+        beside=Beside(
+            imported=imported_examples(loop.data_dir, target),
+            golden=golden_cases(target),
+            quality=target.quality,
+        ),
     )
 
 

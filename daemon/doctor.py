@@ -17,7 +17,6 @@ from extractors.phoenix_http import PhoenixError
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
 from trainers.base_model import base_digest, describe_device, load_tokenizer, model_bytes
-from trainers.encoder import load_encoder
 from trainers.rendering import render
 
 GIB = 2**30
@@ -125,6 +124,8 @@ def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
 
 def _embedding_model(settings: Settings, target: TargetSettings) -> Iterator[Check]:
     """Agents load these themselves, so there is no replica to look at."""
+    from trainers.encoder import load_encoder
+
     name = f"{target.key}: base model"
     try:
         yield _check("device", True, describe_device(settings.training.device))

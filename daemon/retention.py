@@ -22,7 +22,8 @@ def prune_target(loop: Loop) -> None:
     for cycle in cycles:
         if cycle.ended:
             # Checkpoints are for going on after a crash; an ended cycle does not go on.
-            shutil.rmtree(loop.run_folder(cycle) / "train" / "checkpoints", ignore_errors=True)
+            for checkpoints in loop.run_folder(cycle).glob("train-*/checkpoints"):
+                shutil.rmtree(checkpoints, ignore_errors=True)
     # The next cycle compares its data with that of the last one that came to a verdict.
     judged = [cycle for cycle in cycles if cycle.state is CycleState.DONE][:1]
     kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from extractors.feedback import FeedbackRules
+from extractors.quality import QualityRules
 from extractors.retrieval import RELEVANCE, RetrievalRules
 from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
@@ -234,6 +235,9 @@ class TargetSettings(Value):
     feedback: FeedbackRules = FeedbackRules()
     retrieval: RetrievalRules = RetrievalRules()
     """For the task `embedding`: where a search says which documents were used."""
+    quality: QualityRules = QualityRules()
+    golden: Path | None = None
+    """JSONL of golden cases (`prompt`, `completion`); nothing like them is ever trained on."""
     thresholds: TargetThresholds = TargetThresholds()
     holdout: HoldoutRules = HoldoutRules()
     gate: GateRules = GateRules()
@@ -391,7 +395,7 @@ def _is_path(key: str, value: Any, folder: Path) -> bool:
     """A base model may be a folder; otherwise it is a hub's id."""
     if not isinstance(value, str):
         return False
-    return key in {"data_dir", "api_key_file", "tokens_file"} or (
+    return key in {"data_dir", "api_key_file", "tokens_file", "golden"} or (
         key == "base_model" and bool(value) and (folder / value).is_dir()
     )
 

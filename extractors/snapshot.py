@@ -26,7 +26,7 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.splits import HoldoutRules, Window
-from extractors.teaching import teach
+from extractors.teaching import Beside, teach
 from extractors.values import LearndError, Value, content_id, file_digest
 
 MANIFEST = "manifest.json"
@@ -108,13 +108,14 @@ def build_snapshot(
     now: datetime,
     target: str,
     filters: Mapping[str, Any],
+    beside: Beside | None = None,
 ) -> Snapshot:
     """The dataset that `extraction` makes; the same content, rules, window and filters give the same id.
 
     `window` is that of the target's last snapshot, None at first. The holdout comes first: with
     few items everything is held out and `train` is empty, so look at the counts before training.
     """
-    taught = teach(extraction, rules, window)
+    taught = teach(extraction, rules, window, beside or Beside())
     reviewed = extraction.retrievals or extraction.items
     held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*taught.holdout, *taught.retrievals)
     content = taught.model_dump(mode="json", exclude={"left_out"})

@@ -1,12 +1,13 @@
 """From reviewed traffic to the two sides of a dataset: what is taught, by kind, and what is held out."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 
 from extractors.examples import (
     Examples,
     JudgedResponse,
+    Message,
     ReviewedItem,
     ReviewedRetrieval,
     SFTExample,
@@ -14,6 +15,7 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.preference import preference_pairs, unpaired_preferences
+from extractors.quality import QualityRules, by_kind, clean
 from extractors.retrieval import triplets
 from extractors.splits import HoldoutRules, LeftOut, Split, Window, group, split, validation_groups
 from extractors.values import Value, content_id
@@ -38,19 +40,33 @@ class Taught(Value):
     """By reason in words."""
 
 
-def teach(extraction: Extraction, rules: HoldoutRules, window: Window | None) -> Taught:
+class Beside(Value):
+    """What a dataset is made from beside the traffic."""
+
+    imported: Examples = Examples()
+    """Examples from files, to train on."""
+    golden: tuple[SFTExample, ...] = ()
+    """Cases that are never trained on."""
+    quality: QualityRules = QualityRules()
+
+
+def teach(extraction: Extraction, rules: HoldoutRules, window: Window | None, beside: Beside) -> Taught:
     """Hold out the newest window of what was reviewed, and make examples of what is older.
 
     Whatever kind an example is of, it shares no session and no normalised prompt with the holdout,
-    nor does validation share any with training.
+    and its prompt is not nearly one of the holdout or a golden one; nor does validation share a
+    session or prompt with training.
     """
     if extraction.retrievals:
-        return _taught(extraction, split(extraction.retrievals, rules, window), rules)
-    return _taught(extraction, split(extraction.items, rules, window), rules)
+        return _taught(extraction, split(extraction.retrievals, rules, window), rules, beside)
+    return _taught(extraction, split(extraction.items, rules, window), rules, beside)
 
 
 def _taught(
-    extraction: Extraction, sides: Split[ReviewedItem] | Split[ReviewedRetrieval], rules: HoldoutRules
+    extraction: Extraction,
+    sides: Split[ReviewedItem] | Split[ReviewedRetrieval],
+    rules: HoldoutRules,
+    beside: Beside,
 ) -> Taught:
     left_out: Counter[StrEnum] = Counter(sides.left_out)
     traffic = _teachable(extraction, sides, left_out)
@@ -63,16 +79,38 @@ def _taught(
     validating = validation_groups(
         ((_group(each), _prompt_keys(each)) for each in seen), rules.validation_share
     )
-    train = _only(traffic, lambda each: _group(each) not in validating)
-    validation = _only(traffic, lambda each: _group(each) in validating)
+    train = _examples(_only(traffic, lambda each: _group(each) not in validating), left_out)
+    validation = _examples(_only(traffic, lambda each: _group(each) in validating), left_out)
+    held_out = [_asked(item) for item in (*sides.holdout, *beside.golden)]
     return Taught(
-        train=_examples(train, left_out),
-        validation=_examples(validation, left_out),
+        train=_cleaned(_joined(train, beside.imported), held_out, beside.quality, left_out),
+        validation=_cleaned(validation, held_out, beside.quality, left_out),
         holdout=tuple(item for item in sides.holdout if isinstance(item, ReviewedItem)),
         retrievals=tuple(item for item in sides.holdout if isinstance(item, ReviewedRetrieval)),
         window=sides.window,
-        left_out={reason.value: count for reason, count in sorted(left_out.items()) if count},
+        left_out={reason.value: left_out[reason] for reason in sorted(left_out) if left_out[reason]},
     )
+
+
+def _cleaned(
+    examples: Examples,
+    held_out: Sequence[Sequence[Message] | str],
+    rules: QualityRules,
+    left_out: Counter[StrEnum],
+) -> Examples:
+    cleaned = clean(examples, held_out=held_out, rules=rules)
+    left_out.update(cleaned.left_out)
+    return cleaned.examples
+
+
+def _joined(examples: Examples, more: Examples) -> Examples:
+    return Examples.model_validate(
+        {kind: (*members, *getattr(more, kind)) for kind, members in by_kind(examples)}
+    )
+
+
+def _asked(held_out: ReviewedItem | ReviewedRetrieval | SFTExample) -> Sequence[Message] | str:
+    return held_out.query if isinstance(held_out, ReviewedRetrieval) else held_out.prompt
 
 
 def _teachable(

@@ -6,7 +6,16 @@ from typing import Literal
 from extractors.values import Value
 
 Action = Literal[
-    "judge", "activate", "deactivate", "rollback", "hold", "release", "change base", "remove files"
+    "judge",
+    "activate",
+    "deactivate",
+    "rollback",
+    "hold",
+    "release",
+    "change base",
+    "remove files",
+    "import",
+    "forget import",
 ]
 
 DAEMON = "learnd"
@@ -23,6 +32,6 @@ class AuditEntry(Value):
     action: Action
     target: str
     subject: str
-    """A version id, or the target itself."""
+    """A version id, an import's name, or the target itself."""
     detail: str
     """What changed and the reason given, in words."""

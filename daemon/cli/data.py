@@ -1,7 +1,8 @@
-"""`learnd data`: what the traffic teaches so far."""
+"""`learnd data`: what the traffic teaches so far, and examples from and for other tools."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,36 +11,55 @@ from daemon.cli.output import (
     AsJson,
     Config,
     TargetKey,
+    actor,
     opened,
     out,
     print_facts,
     print_json,
+    print_table,
     the_target,
 )
-from daemon.cycle import Loop, extract_target
+from daemon.cycle import Loop, extract_target, snapshot_of
+from daemon.imports import forget_import, import_file, imports
 from daemon.service import utc_now
-from extractors.examples import SFTExample
 from extractors.exchange import write_records
 from extractors.lines import Form
+from extractors.quality import by_kind
+from extractors.snapshot import KINDS
 
-app = typer.Typer(help="Reviewed traffic, and what was dropped.", no_args_is_help=True)
+app = typer.Typer(help="Reviewed traffic, examples, and what was dropped.", no_args_is_help=True)
+
+
+class Kind(StrEnum):
+    """The kinds of examples: the fields of `extractors.examples.Examples`."""
+
+    SFT = "sft"
+    PAIRS = "pairs"
+    VOTES = "votes"
+    TRIPLETS = "triplets"
+    TRAJECTORIES = "trajectories"
+
+
+OfKind = Annotated[Kind, typer.Option("--kind", "-k", help="Which kind of examples.")]
 
 
 @app.command()
 def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Counts of reviewed items against the threshold, and why spans were dropped."""
+    """Counts by kind against the thresholds, and why spans were dropped."""
     with opened(config) as (settings, store):
-        found = the_target(settings, target)
-        extraction = extract_target(Loop(settings, found, store, utc_now))
-        state = store.target_state(found.key)
-    facts = {
-        "target": found.key,
-        "reviewed": len(extraction.items),
-        "approved": extraction.approved,
-        "corrected": extraction.corrected,
-        "rejected": extraction.rejected,
-        "needed_to_train": found.thresholds.sft_examples,
+        loop = Loop(settings, the_target(settings, target), store, utc_now)
+        extraction = extract_target(loop)
+        data = snapshot_of(loop, extraction).manifest
+        state = store.target_state(loop.target.key)
+    facts: dict[str, Any] = {
+        "target": loop.target.key,
+        "reviewed": data.reviewed.model_dump(),
+        "train": data.train,
+        "validation": data.validation,
+        "holdout": data.holdout,
+        "thresholds": loop.target.thresholds.model_dump(),
         "dropped": dict(extraction.dropped),
+        "left_out": data.left_out,
         "last_poll": state.last_poll_at,
         "last_poll_error": state.last_poll_error,
     }
@@ -52,18 +72,79 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
 @app.command()
 def export(
     path: Annotated[Path, typer.Argument(help="File to write.")],
+    kind: OfKind = Kind.SFT,
     form: Annotated[Form | None, typer.Option("--format", help="By the file's ending, if left out.")] = None,
     target: TargetKey = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Write the approved and corrected examples of the mirror to a file."""
+    """Write the examples that a cycle would train and validate on now to a file."""
     with opened(config) as (settings, store):
-        extraction = extract_target(Loop(settings, the_target(settings, target), store, utc_now))
-    examples = [item.to_example() for item in extraction.items if item.gold is not None]
+        loop = Loop(settings, the_target(settings, target), store, utc_now)
+        snapshot = snapshot_of(loop, extract_target(loop))
+    examples = [
+        example for side in (snapshot.train, snapshot.validation) for example in dict(by_kind(side))[kind]
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_records(examples, SFTExample, path, form)
+    write_records(examples, KINDS[kind], path, form)
     if as_json:
-        print_json({"path": str(path), "examples": len(examples)})
+        print_json({"path": str(path), "kind": kind, "examples": len(examples)})
     else:
         out.print(f"Wrote {len(examples)} examples to {path}.", highlight=False)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="File to read.")],
+    kind: OfKind = Kind.SFT,
+    form: Annotated[Form | None, typer.Option("--format", help="By the file's ending, if left out.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt for examples that have none.")] = None,
+    target: TargetKey = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Train the target's next cycles on the examples of a file, too."""
+    with opened(config) as (settings, store):
+        found = the_target(settings, target)
+        made = import_file(settings.data_dir, found, path, kind, form=form, system=system, now=utc_now())
+        store.record_act(
+            now=utc_now(),
+            actor=actor(),
+            action="import",
+            target=found.key,
+            subject=made.name,
+            detail=f"{made.examples} examples from {path}",
+        )
+    if as_json:
+        print_json(made)
+    else:
+        out.print(f"Imported {made.examples} examples as {made.name}.", highlight=False)
+
+
+@app.command("imports")
+def imports_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """List what was imported."""
+    with opened(config) as (settings, _):
+        found = imports(settings.data_dir, the_target(settings, target))
+    if as_json:
+        print_json([each.model_dump() for each in found])
+    else:
+        rows = [each.model_dump() for each in found]
+        print_table(rows, columns=("name", "kind", "examples"), empty="Nothing was imported.")
+
+
+@app.command()
+def forget(
+    name: str, target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Train the next cycles without an import."""
+    with opened(config) as (settings, store):
+        found = the_target(settings, target)
+        forget_import(settings.data_dir, found, name)
+        store.record_act(
+            now=utc_now(), actor=actor(), action="forget import", target=found.key, subject=name, detail=""
+        )
+    if as_json:
+        print_json({"forgotten": name})
+    else:
+        out.print(f"Forgot {name}.", highlight=False)

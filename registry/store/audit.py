@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select
 
 from registry.audit import Action, AuditEntry
 from registry.store import tables
-from registry.store.database import Database
+from registry.store.database import Database, lock_target
 
 
 def write_audit(
@@ -28,6 +28,22 @@ def write_audit(
 
 class AuditRecords(Database):
     """Who did what, newest first."""
+
+    def record_act(
+        self, *, now: datetime, actor: str, action: Action, target: str, subject: str, detail: str
+    ) -> None:
+        """Log an act that changed files, not the store."""
+        with self._writing() as connection:
+            lock_target(connection, target)
+            write_audit(
+                connection,
+                now=now,
+                actor=actor,
+                action=action,
+                target=target,
+                subject=subject,
+                detail=detail,
+            )
 
     def audit(self, target: str | None = None, limit: int = 100) -> list[AuditEntry]:
         """The newest `limit` entries, of one target or of all."""

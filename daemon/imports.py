@@ -1,0 +1,99 @@
+"""Training examples that operators bring along in files, beside what the traffic teaches.
+
+<data_dir>/imports/<target>/<kind>-<digest>.parquet
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from daemon.settings import TargetSettings
+from extractors.columns import read_columns
+from extractors.examples import Examples, SFTExample
+from extractors.exchange import read_records, write_records
+from extractors.lines import Form
+from extractors.quality import check
+from extractors.snapshot import KINDS
+from extractors.values import LearndError, Value, content_id
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class UnknownImport(LearndError):
+    """No import has this name."""
+
+
+class Imported(Value):
+    """One file that was imported."""
+
+    name: str
+    kind: str
+    """The field of `Examples` that its examples are in."""
+    examples: int
+
+
+def import_file(
+    data_dir: Path,
+    target: TargetSettings,
+    path: Path,
+    kind: str,
+    *,
+    form: Form | None,
+    system: str | None,
+    now: datetime,
+) -> Imported:
+    """Keep the examples of a file for the target's next cycles; the same file again changes nothing.
+
+    Raises ImportInvalid and ExamplesInvalid, which say what is wrong with which item; then nothing
+    was imported.
+    """
+    records = read_records(KINDS[kind], path, form, now=now, system=system)
+    examples = Examples.model_validate({kind: records})
+    check(examples)
+    name = f"{kind}-{content_id([example.id for example in getattr(examples, kind)])[:12]}"
+    folder = _folder(data_dir, target)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_records(getattr(examples, kind), KINDS[kind], folder / f"{name}.parquet", Form.PARQUET)
+    return Imported(name=name, kind=kind, examples=len(records))
+
+
+def imports(data_dir: Path, target: TargetSettings) -> list[Imported]:
+    """What was imported for the target, by name."""
+    return [
+        Imported(name=path.stem, kind=kind, examples=len(read_columns(KINDS[kind], path)))
+        for kind, path in _files(data_dir, target)
+    ]
+
+
+def forget_import(data_dir: Path, target: TargetSettings, name: str) -> None:
+    """The next cycles train without it. Raises UnknownImport."""
+    known = {path.stem: path for _, path in _files(data_dir, target)}
+    if name not in known:
+        raise UnknownImport(f"no import {name!r} of {target.key} (there are: {', '.join(known) or 'none'})")
+    known[name].unlink()
+
+
+def imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
+    """All that was imported for the target, each example once."""
+    found: dict[str, dict[str, Value]] = {}
+    for kind, path in _files(data_dir, target):
+        for example in read_columns(KINDS[kind], path):
+            found.setdefault(kind, {})[getattr(example, "id")] = example  # noqa: B009 - every kind has one
+    return Examples.model_validate({kind: tuple(each.values()) for kind, each in found.items()})
+
+
+def golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
+    """The target's golden cases, from its JSONL. Raises ImportInvalid."""
+    if target.golden is None:
+        return ()
+    # They have no time of their own, and none matters.
+    return read_records(SFTExample, target.golden, Form.JSONL, now=EPOCH)
+
+
+def _files(data_dir: Path, target: TargetSettings) -> Iterator[tuple[str, Path]]:
+    for path in sorted(_folder(data_dir, target).glob("*.parquet")):
+        yield path.stem.rpartition("-")[0], path
+
+
+def _folder(data_dir: Path, target: TargetSettings) -> Path:
+    return data_dir / "imports" / target.slug
