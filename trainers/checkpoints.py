@@ -2,19 +2,9 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainerCallback
 
 WHOLE = "whole"
 """File in a checkpoint that was completely written."""
-
-
-class MarkWhole(TrainerCallback):
-    """Marks a checkpoint once all of it is written: a kill in the middle leaves one without the mark."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
 def last_checkpoint(folder: Path) -> Path | None:

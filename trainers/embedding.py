@@ -143,7 +143,7 @@ def _tokens(this: _Try, encoder: Any) -> int:
 def _callbacks(this: _Try, reporter: Any) -> list[Any]:
     from transformers import EarlyStoppingCallback
 
-    from trainers.checkpoints import MarkWhole
+    from trainers.reporting import MarkWhole
     from trainers.watching import RateOfAttempt, StopDiverging, StopInTime
 
     callbacks = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]

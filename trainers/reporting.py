@@ -3,10 +3,12 @@
 import resource
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from trainers.checkpoints import WHOLE
 from trainers.child import Progress
 from trainers.hyperparameters import Method
 
@@ -16,6 +18,13 @@ FIGURES: Mapping[Method, Mapping[str, str]] = {
     "kto": {"liked_reward": "eval_rewards/chosen", "disliked_reward": "eval_rewards/rejected"},
 }
 """Our names for what TRL's trainers say of a validation."""
+
+
+class MarkWhole(TrainerCallback):
+    """Marks a checkpoint once all of it is written: a kill in the middle leaves one without the mark."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
 class Reporter(TrainerCallback):
