@@ -1,10 +1,19 @@
-"""Snapshots made by hand, of routing questions with their destinations."""
+"""Snapshots made by hand, of routing questions with their destinations, for every method."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from extractors.examples import Examples, Message, Outcome, ReviewedItem
+from extractors.examples import (
+    Examples,
+    Message,
+    Outcome,
+    PreferencePair,
+    ReviewedItem,
+    SFTExample,
+    Trajectory,
+    UnpairedPreference,
+)
 from extractors.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
 from extractors.splits import HoldoutRules
 from extractors.values import content_id
@@ -35,34 +44,79 @@ def reviewed(
     )
 
 
+def taught(number: int, asked: Asked, *, system: str = "Route.") -> SFTExample:
+    """The question with its destination as the answer."""
+    return reviewed(number, asked, system=system).to_example()
+
+
+def preferred(number: int, asked: Asked, worse: str, *, system: str = "Route.") -> PreferencePair:
+    """The destination rather than `worse`."""
+    example = taught(number, asked, system=system)
+    return PreferencePair(
+        prompt=example.prompt,
+        chosen=example.completion,
+        rejected=Message(role="assistant", content=worse),
+        prompt_key=example.prompt_key,
+        preferred_by="correction",
+        started_at=example.started_at,
+    )
+
+
+def voted(
+    number: int, asked: Asked, worse: str, *, desirable: bool, system: str = "Route."
+) -> UnpairedPreference:
+    """The destination with a thumb up, or `worse` with a thumb down."""
+    example = taught(number, asked, system=system)
+    said = example.completion if desirable else Message(role="assistant", content=worse)
+    return UnpairedPreference(
+        prompt=example.prompt,
+        completion=said,
+        prompt_key=example.prompt_key,
+        desirable=desirable,
+        started_at=example.started_at,
+    )
+
+
+def conversation(number: int, turns: Sequence[Asked], *, system: str = "Route.") -> Trajectory:
+    """Questions one after the other, each answered with its destination; all answers are learned."""
+    examples = [taught(number + place, asked, system=system) for place, asked in enumerate(turns)]
+    messages = [message for each in examples for message in (each.prompt[-1], each.completion)]
+    return Trajectory(
+        messages=(examples[0].prompt[0], *messages),
+        learned=tuple(range(2, len(messages) + 1, 2)),
+        outcome="approved",
+        prompt_keys=tuple(each.prompt_key for each in examples),
+        started_at=examples[-1].started_at,
+    )
+
+
 def snapshot_in(
     folder: Path,
-    train: Sequence[ReviewedItem],
-    validation: Sequence[ReviewedItem] = (),
+    train: Examples,
+    validation: Examples | None = None,
     holdout: Sequence[ReviewedItem] = (),
 ) -> Path:
-    """A snapshot of these items below `folder`; returns its own folder."""
-    sides = [[item.id for item in side] for side in (train, validation, holdout)]
+    """A snapshot of these examples below `folder`; returns its own folder."""
+    validation = validation or Examples()
     nothing = Outcomes(approved=0, corrected=0, rejected=0)
     manifest = Manifest(
-        snapshot_id=content_id(sides),
+        snapshot_id=content_id([train.model_dump(mode="json"), [item.id for item in holdout]]),
         target="acme/routing",
         created_at=BEGAN,
         filters={},
         rules=HoldoutRules(),
         window=None,
         watermark=None,
-        train={"sft": len(train)},
-        validation={"sft": len(validation)},
+        train=_counts(train),
+        validation=_counts(validation),
         holdout=len(holdout),
         reviewed=nothing,
         held_out=nothing,
         left_out={},
     )
-    made = Snapshot(
-        manifest=manifest,
-        train=Examples(sft=tuple(item.to_example() for item in train)),
-        validation=Examples(sft=tuple(item.to_example() for item in validation)),
-        holdout=tuple(holdout),
-    )
+    made = Snapshot(manifest=manifest, train=train, validation=validation, holdout=tuple(holdout))
     return write_snapshot(made, folder)
+
+
+def _counts(examples: Examples) -> dict[str, int]:
+    return {kind: len(getattr(examples, kind)) for kind in Examples.model_fields}

@@ -27,7 +27,7 @@ class AdapterUnusable(LearndError):
 def lora_config(model: Any, hyperparameters: Hyperparameters, base_model: str) -> LoraConfig:
     """A fresh adapter on the modules that the hyperparameters name, or on all linear layers but the head.
 
-    `base_model` is what the adapter says it belongs to. Raises LoraMatchesNothing.
+    `base_model` is its name in errors. Raises LoraMatchesNothing.
     """
     targets = list(hyperparameters.lora_targets)
     if targets:
@@ -38,31 +38,35 @@ def lora_config(model: Any, hyperparameters: Hyperparameters, base_model: str) -
         lora_dropout=hyperparameters.lora_dropout,
         target_modules=targets or "all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_model,
     )
 
 
 def add_lora(model: Any, hyperparameters: Hyperparameters, base_model: str) -> Any:
     """`model` with a fresh trainable adapter; all else is frozen. Raises LoraMatchesNothing."""
-    return checked(get_peft_model(model, lora_config(model, hyperparameters, base_model)))
+    return checked(get_peft_model(model, lora_config(model, hyperparameters, base_model)), base_model)
 
 
-def load_lora(model: Any, folder: Path) -> Any:
+def load_lora(model: Any, folder: Path, base_model: str) -> Any:
     """`model` with the adapter in `folder`, which can be trained on. Raises AdapterUnusable."""
     try:
-        return checked(PeftModel.from_pretrained(model, folder, is_trainable=True))
+        return checked(PeftModel.from_pretrained(model, folder, is_trainable=True), base_model)
     except (OSError, ValueError, RuntimeError) as broken:
         raise AdapterUnusable(
             f"{folder} is no adapter of this base: {broken}; start the cycle again"
         ) from broken
 
 
-def checked(adapted: Any) -> Any:
-    """`adapted` itself. Raises LoraMatchesNothing unless it trains one adapter's low-rank matrices alone."""
+def checked(adapted: Any, base_model: str) -> Any:
+    """`adapted` itself, whose adapter says from now on that it belongs to `base_model`.
+
+    Raises LoraMatchesNothing unless it trains one adapter's low-rank matrices alone.
+    """
     trainable = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     others = [name for name in trainable if "lora_" not in name or f".{TRAINED}." not in name]
     if others or not trainable:
         raise LoraMatchesNothing(f"the adapter would train {others[:5] or 'nothing'}; {ADVICE}")
+    # PEFT would name the folder that the base was loaded from.
+    adapted.peft_config[TRAINED].base_model_name_or_path = base_model
     return adapted
 
 

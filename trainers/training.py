@@ -290,7 +290,7 @@ def _trainer(
         callbacks=_callbacks(this, reporter, validates),
         **_adapter(this, base),
     )
-    checked(trainer.model)
+    checked(trainer.model, job.plan.base_model)
     if quantization:
         train_in_float32(trainer.model)
     share_prefixes(trainer.model.get_base_model(), share=shared)
@@ -325,7 +325,7 @@ def _adapter(this: _Try, base: Any) -> dict[str, Any]:
     from trainers.lora import load_lora, lora_config
 
     if this.job.start_adapter:
-        return {"model": load_lora(base, Path(this.job.start_adapter))}
+        return {"model": load_lora(base, Path(this.job.start_adapter), this.job.plan.base_model)}
     config = lora_config(base, this.hyperparameters, this.job.plan.base_model)
     return {"model": base, "peft_config": config}
 
@@ -333,7 +333,7 @@ def _adapter(this: _Try, base: Any) -> dict[str, Any]:
 def _callbacks(this: _Try, reporter: Any, validates: bool) -> list[Any]:
     from transformers import EarlyStoppingCallback
 
-    from trainers.checkpoints import MarkWhole
+    from trainers.reporting import MarkWhole
     from trainers.watching import RateOfAttempt, StopDiverging, StopInTime
 
     callbacks = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]

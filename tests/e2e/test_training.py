@@ -28,7 +28,7 @@ from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
 from trainers.hyperparameters import Hyperparameters, Method
 from trainers.plan import Kind, Plan, Stage
-from trainers.training import TrainingJob, TrainingResult, train
+from trainers.training import TrainingJob, TrainingResult, run, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")
@@ -170,11 +170,9 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
 def test_a_finished_job_is_not_done_again(trained: tuple[Path, TrainingResult]) -> None:
     folder, _ = trained
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    job = TrainingJob.model_validate_json((folder / "job.json").read_text())
-    finish("train", folder, job)
+    run(folder)
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert before.keys() == after.keys()
-    assert after[folder / "result.json"] == before[folder / "result.json"]
+    assert before == after
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
@@ -368,7 +366,10 @@ def test_a_child_that_fails_leaves_its_reason_for_the_parent(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
     plan = plan_for(tiny_model, snapshot).model_copy(update={"base_digest": "another"})
-    assert start("train", tmp_path, TrainingJob(plan=plan, snapshot=str(snapshot))).wait(300) == 1
+    job = TrainingJob(plan=plan, snapshot=str(snapshot))
+    (tmp_path / "job.json").write_text(job.model_dump_json(), "utf-8")
+    with pytest.raises(SystemExit, match="1"):
+        run(tmp_path)
     failure = json.loads((tmp_path / "failure.json").read_text())
     assert failure["kind"] == "BaseChanged"
     assert "start the cycle again" in failure["error"]

@@ -21,6 +21,7 @@ from transformers import (
 
 from tests.tiny_model import tokenizer_folder
 from trainers.hyperparameters import Hyperparameters
+from trainers.lora import add_lora, checked, save_adapter
 from trainers.preference import dpo_trainer, kto_trainer
 from trainers.sft import sft_trainer
 from trainers.shared_forward import is_exact_for, share_prefixes
@@ -88,8 +89,8 @@ def model_of(config):
     return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
 
 
-def trainer_of(method, config, tokenizer, folder, rows=None):
-    """TRL's trainer of a tiny model whose adapter already differs from nothing."""
+def trainer_of(method, config, tokenizer, folder, rows=None, trained=None):
+    """TRL's trainer of a tiny model whose adapter already differs from nothing, or from `trained`."""
     arguments = {
         "output_dir": str(folder),
         "per_device_train_batch_size": 4,
@@ -101,14 +102,14 @@ def trainer_of(method, config, tokenizer, folder, rows=None):
     trainer = TRAINERS[method](
         arguments,
         Hyperparameters(batch_size=4),
-        model=model_of(config),
-        peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+        model=trained or model_of(config),
+        peft_config=None if trained else LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
         train_dataset=Dataset.from_list(rows or DATA[method]),
         processing_class=tokenizer,
     )
     torch.manual_seed(1)
     for name, parameter in trainer.model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B.default" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     return trainer
 
@@ -157,6 +158,28 @@ def test_loss_gradients_and_figures_are_those_of_trl(method, config, share, toke
         figures | {"num_tokens": our_figures["num_tokens"]}, rel=1e-4, abs=1e-5
     )
     assert tokens_computed(trainer, rows) < 0.75 * computed if share else True
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_second_stage_is_held_to_a_frozen_copy_of_its_adapter_exactly(method, tokenizer, tmp_path):
+    base = str(tmp_path / "base")
+    CONFIGS["llama"].save_pretrained(base)
+    trained = add_lora(model_of(CONFIGS["llama"]), Hyperparameters(lora_rank=4, lora_alpha=4), base)
+    torch.manual_seed(2)
+    for name, parameter in trained.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    trainer = trainer_of(method, CONFIGS["llama"], tokenizer, tmp_path, trained=trained)
+    assert trainer.ref_model is None
+    assert sorted(trainer.model.peft_config) == ["default", "ref"]
+    assert checked(trainer.model, base) is trainer.model
+    loss, gradients, _ = loss_and_gradients(trainer, DATA[method])
+    share_prefixes(trainer.model.get_base_model())
+    our_loss, ours, _ = loss_and_gradients(trainer, DATA[method])
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    assert (ours - gradients).norm() / gradients.norm() < 1e-5
+    files = save_adapter(trainer.model, tmp_path / "saved")
+    assert sorted(files) == sorted(path.name for path in (tmp_path / "saved").iterdir())
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -1,0 +1,153 @@
+"""Examples become the tokens that a trainer learns from, and what does not fit is counted."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from extractors.examples import Examples, Message, ToolCall
+from tests.snapshots import conversation, preferred, taught, voted
+from tests.tiny_model import tokenizer_folder
+from trainers.hyperparameters import Hyperparameters
+from trainers.training_set import NothingToLearn, check_learnable, tokenised
+
+ASKED = [(f"Question number {number}?", f"answer {number}") for number in range(6)]
+FORGETS_THOUGHTS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Like Qwen3's: only the last turn keeps its thoughts."""
+WITH_TOOLS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>"
+    "\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer():
+    return AutoTokenizer.from_pretrained(tokenizer_folder())
+
+
+def features_of(tokenizer, kind, *examples, **overrides):
+    made = tokenised(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(**overrides))
+    assert (made.too_long, made.refusals) == (0, ())
+    return made.features
+
+
+def learned_of(tokenizer, feature):
+    """What a feature teaches, piece by piece."""
+    pieces, before = [], -100
+    for token, label in zip(feature["input_ids"], feature["labels"], strict=True):
+        if label != -100:
+            assert label == token
+            pieces = [*pieces, [label]] if before == -100 else [*pieces[:-1], [*pieces[-1], label]]
+        before = label
+    return [tokenizer.decode(piece) for piece in pieces]
+
+
+def test_every_assistant_turn_is_learned_with_its_end_and_nothing_else(tokenizer):
+    [feature] = features_of(tokenizer, "trajectories", conversation(0, ASKED[:3]))
+    assert learned_of(tokenizer, feature) == [f"answer {number}<|im_end|>" for number in range(3)]
+    text = tokenizer.decode(feature["input_ids"])
+    assert text.startswith("<|im_start|>system\nRoute.<|im_end|>")
+    assert text.endswith("answer 2<|im_end|>")
+
+
+def test_a_turn_that_was_rejected_is_context_and_what_follows_the_last_learned_one_is_left_out(tokenizer):
+    whole = conversation(0, ASKED[:3])
+    [feature] = features_of(tokenizer, "trajectories", whole.model_copy(update={"learned": (4,)}))
+    assert learned_of(tokenizer, feature) == ["answer 1<|im_end|>"]
+    text = tokenizer.decode(feature["input_ids"])
+    assert "answer 0" in text
+    assert "answer 2" not in text
+
+
+def test_tool_calls_are_learned_and_their_results_are_not(tokenizer):
+    tokenizer.chat_template = WITH_TOOLS
+    call = ToolCall(id="1", name="lookup", arguments='{"parcel": 7}')
+    plain = conversation(0, ASKED[:1])
+    messages = (
+        *plain.messages[:2],
+        Message(role="assistant", tool_calls=(call,)),
+        Message(role="tool", content="on its way", tool_call_id="1"),
+        plain.messages[2],
+    )
+    [feature] = features_of(
+        tokenizer, "trajectories", plain.model_copy(update={"messages": messages, "learned": (2, 4)})
+    )
+    calling, answer = learned_of(tokenizer, feature)
+    assert '"name": "lookup"' in calling
+    assert "on its way" not in calling
+    assert answer == "answer 0<|im_end|>"
+
+
+def test_where_earlier_turns_change_each_turn_is_an_example_as_it_was_served(tokenizer):
+    tokenizer.chat_template = FORGETS_THOUGHTS
+    features = features_of(tokenizer, "trajectories", conversation(0, ASKED[:2]))
+    assert [learned_of(tokenizer, feature) for feature in features] == [
+        ["<think></think>answer 0<|im_end|>"],
+        ["<think></think>answer 1<|im_end|>"],
+    ]
+    assert tokenizer.decode(features[1]["input_ids"]).count("<think>") == 1
+
+
+@pytest.mark.parametrize("template", [None, FORGETS_THOUGHTS], ids=["stable", "unstable"])
+def test_of_a_long_conversation_the_oldest_turns_are_dropped_and_the_system_prompt_stays(tokenizer, template):
+    tokenizer.chat_template = template or tokenizer.chat_template
+    whole = conversation(0, ASKED)
+    longest = max(len(each["input_ids"]) for each in features_of(tokenizer, "trajectories", whole))
+    features = features_of(tokenizer, "trajectories", whole, max_length=longest - 1)
+    last = tokenizer.decode(features[-1]["input_ids"])
+    assert last.startswith("<|im_start|>system\nRoute.<|im_end|>\n<|im_start|>user\nQuestion number 1?")
+    assert learned_of(tokenizer, features[-1])[-1].endswith("answer 5<|im_end|>")
+    assert max(len(feature["input_ids"]) for feature in features) < longest
+
+
+def test_a_conversation_whose_last_answer_alone_is_too_long_is_left_out_and_counted(tokenizer):
+    long = conversation(0, [("Hello?", "yes " * 40)])
+    made = tokenised(
+        tokenizer,
+        "trajectories",
+        Examples(trajectories=(long, conversation(1, ASKED[:1]))),
+        Hyperparameters(max_length=40),
+    )
+    assert (len(made.features), made.too_long) == (1, 1)
+
+
+def test_pairs_have_one_prompt_and_two_answers_and_count_both(tokenizer):
+    pair = preferred(0, ASKED[0], "nothing")
+    [feature] = features_of(tokenizer, "pairs", pair)
+    assert tokenizer.decode(feature["chosen_ids"]) == "answer 0<|im_end|>"
+    assert tokenizer.decode(feature["rejected_ids"]) == "nothing<|im_end|>"
+    made = tokenised(tokenizer, "pairs", Examples(pairs=(pair,)), Hyperparameters())
+    answers = len(feature["chosen_ids"]) + len(feature["rejected_ids"])
+    assert made.label_tokens == answers
+    assert made.tokens == 2 * len(feature["prompt_ids"]) + answers
+
+
+def test_every_vote_meets_the_answer_of_another_in_its_batch(tokenizer):
+    votes = [voted(number, asked, "nothing", desirable=True) for number, asked in enumerate(ASKED[:5])]
+    features = features_of(tokenizer, "votes", *votes, batch_size=3)
+    for begin in (0, 3):
+        batch = features[begin : begin + 3]
+        own, others = ([each[name] for each in batch] for name in ("completion_ids", "KL_completion_ids"))
+        assert others == [own[-1], *own[:-1]]
+    assert [each["prompt_ids"] for each in features] != [
+        each["prompt_ids"] for each in features_of(tokenizer, "votes", *votes, batch_size=3, seed=1)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["sft", "pairs", "votes"])
+def test_what_is_too_long_is_left_out_and_counted(tokenizer, kind):
+    short, long = ASKED[0], ("word " * 60, "answer")
+    makers = {
+        "sft": taught,
+        "pairs": lambda number, asked: preferred(number, asked, "nothing"),
+        "votes": lambda number, asked: voted(number, asked, "nothing", desirable=True),
+    }
+    examples = tuple(makers[kind](number, asked) for number, asked in enumerate([short, long]))
+    made = tokenised(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(max_length=48))
+    assert (len(made.features), made.too_long) == (1, 1)
+    left = tokenised(tokenizer, kind, Examples(**{kind: examples[1:]}), Hyperparameters(max_length=48))
+    with pytest.raises(NothingToLearn, match="max_length = 48"):
+        check_learnable(left, 48)

@@ -1,0 +1,22 @@
+"""What KTO makes of votes that are not balanced."""
+
+import pytest
+
+from trainers.preference import VoteWeights, vote_weights
+
+
+@pytest.mark.parametrize(
+    ("liked", "disliked", "weights"),
+    [
+        (50, 50, VoteWeights()),
+        (60, 50, VoteWeights()),
+        (100, 50, VoteWeights(undesirable=2.0)),
+        (50, 100, VoteWeights(desirable=2.0)),
+        (50, 0, VoteWeights()),
+    ],
+)
+def test_the_rarer_side_counts_for_more_unless_they_are_balanced(liked, disliked, weights):
+    found = vote_weights([True] * liked + [False] * disliked)
+    assert found == weights
+    if disliked:
+        assert 1 <= found.desirable * liked / (found.undesirable * disliked) <= 4 / 3
