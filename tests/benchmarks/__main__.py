@@ -7,9 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from tests.benchmarks import gateway, sft
+from tests.benchmarks import dpo, gateway, sft
 
-BENCHMARKS = {"gateway": gateway.measure, "sft": sft.measure}
+BENCHMARKS = {
+    "dpo_memory_over_sft": dpo.measure,
+    "gateway": gateway.measure,
+    "sft": sft.measure,
+}
 RESULTS = Path(".bench/results.json")
 
 

@@ -1,0 +1,102 @@
+"""Short trainings of the 135M model on routing questions, each in a child process, and what they took."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from daemon.demo.corpus import labels_of, load_corpus
+from extractors.examples import Examples
+from extractors.values import Value
+from tests.snapshots import Asked, preferred, snapshot_in, taught
+from trainers.base_model import base_digest
+from trainers.child import CHILD_ENV
+from trainers.hyperparameters import Hyperparameters, Method
+from trainers.plan import Kind, Plan, Stage
+from trainers.training import TrainingJob
+
+STEPS = 4
+BATCH = 8
+DATA: dict[Method, Kind] = {"sft": "sft", "dpo": "pairs"}
+
+
+class Run(Value):
+    """What a training took."""
+
+    seconds: float
+    """From the end of the first step, which warms up, to the end of the last."""
+    losses: tuple[float, ...]
+    """Of each step."""
+    peak_memory_bytes: int
+
+
+def questions() -> tuple[list[Asked], list[str]]:
+    """As many as a run learns from, and all destinations."""
+    corpus = load_corpus()
+    return [(each.text, each.label) for each in corpus[: STEPS * BATCH]], labels_of(corpus)
+
+
+def system_prompt_of(tokens: int, count: Callable[[str], int]) -> str:
+    """A system prompt of about so many tokens, as `count` counts them: destinations, over and over."""
+    labels = questions()[1]
+    prompt = "Route to one of:"
+    for number in range(tokens):
+        if count(prompt) >= tokens:
+            break
+        prompt += f" {labels[number % len(labels)]},"
+    return prompt
+
+
+def hyperparameters() -> Hyperparameters:
+    """The usual ones, for one pass over the data."""
+    return Hyperparameters(epochs=1, batch_size=BATCH, learning_rate=5e-4)
+
+
+def ours(method: Method, model: Path, folder: Path, system: str) -> Run:
+    """A training as the daemon runs it."""
+    asked, labels = questions()
+    examples = Examples(
+        sft=tuple(taught(number, each, system=system) for number, each in enumerate(asked)),
+        pairs=tuple(
+            preferred(number, each, labels[labels.index(each[1]) - 1], system=system)
+            for number, each in enumerate(asked)
+        ),
+    )
+    snapshot = snapshot_in(folder / "snapshots", examples)
+    stage = Stage(method=method, data=DATA[method], hyperparameters=hyperparameters())
+    plan = Plan(
+        stages=(stage,),
+        reason="benchmark",
+        snapshot_id=snapshot.name,
+        base_model=str(model),
+        base_digest=base_digest(str(model)),
+    )
+    run = folder / f"ours-{method}"
+    run.mkdir()
+    job = TrainingJob(plan=plan, snapshot=str(snapshot), dtype="float32", device="cpu")
+    (run / "job.json").write_text(job.model_dump_json(), "utf-8")
+    child("learnd", "work", "train", str(run))
+    metrics = json.loads((run / "result.json").read_text())["metrics"]
+    lines = [json.loads(line) for line in (run / "adapter/training.jsonl").read_text().splitlines()]
+    ends = [datetime.fromisoformat(line["at"]) for line in lines]
+    return Run(
+        seconds=(ends[-1] - ends[0]).total_seconds(),
+        losses=tuple(line["loss"] for line in lines),
+        peak_memory_bytes=metrics["peak_memory_bytes"],
+    )
+
+
+def child(module: str, *arguments: str) -> None:
+    """Run `python -m MODULE …` to its end, in the environment of a training child."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **CHILD_ENV},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
