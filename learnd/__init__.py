@@ -6,24 +6,27 @@
     answer = routing.chat([{"role": "user", "content": "I was charged twice"}])
 
 Importing this package loads nothing else; httpx comes with `ActiveAdapter`, PEFT only with an
-`AdapterMixin` that loads its first adapter.
+`AdapterMixin` that loads its first adapter, sentence-transformers with the first `Embedder`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from learnd.client import ActiveAdapter
+    from learnd.embedding import Embedder, Vectors
     from learnd.errors import LearndClientError
     from learnd.inprocess import AdapterMixin
     from learnd.resolved import Resolved
 
-__all__ = ["ActiveAdapter", "AdapterMixin", "LearndClientError", "Resolved"]
+__all__ = ["ActiveAdapter", "AdapterMixin", "Embedder", "LearndClientError", "Resolved", "Vectors"]
 
 _HOMES = {
     "ActiveAdapter": "learnd.client",
     "AdapterMixin": "learnd.inprocess",
+    "Embedder": "learnd.embedding",
     "LearndClientError": "learnd.errors",
     "Resolved": "learnd.resolved",
+    "Vectors": "learnd.embedding",
 }
 
 

@@ -1,0 +1,258 @@
+"""For agents that search by vectors: one index, one version, and a hand-over to the next.
+
+Vectors of two versions do not mix, so a newer version must not simply take over: queries would be
+compared with documents that another one encoded. Queries stay with the version of the index until
+the index was built anew:
+
+    embedder = Embedder(ActiveAdapter("acme/find"), "all-MiniLM-L6-v2", Path("adapters"),
+                        index_version=stored_version)      # None where there is no index yet
+
+    vectors = embedder.encode_queries(["where is my refund?"])
+    hits = indexes[vectors.version].search(vectors.array)  # always the version of the index
+
+    if (newer := embedder.pending) is not None:            # now and then, or in a job of its own
+        indexes[newer] = build_index(embedder.encode_documents(texts, version=newer))
+        embedder.hand_over(newer)                          # from here on queries go to the new index
+
+Store the version with the index. The model without an adapter is the version "base".
+"""
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learnd.client import ActiveAdapter
+from learnd.errors import BrokenAdapter, LearndClientError
+from learnd.inprocess import NEEDED
+from learnd.resolved import Resolved, read_kept, write_kept
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+BASE = "base"
+"""The version of vectors that the model makes without an adapter."""
+PREFIX = "base_model.model."
+"""Before the names of weights in an adapter's file: PEFT's own wrapper would stand there."""
+
+
+class EmbeddingMissing(LearndClientError):
+    """sentence-transformers or PEFT is not installed."""
+
+
+class VersionNotHere(LearndClientError):
+    """Vectors of this version cannot be made: it is not loaded, or its files cannot be had any more."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors, and the version that made them: compare them with vectors of the same version only."""
+
+    version: str
+    array: "np.ndarray[Any, Any]"
+    """float32, shape (texts, dimensions), in the order of the texts."""
+
+
+class Embedder:
+    """Encodes queries and documents with the version of the index. Safe to share between threads.
+
+    `model` is the target's base model: the name or path of a sentence-transformer, or one that is
+    loaded, and nobody else's from then on. Adapters are
+    downloaded below `folder`, each in a folder of its own that never changes. `index_version` is the
+    version that the stored index was made with, None where there is none yet: then it is what is
+    active now. Queries wait for no more than `batch_size` documents of a rebuild.
+
+    Raises EmbeddingMissing, VersionNotHere where the index's version cannot be had (build the index
+    anew, with `index_version=None`), BrokenAdapter, DaemonUnreachable, Refused.
+    """
+
+    def __init__(
+        self,
+        active: ActiveAdapter,
+        model: Any,
+        folder: Path,
+        *,
+        index_version: str | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self._active = active
+        self._folder = folder
+        self._batch_size = batch_size
+        self._model = _opened(model)
+        self._pulling = threading.Lock()
+        self._speaking = threading.Lock()
+        self._slots: dict[str, str] = {}
+        """Loaded versions but the base, and PEFT's names of their adapters."""
+        self._loaded = 0
+        self._unusable: str | None = None
+        self._version = index_version or active.resolve().version or BASE
+        with self._pulling:
+            self._pull(self._version)
+
+    @property
+    def version(self) -> str:
+        """The version of the index, which all queries are encoded with."""
+        return self._version
+
+    @property
+    def pending(self) -> str | None:
+        """The active version where it is not that of the index, loaded beside it; None where it is.
+
+        Asks the daemon as often as `ActiveAdapter` does. A version that cannot be had or loaded is
+        logged and is not pending; one that does not fit the model is not tried again.
+        """
+        try:
+            wanted = self._active.resolve().version or BASE
+            if wanted in (self._version, self._unusable):
+                return None
+            with self._pulling:
+                self._pull(wanted)
+        except LearndClientError as problem:
+            log.warning("%s goes on with %s: %s", self._active.target, self._version, problem)
+            return None
+        return wanted
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries, made with the version of the index."""
+        while True:
+            version = self._version
+            try:
+                return self._encode(self._model.encode_query, texts, version)
+            except VersionNotHere:
+                if version == self._version:
+                    raise  # else a hand-over came between
+
+    def encode_documents(self, texts: Sequence[str], *, version: str | None = None) -> Vectors:
+        """Vectors of documents, made with the version of the index, or with the pending `version`.
+
+        Raises VersionNotHere for a version that is neither.
+        """
+        return self._encode(self._model.encode_document, texts, version or self._version)
+
+    def hand_over(self, version: str) -> None:
+        """The index was built anew with `version`: queries use it from now on, all others are forgotten.
+
+        Raises VersionNotHere where it is not loaded, and then nothing has changed.
+        """
+        with self._pulling, self._speaking:
+            if version != BASE and version not in self._slots:
+                raise VersionNotHere(f"{version} is not loaded; hand over to the version that was pending")
+            self._version = version
+            for other in self._slots.keys() - {version}:
+                _delete_adapter(self._model, self._slots.pop(other))
+
+    def _encode(self, encode: Callable[..., Any], texts: Sequence[str], version: str) -> Vectors:
+        import numpy as np
+
+        parts = []
+        for start in range(0, max(1, len(texts)), self._batch_size):
+            with self._speaking:
+                self._switch_to(version)
+                parts.append(encode(list(texts[start : start + self._batch_size]), show_progress_bar=False))
+        dimensions = self._model.get_embedding_dimension()
+        array = np.concatenate([np.asarray(part, np.float32).reshape(-1, dimensions) for part in parts])
+        return Vectors(version, array)
+
+    def _switch_to(self, version: str) -> None:
+        """Have the model speak as `version`; called under the lock."""
+        if version in self._slots:
+            self._model.enable_adapters()
+            self._model.set_adapter(self._slots[version])
+        elif version != BASE:
+            raise VersionNotHere(
+                f"{version} is not loaded: there is {self._version}, and what `pending` names"
+            )
+        elif self._slots:
+            self._model.disable_adapters()
+
+    def _pull(self, version: str) -> None:
+        """Download and load `version` where it is not loaded yet."""
+        if version == BASE or version in self._slots:
+            return
+        resolved = self._manifest(version)
+        # PEFT would look for a missing file on the hub, and unpickle a `.bin`.
+        if not resolved.files.keys() >= NEEDED:
+            raise BrokenAdapter(f"{version} does not have the files {sorted(NEEDED)}")
+        path = self._active.fetch_version(resolved, self._folder)
+        self._loaded += 1
+        slot = f"version{self._loaded}"
+        with self._speaking:
+            try:
+                _add_adapter(self._model, path, slot)
+            except BrokenAdapter:
+                self._unusable = version
+                raise
+            self._slots[version] = slot
+
+    def _manifest(self, version: str) -> Resolved:
+        """The files of `version`: as kept when it was loaded here, or from the daemon while it is active."""
+        versions = self._folder / "versions"
+        known = read_kept(versions, version, self._active.target)
+        if known is not None:
+            return known
+        active = self._active.resolve()
+        if active.version != version:
+            raise VersionNotHere(
+                f"{version} is not active any more, and was never loaded into {self._folder}: "
+                "build the index anew with what is active"
+            )
+        write_kept(versions, version, active)
+        return active
+
+
+def _opened(model: Any) -> Any:
+    try:
+        import peft  # noqa: F401
+        from sentence_transformers import SentenceTransformer
+    except ImportError as missing:
+        raise EmbeddingMissing(
+            f"{missing}; install what embeddings need: pip install 'learnd[train]'"
+        ) from None
+    return SentenceTransformer(str(model)) if isinstance(model, str | Path) else model
+
+
+def _add_adapter(model: Any, path: Path, slot: str) -> None:
+    """Add the adapter in `path` to the model, whole or not at all. Raises BrokenAdapter."""
+    from peft import PeftConfig
+    from safetensors import SafetensorError
+
+    loaded = False
+    try:
+        config = PeftConfig.from_pretrained(str(path))
+        config.inference_mode = True
+        with warnings.catch_warnings():
+            # PEFT wonders whether a second adapter is meant.
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+            model.add_adapter(config, slot)
+        _fill(model.transformers_model, path / "adapter_model.safetensors", slot)
+        loaded = True
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as unfit:
+        raise BrokenAdapter(f"{path} does not fit the model: {unfit}") from unfit
+    finally:
+        if not loaded and slot in getattr(model.transformers_model, "peft_config", {}):
+            _delete_adapter(model, slot)
+
+
+def _delete_adapter(model: Any, slot: str) -> None:
+    with warnings.catch_warnings():
+        # Which adapter speaks is said anew before each encoding.
+        warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
+        model.delete_adapter(slot)
+
+
+def _fill(model: Any, file: Path, slot: str) -> None:
+    """Copy the weights in `file` into an adapter that is there. Raises ValueError unless all fit."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    weights = {name.removeprefix(PREFIX): each for name, each in load_file(file).items()}
+    own = get_peft_model_state_dict(model, adapter_name=slot, save_embedding_layers=False)
+    odd = weights.keys() ^ own.keys()
+    if odd:
+        raise ValueError(f"it is for other layers: {min(odd)} is only on one side")
+    set_peft_model_state_dict(model, weights, slot)
