@@ -35,16 +35,21 @@ class Memory(Value):
     runtime: int
     weights: int
     loading: int
-    """While the weights are read: the file, where it is in another precision."""
+    """While the weights are read: the file, where it is in another precision. The system takes these pages
+    back when it needs them."""
     adapter: int
     activations: int
     logits: int
 
     @property
+    def needed(self) -> int:
+        """What there must be."""
+        return self.runtime + self.weights + self.adapter + self.activations + self.logits
+
+    @property
     def total(self) -> int:
-        """At the peak: when the weights are read, or in a step."""
-        in_a_step = self.adapter + self.activations + self.logits
-        return self.runtime + self.weights + max(self.loading, in_a_step)
+        """What the process is seen to hold at its peak: when the weights are read, or in a step."""
+        return max(self.needed, self.runtime + self.weights + self.loading)
 
 
 class Throughput(Value):
@@ -138,17 +143,17 @@ def _activations(shape: Shape, workload: Workload, rank: int, item: int, checkpo
 
 def fits(memory: Memory, device_bytes: int) -> bool:
     """Whether it is likely to fit, with a reserve."""
-    return memory.total <= device_bytes * (1 - RESERVE)
+    return memory.needed <= device_bytes * (1 - RESERVE)
 
 
 def choose_quantization(
     in_full: Memory, in_four_bits: Memory, device_bytes: int
 ) -> tuple[Literal["nf4"] | None, str]:
     """Whether memory asks for QLoRA, and why: the whole base does not fit, and in 4 bits it does."""
-    need, has = f"{in_full.total / 2**30:.1f} GiB", f"{device_bytes / 2**30:.1f} GiB free"
+    need, has = f"{in_full.needed / 2**30:.1f} GiB", f"{device_bytes / 2**30:.1f} GiB free"
     if fits(in_full, device_bytes):
         return None, f"about {need} are needed, {has}"
-    smaller = f"{in_four_bits.total / 2**30:.1f} GiB with the base in 4 bits"
+    smaller = f"{in_four_bits.needed / 2**30:.1f} GiB with the base in 4 bits"
     if fits(in_four_bits, device_bytes):
         return "nf4", f"about {need} would be needed, {has}: {smaller}"
     return None, f"about {need} would be needed, {smaller}, {has}: smaller batches will be tried"

@@ -6,7 +6,7 @@ the end the adapter. A run that was killed resumes from its last checkpoint.
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,28 +178,51 @@ class _Try:
         return self.folder / CHECKPOINTS
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A trainer of a language model before its first step."""
+
+    trainer: Any
+    reporter: Any
+    learned: TrainingSet
+    validation: TrainingSet
+    shared: bool
+    """Whether its batches share what they can."""
+
+
+def opened(job: TrainingJob, folder: Path, progress: Progress) -> Opened:
+    """What the job's training would begin with, for a short run of it. Raises as `train` does."""
+    use_threads(job.threads)
+    return _opened(_first_try(job, folder, progress))
+
+
 def _train_language_model(job: TrainingJob, folder: Path, progress: Progress) -> TrainingResult:
     """The first attempt that comes to an end."""
-    hyperparameters, least = job.chosen.hyperparameters, 1
+    first = _first_try(job, folder, progress)
+
+    def train_once(attempt: Attempt) -> TrainingResult:
+        hyperparameters = attempt.applied_to(first.hyperparameters)
+        return _trained(replace(first, attempt=attempt, hyperparameters=hyperparameters))
+
+    least = LEAST_VOTES if first.method == "kto" else 1
+    rules = MemoryRules(least_micro_batch=least, may_quantize=job.may_quantize)
+    return with_guards(first.guard, train_once, checkpoints=first.checkpoints, rules=rules)
+
+
+def _first_try(job: TrainingJob, folder: Path, progress: Progress) -> _Try:
+    hyperparameters = job.chosen.hyperparameters
     if job.chosen.method == "kto":
-        least = LEAST_VOTES
         enough = max(hyperparameters.batch_size, LEAST_VOTES)
         hyperparameters = hyperparameters.model_copy(update={"batch_size": enough})
     on_cpu = torch_device(job.device) == "cpu"
-    first = first_attempt(hyperparameters, on_cpu=on_cpu, quantization=job.plan.quantization)
-    guard = Guard(folder, first, progress, job.limits)
-
-    def train_once(attempt: Attempt) -> TrainingResult:
-        return _trained(_Try(job, attempt, attempt.applied_to(hyperparameters), guard, folder, progress))
-
-    rules = MemoryRules(least_micro_batch=least, may_quantize=job.may_quantize)
-    return with_guards(guard, train_once, checkpoints=folder / CHECKPOINTS, rules=rules)
+    attempt = first_attempt(hyperparameters, on_cpu=on_cpu, quantization=job.plan.quantization)
+    guard = Guard(folder, attempt, progress, job.limits)
+    return _Try(job, attempt, hyperparameters, guard, folder, progress)
 
 
-def _trained(this: _Try) -> TrainingResult:
+def _opened(this: _Try) -> Opened:
     from trainers.reporting import Reporter
 
-    started = time.monotonic()
     plan, kind, progress = this.job.plan, this.job.chosen.data, this.progress
     progress.write("loading", f"base model {plan.base_model}")
     snapshot, tokenizer = read_snapshot(Path(this.job.snapshot)), load_tokenizer(plan.base_model)
@@ -209,16 +232,24 @@ def _trained(this: _Try) -> TrainingResult:
     _tell(learned, validation, progress)
     reporter = Reporter(this.method, progress)
     trainer, shared = _trainer(this, tokenizer, learned, validation, reporter)
+    return Opened(trainer, reporter, learned, validation, shared)
+
+
+def _trained(this: _Try) -> TrainingResult:
+    started = time.monotonic()
+    begun = _opened(this)
+    trainer = begun.trainer
     loss = _fit(this, trainer)
-    progress.write("saving")
+    this.progress.write("saving")
     files = _save(trainer.model, this.folder)
     shutil.rmtree(this.checkpoints, ignore_errors=True)
-    metrics = _metrics(this, trainer, learned, reporter, loss)
+    metrics = _metrics(this, trainer, begun.learned, begun.reporter, loss)
+    seconds = time.monotonic() - started
     return TrainingResult(
         adapter=ADAPTER,
         files=files,
         rank=trainer.model.peft_config[trainer.model.active_adapter].r,
-        metrics=metrics.model_copy(update={"prefix_shared": shared, "seconds": time.monotonic() - started}),
+        metrics=metrics.model_copy(update={"prefix_shared": begun.shared, "seconds": seconds}),
     )
 
 

@@ -1,0 +1,128 @@
+"""Trainings that run out of memory, diverge or take too long, on the tiny model, for real."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extractors.examples import Examples, SFTExample
+from tests.snapshots import snapshot_in, taught
+from trainers.base_model import base_digest
+from trainers.child import CHILD_ENV, Progress
+from trainers.hyperparameters import Hyperparameters
+from trainers.ladders import Limits, TrainingDiverged
+from trainers.plan import Plan, Stage
+from trainers.training import TrainingJob, TrainingResult, train
+
+ROOT = Path(__file__).resolve().parents[2]
+# TRL's own calls of transformers.
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+LEARNS = {"epochs": 4, "learning_rate": 0.005, "lora_rank": 8, "lora_alpha": 16}
+LONG_ANSWER = " ".join(["we are sorry and look into it"] * 8)
+"""About 65 tokens: what a training keeps of them, over a vocabulary of 49152, is most of its memory."""
+
+
+def example(number: int, length: int = 1) -> SFTExample:
+    asked, answer = f"parcel {number} is late", "shipping"
+    if number % 2:
+        asked, answer = f"invoice {number} charges me twice", "billing"
+    return taught(number, (asked, f"{answer}: {LONG_ANSWER * length}"))
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    train, validation = (Examples(sft=tuple(map(example, numbers))) for numbers in (range(32), range(32, 40)))
+    return snapshot_in(tmp_path_factory.mktemp("snapshots"), train, validation)
+
+
+def job_for(model: Path, snapshot: Path, *, limits: Limits | None = None, **overrides: Any) -> TrainingJob:
+    hyperparameters = Hyperparameters.model_validate(LEARNS | overrides)
+    plan = Plan(
+        stages=(Stage(method="sft", data="sft", hyperparameters=hyperparameters),),
+        reason="a test",
+        snapshot_id=snapshot.name,
+        base_model=str(model),
+        base_digest=base_digest(str(model)),
+    )
+    return TrainingJob(plan=plan, snapshot=str(snapshot), limits=limits or Limits())
+
+
+def train_here(job: TrainingJob, folder: Path) -> TrainingResult:
+    return train(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
+
+
+def said_in(folder: Path) -> list[str]:
+    lines = map(json.loads, (folder / "progress.jsonl").read_text().splitlines())
+    return [line["message"] for line in lines if line["stage"] == "guarding"]
+
+
+def train_limited(job: TrainingJob, folder: Path, megabytes: int) -> int:
+    """Has a child do the job with so much memory; returns its status."""
+    (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
+    command = [sys.executable, "-m", "tests.e2e.limited_memory", str(folder), str(megabytes)]
+    with (folder / "log.txt").open("wb") as log:
+        child = subprocess.run(
+            command, cwd=ROOT, env=os.environ | CHILD_ENV, stdout=log, stderr=log, check=False
+        )
+    return child.returncode
+
+
+def test_a_training_with_too_little_memory_goes_on_with_smaller_batches_and_learns(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    job = job_for(tiny_model, snapshot, batch_size=32)
+    status = train_limited(job, tmp_path, megabytes=1200)
+    assert status == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    result = TrainingResult.model_validate_json((tmp_path / "result.json").read_text())
+    assert "can't allocate memory" in said_in(tmp_path)[0]
+    assert "32 × 1 examples a step: going on with 16 × 2 examples a step" in said_in(tmp_path)[0]
+    assert list(result.metrics.recoveries) == said_in(tmp_path)
+    assert result.metrics.steps == 4  # of 32 examples each, as planned
+    assert result.metrics.best.loss < result.metrics.before.loss
+
+
+def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: Path, tmp_path: Path) -> None:
+    # One answer of about 900 tokens takes 700 MB, however small the batch is.
+    snapshot = snapshot_in(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
+    assert train_limited(job_for(tiny_model, snapshot), tmp_path, megabytes=500) == 1
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure["kind"] == "OutOfMemory"
+    assert "1 × 8 examples a step, activation checkpointing, the base in 4 bits" in failure["error"]
+    assert "take a smaller `base_model`" in failure["error"]
+    assert len(said_in(tmp_path)) == 5
+
+
+def test_a_training_at_an_absurd_rate_goes_back_twice_and_fails_with_the_reason(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingDiverged, match="after 2 rollbacks; lower `learning_rate`"):
+        train_here(job_for(tiny_model, snapshot, learning_rate=1e30), tmp_path)
+    assert [said.rsplit(", at ", 1)[1] for said in said_in(tmp_path)] == [
+        "0.1 of the learning rate",
+        "0.01 of the learning rate",
+    ]
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_training_at_a_rate_that_is_a_hundred_times_too_high_recovers(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    result = train_here(job_for(tiny_model, snapshot, learning_rate=30.0, epochs=12), tmp_path)
+    assert "of the learning rate" in result.metrics.recoveries[0]
+    assert result.metrics.best.loss < result.metrics.before.loss / 2
+
+
+def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    result = train_here(job_for(tiny_model, snapshot, limits=Limits(max_minutes=1e-6)), tmp_path)
+    assert result.metrics.steps == 1
+    assert result.metrics.recoveries == ("the time is up (max_minutes = 1e-06): stopping at step 1 of 16",)
+    assert result.metrics.best_step == 1
+    assert result.metrics.best.loss < result.metrics.before.loss
+    assert (tmp_path / "adapter/adapter_model.safetensors").exists()

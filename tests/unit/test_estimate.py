@@ -1,0 +1,142 @@
+"""What a training is estimated to take: counted memory, measured speed, and what follows from them."""
+
+from pathlib import Path
+
+import pytest
+
+from trainers.base_model import BaseModelUnusable
+from trainers.estimate import (
+    Memory,
+    Prices,
+    Throughput,
+    choose_quantization,
+    compared,
+    estimate,
+    estimate_memory,
+)
+from trainers.hyperparameters import Hyperparameters
+from trainers.ladders import MemoryRules, after_out_of_memory, first_attempt
+from trainers.shape import Shape, read_shape
+from trainers.workload import Workload, measured
+
+GB = 10**9
+HYPERPARAMETERS = Hyperparameters(epochs=3, batch_size=8, lora_rank=16)
+SPEED = Throughput(tokens_per_second=1000, source="a test")
+
+
+def llama_8b() -> Shape:
+    """Llama 3.1 8B, by its published configuration."""
+    layer = [
+        (4096, 4096),
+        (1024, 4096),
+        (1024, 4096),
+        (4096, 4096),
+        (14336, 4096),
+        (14336, 4096),
+        (4096, 14336),
+    ]
+    return Shape(
+        parameters=8_030_261_248,
+        file_bytes=16_060_522_496,
+        layers=32,
+        hidden=4096,
+        intermediate=14336,
+        attention=4096,
+        vocabulary=128256,
+        gated=True,
+        linear=tuple(layer * 32),
+    )
+
+
+def workload(**changes: int) -> Workload:
+    usual = Workload(examples=300, tokens=60_000, validation_tokens=6_000, largest_batch=600, most_labels=40)
+    return usual.model_copy(update=changes)
+
+
+def memory(
+    device: str = "cuda", dtype: str = "bfloat16", quantization: object = None, **changes: int
+) -> Memory:
+    attempt = first_attempt(HYPERPARAMETERS, on_cpu=device == "cpu")
+    attempt = attempt.model_copy(update={"quantization": quantization})
+    return estimate_memory(llama_8b(), workload(**changes), HYPERPARAMETERS, attempt, dtype, device)
+
+
+def test_an_adapter_of_rank_16_on_llama_8b_has_the_published_size() -> None:
+    # PEFT prints "trainable params: 41,943,040" for it.
+    assert llama_8b().adapter_parameters(16) == 41_943_040
+    assert memory().adapter == 41_943_040 * 16
+
+
+def test_four_bits_take_a_third_of_the_memory_of_8b_weights() -> None:
+    whole, packed = memory(), memory(quantization="nf4")
+    assert whole.weights == pytest.approx(16.06 * GB, rel=0.001)
+    # The 7 billion weights of the layers in 4.127 bits, 1 billion of embeddings and head in bfloat16.
+    assert packed.weights == pytest.approx(5.7 * GB, rel=0.02)
+
+
+def test_each_rung_of_the_ladder_is_estimated_to_take_less() -> None:
+    attempt, totals = first_attempt(HYPERPARAMETERS, on_cpu=True), []
+    while attempt is not None:
+        load = workload(largest_batch=600 * attempt.micro_batch, most_labels=40 * attempt.micro_batch)
+        totals.append(estimate_memory(llama_8b(), load, HYPERPARAMETERS, attempt, "bfloat16", "cpu").needed)
+        attempt = after_out_of_memory(attempt, MemoryRules())
+    assert len(totals) == 6
+    assert totals == sorted(totals, reverse=True)
+
+
+@pytest.mark.parametrize(("gigabytes", "chosen"), [(80, None), (12, "nf4"), (4, None)])
+def test_the_base_is_held_in_four_bits_where_only_that_fits(gigabytes: int, chosen: str | None) -> None:
+    quantization, why = choose_quantization(memory(), memory(quantization="nf4"), gigabytes * GB)
+    assert quantization == chosen
+    assert "GiB free" in why
+
+
+def test_time_is_measured_speed_times_all_tokens_and_cost_follows() -> None:
+    made = estimate(
+        workload(),
+        HYPERPARAMETERS,
+        memory(),
+        SPEED,
+        device_bytes=80 * GB,
+        prices=Prices(per_hour=3, currency="EUR"),
+    )
+    assert made.steps == 38 * 3
+    assert made.tokens == 180_000
+    # 2 validations an epoch and one before, of 6000 tokens in half of the time.
+    assert made.seconds == pytest.approx(180 + 7 * 3)
+    assert made.cost == pytest.approx(3 * made.seconds / 3600)
+    assert (made.currency, made.fits) == ("EUR", True)
+    bare = estimate(workload(), HYPERPARAMETERS, memory(), SPEED)
+    assert (bare.cost, bare.fits) == (None, None)
+
+
+def test_an_estimate_is_compared_with_what_was_measured() -> None:
+    made = estimate(workload(), HYPERPARAMETERS, memory(), SPEED)
+    right = compared(made, memory_bytes=made.memory.total, seconds=made.seconds * 2, steps=57)
+    assert (right.memory, right.seconds, right.steps) == (1, 0.5, 2)
+
+
+def test_the_shape_of_a_model_is_read_from_its_folder(tiny_model: Path, tmp_path: Path) -> None:
+    shape = read_shape(str(tiny_model))
+    assert (shape.layers, shape.hidden, shape.attention, shape.vocabulary) == (2, 128, 128, 49152)
+    assert shape.gated
+    assert len(shape.linear) == 2 * 7
+    assert shape.parameters == pytest.approx(2 * 49152 * 128 + shape.linear_parameters, rel=0.001)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    with pytest.raises(BaseModelUnusable, match="hidden_size"):
+        read_shape(str(tmp_path))
+
+
+def test_what_is_computed_at_once_is_counted_as_batches_hold_it() -> None:
+    prompt = list(range(100))
+    sft = [{"input_ids": [*prompt, 1000 + n, 7, 8], "labels": [-100] * 101 + [7, 8]} for n in range(16)]
+    shared, padded = (measured(sft, 0, 8, share=share) for share in (True, False))
+    assert (shared.examples, shared.tokens, shared.most_labels) == (16, 16 * 103, 16)
+    assert padded.largest_batch == 8 * 103
+    assert shared.largest_batch == 100 + 8 * 3
+    pairs = [{"prompt_ids": [*prompt, 1000 + n], "chosen_ids": [7, 8], "rejected_ids": [9]} for n in range(8)]
+    both = measured(pairs, 0, 4, share=True)
+    assert both.tokens == 8 * (103 + 102)
+    # Of each pair: its own prompt token and, in each branch, the token before the answer and the answer.
+    assert both.largest_batch == 100 + 4 * (3 + 2)

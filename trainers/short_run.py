@@ -1,0 +1,104 @@
+"""A few steps of a training, on its real base and data, that leave nothing: to measure speed, or a rate."""
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from extractors.values import Value
+from trainers.child import Progress
+from trainers.reporting import MarkWhole, Reporter, most_memory
+from trainers.training import TrainingJob, opened
+from trainers.watching import StopDiverging, StopInTime
+
+
+class ShortStep(Value):
+    """One optimiser step."""
+
+    step: int
+    """From 1 on."""
+    loss: float
+    """Before the step; the greatest number there is where it is none."""
+
+
+class ShortRun(Value):
+    """What a few steps showed."""
+
+    steps: tuple[ShortStep, ...]
+    tokens_per_second: float
+    """Of all rows; the first step warms up, and is left aside where there are more."""
+    peak_memory_bytes: int
+    """Of the GPU where one is used, else of the process."""
+
+
+def short_run(
+    job: TrainingJob,
+    folder: Path,
+    progress: Progress,
+    *,
+    steps: int,
+    rate: Callable[[int], float] | None = None,
+    until: Callable[[ShortStep], bool] = lambda _: False,
+) -> ShortRun:
+    """So many steps of the job's training from its beginning, without validations and checkpoints.
+
+    `rate` is the learning rate of each step from 1 on; without it, rates are the plan's. The run ends
+    after a step for which `until` is true. Raises as `train` does.
+    """
+    begun = opened(job, folder, progress)
+    trainer, watch = begun.trainer, _Watch(begun.reporter, until)
+    _shorten(trainer, steps)
+    trainer.add_callback(watch)
+    if rate is not None:
+        _set_rates(trainer, rate)
+    trainer.train()
+    return ShortRun(
+        steps=tuple(watch.steps),
+        tokens_per_second=watch.tokens_per_second,
+        peak_memory_bytes=most_memory(trainer.model.device.type),
+    )
+
+
+class _Watch(TrainerCallback):
+    def __init__(self, reporter: Reporter, until: Callable[[ShortStep], bool]) -> None:
+        self._reporter = reporter
+        self._until = until
+        self.steps: list[ShortStep] = []
+        self._passed: list[tuple[float, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
+        if "loss" not in logs:
+            return
+        loss = logs["loss"] if math.isfinite(logs["loss"]) else sys.float_info.max
+        self.steps.append(ShortStep(step=state.global_step, loss=loss))
+        self._passed.append((self._reporter.tokens, self._reporter.seconds))
+        if self._until(self.steps[-1]):
+            control.should_training_stop = True
+
+    @property
+    def tokens_per_second(self) -> float:
+        first = self._passed[0] if len(self._passed) > 1 else (0.0, 0.0)
+        tokens, seconds = self._passed[-1]
+        return (tokens - first[0]) / (seconds - first[1])
+
+
+def _shorten(trainer: Any, steps: int) -> None:
+    for callback in (StopDiverging, StopInTime, MarkWhole, EarlyStoppingCallback):
+        trainer.remove_callback(callback)
+    trainer.args.max_steps = steps
+    trainer.args.logging_steps = 1
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+    trainer.args.eval_on_start = trainer.args.load_best_model_at_end = False
+
+
+def _set_rates(trainer: Any, rate: Callable[[int], float]) -> None:
+    """Have step n take the rate of n, whatever the plan's schedule is."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    trainer.create_optimizer()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = 1.0
+    trainer.lr_scheduler = LambdaLR(trainer.optimizer, lambda done: rate(done + 1))
