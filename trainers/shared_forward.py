@@ -47,14 +47,18 @@ def is_exact_for(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
     return True, ""
 
 
-def share_prefixes(model: Any, *, share: bool = True) -> None:
+def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None) -> None:
     """Have `model`, with TRL's fused head in place, compute shared beginnings once, logits where labels are.
 
     `model` is the base model (of a PEFT model, `get_base_model()`). Without `share`, or for a batch that has
-    too little in common, rows stay padded; on a CPU logits are then still taken for labels alone, where TRL
-    projects every token onto the vocabulary.
+    too little in common, rows stay padded.
+
+    `tiled` has TRL's head compute the logits, which never holds all of them; None: on a GPU, where that head
+    takes them for labels alone. On a CPU it projects every token onto the vocabulary: the model's own head,
+    asked for the labels' logits only, is far cheaper there.
     """
     fused = model.forward
+    tiled = model.device.type == "cuda" if tiled is None else tiled
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         # PEFT names every argument that there is.
@@ -63,8 +67,8 @@ def share_prefixes(model: Any, *, share: bool = True) -> None:
             return fused(*args, **kwargs)
         packed = _packed(given) if share else None
         if packed is not None:
-            return _of_packed(model, fused, packed, given["labels"])
-        if given["labels"].is_cuda:
+            return _of_packed(model, fused, packed, given["labels"], tiled=tiled)
+        if tiled:
             return fused(**given)
         return _of_padded(fused, given)
 
@@ -99,7 +103,7 @@ def _packed(inputs: Mapping[str, Any]) -> Packed | None:
 
 
 def _of_packed(
-    model: Any, fused: Callable[..., Any], packed: Packed, labels: torch.Tensor
+    model: Any, fused: Callable[..., Any], packed: Packed, labels: torch.Tensor, *, tiled: bool
 ) -> FusedCausalLMOutput:
     device, mask = labels.device, labels[:, 1:] != IGNORED
     rows, columns = mask.nonzero(as_tuple=True)
@@ -114,7 +118,7 @@ def _of_packed(
         "use_cache": False,
     }
     targets = labels[rows, columns + 1]
-    if labels.is_cuda:
+    if tiled:
         shifted = torch.full_like(inputs["input_ids"], IGNORED)
         shifted[0, nodes] = targets
         values = fused(**inputs, shift_labels=shifted, fused_lm_head=True)
