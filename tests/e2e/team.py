@@ -42,7 +42,7 @@ class Team:
     def learnd(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line with this team's settings."""
         command = [sys.executable, "-m", "learnd", *arguments, "--config", str(self.config)]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
 

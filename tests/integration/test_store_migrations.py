@@ -1,5 +1,6 @@
 """A database is made, backed up and migrated, from any folder, or refused with a clear reason."""
 
+import json
 import logging
 import shutil
 import sqlite3
@@ -221,3 +222,44 @@ def test_only_the_newest_five_backups_stay(tmp_path: Path) -> None:
     with Store.open(tmp_path, NOW) as store:
         copies = [store.back_up(NOW + timedelta(days=day)) for day in range(7)]
     assert sorted((tmp_path / "backups").iterdir()) == copies[2:]
+
+
+def migrations_until(tmp_path: Path, revision: str) -> Path:
+    """The migrations of an earlier learnd."""
+    folder = tmp_path / f"until-{revision}"
+    shutil.copytree(MIGRATIONS, folder)
+    for script in (folder / "versions").glob("[0-9]*.py"):
+        if script.name[:4] > revision:
+            script.unlink()
+    return folder
+
+
+def test_a_cycle_of_the_time_of_one_method_keeps_its_plan_as_a_single_stage(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    database = tmp_path / "data" / "learnd.db"
+    migrate(database, tmp_path / "backups", NOW, migrations_until(tmp_path, "0001"))
+    plan = {
+        "method": "sft",
+        "reason": "60 examples",
+        "snapshot_id": "snap",
+        "base_model": "tiny",
+        "base_digest": "base1",
+        "hyperparameters": {"epochs": 2.0},
+        "prefix_shared": True,
+    }
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO targets (target, held, feedback_changes, last_version_number) VALUES (?, 0, 0, 0)",
+            (T,),
+        )
+        connection.execute(
+            'INSERT INTO cycles (id, target, state, started_at, updated_at, "trigger", reason, counts, plan) '
+            "VALUES ('c', ?, 'DONE', '2026-03-01', '2026-03-01', 'operator', '', '{}', ?)",
+            (T, json.dumps(plan)),
+        )
+    with Store.open(tmp_path / "data", SOON) as store:
+        cycle = store.cycle("c")
+    assert cycle.plan is not None
+    assert cycle.plan.method == "sft"
+    assert cycle.plan.stages[0].hyperparameters.epochs == 2
+    assert cycle.training == ()
