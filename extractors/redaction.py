@@ -1,0 +1,347 @@
+"""Personal data replaced before it is stored or trained on: `ann@example.com` becomes `<EMAIL_ADDRESS>`.
+
+Who finds it can be exchanged: "presidio" (extra `redact`) is built in, by patterns and checksums alone,
+without a model; any other is named by its import path. What is replaced is counted by type. It is
+never logged and stands in no error, and so that this holds, presidio's own log is silenced: it
+writes what it looks at.
+"""
+
+import json
+import logging
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import chain
+from typing import Any, NamedTuple, Protocol, Self, cast
+
+from pydantic import Field, model_validator
+
+from extractors.columns import Record
+from extractors.examples import Document, Message
+from extractors.retrieval import query_key
+from extractors.text import normalised, prompt_key
+from extractors.values import LearndError, Value
+
+PRESIDIO = "presidio"
+IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+RECOGNIZERS = {
+    "EMAIL_ADDRESS": "EmailRecognizer",
+    "PHONE_NUMBER": "PhoneRecognizer",
+    "CREDIT_CARD": "CreditCardRecognizer",
+    "IBAN_CODE": "IbanRecognizer",
+    "IP_ADDRESS": "IpRecognizer",
+    "US_SSN": "UsSsnRecognizer",
+    "CRYPTO": "CryptoRecognizer",
+    "URL": "UrlRecognizer",
+    "MAC_ADDRESS": "MacAddressRecognizer",
+    "DATE_TIME": "DateRecognizer",
+}
+"""What presidio finds by patterns: entity type to its recognizer."""
+CONFIDENT = 0.4
+"""Presidio's score of what is replaced: a validated or unmistakable pattern, or a weak one (nine digits)
+beside a word that tells what it is ("my ssn is")."""
+
+WINDOW, OVERLAP = 3_000, 300
+"""Characters of a long text that are looked at together, and those looked at twice, so that nothing that is
+shorter is cut in two."""
+
+
+class RedactorUnusable(LearndError):
+    """The redactor that the settings name cannot be had."""
+
+
+class RedactionFailed(LearndError):
+    """A redactor failed on a text. The text is in no part of this error."""
+
+
+class Redactor(Protocol):
+    """Finds personal data and replaces it."""
+
+    def redact(self, text: str) -> tuple[str, Mapping[str, int]]:
+        """`text` without personal data, and how often each type of it was replaced."""
+
+
+class RedactionRules(Value):
+    """Whether personal data is replaced, and by whom."""
+
+    redactor: str | None = None
+    """None (nothing is replaced), "presidio", or the import path `module:attribute` of a redactor or of
+    what makes one from these rules."""
+    entities: tuple[str, ...] = Field(
+        ("EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN", "CRYPTO"),
+        min_length=1,
+    )
+    """Types of personal data. Presidio's patterns also find URL, MAC_ADDRESS and DATE_TIME; names and
+    places take a model, so a redactor of your own."""
+    language: str = "en"
+    """Of the texts (ISO 639): whose words around a number tell what it is."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.redactor is None:
+            return self
+        if self.redactor != PRESIDIO and not IMPORT_PATH.fullmatch(self.redactor):
+            raise ValueError(
+                f"redactor is {PRESIDIO!r} or an import path 'module:attribute', not {self.redactor!r}"
+            )
+        unknown = sorted(set(self.entities) - RECOGNIZERS.keys())
+        if self.redactor == PRESIDIO and unknown:
+            raise ValueError(f"entities {unknown} are none of {', '.join(RECOGNIZERS)}")
+        return self
+
+
+def load_redactor(rules: RedactionRules) -> Redactor | None:
+    """The redactor that the rules name, None where they name none. Raises RedactorUnusable."""
+    if rules.redactor is None:
+        return None
+    if rules.redactor == PRESIDIO:
+        return _presidio(rules)
+    module, _, attribute = rules.redactor.partition(":")
+    try:
+        named: Any = import_module(module)
+        for name in attribute.split("."):
+            named = getattr(named, name)
+    except (ImportError, AttributeError) as missing:
+        raise RedactorUnusable(
+            f"the redactor {rules.redactor!r} cannot be imported ({missing}); install its package where "
+            "learnd runs, or correct the path"
+        ) from missing
+    if isinstance(named, type) or not hasattr(named, "redact"):
+        named = named(rules) if callable(named) else named
+    if not callable(getattr(named, "redact", None)):
+        raise RedactorUnusable(
+            f"{rules.redactor!r} is no redactor: it takes a method redact(text) -> (text, counts)"
+        )
+    return cast(Redactor, named)
+
+
+class Redaction:
+    """One pass over many records, with all that was replaced in them counted.
+
+    Roles, names, tool definitions, labels of the output space and ids of spans, sessions and documents
+    stay as they are; normalised prompts are those of the new texts.
+    """
+
+    def __init__(self, redactor: Redactor, output_space: Iterable[str] = ()) -> None:
+        self.counts: Counter[str] = Counter()
+        """How often each type of personal data was replaced."""
+        self._redactor = redactor
+        self._labels = {normalised(label) for label in output_space}
+        # The same system prompt stands in every example.
+        self._done: dict[str, tuple[str, Counter[str]]] = {}
+
+    def apply(self, records: Sequence[Record]) -> tuple[Record, ...]:
+        """Examples or reviewed traffic of any kind, without personal data. Raises RedactionFailed."""
+        return tuple(record.model_copy(update=self._changes(record)) for record in records)
+
+    def _changes(self, record: Value) -> dict[str, Any]:
+        fields = {name: getattr(record, name) for name in type(record).model_fields}
+        changed = {
+            name: new
+            for name, value in fields.items()
+            if (new := self._text(value) if name == "query" else self._without(value)) != value
+        }
+        return changed | _keys({**fields, **changed}) if changed else {}
+
+    def _without(self, value: Any) -> Any:
+        """Messages and documents, alone or several, without personal data; anything else as it is."""
+        if isinstance(value, tuple):
+            return tuple(self._without(each) for each in value)
+        if isinstance(value, Document):
+            return value.model_copy(update={"text": self._text(value.text)})
+        return self._message(value) if isinstance(value, Message) else value
+
+    def _message(self, message: Message) -> Message:
+        is_label = message.role == "assistant" and normalised(message.content) in self._labels
+        content = message.content if is_label else self._text(message.content)
+        calls = tuple(
+            call.model_copy(update={"arguments": self._arguments(call.arguments)})
+            for call in message.tool_calls
+        )
+        return message.model_copy(update={"content": content, "tool_calls": calls})
+
+    def _arguments(self, arguments: str) -> str:
+        """JSON without personal data in its values, still JSON; as it was where it holds none."""
+        try:
+            parsed = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return self._text(arguments)
+        without = self._json(parsed)
+        return arguments if without == parsed else json.dumps(without, ensure_ascii=False)
+
+    def _json(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._json(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._json(inner) for inner in value]
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            # A telephone number that the model wrote without quotes.
+            without = self._text(str(value))
+            return value if without == str(value) else without
+        return value
+
+    def _text(self, text: str) -> str:
+        if text not in self._done:
+            self._done[text] = _redacted(self._redactor, text)
+        without, counts = self._done[text]
+        self.counts += counts
+        return without
+
+
+def _redacted(redactor: Redactor, text: str) -> tuple[str, Counter[str]]:
+    if not text.strip():
+        return text, Counter()
+    try:
+        without, counts = redactor.redact(text)
+        return str(without), Counter({str(kind): int(count) for kind, count in counts.items()})
+    except Exception as error:  # noqa: BLE001 - whatever it says may quote the text
+        failed = (
+            f"{type(redactor).__name__} raised {type(error).__name__} on a text of {len(text)} characters"
+        )
+    # Outside of the handler: else the redactor's own error, which may quote the text, hangs on this one.
+    raise RedactionFailed(f"{failed}; nothing was stored. Try the redactor on the texts of this target alone")
+
+
+def _keys(fields: dict[str, Any]) -> dict[str, Any]:
+    """Normalised prompts, by the field that keeps them."""
+    if "messages" in fields:
+        said: tuple[Message, ...] = fields["messages"]
+        answers = [at for at, message in enumerate(said) if message.role == "assistant"]
+        return {"prompt_keys": tuple(prompt_key(said[:at]) for at in answers)}
+    if "prompt" in fields:
+        return {"prompt_key": prompt_key(fields["prompt"])}
+    return {"prompt_key": query_key(fields["query"])}
+
+
+# ---- presidio
+
+
+class _Silence(logging.Filter):
+    """Lets nothing of presidio's log through, and keeps in mind whether it gave up on this thread's text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gave_up = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "timed out" in str(record.msg):
+            self.gave_up.told = True
+        return False
+
+
+_SILENCE = _Silence()
+
+
+class _Find(NamedTuple):
+    start: int
+    end: int
+    entity_type: str
+    score: float
+
+
+class PresidioRedactor:
+    """Patterns and checksums of presidio-analyzer on a blank spaCy pipeline: no model, no network."""
+
+    def __init__(self, entities: Sequence[str], language: str) -> None:
+        logging.getLogger("presidio-analyzer").addFilter(_SILENCE)
+        self._entities = list(entities)
+        self._language = language
+        self._analyzer = _analyzer(entities, language)
+
+    def redact(self, text: str) -> tuple[str, Counter[str]]:
+        """`text` with `<ENTITY_TYPE>` in place of each find. What overlaps is replaced as a whole, by the
+        type of which presidio is surest. Raises TimeoutError where a pattern gave up on the text."""
+        kept, end, counts = [], 0, Counter[str]()
+        for found in _merged(chain.from_iterable(map(self._found, _windows(text)))):
+            kept += [text[end : found.start], f"<{found.entity_type}>"]
+            end = found.end
+            counts[found.entity_type] += 1
+        return "".join([*kept, text[end:]]), counts
+
+    def _found(self, window: tuple[int, str]) -> list[_Find]:
+        begin, text = window
+        _SILENCE.gave_up.told = False
+        # Else spaCy keeps every word it ever saw.
+        with self._analyzer.nlp_engine.get_nlp(self._language).memory_zone():
+            results = self._analyzer.analyze(
+                text, language=self._language, entities=self._entities, score_threshold=CONFIDENT
+            )
+        if _SILENCE.gave_up.told:
+            # It then goes on with the next pattern, as if this one had found nothing.
+            raise TimeoutError("a pattern gave up on the text")
+        return [_Find(begin + r.start, begin + r.end, r.entity_type, r.score) for r in results]
+
+
+def _presidio(rules: RedactionRules) -> PresidioRedactor:
+    try:
+        return PresidioRedactor(rules.entities, rules.language)
+    except ImportError as missing:
+        if "spacy.lang" in str(missing) or "E048" in str(missing):
+            reason = f"spaCy has no language {rules.language!r}; 'xx' is any language"
+        else:
+            reason = (
+                f"presidio-analyzer cannot be imported ({missing}); install it: pip install 'learnd[redact]'"
+            )
+        raise RedactorUnusable(reason) from missing
+
+
+def _analyzer(entities: Iterable[str], language: str) -> Any:
+    """Presidio's engine with the recognizers of `entities`. Raises ImportError."""
+    import spacy
+    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
+    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+
+    class Email(predefined_recognizers.EmailRecognizer):
+        def validate_result(self, pattern_text: str) -> None:
+            """Every domain counts, internal ones too; presidio's own asks the network for a list of them."""
+
+    engine: Any = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "blank"}])
+    engine.nlp = {language: _pipeline(spacy, language)}
+    classes = {"EmailRecognizer": Email}
+    recognizers = [
+        (classes.get(RECOGNIZERS[entity]) or getattr(predefined_recognizers, RECOGNIZERS[entity]))(
+            supported_language=language
+        )
+        for entity in entities
+    ]
+    registry = RecognizerRegistry(recognizers=recognizers, supported_languages=[language])
+    return AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=[language])
+
+
+def _pipeline(spacy: Any, language: str) -> Any:
+    """Words in lower case, which is what presidio looks for around a number; texts of any length."""
+    spacy.Language.component("learnd_lower_case", func=_lower_case)
+    pipeline = spacy.blank(language)
+    pipeline.add_pipe("learnd_lower_case")
+    pipeline.max_length = sys.maxsize
+    return pipeline
+
+
+def _lower_case(doc: Any) -> Any:
+    for token in doc:
+        token.lemma_ = token.lower_
+    return doc
+
+
+def _windows(text: str) -> Iterator[tuple[int, str]]:
+    """Where each part of a long text begins, and the part. Presidio's time grows with length times finds."""
+    for begin in range(0, max(1, len(text) - OVERLAP), WINDOW - OVERLAP):
+        yield begin, text[begin : begin + WINDOW]
+
+
+def _merged(finds: Iterable[_Find]) -> list[_Find]:
+    """Finds in order of place, those that overlap as one, of the type that is surest, then longest."""
+    merged: list[_Find] = []
+    for found in sorted(finds):
+        if not merged or found.start >= merged[-1].end:
+            merged.append(found)
+            continue
+        before = merged.pop()
+        surest = max(before, found, key=lambda find: (find.score, find.end - find.start))
+        merged.append(surest._replace(start=before.start, end=max(before.end, found.end)))
+    return merged
