@@ -29,6 +29,7 @@ from extractors.mirror import MirrorChange
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
+from extractors.redaction import Redaction, load_redactor
 from extractors.retrieval import reviewed_retrievals
 from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, read_snapshot, write_snapshot
 from extractors.splits import Window
@@ -43,6 +44,7 @@ from registry.store.targets import TargetHeld
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
 from trainers.base_model import base_digest, model_bytes
+from trainers.ladders import Limits
 from trainers.plan import Plan, Skip, Stage
 from trainers.selection import Answered, Base, Choice, Live, choose, settings_id, worthwhile
 from trainers.training import TrainingJob, TrainingResult
@@ -159,13 +161,28 @@ def _poll_once(loop: Loop, client: PhoenixClient) -> MirrorChange:
 
 
 def extract_target(loop: Loop) -> Extraction:
-    """What the mirror teaches by the target's feedback rules."""
+    """What the mirror teaches by the target's feedback rules, without personal data where that is asked for.
+
+    Raises RedactorUnusable, RedactionFailed.
+    """
     target = loop.target
     spans, annotations = loop.store.mirrored(target.key)
     if target.task == "embedding":
         found = reviewed_retrievals(spans, annotations, target.feedback, target.retrieval, target=target.key)
-        return Extraction(retrievals=found.retrievals, dropped=found.dropped)
-    return extract(spans, annotations, target.feedback, target.output_space, target=target.key)
+        extraction = Extraction(retrievals=found.retrievals, dropped=found.dropped)
+    else:
+        extraction = extract(spans, annotations, target.feedback, target.output_space, target=target.key)
+    redactor = load_redactor(target.redaction)
+    if redactor is None:
+        return extraction
+    redaction = Redaction(redactor, target.output_space)
+    without = {
+        "items": redaction.apply(extraction.items),
+        "judged": redaction.apply(extraction.judged),
+        "conversations": redaction.apply(extraction.conversations),
+        "retrievals": redaction.apply(extraction.retrievals),
+    }
+    return extraction.model_copy(update={**without, "replaced": dict(redaction.counts)})
 
 
 def feedback_names(target: TargetSettings) -> frozenset[str]:
@@ -193,6 +210,7 @@ def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
             imported=imported_examples(loop.data_dir, target),
             golden=golden_cases(target),
             quality=target.quality,
+            output_space=target.output_space,
         ),
     )
 
@@ -257,6 +275,7 @@ def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, written: Path, folde
         max_lora_rank=loop.settings.training.max_lora_rank,
         preset=target.preset,
         overrides=target.hyperparameters,
+        quantization="nf4" if loop.settings.training.quantization == "always" else None,
     )
 
 
@@ -294,8 +313,7 @@ def _train(loop: Loop, cycle: Cycle) -> Cycle:
     """Train the plan's stages, each in a folder of its own; the last adapter becomes the candidate."""
     plan, run_folder = _known(cycle.plan), loop.run_folder(cycle)
     trained: list[Trained] = []
-    start = loop.store.version(plan.start_version) if plan.start_version else None
-    adapter = adapter_folder(loop.data_dir, start) if start else None
+    adapter = start_adapter(loop, plan)
     result: TrainingResult | None = None
     for number, stage in enumerate(plan.stages):
         if (
@@ -306,7 +324,8 @@ def _train(loop: Loop, cycle: Cycle) -> Cycle:
             trained.append(Trained(method=stage.method, left_out=why_not))
             continue
         folder = run_folder / f"train-{number}"
-        result = _train_stage(loop, plan, number, adapter, folder)
+        spent = sum(stage.figures.get("seconds", 0.0) for stage in trained)
+        result = _train_stage(loop, plan, number, adapter, folder, spent)
         trained.append(Trained(method=stage.method, figures=result.metrics.model_dump(mode="json")))
         adapter = folder / result.adapter
     version = _register(loop, cycle, plan, _known(result))
@@ -317,6 +336,13 @@ def _train(loop: Loop, cycle: Cycle) -> Cycle:
     return loop.move(cycle, CycleState.EVALUATING, version_id=version.id, training=tuple(trained))
 
 
+def start_adapter(loop: Loop, plan: Plan) -> Path | None:
+    """The folder of the adapter that the plan's first stage goes on from."""
+    if plan.start_version is None:
+        return None
+    return adapter_folder(loop.data_dir, loop.store.version(plan.start_version))
+
+
 def _not_worthwhile(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path) -> str | None:
     """Why `stage` would teach what the stage before it, which made `adapter`, did not; None if it would."""
     side = AdapterSide(name="trained", path=str(adapter))
@@ -325,20 +351,33 @@ def _not_worthwhile(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder:
 
 
 def _train_stage(
-    loop: Loop, plan: Plan, number: int, start_adapter: Path | None, folder: Path
+    loop: Loop, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
 ) -> TrainingResult:
+    """`spent` are the seconds that the stages before took of what the cycle may take."""
+    job = training_job(loop, plan, number, loop.snapshots / plan.snapshot_id, start)
+    job = job.model_copy(update={"limits": job.limits.after(spent)})
+    return TrainingResult.model_validate(
+        run_job("train", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    )
+
+
+def training_job(loop: Loop, plan: Plan, number: int, snapshot: Path, start: Path | None) -> TrainingJob:
+    """Stage `number` of the plan, on the snapshot in its folder, as the settings want it trained."""
     training = loop.settings.training
-    job = TrainingJob(
+    return TrainingJob(
         plan=plan,
         stage=number,
-        snapshot=str(loop.snapshots / plan.snapshot_id),
-        start_adapter=str(start_adapter) if start_adapter else None,
+        snapshot=str(snapshot),
+        start_adapter=str(start) if start else None,
+        limits=Limits(
+            max_minutes=training.max_minutes,
+            max_cost=training.max_cost,
+            price_per_hour=training.price_per_hour,
+        ),
+        may_quantize=training.quantization != "never",
         device=training.device,
         dtype=training.dtype,
         threads=training.threads,
-    )
-    return TrainingResult.model_validate(
-        run_job("train", folder, job, stop=loop.stop, on_progress=loop.on_progress)
     )
 
 

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from extractors.feedback import FeedbackRules
 from extractors.quality import QualityRules
+from extractors.redaction import RedactionRules
 from extractors.retrieval import RELEVANCE, RetrievalRules
 from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
@@ -149,6 +150,22 @@ class TrainingSettings(Value):
     """CPU threads of a training; None takes what torch would."""
     max_lora_rank: int = Field(16, ge=1)
     """The least `--max-lora-rank` of the replicas; no adapter has a higher rank."""
+    quantization: Literal["auto", "always", "never"] = "auto"
+    """QLoRA, the base in 4 bits while it trains: `auto` where memory asks for it."""
+    max_minutes: float | None = Field(None, gt=0)
+    """Most time that a cycle's trainings may take; then the best checkpoint so far is their result."""
+    max_cost: float | None = Field(None, gt=0)
+    """The same as money, at `price_per_hour`."""
+    price_per_hour: float | None = Field(None, ge=0)
+    """Of the machine that trains."""
+    currency: str = "USD"
+    """Of both prices, for `learnd estimate`."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if self.max_cost is not None and not self.price_per_hour:
+            raise ValueError("max_cost needs a price_per_hour above 0")
+        return self
 
 
 class TargetThresholds(Thresholds):
@@ -236,6 +253,7 @@ class TargetSettings(Value):
     retrieval: RetrievalRules = RetrievalRules()
     """For the task `embedding`: where a search says which documents were used."""
     quality: QualityRules = QualityRules()
+    redaction: RedactionRules = RedactionRules()
     golden: Path | None = None
     """JSONL of golden cases (`prompt`, `completion`); nothing like them is ever trained on."""
     thresholds: TargetThresholds = TargetThresholds()

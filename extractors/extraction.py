@@ -48,6 +48,8 @@ class Extraction(Value):
     """Searches whose documents were judged; oldest first."""
     dropped: dict[str, int] = {}
     """Calls that became no item, by reason in words."""
+    replaced: dict[str, int] = {}
+    """Pieces of personal data that were replaced, by type."""
 
     @property
     def approved(self) -> int:

@@ -26,6 +26,7 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.splits import HoldoutRules, Window
+from extractors.statistics import Statistics, describe
 from extractors.teaching import Beside, teach
 from extractors.values import LearndError, Value, content_id, file_digest
 
@@ -80,6 +81,10 @@ class Manifest(Value):
     held_out: Outcomes
     left_out: dict[str, int]
     """What stands on no side, by reason in words."""
+    replaced: dict[str, int] = {}
+    """Pieces of personal data that were replaced, by type."""
+    statistics: Statistics | None = None
+    """Of the training examples: lengths, languages, class balance, and what is worth a warning."""
     files: dict[str, str] = {}
     """File name to SHA-256, once written."""
 
@@ -115,7 +120,8 @@ def build_snapshot(
     `window` is that of the target's last snapshot, None at first. The holdout comes first: with
     few items everything is held out and `train` is empty, so look at the counts before training.
     """
-    taught = teach(extraction, rules, window, beside or Beside())
+    beside = beside or Beside()
+    taught = teach(extraction, rules, window, beside)
     reviewed = extraction.retrievals or extraction.items
     held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*taught.holdout, *taught.retrievals)
     content = taught.model_dump(mode="json", exclude={"left_out"})
@@ -133,6 +139,8 @@ def build_snapshot(
         reviewed=_outcomes(item.outcome for item in reviewed),
         held_out=_outcomes(item.outcome for item in held_out),
         left_out=taught.left_out,
+        replaced=extraction.replaced,
+        statistics=describe(taught.train, output_space=beside.output_space, rules=beside.quality),
     )
     return Snapshot(
         manifest=manifest,

@@ -48,6 +48,8 @@ class Beside(Value):
     golden: tuple[SFTExample, ...] = ()
     """Cases that are never trained on."""
     quality: QualityRules = QualityRules()
+    output_space: tuple[str, ...] = ()
+    """Labels of a classification, for the class balance."""
 
 
 def teach(extraction: Extraction, rules: HoldoutRules, window: Window | None, beside: Beside) -> Taught:

@@ -11,6 +11,7 @@ from extractors.snapshot import Snapshot
 from extractors.values import Value, content_id
 from trainers.hyperparameters import Method, Preset, choose_hyperparameters
 from trainers.plan import Kind, Plan, Skip, Stage
+from trainers.quantized import Quantization
 
 Task = Literal["classification", "generation", "extraction", "chat", "embedding"]
 LANGUAGE = frozenset[Task]({"classification", "generation", "extraction", "chat"})
@@ -172,6 +173,7 @@ def choose(
     max_lora_rank: int,
     preset: Preset = "efficient",
     overrides: Mapping[str, Any] = MappingProxyType({}),
+    quantization: Quantization | None = None,
 ) -> Choice:
     """How to train on `snapshot`, and why.
 
@@ -197,6 +199,8 @@ def choose(
         base_model=base.name,
         base_digest=base.digest,
         start_version=start.version if start else None,
+        # An encoder is small, and its trainer holds it as it is.
+        quantization=None if task == "embedding" else quantization,
         settings_id=settings_id(task, thresholds, base, max_lora_rank, preset, overrides),
     )
     return Choice(plan=plan, considered=considered)

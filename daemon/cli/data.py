@@ -60,6 +60,9 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
         "thresholds": loop.target.thresholds.model_dump(),
         "dropped": dict(extraction.dropped),
         "left_out": data.left_out,
+        "replaced": data.replaced,
+        "warnings": list(data.statistics.warnings) if data.statistics else [],
+        "languages": data.statistics.languages if data.statistics else {},
         "last_poll": state.last_poll_at,
         "last_poll_error": state.last_poll_error,
     }

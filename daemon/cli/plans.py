@@ -1,6 +1,12 @@
-"""`learnd plan`: what a cycle would do now, and why."""
+"""`learnd plan`: what a cycle would do now, and why; `learnd rates`: at which learning rate it should."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
+from typing import Annotated
+
+import typer
 
 from daemon.cli.output import (
     DEFAULT_CONFIG,
@@ -18,25 +24,51 @@ from daemon.cli.output import (
 from daemon.cli.progress import CycleProgress
 from daemon.cycle import Loop
 from daemon.extras import needs
-from daemon.planning import Preview, preview
+from daemon.planning import Preview, rehearsed, test_rates
 from daemon.service import utc_now
 from trainers.plan import Skip
+from trainers.rate_test import LEAST_STEPS
 
 
 def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show what a cycle would train now, and why, without doing it."""
-    needs("train", "torch", "trl", "peft")
-    with opened(config) as (settings, store), CycleProgress(progress_out) as progress:
-        loop = Loop(settings, the_target(settings, target), store, utc_now, Event(), progress.show)
-        found = preview(loop)
-        polled = store.target_state(loop.target.key).last_poll_at
+    with _loop(config, target) as loop:
+        with rehearsed(loop) as rehearsal:
+            found = rehearsal.preview
+        polled = loop.store.target_state(loop.target.key).last_poll_at
     if as_json:
         print_json(found)
-    else:
-        _describe(found)
-        out.print(
-            f"As of the last poll, {polled or 'which never was: run `learnd once` first'}.", highlight=False
-        )
+        return
+    _describe(found)
+    since = f"{polled:%Y-%m-%d %H:%M UTC}" if polled else "which never was: run `learnd once` first"
+    out.print(f"As of the last poll, {since}.", highlight=False)
+
+
+def rates(
+    target: TargetKey = None,
+    steps: Annotated[int, typer.Option(min=LEAST_STEPS, help="Steps of the test.")] = 60,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Test which learning rates the base model and the data take (Smith 2017); trains nothing that stays."""
+    with _loop(config, target) as loop:
+        found = test_rates(loop, steps=steps)
+    if as_json:
+        print_json(found)
+        return
+    shown = found.points[:: max(1, len(found.points) // 20)]
+    print_table(
+        [point.model_dump() for point in shown], columns=("learning_rate", "loss", "smoothed"), empty=""
+    )
+    out.print()
+    print_facts(found.model_dump(exclude={"points"}))
+
+
+@contextmanager
+def _loop(config: Path, target: str | None) -> Iterator[Loop]:
+    needs("train", "torch", "trl", "peft")
+    with opened(config) as (settings, store), CycleProgress(progress_out) as progress:
+        yield Loop(settings, the_target(settings, target), store, utc_now, Event(), progress.show)
 
 
 def _describe(found: Preview) -> None:

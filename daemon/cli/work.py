@@ -8,6 +8,7 @@ class Work(StrEnum):
     TRAIN = "train"
     MEASURE = "measure"
     EVALUATE = "evaluate"
+    RATES = "rates"
 
 
 def work(what: Work, folder: Path) -> None:
@@ -19,4 +20,6 @@ def work(what: Work, folder: Path) -> None:
             from evaluation.readiness import run
         case Work.EVALUATE:
             from evaluation.run import run
+        case Work.RATES:
+            from trainers.rate_test import run
     run(folder)
