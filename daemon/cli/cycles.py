@@ -15,7 +15,7 @@ from daemon.cli.output import (
     print_json,
     print_table,
 )
-from registry.cycles import Cycle
+from registry.cycles import Cycle, Trained
 
 app = typer.Typer(help="Passes of the loop.", no_args_is_help=True)
 
@@ -53,6 +53,21 @@ def show(cycle_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False
         describe(cycle)
 
 
+STAGE = ("method", "examples", "steps", "train_loss", "seconds", "tokens_per_second", "memory", "notes")
+
+
+def _stage(stage: Trained) -> dict[str, Any]:
+    """A stage of the plan as a row."""
+    peak = stage.figures.get("peak_memory_bytes")
+    notes = [stage.left_out, *stage.figures.get("recoveries", ())]
+    return {
+        "method": stage.method,
+        **{name: stage.figures.get(name) for name in STAGE[1:6]},
+        "memory": f"{peak / 2**30:.1f} GiB" if peak else None,
+        "notes": "; ".join(filter(None, notes)),
+    }
+
+
 def describe(cycle: Cycle) -> None:
     """Print a cycle for people."""
     facts: dict[str, Any] = {
@@ -68,15 +83,18 @@ def describe(cycle: Cycle) -> None:
     if cycle.plan:
         facts["plan"] = cycle.plan.reason
     print_facts(facts)
+    if cycle.training:
+        out.print()
+        print_table([_stage(stage) for stage in cycle.training], columns=STAGE, empty="")
     if cycle.report is None:
         return
     out.print()
     print_table(
         [
-            side.model_dump(include={"name", "accuracy", "valid_rate", "latency_ms"})
+            side.model_dump(include={"name", "accuracy", "valid_rate", "latency_ms"}) | side.measures
             for side in cycle.report.sides
         ],
-        columns=("name", "accuracy", "valid_rate", "latency_ms"),
+        columns=("name", "accuracy", "valid_rate", "latency_ms", *cycle.report.sides[0].measures),
         empty="",
     )
     out.print()
