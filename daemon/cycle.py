@@ -143,6 +143,7 @@ def poll_target(loop: Loop, client: PhoenixClient) -> int:
 
 def _poll_once(loop: Loop, client: PhoenixClient) -> MirrorChange:
     store, target, now = loop.store, loop.target, loop.clock()
+    used_keys = target.retrieval.used_metadata_keys if target.task == "embedding" else ()
     try:
         change = poll(
             client,
@@ -150,6 +151,7 @@ def _poll_once(loop: Loop, client: PhoenixClient) -> MirrorChange:
             project=target.project,
             spans=target.spans,
             annotation_names=feedback_names(target),
+            used_keys=used_keys,
             now=now,
             full_sweep_after=timedelta(minutes=loop.settings.phoenix.full_sweep_minutes),
         )

@@ -5,6 +5,7 @@ selecting whole attribute roots, and nothing filters annotations by time, so `po
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlencode
 from pydantic import ValidationError
 
 from extractors.phoenix_http import PhoenixAnswer, PhoenixError, PhoenixHttp
-from extractors.spans import Annotation, Level, Span
+from extractors.spans import Annotation, Level, Span, document_subject
 from extractors.values import Value
 
 ATTRIBUTE_ROOTS = (
@@ -199,6 +200,15 @@ class PhoenixClient:
             for row in rows
         }
 
+    def spans_that(self, project: Project, condition: str, now: datetime) -> Iterator[Subject]:
+        """Every span that fulfils `condition`, oldest first; the ids only. Raises WrongCondition."""
+        for window in _slices(self._first_start(project), now):
+            rows = self._rows(project, condition, _SUBJECT_COLUMNS, window)
+            for row in sorted(rows, key=lambda row: _time(row["start_time"])):
+                yield Subject(
+                    row["context.span_id"], _time(row["start_time"]).date(), (row["context.trace_id"],)
+                )
+
     # ---- annotations
 
     def annotated(
@@ -211,7 +221,7 @@ class PhoenixClient:
             return self._annotated_sessions(project, names)
         if level == "trace":
             return self._annotated_traces(project, names)
-        return self._annotated_spans(project, names, now)
+        return self.spans_that(project, _any_of("annotations", names), now)
 
     def annotations(
         self, project: Project, level: Level, subject_ids: Collection[str], names: Collection[str]
@@ -226,6 +236,24 @@ class PhoenixClient:
         for batch in _url_batches([(f"{level}_ids", subject_id) for subject_id in sorted(subject_ids)], room):
             found.extend(_annotation(level, data) for data in self._pages(path, fixed + batch))
         return found
+
+    def document_annotations(
+        self, project: Project, span_ids: Collection[str], names: Collection[str]
+    ) -> list[Annotation]:
+        """All annotations with one of `names` on documents of these spans: GraphQL alone knows them.
+
+        Takes about half a millisecond a span, whether its documents are annotated or not.
+        """
+        if not span_ids:
+            return []
+        wanted = f"span_id in {sorted(span_ids)!r}"
+        spans = self._node(_DOCUMENTS_QUERY, project, first=len(span_ids), c=wanted)["spans"]["edges"]
+        return [
+            _document_annotation(edge["node"]["spanId"], data)
+            for edge in spans
+            for data in edge["node"]["documentEvaluations"]
+            if data["name"] in names
+        ]
 
     def annotate_spans(self, annotations: Sequence[Annotation]) -> None:
         """Write span annotations; each replaces what its key held. Phoenix sets `updated_at` itself.
@@ -289,14 +317,6 @@ class PhoenixClient:
         # Phoenix puts the column's number before its label.
         return [{label.partition("_")[2]: value for label, value in row.items()} for row in table["data"]]
 
-    def _annotated_spans(self, project: Project, names: Collection[str], now: datetime) -> Iterator[Subject]:
-        condition = _any_of("annotations", names)
-        for window in _slices(self._first_start(project), now):
-            for row in self._rows(project, condition, _SUBJECT_COLUMNS, window):
-                yield Subject(
-                    row["context.span_id"], _time(row["start_time"]).date(), (row["context.trace_id"],)
-                )
-
     def _annotated_traces(self, project: Project, names: Collection[str]) -> Iterator[Subject]:
         days: dict[str, date] = {}
         for row in self._rows(project, _any_of("trace_annotations", names), _SUBJECT_COLUMNS):
@@ -335,6 +355,11 @@ class PhoenixClient:
 
 CURSOR_ROOM = 80
 """Bytes kept free in a URL for the cursor of a following page."""
+_DOCUMENTS_QUERY = (
+    "query($id:ID!,$first:Int!,$c:String!){node(id:$id){... on Project{"
+    "spans(first:$first,filterCondition:$c){edges{node{spanId documentEvaluations{"
+    "documentPosition name identifier annotatorKind label score explanation metadata updatedAt}}}}}}}"
+)
 _SUBJECT_COLUMNS = {"context.trace_id": "context.trace_id", "start_time": "start_time"}
 
 
@@ -387,7 +412,7 @@ def _light_span(row: Mapping[str, Any]) -> Span:
 
 def _annotation(level: Level, data: Mapping[str, Any]) -> Annotation:
     result = data["result"] or {}
-    try:
+    with _readable():
         return Annotation(
             level=level,
             subject_id=data[f"{level}_id"],
@@ -400,6 +425,28 @@ def _annotation(level: Level, data: Mapping[str, Any]) -> Annotation:
             metadata=data["metadata"] or {},
             updated_at=_time(data["updated_at"]),
         )
+
+
+def _document_annotation(span_id: str, data: Mapping[str, Any]) -> Annotation:
+    with _readable():
+        return Annotation(
+            level="document",
+            subject_id=document_subject(span_id, data["documentPosition"]),
+            name=data["name"],
+            identifier=data["identifier"] or "",
+            annotator_kind=data["annotatorKind"],
+            label=data["label"],
+            score=data["score"],
+            explanation=data["explanation"],
+            metadata=data["metadata"] or {},
+            updated_at=_time(data["updatedAt"]),
+        )
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
     except (KeyError, ValidationError) as error:
         raise PhoenixAnswer(
             f"an annotation that learnd cannot read ({error}); is this Phoenix newer?"

@@ -8,10 +8,13 @@ The gate moves with every write of spans or annotations but not with deletions, 
 deleted (and whatever the rest could miss) is found by the full sweep at the latest. An edited
 annotation is found at once if its subject began within `HOT`, or if no more than `COLD_READS`
 older subjects are annotated; else as the older days take turns, a poll each.
+
+Nothing tells which searches (RETRIEVER spans) have annotated documents: those of the newest `SEARCHES`
+are read whenever the gate moved, of older ones as their days take turns, and of all by the full sweep.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
@@ -19,14 +22,17 @@ from typing import Any, TypeVar
 
 from extractors.mirror import Mirror, MirrorChange, MirrorState, difference, span_difference
 from extractors.phoenix import ATTRIBUTE_ROOTS, PAGE, Arrival, PhoenixClient, Project, Subject
-from extractors.spans import Annotation, AnnotationKey, Level, Span, SpanFilter, matches
+from extractors.spans import Annotation, AnnotationKey, Level, Span, SpanFilter, matches, span_of_document
 from extractors.values import content_id
 
 LEVELS: tuple[Level, ...] = ("span", "trace", "session")
+"""Levels at which Phoenix says who is annotated."""
 HOT = timedelta(days=2)
 """Annotations of subjects that began this recently are read whenever the gate moved."""
 COLD_READS = 2_000
 """Older subjects whose annotations are read in one poll, those read longest ago first."""
+SEARCHES = 2_000
+"""Newest searches whose documents' annotations are read in one poll; it takes about a second."""
 TAIL_PAGES = 20
 """Pages of new spans (500 each) read in one poll."""
 TRACES_A_CALL = 200
@@ -45,11 +51,15 @@ def poll(
     project: str,
     spans: SpanFilter,
     annotation_names: Collection[str],
+    used_keys: Collection[str] = (),
     now: datetime,
     full_sweep_after: timedelta = timedelta(minutes=30),
     most_spans: int = 10_000,
 ) -> MirrorChange:
     """What must change in `mirror` for it to show Phoenix as it is; nothing is written here.
+
+    Annotations on documents are read where `spans` are RETRIEVERs. `used_keys` are keys of metadata that
+    are feedback by themselves: spans with one are mirrored though nobody annotated them.
 
     While the answer is not `complete`, apply it and call again: it holds some `most_spans` spans
     with attributes at most, which bounds its memory. Raises PhoenixUnreachable, PhoenixRefused,
@@ -57,7 +67,15 @@ def poll(
     """
     # The gate comes with the project, before anything else is read: what is written during
     # this poll moves it once more, for the next poll.
-    look = _Look(client, mirror, client.project(project), spans, frozenset(annotation_names), most_spans)
+    look = _Look(
+        client,
+        mirror,
+        client.project(project),
+        spans,
+        frozenset(annotation_names),
+        frozenset(used_keys),
+        most_spans,
+    )
     before = mirror.state()
     if before.source not in (None, look.source):
         return look.forget_everything()
@@ -88,6 +106,7 @@ class _Look:
     project: Project
     filter: SpanFilter
     names: frozenset[str]
+    used_keys: frozenset[str]
     most_spans: int
     fetched: int = 0
     checked: set[str] = field(default_factory=set)
@@ -98,7 +117,15 @@ class _Look:
 
     @property
     def source(self) -> str:
-        return content_id([self.project.id, self.filter.model_dump(), sorted(self.names)])
+        followed = [self.project.id, self.filter.model_dump(), sorted(self.names)]
+        return content_id([*followed, sorted(self.used_keys)] if self.used_keys else followed)
+
+    @property
+    def own_spans(self) -> str:
+        """The condition that the target's spans fulfil, as far as Phoenix can tell."""
+        name = f" and name == {self.filter.name!r}" if self.filter.name else ""
+        condition = f" and ({self.filter.condition})" if self.filter.condition else ""
+        return f"span_kind == {self.filter.kind.upper()!r}{name}{condition}"
 
     def change(self, state: MirrorState, new_span_count: int, *, complete: bool) -> MirrorChange:
         return MirrorChange(
@@ -113,7 +140,7 @@ class _Look:
 
     def forget_everything(self) -> MirrorChange:
         """The project, the filter or the names are others now: empty the mirror, then start anew."""
-        for level in LEVELS:
+        for level in (*LEVELS, "document"):
             self.remove_annotations(level, self.mirror.annotated_ids(level, None, None))
         self.remove_traces(self.mirror.trace_ids())
         return self.change(MirrorState(), 0, complete=False)
@@ -141,6 +168,25 @@ class _Look:
             changed, removed = difference(self.mirror.annotations_of(level, batch), current)
             self.annotations.update((annotation.key, annotation) for annotation in changed)
             self.removed_annotations.extend(removed)
+
+    def read_documents(self, searches: Iterable[Subject], known: Mapping[str, set[str]]) -> set[str]:
+        """The same for documents of these searches; returns those that have annotated documents.
+
+        `known` has the documents with annotations in the mirror, by search. Raises _Enough.
+        """
+        found: set[str] = set()
+        for batch in _batches(searches, SUBJECTS_A_CALL):
+            ids = [search.id for search in batch]
+            current = self.client.document_annotations(self.project, ids, self.names)
+            annotated = {span_of_document(annotation.subject_id) for annotation in current}
+            trace_ids = _trace_ids(search for search in batch if search.id in annotated)
+            self.check_traces(trace_ids - self.mirror.known_trace_ids(trace_ids))
+            subjects = {subject for span_id in ids for subject in known.get(span_id, ())}
+            changed, removed = difference(self.mirror.annotations_of("document", subjects), current)
+            self.annotations.update((annotation.key, annotation) for annotation in changed)
+            self.removed_annotations.extend(removed)
+            found |= annotated
+        return found
 
     def remove_annotations(self, level: Level, subject_ids: Collection[str]) -> None:
         for batch in _batches(sorted(subject_ids), SUBJECTS_A_CALL):
@@ -229,17 +275,23 @@ def _sweep(look: _Look, state: MirrorState, now: datetime, full: bool) -> Mirror
         }
         for level in LEVELS
     }
+    searches = _searches(look, now)
     counts = Counter(subject.day for current in subjects.values() for subject in current.values())
+    counts += Counter(search.day for search in searches)
     days = set(counts) if full else days_to_read(counts, state.shards, now)
     for level, current in subjects.items():
         _sweep_level(look, level, current, days)
+    everything = full or state.swept_at is None
+    documented = _sweep_documents(look, searches, None if everything else days, now)
+    used = _trace_ids(_used(look, now))
     if full:
         trace_ids = _trace_ids(subject for current in subjects.values() for subject in current.values())
+        trace_ids |= documented | used
         look.check_traces(trace_ids)
         look.remove_traces(look.mirror.trace_ids() - trace_ids)
     else:
-        in_sessions = _trace_ids(subjects["session"].values())
-        look.check_traces(in_sessions - look.mirror.known_trace_ids(in_sessions))
+        expected = _trace_ids(subjects["session"].values()) | used
+        look.check_traces(expected - look.mirror.known_trace_ids(expected))
     return state.model_copy(
         update={
             "gate": look.project.gate,
@@ -260,6 +312,46 @@ def _sweep_level(look: _Look, level: Level, current: Mapping[str, Subject], days
         look.read_annotations(level, [subject.id for subject in batch])
     again = (subject.id for subject in current.values() if subject.id in known and subject.day in days)
     look.read_annotations(level, again)
+
+
+def _searches(look: _Look, now: datetime) -> list[Subject]:
+    """The target's searches, oldest first; none where its spans are none."""
+    if look.filter.kind.upper() != "RETRIEVER" or not look.names:
+        return []
+    return list(look.client.spans_that(look.project, look.own_spans, now))
+
+
+def _used(look: _Look, now: datetime) -> list[Subject]:
+    """The target's spans whose metadata is feedback by itself."""
+    if not look.used_keys:
+        return []
+    used = " or ".join(f"metadata[{key!r}] is not None" for key in sorted(look.used_keys))
+    return list(look.client.spans_that(look.project, f"{look.own_spans} and ({used})", now))
+
+
+def _sweep_documents(
+    look: _Look, searches: Sequence[Subject], days: Collection[date] | None, now: datetime
+) -> set[str]:
+    """Read the documents of searches of these days, or of all; returns the traces with annotated ones.
+
+    Of the hot days only the newest SEARCHES are read: there may be far more in them than change.
+    """
+    known: defaultdict[str, set[str]] = defaultdict(set)
+    for subject_id in look.mirror.annotated_ids("document", None, None):
+        known[span_of_document(subject_id)].add(subject_id)
+    traces = {search.id: search.trace_ids for search in searches}
+    gone = {subject_id for span_id in known.keys() - traces.keys() for subject_id in known[span_id]}
+    look.remove_annotations("document", gone)
+    newest = {search.id for search in searches[-SEARCHES:]}
+    oldest_hot = (now - HOT).date()
+    read = {
+        search.id: search
+        for search in searches
+        if days is None or search.id in newest or (search.day in days and search.day < oldest_hot)
+    }
+    annotated = look.read_documents(read.values(), known)
+    annotated |= known.keys() & traces.keys() - read.keys()
+    return {trace_id for span_id in annotated for trace_id in traces[span_id]}
 
 
 def days_to_read(counts: Mapping[date, int], read_at: Mapping[date, datetime], now: datetime) -> set[date]:

@@ -60,10 +60,15 @@ def document_subject(span_id: str, position: int) -> str:
     return f"{span_id}:{position}"
 
 
+def span_of_document(subject_id: str) -> str:
+    """The span whose result list has the document with this subject id."""
+    return subject_id.partition(":")[0]
+
+
 def about(key: AnnotationKey) -> tuple[Level, str]:
     """Level and id of what the annotation at `key` is feedback on: for a document, its search's span."""
     level, subject_id, *_ = key
-    return ("span", subject_id.partition(":")[0]) if level == "document" else (level, subject_id)
+    return ("span", span_of_document(subject_id)) if level == "document" else (level, subject_id)
 
 
 class SpanFilter(Value):

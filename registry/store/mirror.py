@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Table, bindparam, delete, insert, select, update
 
 from extractors.mirror import Mirror, MirrorChange, MirrorState
-from extractors.spans import Annotation, AnnotationKey, Level, Span
+from extractors.spans import Annotation, AnnotationKey, Level, Span, about
 from registry.store.database import Database, chunks, lock_target
 from registry.store.tables import mirror_annotations, mirror_spans, mirror_states, targets
 
@@ -86,7 +86,8 @@ class MirrorRecords(Database):
     def apply_mirror(self, target: str, change: MirrorChange, now: datetime) -> None:
         """Keep what a successful poll found, in one transaction; applied again, it changes nothing.
 
-        Each subject whose feedback or content really changed counts once in `feedback_changes`.
+        Each subject whose feedback or content really changed counts once in `feedback_changes`; a
+        search once, however many of its documents were judged.
         """
         with self._writing() as connection:
             known = lock_target(connection, target)
@@ -150,7 +151,7 @@ def _apply_spans(connection: Connection, target: str, change: MirrorChange) -> s
 
 
 def _apply_annotations(connection: Connection, target: str, change: MirrorChange) -> set[Subject]:
-    """Write the annotations that differ, remove the named ones; their subjects come back."""
+    """Write the annotations that differ, remove the named ones; what they are about comes back."""
     named = [annotation.key for annotation in change.annotations] + list(change.removed_annotations)
     known = {annotation.key: annotation for annotation in _annotations_at(connection, target, named)}
     new = {a.key: a for a in change.annotations if known.get(a.key) != a}
@@ -161,7 +162,7 @@ def _apply_annotations(connection: Connection, target: str, change: MirrorChange
         mirror_annotations,
         [{"target": target, **_key_columns(key), "annotation": a} for key, a in new.items()],
     )
-    return {(level, subject_id) for level, subject_id, *_ in [*new, *removed]}
+    return {about(key) for key in [*new, *removed]}
 
 
 def _key_columns(key: AnnotationKey) -> dict[str, str]:
