@@ -24,7 +24,7 @@ from daemon.locks import try_lock
 from extractors.values import LearndError
 from trainers.child import CHILD_ENV
 
-Work = Literal["train", "evaluate", "measure", "rates"]
+Work = Literal["train", "evaluate", "measure", "rates", "estimate"]
 OnProgress = Callable[[dict[str, Any]], None]
 MOST_STARTS = 5
 POLL_SECONDS = 0.2

@@ -44,10 +44,10 @@ from registry.store.targets import TargetHeld
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
 from trainers.base_model import base_digest, model_bytes
+from trainers.job import TrainingJob, TrainingResult
 from trainers.ladders import Limits
 from trainers.plan import Plan, Skip, Stage
 from trainers.selection import Answered, Base, Choice, Live, choose, settings_id, worthwhile
-from trainers.training import TrainingJob, TrainingResult
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """What stands in a cycle's way for a while only; the next try may succeed."""

@@ -1,5 +1,6 @@
 """What a cycle would do now, and why, without doing it; and trials of what it would do."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from daemon.cycle import (
 )
 from extractors.snapshot import Manifest, write_snapshot
 from extractors.values import LearndError, Value
+from registry.cycles import Cycle
+from trainers.estimating import Foretold
+from trainers.hyperparameters import Method
+from trainers.job import TrainingJob
 from trainers.plan import Plan
 from trainers.rate_test import RateTest, RateTestJob
 from trainers.selection import Choice
-from trainers.training import TrainingJob
 
 
 class NothingToTrain(LearndError):
@@ -69,6 +73,79 @@ def rehearsed(loop: Loop) -> Iterator[Rehearsal]:
         written = write_snapshot(snapshot, scratch)
         choice = choose_plan(loop, base_of(loop.target), snapshot, written, scratch / "measure")
         yield Rehearsal(Preview(data=snapshot.manifest, choice=choice), written, scratch)
+
+
+class StageForecast(Value):
+    """What a stage of the plan would take."""
+
+    method: Method
+    attempt: str
+    """How it would begin, in words."""
+    steps: int
+    tokens: int
+    tokens_per_second: float
+    memory_bytes: int
+    free_bytes: int
+    fits: bool
+    seconds: float
+    cost: float | None
+    """In `currency`; None without a `price_per_hour`."""
+    currency: str | None
+
+
+class Forecast(Value):
+    """What a cycle's trainings would take now, and what the target's last ones took."""
+
+    target: str
+    plan: str
+    """Why these stages, in words."""
+    stages: tuple[StageForecast, ...]
+    limit_seconds: float | None
+    """What the settings allow a cycle's trainings; None is without limit."""
+    last: Cycle | None
+    """The last cycle that trained."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages together."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def forecast(loop: Loop) -> Forecast:
+    """Estimate each stage of the plan from a few steps of it. Raises NothingToTrain, JobFailed."""
+    with rehearsed(loop) as rehearsal:
+        plan = rehearsal.plan
+        stages = tuple(_foretold(loop, rehearsal, number) for number in range(len(plan.stages)))
+        limits = rehearsal.job(loop).limits
+    return Forecast(
+        target=loop.target.key,
+        plan=plan.reason,
+        stages=stages,
+        limit_seconds=None if math.isinf(limits.seconds) else limits.seconds,
+        last=next((cycle for cycle in loop.store.cycles(loop.target.key) if cycle.training), None),
+    )
+
+
+def _foretold(loop: Loop, rehearsal: Rehearsal, number: int) -> StageForecast:
+    job, training = rehearsal.job(loop, number), loop.settings.training
+    folder = rehearsal.scratch / f"estimate-{number}"
+    found = Foretold.model_validate(
+        run_job("estimate", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    )
+    made, price = found.estimate, training.price_per_hour
+    return StageForecast(
+        method=job.chosen.method,
+        attempt=str(made.attempt),
+        steps=made.steps,
+        tokens=made.tokens,
+        tokens_per_second=made.tokens_per_second,
+        memory_bytes=made.memory.total,
+        free_bytes=found.free_bytes,
+        fits=found.fits,
+        seconds=made.seconds,
+        cost=None if price is None else price * made.seconds / 3600,
+        currency=None if price is None else training.currency,
+    )
 
 
 def test_rates(loop: Loop, *, steps: int) -> RateTest:

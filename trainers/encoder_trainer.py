@@ -1,6 +1,5 @@
 """sentence-transformers' trainer as we run it: adapters in its checkpoints, recall beside the loss."""
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +24,9 @@ from extractors.examples import Triplet
 from extractors.text import normalised
 from trainers.batches import Batches
 from trainers.checkpoints import last_checkpoint
-from trainers.child import Progress
 from trainers.encoder import adapter_weights, prompts_by_column, set_adapter_weights
 from trainers.hyperparameters import Hyperparameters
 from trainers.ladders import Attempt
-from trainers.reporting import most_memory
 
 WEIGHTS = "adapter.safetensors"
 """The adapter in a checkpoint."""
@@ -90,50 +87,6 @@ class Recall(BaseEvaluator):
             / len(self._queries)
             for k in RECALL_AT
         }
-
-
-class EncoderReporter(TrainerCallback):
-    """Writes what the trainer logs as progress lines, and keeps the time of its steps."""
-
-    def __init__(self, progress: Progress, tokens_a_step: float) -> None:
-        self._progress = progress
-        self._tokens_a_step = tokens_a_step
-        self._began = 0.0
-        self._steps = 0
-        self._seconds = 0.0
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Mean over the steps since the start, without validations and checkpoints."""
-        return self._steps * self._tokens_a_step / max(self._seconds, 1e-9)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._began = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._seconds += time.monotonic() - self._began
-        self._steps += 1
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
-        if "loss" in logs:
-            self._progress.write(
-                "training",
-                step=state.global_step,
-                total=state.max_steps,
-                loss=logs["loss"],
-                learning_rate=logs["learning_rate"],
-                grad_norm=logs["grad_norm"],
-                tokens_per_second=self.tokens_per_second,
-                memory_bytes=most_memory(args.device.type),
-            )
-        elif "eval_loss" in logs:
-            self._progress.write(
-                "training",
-                step=state.global_step,
-                total=state.max_steps,
-                validation_loss=logs["eval_loss"],
-                figures=recalls(logs),
-            )
 
 
 def recalls(logs: Mapping[str, float]) -> dict[str, float]:

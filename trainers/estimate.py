@@ -1,15 +1,15 @@
-"""What a training will take, before it begins: memory, time and cost; and how right that was afterwards.
+"""What a training will take, before it begins: memory, time and cost.
 
 Memory is counted (see `estimate_memory`), time is a measured speed times the tokens, cost is time times
 a price from the settings.
 """
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from extractors.values import Value
 from trainers.hyperparameters import Hyperparameters
-from trainers.ladders import Attempt
+from trainers.ladders import Attempt, MemoryRules, after_out_of_memory
 from trainers.quantized import BITS_PER_WEIGHT
 from trainers.shape import Shape
 from trainers.workload import Workload
@@ -52,45 +52,18 @@ class Memory(Value):
         return max(self.needed, self.runtime + self.weights + self.loading)
 
 
-class Throughput(Value):
-    """A measured speed."""
-
-    tokens_per_second: float
-    """Tokens of all rows in training steps."""
-    source: str
-    """What it was measured on."""
-
-
-class Prices(Value):
-    """What the machine costs."""
-
-    per_hour: float
-    currency: str
-
-
 class Estimate(Value):
-    """What a stage will take."""
+    """What a stage will take, early stopping left aside."""
 
+    attempt: Attempt
     memory: Memory
-    device_bytes: int | None
-    """Free on the device; None where it is not known."""
-    fits: bool | None
     steps: int
     tokens: int
-    """Over all epochs, early stopping left aside."""
-    throughput: Throughput
+    """Over all epochs."""
+    tokens_per_second: float
+    """In the first steps."""
     seconds: float
-    cost: float | None
-    """In `currency`; None without a price."""
-    currency: str | None
-
-
-class Comparison(Value):
-    """Estimated over measured; 1 is right, 2 is twice too much."""
-
-    memory: float
-    seconds: float
-    steps: float
+    """From the model being loaded to the last step."""
 
 
 def estimate_memory(
@@ -146,54 +119,51 @@ def fits(memory: Memory, device_bytes: int) -> bool:
     return memory.needed <= device_bytes * (1 - RESERVE)
 
 
-def choose_quantization(
-    in_full: Memory, in_four_bits: Memory, device_bytes: int
-) -> tuple[Literal["nf4"] | None, str]:
-    """Whether memory asks for QLoRA, and why: the whole base does not fit, and in 4 bits it does."""
-    need, has = f"{in_full.needed / 2**30:.1f} GiB", f"{device_bytes / 2**30:.1f} GiB free"
-    if fits(in_full, device_bytes):
-        return None, f"about {need} are needed, {has}"
-    smaller = f"{in_four_bits.needed / 2**30:.1f} GiB with the base in 4 bits"
-    if fits(in_four_bits, device_bytes):
-        return "nf4", f"about {need} would be needed, {has}: {smaller}"
-    return None, f"about {need} would be needed, {smaller}, {has}: smaller batches will be tried"
+def first_that_fits(
+    first: Attempt, rules: MemoryRules, memory_of: Callable[[Attempt], Memory], device_bytes: int
+) -> tuple[Attempt, str]:
+    """The first attempt whose memory is likely to be enough, and why it is that one.
+
+    The base is held in 4 bits only where nothing else fits, and then with the largest batch that does.
+    Where nothing at all seems to fit, it is `first`: an estimate may err.
+    """
+    whole = list(_rungs(first, rules.model_copy(update={"may_quantize": False})))
+    packed = [rung.model_copy(update={"quantization": "nf4"}) for rung in whole if rules.may_quantize]
+    has = f"{device_bytes / 2**30:.1f} GiB are free"
+    for rung in [*whole, *packed]:
+        memory = memory_of(rung)
+        if fits(memory, device_bytes):
+            return rung, f"about {memory.needed / 2**30:.1f} GiB for {rung}, {has}"
+    needed = memory_of(first).needed / 2**30
+    return first, f"about {needed:.1f} GiB for {first}, {has}, and less would not fit either: trying it"
+
+
+def _rungs(first: Attempt, rules: MemoryRules) -> Iterator[Attempt]:
+    attempt: Attempt | None = first
+    while attempt is not None:
+        yield attempt
+        attempt = after_out_of_memory(attempt, rules)
 
 
 def estimate(
     workload: Workload,
     hyperparameters: Hyperparameters,
+    attempt: Attempt,
     memory: Memory,
-    throughput: Throughput,
-    *,
-    device_bytes: int | None = None,
-    prices: Prices | None = None,
+    tokens_per_second: float,
 ) -> Estimate:
-    """What a training takes that is not stopped early; its time begins when the model is loaded."""
-    a_step = hyperparameters.batch_size * hyperparameters.gradient_accumulation
-    steps = max(1, round(-(-workload.examples // a_step) * hyperparameters.epochs))
+    """What a training takes that is not stopped early, at the speed of its first steps."""
+    a_step = attempt.micro_batch * attempt.accumulation
     tokens = round(workload.tokens * hyperparameters.epochs)
     validations = hyperparameters.evaluations_per_epoch * hyperparameters.epochs + 1
     validating = workload.validation_tokens * validations * VALIDATION_SHARE
-    seconds = (tokens + validating) / throughput.tokens_per_second
     return Estimate(
+        attempt=attempt,
         memory=memory,
-        device_bytes=device_bytes,
-        fits=None if device_bytes is None else fits(memory, device_bytes),
-        steps=steps,
+        steps=max(1, round(-(-workload.examples // a_step) * hyperparameters.epochs)),
         tokens=tokens,
-        throughput=throughput,
-        seconds=seconds,
-        cost=prices.per_hour * seconds / 3600 if prices else None,
-        currency=prices.currency if prices else None,
-    )
-
-
-def compared(estimated: Estimate, *, memory_bytes: int, seconds: float, steps: int) -> Comparison:
-    """How right an estimate was, with what was measured."""
-    return Comparison(
-        memory=estimated.memory.total / memory_bytes,
-        seconds=estimated.seconds / seconds,
-        steps=estimated.steps / steps,
+        tokens_per_second=tokens_per_second,
+        seconds=(tokens + validating) / tokens_per_second,
     )
 
 

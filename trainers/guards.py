@@ -63,6 +63,11 @@ class GuardState(Value):
     """Each step down and each early end, in words."""
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a child has worked in the run's folder before."""
+    return (folder / STATE).exists()
+
+
 class Guard:
     """Keeps a run's guards.json, and its time."""
 
@@ -71,7 +76,7 @@ class Guard:
         self._progress = progress
         self.limits = limits
         self.state = GuardState(attempt=first)
-        if self._path.exists():
+        if is_begun(folder):
             self.state = GuardState.model_validate_json(self._path.read_text("utf-8"))
         self._before = self.state.seconds
         self._began = time.monotonic()

@@ -35,8 +35,8 @@ class Hyperparameters(Value):
     evaluations_per_epoch: int = Field(2, ge=1)
     patience: int = Field(3, ge=1)
     """Evaluations without improvement after which training stops."""
-    max_length: int = Field(1024, ge=16)
-    """Longest example in tokens; longer ones are left out and counted."""
+    max_length: int = Field(4096, ge=16)
+    """Longest example in tokens, system prompt and tools included; longer ones are left out and counted."""
     lora_targets: tuple[str, ...] = ()
     """Names of the modules to adapt, as PEFT matches them; empty: all linear layers but the head."""
     seed: int = 0

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from extractors.values import LearndError, Value
 from trainers.child import Progress, run_job, write_whole
-from trainers.training import TrainingJob
+from trainers.job import TrainingJob
 
 CURVE = "rates.json"
 BREAKS_AT = 2.0
@@ -23,7 +23,7 @@ BEGINNING = 5
 """Steps, at rates that teach nothing, that say where the loss begins."""
 LEAST_FALL = 0.05
 """Share of the beginning's loss by which the smoothed loss must fall for the curve to say anything."""
-SMOOTHING = 0.9
+SMOOTHING = 0.6
 """Share of the past in the smoothed loss."""
 LEAST_STEPS = 20
 
@@ -73,6 +73,7 @@ def test_rates(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
     Raises RateUnclear, and as `train` does.
     """
     from trainers.short_run import ShortStep, short_run
+    from trainers.training import opened
 
     beginning: list[float] = []
 
@@ -82,13 +83,15 @@ def test_rates(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
         return step.loss > BREAKS_AT * max(beginning)
 
     growth = (job.highest / job.lowest) ** (1 / (job.steps - 1))
-    rates = [job.lowest * growth**number for number in range(job.steps)]
-    training, short = job.training, folder / "short"
-    ran = short_run(
-        training, short, progress, steps=job.steps, rate=lambda step: rates[step - 1], until=breaks
-    )
-    losses = [step.loss for step in ran.steps]
-    test = read_curve(rates[: len(losses)], losses, training.chosen.hyperparameters.learning_rate)
+
+    def rate(step: int) -> float:
+        return job.lowest * growth ** (step - 1)
+
+    training = job.training
+    begun = opened(training, folder / "short", progress)
+    steps = short_run(begun, steps=job.steps, rate=rate, until=breaks)
+    rates, losses = [rate(each.step) for each in steps], [each.loss for each in steps]
+    test = read_curve(rates, losses, training.chosen.hyperparameters.learning_rate)
     write_whole(folder / CURVE, test.model_dump_json(indent=2))
     return test
 

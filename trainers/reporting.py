@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ FIGURES: Mapping[Method, Mapping[str, str]] = {
     "kto": {"liked_reward": "eval_rewards/chosen", "disliked_reward": "eval_rewards/rejected"},
 }
 """Our names for what TRL's trainers say of a validation."""
+EARLY = 4
+"""Logged steps from which a training's time is estimated."""
 
 
 class MarkWhole(TrainerCallback):
@@ -28,13 +30,24 @@ class MarkWhole(TrainerCallback):
 
 
 class Reporter(TrainerCallback):
-    """Writes what the trainer logs as progress lines, and keeps count of tokens and time."""
+    """Writes what the trainer logs as progress lines, and keeps count of tokens and time.
 
-    def __init__(self, method: Method, progress: Progress) -> None:
-        self._method = method
+    `figures` reads what a validation's log entry says beyond its loss. A trainer that counts no tokens
+    itself takes about `tokens_a_step`.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        figures: Callable[[Mapping[str, float]], dict[str, float]],
+        tokens_a_step: float = 0.0,
+    ) -> None:
         self._progress = progress
+        self.figures = figures
+        self._tokens_a_step = tokens_a_step
         self._began = 0.0
-        self._reported = (0.0, 0.0)
+        self._steps = 0
+        self._logged: list[tuple[float, float]] = []
         self.seconds = 0.0
         """In steps, without validations and checkpoints."""
         self.tokens = 0.0
@@ -45,14 +58,24 @@ class Reporter(TrainerCallback):
         """Mean over all steps."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    @property
+    def early_tokens_per_second(self) -> float:
+        """The same over the first EARLY steps, the very first left aside, which warms up."""
+        tokens, seconds = self._logged[: EARLY + 1][-1] if self._logged else (0.0, 0.0)
+        first = self._logged[0] if len(self._logged) > 1 else (0.0, 0.0)
+        return (tokens - first[0]) / max(seconds - first[1], 1e-9)
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self._began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self.seconds += time.monotonic() - self._began
+        self._steps += 1
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
         if "loss" in logs:
+            self.tokens = logs.get("num_tokens", self._steps * self._tokens_a_step)
+            self._logged.append((self.tokens, self.seconds))
             self._progress.write(
                 "training",
                 step=state.global_step,
@@ -60,7 +83,7 @@ class Reporter(TrainerCallback):
                 loss=logs["loss"],
                 learning_rate=logs["learning_rate"],
                 grad_norm=logs["grad_norm"],
-                tokens_per_second=self._speed(logs["num_tokens"]),
+                tokens_per_second=self._speed(),
                 memory_bytes=most_memory(args.device.type),
             )
         elif "eval_loss" in logs:
@@ -69,15 +92,14 @@ class Reporter(TrainerCallback):
                 step=state.global_step,
                 total=state.max_steps,
                 validation_loss=logs["eval_loss"],
-                figures=figures(self._method, logs),
+                figures=self.figures(logs),
             )
 
-    def _speed(self, tokens: float) -> float:
-        """Tokens a second since the last report."""
-        self.tokens = tokens
-        before, seconds = self._reported
-        self._reported = (tokens, self.seconds)
-        return (tokens - before) / max(self.seconds - seconds, 1e-9)
+    def _speed(self) -> float:
+        """Tokens a second since the line before."""
+        tokens, seconds = self._logged[-1]
+        before = self._logged[-2] if len(self._logged) > 1 else (0.0, 0.0)
+        return (tokens - before[0]) / max(seconds - before[1], 1e-9)
 
 
 def figures(method: Method, logs: Mapping[str, float]) -> dict[str, float]:

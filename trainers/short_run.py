@@ -3,15 +3,13 @@
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from extractors.values import Value
-from trainers.child import Progress
-from trainers.reporting import MarkWhole, Reporter, most_memory
-from trainers.training import TrainingJob, opened
+from trainers.reporting import MarkWhole
+from trainers.running import Opened
 from trainers.watching import StopDiverging, StopInTime
 
 
@@ -24,65 +22,39 @@ class ShortStep(Value):
     """Before the step; the greatest number there is where it is none."""
 
 
-class ShortRun(Value):
-    """What a few steps showed."""
-
-    steps: tuple[ShortStep, ...]
-    tokens_per_second: float
-    """Of all rows; the first step warms up, and is left aside where there are more."""
-    peak_memory_bytes: int
-    """Of the GPU where one is used, else of the process."""
-
-
 def short_run(
-    job: TrainingJob,
-    folder: Path,
-    progress: Progress,
+    begun: Opened,
     *,
     steps: int,
     rate: Callable[[int], float] | None = None,
     until: Callable[[ShortStep], bool] = lambda _: False,
-) -> ShortRun:
-    """So many steps of the job's training from its beginning, without validations and checkpoints.
+) -> tuple[ShortStep, ...]:
+    """So many steps of a training from its beginning, without validations and checkpoints.
 
     `rate` is the learning rate of each step from 1 on; without it, rates are the plan's. The run ends
-    after a step for which `until` is true. Raises as `train` does.
+    after a step for which `until` is true.
     """
-    begun = opened(job, folder, progress)
-    trainer, watch = begun.trainer, _Watch(begun.reporter, until)
+    trainer, watch = begun.trainer, _Watch(until)
     _shorten(trainer, steps)
     trainer.add_callback(watch)
     if rate is not None:
         _set_rates(trainer, rate)
     trainer.train()
-    return ShortRun(
-        steps=tuple(watch.steps),
-        tokens_per_second=watch.tokens_per_second,
-        peak_memory_bytes=most_memory(trainer.model.device.type),
-    )
+    return tuple(watch.steps)
 
 
 class _Watch(TrainerCallback):
-    def __init__(self, reporter: Reporter, until: Callable[[ShortStep], bool]) -> None:
-        self._reporter = reporter
+    def __init__(self, until: Callable[[ShortStep], bool]) -> None:
         self._until = until
         self.steps: list[ShortStep] = []
-        self._passed: list[tuple[float, float]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
         if "loss" not in logs:
             return
         loss = logs["loss"] if math.isfinite(logs["loss"]) else sys.float_info.max
         self.steps.append(ShortStep(step=state.global_step, loss=loss))
-        self._passed.append((self._reporter.tokens, self._reporter.seconds))
         if self._until(self.steps[-1]):
             control.should_training_stop = True
-
-    @property
-    def tokens_per_second(self) -> float:
-        first = self._passed[0] if len(self._passed) > 1 else (0.0, 0.0)
-        tokens, seconds = self._passed[-1]
-        return (tokens - first[0]) / (seconds - first[1])
 
 
 def _shorten(trainer: Any, steps: int) -> None:

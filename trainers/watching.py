@@ -8,13 +8,13 @@ from transformers import TrainerCallback
 from trainers.guards import Guard
 from trainers.ladders import TrainingDiverged
 
-SMOOTHING = 0.9
+SMOOTHING = 0.7
 """Share of the past in the smoothed loss."""
 BEGINNING = 5
 """Logged losses that say where the training began."""
 MULTIPLE = 2.0
-"""Times the best smoothed loss at which a loss runs away, if it is above the beginning's as well: far down,
-the best is near zero, and one hard batch is many times as much."""
+"""Times the best smoothed loss from which on a loss runs away, if half of what was gained is lost as well:
+far down, the best is near zero, and one hard batch is many times as much."""
 IN_A_ROW = 10
 """Logged losses for which it must."""
 
@@ -42,7 +42,8 @@ class LossWatch:
         smoothed = self._smoothed / (1 - SMOOTHING**self._seen)
         if smoothed < self._best:
             self._best, self._best_step = smoothed, step
-        away = smoothed > MULTIPLE * self._best and smoothed > self._began
+        half_lost = (self._best + self._began) / 2
+        away = smoothed > max(MULTIPLE * self._best, half_lost)
         self._above = self._above + 1 if away else 0
         if self._above == IN_A_ROW:
             raise TrainingDiverged(

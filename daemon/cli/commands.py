@@ -41,6 +41,7 @@ app.add_typer(cycles.app, name="cycles")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(data.app, name="data")
 app.command()(plans.plan)
+app.command()(plans.estimate)
 app.command()(plans.rates)
 app.command(hidden=True)(work)
 

@@ -9,6 +9,8 @@ from daemon.cli.output import (
     AsJson,
     Config,
     TargetKey,
+    duration,
+    gigabytes,
     opened,
     out,
     print_facts,
@@ -16,6 +18,7 @@ from daemon.cli.output import (
     print_table,
 )
 from registry.cycles import Cycle, Trained
+from trainers.estimate import Estimate
 
 app = typer.Typer(help="Passes of the loop.", no_args_is_help=True)
 
@@ -63,9 +66,35 @@ def _stage(stage: Trained) -> dict[str, Any]:
     return {
         "method": stage.method,
         **{name: stage.figures.get(name) for name in STAGE[1:6]},
-        "memory": f"{peak / 2**30:.1f} GiB" if peak else None,
+        "memory": gigabytes(peak) if peak else None,
         "notes": "; ".join(filter(None, notes)),
     }
+
+
+def print_expectations(cycle: Cycle) -> None:
+    """What the cycle's trainings took, each beside what was expected of it in its first steps."""
+    rows = [_expectation(stage) for stage in cycle.training if stage.figures.get("estimated")]
+    columns = ("method", "", "steps", "time", "memory")
+    print_table([row for pair in rows for row in pair], columns=columns, empty="")
+
+
+def _expectation(stage: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
+    took, expected = stage.figures, Estimate.model_validate(stage.figures["estimated"])
+    return (
+        {
+            "method": stage.method,
+            "": "expected",
+            "steps": expected.steps,
+            "time": duration(expected.seconds),
+            "memory": gigabytes(expected.memory.total),
+        },
+        {
+            "": "took",
+            "steps": took["steps"],
+            "time": duration(took["seconds"]),
+            "memory": gigabytes(took["peak_memory_bytes"]),
+        },
+    )
 
 
 def describe(cycle: Cycle) -> None:
@@ -86,6 +115,8 @@ def describe(cycle: Cycle) -> None:
     if cycle.training:
         out.print()
         print_table([_stage(stage) for stage in cycle.training], columns=STAGE, empty="")
+        out.print()
+        print_expectations(cycle)
     if cycle.report is None:
         return
     out.print()

@@ -1,4 +1,4 @@
-"""`learnd plan`: what a cycle would do now, and why; `learnd rates`: at which learning rate it should."""
+"""What a cycle would do now, and why (`plan`), what that would take (`estimate`), and at which `rates`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
+from daemon.cli.cycles import print_expectations
 from daemon.cli.output import (
     DEFAULT_CONFIG,
     AsJson,
     Config,
     TargetKey,
+    duration,
+    gigabytes,
     opened,
     out,
     print_facts,
@@ -24,7 +27,7 @@ from daemon.cli.output import (
 from daemon.cli.progress import CycleProgress
 from daemon.cycle import Loop
 from daemon.extras import needs
-from daemon.planning import Preview, rehearsed, test_rates
+from daemon.planning import Forecast, Preview, forecast, rehearsed, test_rates
 from daemon.service import utc_now
 from trainers.plan import Skip
 from trainers.rate_test import LEAST_STEPS
@@ -42,6 +45,49 @@ def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
     _describe(found)
     since = f"{polled:%Y-%m-%d %H:%M UTC}" if polled else "which never was: run `learnd once` first"
     out.print(f"As of the last poll, {since}.", highlight=False)
+
+
+def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Estimate the memory, time and cost of the next training, from a few steps of it that leave nothing."""
+    with _loop(config, target) as loop:
+        found = forecast(loop)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        {
+            "": f"{stage.method}: {stage.attempt}",
+            "steps": stage.steps,
+            "tokens": stage.tokens,
+            "tokens/s": stage.tokens_per_second,
+            "time": duration(stage.seconds),
+            "memory": f"{gigabytes(stage.memory_bytes)} of {gigabytes(stage.free_bytes)}",
+            "cost": _money(stage.cost, stage.currency),
+        }
+        for stage in found.stages
+    ]
+    print_table(rows, columns=("", "steps", "tokens", "tokens/s", "time", "memory", "cost"), empty="")
+    for warning in _warnings(found):
+        out.print(warning, style="yellow", highlight=False)
+    if found.last is None:
+        out.print("Nothing was trained before, so there is nothing to compare with.", highlight=False)
+        return
+    out.print(f"\nThe last training, {found.last.id}:", highlight=False)
+    print_expectations(found.last)
+
+
+def _warnings(found: Forecast) -> Iterator[str]:
+    if not all(stage.fits for stage in found.stages):
+        yield "The memory is likely to be too little; smaller batches and the base in 4 bits will be tried."
+    if found.limit_seconds is not None and found.seconds > found.limit_seconds:
+        yield (
+            f"It would take {duration(found.seconds)}, and max_minutes or max_cost allow "
+            f"{duration(found.limit_seconds)}: the best checkpoint until then would be the result."
+        )
+
+
+def _money(cost: float | None, currency: str | None) -> str | None:
+    return None if cost is None else f"{cost:.2f} {currency}"
 
 
 def rates(

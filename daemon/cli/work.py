@@ -9,6 +9,7 @@ class Work(StrEnum):
     MEASURE = "measure"
     EVALUATE = "evaluate"
     RATES = "rates"
+    ESTIMATE = "estimate"
 
 
 def work(what: Work, folder: Path) -> None:
@@ -22,4 +23,6 @@ def work(what: Work, folder: Path) -> None:
             from evaluation.run import run
         case Work.RATES:
             from trainers.rate_test import run
+        case Work.ESTIMATE:
+            from trainers.estimating import run
     run(folder)

@@ -7,10 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-from tests.benchmarks import dpo, gateway, sft
+from tests.benchmarks import dpo, extraction, gateway, sft
 
 BENCHMARKS = {
     "dpo_memory_over_sft": dpo.measure,
+    "extraction": extraction.measure,
     "gateway": gateway.measure,
     "sft": sft.measure,
 }

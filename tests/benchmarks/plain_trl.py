@@ -51,7 +51,7 @@ def main(model: str, system: str, folder: Path) -> None:
             learning_rate=usual.learning_rate,
             lr_scheduler_type="cosine",
             completion_only_loss=True,
-            max_length=2048,
+            max_length=usual.max_length,
             logging_steps=1,
             seed=usual.seed,
             bf16=False,

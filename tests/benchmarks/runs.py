@@ -15,8 +15,8 @@ from tests.snapshots import Asked, preferred, snapshot_in, taught
 from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV
 from trainers.hyperparameters import Hyperparameters, Method
+from trainers.job import TrainingJob
 from trainers.plan import Kind, Plan, Stage
-from trainers.training import TrainingJob
 
 STEPS = 4
 BATCH = 8
@@ -90,7 +90,7 @@ def ours(method: Method, model: Path, folder: Path, system: str) -> Run:
 
 
 def child(module: str, *arguments: str) -> None:
-    """Run `python -m MODULE …` to its end, in the environment of a training child."""
+    """Run `python -m MODULE … FOLDER` to its end, in the environment of a training child."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, **CHILD_ENV},
@@ -99,4 +99,6 @@ def child(module: str, *arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        sys.exit(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+        failure = Path(arguments[-1], "failure.json")
+        said = failure.read_text() if failure.exists() else done.stderr[-3000:]
+        sys.exit(f"{module} {' '.join(arguments)} failed:\n{said}")

@@ -22,9 +22,9 @@ from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
 from trainers.embedding import train_embedding
 from trainers.hyperparameters import Hyperparameters
+from trainers.job import TrainingJob, TrainingResult
 from trainers.ladders import Limits
 from trainers.plan import Plan, Stage
-from trainers.training import TrainingJob, TrainingResult
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = tuple(f"thing{number}" for number in range(30))

@@ -15,9 +15,12 @@ from tests.snapshots import snapshot_in, taught
 from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
 from trainers.hyperparameters import Hyperparameters
+from trainers.job import TrainingJob, TrainingResult
 from trainers.ladders import Limits, TrainingDiverged
 from trainers.plan import Plan, Stage
-from trainers.training import TrainingJob, TrainingResult, train
+from trainers.rate_test import RateTest, RateTestJob
+from trainers.rate_test import test_rates as rates_tested
+from trainers.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 # TRL's own calls of transformers.
@@ -109,20 +112,40 @@ def test_a_training_at_an_absurd_rate_goes_back_twice_and_fails_with_the_reason(
     assert not (tmp_path / "adapter").exists()
 
 
-def test_a_training_at_a_rate_that_is_a_hundred_times_too_high_recovers(
+def test_a_training_that_loses_what_it_learned_goes_back_to_its_best_and_learns_on(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    result = train_here(job_for(tiny_model, snapshot, learning_rate=30.0, epochs=12), tmp_path)
-    assert "of the learning rate" in result.metrics.recoveries[0]
-    assert result.metrics.best.loss < result.metrics.before.loss / 2
+    # Twenty times the rate at which it learns, after a slow start; no validation is to end it first.
+    job = job_for(tiny_model, snapshot, learning_rate=0.1, warmup_share=0.5, epochs=16, patience=100)
+    result = train_here(job, tmp_path)
+    first, *_ = result.metrics.recoveries
+    assert "the loss has risen from" in first
+    assert ": back to checkpoint-" in first
+    assert first.endswith("at 0.1 of the learning rate")
+    before = [step for step in result.metrics.validation if step.loss < result.metrics.before.loss / 2]
+    assert before[0].step < result.metrics.best_step
+    assert result.metrics.best.loss < before[0].loss / 2
 
 
 def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    result = train_here(job_for(tiny_model, snapshot, limits=Limits(max_minutes=1e-6)), tmp_path)
+    result = train_here(
+        job_for(tiny_model, snapshot, limits=Limits(max_minutes=1e-6), warmup_share=0), tmp_path
+    )
     assert result.metrics.steps == 1
     assert result.metrics.recoveries == ("the time is up (max_minutes = 1e-06): stopping at step 1 of 16",)
     assert result.metrics.best_step == 1
     assert result.metrics.best.loss < result.metrics.before.loss
     assert (tmp_path / "adapter/adapter_model.safetensors").exists()
+
+
+def test_a_range_test_finds_the_rate_at_which_the_tiny_model_learns(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    job = RateTestJob(training=job_for(tiny_model, snapshot), lowest=1e-5, highest=10, steps=40)
+    test = rates_tested(job, tmp_path, Progress(tmp_path / "progress.jsonl", lambda: datetime.now(UTC)))
+    assert 5e-4 <= test.suggested <= 1.5e-2  # it learns at 5e-3, and breaks from 2e-2 on
+    assert test.planned == LEARNS["learning_rate"]
+    assert RateTest.model_validate_json((tmp_path / "rates.json").read_text()) == test
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -78,6 +78,12 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     assert "DPO left out" in dpo["left_out"]
     planned = team.ask("plan")["choice"]
     assert planned["plan"]["stages"][0]["method"] == "sft", "the live version has settled the pairs"
+    forecast = team.ask("estimate")
+    assert (forecast["stages"][0]["method"], forecast["stages"][0]["fits"]) == ("sft", True)
+    assert forecast["last"]["id"] == cycle["id"]
+    expected = sft["figures"]["estimated"]
+    assert expected["steps"] == forecast["stages"][0]["steps"] >= sft["figures"]["steps"]
+    assert 0.5 < sum(expected["memory"].values()) / sft["figures"]["peak_memory_bytes"] < 2
     again = team.ask("once")
     assert again["state"] == "SKIPPED"
     assert again["version_id"] is None
@@ -120,7 +126,7 @@ def test_a_kill_in_any_state_leaves_a_cycle_that_completes_once(
 
 def test_a_training_child_that_is_killed_with_the_daemon_resumes(team: Team) -> None:
     assert die_in(team, "TRAINING", seconds=6.0) == -signal.SIGKILL
-    folder = next((team.settings.data_dir / "runs").glob("*/*/train"))
+    folder = next((team.settings.data_dir / "runs").glob("*/*/train-0"))
     os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
     cycle = team.ask("once")

@@ -27,8 +27,9 @@ from tests.tiny_model import CACHE
 from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
 from trainers.hyperparameters import Hyperparameters, Method
+from trainers.job import TrainingJob, TrainingResult
 from trainers.plan import Kind, Plan, Stage
-from trainers.training import TrainingJob, TrainingResult, run, train
+from trainers.training import run, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")

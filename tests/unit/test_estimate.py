@@ -7,21 +7,17 @@ import pytest
 from trainers.base_model import BaseModelUnusable
 from trainers.estimate import (
     Memory,
-    Prices,
-    Throughput,
-    choose_quantization,
-    compared,
     estimate,
     estimate_memory,
+    first_that_fits,
 )
 from trainers.hyperparameters import Hyperparameters
-from trainers.ladders import MemoryRules, after_out_of_memory, first_attempt
+from trainers.ladders import Attempt, MemoryRules, after_out_of_memory, first_attempt
 from trainers.shape import Shape, read_shape
 from trainers.workload import Workload, measured
 
 GB = 10**9
 HYPERPARAMETERS = Hyperparameters(epochs=3, batch_size=8, lora_rank=16)
-SPEED = Throughput(tokens_per_second=1000, source="a test")
 
 
 def llama_8b() -> Shape:
@@ -84,36 +80,41 @@ def test_each_rung_of_the_ladder_is_estimated_to_take_less() -> None:
     assert totals == sorted(totals, reverse=True)
 
 
-@pytest.mark.parametrize(("gigabytes", "chosen"), [(80, None), (12, "nf4"), (4, None)])
-def test_the_base_is_held_in_four_bits_where_only_that_fits(gigabytes: int, chosen: str | None) -> None:
-    quantization, why = choose_quantization(memory(), memory(quantization="nf4"), gigabytes * GB)
-    assert quantization == chosen
-    assert "GiB free" in why
+@pytest.mark.parametrize(
+    ("gigabytes", "chosen"),
+    [
+        (80, "8 × 1 examples a step, activation checkpointing"),
+        (22, "2 × 4 examples a step, activation checkpointing"),
+        (12, "4 × 2 examples a step, activation checkpointing, the base in 4 bits"),
+        (4, "8 × 1 examples a step, activation checkpointing"),  # nothing fits: the estimate may err
+    ],
+)
+def test_the_base_is_held_in_four_bits_where_nothing_else_fits(gigabytes: int, chosen: str) -> None:
+    first = first_attempt(HYPERPARAMETERS, on_cpu=False)
+    attempt, why = first_that_fits(first, MemoryRules(), on_gpu, gigabytes * GB)
+    assert str(attempt) == chosen
+    assert "GiB are free" in why
 
 
-def test_time_is_measured_speed_times_all_tokens_and_cost_follows() -> None:
-    made = estimate(
-        workload(),
-        HYPERPARAMETERS,
-        memory(),
-        SPEED,
-        device_bytes=80 * GB,
-        prices=Prices(per_hour=3, currency="EUR"),
-    )
+def on_gpu(attempt: Attempt) -> Memory:
+    load = workload(largest_batch=1200 * attempt.micro_batch, most_labels=100 * attempt.micro_batch)
+    return estimate_memory(llama_8b(), load, HYPERPARAMETERS, attempt, "bfloat16", "cuda")
+
+
+def test_four_bits_are_left_out_where_they_must_be() -> None:
+    first = first_attempt(HYPERPARAMETERS, on_cpu=False)
+    attempt, why = first_that_fits(first, MemoryRules(may_quantize=False), on_gpu, 12 * GB)
+    assert attempt == first
+    assert "less would not fit either" in why
+
+
+def test_time_is_measured_speed_times_all_tokens() -> None:
+    attempt = first_attempt(HYPERPARAMETERS, on_cpu=False)
+    made = estimate(workload(), HYPERPARAMETERS, attempt, memory(), tokens_per_second=1000)
     assert made.steps == 38 * 3
     assert made.tokens == 180_000
     # 2 validations an epoch and one before, of 6000 tokens in half of the time.
     assert made.seconds == pytest.approx(180 + 7 * 3)
-    assert made.cost == pytest.approx(3 * made.seconds / 3600)
-    assert (made.currency, made.fits) == ("EUR", True)
-    bare = estimate(workload(), HYPERPARAMETERS, memory(), SPEED)
-    assert (bare.cost, bare.fits) == (None, None)
-
-
-def test_an_estimate_is_compared_with_what_was_measured() -> None:
-    made = estimate(workload(), HYPERPARAMETERS, memory(), SPEED)
-    right = compared(made, memory_bytes=made.memory.total, seconds=made.seconds * 2, steps=57)
-    assert (right.memory, right.seconds, right.steps) == (1, 0.5, 2)
 
 
 def test_the_shape_of_a_model_is_read_from_its_folder(tiny_model: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from daemon.schedule import due, next_run
-from daemon.settings import ScheduleSettings, TargetSettings, Thresholds
+from daemon.settings import ScheduleSettings, TargetSettings, TargetThresholds
 from registry.cycles import Cycle, CycleState
 
 NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
@@ -16,7 +16,7 @@ def target(**schedule: object) -> TargetSettings:
         project="p",
         task="generation",
         base_model="m",
-        thresholds=Thresholds(min_new_examples=10),
+        thresholds=TargetThresholds(min_new_examples=10),
         schedule=ScheduleSettings.model_validate(schedule),
     )
 

@@ -1,0 +1,152 @@
+"""What every training does, whatever it trains: goes on from a checkpoint, watches itself, keeps its best."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extractors.values import file_digest
+from trainers.base_model import BaseModelUnusable
+from trainers.child import Progress, ProgressLine
+from trainers.estimate import Estimate
+from trainers.foresight import estimated
+from trainers.guards import Guard
+from trainers.hyperparameters import Hyperparameters, Method
+from trainers.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
+from trainers.ladders import Attempt
+from trainers.workload import Workload
+
+CHECKPOINTS = "checkpoints"
+CURVES = "training.jsonl"
+"""File in the adapter with the progress lines of its steps and validations."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """A training as it is tried this time."""
+
+    job: TrainingJob
+    attempt: Attempt
+    guard: Guard
+    folder: Path
+    progress: Progress
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The plan's, as the attempt has them."""
+        return self.attempt.applied_to(self.job.chosen.hyperparameters)
+
+    @property
+    def method(self) -> Method:
+        return self.job.chosen.method
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trainer before its first step."""
+
+    trainer: Any
+    reporter: Any
+    attempt: Attempt
+    workload: Workload
+
+
+def callbacks(this: Try, reporter: Any, *, validates: bool) -> list[Any]:
+    """What watches the steps; without validations nothing can stop a training early."""
+    from transformers import EarlyStoppingCallback
+
+    from trainers.reporting import MarkWhole
+    from trainers.watching import RateOfAttempt, StopDiverging, StopInTime
+
+    watching = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]
+    if this.attempt.rate_scale != 1:
+        watching.append(RateOfAttempt())
+    if validates:
+        watching.append(EarlyStoppingCallback(this.hyperparameters.patience))
+    return watching
+
+
+def fit(this: Try, trainer: Any) -> float:
+    """Train to the end, from the last whole checkpoint if there is one; returns the mean loss."""
+    from trainers.checkpoints import last_checkpoint
+
+    resume_from = last_checkpoint(this.checkpoints)
+    if resume_from is not None:
+        this.progress.write("training", f"resuming from {resume_from.name}")
+    output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    return float(output.training_loss)
+
+
+def keep(this: Try, save: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """Have `save` write the adapter, add its curves, end with the checkpoints; returns its files' digests."""
+    this.progress.write("saving")
+    final, temporary = this.folder / ADAPTER, this.folder / f"{ADAPTER}.tmp"
+    for leftover in (final, temporary):
+        shutil.rmtree(leftover, ignore_errors=True)
+    files = save(temporary)
+    curves = temporary / CURVES
+    curves.write_text("".join(f"{line}\n" for line in _curves(this.folder / "progress.jsonl")), "utf-8")
+    temporary.rename(final)
+    shutil.rmtree(this.checkpoints, ignore_errors=True)
+    return {**files, CURVES: file_digest(final / CURVES)}
+
+
+def metrics(
+    this: Try,
+    begun: Opened,
+    loss: float,
+    started: float,
+    **more: Any,
+) -> TrainingMetrics:
+    """How the training went that began at `started` (monotonic); `more` is what its method alone says."""
+    from trainers.reporting import most_memory
+
+    state, model, reporter = begun.trainer.state, begun.trainer.model, begun.reporter
+    validations = {
+        entry["step"]: Validation(
+            step=entry["step"], loss=entry["eval_loss"], figures=reporter.figures(entry)
+        )
+        for entry in state.log_history
+        if "eval_loss" in entry
+    }
+    return TrainingMetrics(
+        method=this.method,
+        examples=begun.workload.examples,
+        tokens=begun.workload.tokens,
+        steps=state.global_step,
+        train_loss=loss,
+        validation=tuple(validations.values()),
+        best_step=state.best_global_step or state.global_step,
+        quantization=this.attempt.quantization,
+        recoveries=this.guard.state.recoveries,
+        device=model.device.type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        seconds=time.monotonic() - started,
+        tokens_per_second=reporter.tokens_per_second,
+        peak_memory_bytes=most_memory(model.device.type),
+        estimated=_estimated(this, begun),
+        **more,
+    )
+
+
+def _estimated(this: Try, begun: Opened) -> Estimate | None:
+    try:
+        return estimated(this.job, this.attempt, begun.workload, begun.reporter.early_tokens_per_second)
+    except BaseModelUnusable:
+        return None
+
+
+def _curves(progress: Path) -> list[str]:
+    """The lines of steps and validations; of those that a killed run made again, the last."""
+    kept: dict[tuple[int, bool], str] = {}
+    for line in progress.read_text("utf-8").splitlines():
+        said = ProgressLine.model_validate_json(line)
+        if said.stage == "training" and said.step is not None:
+            kept[said.step, said.loss is None] = line
+    return [kept[key] for key in sorted(kept)]
