@@ -5,7 +5,12 @@ python -m tests.benchmarks [NAME …]
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from tests.benchmarks import dpo, extraction, gateway, sft
 
@@ -28,7 +33,18 @@ def main(names: list[str]) -> None:
         print(f"{name} …", flush=True)
         results[name] = BENCHMARKS[name]()
         RESULTS.write_text(json.dumps(results, indent=2))
-        print(json.dumps(results[name], indent=2), flush=True)
+        Console().print(table_of(name, results[name]))
+
+
+def table_of(name: str, result: Any) -> Table:
+    """A benchmark's result: a line a figure, and a column a case where it has cases."""
+    cases = result if isinstance(result, Mapping) else {"": result}
+    if not all(isinstance(case, Mapping) for case in cases.values()):
+        cases = {"": dict(cases)}
+    table = Table(name, *cases, box=None, pad_edge=False)
+    for figure in dict.fromkeys(figure for case in cases.values() for figure in case):
+        table.add_row(figure, *(f"{case[figure]:.4g}" if figure in case else "" for case in cases.values()))
+    return table
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Supervised fine-tuning with TRL as a user would write it by hand, to compare ours with.
 
-python -m tests.benchmarks.plain_trl MODEL SYSTEM_PROMPT_FILE OUTPUT_FOLDER
+python -m tests.benchmarks.plain_trl KEEP MODEL SYSTEM_PROMPT_FILE OUTPUT_FOLDER
+
+KEEP is `some` for TRL's default, activation checkpointing, or `all` to keep every activation.
 """
 
 import resource
@@ -31,7 +33,7 @@ class Clock(TrainerCallback):
             self.losses.append(logs["loss"])
 
 
-def main(model: str, system: str, folder: Path) -> None:
+def main(keep: str, model: str, system: str, folder: Path) -> None:
     usual = hyperparameters()
     set_seed(usual.seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -56,8 +58,7 @@ def main(model: str, system: str, folder: Path) -> None:
             seed=usual.seed,
             bf16=False,
             use_cpu=True,
-            # TRL's default, which recomputes activations, would make it slower still.
-            activation_checkpointing=False,
+            activation_checkpointing=keep == "some",
             report_to="none",
         ),
         train_dataset=Dataset.from_list(rows),
@@ -80,4 +81,4 @@ def main(model: str, system: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]).read_text("utf-8"), Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_text("utf-8"), Path(sys.argv[4]))
