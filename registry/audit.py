@@ -16,6 +16,8 @@ Action = Literal[
     "remove files",
     "import",
     "forget import",
+    "decide",
+    "withdraw",
 ]
 
 DAEMON = "learnd"
@@ -32,6 +34,6 @@ class AuditEntry(Value):
     action: Action
     target: str
     subject: str
-    """A version id, an import's name, or the target itself."""
+    """A version id, a batch id, an import's name, or the target itself."""
     detail: str
     """What changed and the reason given, in words."""

@@ -8,6 +8,7 @@ from typing import Self
 from registry.store.activation import ActivationRecords
 from registry.store.audit import AuditRecords
 from registry.store.backup import back_up
+from registry.store.batches import BatchRecords
 from registry.store.cycles import CycleRecords
 from registry.store.database import sqlite_engine
 from registry.store.migrate import migrate
@@ -16,7 +17,15 @@ from registry.store.targets import TargetRecords
 from registry.store.versions import VersionRecords
 
 
-class Store(MirrorRecords, TargetRecords, CycleRecords, VersionRecords, ActivationRecords, AuditRecords):
+class Store(
+    MirrorRecords,
+    TargetRecords,
+    CycleRecords,
+    VersionRecords,
+    ActivationRecords,
+    BatchRecords,
+    AuditRecords,
+):
     """One database in a data directory; several processes may have it open at once."""
 
     def __init__(self, data_dir: Path) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Enum,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from registry.batches import BatchState, ItemState
 from registry.cycles import ENDED, CycleState
 from registry.versions import VersionState
 
@@ -184,6 +186,50 @@ versions = Table(
 _active = versions.c.state == VersionState.ACTIVE
 Index(
     "uq_versions_one_active", versions.c.target, unique=True, sqlite_where=_active, postgresql_where=_active
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String, primary_key=True),
+    _target(),
+    Column("kind", String, nullable=False),
+    Column("state", Enum(BatchState, native_enum=False, length=16), nullable=False),
+    Column("cycle_id", String, ForeignKey("cycles.id"), nullable=False),
+    Column("need", Text, nullable=False),
+    Column("provenance", Json, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("ended_by", String),
+    Column("reason", Text, nullable=False),
+    Index(None, "target", "created_at"),
+)
+_waiting = batches.c.state == BatchState.WAITING
+Index(
+    "uq_batches_one_waiting",
+    batches.c.target,
+    batches.c.kind,
+    unique=True,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
+
+batch_items = Table(
+    "batch_items",
+    metadata,
+    Column("batch_id", String, ForeignKey("batches.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("state", Enum(ItemState, native_enum=False, length=16), nullable=False),
+    Column("example", Json, nullable=False),
+    Column("diversity", Float, nullable=False),
+    Column("demonstrations", Json, nullable=False),
+    Column("edited", Json),
+    Column("reason", Text, nullable=False),
+    Column("decided_by", String),
+    Column("decided_at", UtcDateTime),
+    Column("revision", Integer, nullable=False),
+    Index(None, "batch_id", "state"),
 )
 
 audit = Table(
