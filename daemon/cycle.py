@@ -47,7 +47,7 @@ from trainers.base_model import base_digest, model_bytes
 from trainers.job import TrainingJob, TrainingResult
 from trainers.ladders import Limits
 from trainers.plan import Plan, Skip, Stage
-from trainers.selection import Answered, Base, Choice, Live, choose, settings_id, worthwhile
+from trainers.selection import Answered, Base, Choice, Live, Wanted, choose, settings_id, worthwhile
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """What stands in a cycle's way for a while only; the next try may succeed."""
@@ -272,12 +272,20 @@ def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, written: Path, folde
         target.task,
         target.thresholds,
         base,
+        _wanted(loop),
         live=_live(loop, live) if live else None,
         live_answers=lambda: _answered(loop, written, folder, _side(loop, live)),
-        max_lora_rank=loop.settings.training.max_lora_rank,
+    )
+
+
+def _wanted(loop: Loop) -> Wanted:
+    target, training = loop.target, loop.settings.training
+    return Wanted(
         preset=target.preset,
         overrides=target.hyperparameters,
-        quantization="nf4" if loop.settings.training.quantization == "always" else None,
+        max_lora_rank=training.max_lora_rank,
+        quantization="nf4" if training.quantization == "always" else None,
+        prefix_shared=training.share_prefixes,
     )
 
 
@@ -500,15 +508,7 @@ def _taught_before(loop: Loop, base: Base, snapshot: Snapshot) -> Cycle | None:
     earlier = next(iter(loop.store.cycles(loop.target.key, limit=1, state=CycleState.DONE)), None)
     if earlier is None or earlier.plan is None:
         return None
-    target = loop.target
-    now = settings_id(
-        target.task,
-        target.thresholds,
-        base,
-        loop.settings.training.max_lora_rank,
-        target.preset,
-        target.hyperparameters,
-    )
+    now = settings_id(loop.target.task, loop.target.thresholds, base, _wanted(loop))
     if now != earlier.plan.settings_id:
         return None
     try:

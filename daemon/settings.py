@@ -152,6 +152,8 @@ class TrainingSettings(Value):
     """The least `--max-lora-rank` of the replicas; no adapter has a higher rank."""
     quantization: Literal["auto", "always", "never"] = "auto"
     """QLoRA, the base in 4 bits while it trains: `auto` where memory asks for it."""
+    share_prefixes: bool = True
+    """Train examples that begin alike in one sequence, where that is exact."""
     max_minutes: float | None = Field(None, gt=0)
     """Most time that a cycle's trainings may take; then the best checkpoint so far is their result."""
     max_cost: float | None = Field(None, gt=0)

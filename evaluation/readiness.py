@@ -53,9 +53,12 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Answered:
         for pair in sample(snapshot.train.pairs, MOST_ASKED)
         if (prompt := _rendered(engine.tokenizer, pair)) is not None
     ]
-    pairs = snapshot.train.pairs
-    scoring = scorer(job.task, job.output_space, tuple(pair.chosen.content for pair in pairs))
-    labels = [*scoring.labels, *(pair.chosen.content for pair in pairs)]
+    taught = [
+        *(pair.chosen.content for pair in snapshot.train.pairs),
+        *(example.completion.content for example in snapshot.train.sft),
+    ]
+    scoring = scorer(job.task, job.output_space, tuple(taught))
+    labels = [*scoring.labels, *taught]
     answers = engine.answers(
         job.adapter.name if job.adapter else BASE,
         [prompt.prompt_ids for _, prompt in asked],

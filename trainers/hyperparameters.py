@@ -1,11 +1,12 @@
 """Hyperparameters: what shapes an adapter, chosen from the method, the model's size and the data.
 
-`TABLE` is the whole choice as data, with a source for each row; `choose_hyperparameters` reads it.
+`TABLE` is the choice as data, with a source for each row; `choose_hyperparameters` reads it.
 """
 
 import math
+import sys
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -40,13 +41,6 @@ class Hyperparameters(Value):
     lora_targets: tuple[str, ...] = ()
     """Names of the modules to adapt, as PEFT matches them; empty: all linear layers but the head."""
     seed: int = 0
-
-    def within_rank(self, greatest: int) -> Self:
-        """The same with a rank of at most `greatest`, alpha in proportion."""
-        rank = min(self.lora_rank, greatest)
-        return self.model_copy(
-            update={"lora_rank": rank, "lora_alpha": max(1, self.lora_alpha * rank // self.lora_rank)}
-        )
 
 
 class OverridesInvalid(LearndError):
@@ -85,29 +79,25 @@ TABLE = (
     Row(
         methods=("sft",),
         efficient={"epochs": 3, "learning_rate": 1e-4},
-        quality={"epochs": 5, "learning_rate": 5e-5},
-        source="More than 13B: 1e-4 (Dettmers et al. 2023, QLoRA; its README). Quality: a rank four times "
-        "as high at the same alpha / rank wants about half the rate (Kalajdzievski 2023, rsLoRA).",
+        quality={"epochs": 5},
+        source="More than 13B: 1e-4 (Dettmers et al. 2023, QLoRA; its README).",
     ),
     Row(
         methods=("sft",),
         up_to_gb=30,
         efficient={"learning_rate": 2e-4},
-        quality={"learning_rate": 1e-4},
         source="7B and 13B: 2e-4 (Dettmers et al. 2023).",
     ),
     Row(
         methods=("sft",),
         up_to_gb=8,
         efficient={"learning_rate": 5e-4},
-        quality={"learning_rate": 2.5e-4},
         source="Hidden size of about 2000: 5e-4 by the fitted rule above.",
     ),
     Row(
         methods=("sft",),
         up_to_gb=1.5,
         efficient={"learning_rate": 2e-3},
-        quality={"learning_rate": 1e-3},
         source="Measured on SmolLM2-135M (hidden size 576), routing: held-out accuracy 0.81 at 2e-3, "
         "0.30 at 2e-4; the fitted rule gives 1.3e-3 * 1.5.",
     ),
@@ -115,7 +105,7 @@ TABLE = (
     Row(
         methods=("dpo", "kto"),
         efficient={"epochs": 2, "learning_rate": 1e-5, "beta": 0.1, "warmup_share": 0.1},
-        quality={"epochs": 3, "learning_rate": 5e-6},
+        quality={"epochs": 3},
         source="beta 0.1: Rafailov et al. 2023 (DPO), Ethayarajh et al. 2024 (KTO), TRL's default. Rate: ten "
         "times the 1e-6 that TRL has for full fine-tuning (Schulman et al. 2025). Warm-up 0.1: "
         "alignment-handbook's Zephyr recipe.",
@@ -124,21 +114,18 @@ TABLE = (
         methods=("dpo", "kto"),
         up_to_gb=30,
         efficient={"learning_rate": 2e-5},
-        quality={"learning_rate": 1e-5},
         source="Twice that again, as for SFT; Zephyr's QLoRA recipe has 5e-6 for 61,000 pairs.",
     ),
     Row(
         methods=("dpo", "kto"),
         up_to_gb=8,
         efficient={"learning_rate": 5e-5},
-        quality={"learning_rate": 2.5e-5},
         source="Between the rows above and below, as for SFT.",
     ),
     Row(
         methods=("dpo", "kto"),
         up_to_gb=1.5,
         efficient={"learning_rate": 2e-4},
-        quality={"learning_rate": 1e-4},
         source="A tenth of the SFT rate that is measured on SmolLM2-135M.",
     ),
     Row(
@@ -150,7 +137,7 @@ TABLE = (
     Row(
         methods=("embedding",),
         efficient={"epochs": 3, "learning_rate": 2e-4, "batch_size": 32, "warmup_share": 0.1},
-        quality={"epochs": 5, "learning_rate": 1e-4, "batch_size": 64},
+        quality={"epochs": 5, "batch_size": 64},
         source="sentence-transformers' LoRA example (rank 64, alpha 128, warm-up 0.1) has 2e-5 at batches of "
         "1024; ten times that for small batches. The other examples of a batch are the negatives, so more "
         "is better (its documentation of MultipleNegativesRankingLoss).",
@@ -158,6 +145,9 @@ TABLE = (
 )
 """The choice as data. All rows that fit are laid over each other, from the first to the last."""
 
+RATED_AT = 16
+"""The rank for which the table's learning rates are. At another rank and the same alpha / rank, a rate goes
+with 1 / sqrt(rank) (Kalajdzievski 2023, rsLoRA): four times the rank, half the rate."""
 LEAST_STEPS: dict[Preset, int] = {"efficient": 110, "quality": 220}
 """Optimiser steps that a training should have; where the data is little, it gets more epochs. Measured
 on SmolLM2-135M, routing; validation stops a training that has learned what there is."""
@@ -165,13 +155,20 @@ MOST_EPOCHS: dict[Preset, int] = {"efficient": 10, "quality": 20}
 
 
 def choose_hyperparameters(
-    method: Method, examples: int, base_bytes: int, *, preset: Preset, overrides: Mapping[str, Any]
+    method: Method,
+    examples: int,
+    base_bytes: int,
+    *,
+    preset: Preset,
+    overrides: Mapping[str, Any],
+    max_lora_rank: int | None = None,
 ) -> Hyperparameters:
     """Hyperparameters to train by `method` on so many examples a base with so many bytes of weights.
 
-    `overrides` are hyperparameters by name; each one stands as it is. Raises OverridesInvalid.
+    `overrides` are hyperparameters by name; each one stands as it is. The table's rank is at most
+    `max_lora_rank`. Raises OverridesInvalid, also for a rank of one's own above that.
     """
-    chosen = _laid_over(method, base_bytes, preset) | dict(overrides)
+    chosen = _shaped(_laid_over(method, base_bytes, preset), overrides, max_lora_rank) | dict(overrides)
     try:
         hyperparameters = Hyperparameters.model_validate(chosen)
     except ValidationError as wrong:
@@ -192,6 +189,29 @@ def _laid_over(method: Method, base_bytes: int, preset: Preset) -> dict[str, Any
             if preset == "quality":
                 chosen |= row.quality
     return chosen
+
+
+def _shaped(
+    chosen: dict[str, Any], overrides: Mapping[str, Any], max_lora_rank: int | None
+) -> dict[str, Any]:
+    """The table's choice at the rank that there will be: alpha in proportion, the rate as RATED_AT says."""
+    asked = overrides.get("lora_rank")
+    if asked is None:
+        rank = min(int(chosen["lora_rank"]), max_lora_rank or sys.maxsize)
+    elif not isinstance(asked, int) or asked < 1:
+        return chosen  # it will be refused with all that is wrong
+    elif max_lora_rank and asked > max_lora_rank:
+        raise OverridesInvalid(
+            f"hyperparameters: lora_rank = {asked} is above training.max_lora_rank = {max_lora_rank}, which "
+            "is what the replicas take (vLLM's --max-lora-rank); raise it there and here, or lower the rank"
+        )
+    else:
+        rank = asked
+    return chosen | {
+        "lora_rank": rank,
+        "lora_alpha": max(1, int(chosen["lora_alpha"] * rank / chosen["lora_rank"])),
+        "learning_rate": chosen["learning_rate"] * math.sqrt(RATED_AT / rank),
+    }
 
 
 def _epochs(hyperparameters: Hyperparameters, examples: int, preset: Preset) -> float:

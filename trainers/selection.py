@@ -1,7 +1,6 @@
 """Which method a snapshot calls for: a table of rules, read from the top, and the plan that follows."""
 
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field
@@ -144,6 +143,19 @@ class Choice(Value):
     """The rules for the task, in order, up to the one that decided."""
 
 
+class Wanted(Value):
+    """How people want trainings to be."""
+
+    preset: Preset = "efficient"
+    overrides: dict[str, Any] = {}
+    """Hyperparameters by name, for all methods, or under a method's name for that one."""
+    max_lora_rank: int
+    quantization: Quantization | None = None
+    """Of the base, whatever its size."""
+    prefix_shared: bool = True
+    """Whether examples that begin alike share a sequence where that is exact."""
+
+
 class Base(Value):
     """The base model that would be trained."""
 
@@ -167,23 +179,19 @@ def choose(
     task: Task,
     thresholds: Thresholds,
     base: Base,
+    wanted: Wanted,
     *,
     live: Live | None,
     live_answers: Callable[[], Answered],
-    max_lora_rank: int,
-    preset: Preset = "efficient",
-    overrides: Mapping[str, Any] = MappingProxyType({}),
-    quantization: Quantization | None = None,
 ) -> Choice:
     """How to train on `snapshot`, and why.
 
     `live_answers` measures how the live model answers the pairs' prompts; it is asked only where
-    that decides. `overrides` are hyperparameters by name, for all methods, or under a method's name
-    for that one. Raises OverridesInvalid.
+    that decides. Raises OverridesInvalid.
     """
-    counts = count(snapshot.train)
-    if not snapshot.manifest.holdout:
-        reason = "nothing is held out to judge by; approve, reject or correct more of the traffic"
+    counts, held_out = count(snapshot.train), snapshot.manifest.held_out
+    if not held_out.approved + held_out.corrected:
+        reason = "nothing is held out to judge by; approve or correct more of the traffic"
         return Choice(plan=Skip(reason=reason), considered=())
     rule, considered = _first_met(task, counts, thresholds, live_answers)
     if rule is None:
@@ -191,7 +199,7 @@ def choose(
     start = live if rule.from_live else None
     chosen = considered[-1]
     plan = Plan(
-        stages=_stages(rule, counts, base, start, max_lora_rank, preset, overrides),
+        stages=_stages(rule, counts, base, start, wanted),
         reason=f"{chosen.method}: {chosen.needs}; {rule.because}",
         counts=counts,
         thresholds=_thresholds(thresholds),
@@ -200,23 +208,17 @@ def choose(
         base_digest=base.digest,
         start_version=start.version if start else None,
         # An encoder is small, and its trainer holds it as it is.
-        quantization=None if task == "embedding" else quantization,
-        settings_id=settings_id(task, thresholds, base, max_lora_rank, preset, overrides),
+        quantization=None if task == "embedding" else wanted.quantization,
+        prefix_shared=wanted.prefix_shared,
+        settings_id=settings_id(task, thresholds, base, wanted),
     )
     return Choice(plan=plan, considered=considered)
 
 
-def settings_id(
-    task: Task,
-    thresholds: Thresholds,
-    base: Base,
-    max_lora_rank: int,
-    preset: Preset,
-    overrides: Mapping[str, Any],
-) -> str:
+def settings_id(task: Task, thresholds: Thresholds, base: Base, wanted: Wanted) -> str:
     """Digest of everything but the data that a choice depends on and people can set."""
-    said = [task, _thresholds(thresholds), thresholds.valid_share, base.digest, max_lora_rank, preset]
-    return content_id([*said, dict(overrides)])
+    said = [task, _thresholds(thresholds), thresholds.valid_share, base.digest]
+    return content_id([*said, wanted.model_dump(mode="json")])
 
 
 def _first_met(
@@ -281,18 +283,19 @@ def _stages(
     counts: Mapping[str, int],
     base: Base,
     start: Live | None,
-    max_lora_rank: int,
-    preset: Preset,
-    overrides: Mapping[str, Any],
+    wanted: Wanted,
 ) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     for method, kind in rule.stages:
         examples = counts["liked"] + counts["disliked"] if kind == "votes" else counts[kind]
         chosen = choose_hyperparameters(
-            method, examples, base.bytes, preset=preset, overrides=overrides_for(method, overrides)
+            method,
+            examples,
+            base.bytes,
+            preset=wanted.preset,
+            overrides=overrides_for(method, wanted.overrides),
+            max_lora_rank=None if method == "embedding" else wanted.max_lora_rank,
         )
-        if method != "embedding":
-            chosen = chosen.within_rank(max_lora_rank)
         if first := stages[0].hyperparameters if stages else start:
             # It goes on training an adapter that has its shape already.
             shape = {"lora_rank": first.lora_rank, "lora_alpha": first.lora_alpha}
@@ -312,7 +315,7 @@ def _method(rule: Rule) -> str:
 
 
 def _thresholds(thresholds: Thresholds) -> dict[str, int]:
-    return thresholds.model_dump(exclude={"valid_share", "min_new_examples"})
+    return {name: getattr(thresholds, name) for name in Thresholds.model_fields if name != "valid_share"}
 
 
 def _needs(rule: Rule, counts: Mapping[str, int], thresholds: Thresholds, answered: Answered | None) -> str:

@@ -23,9 +23,12 @@ def chosen(
     examples: int = 400,
     base_bytes: int = SMALL,
     preset: Preset = "efficient",
+    max_lora_rank: int | None = None,
     **overrides: object,
 ) -> Hyperparameters:
-    return choose_hyperparameters(method, examples, base_bytes, preset=preset, overrides=overrides)
+    return choose_hyperparameters(
+        method, examples, base_bytes, preset=preset, overrides=overrides, max_lora_rank=max_lora_rank
+    )
 
 
 def test_a_small_model_gets_what_was_measured_on_one() -> None:
@@ -72,8 +75,17 @@ def test_kto_has_enough_examples_a_step_for_its_estimate_of_the_divergence() -> 
 
 
 def test_no_adapter_has_a_higher_rank_than_the_replicas_serve() -> None:
-    bounded = chosen(lora_rank=32, lora_alpha=64).within_rank(8)
+    bounded = chosen(max_lora_rank=8)
     assert (bounded.lora_rank, bounded.lora_alpha) == (8, 16)
+    with pytest.raises(OverridesInvalid, match=r"lora_rank = 32 is above training\.max_lora_rank = 16"):
+        chosen(lora_rank=32, max_lora_rank=16)
+
+
+def test_the_rate_goes_with_the_rank_that_there_will_be() -> None:
+    assert chosen(preset="quality").learning_rate == chosen().learning_rate / 2
+    assert chosen(preset="quality", max_lora_rank=16).learning_rate == chosen().learning_rate
+    assert chosen(lora_rank=64).learning_rate == chosen().learning_rate / 2
+    assert chosen(lora_rank=64, learning_rate=1e-3).learning_rate == 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in Hyperparameters.model_fields if name != "lora_targets"])

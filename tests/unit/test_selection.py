@@ -17,10 +17,21 @@ from extractors.snapshot import Manifest, Outcomes, Snapshot, counts
 from extractors.splits import HoldoutRules
 from tests.unit.traffic import NOON
 from trainers.plan import Plan, Skip
-from trainers.selection import Answered, Base, Choice, Live, Thresholds, choose, overrides_for, worthwhile
+from trainers.selection import (
+    Answered,
+    Base,
+    Choice,
+    Live,
+    Thresholds,
+    Wanted,
+    choose,
+    overrides_for,
+    worthwhile,
+)
 
 BASE = Base(name="base", digest="digest", bytes=10**8)
 NOTHING = Outcomes(approved=0, corrected=0, rejected=0)
+WANTED = Wanted(max_lora_rank=16)
 PROMPT = (Message(role="user", content="q"),)
 ANSWER = Message(role="assistant", content="a")
 SEEN: dict[str, Any] = {"started_at": NOON, "prompt_key": "k"}
@@ -63,21 +74,25 @@ def snapshot(
         validation={},
         holdout=held_out,
         reviewed=NOTHING,
-        held_out=NOTHING,
+        held_out=NOTHING.model_copy(update={"approved": held_out}),
         left_out={},
     )
     return Snapshot(manifest=manifest, train=train)
 
 
 def chosen(
-    data: Snapshot, answered: Answered | None = INVALID, task: Any = "classification", **changes: Any
+    data: Snapshot,
+    answered: Answered | None = INVALID,
+    task: Any = "classification",
+    live: Live | None = None,
+    **changes: Any,
 ) -> Choice:
     def live_answers() -> Answered:
         assert answered is not None, "asked the live model where that decides nothing"
         return answered
 
-    given: dict[str, Any] = {"live": None, "live_answers": live_answers, "max_lora_rank": 16}
-    return choose(data, task, Thresholds(), BASE, **{**given, **changes})
+    wanted = WANTED.model_copy(update=changes)
+    return choose(data, task, Thresholds(), BASE, wanted, live=live, live_answers=live_answers)
 
 
 def plan(*args: Any, **changes: Any) -> Plan:
@@ -146,8 +161,8 @@ def test_preferences_go_on_from_the_live_version_in_its_shape_and_sft_begins_afr
 
 
 def test_a_later_stage_has_the_shape_of_the_first_and_its_own_rate() -> None:
-    sft, dpo = plan(snapshot(sft=60, pairs=20), max_lora_rank=8, overrides={"sft": {"lora_rank": 32}}).stages
-    assert sft.hyperparameters.lora_rank == dpo.hyperparameters.lora_rank == 8
+    sft, dpo = plan(snapshot(sft=60, pairs=20), max_lora_rank=8, overrides={"sft": {"lora_rank": 4}}).stages
+    assert sft.hyperparameters.lora_rank == dpo.hyperparameters.lora_rank == 4
     assert dpo.hyperparameters.learning_rate < sft.hyperparameters.learning_rate
 
 
@@ -170,4 +185,7 @@ def test_a_second_stage_is_left_out_where_the_first_taught_it_all_or_too_little(
 def test_the_same_settings_have_the_same_id_and_others_another() -> None:
     data = snapshot(sft=60)
     assert plan(data).settings_id == plan(data).settings_id
-    assert plan(data).settings_id != plan(data, overrides={"epochs": 1}).settings_id
+    others = [
+        plan(data, **other).settings_id for other in ({"overrides": {"epochs": 1}}, {"quantization": "nf4"})
+    ]
+    assert plan(data).settings_id not in others
