@@ -10,7 +10,7 @@ the index was built anew:
     vectors = embedder.encode_queries(["where is my refund?"])
     hits = indexes[vectors.version].search(vectors.array)  # always the version of the index
 
-    if (newer := embedder.pending) is not None:            # now and then, or in a job of its own
+    if (newer := embedder.pending()) is not None:            # now and then, or in a job of its own
         indexes[newer] = build_index(embedder.encode_documents(texts, version=newer))
         embedder.hand_over(newer)                          # from here on queries go to the new index
 
@@ -88,6 +88,8 @@ class Embedder:
         self._speaking = threading.Lock()
         self._slots: dict[str, str] = {}
         """Loaded versions but the base, and PEFT's names of their adapters."""
+        self._building: set[str] = set()
+        """Versions with which an index is being built."""
         self._loaded = 0
         self._unusable: str | None = None
         self._version = index_version or active.resolve().version or BASE
@@ -99,7 +101,6 @@ class Embedder:
         """The version of the index, which all queries are encoded with."""
         return self._version
 
-    @property
     def pending(self) -> str | None:
         """The active version where it is not that of the index, loaded beside it; None where it is.
 
@@ -130,9 +131,12 @@ class Embedder:
     def encode_documents(self, texts: Sequence[str], *, version: str | None = None) -> Vectors:
         """Vectors of documents, made with the version of the index, or with the pending `version`.
 
-        Raises VersionNotHere for a version that is neither.
+        Raises VersionNotHere for a version that is neither. A version that an index was begun with stays
+        loaded until the next hand-over, even if a newer one becomes pending.
         """
-        return self._encode(self._model.encode_document, texts, version or self._version)
+        version = version or self._version
+        self._building.add(version)
+        return self._encode(self._model.encode_document, texts, version)
 
     def hand_over(self, version: str) -> None:
         """The index was built anew with `version`: queries use it from now on, all others are forgotten.
@@ -143,8 +147,13 @@ class Embedder:
             if version != BASE and version not in self._slots:
                 raise VersionNotHere(f"{version} is not loaded; hand over to the version that was pending")
             self._version = version
-            for other in self._slots.keys() - {version}:
-                _delete_adapter(self._model, self._slots.pop(other))
+            self._building.clear()
+            self._forget_all_but({version})
+
+    def _forget_all_but(self, versions: set[str]) -> None:
+        """Unload the others; called under the lock."""
+        for other in self._slots.keys() - versions:
+            _delete_adapter(self._model, self._slots.pop(other))
 
     def _encode(self, encode: Callable[..., Any], texts: Sequence[str], version: str) -> Vectors:
         import numpy as np
@@ -188,6 +197,7 @@ class Embedder:
                 self._unusable = version
                 raise
             self._slots[version] = slot
+            self._forget_all_but({version, self._version, *self._building})
 
     def _manifest(self, version: str) -> Resolved:
         """The files of `version`: as kept when it was loaded here, or from the daemon while it is active."""

@@ -102,12 +102,12 @@ def bench(made: Bench) -> Iterator[Bench]:
 
 def test_queries_stay_with_the_version_of_the_index_until_the_hand_over(bench: Bench) -> None:
     embedder = bench.embedder()
-    assert (embedder.version, embedder.pending) == (V1, None)
+    assert (embedder.version, embedder.pending()) == (V1, None)
     bench.check(embedder, V1)
     before = embedder.encode_queries(TEXTS)
 
     bench.activate(V2)
-    assert embedder.pending == V2
+    assert embedder.pending() == V2
     assert embedder.version == V1
     bench.check(embedder, V2)  # the rebuild
     between = embedder.encode_queries(TEXTS)
@@ -115,7 +115,7 @@ def test_queries_stay_with_the_version_of_the_index_until_the_hand_over(bench: B
     np.testing.assert_array_equal(between.array, before.array)
 
     embedder.hand_over(V2)
-    assert (embedder.version, embedder.pending) == (V2, None)
+    assert (embedder.version, embedder.pending()) == (V2, None)
     assert embedder.encode_queries(TEXTS).version == V2
     bench.check(embedder, V2)
     with pytest.raises(VersionNotHere, match=f"{V1} is not loaded"):
@@ -128,23 +128,35 @@ def test_an_index_of_the_base_model_is_handed_over_and_back(bench: Bench) -> Non
     assert embedder.version == "base"
     for version in (V1, None, V2, V3, None):
         bench.activate(version)
-        newer = embedder.pending
+        newer = embedder.pending()
         assert newer == (version or "base")
         bench.check(embedder, newer)
         embedder.hand_over(newer)
         bench.check(embedder, newer)
-        assert embedder.pending is None
+        assert embedder.pending() is None
 
 
 def test_a_version_that_is_replaced_during_a_rebuild_can_still_be_handed_over_to(bench: Bench) -> None:
     embedder = bench.embedder()
     bench.activate(V2)
-    assert embedder.pending == V2
+    assert embedder.pending() == V2
+    bench.check(embedder, V2)
     bench.activate(V3)
-    assert embedder.pending == V3
+    assert embedder.pending() == V3
     bench.check(embedder, V2)
     embedder.hand_over(V2)
-    assert embedder.pending == V3
+    assert embedder.pending() == V3
+    bench.check(embedder, V3)
+
+
+def test_of_versions_that_no_index_was_begun_with_only_the_newest_stays_loaded(bench: Bench) -> None:
+    embedder = bench.embedder()
+    for version in (V2, V3):
+        bench.activate(version)
+        assert embedder.pending() == version
+    with pytest.raises(VersionNotHere, match=f"{V2} is not loaded"):
+        embedder.encode_documents(TEXTS, version=V2)
+    bench.check(embedder, V1)
     bench.check(embedder, V3)
 
 
@@ -153,7 +165,7 @@ def test_an_agent_that_restarts_goes_on_with_the_version_of_its_index(bench: Ben
     bench.activate(V2)
     restarted = bench.embedder(index_version=V1)
     bench.check(restarted, V1)
-    assert restarted.pending == V2
+    assert restarted.pending() == V2
 
 
 def test_an_agent_that_restarts_needs_no_daemon(made: Bench) -> None:
@@ -162,7 +174,7 @@ def test_an_agent_that_restarts_needs_no_daemon(made: Bench) -> None:
     made.clock.seconds += 60
     restarted = made.embedder(index_version=V1)
     made.check(restarted, V1)
-    assert restarted.pending is None
+    assert restarted.pending() is None
 
 
 def test_an_index_whose_version_cannot_be_had_must_be_built_anew(bench: Bench) -> None:
@@ -199,8 +211,8 @@ def test_a_version_that_does_not_fit_leaves_the_index_as_it_is(
     embedder = bench.embedder()
     bench.activate("acme.routing.v9")
     with caplog.at_level(logging.WARNING, "learnd.embedding"):
-        assert embedder.pending is None
-        assert embedder.pending is None  # it is not tried again
+        assert embedder.pending() is None
+        assert embedder.pending() is None  # it is not tried again
     assert len([record for record in caplog.records if "does not fit" in record.getMessage()]) == 1
     bench.check(embedder, V1)
     with pytest.raises(VersionNotHere, match="not loaded"):
@@ -208,7 +220,7 @@ def test_a_version_that_does_not_fit_leaves_the_index_as_it_is(
     with pytest.raises(BrokenAdapter, match="does not fit"):
         bench.embedder(index_version="acme.routing.v9")
     bench.activate(V2)
-    assert embedder.pending == V2
+    assert embedder.pending() == V2
     bench.check(embedder, V2)
 
 
@@ -216,7 +228,7 @@ def test_threads_that_search_during_a_rebuild_and_a_hand_over_never_get_mixed_ve
     embedder = bench.embedder(batch_size=1)
     queries = {V1: embedder.encode_queries(TEXTS).array}
     bench.activate(V2)
-    assert embedder.pending == V2
+    assert embedder.pending() == V2
     done = threading.Event()
     seen: list[Any] = []
 
