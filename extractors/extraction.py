@@ -88,7 +88,7 @@ def extract(
     calls, unreadable, dropped = _read(spans, target)
     calls = merge_traced_twice(_with_sessions(calls, spans), ancestry)
     annotations = list(annotations)
-    reach = Reach(_candidates(calls, unreadable, ancestry), ancestry, annotations, rules.inherit)
+    reach = Reach(_candidates(calls, unreadable, ancestry), ancestry, annotations, rules)
     reviewed = _reviewed(calls, reach, rules, OutputSpace(output_space))
     once = _once_a_session(reviewed.items)
     conversations, unusable = trajectories(

@@ -5,7 +5,7 @@ decides; within it the newest word of each reviewer counts, and all of them must
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal, Self
 
@@ -78,7 +78,8 @@ class FeedbackRules(Value):
     """Who outranks whom; a kind that is not named does not count."""
     inherit: Inherit = "only"
     """Feedback on an ancestor span, trace or session reaches the target's span below it if that is
-    the only one, or always the last one, or all of them, or none."""
+    the only one, or always the last one, or all of them, or none. Of several, a correction or a
+    candidate reaches the last alone."""
     min_turns: int = Field(2, ge=1)
     """Answers that a session must have to count as a conversation."""
 
@@ -156,6 +157,17 @@ def judged_candidates(annotations: Iterable[Annotation], response: Message, rule
     return [(candidate, verdict) for candidate, verdict in verdicts if isinstance(verdict, Verdict)]
 
 
+def beyond_the_last(annotations: Sequence[Annotation], rules: FeedbackRules) -> list[Annotation]:
+    """What feedback on several answers says of those before the last: it approves or rejects.
+
+    A correction or a candidate says how the last should have been, and as elsewhere speaks for its
+    reviewer: whoever wrote one says nothing of the others.
+    """
+    of_answers = [each for each in annotations if not each.metadata.get(rules.candidate_metadata_key)]
+    correcting = {_reviewer(each) for each in of_answers if _correction(each, rules) is not None}
+    return [each for each in of_answers if _reviewer(each) not in correcting]
+
+
 def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules) -> Opinion | None:
     """What `annotation` says about `response`; None where it says nothing that counts.
 
@@ -164,7 +176,7 @@ def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules
     if annotation.annotator_kind not in rules.precedence or _is_about_another(annotation, response, rules):
         return None
     rule = rules.rule(annotation.name)
-    correction = _correction(annotation, rules) if rule or annotation.name in rules.correction_names else None
+    correction = _correction(annotation, rules)
     if correction is not None:
         approves = same_answer(correction, response)
     elif rule is None or (approved := rule.approves(annotation)) is None:
@@ -204,7 +216,13 @@ def _is_about_another(annotation: Annotation, response: Message, rules: Feedback
     return candidate is None or not same_answer(candidate, response)
 
 
+def _reviewer(annotation: Annotation) -> tuple[AnnotatorKind, str]:
+    return annotation.annotator_kind, annotation.identifier
+
+
 def _correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
+    if rules.rule(annotation.name) is None and annotation.name not in rules.correction_names:
+        return None
     correction = _answer(annotation.metadata.get(rules.correction_metadata_key))
     if correction is None and annotation.name in rules.correction_names:
         correction = _answer(annotation.explanation) or _answer(annotation.label)

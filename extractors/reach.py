@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from extractors.calls import Call
-from extractors.feedback import Inherit
+from extractors.feedback import FeedbackRules, beyond_the_last
 from extractors.spans import Annotation, Level, Span
 from extractors.values import Value
 
@@ -75,17 +75,21 @@ class Candidate(Value):
 
 
 class Reach:
-    """The feedback that reaches each call, by the rule `inherit`."""
+    """The feedback that reaches each call, by the rule `inherit`.
+
+    What is said above several calls approves or rejects all that it reaches, but a correction or a
+    candidate answer stands for one answer, the last below it.
+    """
 
     def __init__(
         self,
         candidates: Iterable[Candidate],
         ancestry: Ancestry,
         annotations: Iterable[Annotation],
-        inherit: Inherit,
+        rules: FeedbackRules,
     ) -> None:
         self._ancestry = ancestry
-        self._inherit = inherit
+        self._rules = rules
         self._said: Mapping[Scope, list[Annotation]] = _by_scope(annotations)
         candidates = sorted(candidates, key=lambda candidate: (candidate.started_at, candidate.span_ids))
         self._own = {span_id for candidate in candidates for span_id in candidate.span_ids}
@@ -98,20 +102,22 @@ class Reach:
         """Annotations by scope, what is nearest first: the call's own spans, ancestors, trace, session."""
         yield [said for span_id in candidate.span_ids for said in self._said.get(("span", span_id), [])]
         for scope in self._above(candidate):
-            if scope in self._said and self._reaches(scope, candidate):
-                yield self._said[scope]
+            if scope in self._said:
+                yield self._inherited(scope, candidate)
 
-    def _reaches(self, scope: Scope, candidate: Candidate) -> bool:
-        below = self._below[scope]
-        match self._inherit:
+    def _inherited(self, scope: Scope, candidate: Candidate) -> list[Annotation]:
+        """What of the feedback on `scope` is about the candidate's answer."""
+        below, said = self._below[scope], self._said[scope]
+        last = below[-1] == candidate.span_ids
+        match self._rules.inherit:
             case "only":
-                return below == [candidate.span_ids]
+                return said if below == [candidate.span_ids] else []
             case "last":
-                return below[-1] == candidate.span_ids
+                return said if last else []
             case "all":
-                return True
+                return said if last else beyond_the_last(said, self._rules)
             case "never":
-                return False
+                return []
 
     def _above(self, candidate: Candidate) -> Iterator[Scope]:
         ancestors = (

@@ -151,6 +151,43 @@ def test_nearer_feedback_outranks_what_is_said_further_up() -> None:
     assert outcomes(conversation(), said, LAST) == {"c2": "rejected"}
 
 
+ALL = FeedbackRules(inherit="all")
+
+
+def of_turns(*annotations: Annotation, rules: FeedbackRules = ALL) -> list[tuple[str, str]]:
+    """Outcome and gold of the turns of `conversation`."""
+    items = extract(conversation(), annotations, rules).items
+    return [(item.outcome, item.gold.content if item.gold else "") for item in items]
+
+
+@pytest.mark.parametrize(
+    "corrections",
+    [
+        [correction("s", "42", level="session")],
+        [annotation("s", "rejected", level="session", metadata={"correction": "42"})],
+        [annotation("s", "rejected", level="session"), correction("s", "42", level="session")],
+    ],
+    ids=["correction", "in-metadata", "with-a-verdict"],
+)
+def test_a_correction_of_a_conversation_is_the_gold_of_its_last_turn_alone(
+    corrections: list[Annotation],
+) -> None:
+    assert of_turns(*corrections) == [("corrected", "42")]
+    by_bob = annotation("s", level="session", annotator_kind="LLM", identifier="bob")
+    assert of_turns(*corrections, by_bob) == [("approved", "billing"), ("corrected", "42")]
+
+
+@pytest.mark.parametrize(("label", "gold"), [("approved", "billing"), ("rejected", "")])
+def test_a_verdict_on_a_conversation_is_about_every_turn_where_all_inherit(label: str, gold: str) -> None:
+    assert of_turns(annotation("s", label, level="session")) == [(label, gold), (label, gold)]
+
+
+def test_a_candidate_for_a_conversation_answers_its_last_turn_alone() -> None:
+    note = annotation("s", level="session", metadata={"response": "42"})
+    found = extract(conversation(), [note], ALL)
+    assert [(judged.response.content, judged.source_span_ids) for judged in found.judged] == [("42", ("c2",))]
+
+
 def test_a_failed_attempt_does_not_take_the_feedback_of_the_retry() -> None:
     root, first, second = conversation()
     failed = first.model_copy(update={"status": "ERROR"})
