@@ -50,20 +50,55 @@ def read_call(span: Span) -> Call | DropReason:
     return Call(
         span_ids=(span.span_id,),
         trace_id=span.trace_id,
-        session_id=span.session_id or _session_id(attributes),
-        user_id=_identifier(at(attributes, "user.id")),
+        session_id=session_of(span),
+        user_id=identifier(at(attributes, "user.id")),
         started_at=span.started_at,
         prompt=request.prompt,
         tools=request.tools,
         response=response,
-        answered_by=_identifier(at(attributes, "learnd.version")),
+        answered_by=identifier(at(attributes, "learnd.version")),
     )
 
 
 def is_internal(span: Span) -> bool:
     """Whether learnd itself made this call: such calls never become examples."""
-    marks = (at(span.attributes, "learnd.internal"), _metadata(span.attributes).get("learnd_internal"))
+    marks = (at(span.attributes, "learnd.internal"), metadata_of(span.attributes).get("learnd_internal"))
     return span.kind in OWN_KINDS or any(mark in (True, "true") for mark in marks)
+
+
+def is_anothers(span: Span, target: str | None) -> bool:
+    """Whether the gateway answered this for another target than `target` (`tenant/agent`): a span joins its
+    caller's trace, and so may lie in another target's project. Without a target nothing is another's.
+    """
+    tenant, agent = at(span.attributes, "learnd.tenant"), at(span.attributes, "learnd.agent")
+    return target is not None and tenant is not None and f"{tenant}/{agent}" != target
+
+
+def session_of(span: Span) -> str | None:
+    """The session that `span` names, in an attribute of any convention or in its metadata."""
+    metadata = metadata_of(span.attributes)
+    candidates = (
+        at(span.attributes, "session.id"),
+        at(span.attributes, "gen_ai.conversation.id"),
+        *(metadata.get(key) for key in SESSION_KEYS),
+    )
+    return span.session_id or next((found for each in candidates if (found := identifier(each))), None)
+
+
+def metadata_of(attributes: dict[str, Any]) -> dict[str, Any]:
+    """`metadata` as a mapping: Phoenix decodes JSON text, but not when other keys stand under it."""
+    try:
+        metadata = parsed(attributes.get("metadata"))
+    except Unreadable:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def identifier(value: Any) -> str | None:
+    """A usable id: text that can be stored, or a whole number written out."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value.isprintable() and value else None
 
 
 def _request(span: Span) -> Request:
@@ -121,31 +156,3 @@ def _check_storable(request: Request, response: Message) -> None:
         raise Unreadable(DropReason.MALFORMED) from None
     if len(text) > MOST_CHARACTERS:
         raise Unreadable(DropReason.TOO_LARGE)
-
-
-def _session_id(attributes: dict[str, Any]) -> str | None:
-    metadata = _metadata(attributes)
-    candidates = (
-        at(attributes, "session.id"),
-        at(attributes, "gen_ai.conversation.id"),
-        *(metadata.get(key) for key in SESSION_KEYS),
-    )
-    return next((found for candidate in candidates if (found := _identifier(candidate))), None)
-
-
-def _metadata(attributes: dict[str, Any]) -> dict[str, Any]:
-    """`metadata` as a mapping: Phoenix decodes JSON text, but not when other keys stand under it."""
-    try:
-        metadata = parsed(attributes.get("metadata"))
-    except Unreadable:
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _identifier(value: Any) -> str | None:
-    """A usable id: text that can be stored, or a number written out."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.isprintable():
-        return None
-    return value or None

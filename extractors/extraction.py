@@ -10,12 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from extractors.attributes import at
-from extractors.calls import Call, read_call
+from extractors.calls import Call, is_anothers, read_call
 from extractors.drops import DropReason
 from extractors.examples import (
     JudgedResponse,
-    Outcome,
     ReviewedItem,
     ReviewedRetrieval,
     Trajectory,
@@ -50,22 +48,6 @@ class Extraction(Value):
     """Calls that became no item, by reason in words."""
     replaced: dict[str, int] = {}
     """Pieces of personal data that were replaced, by type."""
-
-    @property
-    def approved(self) -> int:
-        return self._count("approved")
-
-    @property
-    def corrected(self) -> int:
-        return self._count("corrected")
-
-    @property
-    def rejected(self) -> int:
-        """Rejected and not corrected."""
-        return self._count("rejected")
-
-    def _count(self, outcome: Outcome) -> int:
-        return sum(item.outcome == outcome for item in self.items)
 
 
 def extract(
@@ -144,7 +126,7 @@ def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[S
     for span in spans:
         if not span.selected:
             continue
-        call = DropReason.OTHER_TARGET if _is_anothers(span, target) else read_call(span)
+        call = DropReason.OTHER_TARGET if is_anothers(span, target) else read_call(span)
         if isinstance(call, Call):
             calls.append(call)
             continue
@@ -152,11 +134,6 @@ def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[S
         if call not in NEVER_ANSWERED:
             unreadable.append(span)
     return calls, unreadable, dropped
-
-
-def _is_anothers(span: Span, target: str | None) -> bool:
-    tenant, agent = at(span.attributes, "learnd.tenant"), at(span.attributes, "learnd.agent")
-    return target is not None and tenant is not None and f"{tenant}/{agent}" != target
 
 
 def _with_sessions(calls: Iterable[Call], spans: Iterable[Span]) -> list[Call]:

@@ -4,16 +4,14 @@ Also which spans traced one and the same call: an agent's instrumentor and our g
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
 from extractors.calls import Call
 from extractors.feedback import FeedbackRules, beyond_the_last
-from extractors.spans import Annotation, Level, Span
+from extractors.spans import Annotation, Span, Subject, by_subject
 from extractors.values import Value
-
-Scope = tuple[Level, str]
 
 
 class Ancestry:
@@ -90,10 +88,10 @@ class Reach:
     ) -> None:
         self._ancestry = ancestry
         self._rules = rules
-        self._said: Mapping[Scope, list[Annotation]] = _by_scope(annotations)
+        self._said = by_subject(annotations)
         candidates = sorted(candidates, key=lambda candidate: (candidate.started_at, candidate.span_ids))
         self._own = {span_id for candidate in candidates for span_id in candidate.span_ids}
-        self._below: defaultdict[Scope, list[tuple[str, ...]]] = defaultdict(list)
+        self._below: defaultdict[Subject, list[tuple[str, ...]]] = defaultdict(list)
         for candidate in candidates:
             for scope in self._above(candidate):
                 self._below[scope].append(candidate.span_ids)
@@ -105,7 +103,7 @@ class Reach:
             if scope in self._said:
                 yield self._inherited(scope, candidate)
 
-    def _inherited(self, scope: Scope, candidate: Candidate) -> list[Annotation]:
+    def _inherited(self, scope: Subject, candidate: Candidate) -> list[Annotation]:
         """What of the feedback on `scope` is about the candidate's answer."""
         below, said = self._below[scope], self._said[scope]
         last = below[-1] == candidate.span_ids
@@ -119,7 +117,7 @@ class Reach:
             case "never":
                 return []
 
-    def _above(self, candidate: Candidate) -> Iterator[Scope]:
+    def _above(self, candidate: Candidate) -> Iterator[Subject]:
         ancestors = (
             above for span_id in reversed(candidate.span_ids) for above in self._ancestry.of(span_id)
         )
@@ -130,10 +128,3 @@ class Reach:
         yield ("trace", candidate.trace_id)
         if candidate.session_id is not None:
             yield ("session", candidate.session_id)
-
-
-def _by_scope(annotations: Iterable[Annotation]) -> Mapping[Scope, list[Annotation]]:
-    said: defaultdict[Scope, list[Annotation]] = defaultdict(list)
-    for annotation in annotations:
-        said[annotation.level, annotation.subject_id].append(annotation)
-    return dict(said)

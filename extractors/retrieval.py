@@ -11,18 +11,18 @@ nothing (Joachims 2002, "Optimizing search engines using clickthrough data": "sk
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from extractors.attributes import MOST_CHARACTERS, at, entries, parsed
-from extractors.calls import SESSION_KEYS, is_internal
+from extractors.calls import identifier, is_anothers, is_internal, metadata_of, session_of
 from extractors.chat import read_content
 from extractors.drops import DropReason, Unreadable
 from extractors.examples import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
 from extractors.feedback import AnnotationRule, FeedbackRules, resolve
-from extractors.spans import Annotation, Span, document_subject
+from extractors.spans import Annotation, Span, Subject, by_subject, document_subject
 from extractors.text import normalised
 from extractors.values import Value, content_id
 
@@ -115,7 +115,7 @@ def reviewed_retrievals(
     that another target's spans hold are dropped. Never raises on what spans and annotations hold.
     """
     used = retrieval_rules or RetrievalRules()
-    said = _by_subject(annotations)
+    said = by_subject(annotations)
     dropped: Counter[Reason] = Counter()
     searches: list[Search] = []
     for span in sorted({span.span_id: span for span in spans}.values(), key=lambda s: s.span_id):
@@ -189,8 +189,7 @@ def says_the_same(one: str, other: str) -> bool:
 
 
 def _read(span: Span, rules: RetrievalRules, target: str | None) -> Search | Reason:
-    tenant, agent = at(span.attributes, "learnd.tenant"), at(span.attributes, "learnd.agent")
-    if target is not None and tenant is not None and f"{tenant}/{agent}" != target:
+    if is_anothers(span, target):
         return DropReason.OTHER_TARGET
     if is_internal(span):
         return DropReason.INTERNAL
@@ -207,11 +206,11 @@ def _read(span: Span, rules: RetrievalRules, target: str | None) -> Search | Rea
     return _storable(query, found) or Search(
         span_ids=(span.span_id,),
         trace_id=span.trace_id,
-        session_id=span.session_id or _session_id(span.attributes),
+        session_id=session_of(span),
         started_at=span.started_at,
         query=query,
         found=found,
-        used=_used(_metadata(span.attributes), rules),
+        used=_used(metadata_of(span.attributes), rules),
     )
 
 
@@ -236,9 +235,9 @@ def _found(attributes: dict[str, Any], rules: RetrievalRules) -> tuple[Found, ..
 
 
 def _document_id(document: dict[str, Any], rules: RetrievalRules) -> str | None:
-    metadata = _metadata(document)
+    metadata = metadata_of(document)
     candidates = (document.get("id"), *(metadata.get(key) for key in rules.document_id_metadata_keys))
-    return next((found for candidate in candidates if (found := _identifier(candidate))), None)
+    return next((found for candidate in candidates if (found := identifier(candidate))), None)
 
 
 def _text(document: dict[str, Any]) -> str:
@@ -261,14 +260,6 @@ def _storable(query: str, found: Sequence[Found]) -> DropReason | None:
     return None
 
 
-def _metadata(attributes: dict[str, Any]) -> dict[str, Any]:
-    try:
-        metadata = parsed(attributes.get("metadata"))
-    except Unreadable:
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _used(metadata: dict[str, Any], rules: RetrievalRules) -> tuple[str, ...]:
     """The ids under the rules' keys: one, a list, or a list as JSON text."""
     ids: list[str] = []
@@ -277,21 +268,8 @@ def _used(metadata: dict[str, Any], rules: RetrievalRules) -> tuple[str, ...]:
         if isinstance(value, str) and value.startswith("["):
             value = parsed(value) or value
         listed = value if isinstance(value, list) else [value]
-        ids.extend(found for each in listed if (found := _identifier(each)))
+        ids.extend(found for each in listed if (found := identifier(each)))
     return tuple(dict.fromkeys(ids))
-
-
-def _session_id(attributes: dict[str, Any]) -> str | None:
-    metadata = _metadata(attributes)
-    candidates = (at(attributes, "session.id"), *(metadata.get(key) for key in SESSION_KEYS))
-    return next((found for candidate in candidates if (found := _identifier(candidate))), None)
-
-
-def _identifier(value: Any) -> str | None:
-    """A usable id: printable text, or a whole number written out."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value.isprintable() and value else None
 
 
 def _merged(searches: Iterable[Search]) -> list[Search]:
@@ -320,16 +298,9 @@ def _merged(searches: Iterable[Search]) -> list[Search]:
 # ---- what people said
 
 
-def _by_subject(annotations: Iterable[Annotation]) -> dict[tuple[str, str], list[Annotation]]:
-    said: dict[tuple[str, str], list[Annotation]] = {}
-    for annotation in annotations:
-        said.setdefault((annotation.level, annotation.subject_id), []).append(annotation)
-    return said
-
-
 def _reviewed(
     search: Search,
-    said: dict[tuple[str, str], list[Annotation]],
+    said: Mapping[Subject, list[Annotation]],
     rules: FeedbackRules,
     retrieval_rules: RetrievalRules,
     dropped: Counter[Reason],
@@ -360,7 +331,7 @@ def _reviewed(
 
 def _judgements(
     search: Search,
-    said: dict[tuple[str, str], list[Annotation]],
+    said: Mapping[Subject, list[Annotation]],
     rules: FeedbackRules,
     dropped: Counter[Reason],
 ) -> dict[int, bool | None]:

@@ -1,11 +1,14 @@
 """A span and an annotation as Phoenix holds them, before anything is made of them."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
 from extractors.values import Value
 
 Level = Literal["span", "trace", "session", "document"]
+Subject = tuple[Level, str]
+"""What feedback is on: the level, and its id there."""
 AnnotationKey = tuple[Level, str, str, str]
 
 
@@ -65,10 +68,18 @@ def span_of_document(subject_id: str) -> str:
     return subject_id.partition(":")[0]
 
 
-def about(key: AnnotationKey) -> tuple[Level, str]:
+def about(key: AnnotationKey) -> Subject:
     """Level and id of what the annotation at `key` is feedback on: for a document, its search's span."""
     level, subject_id, *_ = key
     return ("span", span_of_document(subject_id)) if level == "document" else (level, subject_id)
+
+
+def by_subject(annotations: Iterable[Annotation]) -> dict[Subject, list[Annotation]]:
+    """Annotations by what they are feedback on, in the order in which they came."""
+    said: dict[Subject, list[Annotation]] = {}
+    for annotation in annotations:
+        said.setdefault((annotation.level, annotation.subject_id), []).append(annotation)
+    return said
 
 
 class SpanFilter(Value):

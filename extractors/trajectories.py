@@ -6,13 +6,13 @@ call 2   system  user 2                      ─> answer 2      it does not
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from extractors.calls import Call
 from extractors.drops import DropReason
 from extractors.examples import Message, Trajectory
 from extractors.feedback import FeedbackRules, Verdict, resolve
-from extractors.spans import Annotation
+from extractors.spans import Annotation, Subject, by_subject
 from extractors.text import prompt_key, said_alike
 
 Rejects = Callable[[Call], bool]
@@ -33,13 +33,11 @@ def trajectories(
     Learned are the answers that were given in it and that nobody rejected; where the session's last
     answer was corrected, the correction stands in its place.
     """
-    said: defaultdict[tuple[str, str], list[Annotation]] = defaultdict(list)
-    for annotation in annotations:
-        said[annotation.level, annotation.subject_id].append(annotation)
+    said = by_subject(annotations)
     found: list[Trajectory] = []
     dropped: Counter[DropReason] = Counter()
     for session_id, turns in _sessions(calls, rules.min_turns).items():
-        about = said["session", session_id] or _about_trace(turns, said)
+        about = said.get(("session", session_id)) or _about_trace(turns, said)
         verdict = resolve(about, turns[-1].response, rules)
         if verdict is None:
             continue
@@ -62,9 +60,9 @@ def _sessions(calls: Iterable[Call], min_turns: int) -> dict[str, list[Call]]:
     return {session_id: turns for session_id, turns in sessions.items() if len(turns) >= min_turns}
 
 
-def _about_trace(turns: Sequence[Call], said: dict[tuple[str, str], list[Annotation]]) -> list[Annotation]:
+def _about_trace(turns: Sequence[Call], said: Mapping[Subject, list[Annotation]]) -> list[Annotation]:
     traces = {turn.trace_id for turn in turns}
-    return said["trace", turns[0].trace_id] if len(traces) == 1 else []
+    return said.get(("trace", turns[0].trace_id), []) if len(traces) == 1 else []
 
 
 def _score(annotations: Iterable[Annotation], rules: FeedbackRules) -> float | None:

@@ -190,6 +190,11 @@ def test_a_search_that_two_spans_traced_is_one_and_has_the_feedback_on_both() ->
     assert [document.relevant for document in retrieval.documents] == [True, False, None]
 
 
+def test_a_search_belongs_to_the_session_that_any_convention_names() -> None:
+    named = search(attributes={"gen_ai": {"conversation": {"id": "abc"}}})
+    assert read(named, annotations=[said(0)]).retrievals[0].session_id == "abc"
+
+
 def test_the_same_search_with_the_same_judgements_counts_once_a_session() -> None:
     spans = [search(f"s{n}", minute=n, session_id="a" if n < 2 else "b") for n in range(3)]
     found = read(*spans, annotations=[said(0, span_id=f"s{n}") for n in range(3)])
