@@ -14,19 +14,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
 from daemon.locks import try_lock
 from extractors.values import LearndError
-from trainers.child import CHILD_ENV
+from trainers.child import CHILD_ENV, write_whole
+from trainers.guards import how_far
 
-Work = Literal["train", "evaluate", "measure", "rates", "estimate"]
+
+class Work(StrEnum):
+    """What a child does: `learnd work NAME FOLDER`."""
+
+    TRAIN = "train"
+    MEASURE = "measure"
+    EVALUATE = "evaluate"
+    RATES = "rates"
+    ESTIMATE = "estimate"
+
+
 OnProgress = Callable[[dict[str, Any]], None]
 MOST_STARTS = 5
+"""Starts in a row that lead nowhere."""
 POLL_SECONDS = 0.2
 
 
@@ -44,10 +57,10 @@ def run_job(
     """Have the job in `folder` done, and return its result.
 
     Adopts a child that runs already, starts one that does not, and starts one that was killed
-    again. Raises JobFailed with the child's own words, Interrupted once `stop` is set.
+    again, with the job as it is now. Raises JobFailed with the child's own words, Interrupted once
+    `stop` is set.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_once(folder / "job.json", job.model_dump_json(indent=2))
     progress = _Progress(folder / "progress.jsonl")
     while True:
         ended = _result(folder)
@@ -56,16 +69,17 @@ def run_job(
         if stop.is_set():
             raise Interrupted("stopping; the job begins, or goes on, at the next start")
         lock = try_lock(folder / "lock")
-        child = _start(work, folder, lock) if lock is not None else None
+        child = _start(work, folder, job, lock) if lock is not None else None
         _wait(folder, stop, on_progress, progress)
         if child is not None:
             child.wait()
 
 
-def _start(work: Work, folder: Path, lock: int) -> "subprocess.Popen[bytes]":
+def _start(work: Work, folder: Path, job: BaseModel, lock: int) -> "subprocess.Popen[bytes]":
     """Start a child that holds `lock` from its birth on."""
     try:
         _count_start(work, folder)
+        write_whole(folder / "job.json", job.model_dump_json(indent=2))
         # A crash right after the start must not leave the number of an earlier child here.
         (folder / "pid").unlink(missing_ok=True)
         with (folder / "log.txt").open("ab") as log:
@@ -127,14 +141,16 @@ def _result(folder: Path) -> dict[str, Any] | None:
 
 
 def _count_start(work: Work, folder: Path) -> None:
-    starts = folder / "starts"
-    count = len(starts.read_text().splitlines()) if starts.exists() else 0
-    if count >= MOST_STARTS:
+    """Note a start, and from where it goes on. Raises JobFailed where the last ones led nowhere."""
+    starts, now = folder / "starts", how_far(folder)
+    noted = starts.read_text().splitlines() if starts.exists() else []
+    in_vain = [line for line in noted[-MOST_STARTS:] if line.partition(" ")[2] == now]
+    if len(in_vain) == MOST_STARTS:
         raise JobFailed(
-            f"{work} died {count} times without a result, as if killed for memory; see {folder / 'log.txt'}"
+            f"{work} died {MOST_STARTS} times at {now}, as if killed for memory; see {folder / 'log.txt'}"
         )
     with starts.open("a") as file:
-        file.write(f"{time.time():.0f}\n")
+        file.write(f"{time.time():.0f} {now}\n")
 
 
 def _forget_start(folder: Path) -> None:
@@ -150,15 +166,10 @@ def _environment() -> dict[str, str]:
     root = Path(__file__).resolve().parent.parent
     # `-m learnd` must find this checkout, or this wheel, whatever the working directory is.
     package_root = root.parent.parent if root.name == "_app" else root
+    # One GPU: TRL's trainers take no more in one process.
+    kept["CUDA_VISIBLE_DEVICES"] = kept.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package_root), kept.get("PYTHONPATH")]))
     return kept | CHILD_ENV
-
-
-def _write_once(path: Path, text: str) -> None:
-    if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
 
 
 class _Progress:

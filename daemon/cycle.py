@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
-from daemon.children import Interrupted, OnProgress, run_job
+from daemon.children import Interrupted, OnProgress, Work, run_job
 from daemon.imports import golden_cases, imported_examples
 from daemon.locks import Locked
 from daemon.promotion import PROBES, adapter_folder, promote
@@ -44,8 +44,8 @@ from registry.store.targets import TargetHeld
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
 from trainers.base_model import base_digest, model_bytes
+from trainers.checkpoints import forget_checkpoints
 from trainers.job import TrainingJob, TrainingResult
-from trainers.ladders import Limits
 from trainers.plan import Plan, Skip, Stage
 from trainers.selection import Answered, Base, Choice, Live, Wanted, choose, settings_id, worthwhile
 
@@ -274,7 +274,7 @@ def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, written: Path, folde
         base,
         _wanted(loop),
         live=_live(loop, live) if live else None,
-        live_answers=lambda: _answered(loop, written, folder, _side(loop, live)),
+        live_answers=lambda: _answered(loop, base.name, written, folder, _side(loop, live)),
     )
 
 
@@ -286,6 +286,7 @@ def _wanted(loop: Loop) -> Wanted:
         max_lora_rank=training.max_lora_rank,
         quantization="nf4" if training.quantization == "always" else None,
         prefix_shared=training.share_prefixes,
+        limits=training.limits,
     )
 
 
@@ -294,12 +295,14 @@ def _live(loop: Loop, version: Version) -> Live:
     return Live(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
 
 
-def _answered(loop: Loop, snapshot: Path, folder: Path, adapter: AdapterSide | None) -> Answered:
+def _answered(
+    loop: Loop, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
+) -> Answered:
     """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
     target, training = loop.target, loop.settings.training
     job = ReadinessJob(
         snapshot=str(snapshot),
-        base_model=target.base_model,
+        base_model=base_model,
         adapter=adapter,
         task=target.task,
         output_space=target.output_space,
@@ -309,7 +312,7 @@ def _answered(loop: Loop, snapshot: Path, folder: Path, adapter: AdapterSide | N
         threads=training.threads,
     )
     return Answered.model_validate(
-        run_job("measure", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+        run_job(Work.MEASURE, folder, job, stop=loop.stop, on_progress=loop.on_progress)
     )
 
 
@@ -326,15 +329,15 @@ def _train(loop: Loop, cycle: Cycle) -> Cycle:
     adapter = start_adapter(loop, plan)
     result: TrainingResult | None = None
     for number, stage in enumerate(plan.stages):
+        spent = sum(stage.figures.get("seconds", 0.0) for stage in trained)
         if (
             number
             and adapter
-            and (why_not := _not_worthwhile(loop, plan, stage, adapter, run_folder / f"measure-{number}"))
+            and (why_not := _not_now(loop, plan, stage, adapter, run_folder / f"measure-{number}", spent))
         ):
             trained.append(Trained(method=stage.method, left_out=why_not))
             continue
         folder = run_folder / f"train-{number}"
-        spent = sum(stage.figures.get("seconds", 0.0) for stage in trained)
         result = _train_stage(loop, plan, number, adapter, folder, spent)
         trained.append(Trained(method=stage.method, figures=result.metrics.model_dump(mode="json")))
         adapter = folder / result.adapter
@@ -353,10 +356,13 @@ def start_adapter(loop: Loop, plan: Plan) -> Path | None:
     return adapter_folder(loop.data_dir, loop.store.version(plan.start_version))
 
 
-def _not_worthwhile(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path) -> str | None:
-    """Why `stage` would teach what the stage before it, which made `adapter`, did not; None if it would."""
+def _not_now(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path, spent: float) -> str | None:
+    """Why `stage` is left out after the stage before it, which made `adapter`; None if it is not."""
+    limits = loop.settings.training.limits
+    if spent >= limits.seconds:
+        return f"{stage.method} left out: the stage before it has used up the time ({limits})"
     side = AdapterSide(name="trained", path=str(adapter))
-    answered = _answered(loop, loop.snapshots / plan.snapshot_id, folder, side)
+    answered = _answered(loop, plan.base_model, loop.snapshots / plan.snapshot_id, folder, side)
     return worthwhile(stage, plan, loop.target.thresholds, answered)
 
 
@@ -365,10 +371,12 @@ def _train_stage(
 ) -> TrainingResult:
     """`spent` are the seconds that the stages before took of what the cycle may take."""
     job = training_job(loop, plan, number, loop.snapshots / plan.snapshot_id, start)
-    job = job.model_copy(update={"limits": job.limits.after(spent)})
-    return TrainingResult.model_validate(
-        run_job("train", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    job = job.model_copy(update={"spent": spent})
+    result = TrainingResult.model_validate(
+        run_job(Work.TRAIN, folder, job, stop=loop.stop, on_progress=loop.on_progress)
     )
+    forget_checkpoints(folder)
+    return result
 
 
 def training_job(loop: Loop, plan: Plan, number: int, snapshot: Path, start: Path | None) -> TrainingJob:
@@ -379,11 +387,7 @@ def training_job(loop: Loop, plan: Plan, number: int, snapshot: Path, start: Pat
         stage=number,
         snapshot=str(snapshot),
         start_adapter=str(start) if start else None,
-        limits=Limits(
-            max_minutes=training.max_minutes,
-            max_cost=training.max_cost,
-            price_per_hour=training.price_per_hour,
-        ),
+        limits=training.limits,
         may_quantize=training.quantization != "never",
         device=training.device,
         dtype=training.dtype,
@@ -427,7 +431,7 @@ def _evaluate(loop: Loop, cycle: Cycle) -> Cycle:
         dtype=loop.settings.training.dtype,
         threads=loop.settings.training.threads,
     )
-    run_job("evaluate", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    run_job(Work.EVALUATE, folder, job, stop=loop.stop, on_progress=loop.on_progress)
     report = Report.model_validate_json((folder / "report.json").read_text("utf-8"))
     for name in (PROBES, "report.json"):
         if (folder / name).exists():

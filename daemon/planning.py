@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from daemon.children import run_job
+from daemon.children import Work, run_job
 from daemon.cycle import (
     Loop,
     base_of,
@@ -130,7 +130,7 @@ def _foretold(loop: Loop, rehearsal: Rehearsal, number: int) -> StageForecast:
     job, training = rehearsal.job(loop, number), loop.settings.training
     folder = rehearsal.scratch / f"estimate-{number}"
     found = Foretold.model_validate(
-        run_job("estimate", folder, job, stop=loop.stop, on_progress=loop.on_progress)
+        run_job(Work.ESTIMATE, folder, job, stop=loop.stop, on_progress=loop.on_progress)
     )
     made, price = found.estimate, training.price_per_hour
     return StageForecast(
@@ -153,5 +153,7 @@ def test_rates(loop: Loop, *, steps: int) -> RateTest:
     with rehearsed(loop) as rehearsal:
         job = RateTestJob(training=rehearsal.job(loop), steps=steps)
         return RateTest.model_validate(
-            run_job("rates", rehearsal.scratch / "rates", job, stop=loop.stop, on_progress=loop.on_progress)
+            run_job(
+                Work.RATES, rehearsal.scratch / "rates", job, stop=loop.stop, on_progress=loop.on_progress
+            )
         )

@@ -9,6 +9,7 @@ from daemon.cycle import Loop
 from daemon.promotion import adapter_folder, open_replicas
 from registry.cycles import CycleState
 from registry.serving.replica import ReplicaRefused, ReplicaUnreachable
+from trainers.checkpoints import forget_checkpoints
 
 log = structlog.get_logger()
 RUNS_KEPT = 20
@@ -18,19 +19,25 @@ RUNS_KEPT = 20
 def prune_target(loop: Loop) -> None:
     """Apply the target's retention policy. What is active, on hold or last good always stays."""
     _prune_versions(loop)
+    # Before the cycles: a snapshot that a cycle writes meanwhile is not among these.
+    snapshots = list(loop.snapshots.glob("[!.]*"))
     cycles = loop.store.cycles(loop.target.key, limit=100_000)
     for cycle in cycles:
         if cycle.ended:
             # Checkpoints are for going on after a crash; an ended cycle does not go on.
-            for checkpoints in loop.run_folder(cycle).glob("train-*/checkpoints"):
-                shutil.rmtree(checkpoints, ignore_errors=True)
+            for folder in loop.run_folder(cycle).glob("train-*"):
+                forget_checkpoints(folder)
     # The next cycle compares its data with that of the last one that came to a verdict.
     judged = [cycle for cycle in cycles if cycle.state is CycleState.DONE][:1]
     kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged
     for cycle in cycles:
         if cycle not in kept:
             shutil.rmtree(loop.run_folder(cycle), ignore_errors=True)
-    _prune_snapshots(loop, {cycle.snapshot_id for cycle in kept})
+    named = {cycle.snapshot_id for cycle in kept}
+    named |= {v.snapshot_id for v in loop.store.versions(loop.target.key) if v.files_removed_at is None}
+    for folder in snapshots:
+        if folder.name not in named:
+            shutil.rmtree(folder)
 
 
 def _prune_versions(loop: Loop) -> None:
@@ -56,11 +63,3 @@ def _served(loop: Loop) -> set[str]:
     with ExitStack() as stack:
         replicas = open_replicas(loop.settings, loop.target, stack)
         return {name for replica in replicas for name in replica.adapters()}
-
-
-def _prune_snapshots(loop: Loop, kept: set[str | None]) -> None:
-    """Snapshots that neither a kept cycle nor a version with files goes back to."""
-    named = kept | {v.snapshot_id for v in loop.store.versions(loop.target.key) if v.files_removed_at is None}
-    for folder in loop.snapshots.glob("[!.]*"):
-        if folder.name not in named:
-            shutil.rmtree(folder)

@@ -25,6 +25,7 @@ from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
 from extractors.values import LearndError, Value
 from trainers.hyperparameters import Hyperparameters, Method, Preset
+from trainers.ladders import Limits
 from trainers.selection import Task, Thresholds, overrides_for
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -162,6 +163,19 @@ class TrainingSettings(Value):
     """Of the machine that trains."""
     currency: str = "USD"
     """Of both prices, for `learnd estimate`."""
+
+    def price(self, seconds: float) -> str | None:
+        """What so long a training costs, in words; None without a price."""
+        if self.price_per_hour is None:
+            return None
+        return f"{self.price_per_hour * seconds / 3600:.2f} {self.currency}"
+
+    @property
+    def limits(self) -> Limits:
+        """What a cycle's trainings may take."""
+        return Limits(
+            max_minutes=self.max_minutes, max_cost=self.max_cost, price_per_hour=self.price_per_hour
+        )
 
     @model_validator(mode="after")
     def _priced(self) -> Self:

@@ -48,7 +48,7 @@ class Trained(Value):
     left_out: str = ""
     """Why it was not worth training, in words; empty where it was trained."""
     figures: dict[str, Any] = {}
-    """The training's metrics (`trainers.training.TrainingMetrics`)."""
+    """The training's metrics (`trainers.job.TrainingMetrics`)."""
 
 
 class Cycle(Value):

@@ -3,15 +3,33 @@
 import shutil
 from pathlib import Path
 
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in a run's folder."""
 WHOLE = "whole"
 """File in a checkpoint that was completely written."""
 
 
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder` that were completely written, oldest first."""
+    return sorted((mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which it was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`; those that are not whole are removed."""
-    checkpoints = list(folder.glob("checkpoint-*"))
-    for checkpoint in checkpoints:
-        if not (checkpoint / WHOLE).exists():
+    whole = whole_checkpoints(folder)
+    for checkpoint in folder.glob("checkpoint-*"):
+        if checkpoint not in whole:
             shutil.rmtree(checkpoint)
-    whole = [checkpoint for checkpoint in checkpoints if checkpoint.exists()]
-    return max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[1]), default=None)
+    return whole[-1] if whole else None
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of the run in `folder`, whose result is there; none stays whole by half."""
+    for checkpoint in (folder / CHECKPOINTS).glob("checkpoint-*"):
+        (checkpoint / WHOLE).unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

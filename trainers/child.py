@@ -80,8 +80,8 @@ class Progress:
 def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress], Value]) -> None:
     """Have `work` do the job in `folder`; returns once result.json is there, at once if it is already.
 
-    A LearndError is kept in failure.json and ends the process with status 1; anything else is a
-    bug or the machine's trouble, and propagates into the log.
+    A LearndError is kept in failure.json, and so is a defect, with its traceback in the log; both end the
+    process with status 1. The machine's trouble (OSError, MemoryError) propagates: it may pass.
     """
     result, failure = folder / "result.json", folder / "failure.json"
     if result.exists():
@@ -93,6 +93,13 @@ def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress
     except LearndError as reason:
         write_whole(failure, Failure(kind=type(reason).__name__, error=str(reason)).model_dump_json(indent=2))
         sys.exit(1)
+    except (OSError, MemoryError):
+        raise
+    except Exception as defect:
+        # The process's boundary: tried again as it is, it would only fail again.
+        said = f"a defect in learnd, please report it: {type(defect).__name__}: {defect}"
+        write_whole(failure, Failure(kind=type(defect).__name__, error=said).model_dump_json(indent=2))
+        raise
     write_whole(result, outcome.model_dump_json(indent=2))
 
 

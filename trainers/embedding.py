@@ -4,7 +4,6 @@ A stage like any other (`trainers/training.py`): the run's folder holds the job'
 while it runs, and in the end the adapter; a run that was killed goes on from its last checkpoint.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -64,7 +63,9 @@ def _first_try(job: TrainingJob, folder: Path, progress: Progress) -> _Try:
         raise NothingToLearn("the snapshot has no triplets; have documents of searches judged, or log clicks")
     batches = choose_batches(train, job.chosen.hyperparameters.batch_size)
     progress.write("loading", f"{batches.loss}, {batches.size} rows a batch: {batches.reason}")
-    guard = Guard(folder, _first_attempt(batches, job.chosen.hyperparameters), progress, job.limits)
+    guard = Guard(
+        folder, _first_attempt(batches, job.chosen.hyperparameters), progress, job.limits, job.spent
+    )
     return _Try(job, guard.state.attempt, guard, folder, progress, train, validation, batches)
 
 
@@ -109,16 +110,15 @@ def _opened(this: _Try) -> Opened:
 
 
 def _trained(this: _Try) -> TrainingResult:
-    started = time.monotonic()
     begun = _opened(this)
     encoder = begun.trainer.model
     loss = fit(this, begun.trainer)
-    files = keep(this, partial(save_encoder_adapter, encoder, base_model=this.job.plan.base_model))
+    save = partial(save_encoder_adapter, encoder, base_model=this.job.plan.base_model)
     return TrainingResult(
         adapter=ADAPTER,
-        files=files,
+        files=keep(this, begun.trainer.state.global_step, save),
         rank=encoder.transformers_model.peft_config[TRAINED].r,
-        metrics=metrics(this, begun, loss, started),
+        metrics=metrics(this, begun, loss),
     )
 
 

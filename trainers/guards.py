@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from extractors.values import Value
-from trainers.checkpoints import WHOLE
+from trainers.checkpoints import CHECKPOINTS, step_of, whole_checkpoints
 from trainers.child import Progress, write_whole
 from trainers.ladders import (
     MOST_ROLLBACKS,
@@ -68,16 +68,29 @@ def is_begun(folder: Path) -> bool:
     return (folder / STATE).exists()
 
 
+def how_far(folder: Path) -> str:
+    """How far the run in `folder` has come: a start that changes nothing of this has led nowhere."""
+    reached = max(map(step_of, whole_checkpoints(folder / CHECKPOINTS)), default=0)
+    attempt = _state(folder).attempt if is_begun(folder) else "not begun"
+    return f"step {reached}, {attempt}"
+
+
+def _state(folder: Path) -> "GuardState":
+    return GuardState.model_validate_json((folder / STATE).read_text("utf-8"))
+
+
 class Guard:
     """Keeps a run's guards.json, and its time."""
 
-    def __init__(self, folder: Path, first: Attempt, progress: Progress, limits: Limits) -> None:
+    def __init__(
+        self, folder: Path, first: Attempt, progress: Progress, limits: Limits, spent: float = 0.0
+    ) -> None:
+        """`first` is what a run begins with; `spent` are seconds that other runs took of the limits."""
         self._path = folder / STATE
         self._progress = progress
+        self._spent = spent
         self.limits = limits
-        self.state = GuardState(attempt=first)
-        if is_begun(folder):
-            self.state = GuardState.model_validate_json(self._path.read_text("utf-8"))
+        self.state = _state(folder) if is_begun(folder) else GuardState(attempt=first)
         self._before = self.state.seconds
         self._began = time.monotonic()
 
@@ -87,7 +100,7 @@ class Guard:
 
     def seconds_left(self) -> float:
         """What the run may still take; below zero when its time is up."""
-        return self.limits.seconds - self.seconds()
+        return self.limits.seconds - self._spent - self.seconds()
 
     def tell(self, what: str) -> None:
         """Say a step down, or an early end, in the progress and in the state."""
@@ -184,16 +197,6 @@ def _roll_back(guard: Guard, checkpoints: Path, diverged: TrainingDiverged) -> N
             shutil.rmtree(checkpoint)
     back = f"back to {good.name}" if good else "back to the start"
     guard.go_on(following, f"{diverged}: {back}, at {following.rate_scale:g} of the learning rate")
-
-
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder` that were completely written, oldest first."""
-    return sorted((mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")), key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step after which it was written."""
-    return int(checkpoint.name.split("-")[1])
 
 
 def last_good_checkpoint(folder: Path, good_until: int) -> Path | None:

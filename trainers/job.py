@@ -23,7 +23,9 @@ class TrainingJob(Value):
     start_adapter: str | None = None
     """Folder of the adapter that the stage before made; this one goes on from it."""
     limits: Limits = Limits()
-    """What the run may take; when its time is up, its best checkpoint so far is its result."""
+    """What a plan's stages may take together; when it is up, the best checkpoint so far is the result."""
+    spent: float = 0.0
+    """Seconds that the stages before took of it."""
     may_quantize: bool = True
     """Whether the base may be held in 4 bits where memory asks for it."""
     device: Device = "auto"
@@ -80,7 +82,7 @@ class TrainingMetrics(Value):
     device: str
     dtype: str
     seconds: float
-    """Since the last start."""
+    """In all, killed children's time up to their last checkpoint included."""
     tokens_per_second: float
     """In steps, as the examples hold them: what examples share counts for each."""
     peak_memory_bytes: int

@@ -133,13 +133,6 @@ class Limits(Value):
             return by_time
         return min(by_time, self.max_cost / self.price_per_hour * 3600)
 
-    def after(self, seconds: float) -> "Limits":
-        """What is left when so much was spent; at least a moment, for a training to end in its own way."""
-        if math.isinf(self.seconds):
-            return self
-        left = max(self.seconds - seconds, 1.0)
-        return Limits(max_minutes=left / 60)
-
     def __str__(self) -> str:
         by_cost = self.max_cost is not None and self.price_per_hour
         if by_cost and self.seconds < (self.max_minutes or math.inf) * 60:

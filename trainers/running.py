@@ -1,14 +1,16 @@
 """What every training does, whatever it trains: goes on from a checkpoint, watches itself, keeps its best."""
 
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from extractors.values import file_digest
 from trainers.base_model import BaseModelUnusable
+from trainers.checkpoints import CHECKPOINTS, last_checkpoint
 from trainers.child import Progress, ProgressLine
 from trainers.estimate import Estimate
 from trainers.foresight import estimated
@@ -18,7 +20,6 @@ from trainers.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
 from trainers.ladders import Attempt
 from trainers.workload import Workload
 
-CHECKPOINTS = "checkpoints"
 CURVES = "training.jsonl"
 """File in the adapter with the progress lines of its steps and validations."""
 
@@ -74,8 +75,6 @@ def callbacks(this: Try, reporter: Any, *, validates: bool) -> list[Any]:
 
 def fit(this: Try, trainer: Any) -> float:
     """Train to the end, from the last whole checkpoint if there is one; returns the mean loss."""
-    from trainers.checkpoints import last_checkpoint
-
     resume_from = last_checkpoint(this.checkpoints)
     if resume_from is not None:
         this.progress.write("training", f"resuming from {resume_from.name}")
@@ -83,17 +82,19 @@ def fit(this: Try, trainer: Any) -> float:
     return float(output.training_loss)
 
 
-def keep(this: Try, save: Callable[[Path], dict[str, str]]) -> dict[str, str]:
-    """Have `save` write the adapter, add its curves, end with the checkpoints; returns its files' digests."""
+def keep(this: Try, last: int, save: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """Have `save` write the adapter, and add its curves; returns its files' digests.
+
+    The checkpoints stay: until the result is written, a kill means going on from the last one.
+    """
     this.progress.write("saving")
     final, temporary = this.folder / ADAPTER, this.folder / f"{ADAPTER}.tmp"
     for leftover in (final, temporary):
         shutil.rmtree(leftover, ignore_errors=True)
     files = save(temporary)
     curves = temporary / CURVES
-    curves.write_text("".join(f"{line}\n" for line in _curves(this.folder / "progress.jsonl")), "utf-8")
+    curves.write_text("".join(f"{line}\n" for line in _curves(this.folder / "progress.jsonl", last)), "utf-8")
     temporary.rename(final)
-    shutil.rmtree(this.checkpoints, ignore_errors=True)
     return {**files, CURVES: file_digest(final / CURVES)}
 
 
@@ -101,10 +102,9 @@ def metrics(
     this: Try,
     begun: Opened,
     loss: float,
-    started: float,
     **more: Any,
 ) -> TrainingMetrics:
-    """How the training went that began at `started` (monotonic); `more` is what its method alone says."""
+    """How the training went; `more` is what its method alone says."""
     from trainers.reporting import most_memory
 
     state, model, reporter = begun.trainer.state, begun.trainer.model, begun.reporter
@@ -127,7 +127,7 @@ def metrics(
         recoveries=this.guard.state.recoveries,
         device=model.device.type,
         dtype=str(model.dtype).removeprefix("torch."),
-        seconds=time.monotonic() - started,
+        seconds=this.guard.seconds(),
         tokens_per_second=reporter.tokens_per_second,
         peak_memory_bytes=most_memory(model.device.type),
         estimated=_estimated(this, begun),
@@ -136,17 +136,24 @@ def metrics(
 
 
 def _estimated(this: Try, begun: Opened) -> Estimate | None:
+    speed = begun.reporter.early_tokens_per_second
+    if not speed:
+        # Resumed after its last step, or out of time: it made no step.
+        return None
     try:
-        return estimated(this.job, this.attempt, begun.workload, begun.reporter.early_tokens_per_second)
+        return estimated(this.job, this.attempt, begun.workload, speed)
     except BaseModelUnusable:
         return None
 
 
-def _curves(progress: Path) -> list[str]:
-    """The lines of steps and validations; of those that a killed run made again, the last."""
+def _curves(progress: Path, last: int) -> list[str]:
+    """The lines of steps and validations up to `last`; of those that a killed run made again, the last."""
     kept: dict[tuple[int, bool], str] = {}
     for line in progress.read_text("utf-8").splitlines():
-        said = ProgressLine.model_validate_json(line)
-        if said.stage == "training" and said.step is not None:
+        try:
+            said = ProgressLine.model_validate_json(line)
+        except ValidationError:
+            continue  # a kill in the middle of a line, and the next one behind it
+        if said.stage == "training" and said.step is not None and said.step <= last:
             kept[said.step, said.loss is None] = line
     return [kept[key] for key in sorted(kept)]

@@ -9,6 +9,7 @@ from extractors.examples import Examples
 from extractors.snapshot import Snapshot
 from extractors.values import Value, content_id
 from trainers.hyperparameters import Method, Preset, choose_hyperparameters
+from trainers.ladders import Limits
 from trainers.plan import Kind, Plan, Skip, Stage
 from trainers.quantized import Quantization
 
@@ -154,6 +155,8 @@ class Wanted(Value):
     """Of the base, whatever its size."""
     prefix_shared: bool = True
     """Whether examples that begin alike share a sequence where that is exact."""
+    limits: Limits = Limits()
+    """What trainings may take: with another limit, one that was cut short may be worth another try."""
 
 
 class Base(Value):

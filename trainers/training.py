@@ -4,7 +4,6 @@ The run's folder holds the job's files (`trainers/child.py`), the checkpoints wh
 the end the adapter. A run that was killed resumes from its last checkpoint.
 """
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -89,15 +88,13 @@ def _rules(job: TrainingJob) -> MemoryRules:
 def _first_try(job: TrainingJob, folder: Path, progress: Progress) -> Try:
     """With the attempt that a killed child was at, or the first one that is likely to fit."""
     on_cpu = torch_device(job.device) == "cpu"
-    attempt = first_attempt(job.chosen.hyperparameters, on_cpu=on_cpu, quantization=job.plan.quantization)
+    planned = first_attempt(job.chosen.hyperparameters, on_cpu=on_cpu, quantization=job.plan.quantization)
     if job.chosen.method == "kto":
-        attempt = attempt.model_copy(update={"micro_batch": max(attempt.micro_batch, LEAST_VOTES)})
-    if not is_begun(folder):
-        planned = attempt
-        attempt, why = likely_to_fit(job, planned, _rules(job))
-        if attempt != planned:
-            progress.write("guarding", f"beginning with {attempt}: {why}")
-    guard = Guard(folder, attempt, progress, job.limits)
+        planned = planned.model_copy(update={"micro_batch": max(planned.micro_batch, LEAST_VOTES)})
+    attempt, why = (planned, "") if is_begun(folder) else likely_to_fit(job, planned, _rules(job))
+    guard = Guard(folder, attempt, progress, job.limits, job.spent)
+    if attempt != planned:
+        guard.tell(f"beginning with {attempt}: {why}")
     return Try(job, guard.state.attempt, guard, folder, progress)
 
 
@@ -120,21 +117,18 @@ def _opened(this: Try) -> _Opened:
 def _trained(this: Try) -> TrainingResult:
     from trainers.lora import save_adapter
 
-    started = time.monotonic()
     begun = _opened(this)
     trainer, learned = begun.trainer, begun.learned
     loss = fit(this, trainer)
-    files = keep(this, partial(save_adapter, trainer.model))
     is_kto = this.method == "kto"
     return TrainingResult(
         adapter=ADAPTER,
-        files=files,
+        files=keep(this, trainer.state.global_step, partial(save_adapter, trainer.model)),
         rank=trainer.model.peft_config[trainer.model.active_adapter].r,
         metrics=metrics(
             this,
             begun,
             loss,
-            started,
             too_long=learned.too_long,
             refused=len(learned.refusals),
             label_tokens=learned.label_tokens,

@@ -128,7 +128,7 @@ def once(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
     if as_json:
         print_json(cycle)
     else:
-        cycles.describe(cycle)
+        cycles.describe(cycle, settings.training)
     if cycle.state is CycleState.FAILED:
         raise typer.Exit(1)
 

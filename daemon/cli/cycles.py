@@ -17,6 +17,7 @@ from daemon.cli.output import (
     print_json,
     print_table,
 )
+from daemon.settings import TrainingSettings
 from registry.cycles import Cycle, Trained
 from trainers.estimate import Estimate
 
@@ -48,12 +49,12 @@ def list_(
 @app.command()
 def show(cycle_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """One cycle: data, plan, measures, verdict."""
-    with opened(config) as (_, store):
+    with opened(config) as (settings, store):
         cycle = store.cycle(cycle_id)
     if as_json:
         print_json(cycle)
     else:
-        describe(cycle)
+        describe(cycle, settings.training)
 
 
 STAGE = ("method", "examples", "steps", "train_loss", "seconds", "tokens_per_second", "memory", "notes")
@@ -62,7 +63,8 @@ STAGE = ("method", "examples", "steps", "train_loss", "seconds", "tokens_per_sec
 def _stage(stage: Trained) -> dict[str, Any]:
     """A stage of the plan as a row."""
     peak = stage.figures.get("peak_memory_bytes")
-    notes = [stage.left_out, *stage.figures.get("recoveries", ())]
+    packed = "the base in 4 bits" if stage.figures.get("quantization") else ""
+    notes = [stage.left_out, packed, *stage.figures.get("recoveries", ())]
     return {
         "method": stage.method,
         **{name: stage.figures.get(name) for name in STAGE[1:6]},
@@ -71,14 +73,14 @@ def _stage(stage: Trained) -> dict[str, Any]:
     }
 
 
-def print_expectations(cycle: Cycle) -> None:
+def print_expectations(cycle: Cycle, training: TrainingSettings) -> None:
     """What the cycle's trainings took, each beside what was expected of it in its first steps."""
-    rows = [_expectation(stage) for stage in cycle.training if stage.figures.get("estimated")]
-    columns = ("method", "", "steps", "time", "memory")
+    rows = [_expectation(stage, training) for stage in cycle.training if stage.figures.get("estimated")]
+    columns = ("method", "", "steps", "time", "memory", "cost")
     print_table([row for pair in rows for row in pair], columns=columns, empty="")
 
 
-def _expectation(stage: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
+def _expectation(stage: Trained, training: TrainingSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     took, expected = stage.figures, Estimate.model_validate(stage.figures["estimated"])
     return (
         {
@@ -87,17 +89,19 @@ def _expectation(stage: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
             "steps": expected.steps,
             "time": duration(expected.seconds),
             "memory": gigabytes(expected.memory.total),
+            "cost": training.price(expected.seconds),
         },
         {
             "": "took",
             "steps": took["steps"],
             "time": duration(took["seconds"]),
             "memory": gigabytes(took["peak_memory_bytes"]),
+            "cost": training.price(took["seconds"]),
         },
     )
 
 
-def describe(cycle: Cycle) -> None:
+def describe(cycle: Cycle, training: TrainingSettings) -> None:
     """Print a cycle for people."""
     facts: dict[str, Any] = {
         "cycle": cycle.id,
@@ -116,7 +120,7 @@ def describe(cycle: Cycle) -> None:
         out.print()
         print_table([_stage(stage) for stage in cycle.training], columns=STAGE, empty="")
         out.print()
-        print_expectations(cycle)
+        print_expectations(cycle, training)
     if cycle.report is None:
         return
     out.print()

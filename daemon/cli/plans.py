@@ -50,7 +50,7 @@ def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
 def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Estimate the memory, time and cost of the next training, from a few steps of it that leave nothing."""
     with _loop(config, target) as loop:
-        found = forecast(loop)
+        found, training = forecast(loop), loop.settings.training
     if as_json:
         print_json(found)
         return
@@ -62,7 +62,7 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
             "tokens/s": stage.tokens_per_second,
             "time": duration(stage.seconds),
             "memory": f"{gigabytes(stage.memory_bytes)} of {gigabytes(stage.free_bytes)}",
-            "cost": _money(stage.cost, stage.currency),
+            "cost": training.price(stage.seconds),
         }
         for stage in found.stages
     ]
@@ -73,7 +73,7 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
         out.print("Nothing was trained before, so there is nothing to compare with.", highlight=False)
         return
     out.print(f"\nThe last training, {found.last.id}:", highlight=False)
-    print_expectations(found.last)
+    print_expectations(found.last, training)
 
 
 def _warnings(found: Forecast) -> Iterator[str]:
@@ -84,10 +84,6 @@ def _warnings(found: Forecast) -> Iterator[str]:
             f"It would take {duration(found.seconds)}, and max_minutes or max_cost allow "
             f"{duration(found.limit_seconds)}: the best checkpoint until then would be the result."
         )
-
-
-def _money(cost: float | None, currency: str | None) -> str | None:
-    return None if cost is None else f"{cost:.2f} {currency}"
 
 
 def rates(

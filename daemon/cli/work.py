@@ -1,15 +1,8 @@
 """`learnd work`: the inside of a child process (see daemon/children.py). Not for people."""
 
-from enum import StrEnum
 from pathlib import Path
 
-
-class Work(StrEnum):
-    TRAIN = "train"
-    MEASURE = "measure"
-    EVALUATE = "evaluate"
-    RATES = "rates"
-    ESTIMATE = "estimate"
+from daemon.children import Work
 
 
 def work(what: Work, folder: Path) -> None:

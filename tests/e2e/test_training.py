@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,7 +153,6 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
     assert config["r"] == result.rank == 8  # what the replicas serve, not the usual 16
     adapted = {name.split(".")[-1] for name in config["target_modules"]}
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert not (folder / "checkpoints").exists()
     metrics = result.metrics
     assert metrics.prefix_shared
     assert metrics.before.step == 0
@@ -166,6 +166,22 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
     assert [line["step"] for line in curves if "validation_loss" in line] == [
         validation.step for validation in metrics.validation
     ]
+
+
+def test_a_training_that_is_killed_after_its_last_step_ends_without_another(
+    trained: tuple[Path, TrainingResult], tmp_path: Path
+) -> None:
+    folder, result = trained
+    again = Path(shutil.copytree(folder, tmp_path / "again"))
+    (again / "result.json").unlink()
+    shutil.rmtree(again / result.adapter)
+    (again / "progress.jsonl").open("a").write('{"at": "2026-0')  # it was writing a line
+    job = TrainingJob.model_validate_json((again / "job.json").read_text())
+    ended = TrainingResult.model_validate(finish("train", again, job))
+    assert ended.files == result.files
+    assert ended.metrics.steps == result.metrics.steps
+    assert ended.metrics.best_step == result.metrics.best_step
+    assert ended.metrics.seconds > result.metrics.seconds
 
 
 def test_a_finished_job_is_not_done_again(trained: tuple[Path, TrainingResult]) -> None:

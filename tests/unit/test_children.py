@@ -1,0 +1,74 @@
+"""Jobs whose child processes die: how often they are started again. Small scripts stand in for the children."""
+
+import stat
+import sys
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from daemon.children import MOST_STARTS, JobFailed, Work, run_job
+from extractors.values import Value
+
+
+class Job(Value):
+    what: str
+
+
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Have children run `script`, whose $folder is the job's."""
+    path = tmp_path / "child.sh"
+    path.write_text(f'#!/bin/sh\nfolder="$5"\n{script}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def run(folder: Path, what: str = "anything") -> dict[str, Any]:
+    return run_job(Work.TRAIN, folder, Job(what=what), stop=Event(), on_progress=lambda _: None)
+
+
+def starts(folder: Path) -> int:
+    return len((folder / "starts").read_text().splitlines())
+
+
+def test_a_child_that_dies_again_and_again_where_it_was_fails_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child(tmp_path, monkeypatch, "kill -9 $$")
+    with pytest.raises(JobFailed, match=f"train died {MOST_STARTS} times at step 0, not begun"):
+        run(tmp_path / "run")
+    assert starts(tmp_path / "run") == MOST_STARTS
+
+
+def test_a_child_that_dies_often_but_gets_further_each_time_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+        step=$(ls "$folder/checkpoints" 2>/dev/null | wc -l)
+        if [ "$step" = 8 ]; then echo '{"steps": 8}' > "$folder/result.json"; exit; fi
+        mkdir -p "$folder/checkpoints/checkpoint-$step"; touch "$folder/checkpoints/checkpoint-$step/whole"
+        kill -9 $$"""
+    child(tmp_path, monkeypatch, script)
+    assert run(tmp_path / "run") == {"steps": 8}
+    assert starts(tmp_path / "run") == 9
+
+
+def test_a_child_that_is_started_again_is_given_the_job_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    child(tmp_path, monkeypatch, "kill -9 $$")
+    with pytest.raises(JobFailed):
+        run(folder)
+    (folder / "starts").unlink()
+    child(tmp_path, monkeypatch, 'cp "$folder/job.json" "$folder/result.json"')
+    assert run(folder, what="something else") == {"what": "something else"}
+
+
+def test_a_child_sees_one_gpu_and_no_setting_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("LEARND_PHOENIX__API_KEY", "secret")
+    script = 'echo "{\\"gpu\\": \\"$CUDA_VISIBLE_DEVICES\\", \\"key\\": \\"$LEARND_PHOENIX__API_KEY\\"}"'
+    child(tmp_path, monkeypatch, f'{script} > "$folder/result.json"')
+    assert run(tmp_path / "run") == {"gpu": "2", "key": ""}
