@@ -43,7 +43,7 @@ def read_call(span: Span) -> Call | DropReason:
         return DropReason.FAILED
     try:
         request, response = _request(span), _response(span)
-        _check_storable(request, response)
+        check_storable((*request.prompt, response), request.tools)
     except Unreadable as unreadable:
         return unreadable.reason
     attributes = span.attributes
@@ -101,6 +101,23 @@ def identifier(value: Any) -> str | None:
     return value if isinstance(value, str) and value.isprintable() and value else None
 
 
+def check_storable(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> None:
+    """Raises Unreadable for what would not survive as UTF-8 JSON, or is too long."""
+    try:
+        said = [message.model_dump() for message in messages]
+        text = json.dumps([said, tools], ensure_ascii=False, allow_nan=False)
+        text.encode()
+        # Tools of any depth can be traced, but not written and read again.
+        asked = Request(prompt=tuple(messages), tools=tuple(tools))
+        Request.model_validate_json(asked.model_dump_json())
+    except UnicodeEncodeError:
+        raise Unreadable(DropReason.NOT_UNICODE) from None
+    except (ValueError, RecursionError):
+        raise Unreadable(DropReason.MALFORMED) from None
+    if len(text) > MOST_CHARACTERS:
+        raise Unreadable(DropReason.TOO_LARGE)
+
+
 def _request(span: Span) -> Request:
     records = _readable(
         span, (openinference.listed_request, genai.read_request, openinference.body_request)
@@ -140,19 +157,3 @@ def _readable(span: Span, readers: Sequence[Callable[[Span], Read | None]]) -> l
     if complaints and not found:
         raise complaints[0]
     return found
-
-
-def _check_storable(request: Request, response: Message) -> None:
-    """Refuse what would not survive as UTF-8 JSON, or is too long."""
-    try:
-        messages = [message.model_dump() for message in (*request.prompt, response)]
-        text = json.dumps([messages, request.tools], ensure_ascii=False, allow_nan=False)
-        text.encode()
-        # Tools of any depth can be traced, but not written and read again.
-        Request.model_validate_json(request.model_dump_json())
-    except UnicodeEncodeError:
-        raise Unreadable(DropReason.NOT_UNICODE) from None
-    except (ValueError, RecursionError):
-        raise Unreadable(DropReason.MALFORMED) from None
-    if len(text) > MOST_CHARACTERS:
-        raise Unreadable(DropReason.TOO_LARGE)

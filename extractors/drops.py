@@ -22,6 +22,7 @@ class DropReason(StrEnum):
     NO_FEEDBACK = "no feedback that counts reached this call"
     DISAGREEMENT = "reviewers disagree about this response"
     CORRECTIONS_DIFFER = "reviewers gave different corrections"
+    ANSWER_UNREADABLE = "a reviewer's correction or candidate is no answer that can be read and stored"
     OUTSIDE_OUTPUT_SPACE = "the approved or corrected answer is not in the output space"
     INCOMPLETE = "a call of the conversation cannot be read"
     REPEATED = "the same prompt, response and verdict again in one session"

@@ -18,7 +18,7 @@ from extractors.examples import (
     ReviewedRetrieval,
     Trajectory,
 )
-from extractors.feedback import FeedbackRules, Verdict, resolve
+from extractors.feedback import FeedbackRules, Verdict, answer_unreadable, resolve
 from extractors.judged import judged_answers, judged_others
 from extractors.labels import OutputSpace
 from extractors.reach import Ancestry, Candidate, Reach, merge_traced_twice
@@ -45,7 +45,7 @@ class Extraction(Value):
     retrievals: tuple[ReviewedRetrieval, ...] = ()
     """Searches whose documents were judged; oldest first."""
     dropped: dict[str, int] = {}
-    """Calls that became no item, by reason in words."""
+    """Calls, conversations and reviewers' answers that nothing became of, by reason in words."""
     replaced: dict[str, int] = {}
     """Pieces of personal data that were replaced, by type."""
 
@@ -82,6 +82,7 @@ def extract(
     )
     dropped += reviewed.dropped + unusable
     dropped[DropReason.REPEATED] += len(reviewed.items) - len(once)
+    dropped[DropReason.ANSWER_UNREADABLE] += sum(answer_unreadable(said, rules) for said in annotations)
     return Extraction(
         items=tuple(once),
         judged=tuple(reviewed.judged),

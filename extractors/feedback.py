@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from extractors.attributes import parsed
+from extractors.calls import check_storable
 from extractors.chat import read_content, read_message
 from extractors.drops import DropReason, Unreadable
 from extractors.examples import Message, Outcome
@@ -216,6 +217,22 @@ def _is_about_another(annotation: Annotation, response: Message, rules: Feedback
     return candidate is None or not same_answer(candidate, response)
 
 
+def answer_unreadable(annotation: Annotation, rules: FeedbackRules) -> bool:
+    """Whether the annotation has a correction or a candidate that is passed over: it cannot be stored."""
+    corrects = annotation.name in rules.correction_names
+    if rules.rule(annotation.name) is None and not corrects:
+        return False
+    keys = (rules.correction_metadata_key, rules.candidate_metadata_key)
+    written = [annotation.metadata.get(key) for key in keys]
+    written += [annotation.explanation, annotation.label] if corrects else []
+    try:
+        for answer in written:
+            _read_answer(answer)
+    except Unreadable:
+        return True
+    return False
+
+
 def _reviewer(annotation: Annotation) -> tuple[AnnotatorKind, str]:
     return annotation.annotator_kind, annotation.identifier
 
@@ -230,16 +247,29 @@ def _correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
 
 
 def _answer(written: Any) -> Message | None:
-    """An answer as reviewers write it: text, or a chat message (also as JSON text) that calls tools."""
+    try:
+        return _read_answer(written)
+    except Unreadable:
+        return None
+
+
+def _read_answer(written: Any) -> Message | None:
+    """An answer as reviewers write it: text, or a chat message (also as JSON text) that calls tools.
+
+    None where nothing is written. Raises Unreadable.
+    """
     try:
         message = parsed(written)
         if isinstance(message, dict) and (message.get("tool_calls") or message is written):
-            return read_message({**message, "role": "assistant"})
-        text = read_content(written).strip()
-        text.encode()
-    except (Unreadable, UnicodeEncodeError):
+            answer = read_message({**message, "role": "assistant"})
+        else:
+            answer = Message(role="assistant", content=read_content(written).strip())
+    except RecursionError:
+        raise Unreadable(DropReason.MALFORMED) from None
+    if not answer.content.strip() and not answer.tool_calls:
         return None
-    return Message(role="assistant", content=text) if text else None
+    check_storable((answer,))
+    return answer
 
 
 def same_answer(one: Message, other: Message) -> bool:

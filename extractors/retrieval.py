@@ -49,6 +49,7 @@ class RetrievalDrop(StrEnum):
     NO_JUDGEMENT = "nobody said which documents of this search are relevant"
     DOCUMENT_DISPUTED = "reviewers disagree about a document of a search"
     UNKNOWN_CLICK = "a clicked or used document is not in the search's result list"
+    CLICKS_UNREADABLE = "what was clicked or used is too long a text to be a list of ids"
     REPEATED_SEARCH = "the same search with the same judgements again in one session"
     NO_RELEVANT = "no document of this search is relevant, so there is nothing to move the query to"
     NO_IRRELEVANT = "no document of this search is irrelevant, so there is nothing to tell apart"
@@ -121,7 +122,7 @@ def reviewed_retrievals(
     for span in sorted({span.span_id: span for span in spans}.values(), key=lambda s: s.span_id):
         if not span.selected:
             continue
-        search = _read(span, used, target)
+        search = _read(span, used, target, dropped)
         if isinstance(search, Search):
             searches.append(search)
         else:
@@ -188,7 +189,7 @@ def says_the_same(one: str, other: str) -> bool:
 # ---- reading a span
 
 
-def _read(span: Span, rules: RetrievalRules, target: str | None) -> Search | Reason:
+def _read(span: Span, rules: RetrievalRules, target: str | None, dropped: Counter[Reason]) -> Search | Reason:
     if is_anothers(span, target):
         return DropReason.OTHER_TARGET
     if is_internal(span):
@@ -210,7 +211,7 @@ def _read(span: Span, rules: RetrievalRules, target: str | None) -> Search | Rea
         started_at=span.started_at,
         query=query,
         found=found,
-        used=_used(metadata_of(span.attributes), rules),
+        used=_used(metadata_of(span.attributes), rules, dropped),
     )
 
 
@@ -260,16 +261,22 @@ def _storable(query: str, found: Sequence[Found]) -> DropReason | None:
     return None
 
 
-def _used(metadata: dict[str, Any], rules: RetrievalRules) -> tuple[str, ...]:
-    """The ids under the rules' keys: one, a list, or a list as JSON text."""
+def _used(metadata: dict[str, Any], rules: RetrievalRules, dropped: Counter[Reason]) -> tuple[str, ...]:
+    """The ids under the rules' keys."""
     ids: list[str] = []
     for key in rules.used_metadata_keys:
-        value = metadata.get(key)
-        if isinstance(value, str) and value.startswith("["):
-            value = parsed(value) or value
-        listed = value if isinstance(value, list) else [value]
-        ids.extend(found for each in listed if (found := identifier(each)))
+        try:
+            ids.extend(found for each in _listed(metadata.get(key)) if (found := identifier(each)))
+        except Unreadable:
+            dropped[RetrievalDrop.CLICKS_UNREADABLE] += 1
     return tuple(dict.fromkeys(ids))
+
+
+def _listed(value: Any) -> list[Any]:
+    """One value, a list, or a list as JSON text. Raises Unreadable."""
+    if isinstance(value, str) and value.startswith("["):
+        value = parsed(value) or value
+    return value if isinstance(value, list) else [value]
 
 
 def _merged(searches: Iterable[Search]) -> list[Search]:
@@ -309,7 +316,7 @@ def _reviewed(
     used = {*search.used}
     for span_id in search.span_ids:
         for annotation in said.get(("span", span_id), []):
-            used.update(_used(annotation.metadata, retrieval_rules))
+            used.update(_used(annotation.metadata, retrieval_rules, dropped))
     dropped[RetrievalDrop.UNKNOWN_CLICK] += len(used - {document.id for document in search.found})
     judged = _judgements(search, said, rules, dropped)
     by_click = _clicks(search.found, used)

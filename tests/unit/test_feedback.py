@@ -1,15 +1,24 @@
 """What a set of annotations says about one response."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from extractors.drops import DropReason
 from extractors.examples import Message, ToolCall
-from extractors.feedback import AnnotationRule, FeedbackRules, Verdict, resolve
+from extractors.extraction import extract
+from extractors.feedback import (
+    AnnotationRule,
+    FeedbackRules,
+    Verdict,
+    answer_unreadable,
+    judged_candidates,
+    resolve,
+)
 from extractors.spans import Annotation
-from tests.unit.traffic import NOON, annotation, correction
+from tests.unit.traffic import NOON, annotation, correction, span
 
 BILLING = Message(role="assistant", content="billing")
 SHIPPING = Message(role="assistant", content="shipping")
@@ -118,6 +127,30 @@ def test_an_empty_or_unreadable_correction_says_nothing() -> None:
     assert verdict(correction(text="\ud83d")) is None
     assert verdict(correction(text="x" * 1_000_000)) is None
     assert verdict(annotation(label="rejected", metadata={"correction": 7})) == REJECTED
+    assert verdict(annotation(label="rejected", metadata={"correction": {}})) == REJECTED
+
+
+UNREADABLE = [7, "x" * 600_000, {"content": "x" * 600_000}, "\ud83d", {"content": "\ud83d"}]
+
+
+@pytest.mark.parametrize(
+    "written", UNREADABLE, ids=["number", "long", "long-message", "torn", "torn-message"]
+)
+@pytest.mark.parametrize("key", ["correction", "response"])
+def test_a_correction_or_candidate_that_cannot_be_stored_says_nothing_and_is_counted(
+    written: Any, key: str
+) -> None:
+    note = annotation(label="approved", metadata={key: written})
+    assert verdict(note) == (APPROVED if key == "correction" else None)
+    assert judged_candidates([note], BILLING, FeedbackRules()) == []
+    assert answer_unreadable(note, FeedbackRules())
+    assert extract([span()], [note], FeedbackRules()).dropped[DropReason.ANSWER_UNREADABLE] == 1
+
+
+def test_only_answers_under_names_that_count_are_looked_at() -> None:
+    assert not answer_unreadable(annotation(name="tone", metadata={"correction": 7}), FeedbackRules())
+    assert not answer_unreadable(annotation(metadata={"correction": "x", "response": ""}), FeedbackRules())
+    assert answer_unreadable(correction(text="\ud83d"), FeedbackRules())
 
 
 def test_feedback_on_another_candidate_is_about_that_one() -> None:

@@ -113,6 +113,15 @@ def test_a_click_on_a_document_that_is_not_in_the_list_is_counted() -> None:
     assert [document.relevant for document in found.retrievals[0].documents] == [True, None, None]
 
 
+@pytest.mark.parametrize("on_span", [True, False], ids=["span", "annotation"])
+def test_clicks_that_are_too_long_to_be_read_are_counted_and_the_rest_stands(on_span: bool) -> None:
+    clicks = {"clicked_document_ids": "[" * 600_000, "used_document_ids": "d0"}
+    later = annotation("s1", None, metadata={} if on_span else clicks)
+    found = read(search(metadata=clicks if on_span else {}), annotations=[later])
+    assert [document.relevant for document in found.retrievals[0].documents] == [True, None, None]
+    assert found.dropped == {RetrievalDrop.CLICKS_UNREADABLE: 1}
+
+
 def test_documents_are_named_by_their_metadata_where_they_have_no_id_and_by_other_keys_where_rules_say() -> (
     None
 ):
