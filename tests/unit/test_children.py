@@ -1,4 +1,4 @@
-"""Jobs whose child processes die: how often they are started again. Small scripts stand in for the children."""
+"""Jobs whose child processes die: how often they are started again. Small scripts stand in for children."""
 
 import stat
 import sys
