@@ -49,6 +49,7 @@ class RetrievalDrop(StrEnum):
     NO_JUDGEMENT = "nobody said which documents of this search are relevant"
     DOCUMENT_DISPUTED = "reviewers disagree about a document of a search"
     UNKNOWN_CLICK = "a clicked or used document is not in the search's result list"
+    AMBIGUOUS_CLICK = "a further document with an id that was clicked or used: nothing says which one it was"
     CLICKS_UNREADABLE = "what was clicked or used is too long a text to be a list of ids"
     REPEATED_SEARCH = "the same search with the same judgements again in one session"
     NO_RELEVANT = "no document of this search is relevant, so there is nothing to move the query to"
@@ -319,7 +320,7 @@ def _reviewed(
             used.update(_used(annotation.metadata, retrieval_rules, dropped))
     dropped[RetrievalDrop.UNKNOWN_CLICK] += len(used - {document.id for document in search.found})
     judged = _judgements(search, said, rules, dropped)
-    by_click = _clicks(search.found, used)
+    by_click = _clicks(search.found, used, dropped)
     relevant = [judged.get(document.position, by_click[rank]) for rank, document in enumerate(search.found)]
     documents = _documents(search.found, relevant, dropped)
     if all(document.relevant is None for document in documents):
@@ -356,11 +357,24 @@ def _judgements(
     return judged
 
 
-def _clicks(found: Sequence[Found], used: set[str]) -> list[bool | None]:
-    """What clicks say: relevant, passed over on the way to a click, or nothing, a document each."""
-    clicked = [document.id in used for document in found]
-    last = max((rank for rank, click in enumerate(clicked) if click), default=-1)
-    return [click if rank <= last else None for rank, click in enumerate(clicked)]
+def _clicks(found: Sequence[Found], used: set[str], dropped: Counter[Reason]) -> list[bool | None]:
+    """What clicks say: relevant, passed over on the way to a click, or nothing, a document each.
+
+    An id may name a whole document of which several parts were found: which of them was read cannot be
+    known. The one that was ranked highest counts, its other parts are neither relevant nor irrelevant.
+    """
+    says: list[bool | None] = []
+    read: set[str | None] = set()
+    for document in found:
+        click: bool | None = document.id in used
+        if document.id in read:
+            dropped[RetrievalDrop.AMBIGUOUS_CLICK] += 1
+            click = None
+        elif click:
+            read.add(document.id)
+        says.append(click)
+    last = max((rank for rank, click in enumerate(says) if click), default=-1)
+    return [click if rank <= last else None for rank, click in enumerate(says)]
 
 
 def _documents(

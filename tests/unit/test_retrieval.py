@@ -113,6 +113,18 @@ def test_a_click_on_a_document_that_is_not_in_the_list_is_counted() -> None:
     assert [document.relevant for document in found.retrievals[0].documents] == [True, None, None]
 
 
+def test_a_click_on_an_id_that_was_found_several_times_counts_for_the_first_alone() -> None:
+    ids = ("a", "b", "c", "b", "d", "b")
+    documents = [{"document": {"id": each, "content": f"part {n}"}} for n, each in enumerate(ids)]
+    parts = search(
+        attributes={"retrieval": {"documents": documents}}, metadata={"clicked_document_ids": ["b", "d"]}
+    )
+    found = read(parts)
+    (retrieval,) = found.retrievals
+    assert [each.relevant for each in retrieval.documents] == [False, True, False, None, True, None]
+    assert found.dropped == {RetrievalDrop.AMBIGUOUS_CLICK: 2}
+
+
 @pytest.mark.parametrize("on_span", [True, False], ids=["span", "annotation"])
 def test_clicks_that_are_too_long_to_be_read_are_counted_and_the_rest_stands(on_span: bool) -> None:
     clicks = {"clicked_document_ids": "[" * 600_000, "used_document_ids": "d0"}
