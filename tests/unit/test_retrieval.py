@@ -14,7 +14,6 @@ from extractors.retrieval import (
     Retrievals,
     query_key,
     reviewed_retrievals,
-    says_the_same,
     triplets,
 )
 from extractors.spans import Annotation, Span
@@ -287,9 +286,25 @@ def test_a_text_that_nearly_equals_a_relevant_one_is_no_negative() -> None:
 
 
 def test_texts_are_the_same_only_when_nearly_all_words_are() -> None:
-    assert says_the_same("Return a parcel.", "return  a PARCEL")
-    assert not says_the_same("Return a parcel", "Return a letter")
-    assert not says_the_same("yes", "no")
+    def negatives(relevant: str, irrelevant: str) -> int:
+        return len(pairs(judged((relevant, True), (irrelevant, False))))
+
+    assert not negatives("Return a parcel.", "return  a PARCEL")
+    assert negatives("Return a parcel", "Return a letter")
+    assert negatives("yes", "no")
     long = " ".join(f"w{n}" for n in range(100))
-    assert says_the_same(long, long.replace("w50 ", ""))
-    assert not says_the_same(long, long.replace("w20 ", "x ").replace("w50 ", "y ").replace("w80 ", "z "))
+    assert not negatives(long, long.replace("w50 ", ""))
+    assert negatives(long, long.replace("w20 ", "x ").replace("w50 ", "y ").replace("w80 ", "z "))
+
+
+def test_older_searches_of_a_query_that_has_enough_are_not_read_but_counted() -> None:
+    def passage(number: int) -> str:
+        return " ".join(f"{number}w{n}" for n in range(60))
+
+    def one(minute: int) -> ReviewedRetrieval:
+        return judged(*((passage(20 * minute + n), n == 3) for n in range(5)), minute=minute)
+
+    made, dropped = triplets([one(minute) for minute in range(50)], 5)
+    assert [each.source_span_ids for each in made] == [("s48",)] + [("s49",)] * 4
+    assert dropped[RetrievalDrop.ENOUGH] == 48
+    assert dropped[RetrievalDrop.BEYOND_MOST] == 3
