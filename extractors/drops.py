@@ -25,6 +25,7 @@ class DropReason(StrEnum):
     ANSWER_UNREADABLE = "a reviewer's correction or candidate is no answer that can be read and stored"
     OUTSIDE_OUTPUT_SPACE = "the approved or corrected answer is not in the output space"
     INCOMPLETE = "a call of the conversation cannot be read"
+    SYSTEM_CHANGED = "the system prompt changed in the course of the conversation"
     REPEATED = "the same prompt, response and verdict again in one session"
 
 

@@ -157,11 +157,6 @@ class Trajectory(Example):
     prompt_keys: tuple[str, ...]
     """Normalised prompt of each of the assistant's turns, in order."""
 
-    @property
-    def turns(self) -> int:
-        """The assistant's turns."""
-        return sum(message.role == "assistant" for message in self.messages)
-
     @cached_property
     def id(self) -> str:
         """Content id of messages, tools and the turns to learn."""

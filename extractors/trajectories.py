@@ -6,7 +6,8 @@ call 2   system  user 2                      ─> answer 2      it does not
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from extractors.calls import Call
 from extractors.drops import DropReason
@@ -36,28 +37,33 @@ def trajectories(
     said = by_subject(annotations)
     found: list[Trajectory] = []
     dropped: Counter[DropReason] = Counter()
-    for session_id, turns in _sessions(calls, rules.min_turns).items():
+    for session_id, turns in _sessions(calls).items():
         about = said.get(("session", session_id)) or _about_trace(turns, said)
         verdict = resolve(about, turns[-1].response, rules)
         if verdict is None:
+            continue
+        exchange = _joined(turns)
+        if sum(message.role == "assistant" for message in exchange.messages) < rules.min_turns:
             continue
         if isinstance(verdict, DropReason):
             dropped[verdict] += 1
         elif session_id in unreadable_sessions:
             dropped[DropReason.INCOMPLETE] += 1
+        elif _system_changes(exchange.answered.values()):
+            dropped[DropReason.SYSTEM_CHANGED] += 1
         else:
-            found.append(_trajectory(turns, verdict, _score(about, rules), rejects))
+            found.append(_trajectory(turns, exchange, verdict, _score(about, rules), rejects))
     found.sort(key=lambda trajectory: (trajectory.started_at, trajectory.id))
     return found, dropped
 
 
-def _sessions(calls: Iterable[Call], min_turns: int) -> dict[str, list[Call]]:
-    """The calls of each session that is long enough, in order of time."""
+def _sessions(calls: Iterable[Call]) -> dict[str, list[Call]]:
+    """The calls of each session, in order of time."""
     sessions: defaultdict[str, list[Call]] = defaultdict(list)
     for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
         if call.session_id is not None:
             sessions[call.session_id].append(call)
-    return {session_id: turns for session_id, turns in sessions.items() if len(turns) >= min_turns}
+    return sessions
 
 
 def _about_trace(turns: Sequence[Call], said: Mapping[Subject, list[Annotation]]) -> list[Annotation]:
@@ -71,8 +77,18 @@ def _score(annotations: Iterable[Annotation], rules: FeedbackRules) -> float | N
     return max(scored, key=lambda a: a.updated_at).score if scored else None
 
 
-def _trajectory(turns: Sequence[Call], verdict: Verdict, score: float | None, rejects: Rejects) -> Trajectory:
-    messages, answered = _joined(turns)
+class _Exchange(NamedTuple):
+    """What was said in one session."""
+
+    messages: list[Message]
+    answered: dict[int, Call]
+    """The calls that gave the answers at these places."""
+
+
+def _trajectory(
+    turns: Sequence[Call], exchange: _Exchange, verdict: Verdict, score: float | None, rejects: Rejects
+) -> Trajectory:
+    messages, answered = list(exchange.messages), exchange.answered
     learned = [at for at, turn in answered.items() if not rejects(turn)]
     if verdict.outcome == "corrected" and verdict.gold is not None:
         last = max(answered)
@@ -93,32 +109,71 @@ def _trajectory(turns: Sequence[Call], verdict: Verdict, score: float | None, re
     )
 
 
-def _joined(turns: Sequence[Call]) -> tuple[list[Message], dict[int, Call]]:
-    """What was exchanged, and which call gave the answer at which place; a repeated call takes its place."""
-    messages = [message for message in turns[0].prompt if message.role == "system"]
-    spoken = len(messages)
+def _joined(turns: Sequence[Call]) -> _Exchange:
+    """What was exchanged; a call that was made again takes the place of the first."""
+    with_history = _sends_history(turns)
+    spoken: list[Message] = []
     answered: dict[int, Call] = {}
     for turn in turns:
-        prompt = [message for message in turn.prompt if message.role != "system"]
-        known = _known(messages[spoken:], prompt)
-        if known is None:
-            messages = messages[: spoken + len(prompt)]
-            answered = {at: call for at, call in answered.items() if at < len(messages)}
+        prompt = _without_system(turn)
+        if _asks_again(spoken, prompt, with_history):
+            spoken = spoken[: len(prompt)]
+            answered = {at: call for at, call in answered.items() if at < len(spoken)}
         else:
-            messages += prompt[known:]
-        answered[len(messages)] = turn
-        messages.append(turn.response)
-    return messages, answered
+            spoken += prompt[_known(spoken, prompt) :]
+        answered[len(spoken)] = turn
+        spoken.append(turn.response)
+    system = _system(next(iter(answered.values())))
+    return _Exchange([*system, *spoken], {at + len(system): call for at, call in answered.items()})
 
 
-def _known(exchanged: Sequence[Message], prompt: Sequence[Message]) -> int | None:
-    """How many of the prompt's first messages the exchange ends with; None where the exchange has gone on
-    from this very prompt before: the agent asked once more.
+def _sends_history(turns: Sequence[Call]) -> bool:
+    """Whether the agent sends what was said before along: the user goes on after an earlier answer.
+
+    Also where all prompts are one: that is a question asked again and again, no conversation.
     """
-    before, asked = [said_alike(m) for m in exchanged], [said_alike(m) for m in prompt]
-    if len(asked) < len(before) and before[: len(asked)] == asked:
-        return None
-    for length in range(min(len(before), len(asked)), 0, -1):
-        if before[-length:] == asked[:length]:
-            return length
-    return 0
+    if all(_said(_without_system(turn)) == _said(_without_system(turns[0])) for turn in turns):
+        return True
+    answers = [said_alike(turn.response) for turn in turns]
+    return any(_goes_on(turn.prompt, answers[:number]) for number, turn in enumerate(turns))
+
+
+def _goes_on(prompt: Sequence[Message], answers: Sequence[list[Any]]) -> bool:
+    """Whether the user speaks after one of the answers."""
+    last = max((at for at, message in enumerate(prompt) if message.role == "user"), default=0)
+    return any(message.role == "assistant" and said_alike(message) in answers for message in prompt[:last])
+
+
+def _asks_again(spoken: Sequence[Message], prompt: Sequence[Message], with_history: bool) -> bool:
+    """Whether the exchange has gone on from this very prompt before, and the agent asked once more.
+
+    Where prompts hold no history, it is the user who says the same again, unless a tool was to answer.
+    """
+    if len(prompt) >= len(spoken) or _said(spoken[: len(prompt)]) != _said(prompt):
+        return False
+    return with_history or bool(spoken[-1].tool_calls)
+
+
+def _known(spoken: Sequence[Message], prompt: Sequence[Message]) -> int:
+    """How many of the prompt's first messages the exchange ends with."""
+    before, asked = _said(spoken), _said(prompt)
+    lengths = range(min(len(before), len(asked)), 0, -1)
+    return next((length for length in lengths if before[-length:] == asked[:length]), 0)
+
+
+def _system_changes(answered: Collection[Call]) -> bool:
+    """Whether answers were given under different system prompts; one that is not sent again still holds."""
+    first, *others = (_said(_system(call)) for call in answered)
+    return any(other and other != first for other in others)
+
+
+def _system(call: Call) -> list[Message]:
+    return [message for message in call.prompt if message.role == "system"]
+
+
+def _without_system(call: Call) -> list[Message]:
+    return [message for message in call.prompt if message.role != "system"]
+
+
+def _said(messages: Iterable[Message]) -> list[list[Any]]:
+    return [said_alike(message) for message in messages]

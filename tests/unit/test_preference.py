@@ -118,7 +118,7 @@ def test_a_session_is_one_conversation_whether_or_not_the_agent_sends_the_histor
         "Help.", "hi", "one", "and 1?", "two", "and 2?", "three",
     ]  # fmt: skip
     assert conversation.learned == (2, 4, 6)
-    assert (conversation.turns, conversation.outcome, conversation.score) == (3, "approved", 0.9)
+    assert (conversation.outcome, conversation.score) == ("approved", 0.9)
     assert len(conversation.trace_ids) == 3
 
 
@@ -127,12 +127,53 @@ def test_a_turn_that_was_rejected_is_not_learned_from_an_approved_conversation()
     assert found.conversations[0].learned == (2, 6)
 
 
+SAID_BY = {"u": "user", "a": "assistant", "s": "system"}
+
+
+def session(*calls: str, rules: FeedbackRules = RULES) -> Extraction:
+    """An approved session of calls, each written as `u: question | a: answer | u: question > answer`."""
+    spans = []
+    for number, call in enumerate(calls):
+        asked, answer = call.split(" > ")
+        messages = [said.split(": ") for said in asked.split(" | ")]
+        spans.append(turn(number, [(SAID_BY[role], text) for role, text in messages], answer, "s"))
+    return extracted(spans, [about("s", "approved")], rules)
+
+
+def spoken(found: Extraction) -> list[str]:
+    [conversation] = found.conversations
+    return [message.content for message in conversation.messages]
+
+
 def test_an_answer_that_was_asked_for_again_takes_the_place_of_the_first() -> None:
-    spans = talk(0, "s", "one", "two")
-    again = turn(5, [("system", "Help."), ("user", "hi")], "uno", "s")
-    [conversation] = extracted([*spans, again], [about("s", "approved")]).conversations
-    assert [message.content for message in conversation.messages] == ["Help.", "hi", "uno"]
-    assert conversation.learned == (2,)
+    found = session(
+        "u: hi > one", "u: hi | a: one | u: go > two", "u: hi > uno", "u: hi | a: uno | u: ok > due"
+    )
+    assert spoken(found) == ["hi", "uno", "ok", "due"]
+    assert found.conversations[0].learned == (1, 3)
+
+
+def test_what_a_user_says_twice_to_an_agent_that_sends_no_history_was_said_twice() -> None:
+    found = session("u: next > one", "u: more > two", "u: next > three")
+    assert spoken(found) == ["next", "one", "more", "two", "next", "three"]
+
+
+def test_a_session_that_asks_one_question_again_has_one_answer_and_is_no_conversation() -> None:
+    assert not session("u: hi > one", "u: hi > uno").conversations
+    assert not session("u: hi > one", "u: hi | a: one | u: go > two", "u: hi > uno").conversations
+    assert spoken(session("u: hi > one", "u: hi > uno", rules=FeedbackRules(min_turns=1))) == ["hi", "uno"]
+
+
+def test_a_conversation_whose_system_prompt_changed_is_dropped_and_counted() -> None:
+    changed = session("s: A | u: hi > one", "s: B | u: hi | a: one | u: go > two")
+    assert not changed.conversations
+    assert changed.dropped[DropReason.SYSTEM_CHANGED.value] == 1
+    assert spoken(session("s: A | u: hi > one", "u: go > two")) == ["A", "hi", "one", "go", "two"]
+
+
+def test_a_system_prompt_that_changed_before_an_answer_was_asked_for_again_is_the_one_that_counts() -> None:
+    found = session("s: A | u: hi > one", "s: B | u: hi > uno", "s: B | u: hi | a: uno | u: go > due")
+    assert spoken(found) == ["B", "hi", "uno", "go", "due"]
 
 
 def test_a_corrected_conversation_ends_with_the_correction() -> None:
@@ -187,3 +228,29 @@ def test_a_tool_call_and_its_result_are_part_of_the_conversation() -> None:
     assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
     assert conversation.messages[1].tool_calls[0].name == "find"
     assert conversation.learned == (1, 3)
+
+
+def test_a_tool_call_that_was_asked_for_again_takes_the_place_of_the_first_without_history_too() -> None:
+    def calling(number: int, call_id: str) -> dict[str, Any]:
+        call = {"tool_call": {"id": call_id, "function": {"name": "find", "arguments": f"[{number}]"}}}
+        return {"message": {"role": "assistant", "tool_calls": [call]}}
+
+    user = {"message": {"role": "user", "content": "hi"}}
+    result = {"message": {"role": "tool", "content": "found", "tool_call_id": "c2"}}
+    asked: list[tuple[list[Any], Any]] = [
+        ([user], calling(1, "c1")),
+        ([user], calling(2, "c2")),
+        ([user, calling(2, "c2"), result], {"message": {"role": "assistant", "content": "done"}}),
+    ]
+    spans = [
+        span(
+            f"s{n}",
+            n,
+            attributes={"llm": {"input_messages": prompt, "output_messages": [answer]}},
+            session_id="s",
+        )
+        for n, (prompt, answer) in enumerate(asked)
+    ]
+    [conversation] = extracted(spans, [about("s", "approved")]).conversations
+    assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
+    assert conversation.messages[1].tool_calls[0].arguments == "[2]"
