@@ -25,7 +25,6 @@ class Call(Value):
     """All spans that traced it, outermost first."""
     trace_id: str
     session_id: str | None
-    user_id: str | None
     started_at: datetime
     """Start of the newest of its spans, aware UTC."""
     prompt: tuple[Message, ...]
@@ -51,7 +50,6 @@ def read_call(span: Span) -> Call | DropReason:
         span_ids=(span.span_id,),
         trace_id=span.trace_id,
         session_id=session_of(span),
-        user_id=identifier(at(attributes, "user.id")),
         started_at=span.started_at,
         prompt=request.prompt,
         tools=request.tools,

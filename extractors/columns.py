@@ -79,7 +79,8 @@ SCHEMAS: dict[type[Value], Any] = {
             ("outcome", pa.string()),
             ("gold", MESSAGE),
             ("trace_id", pa.string()),
-            ("user_id", pa.string()),
+            ("verdict_rank", pa.int64()),
+            ("verdict_at", pa.timestamp("us", tz="UTC")),
             ("answered_by", pa.string()),
             *SEEN,
         ]

@@ -163,7 +163,22 @@ class Trajectory(Example):
         return content_id([_plain(self.messages), list(self.tools), list(self.learned)])
 
 
-class ReviewedItem(Value):
+class Judgement(Value):
+    """Something that people judged: whose word counted, and since when."""
+
+    started_at: datetime
+    verdict_rank: int = 0
+    """Place in the rules' precedence of the annotators who decided; 0 outranks all others."""
+    verdict_at: datetime | None = None
+    """When the newest of them spoke; None where that is not known."""
+
+    @property
+    def standing(self) -> tuple[int, datetime]:
+        """What is greater overrules what is less: a higher rank, and among equals the newer word."""
+        return -self.verdict_rank, self.verdict_at or self.started_at
+
+
+class ReviewedItem(Judgement):
     """One call of the agent, with the verdict that the feedback rules reached on it."""
 
     prompt: tuple[Message, ...]
@@ -176,9 +191,7 @@ class ReviewedItem(Value):
     source_span_ids: tuple[str, ...]
     trace_id: str
     session_id: str | None = None
-    user_id: str | None = None
     prompt_key: str
-    started_at: datetime
     answered_by: str | None = None
     """The adapter version that answered, as the gateway traced it; None when unknown."""
 
@@ -203,7 +216,7 @@ class ReviewedItem(Value):
         )
 
 
-class JudgedResponse(Value):
+class JudgedResponse(Judgement):
     """One answer to a prompt, with people's word on it: the agent's, a correction, or a candidate."""
 
     prompt: tuple[Message, ...]
@@ -215,7 +228,6 @@ class JudgedResponse(Value):
     trace_id: str
     session_id: str | None = None
     prompt_key: str
-    started_at: datetime
 
 
 class JudgedDocument(Document):

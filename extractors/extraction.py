@@ -5,7 +5,7 @@ spans ──> calls (each traced once or twice) ──> verdicts ──┬─> r
                                                            └─> conversations
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +14,7 @@ from extractors.calls import Call, is_anothers, read_call
 from extractors.drops import DropReason
 from extractors.examples import (
     JudgedResponse,
+    Outcome,
     ReviewedItem,
     ReviewedRetrieval,
     Trajectory,
@@ -189,9 +190,10 @@ def _review(
         source_span_ids=call.span_ids,
         trace_id=call.trace_id,
         session_id=call.session_id,
-        user_id=call.user_id,
         prompt_key=prompt_key(call.prompt),
         started_at=call.started_at,
+        verdict_rank=verdict.rank,
+        verdict_at=verdict.at,
         answered_by=call.answered_by,
     )
 
@@ -203,7 +205,17 @@ def _disapproves(annotations: Iterable[Annotation], call: Call, rules: FeedbackR
 
 
 def _once_a_session(items: Sequence[ReviewedItem]) -> list[ReviewedItem]:
-    """The newest of exact repetitions within one session (or trace), oldest item first."""
+    """The newest of exact repetitions within one session (or trace), oldest item first.
+
+    It has the word that counts the most of all of them.
+    """
     # Across sessions they stay: that many sessions share a prompt says that it is a greeting.
-    newest = {(item.session_id or item.trace_id, item.id, item.outcome): item for item in items}
-    return sorted(newest.values(), key=lambda item: (item.started_at, item.source_span_ids))
+    alike: defaultdict[tuple[str, str, Outcome], list[ReviewedItem]] = defaultdict(list)
+    for item in items:
+        alike[item.session_id or item.trace_id, item.id, item.outcome].append(item)
+    newest = []
+    for repeated in alike.values():
+        said = max(repeated, key=lambda item: item.standing)
+        whose = {"verdict_rank": said.verdict_rank, "verdict_at": said.verdict_at}
+        newest.append(repeated[-1].model_copy(update=whose))
+    return sorted(newest, key=lambda item: (item.started_at, item.source_span_ids))

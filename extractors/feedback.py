@@ -104,6 +104,10 @@ class Verdict(Value):
     outcome: Outcome
     gold: Message | None
     """The approved response or the correction; None for a rejection without correction."""
+    rank: int
+    """Place in the rules' precedence of those who decided; 0 outranks all others."""
+    at: datetime
+    """When the newest of them spoke."""
 
 
 Verdicts = list[tuple[Message, Verdict]]
@@ -137,11 +141,15 @@ def resolve(
     corrections = [word.correction for word in words if word.correction is not None]
     if len(set(corrections)) > 1:
         return DropReason.CORRECTIONS_DIFFER
+    whose: dict[str, Any] = {
+        "rank": rules.precedence.index(deciding),
+        "at": max(word.updated_at for word in words),
+    }
     if corrections:
-        return Verdict(outcome="corrected", gold=corrections[0])
+        return Verdict(outcome="corrected", gold=corrections[0], **whose)
     if words[0].approves:
-        return Verdict(outcome="approved", gold=response)
-    return Verdict(outcome="rejected", gold=None)
+        return Verdict(outcome="approved", gold=response, **whose)
+    return Verdict(outcome="rejected", gold=None, **whose)
 
 
 def judged_candidates(annotations: Iterable[Annotation], response: Message, rules: FeedbackRules) -> Verdicts:

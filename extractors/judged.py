@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from extractors.calls import Call
 from extractors.examples import Judged, JudgedResponse, Message, ReviewedItem
-from extractors.feedback import FeedbackRules, judged_candidates
+from extractors.feedback import FeedbackRules, Verdict, judged_candidates
 from extractors.labels import OutputSpace
 from extractors.spans import Annotation
 from extractors.text import prompt_key
@@ -32,9 +32,9 @@ def judged_others(
     judged: list[JudgedResponse] = []
     for candidate, verdict in judged_candidates(annotations, call.response, rules):
         if verdict.outcome != "approved":
-            judged.append(_about_call(call, candidate, approved=False))
+            judged.append(_about_call(call, candidate, verdict, approved=False))
         if verdict.gold is not None and (gold := space.spelled(verdict.gold)) is not None:
-            judged.append(_about_call(call, gold, approved=True))
+            judged.append(_about_call(call, gold, verdict, approved=True))
     return judged
 
 
@@ -50,10 +50,12 @@ def _about_item(item: ReviewedItem, answer: Message, *, approved: bool, judged: 
         session_id=item.session_id,
         prompt_key=item.prompt_key,
         started_at=item.started_at,
+        verdict_rank=item.verdict_rank,
+        verdict_at=item.verdict_at,
     )
 
 
-def _about_call(call: Call, answer: Message, *, approved: bool) -> JudgedResponse:
+def _about_call(call: Call, answer: Message, verdict: Verdict, *, approved: bool) -> JudgedResponse:
     return JudgedResponse(
         prompt=call.prompt,
         tools=call.tools,
@@ -65,4 +67,6 @@ def _about_call(call: Call, answer: Message, *, approved: bool) -> JudgedRespons
         session_id=call.session_id,
         prompt_key=prompt_key(call.prompt),
         started_at=call.started_at,
+        verdict_rank=verdict.rank,
+        verdict_at=verdict.at,
     )

@@ -7,6 +7,7 @@ conversations that began alike and ended well and badly give one pair, where the
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from enum import StrEnum
 
 from extractors.examples import (
@@ -27,7 +28,7 @@ MOST_PAIRS = 4
 class Passed(StrEnum):
     """Why judged answers became no preference."""
 
-    OVERRULED = "the same answer to the same prompt was judged otherwise later"
+    OVERRULED = "the same answer to the same prompt was judged otherwise later, or by somebody who outranks"
     SAME_ANSWER = "the better and the worse answer differ in nothing, or only in case and white space"
     ENOUGH = f"its prompt has {MOST_PAIRS} preference pairs already"
     NO_CONTEXT = "the conversations part where the user speaks, or the agents' prompts differ"
@@ -43,7 +44,7 @@ def preference_pairs(
     """
     passed: Counter[Passed] = Counter()
     pairs: list[PreferencePair] = []
-    for answers in _by_prompt(_latest(judged, passed)).values():
+    for answers in _by_prompt(_standing(judged, passed)).values():
         approved = [answer for answer in answers if answer.approved]
         rejected = [answer for answer in answers if not answer.approved]
         pairs += _crossed(approved, rejected, passed)
@@ -55,7 +56,7 @@ def preference_pairs(
 def unpaired_preferences(
     judged: Iterable[JudgedResponse], pairs: Iterable[PreferencePair] = ()
 ) -> list[UnpairedPreference]:
-    """A vote for each distinct answer by its newest verdict, oldest first.
+    """A vote for each distinct answer by the verdict that stands, oldest first.
 
     Answers whose spans made one of the `pairs` are left to those: a pair says more than two votes.
     """
@@ -71,21 +72,27 @@ def unpaired_preferences(
             prompt_key=answer.prompt_key,
             started_at=answer.started_at,
         )
-        for answer in _latest(judged, Counter())
+        for answer in _standing(judged, Counter())
         if paired.isdisjoint(answer.source_span_ids)
     ]
 
 
-def _latest(judged: Iterable[JudgedResponse], passed: Counter[Passed]) -> list[JudgedResponse]:
-    """One verdict for each prompt and answer, the newest; oldest first."""
-    newest: dict[str, JudgedResponse] = {}
-    for answer in sorted(judged, key=lambda answer: (answer.started_at, answer.source_span_ids)):
+def _standing(judged: Iterable[JudgedResponse], passed: Counter[Passed]) -> list[JudgedResponse]:
+    """One verdict for each prompt and answer, the one that stands; the oldest answer first.
+
+    Of annotators of one rank the newest word stands, whichever span it is about.
+    """
+    standing: dict[str, JudgedResponse] = {}
+    for answer in sorted(judged, key=lambda answer: (answer.standing, _age(answer))):
         said = content_id([_asked(answer), said_alike(answer.response)])
-        earlier = newest.pop(said, None)
-        if earlier is not None and earlier.approved != answer.approved:
+        if said in standing and standing[said].approved != answer.approved:
             passed[Passed.OVERRULED] += 1
-        newest[said] = answer
-    return list(newest.values())
+        standing[said] = answer
+    return sorted(standing.values(), key=_age)
+
+
+def _age(answer: JudgedResponse) -> tuple[datetime, tuple[str, ...]]:
+    return answer.started_at, answer.source_span_ids
 
 
 def _by_prompt(answers: Iterable[JudgedResponse]) -> dict[str, list[JudgedResponse]]:

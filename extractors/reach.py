@@ -55,7 +55,6 @@ def _joined(outer: Call, inner: Call) -> Call:
         update={
             "span_ids": outer.span_ids + inner.span_ids,
             "session_id": inner.session_id or outer.session_id,
-            "user_id": inner.user_id or outer.user_id,
             "started_at": max(outer.started_at, inner.started_at),
             "tools": inner.tools or outer.tools,
             "answered_by": inner.answered_by or outer.answered_by,

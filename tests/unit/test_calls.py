@@ -148,10 +148,10 @@ def test_a_prompt_that_is_one_text_becomes_one_user_message() -> None:
         assert (call.prompt, call.response) == ((Message(role="user", content="My bill?"),), BILLING)
 
 
-def test_session_user_and_version_are_found_where_they_are_written() -> None:
+def test_session_and_version_are_found_where_they_are_written() -> None:
     chat = openinference(("user", "My bill?"))
-    named = read({**chat, "session": {"id": "abc"}, "user": {"id": 7}, "learnd": {"version": "acme.v3"}})
-    assert (named.session_id, named.user_id, named.answered_by) == ("abc", "7", "acme.v3")
+    named = read({**chat, "session": {"id": "abc"}, "learnd": {"version": "acme.v3"}})
+    assert (named.session_id, named.answered_by) == ("abc", "acme.v3")
     assert read({**chat, "metadata": {"thread_id": "t1"}}).session_id == "t1"
     assert read({**chat, "metadata": '{"session_id": "s9"}'}).session_id == "s9"
     assert read({**chat, "gen_ai": {"conversation": {"id": "c4"}}}).session_id == "c4"

@@ -216,6 +216,15 @@ def test_repetitions_within_a_session_are_one_item_and_across_sessions_are_not()
     assert found.dropped == {DropReason.REPEATED.value: 1}
 
 
+def test_a_repetition_within_a_session_has_the_word_that_counts_the_most() -> None:
+    chat = openinference(("user", "Hello"))
+    spans = [span(f"s{n}", n, session_id="a", attributes=chat) for n in range(2)]
+    said = [annotation("s0", updated_at=NOON), annotation("s1", annotator_kind="LLM")]
+    (found,) = extract(spans, said, ONLY).items
+    assert found.source_span_ids == ("s1",)
+    assert (found.verdict_rank, found.verdict_at) == (0, NOON)
+
+
 def test_prompts_are_alike_but_for_case_space_unicode_form_and_system_prompt() -> None:
     def key(*messages: tuple[str, str]) -> str:
         return prompt_key([Message(role=role, content=content) for role, content in messages])

@@ -22,17 +22,21 @@ from tests.unit.traffic import NOON, annotation, correction, span
 
 BILLING = Message(role="assistant", content="billing")
 SHIPPING = Message(role="assistant", content="shipping")
-APPROVED = Verdict(outcome="approved", gold=BILLING)
-REJECTED = Verdict(outcome="rejected", gold=None)
-CORRECTED = Verdict(outcome="corrected", gold=SHIPPING)
+APPROVED = ("approved", BILLING)
+REJECTED = ("rejected", None)
+CORRECTED = ("corrected", SHIPPING)
 LATER = NOON + timedelta(minutes=1)
 
 
-def verdict(*annotations: Annotation, rules: FeedbackRules | None = None) -> Verdict | DropReason | None:
-    return resolve(annotations, BILLING, rules or FeedbackRules())
+Said = tuple[str, Message | None] | DropReason | None
 
 
-def scored(score: float | None, label: str | None = None) -> Verdict | DropReason | None:
+def verdict(*annotations: Annotation, rules: FeedbackRules | None = None) -> Said:
+    found = resolve(annotations, BILLING, rules or FeedbackRules())
+    return (found.outcome, found.gold) if isinstance(found, Verdict) else found
+
+
+def scored(score: float | None, label: str | None = None) -> Said:
     rule = AnnotationRule(name="approval", approved_from=0.8, rejected_to=0.2)
     return verdict(annotation(label=label, score=score), rules=FeedbackRules(annotations=(rule,)))
 
@@ -79,6 +83,19 @@ def test_people_outrank_models_and_models_outrank_code() -> None:
     assert verdict(by_llm, by_code, rules=FeedbackRules(precedence=("CODE", "LLM"))) == APPROVED
 
 
+def test_a_verdict_says_how_much_it_counts_and_since_when() -> None:
+    by_llm = annotation(annotator_kind="LLM", identifier="judge", updated_at=LATER)
+    by_bob = annotation(identifier="bob", updated_at=LATER)
+    for said, rank, at in (
+        ([by_llm], 1, LATER),
+        ([by_llm, annotation()], 0, NOON),
+        ([annotation(), by_bob], 0, LATER),
+    ):
+        found = resolve(said, BILLING, FeedbackRules())
+        assert isinstance(found, Verdict)
+        assert (found.rank, found.at) == (rank, at)
+
+
 def test_the_newest_word_of_the_same_reviewer_stands() -> None:
     # Two spans traced the call, and the reviewer annotated both.
     first, second = annotation("s1", "rejected"), annotation("s2", "approved", updated_at=LATER)
@@ -103,9 +120,8 @@ def test_a_correction_is_the_better_output_wherever_it_is_written() -> None:
 
 def test_a_correction_can_call_tools() -> None:
     written = '{"tool_calls": [{"function": {"name": "refund", "arguments": "{}"}}]}'
-    found = verdict(correction(text=written))
-    assert isinstance(found, Verdict)
-    assert found.gold == Message(role="assistant", tool_calls=(ToolCall(name="refund", arguments="{}"),))
+    calling = Message(role="assistant", tool_calls=(ToolCall(name="refund", arguments="{}"),))
+    assert verdict(correction(text=written)) == ("corrected", calling)
 
 
 def test_a_correction_speaks_for_its_reviewer() -> None:

@@ -1,6 +1,7 @@
 """Which pairs and votes feedback makes, and which conversations."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from extractors.extraction import Extraction, extract
 from extractors.feedback import FeedbackRules
 from extractors.preference import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
 from extractors.spans import Annotation, Span
-from tests.unit.traffic import annotation, correction, openinference, span
+from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 RULES = FeedbackRules(inherit="last")
 
@@ -79,6 +80,24 @@ def test_the_newest_word_on_an_answer_counts() -> None:
     found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), verdict(2, "approved")])
     assert pairs_of(found) == [("y", "x", "same prompt")]
     assert preference_pairs(found.judged)[1][Passed.OVERRULED] == 1
+
+
+@pytest.mark.parametrize("of_people", ["HUMAN", "LLM"])
+def test_a_word_on_another_call_counts_by_who_said_it_and_when_not_by_when_the_call_was(
+    of_people: str,
+) -> None:
+    spans = [asked(0, "q", "x"), asked(1, "q", "x"), asked(2, "q", "y")]
+    day = {"HUMAN": -1, "LLM": 30}[of_people]
+    found = extracted(
+        spans,
+        [
+            verdict(0, "rejected", annotator_kind=of_people, updated_at=NOON + timedelta(days=day)),
+            verdict(1, "approved", annotator_kind="LLM", identifier="judge"),
+            verdict(2, "approved"),
+        ],
+    )
+    assert pairs_of(found) == [("y", "x", "same prompt")]
+    assert [item.verdict_rank for item in found.items] == [["HUMAN", "LLM"].index(of_people), 1, 0]
 
 
 def test_votes_are_the_judged_answers_that_no_pair_has() -> None:

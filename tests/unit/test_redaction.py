@@ -180,9 +180,7 @@ def test_all_texts_of_every_kind_go_and_ids_roles_and_tools_stay() -> None:
             prompt_keys=("old", "old"),
             **ids,
         ),
-        ReviewedItem(
-            response=said(), outcome="rejected", gold=None, user_id=EMAIL, answered_by="v1", **asked, **traced
-        ),
+        ReviewedItem(response=said(), outcome="rejected", gold=None, answered_by=EMAIL, **asked, **traced),
         JudgedResponse(response=said(), approved=True, judged="candidate", **asked, **traced),
         ReviewedRetrieval(query=MAIL, documents=(judged,), prompt_key="old", **traced),
     ]
@@ -190,7 +188,7 @@ def test_all_texts_of_every_kind_go_and_ids_roles_and_tools_stay() -> None:
     without = redaction.apply(records)
     texts = 0
     for old, new in zip(records, without, strict=True):
-        kept = {*ids, "trace_id", "trace_ids", "user_id", "tools", "outcome", "learned"} & type(
+        kept = {*ids, "trace_id", "trace_ids", "answered_by", "tools", "outcome", "learned"} & type(
             old
         ).model_fields.keys()
         assert {name: getattr(new, name) for name in kept} == {name: getattr(old, name) for name in kept}

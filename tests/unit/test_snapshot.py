@@ -216,7 +216,14 @@ def rich_items() -> list[ReviewedItem]:
     tools: tuple[dict[str, Any], ...] = (
         {"type": "function", "function": {"name": "f", "parameters": {"a": [None, 1.5]}}},
     )
-    rich = {"prompt": prompt, "tools": tools, "user_id": "u", "answered_by": "acme.v1", "gold": calling}
+    rich = {
+        "prompt": prompt,
+        "tools": tools,
+        "verdict_rank": 1,
+        "verdict_at": NOON,
+        "answered_by": "acme.v1",
+        "gold": calling,
+    }
     precise = NOON + timedelta(microseconds=123456)
     return [
         item(0, started_at=precise, prompt_key="rich", **rich),
