@@ -69,6 +69,7 @@ SCHEMAS: dict[type[Value], Any] = {
             ("score", pa.float64()),
             ("trace_ids", TEXTS),
             ("prompt_keys", TEXTS),
+            ("turn_span_ids", pa.list_(TEXTS)),
             *ORIGIN,
         ]
     ),

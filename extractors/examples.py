@@ -156,6 +156,8 @@ class Trajectory(Example):
     """In order of time."""
     prompt_keys: tuple[str, ...]
     """Normalised prompt of each of the assistant's turns, in order."""
+    turn_span_ids: tuple[tuple[str, ...], ...] = ()
+    """Spans that traced each of the assistant's turns, in order; none for one that only the history tells."""
 
     @cached_property
     def id(self) -> str:

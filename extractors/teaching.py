@@ -157,7 +157,7 @@ def _examples(traffic: Extraction, left_out: Counter[StrEnum]) -> Examples:
     return Examples(
         sft=tuple(_newest_gold(traffic.items, left_out)),
         pairs=tuple(pairs),
-        votes=tuple(unpaired_preferences(traffic.judged, pairs)),
+        votes=tuple(unpaired_preferences(traffic.judged)),
         triplets=tuple(made),
         trajectories=tuple(each for each in traffic.conversations if each.learned),
     )

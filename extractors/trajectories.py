@@ -105,6 +105,7 @@ def _trajectory(
         session_id=turns[0].session_id,
         trace_ids=tuple(dict.fromkeys(turn.trace_id for turn in turns)),
         prompt_keys=tuple(prompt_key(messages[:at]) for at in answers),
+        turn_span_ids=tuple(answered[at].span_ids if at in answered else () for at in answers),
         started_at=turns[-1].started_at,
     )
 

@@ -118,6 +118,7 @@ RECORDS: dict[type[Value], st.SearchStrategy[Any]] = {
         score=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         trace_ids=st.lists(TEXTS, max_size=2).map(tuple),
         prompt_keys=st.lists(TEXTS, max_size=2).map(tuple),
+        turn_span_ids=st.lists(st.lists(TEXTS, max_size=2).map(tuple), max_size=2).map(tuple),
         **FROM,
     ),
     ReviewedItem: st.builds(

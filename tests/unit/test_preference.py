@@ -1,5 +1,6 @@
 """Which pairs and votes feedback makes, and which conversations."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -100,12 +101,22 @@ def test_a_word_on_another_call_counts_by_who_said_it_and_when_not_by_when_the_c
     assert [item.verdict_rank for item in found.items] == [["HUMAN", "LLM"].index(of_people), 1, 0]
 
 
-def test_votes_are_the_judged_answers_that_no_pair_has() -> None:
+def test_every_judged_answer_is_a_vote_those_of_pairs_too() -> None:
     spans = [asked(0, "q", "a"), asked(1, "p", "b"), asked(2, "r", "c")]
     found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), correction("s2", "d")])
-    pairs, _ = preference_pairs(found.judged)
-    votes = [(vote.completion.content, vote.desirable) for vote in unpaired_preferences(found.judged, pairs)]
-    assert votes == [("a", True), ("b", False)]
+    votes = [(vote.completion.content, vote.desirable) for vote in unpaired_preferences(found.judged)]
+    assert votes == [("a", True), ("b", False), ("c", False), ("d", True)]
+
+
+def test_all_good_answers_are_set_against_all_bad_ones_each_as_often_as_any_other() -> None:
+    spans = [asked(n, "q", answer) for n, answer in enumerate(["Yes", "no", "yes", "NO"])]
+    found = extracted(spans, [verdict(n, "approved" if n < 2 else "rejected") for n in range(4)])
+    assert sorted(pair[:2] for pair in pairs_of(found)) == [("Yes", "NO"), ("no", "yes")]
+    assert preference_pairs(found.judged)[1] == {Passed.SAME_ANSWER: 2}
+    spans = [asked(n, "q", f"answer {n}") for n in range(5)]
+    found = extracted(spans, [verdict(n, "approved" if n < 2 else "rejected") for n in range(5)])
+    used = Counter(answer for pair in pairs_of(found) for answer in pair[:2])
+    assert used == {"answer 0": 2, "answer 1": 2, "answer 2": 1, "answer 3": 1, "answer 4": 2}
 
 
 # ---- conversations
@@ -223,6 +234,63 @@ def test_conversations_that_began_alike_and_ended_differently_make_a_pair_where_
     [pair] = pairs
     assert [message.content for message in pair.prompt] == ["Help.", "hi", "one", "and 1?"]
     assert (pair.chosen.content, pair.rejected.content, pair.preferred_by) == ("two", "zwei", "session")
+    assert pair.source_span_ids == ("s1", "s11")
+    assert pair.session_id == "good"
+
+
+def ended(good: Sequence[Sequence[str]], bad: Sequence[Sequence[str]], *more: Span) -> Extraction:
+    """Sessions with these answers, one after the other, which were approved or rejected as a whole."""
+    spans, notes = list(more), []
+    for number, answers in enumerate([*good, *bad]):
+        spans += talk(10 * number, f"session {number}", *answers)
+        notes.append(about(f"session {number}", "approved" if number < len(good) else "rejected"))
+    return extracted(spans, notes, FeedbackRules(inherit="never"))
+
+
+def test_conversations_that_part_alike_are_one_pair_and_the_others_are_counted() -> None:
+    found = ended([("one", "two")], [("one", "zwei")] * 4)
+    pairs, passed = preference_pairs((), found.conversations)
+    assert [(pair.rejected.content, pair.source_span_ids) for pair in pairs] == [("zwei", ("s1", "s41"))]
+    assert passed == {Passed.REPEATED: 3}
+
+
+def test_conversations_are_compared_wherever_they_part() -> None:
+    found = ended([("one", "two"), ("eins", "zwei")], [("one", "deux"), ("eins", "dos"), ("uno", "x")])
+    assert sorted(pair[:2] for pair in pairs_of(found)) == [
+        ("eins", "uno"), ("one", "uno"), ("two", "deux"), ("zwei", "dos"),
+    ]  # fmt: skip
+
+
+def test_an_answer_that_was_given_in_a_good_conversation_too_did_not_make_another_bad() -> None:
+    found = ended([("one", "two"), ("eins", "zwei")], [("eins", "zwei")])
+    pairs, passed = preference_pairs((), found.conversations)
+    assert pairs == []
+    assert passed == {Passed.NEVER_PARTED: 1}
+
+
+def test_what_people_said_of_an_answer_stands_against_what_became_of_the_conversation() -> None:
+    found = ended([("one", "two")], [("one", "zwei")])
+    judged = {"two": False, "zwei": True}
+    for answer, approved in judged.items():
+        label = "approved" if approved else "rejected"
+        number = {"two": 1, "zwei": 11}[answer]
+        noted = extracted(
+            [*talk(0, "session 0", "one", "two"), *talk(10, "session 1", "one", "zwei")],
+            [verdict(number, label)],
+        )
+        assert not preference_pairs(noted.judged, found.conversations)[0]
+
+
+def test_no_prompt_has_more_pairs_because_both_answers_and_conversations_were_judged() -> None:
+    found = ended([(f"good {n}", "x") for n in range(3)], [(f"bad {n}", "x") for n in range(3)])
+    answered = [
+        turn(100 + n, [("system", "Help."), ("user", "hi")], f"{'fine' if n < 3 else 'poor'} {n}")
+        for n in range(6)
+    ]
+    notes = [verdict(100 + n, "approved" if n < 3 else "rejected") for n in range(6)]
+    pairs, passed = preference_pairs(extracted(answered, notes).judged, found.conversations)
+    assert [pair.preferred_by for pair in pairs] == ["same prompt"] * MOST_PAIRS
+    assert passed == {Passed.ENOUGH: 5 + 9}
 
 
 def test_conversations_about_something_else_are_not_compared() -> None:
