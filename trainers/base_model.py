@@ -1,6 +1,7 @@
 """The base model: find it, load it, and say exactly which one it is."""
 
 import errno
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from trainers.quantized import Quantization, keep_trainable, nf4
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 WEIGHTS = "*.safetensors"
+SINGLE_WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """What makes a model: weights, configuration, tokenizer and chat template."""
 
@@ -51,7 +53,28 @@ def base_folder(base: str) -> Path:
 
 def model_bytes(base: str) -> int:
     """Size of the weights on disk, in bytes. Raises BaseModelUnusable."""
-    return sum(path.stat().st_size for path in _files(base_folder(base)) if path.match(WEIGHTS))
+    return sum(path.stat().st_size for path in weight_files(base_folder(base)))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files in `folder` from which transformers reads the weights. Raises BaseModelUnusable.
+
+    Some models ship them a second time beside these, in another layout (`consolidated.safetensors`).
+    """
+    index, single = folder / WEIGHTS_INDEX, folder / SINGLE_WEIGHTS
+    if single.exists():
+        return [single]
+    if not index.exists():
+        return [path for path in _files(folder) if path.match(WEIGHTS)]
+    try:
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError) as broken:
+        raise BaseModelUnusable(f"{index} does not name the files of the weights ({broken!r})") from broken
+    files = [folder / shard for shard in sorted(shards)]
+    lacking = [path.name for path in files if not path.exists()]
+    if lacking:
+        raise BaseModelUnusable(f"{folder} lacks {', '.join(lacking)}, which {WEIGHTS_INDEX} names")
+    return files
 
 
 def load_tokenizer(base: str) -> Any:

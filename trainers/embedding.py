@@ -128,6 +128,7 @@ def _workload(this: _Try, encoder: Any) -> Workload:
     lengths = _lengths(encoder, rows)
     most = encoder.max_seq_length or max(lengths)
     cut = sum(length > most for length in lengths)
+    longest = [min(most, max(lengths[of::3])) for of in range(3)]
     said = f"{len(rows)} triplets, {len(others)} for validation"
     if cut:
         said += f"; {cut} of {len(lengths)} texts are read up to {most} tokens, as they will be when searched"
@@ -139,7 +140,8 @@ def _workload(this: _Try, encoder: Any) -> Workload:
         tokens=sum(min(length, most) for length in lengths),
         validation_tokens=sum(min(length, most) for length in _lengths(encoder, others)),
         # Queries, relevant and irrelevant documents are three padded batches.
-        largest_batch=this.attempt.micro_batch * sum(min(most, max(lengths[of::3])) for of in range(3)),
+        largest_batch=this.attempt.micro_batch * sum(longest),
+        largest_mask=this.attempt.micro_batch * sum(length**2 for length in longest),
         most_labels=0,
     )
 

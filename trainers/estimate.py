@@ -5,7 +5,6 @@ a price from the settings.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from extractors.values import Value
 from trainers.hyperparameters import Hyperparameters
@@ -19,6 +18,8 @@ TRAINED_BYTES = 4 + 4 + 8
 et al. 2020, ZeRO, section 3.1)."""
 LOGIT_COPIES = 4
 """The float32 logits of a token to learn, what log-probability and entropy take, and the gradient."""
+LOGIT_TILE = (4096, 32768)
+"""Labels and words of the vocabulary that TRL's head holds at once on a GPU (kernels/chunked_logprob.py)."""
 RUNTIME_BYTES = {"cpu": 850_000_000, "cuda": 0}
 """What a training process holds besides: Python, torch and the other libraries, their threads' buffers.
 Measured on Linux with torch 2.13. A GPU's context is not in what torch counts."""
@@ -95,8 +96,17 @@ def estimate_memory(
         activations=_activations(shape, workload, hyperparameters.lora_rank, item, attempt.checkpointing)
         # A matrix in 4 bits is unpacked for its product.
         + (largest * item if quantised else 0),
-        logits=workload.most_labels * shape.vocabulary * 4 * LOGIT_COPIES,
+        logits=_logits(shape, workload.most_labels, item, device),
     )
+
+
+def _logits(shape: Shape, labels: int, item: int, device: str) -> int:
+    """On a GPU a tile of logits, and the gradient of the labels' hidden states in float32."""
+    if device == "cpu":
+        return labels * shape.vocabulary * 4 * LOGIT_COPIES
+    most_labels, most_words = LOGIT_TILE
+    tile = min(labels, most_labels) * min(shape.vocabulary, most_words)
+    return tile * item + labels * shape.hidden * 4
 
 
 def _activations(shape: Shape, workload: Workload, rank: int, item: int, checkpointing: bool) -> int:
@@ -108,7 +118,7 @@ def _activations(shape: Shape, workload: Workload, rank: int, item: int, checkpo
         layer = tokens * (elements + 4 * shape.hidden) * 4
     else:
         layer = tokens * (elements * 2 + shape.hidden * (2 * 4 + 6 * 2))
-    mask = tokens * tokens * item
+    mask = workload.largest_mask * item
     if checkpointing:
         return layer + mask + shape.layers * tokens * shape.hidden * item
     return layer * shape.layers + mask
@@ -125,17 +135,19 @@ def first_that_fits(
     """The first attempt whose memory is likely to be enough, and why it is that one.
 
     The base is held in 4 bits only where nothing else fits, and then with the largest batch that does.
-    Where nothing at all seems to fit, it is `first`: an estimate may err.
+    Where nothing at all seems to fit, it is the one that takes least: an estimate may err.
     """
     whole = list(_rungs(first, rules.model_copy(update={"may_quantize": False})))
     packed = [rung.model_copy(update={"quantization": "nf4"}) for rung in whole if rules.may_quantize]
     has = f"{device_bytes / 2**30:.1f} GiB are free"
-    for rung in [*whole, *packed]:
+    rungs = [*whole, *packed]
+    for rung in rungs:
         memory = memory_of(rung)
         if fits(memory, device_bytes):
             return rung, f"about {memory.needed / 2**30:.1f} GiB for {rung}, {has}"
-    needed = memory_of(first).needed / 2**30
-    return first, f"about {needed:.1f} GiB for {first}, {has}, and less would not fit either: trying it"
+    last = rungs[-1]
+    needed = memory_of(last).needed / 2**30
+    return last, f"about {needed:.1f} GiB for {last}, {has}, and nothing takes less: trying it"
 
 
 def _rungs(first: Attempt, rules: MemoryRules) -> Iterator[Attempt]:
@@ -165,24 +177,3 @@ def estimate(
         tokens_per_second=tokens_per_second,
         seconds=(tokens + validating) / tokens_per_second,
     )
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a training could take now, on the GPU or of the machine (and its container)."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    import psutil
-
-    return int(min(psutil.virtual_memory().available, _container_memory()))
-
-
-def _container_memory() -> float:
-    """What the control group has left (Linux, version 2); without a limit, infinite."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        most, now = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
-    except OSError:
-        return float("inf")
-    return float("inf") if most == "max" else max(0.0, float(most) - float(now))

@@ -5,9 +5,10 @@ from pathlib import Path
 from extractors.values import Value
 from trainers.base_model import torch_device
 from trainers.child import Progress, run_job
-from trainers.estimate import Estimate, fits, free_memory
+from trainers.estimate import Estimate, fits
 from trainers.foresight import estimated
 from trainers.job import TrainingJob
+from trainers.memory import free_memory
 
 
 class Foretold(Value):

@@ -9,9 +9,10 @@ from pathlib import Path
 from extractors.examples import Examples
 from extractors.snapshot import read_snapshot
 from trainers.base_model import BaseModelUnusable, load_tokenizer, torch_device, torch_dtype
-from trainers.estimate import Estimate, Memory, estimate, estimate_memory, first_that_fits, free_memory
+from trainers.estimate import Estimate, Memory, estimate, estimate_memory, first_that_fits
 from trainers.job import TrainingJob
 from trainers.ladders import Attempt, MemoryRules
+from trainers.memory import free_memory
 from trainers.plan import Kind
 from trainers.shape import Shape, read_shape
 from trainers.training_set import tokenised
@@ -37,7 +38,8 @@ def likely_to_fit(job: TrainingJob, first: Attempt, rules: MemoryRules) -> tuple
         return first, "no example can be learned"
 
     def memory_of(attempt: Attempt) -> Memory:
-        load = measured(sample.features, 0, attempt.micro_batch, share=plan.prefix_shared)
+        widths = shape.widths if plan.prefix_shared else None
+        load = measured(sample.features, 0, attempt.micro_batch, widths=widths)
         return _memory(job, shape, load, attempt)
 
     return first_that_fits(first, rules, memory_of, free_memory(torch_device(job.device)))

@@ -71,6 +71,11 @@ class TrainingMetrics(Value):
     best_step: int
     """The step whose weights were kept."""
     prefix_shared: bool = False
+    """Whether batches held once what their examples share."""
+    batches_shared: int = 0
+    """Those that did, since the last start; for DPO and KTO, of the policy."""
+    batches_padded: int = 0
+    """Those that did not: they had too little in common, or it would not be exact."""
     desirable_weight: float | None = None
     """KTO: how much a liked answer counts."""
     undesirable_weight: float | None = None

@@ -1,7 +1,73 @@
-"""Memory that a process no longer uses, given back to the device and to the system."""
+"""Memory: what is free, the most that this process has held, and giving back what it no longer uses."""
 
 import ctypes
 import gc
+import math
+import resource
+import sys
+from pathlib import Path
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+PROCESS = Path("/proc/self")
+FILE_CACHE = frozenset({"active_file", "inactive_file"})
+"""Lines of `memory.stat`: pages that the kernel takes back when they are needed."""
+
+
+def free_memory(device: str) -> int:
+    """Bytes that a training could take now, on the GPU or of the machine (and its containers)."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return int(min(psutil.virtual_memory().available, left_in_groups()))
+
+
+def left_in_groups(process: Path = PROCESS, groups: Path = CONTROL_GROUPS) -> float:
+    """What the control groups of `process` leave it (Linux, version 2); without a limit, infinite.
+
+    A limit may be on any group above its own: on a service's, its slice's, or a container's.
+    """
+    try:
+        lines = (process / "cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if own is None:
+        return math.inf
+    folder = groups / own
+    return min(_left_in(group) for group in (folder, *folder.parents) if group.is_relative_to(groups))
+
+
+def _left_in(group: Path) -> float:
+    try:
+        most, now = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        stat = (group / "memory.stat").read_text().splitlines()
+    except OSError:
+        return math.inf
+    if most == "max":
+        return math.inf
+    counters = dict(line.split() for line in stat)
+    cache = sum(int(counters.get(name, 0)) for name in FILE_CACHE)
+    return max(0.0, float(most) - (now - cache))
+
+
+def most_memory(device: str) -> int:
+    """The most that was held so far, in bytes: of the GPU where `device` is one, else by the process."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        lines = (PROCESS / "status").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    # Where there is no such file. On Linux, this would be what the parent held, where that is more.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def give_back() -> None:

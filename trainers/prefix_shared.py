@@ -9,6 +9,9 @@ their whole prompt in common. A batch becomes one sequence, which is a tree of i
 
 The idea is that of tree attention (Cai et al. 2024, Medusa) turned to training. It is exact: a token
 sees what it would see in its own row, at the positions it would have there.
+
+It is not always cheaper: attention computes every pair of the sequence's tokens and hides those that do
+not see each other, so that its work grows with the square of the length. `pack_if_cheaper` decides.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 Tokens = npt.NDArray[np.int64]
+LINEAR_FLOPS = 4
+"""Operations for a weight and a token: 2 forward, and 2 backward to the input, the base being frozen (Kaplan
+et al. 2020)."""
+ATTENTION_FLOPS = 14
+"""Operations for a pair of tokens and an element of the queries: two products forward, five backward, 2 each
+(Dao et al. 2022, FlashAttention). On a CPU, both kinds of operations take about as long (measured)."""
+WORTH = 0.9
+"""Share of a padded batch's operations that the packed one may take: making its mask takes time too."""
+MASKS = 2
+"""The mask, and what it is made from, in elements for each pair of tokens."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,47 @@ class Packed:
         on_path = np.zeros((len(self.paths), len(self.tokens)), dtype=bool)
         for row, path in enumerate(self.paths):
             on_path[row, path] = True
-        return on_path[self.owner] & (self.positions[None, :] <= self.positions[:, None])
+        seen = on_path[self.owner]
+        seen &= self.positions[None, :] <= self.positions[:, None]
+        return seen
+
+
+@dataclass(frozen=True)
+class Widths:
+    """What a transformer computes and keeps for a token."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    attention: int
+    """Width of the queries of all heads together."""
+    linear: int
+    """Weights of the matrices in all layers."""
+
+    def operations(self, tokens: int, seen: float) -> float:
+        """Of a training step on so many tokens, each of which attends to `seen`."""
+        attention = ATTENTION_FLOPS * self.attention * self.layers * seen
+        return tokens * (LINEAR_FLOPS * self.linear + attention)
+
+    @property
+    def kept(self) -> int:
+        """Elements held of a token, with activation checkpointing: what goes into each layer, and a layer."""
+        return self.layers * self.hidden + 4 * (self.attention + self.intermediate + self.hidden)
+
+
+def pack_if_cheaper(rows: Sequence[Tokens], shareable: Sequence[int], widths: Widths) -> Packed | None:
+    """The tree of `rows` as `pack` makes it; None where the rows, padded, take about as little or less.
+
+    Compared are operations, and memory: the mask must not take more than the saved tokens would.
+    """
+    packed = pack(rows, shareable)
+    length, longest = len(packed.tokens), max(map(len, rows))
+    padded = len(rows) * longest
+    # Where no row is shorter than the others, causal attention computes half of the pairs.
+    most = WORTH * widths.operations(padded, longest / 2)
+    fast = widths.operations(length, length) <= most
+    small = MASKS * length**2 <= (padded - length) * widths.kept
+    return packed if fast and small else None
 
 
 def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> Packed:

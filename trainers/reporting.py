@@ -1,6 +1,5 @@
 """What a training says while it runs: a progress line a step, and figures a validation."""
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from transformers import TrainerCallback
 from trainers.checkpoints import WHOLE
 from trainers.child import Progress
 from trainers.hyperparameters import Method
+from trainers.memory import most_memory
 
 FIGURES: Mapping[Method, Mapping[str, str]] = {
     "sft": {"token_accuracy": "eval_mean_token_accuracy"},
@@ -108,12 +108,3 @@ def figures(method: Method, logs: Mapping[str, float]) -> dict[str, float]:
     if {"liked_reward", "disliked_reward"} <= found.keys():
         found["separation"] = found["liked_reward"] - found["disliked_reward"]
     return found
-
-
-def most_memory(device: str) -> int:
-    """The most that was held so far, in bytes: of the GPU where `device` is one, else by the process."""
-    import torch
-
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -18,6 +18,7 @@ from trainers.guards import Guard
 from trainers.hyperparameters import Hyperparameters, Method
 from trainers.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
 from trainers.ladders import Attempt
+from trainers.memory import most_memory
 from trainers.workload import Workload
 
 CURVES = "training.jsonl"
@@ -105,8 +106,6 @@ def metrics(
     **more: Any,
 ) -> TrainingMetrics:
     """How the training went; `more` is what its method alone says."""
-    from trainers.reporting import most_memory
-
     state, model, reporter = begun.trainer.state, begun.trainer.model, begun.reporter
     validations = {
         entry["step"]: Validation(

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from extractors.values import Value
-from trainers.base_model import BaseModelUnusable, base_folder
+from trainers.base_model import BaseModelUnusable, base_folder, weight_files
+from trainers.prefix_shared import Widths
 
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "pooler")
 """In the names of matrices that are neither adapted nor held in 4 bits."""
@@ -34,6 +35,10 @@ class Shape(Value):
     def linear_parameters(self) -> int:
         return sum(outputs * inputs for outputs, inputs in self.linear)
 
+    @property
+    def widths(self) -> Widths:
+        return Widths(self.layers, self.hidden, self.intermediate, self.attention, self.linear_parameters)
+
     def adapter_parameters(self, rank: int) -> int:
         """Of an adapter of `rank` on all of them."""
         return sum(rank * (outputs + inputs) for outputs, inputs in self.linear)
@@ -41,6 +46,8 @@ class Shape(Value):
 
 def read_shape(base: str) -> Shape:
     """The shape of `base` (folder or hub id). Raises BaseModelUnusable."""
+    from safetensors import SafetensorError
+
     folder = base_folder(base)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -49,7 +56,7 @@ def read_shape(base: str) -> Shape:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         return Shape(
             parameters=sum(_product(shape) for shape in sizes.values()),
-            file_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+            file_bytes=sum(path.stat().st_size for path in weight_files(folder)),
             layers=config["num_hidden_layers"],
             hidden=hidden,
             intermediate=config["intermediate_size"],
@@ -58,7 +65,7 @@ def read_shape(base: str) -> Shape:
             gated=any("gate_proj" in name for name in sizes),
             linear=tuple(_linear(sizes)),
         )
-    except (OSError, KeyError, json.JSONDecodeError) as lacking:
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as lacking:
         raise BaseModelUnusable(
             f"{folder}: its size cannot be told from config.json and its weights ({lacking!r}); "
             "an estimate needs a transformer in Hugging Face's format"
@@ -69,7 +76,7 @@ def _matrices(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of each weight, from the files' headers."""
     from safetensors import safe_open
 
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         with safe_open(path, framework="numpy") as weights:
             for name in weights.keys():  # noqa: SIM118 - it is no dict
                 yield name, tuple(weights.get_slice(name).get_shape())

@@ -6,13 +6,15 @@ TRL's trainers ask the model for log-probabilities of right-padded rows (`fused_
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
-from trainers.prefix_shared import Packed, pack
+from trainers.prefix_shared import Packed, Widths, pack_if_cheaper
+from trainers.training_set import IGNORED
 
 PROVEN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
 """Architectures for which tests show equal losses and gradients."""
@@ -20,11 +22,19 @@ LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of attention for which we have a mask."""
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Position schemes in which a token's rotation depends on its own position alone."""
-LEAST_SAVING = 0.25
-"""Share of a padded batch's tokens that must be saved: the mask costs time by the square of the length."""
 ROWS = frozenset({"input_ids", "attention_mask", "labels", "use_cache", "fused_lm_head"})
 """What TRL passes for a batch of text; with anything else in it, the call is left to TRL."""
-IGNORED = -100
+
+
+@dataclass
+class Sharing:
+    """How the batches of a training are computed, and how many were so far, validations left aside."""
+
+    widths: Widths | None
+    """By which it is decided whether a batch is worth packing; None: all stay padded."""
+    packed: int = 0
+    """Batches that held once what their rows share."""
+    padded: int = 0
 
 
 def is_exact_for(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
@@ -47,11 +57,11 @@ def is_exact_for(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
     return True, ""
 
 
-def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None) -> None:
+def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None) -> Sharing:
     """Have `model`, with TRL's fused head in place, compute shared beginnings once, logits where labels are.
 
     `model` is the base model (of a PEFT model, `get_base_model()`). Without `share`, or for a batch that has
-    too little in common, rows stay padded.
+    too little in common, rows stay padded; what is returned counts them.
 
     `tiled` has TRL's head compute the logits, which never holds all of them; None: on a GPU, where that head
     takes them for labels alone. On a CPU it projects every token onto the vocabulary: the model's own head,
@@ -59,20 +69,42 @@ def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None)
     """
     fused = model.forward
     tiled = model.device.type == "cuda" if tiled is None else tiled
+    sharing = Sharing(widths_of(model) if share else None)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         # PEFT names every argument that there is.
         given = {name: value for name, value in kwargs.items() if value is not None}
         if args or not given.get("fused_lm_head") or not given.keys() <= ROWS or not _is_padded_right(given):
             return fused(*args, **kwargs)
-        packed = _packed(given) if share else None
+        packed = _packed(given, sharing.widths) if sharing.widths else None
+        if torch.is_grad_enabled():
+            sharing.packed += packed is not None
+            sharing.padded += packed is None
         if packed is not None:
             return _of_packed(model, fused, packed, given["labels"], tiled=tiled)
         if tiled:
             return fused(**given)
-        return _of_padded(fused, given)
+        return _of_padded(model, fused, given)
 
     model.forward = forward
+    return sharing
+
+
+def widths_of(model: Any) -> Widths:
+    """Of a base model, whatever adapters it has."""
+    config, head = model.config, model.get_output_embeddings()
+    return Widths(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        attention=config.num_attention_heads
+        * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads),
+        linear=sum(
+            module.in_features * module.out_features
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head and "lora_" not in name
+        ),
+    )
 
 
 def _rope_types(config: Any) -> set[str]:
@@ -87,7 +119,7 @@ def _is_padded_right(inputs: Mapping[str, Any]) -> bool:
     return mask is not None and mask.dim() == 2 and not bool((mask[:, 1:] > mask[:, :-1]).any())
 
 
-def _packed(inputs: Mapping[str, Any]) -> Packed | None:
+def _packed(inputs: Mapping[str, Any], widths: Widths) -> Packed | None:
     """The batch's rows as a tree; None where that would save too little.
 
     What a row shares ends one token before its first label, so that each label is predicted in the
@@ -98,8 +130,7 @@ def _packed(inputs: Mapping[str, Any]) -> Packed | None:
     taught = labels[:, 1:] != IGNORED
     first = np.where(taught.any(axis=1), taught.argmax(axis=1), ids.shape[1])
     rows = [ids[row, :length] for row, length in enumerate(lengths)]
-    packed = pack(rows, np.minimum(first, lengths).tolist())
-    return packed if ids.size - len(packed.tokens) >= LEAST_SAVING * ids.size else None
+    return pack_if_cheaper(rows, np.minimum(first, lengths).tolist(), widths)
 
 
 def _of_packed(
@@ -128,14 +159,19 @@ def _of_packed(
     return _output(found, mask)
 
 
-def _of_padded(fused: Callable[..., Any], inputs: Mapping[str, Any]) -> FusedCausalLMOutput:
+def _of_padded(model: Any, fused: Callable[..., Any], inputs: Mapping[str, Any]) -> FusedCausalLMOutput:
     labels = inputs["labels"]
     mask = labels[:, 1:] != IGNORED
     rows, columns = mask.nonzero(as_tuple=True)
-    kept, which = columns.unique(return_inverse=True)
     seen = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    logits = fused(**seen, use_cache=False, logits_to_keep=kept).logits
-    return _output(_statistics(logits[rows, which], labels[rows, columns + 1]), mask)
+
+    # `logits_to_keep` takes the same columns of every row, which are many where answers begin at many places.
+    def labelled(_: Any, hidden: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (hidden[0][rows, columns][None],)
+
+    with model.get_output_embeddings().register_forward_pre_hook(labelled):
+        logits = fused(**seen, use_cache=False).logits[0]
+    return _output(_statistics(logits, labels[rows, columns + 1]), mask)
 
 
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")

@@ -56,8 +56,8 @@ class _Opened(Opened):
     """The same of a language model."""
 
     learned: TrainingSet
-    shared: bool
-    """Whether its batches share what they can."""
+    sharing: Any
+    """How its batches are computed; see `shared_forward.py`."""
 
 
 def opened(job: TrainingJob, folder: Path, progress: Progress) -> Opened:
@@ -109,9 +109,14 @@ def _opened(this: Try) -> _Opened:
     check_learnable(learned, this.hyperparameters.max_length)
     _tell(learned, validation, progress)
     reporter = Reporter(progress, partial(figures, this.method))
-    trainer, shared = _trainer(this, tokenizer, learned, validation, reporter)
-    workload = measured(learned.features, validation.tokens, this.attempt.micro_batch, share=shared)
-    return _Opened(trainer, reporter, this.attempt, workload, learned, shared)
+    trainer, sharing = _trainer(this, tokenizer, learned, validation, reporter)
+    workload = measured(learned.features, validation.tokens, this.attempt.micro_batch, widths=sharing.widths)
+    if sharing.widths and workload.shared < 1:
+        progress.write(
+            "loading",
+            f"about {1 - workload.shared:.0%} of the batches stay padded: they have too little in common",
+        )
+    return _Opened(trainer, reporter, this.attempt, workload, learned, sharing)
 
 
 def _trained(this: Try) -> TrainingResult:
@@ -132,7 +137,9 @@ def _trained(this: Try) -> TrainingResult:
             too_long=learned.too_long,
             refused=len(learned.refusals),
             label_tokens=learned.label_tokens,
-            prefix_shared=begun.shared,
+            prefix_shared=begun.sharing.packed > 0,
+            batches_shared=begun.sharing.packed,
+            batches_padded=begun.sharing.padded,
             desirable_weight=trainer.args.desirable_weight if is_kto else None,
             undesirable_weight=trainer.args.undesirable_weight if is_kto else None,
         ),
@@ -152,8 +159,8 @@ def _tell(learned: TrainingSet, validation: TrainingSet, progress: Progress) -> 
 
 def _trainer(
     this: Try, tokenizer: Any, learned: TrainingSet, validation: TrainingSet, reporter: Any
-) -> tuple[Any, bool]:
-    """TRL's trainer on the training and the validation set, and whether its batches share what they can."""
+) -> tuple[Any, Any]:
+    """TRL's trainer on the training and the validation set, and how its batches are computed."""
     from datasets import Dataset
     from transformers import set_seed
 
@@ -178,8 +185,7 @@ def _trainer(
     checked(trainer.model, job.plan.base_model)
     if quantization:
         train_in_float32(trainer.model)
-    share_prefixes(trainer.model.get_base_model(), share=shared)
-    return trainer, shared
+    return trainer, share_prefixes(trainer.model.get_base_model(), share=shared)
 
 
 def _made(method: Method) -> Any:

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from extractors.values import Value
-from trainers.prefix_shared import Tokens, pack
+from trainers.prefix_shared import Tokens, Widths, pack_if_cheaper
+from trainers.training_set import IGNORED
 
 MOST_BATCHES = 64
 """Batches that are looked at; a large set is as its sample."""
-LEAST_SAVING = 0.25
-"""As in `shared_forward.py`: below it, a batch stays padded."""
-IGNORED = -100
 
 
 class Workload(Value):
@@ -25,14 +23,21 @@ class Workload(Value):
     validation_tokens: int
     largest_batch: int
     """Tokens that are computed at once, at most: shared beginnings once, padding included."""
+    largest_mask: int
+    """Pairs of tokens that a batch's attention mask holds, at most."""
     most_labels: int
     """Tokens to learn in a batch, at most."""
+    shared: float = 0.0
+    """Share of the batches that hold shared beginnings once."""
 
 
 def measured(
-    features: Sequence[dict[str, Any]], validation_tokens: int, micro_batch: int, *, share: bool
+    features: Sequence[dict[str, Any]], validation_tokens: int, micro_batch: int, *, widths: Widths | None
 ) -> Workload:
-    """The workload of a training set's `features` (see `training_set.py`) in such batches."""
+    """The workload of a training set's `features` (see `training_set.py`) in such batches.
+
+    `widths` are those of a model whose batches share what is worth sharing; None: they stay padded.
+    """
     rows = [list(_rows(feature)) for feature in features]
     order = list(range(len(rows)))
     random.Random(0).shuffle(order)  # noqa: S311 - a sample
@@ -40,13 +45,15 @@ def measured(
         [row for index in order[start : start + micro_batch] for row in rows[index]]
         for start in range(0, len(order), micro_batch)
     ]
-    looked_at = batches[:MOST_BATCHES]
+    computed = [_computed(batch, widths) for batch in batches[:MOST_BATCHES]]
     return Workload(
         examples=len(features),
         tokens=sum(len(ids) for example in rows for ids, _, _ in example),
         validation_tokens=validation_tokens,
-        largest_batch=max(_computed(batch, share) for batch in looked_at),
-        most_labels=max(sum(labels for _, _, labels in batch) for batch in looked_at),
+        largest_batch=max(batch.tokens for batch in computed),
+        largest_mask=max(batch.mask for batch in computed),
+        most_labels=max(batch.labels for batch in computed),
+        shared=sum(batch.packed for batch in computed) / len(computed),
     )
 
 
@@ -63,9 +70,20 @@ def _rows(feature: dict[str, Any]) -> Iterator[tuple[Tokens, int, int]]:
             yield np.array([*prompt, *feature[name]]), len(prompt) - 1, len(feature[name])
 
 
-def _computed(batch: list[tuple[Tokens, int, int]], share: bool) -> int:
-    padded = len(batch) * max(len(ids) for ids, _, _ in batch)
-    if not share:
-        return padded
-    packed = len(pack([ids for ids, _, _ in batch], [first for _, first, _ in batch]).tokens)
-    return packed if padded - packed >= LEAST_SAVING * padded else padded
+class _Batch(Value):
+    tokens: int
+    mask: int
+    labels: int
+    packed: bool
+
+
+def _computed(batch: list[tuple[Tokens, int, int]], widths: Widths | None) -> _Batch:
+    rows, shareable, labels = zip(*batch, strict=True)
+    packed = pack_if_cheaper(rows, shareable, widths) if widths else None
+    longest = max(map(len, rows))
+    return _Batch(
+        tokens=len(packed.tokens) if packed else len(rows) * longest,
+        mask=len(packed.tokens) ** 2 if packed else len(rows) * longest**2,
+        labels=sum(labels),
+        packed=packed is not None,
+    )

@@ -5,7 +5,6 @@ python -m tests.benchmarks.plain_trl KEEP MODEL SYSTEM_PROMPT_FILE OUTPUT_FOLDER
 KEEP is `some` for TRL's default, activation checkpointing, or `all` to keep every activation.
 """
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, s
 from trl import SFTConfig, SFTTrainer
 
 from tests.benchmarks.runs import Run, hyperparameters, questions
+from trainers.memory import most_memory
 
 
 class Clock(TrainerCallback):
@@ -75,7 +75,7 @@ def main(keep: str, model: str, system: str, folder: Path) -> None:
     run = Run(
         seconds=clock.ends[-1] - clock.ends[0],
         losses=tuple(clock.losses),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=most_memory("cpu"),
     )
     (folder / "run.json").write_text(run.model_dump_json(), "utf-8")
 

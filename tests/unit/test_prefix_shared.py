@@ -1,10 +1,16 @@
 """Packing loses nothing: every row's tokens, positions and visibility are found again in the tree."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.prefix_shared import pack
+from trainers.prefix_shared import Widths, pack, pack_if_cheaper
+
+SMOLLM2 = Widths(layers=30, hidden=576, intermediate=1536, attention=576, linear=106_168_320)
+"""SmolLM2-135M."""
 
 
 @st.composite
@@ -57,3 +63,29 @@ def test_pairs_share_the_batch_s_beginning_and_each_its_prompt():
     packed = packed_of(rows, [5, 6, 5, 6])
     assert packed.tokens.tolist() == [1, 5, 9, 20, 21, 7, 2, 8, 2, 30, 31, 32, 7, 2, 8, 2]
     assert packed.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 5, 6, 3, 4, 5, 6, 7, 6, 7]
+
+
+def tokens_of_a_batch(shared, own, widths=SMOLLM2):
+    """How many tokens are computed for eight rows with so many tokens in common, and each so many more."""
+    rows = [np.concatenate([np.arange(shared), np.full(own, 10_000 + row)]) for row in range(8)]
+    packed = pack_if_cheaper(rows, [shared + 1] * 8, widths)
+    return 8 * (shared + own) if packed is None else len(packed.tokens)
+
+
+@pytest.mark.parametrize("shared", [20, 50, 300, 1000, 3000])
+def test_long_beginnings_before_short_ends_are_computed_once(shared):
+    assert tokens_of_a_batch(shared, 36) == shared + 8 * 36
+
+
+def test_short_beginnings_before_long_ends_stay_padded_since_attention_would_cost_more_than_is_saved():
+    # Measured for one layer forward: 0.98 s padded, 1.78 s packed.
+    assert tokens_of_a_batch(320, 704) == 8 * 1024
+    # The same share of twenty times shorter rows is worth it, and so it is in a model with wide matrices.
+    assert tokens_of_a_batch(16, 35) == 16 + 8 * 35
+    assert tokens_of_a_batch(320, 704, replace(SMOLLM2, intermediate=10**4, linear=10**10)) == 320 + 8 * 704
+
+
+def test_a_mask_takes_no_more_memory_than_is_saved():
+    narrow = Widths(layers=1, hidden=32, intermediate=32, attention=32, linear=10**10)
+    assert tokens_of_a_batch(320, 704, narrow) == 8 * 1024
+    assert tokens_of_a_batch(320, 20, narrow) == 320 + 8 * 20

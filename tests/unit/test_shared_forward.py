@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,7 +24,8 @@ from trainers.hyperparameters import Hyperparameters
 from trainers.lora import add_lora, checked, save_adapter
 from trainers.preference import dpo_trainer, kto_trainer
 from trainers.sft import sft_trainer
-from trainers.shared_forward import is_exact_for, share_prefixes
+from trainers.shape import read_shape
+from trainers.shared_forward import is_exact_for, share_prefixes, widths_of
 
 # TRL's own calls of transformers, which a training child prints into its log.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
@@ -221,12 +222,40 @@ def test_odd_batches_are_exact_too(rows, tokenizer, tmp_path):
     assert (ours - gradients).norm() / gradients.norm() < 1e-5
 
 
-def test_rows_with_nothing_in_common_are_not_packed(tokenizer, tmp_path):
+def test_rows_with_nothing_in_common_are_not_packed_and_counted(tokenizer, tmp_path):
     rows = [row([1, 4], [8, 2]), row([2, 5], [9, 2])]
     trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
     computed = tokens_computed(trainer, rows)
-    share_prefixes(trainer.model.get_base_model())
+    sharing = share_prefixes(trainer.model.get_base_model())
     assert tokens_computed(trainer, rows) == computed
+    assert (sharing.packed, sharing.padded) == (0, 1)
+    loss_and_gradients(trainer, DATA["sft"])
+    assert (sharing.packed, sharing.padded) == (1, 1)
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model, batch_of(trainer, DATA["sft"]))
+    assert (sharing.packed, sharing.padded) == (1, 1)  # as a validation computes it
+
+
+def test_the_padded_rows_of_a_cpu_have_logits_for_their_labels_alone(tokenizer, tmp_path):
+    # Answers of two tokens, each beginning at another place.
+    rows = [row([10 + number] * (3 * number + 2), [30, 2]) for number in range(6)]
+    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
+    base, seen = trainer.model.get_base_model(), []
+    loss, gradients, _ = loss_and_gradients(trainer, rows)
+    share_prefixes(base, share=False)
+    base.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape[:-1].numel()))
+    our_loss, ours, _ = loss_and_gradients(trainer, rows)
+    assert seen == [6 * 2]
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    assert (ours - gradients).norm() / gradients.norm() < 1e-5
+
+
+def test_what_a_model_computes_for_a_token_is_told_alike_from_it_and_from_its_folder(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    shape = read_shape(str(tiny_model)).widths
+    assert widths_of(model) == shape
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert widths_of(adapted.get_base_model()) == shape
 
 
 def test_the_model_still_answers_as_before(tokenizer, tmp_path):
