@@ -14,6 +14,8 @@ from daemon.demo.corpus import Request
 
 AT_ONCE = 16
 ANSWER_TOKENS = 12
+PAUSE_SECONDS = 0.2
+"""Of a steady customer between two requests."""
 VERSION_HEADER = "x-learnd-version"
 SESSION_HEADER = "x-learnd-session"
 
@@ -101,13 +103,16 @@ class Steady:
 
 @contextmanager
 def steady_traffic(agent: Agent, requests: Sequence[Request]) -> Iterator[Steady]:
-    """Two customers who go on asking, in the background, until the block ends."""
+    """Two customers who go on asking, in the background, until the block ends.
+
+    They pause between requests, so that what learns on the same machine gets its share of it.
+    """
     steady, stop = Steady(), threading.Event()
 
     def customer(mine: Iterable[Request]) -> None:
         while not stop.is_set():
             for request in mine:
-                if stop.is_set():
+                if stop.wait(PAUSE_SECONDS):
                     return
                 steady.replies.append(agent.route(request))
 
