@@ -13,6 +13,8 @@ from extractors.extraction import Extraction, extract
 from extractors.feedback import FeedbackRules
 from extractors.preference import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
 from extractors.spans import Annotation, Span
+from extractors.splits import HoldoutRules
+from extractors.teaching import Beside, teach
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 RULES = FeedbackRules(inherit="last")
@@ -106,6 +108,18 @@ def test_every_judged_answer_is_a_vote_those_of_pairs_too() -> None:
     found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), correction("s2", "d")])
     votes = [(vote.completion.content, vote.desirable) for vote in unpaired_preferences(found.judged)]
     assert votes == [("a", True), ("b", False), ("c", False), ("d", True)]
+
+
+def test_a_dataset_has_a_correction_as_a_pair_and_as_two_votes() -> None:
+    spans = [asked(n, f"question number {n}, what about it?", f"wrong {n}") for n in range(20)]
+    found = extracted(spans, [correction(f"s{n}", f"right {n}") for n in range(20)])
+    rules = HoldoutRules(least=1, share=0.1, validation_share=0)
+    train = teach(found, rules, None, Beside()).train
+    assert len(train.pairs) > 10
+    assert Counter(vote.desirable for vote in train.votes) == {
+        True: len(train.pairs),
+        False: len(train.pairs),
+    }
 
 
 def test_all_good_answers_are_set_against_all_bad_ones_each_as_often_as_any_other() -> None:
