@@ -164,9 +164,12 @@ def _examples(traffic: Extraction, left_out: Counter[StrEnum]) -> Examples:
 
 
 def _newest_gold(items: Iterable[ReviewedItem], left_out: Counter[StrEnum]) -> Iterable[SFTExample]:
-    """Items with gold as examples, one for each prompt with its newest answer, oldest first."""
+    """Items with gold as examples, one for each prompt with its newest answer, oldest first.
+
+    The newest by when people spoke, not by when the call was; who outranks another has the last word.
+    """
     newest: dict[str, ReviewedItem] = {}
-    for item in items:
+    for item in sorted(items, key=lambda item: item.standing):
         asked = content_id([[message.model_dump() for message in item.prompt], list(item.tools)])
         earlier = newest.get(asked)
         if item.gold is None:
@@ -179,4 +182,4 @@ def _newest_gold(items: Iterable[ReviewedItem], left_out: Counter[StrEnum]) -> I
             left_out[LeftOut.REPEATED if earlier.gold == item.gold else LeftOut.ANSWERED_ANEW] += 1
             del newest[asked]
         newest[asked] = item
-    return (item.to_example() for item in newest.values())
+    return (item.to_example() for item in sorted(newest.values(), key=lambda item: item.started_at))

@@ -176,6 +176,27 @@ def test_gold_is_taught_once_a_prompt_and_the_newest_answer_wins() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("older", "newer", "taught"),
+    [
+        ({"verdict_rank": 0, "day": 30}, {"verdict_rank": 1, "day": 1}, set()),
+        ({"verdict_rank": 0, "day": 1}, {"verdict_rank": 1, "day": 30}, set()),
+        ({"verdict_rank": 0, "day": 30}, {"verdict_rank": 0, "day": 1}, set()),
+        ({"verdict_rank": 1, "day": 30}, {"verdict_rank": 0, "day": 1}, {"x"}),
+        ({"verdict_rank": 0, "day": 1}, {"verdict_rank": 0, "day": 30}, {"x"}),
+    ],
+)
+def test_an_answer_is_taught_if_who_approved_it_has_the_last_word(
+    older: dict[str, int], newer: dict[str, int], taught: set[str]
+) -> None:
+    said = [
+        {"verdict_rank": each["verdict_rank"], "verdict_at": NOON + timedelta(days=each["day"])}
+        for each in (older, newer)
+    ]
+    items = [rejected(0, text="a", answer="x", **said[0]), item(1, text="a", answer="x", **said[1])]
+    assert learned(snapshot([*items, *(item(n) for n in range(10, 14))])) == taught
+
+
 def test_validation_takes_whole_sessions_and_a_share_of_the_rest() -> None:
     items = [item(n, session_id=f"session-{n // 3}") for n in range(300)]
     made = snapshot(items)
