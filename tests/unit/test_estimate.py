@@ -1,10 +1,13 @@
 """What a training is estimated to take: counted memory, measured speed, and what follows from them."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from trainers.base_model import BaseModelUnusable
+from trainers.base_model import BaseModelUnusable, model_bytes
 from trainers.estimate import (
     Memory,
     estimate,
@@ -17,6 +20,17 @@ from trainers.shape import Shape, read_shape
 from trainers.workload import Workload, measured
 
 GB = 10**9
+CONFIG = {
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "intermediate_size": 16,
+    "vocab_size": 10,
+}
+WEIGHTS = {
+    "model.embed_tokens.weight": np.zeros((10, 8), np.float32),
+    "model.layers.0.self_attn.q_proj.weight": np.zeros((8, 8), np.float32),
+}
 HYPERPARAMETERS = Hyperparameters(epochs=3, batch_size=8, lora_rank=16)
 
 
@@ -135,16 +149,52 @@ def test_time_is_measured_speed_times_all_tokens() -> None:
     assert made.seconds == pytest.approx(180 + 7 * 3)
 
 
-def test_the_shape_of_a_model_is_read_from_its_folder(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_shape_of_a_model_is_read_from_its_folder(tiny_model: Path) -> None:
     shape = read_shape(str(tiny_model))
     assert (shape.layers, shape.hidden, shape.attention, shape.vocabulary) == (2, 128, 128, 49152)
     assert shape.gated
     assert len(shape.linear) == 2 * 7
     assert shape.parameters == pytest.approx(2 * 49152 * 128 + shape.linear_parameters, rel=0.001)
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    with pytest.raises(BaseModelUnusable, match="hidden_size"):
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({}, "hidden_size"),
+        (CONFIG | {"hidden_size": None}, "int"),
+        (CONFIG | {"intermediate_size": [16, 16]}, "intermediate"),
+    ],
+)
+def test_a_shape_that_cannot_be_told_says_why(config: dict[str, object], what: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    with pytest.raises(BaseModelUnusable, match=what):
         read_shape(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(BaseModelUnusable):
+        read_shape(str(tmp_path))
+
+
+def test_weights_that_lie_there_a_second_time_in_another_layout_are_not_counted(tmp_path: Path) -> None:
+    # As Mistral's models have them.
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    save_file(
+        {f"other.{name}": weight for name, weight in WEIGHTS.items()}, tmp_path / "consolidated.safetensors"
+    )
+    names = {name: f"model-{number}.safetensors" for number, name in enumerate(WEIGHTS)}
+    for name, file in names.items():
+        save_file({name: WEIGHTS[name]}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    shape = read_shape(str(tmp_path))
+    assert (shape.parameters, shape.linear) == (10 * 8 + 8 * 8, ((8, 8),))
+    assert shape.file_bytes == sum((tmp_path / file).stat().st_size for file in names.values())
+    assert model_bytes(str(tmp_path)) == shape.file_bytes
+    save_file(WEIGHTS, tmp_path / "model.safetensors")  # the one that transformers reads first
+    assert model_bytes(str(tmp_path)) == (tmp_path / "model.safetensors").stat().st_size
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / names["model.layers.0.self_attn.q_proj.weight"]).unlink()
+    with pytest.raises(BaseModelUnusable, match=r"lacks model-1\.safetensors"):
+        model_bytes(str(tmp_path))
 
 
 def test_what_is_computed_at_once_is_counted_as_batches_hold_it() -> None:
