@@ -17,7 +17,9 @@ Action = Literal[
     "import",
     "forget import",
     "decide",
+    "close",
     "withdraw",
+    "expire",
 ]
 
 DAEMON = "learnd"

@@ -8,13 +8,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from extractors.examples import Example, PreferencePair, SFTExample, Triplet
+from extractors.examples import PreferencePair, SFTExample, Triplet
+from extractors.lines import described
 from extractors.values import LearndError, Value
 
 SyntheticKind = Literal["sft", "pairs", "triplets"]
-EXAMPLES: dict[SyntheticKind, type[SFTExample | PreferencePair | Triplet]] = {
+SyntheticExample = SFTExample | PreferencePair | Triplet
+EXAMPLES: dict[SyntheticKind, type[SyntheticExample]] = {
     "sft": SFTExample,
     "pairs": PreferencePair,
     "triplets": Triplet,
@@ -46,12 +48,37 @@ class ItemState(StrEnum):
     REJECTED = "REJECTED"
 
 
+MAY_BECOME: dict[BatchState, frozenset[ItemState]] = {
+    B.WAITING: frozenset(ItemState),
+    # An approval can be revoked, and nothing else: what nobody approved in time never trains.
+    B.DECIDED: frozenset({ItemState.REJECTED}),
+    B.EXPIRED: frozenset({ItemState.REJECTED}),
+    B.WITHDRAWN: frozenset(),
+}
+"""What an item may be decided to be, by the state of its batch."""
+
+
+class ExampleInvalid(LearndError):
+    """A proposal, or what an operator made of one, is no synthetic example of its batch's kind."""
+
+
 class ItemChanged(LearndError):
     """Somebody else decided the item since it was read."""
 
 
 class BatchEnded(LearndError):
     """A decision came after the batch had ended."""
+
+
+def synthetic_example(kind: SyntheticKind, content: dict[str, Any]) -> SyntheticExample:
+    """The example that `content` is. Raises ExampleInvalid where it is none, or not synthetic."""
+    try:
+        example = EXAMPLES[kind].model_validate(content)
+    except ValidationError as wrong:
+        raise ExampleInvalid(f"this is no example of the kind {kind!r}: {described(wrong)}") from None
+    if example.origin != "synthetic":
+        raise ExampleInvalid(f"its origin is {example.origin!r}; an example of a batch is 'synthetic'")
+    return example
 
 
 class Provenance(Value):
@@ -92,11 +119,16 @@ class BatchItem(Proposal):
     revision: int = 0
     """Grows with each decision; a decision names the revision that it was made upon."""
 
-    def approved_example(self, kind: SyntheticKind) -> Example | None:
-        """What trains if the batch says so; None where no person has approved it."""
+    @property
+    def content(self) -> dict[str, Any]:
+        """The example as it stands: the edited one, where there is one."""
+        return self.example if self.edited is None else self.edited
+
+    def approved_example(self, kind: SyntheticKind) -> SyntheticExample | None:
+        """What trains if the batch says so; None where no person has approved it. Raises ExampleInvalid."""
         if self.state is not ItemState.APPROVED or not self.decided_by:
             return None
-        return EXAMPLES[kind].model_validate(self.edited or self.example)
+        return synthetic_example(kind, self.content)
 
 
 class Decision(Value):
@@ -108,7 +140,7 @@ class Decision(Value):
     state: ItemState
     """PENDING takes an earlier decision back."""
     reason: str = ""
-    """Why, for a rejection."""
+    """Why; a rejection needs one."""
     edited: dict[str, Any] | None = None
     """The example as it should be; only with APPROVED."""
 
@@ -116,6 +148,8 @@ class Decision(Value):
     def _sensible(self) -> Self:
         if self.edited is not None and self.state is not ItemState.APPROVED:
             raise ValueError("only an approved item is edited")
+        if self.state is ItemState.REJECTED and not self.reason.strip():
+            raise ValueError("a rejection needs a reason")
         return self
 
 
@@ -138,7 +172,7 @@ class Batch(Value):
     ended_by: str | None = None
     """An operator, or `learnd`."""
     reason: str = ""
-    """Why it was withdrawn."""
+    """Why it was withdrawn, or closed."""
     pending: int
     approved: int
     rejected: int

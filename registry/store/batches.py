@@ -1,18 +1,31 @@
 """Batches of synthetic examples: kept with their decisions, each durable when the call returns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, RowMapping, Select, case, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    ScalarSelect,
+    Select,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from extractors.examples import Examples
 from extractors.values import LearndError
-from registry.audit import DAEMON
+from registry.audit import DAEMON, Action
 from registry.batches import (
     EXAMPLES,
+    MAY_BECOME,
     TRANSITIONS,
     Batch,
     BatchEnded,
@@ -24,6 +37,7 @@ from registry.batches import (
     Proposal,
     Provenance,
     SyntheticKind,
+    synthetic_example,
 )
 from registry.cycles import IllegalTransition
 from registry.store.audit import write_audit
@@ -31,6 +45,7 @@ from registry.store.database import Database, lock_target
 from registry.store.tables import batch_items, batches
 
 COUNTED = (ItemState.PENDING, ItemState.APPROVED, ItemState.REJECTED)
+DONE = {ItemState.PENDING: "taken back", ItemState.APPROVED: "approved", ItemState.REJECTED: "rejected"}
 ENDED_WITH_WORD = (BatchState.DECIDED, BatchState.EXPIRED)
 """States of batches whose approved items train."""
 
@@ -44,6 +59,16 @@ class UnknownBatch(LearndError):
 
 class BatchWaiting(LearndError):
     """A batch was to be made while one of the same kind waits for the target."""
+
+
+class NobodyDecided(LearndError):
+    """A decision came without the name of a person."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"only a named person decides about synthetic examples, and {DAEMON!r} is the name of none; "
+            "say who decides"
+        )
 
 
 class BatchRecords(Database):
@@ -61,22 +86,37 @@ class BatchRecords(Database):
         now: datetime,
         expires_at: datetime,
     ) -> Batch:
-        """A new batch that waits. Raises BatchWaiting while one of this kind waits for the target."""
+        """A new batch that waits.
+
+        Raises BatchWaiting while one of this kind waits for the target, ExampleInvalid for a proposal
+        that is no synthetic example of the kind, and ValueError without proposals.
+        """
+        if not proposals:
+            raise ValueError("a batch without proposals has nothing to decide")
+        for proposal in proposals:
+            synthetic_example(kind, proposal.example)
         batch_id = f"b-{now:%Y%m%d}-{uuid4().hex[:8]}"
-        fixed = {"id": batch_id, "target": target, "kind": kind, "cycle_id": cycle_id, "need": need}
-        times = {"created_at": now, "expires_at": expires_at, "reason": ""}
+        items = [
+            BatchItem(**proposal.model_dump(), batch_id=batch_id, number=number).model_dump()
+            for number, proposal in enumerate(proposals, start=1)
+        ]
         try:
             with self._writing() as connection:
                 lock_target(connection, target)
                 connection.execute(
                     insert(batches).values(
-                        **fixed, **times, state=BatchState.WAITING, provenance=provenance.model_dump()
+                        id=batch_id,
+                        target=target,
+                        kind=kind,
+                        state=BatchState.WAITING,
+                        cycle_id=cycle_id,
+                        need=need,
+                        provenance=provenance,
+                        created_at=now,
+                        expires_at=expires_at,
+                        reason="",
                     )
                 )
-                items = [
-                    BatchItem(**proposal.model_dump(), batch_id=batch_id, number=number).model_dump()
-                    for number, proposal in enumerate(proposals, start=1)
-                ]
                 connection.execute(insert(batch_items), items)
                 return _load(connection, batch_id)
         except IntegrityError as cause:
@@ -121,54 +161,64 @@ class BatchRecords(Database):
     ) -> list[BatchItem]:
         """Write decisions, all or none; the last one that was open decides the batch. Returns the items.
 
-        Raises UnknownBatch, BatchEnded, ItemChanged where an item has another revision by now, and
-        ValidationError where an edited example is none of the batch's kind.
+        Once the batch has ended an approval can only be revoked (see `MAY_BECOME`). Raises UnknownBatch,
+        BatchEnded, NobodyDecided, ItemChanged where an item has another revision by now, and
+        ExampleInvalid where an edited example is none of the batch's kind.
         """
-        if not actor or actor == DAEMON:
-            raise LearndError("only a named person decides about synthetic examples")
+        _require_person(actor)
+        if not decisions:
+            return []
         with self._writing() as connection:
-            batch = self._waiting(connection, batch_id, now)
+            batch = _locked(connection, batch_id)
+            for decision in decisions:
+                _require_open(batch, decision.state, now)
             items = [_decided(connection, batch, decision, actor, now) for decision in decisions]
-            lock_target(connection, batch.target)
-            write_audit(
-                connection,
-                now=now,
-                actor=actor,
-                action="decide",
-                target=batch.target,
-                subject=batch_id,
-                detail=_summary(items),
-            )
-            if _load(connection, batch_id).pending == 0:
+            _audit(connection, batch, "decide", actor, now, _summary(items))
+            if batch.state is BatchState.WAITING and _load(connection, batch_id).pending == 0:
                 _end(connection, batch, BatchState.DECIDED, actor, now)
             return items
 
-    def close_batch(self, batch_id: str, *, actor: str, now: datetime) -> Batch:
-        """End a batch as it is: what is undecided will not train. Raises UnknownBatch, BatchEnded."""
-        return self._ended(batch_id, BatchState.DECIDED, actor, now, "closed")
+    def close_batch(self, batch_id: str, *, actor: str, now: datetime, reason: str = "") -> Batch:
+        """End a batch as it is: what is undecided will not train.
+
+        Raises UnknownBatch, BatchEnded, NobodyDecided.
+        """
+        return self._ended(batch_id, BatchState.DECIDED, actor, now, reason)
 
     def withdraw_batch(self, batch_id: str, *, actor: str, now: datetime, reason: str) -> Batch:
-        """Have nothing of it train, whatever was approved. Raises UnknownBatch, BatchEnded."""
+        """Have nothing of it train, whatever was approved. Raises UnknownBatch, BatchEnded, NobodyDecided."""
         return self._ended(batch_id, BatchState.WITHDRAWN, actor, now, reason)
 
     def expire_batches(self, now: datetime) -> list[Batch]:
         """End the waiting batches whose time is over; returns them."""
         over = select(batches.c.id).where(batches.c.state == BatchState.WAITING, batches.c.expires_at <= now)
+        ended = []
         with self._writing() as connection:
-            ended = []
-            for batch_id in connection.scalars(over).all():
-                _end(connection, _load(connection, batch_id), BatchState.EXPIRED, DAEMON, now)
+            for batch_id in connection.scalars(over.order_by(batches.c.id)).all():
+                batch = _locked(connection, batch_id)
+                if batch.state is not BatchState.WAITING:
+                    continue  # Somebody was quicker.
+                _end(connection, batch, BatchState.EXPIRED, DAEMON, now)
+                said = f"{batch.approved} approved, {batch.rejected} rejected, {batch.pending} never decided"
+                _audit(connection, batch, "expire", DAEMON, now, said)
                 ended.append(_load(connection, batch_id))
-            return ended
+        return ended
 
     def decided_since(self, target: str, moment: datetime | None) -> bool:
-        """Whether a batch of the target was decided after `moment`, or ever: its target is due again."""
-        decided = select(batches.c.id).where(
-            batches.c.target == target, batches.c.state == BatchState.DECIDED
+        """Whether a batch of the target was decided at `moment` or later, or ever: its target is due again.
+
+        A batch that expired counts where a person had approved something of it.
+        """
+        approved = exists().where(
+            batch_items.c.batch_id == batches.c.id, batch_items.c.state == ItemState.APPROVED
         )
-        later = decided if moment is None else decided.where(batches.c.ended_at > moment)
+        ended = or_(
+            batches.c.state == BatchState.DECIDED, and_(batches.c.state == BatchState.EXPIRED, approved)
+        )
+        query = select(batches.c.id).where(batches.c.target == target, ended)
+        query = query if moment is None else query.where(batches.c.ended_at >= moment)
         with self._reading() as connection:
-            return connection.scalar(later.limit(1)) is not None
+            return connection.scalar(query.limit(1)) is not None
 
     def approved_examples(self, target: str) -> Examples:
         """Every synthetic example of the target that a person approved, of batches that have ended."""
@@ -190,40 +240,47 @@ class BatchRecords(Database):
                     found[row["kind"]].append(example)
         return Examples(**{kind: tuple(examples) for kind, examples in found.items()})
 
-    def _waiting(self, connection: Connection, batch_id: str, now: datetime) -> Batch:
-        batch = _load(connection, batch_id)
-        if batch.state is not BatchState.WAITING or batch.expires_at <= now:
-            ended = batch.state if batch.state is not BatchState.WAITING else BatchState.EXPIRED
-            raise BatchEnded(f"batch {batch_id} is {ended}: its items can no longer be decided")
-        return batch
-
     def _ended(self, batch_id: str, new: BatchState, actor: str, now: datetime, reason: str) -> Batch:
+        _require_person(actor)
         with self._writing() as connection:
-            batch = self._waiting(connection, batch_id, now)
-            lock_target(connection, batch.target)
-            write_audit(
-                connection,
-                now=now,
-                actor=actor,
-                action="withdraw" if new is BatchState.WITHDRAWN else "decide",
-                target=batch.target,
-                subject=batch_id,
-                detail=reason,
-            )
-            _end(connection, batch, new, actor, now, reason if new is BatchState.WITHDRAWN else "")
+            batch = _locked(connection, batch_id)
+            _require_open(batch, ItemState.PENDING, now)
+            _end(connection, batch, new, actor, now, reason)
+            action: Action = "withdraw" if new is BatchState.WITHDRAWN else "close"
+            said = f"{batch.approved} approved, {batch.rejected} rejected, {batch.pending} undecided"
+            _audit(connection, batch, action, actor, now, f"{said}: {reason}" if reason else said)
             return _load(connection, batch_id)
+
+
+def _require_person(actor: str) -> None:
+    if actor.strip() in {"", DAEMON}:
+        raise NobodyDecided
+
+
+def _require_open(batch: Batch, new: ItemState, now: datetime) -> None:
+    """Raises BatchEnded where no item of the batch may become `new` any more."""
+    over = batch.state is BatchState.WAITING and batch.expires_at <= now
+    state = BatchState.EXPIRED if over else batch.state
+    if new not in MAY_BECOME[state]:
+        still = " except to reject what was approved" if MAY_BECOME[state] else ""
+        raise BatchEnded(f"batch {batch.id} is {state}: nothing about it can be decided any more{still}")
+
+
+def _locked(connection: Connection, batch_id: str) -> Batch:
+    """The batch as it is while nobody else changes anything of its target."""
+    lock_target(connection, _load(connection, batch_id).target)
+    return _load(connection, batch_id)
 
 
 def _batches() -> Select[Any]:
     """Batches with the counts of their items."""
-    counts = [
-        func.sum(case((batch_items.c.state == state, 1), else_=0)).label(state.lower()) for state in COUNTED
-    ]
-    return (
-        select(batches, *counts)
-        .join(batch_items, batch_items.c.batch_id == batches.c.id)
-        .group_by(*batches.c)
-    )
+    return select(batches, *(_count(state).label(state.lower()) for state in COUNTED))
+
+
+def _count(state: ItemState) -> ScalarSelect[int]:
+    # Counted one by one: databases cannot group by columns that hold JSON.
+    mine = (batch_items.c.batch_id == batches.c.id, batch_items.c.state == state)
+    return select(func.count()).select_from(batch_items).where(*mine).correlate(batches).scalar_subquery()
 
 
 def _load(connection: Connection, batch_id: str) -> Batch:
@@ -241,7 +298,7 @@ def _decided(
     connection: Connection, batch: Batch, decision: Decision, actor: str, now: datetime
 ) -> BatchItem:
     if decision.edited is not None:
-        EXAMPLES[batch.kind].model_validate(decision.edited)
+        synthetic_example(batch.kind, decision.edited)
     this = (batch_items.c.batch_id == batch.id) & (batch_items.c.number == decision.number)
     taken = connection.execute(
         update(batch_items)
@@ -268,8 +325,34 @@ def _decided(
 
 
 def _summary(items: Sequence[BatchItem]) -> str:
-    return ", ".join(
-        f"{item.number} {item.state.lower()}{' (edited)' if item.edited else ''}" for item in items
+    """Which numbers were decided how, in words as `approved 1-3 7; edited and approved 4`."""
+    numbers: dict[str, list[int]] = {}
+    for item in items:
+        how = f"{'edited and ' if item.edited is not None else ''}{DONE[item.state]}"
+        numbers.setdefault(how, []).append(item.number)
+    return "; ".join(f"{how} {' '.join(_ranges(found))}" for how, found in numbers.items())
+
+
+def _ranges(numbers: Sequence[int]) -> Iterator[str]:
+    """`1 2 3 7` as `1-3`, `7`."""
+    ordered = sorted(numbers)
+    starts = [at for at, number in enumerate(ordered) if at == 0 or ordered[at - 1] != number - 1]
+    for start, end in zip(starts, [*starts[1:], len(ordered)], strict=True):
+        first, last = ordered[start], ordered[end - 1]
+        yield str(first) if first == last else f"{first}-{last}"
+
+
+def _audit(
+    connection: Connection, batch: Batch, action: Action, actor: str, now: datetime, detail: str
+) -> None:
+    write_audit(
+        connection,
+        now=now,
+        actor=actor,
+        action=action,
+        target=batch.target,
+        subject=batch.id,
+        detail=detail,
     )
 
 
