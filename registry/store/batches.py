@@ -11,6 +11,7 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     and_,
+    bindparam,
     exists,
     func,
     insert,
@@ -41,7 +42,7 @@ from registry.batches import (
 )
 from registry.cycles import IllegalTransition
 from registry.store.audit import write_audit
-from registry.store.database import Database, lock_target
+from registry.store.database import Database, chunks, lock_target
 from registry.store.tables import batch_items, batches
 
 COUNTED = (ItemState.PENDING, ItemState.APPROVED, ItemState.REJECTED)
@@ -172,7 +173,7 @@ class BatchRecords(Database):
             batch = _locked(connection, batch_id)
             for decision in decisions:
                 _require_open(batch, decision.state, now)
-            items = [_decided(connection, batch, decision, actor, now) for decision in decisions]
+            items = _decided(connection, batch, decisions, actor, now)
             _audit(connection, batch, "decide", actor, now, _summary(items))
             if batch.state is BatchState.WAITING and _load(connection, batch_id).pending == 0:
                 _end(connection, batch, BatchState.DECIDED, actor, now)
@@ -295,33 +296,43 @@ def _item(row: RowMapping) -> BatchItem:
 
 
 def _decided(
-    connection: Connection, batch: Batch, decision: Decision, actor: str, now: datetime
-) -> BatchItem:
-    if decision.edited is not None:
-        synthetic_example(batch.kind, decision.edited)
-    this = (batch_items.c.batch_id == batch.id) & (batch_items.c.number == decision.number)
-    taken = connection.execute(
-        update(batch_items)
-        .where(this, batch_items.c.revision == decision.revision)
-        .values(
-            state=decision.state,
-            edited=decision.edited,
-            reason=decision.reason,
-            decided_by=actor,
-            decided_at=now,
-            revision=decision.revision + 1,
+    connection: Connection, batch: Batch, decisions: Sequence[Decision], actor: str, now: datetime
+) -> list[BatchItem]:
+    """Write what was decided about items that nobody else can change now; returns them as they are then."""
+    items, written = _items(connection, batch.id, [decision.number for decision in decisions]), []
+    for decision in decisions:
+        if decision.edited is not None:
+            synthetic_example(batch.kind, decision.edited)
+        item = items.get(decision.number)
+        if item is None:
+            raise UnknownBatch(f"item {decision.number} in batch {batch.id}")
+        if item.revision != decision.revision:
+            raise ItemChanged(
+                f"item {item.number} of batch {batch.id} is {item.state} by {item.decided_by} since you read "
+                "it; look at it again"
+            )
+        decided = {"decided_by": actor, "decided_at": now, "revision": item.revision + 1}
+        items[item.number] = item.model_copy(
+            update={**decision.model_dump(include={"state", "reason", "edited"}), **decided}
         )
+        written.append(items[item.number])
+    this = (batch_items.c.batch_id == batch.id) & (batch_items.c.number == bindparam("item"))
+    changed = {"state", "reason", "edited", "decided_by", "decided_at", "revision"}
+    connection.execute(
+        update(batch_items).where(this),
+        [{"item": item.number, **item.model_dump(include=changed)} for item in written],
     )
-    row = connection.execute(select(batch_items).where(this)).mappings().one_or_none()
-    if row is None:
-        raise UnknownBatch(f"item {decision.number} in batch {batch.id}")
-    item = _item(row)
-    if taken.rowcount == 0:
-        raise ItemChanged(
-            f"item {item.number} of batch {batch.id} is {item.state} by {item.decided_by} since you read it; "
-            "look at it again"
-        )
-    return item
+    return written
+
+
+def _items(connection: Connection, batch_id: str, numbers: Sequence[int]) -> dict[int, BatchItem]:
+    """The items that there are of these numbers, by number."""
+    mine = select(batch_items).where(batch_items.c.batch_id == batch_id)
+    return {
+        row["number"]: _item(row)
+        for some in chunks(numbers)
+        for row in connection.execute(mine.where(batch_items.c.number.in_(some))).mappings()
+    }
 
 
 def _summary(items: Sequence[BatchItem]) -> str:
