@@ -63,17 +63,16 @@ def _first_try(job: TrainingJob, folder: Path, progress: Progress) -> _Try:
         raise NothingToLearn("the snapshot has no triplets; have documents of searches judged, or log clicks")
     batches = choose_batches(train, job.chosen.hyperparameters.batch_size)
     progress.write("loading", f"{batches.loss}, {batches.size} rows a batch: {batches.reason}")
-    guard = Guard(
-        folder, _first_attempt(batches, job.chosen.hyperparameters), progress, job.limits, job.spent
-    )
+    guard = Guard(folder, in_parts(batches, job.chosen.hyperparameters), progress, job.limits, job.spent)
     return _Try(job, guard.state.attempt, guard, folder, progress, train, validation, batches)
 
 
-def _first_attempt(batches: Batches, hyperparameters: Hyperparameters) -> Attempt:
-    part = min(batches.size, LARGEST_PART)
+def in_parts(batches: Batches, hyperparameters: Hyperparameters) -> Attempt:
+    """The batch in as few parts as hold LARGEST_PART rows or fewer, and as even ones as there are."""
+    parts = -(-batches.size // LARGEST_PART)
     return Attempt(
-        micro_batch=part,
-        accumulation=hyperparameters.gradient_accumulation * -(-batches.size // part),
+        micro_batch=-(-batches.size // parts),
+        accumulation=hyperparameters.gradient_accumulation * parts,
         checkpointing=False,
         quantization=None,
     )

@@ -40,7 +40,8 @@ class Hyperparameters(Value):
     """Longest example in tokens, system prompt and tools included; longer ones are left out and counted."""
     lora_targets: tuple[str, ...] = ()
     """Names of the modules to adapt, as PEFT matches them; empty: all linear layers but the head."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
+    """numpy takes 32 bits."""
 
 
 class OverridesInvalid(LearndError):

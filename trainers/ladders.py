@@ -1,7 +1,8 @@
 """What to try when a training runs out of memory or diverges, and what it may take: pure decisions.
 
-    out of memory   half the micro-batch and twice the accumulation, down to the least; then activation
-                    checkpointing; then the base in 4 bits; then nothing is left
+    out of memory   half the micro-batch and twice the accumulation, down to the least, or the next smaller
+                    one of which a step holds a whole number; then activation checkpointing; then the base
+                    in 4 bits; then nothing is left
     diverging       a tenth of the learning rate, twice; then nothing is left
 
 `guards.py` carries them out.
@@ -82,15 +83,17 @@ def first_attempt(
 class MemoryRules(Value):
     """How far the ladder goes down."""
 
-    least_micro_batch: int = 1
+    least_micro_batch: int = Field(1, ge=1)
     may_quantize: bool = True
 
 
 def after_out_of_memory(attempt: Attempt, rules: MemoryRules) -> Attempt | None:
     """The next attempt, which needs less memory; None when there is none."""
-    if attempt.micro_batch // 2 >= rules.least_micro_batch:
-        halved = {"micro_batch": attempt.micro_batch // 2, "accumulation": attempt.accumulation * 2}
-        return attempt.model_copy(update=halved)
+    examples = attempt.micro_batch * attempt.accumulation
+    for smaller in range(attempt.micro_batch // 2, rules.least_micro_batch - 1, -1):
+        if examples % smaller == 0:
+            parts = {"micro_batch": smaller, "accumulation": examples // smaller}
+            return attempt.model_copy(update=parts)
     if not attempt.checkpointing:
         return attempt.model_copy(update={"checkpointing": True})
     if attempt.quantization is None and rules.may_quantize:

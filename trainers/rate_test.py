@@ -98,9 +98,15 @@ def test_rates(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
 
 def read_curve(rates: Sequence[float], losses: Sequence[float], planned: float) -> RateTest:
     """What the losses at rising `rates` suggest beside the `planned` one. Raises RateUnclear."""
+    if len(losses) <= BEGINNING:
+        raise RateUnclear(
+            f"the loss broke within {len(losses)} steps, at rates that should teach nothing: begin at a "
+            "lower rate, and look at the data"
+        )
     smoothed = _smoothed(losses)
-    least = min(range(len(smoothed)), key=smoothed.__getitem__)
-    began = sum(losses[:BEGINNING]) / len(losses[:BEGINNING])
+    # An easy first batch is no fall.
+    least = min(range(BEGINNING, len(smoothed)), key=smoothed.__getitem__)
+    began = sum(losses[:BEGINNING]) / BEGINNING
     if smoothed[least] > (1 - LEAST_FALL) * began:
         raise RateUnclear(
             f"the loss never falls by {LEAST_FALL:.0%}, at no rate from {rates[0]:g} to {rates[-1]:g} "

@@ -5,7 +5,9 @@ import pytest
 from extractors.examples import Document, Triplet
 from extractors.retrieval import query_key
 from tests.unit.traffic import NOON
-from trainers.batches import choose_batches, false_negatives
+from trainers.batches import Batches, choose_batches, false_negatives
+from trainers.embedding import in_parts
+from trainers.hyperparameters import Hyperparameters
 
 
 def triplet(query: str, positive: str, negative: str = "no") -> Triplet:
@@ -50,3 +52,14 @@ def test_documents_that_many_queries_share_would_be_false_negatives() -> None:
 def test_rows_that_share_a_text_never_meet_so_they_are_no_false_negatives() -> None:
     rows = [triplet("q1", "d1"), triplet("q1", "d2"), triplet("q2", "d1")]
     assert false_negatives(rows) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "parts"),
+    [(32, 1, "32 × 1"), (64, 2, "64 × 2"), (100, 1, "50 × 2"), (129, 1, "43 × 3"), (256, 2, "64 × 8")],
+)
+def test_a_large_batch_begins_in_even_parts(size: int, accumulation: int, parts: str) -> None:
+    batches = Batches(loss="triplets", size=size, reason="a test")
+    attempt = in_parts(batches, Hyperparameters(gradient_accumulation=accumulation))
+    assert str(attempt) == f"{parts} examples a step"
+    assert attempt.micro_batch * attempt.accumulation == size * accumulation

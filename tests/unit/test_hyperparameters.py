@@ -95,7 +95,9 @@ def test_every_hyperparameter_can_be_overridden(method: Method, name: str) -> No
     assert getattr(chosen(method, **{name: value}), name) == value
 
 
-@pytest.mark.parametrize("overrides", [{"learnign_rate": 1e-4}, {"epochs": 0}, {"beta": 0}])
+@pytest.mark.parametrize(
+    "overrides", [{"learnign_rate": 1e-4}, {"epochs": 0}, {"beta": 0}, {"seed": -1}, {"seed": 2**32}]
+)
 def test_an_override_that_cannot_be_names_itself(overrides: dict[str, float]) -> None:
     with pytest.raises(OverridesInvalid, match=next(iter(overrides))):
         chosen(**overrides)

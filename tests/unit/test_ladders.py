@@ -50,6 +50,23 @@ def test_no_rung_goes_below_the_least_batch_or_quantises_where_it_must_not() -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "parts"),
+    [
+        (6, 1, ["3 × 2", "1 × 6"]),
+        (12, 1, ["6 × 2", "3 × 4", "1 × 12"]),
+        (10, 2, ["5 × 4", "2 × 10", "1 × 20"]),
+        (7, 1, ["1 × 7"]),
+    ],
+)
+def test_every_rung_has_as_many_examples_a_step_as_was_planned(
+    batch: int, accumulation: int, parts: list[str]
+) -> None:
+    planned = Hyperparameters(batch_size=batch, gradient_accumulation=accumulation)
+    rungs = ladder(first_attempt(planned, on_cpu=False), MemoryRules(may_quantize=False))
+    assert rungs == [f"{each} examples a step, activation checkpointing" for each in parts]
+
+
 def test_an_attempt_keeps_the_examples_of_a_step_and_scales_the_rate() -> None:
     attempt = first_attempt(PLANNED, on_cpu=True)
     lower = after_divergence(attempt)

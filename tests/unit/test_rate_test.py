@@ -27,3 +27,16 @@ def test_the_suggested_rate_lies_where_the_loss_falls_well_below_where_it_breaks
 def test_a_curve_that_never_falls_suggests_nothing() -> None:
     with pytest.raises(RateUnclear, match="never falls by 5%"):
         read_curve(RATES, [4.0 + max(0.0, math.log10(rate) + 2) for rate in RATES], planned=2e-4)
+
+
+def test_an_easy_first_batch_is_no_fall_and_hides_none() -> None:
+    with pytest.raises(RateUnclear, match="never falls by 5%"):
+        read_curve(RATES, [0.5, *[0.7] * 60], planned=2e-4)
+    losses = [0.5, *[loss_at(rate) for rate in RATES[1:]]]
+    assert 3e-4 < read_curve(RATES, losses, planned=2e-4).suggested < 1e-2
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_a_test_that_breaks_at_once_says_so(steps: int) -> None:
+    with pytest.raises(RateUnclear, match=f"broke within {steps} steps"):
+        read_curve(RATES[:steps], [1.0, 3.0, 2.0, 9.0, 9.0][:steps], planned=2e-4)
