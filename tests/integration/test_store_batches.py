@@ -319,7 +319,7 @@ def test_a_bulk_decision_killed_at_any_statement_happened_wholly_or_not_at_all(
         assert child.returncode == -9
         assert (found.state, found.approved, len(acts), learned) == (BatchState.WAITING, 0, 0, [])
         kills += 1
-    assert kills > 10
+    assert kills > 5
     assert (found.state, found.approved, len(acts), len(learned)) == (BatchState.DECIDED, 3, 1, 3)
 
 
