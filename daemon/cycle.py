@@ -9,15 +9,14 @@ after kill -9, is the normal path: load the cycle, call `advance`.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from threading import Event
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from daemon.children import Interrupted, OnProgress, Work, run_job
+from daemon.children import Interrupted, Work, run_job
 from daemon.imports import golden_cases, imported_examples
 from daemon.locks import Locked
+from daemon.loop import Loop
 from daemon.promotion import PROBES, adapter_folder, promote
 from daemon.settings import Settings, TargetSettings
 from daemon.version import VERSION
@@ -31,7 +30,7 @@ from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
 from extractors.redaction import Redaction, load_redactor
 from extractors.retrieval import reviewed_retrievals
-from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, read_snapshot, write_snapshot
+from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, write_snapshot
 from extractors.splits import Window
 from extractors.teaching import Beside
 from extractors.values import LearndError
@@ -39,7 +38,6 @@ from registry.audit import DAEMON
 from registry.cycles import Cycle, CycleState, Trained
 from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged
-from registry.store.store import Store
 from registry.store.targets import TargetHeld
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
@@ -54,38 +52,6 @@ PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 SERVING_PATIENCE = timedelta(hours=1)
 """How long a cycle waits for replicas that do not answer, before its version becomes READY."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What the steps of one target's cycles work with."""
-
-    settings: Settings
-    target: TargetSettings
-    store: Store
-    clock: Callable[[], datetime]
-    """Aware UTC."""
-    stop: Event = field(default_factory=Event)
-    on_progress: OnProgress = lambda _line: None
-
-    @property
-    def data_dir(self) -> Path:
-        return self.settings.data_dir
-
-    def run_folder(self, cycle: Cycle) -> Path:
-        """Where the cycle's jobs work: checkpoints, logs, the report."""
-        return self.data_dir / "runs" / self.target.slug / cycle.id
-
-    def snapshot(self, snapshot_id: str) -> Snapshot:
-        return read_snapshot(self.snapshots / snapshot_id)
-
-    @property
-    def snapshots(self) -> Path:
-        return self.data_dir / "snapshots" / self.target.slug
-
-    def move(self, cycle: Cycle, state: CycleState, **changes: Any) -> Cycle:
-        """Commit the step from the cycle's state to `state`."""
-        return self.store.advance_cycle(cycle.id, cycle.state, state, self.clock(), **changes)
 
 
 def advance(loop: Loop, cycle: Cycle) -> Cycle:

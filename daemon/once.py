@@ -8,8 +8,9 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any
 
-from daemon.cycle import Loop, run_cycle
+from daemon.cycle import run_cycle
 from daemon.locks import daemon_lock
+from daemon.loop import Loop
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.service import utc_now

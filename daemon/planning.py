@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 from daemon.children import Work, run_job
 from daemon.cycle import (
-    Loop,
     base_of,
     choose_plan,
     extract_target,
@@ -17,6 +16,7 @@ from daemon.cycle import (
     start_adapter,
     training_job,
 )
+from daemon.loop import Loop
 from extractors.snapshot import Manifest, write_snapshot
 from extractors.values import LearndError, Value
 from registry.cycles import Cycle

@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 import structlog
 
-from daemon.cycle import Loop
 from daemon.locks import Locked, promotion_lock
+from daemon.loop import Loop
 from daemon.promotion import adapter_folder, open_replicas
 from registry.serving.reconciler import Wanted, reconcile
 from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable

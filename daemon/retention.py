@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import structlog
 
-from daemon.cycle import Loop
+from daemon.loop import Loop
 from daemon.promotion import adapter_folder, open_replicas
 from registry.cycles import CycleState
 from registry.serving.replica import ReplicaRefused, ReplicaUnreachable

@@ -18,8 +18,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.api import build_api
 from daemon.children import Interrupted
-from daemon.cycle import PASSING, Loop, advance, open_phoenix, poll_target, unfinished_cycle
+from daemon.cycle import PASSING, advance, open_phoenix, poll_target, unfinished_cycle
 from daemon.locks import daemon_lock
+from daemon.loop import Loop
 from daemon.metrics import Metrics
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target

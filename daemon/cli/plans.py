@@ -25,8 +25,8 @@ from daemon.cli.output import (
     the_target,
 )
 from daemon.cli.progress import CycleProgress
-from daemon.cycle import Loop
 from daemon.extras import needs
+from daemon.loop import Loop
 from daemon.planning import Forecast, Preview, forecast, rehearsed, test_rates
 from daemon.service import utc_now
 from trainers.plan import Skip
