@@ -1,0 +1,394 @@
+"""How a synthetic example is written: which texts are asked for, in which order, and what they become.
+
+    with labels (sft, pairs)    label ─> message                      the label is right by construction
+    without (sft, pairs)        message ─> reply [─> worse reply]
+    triplets                    relevant document ─> query            negative: of the same result list
+
+Every proposal has a goal (a label, a document), so that all of them can be served alike.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from random import Random
+from typing import Any, Literal, Protocol
+
+from extractors.endpoint import Step, Unusable
+from extractors.examples import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
+from extractors.labels import OutputSpace
+from extractors.retrieval import query_key
+from extractors.text import normalised, prompt_key, said_alike
+from extractors.values import LearndError, content_id
+
+SyntheticKind = Literal["sft", "pairs", "triplets"]
+Prompted = SFTExample | PreferencePair
+Synthetic = Prompted | Triplet
+Shown = tuple[str, Mapping[str, str]]
+"""Id of an approved example, and what of it is shown: inputs and output by name."""
+Ask = Callable[[Step, Sequence[Shown], Mapping[str, str]], str]
+"""Has the model write one text. Raises Unusable, EndpointUnreachable, EndpointRefused."""
+MOST_OF_A_DOCUMENT = 1500
+"""Characters of a document that are shown."""
+CONFUSED = 3
+"""Times likelier that a wrong label is one that was rejected for the right one than any other."""
+
+MESSAGE_FOR_LABEL = Step(
+    inputs=("answer",),
+    output="message",
+    instructions=(
+        "You write test messages for an assistant. You are given an answer of the assistant. Write a "
+        "message of a user that gets exactly this answer: another case than those shown, in their "
+        "language, length and style. Write nothing but the message."
+    ),
+    inventive=True,
+)
+MESSAGE = Step(
+    inputs=("number",),
+    output="message",
+    instructions=(
+        "You write test messages for an assistant. Write one more message of a user: another case than "
+        "those shown, in their language, length and style. Write nothing but the message."
+    ),
+    inventive=True,
+)
+REPLY = Step(
+    inputs=("message",),
+    output="reply",
+    instructions="Answer the user's message in the way in which those before it were answered.",
+    inventive=False,
+)
+WORSE_REPLY = Step(
+    inputs=("message", "reply"),
+    output="worse_reply",
+    instructions=(
+        "You are given a user's message and an assistant's good reply. Write a worse reply to the same "
+        "message, of the kind that the assistant might give by mistake: plausible, in the same form, but "
+        "wrong or less helpful. Write nothing but the worse reply."
+    ),
+    inventive=True,
+)
+QUERY = Step(
+    inputs=("document",),
+    output="query",
+    instructions=(
+        "You are given a document. Write a search query of a user whom this document answers: in the "
+        "language, length and style of the queries shown, in other words than the document's. Write "
+        "nothing but the query."
+    ),
+    inventive=True,
+)
+
+
+class NothingToShow(LearndError):
+    """No approved example can serve as a demonstration."""
+
+
+class Recipe(Protocol):
+    """How examples of one kind are written for one target."""
+
+    @property
+    def goals(self) -> Sequence[str]:
+        """What proposals can be for; first what the demonstrations have least of."""
+
+    def write(self, goal: str, rng: Random, ask: Ask) -> Synthetic:
+        """One example; `rng` decides all that is chance. Raises what `ask` raises."""
+
+
+def recipe(
+    kind: SyntheticKind,
+    demonstrations: Sequence[Synthetic],
+    output_space: Sequence[str],
+    *,
+    show: int,
+    most_shown: int,
+    now: datetime,
+) -> Recipe:
+    """The recipe for a target.
+
+    `show`: demonstrations a call, of at most `most_shown` characters together; `now`: when the examples
+    begin. Raises NothingToShow.
+    """
+    selection = Selection(show, most_shown)
+    if kind == "triplets":
+        found = [each for each in demonstrations if isinstance(each, Triplet)]
+        return _FromDocuments(found, selection, now)
+    shape, prompted = common_shape([each for each in demonstrations if not isinstance(each, Triplet)])
+    if output_space:
+        return _FromLabels(kind, shape, prompted, output_space, selection, now)
+    return _FromNothing(kind, shape, prompted, selection, now)
+
+
+# ---- the shape of a prompt
+
+
+class Shape:
+    """What every prompt of a target has in common: system prompt and tools, before one user's message."""
+
+    def __init__(self, example: Prompted) -> None:
+        self.system = example.prompt[:-1]
+        self.tools = example.tools
+        self.key = content_id([[said_alike(message) for message in self.system], list(self.tools)])
+
+    @property
+    def instructions(self) -> str:
+        """The system prompt and the tools, in words; empty without both."""
+        said = [message.content for message in self.system]
+        if self.tools:
+            offered = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in self.tools)
+            form = '{"name": …, "arguments": {…}}'
+            said.append(f"These tools can be called, by replying {form}, one call a line:\n{offered}")
+        return "\n\n".join(said).strip()
+
+
+def shape_of(example: Prompted) -> Shape | None:
+    """The shape of the example's prompt; None where it is not one user's message after a system prompt."""
+    *before, last = example.prompt or (Message(role=""),)
+    if last.role != "user" or any(message.role not in ("system", "developer") for message in before):
+        return None
+    return Shape(example)
+
+
+def common_shape(examples: Iterable[Prompted]) -> tuple[Shape, list[Prompted]]:
+    """The shape that most examples have (of several, the newest one's), and who has it.
+
+    Raises NothingToShow.
+    """
+    shaped = [(shape, each) for each in examples if (shape := shape_of(each)) is not None]
+    if not shaped:
+        raise NothingToShow(
+            "no approved example is a single message of a user: synthetic ones are made from such alone"
+        )
+    counts = Counter(shape.key for shape, _ in shaped)
+    best, _ = max(shaped, key=lambda pair: (counts[pair[0].key], pair[1].started_at, pair[1].id))
+    return best, [each for shape, each in shaped if shape.key == best.key]
+
+
+def better_answer(example: Prompted) -> Message:
+    """The answer to learn."""
+    return example.chosen if isinstance(example, PreferencePair) else example.completion
+
+
+def said(message: Message) -> str:
+    """What a message says; tool calls as JSON, one a line."""
+    calls = [
+        json.dumps({"name": call.name, "arguments": _arguments(call)}, ensure_ascii=False)
+        for call in message.tool_calls
+    ]
+    return "\n".join(filter(None, (message.content, *calls)))
+
+
+def _arguments(call: ToolCall) -> Any:
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return call.arguments
+
+
+def answered(text: str, tools: Sequence[Mapping[str, Any]], rng: Random) -> Message:
+    """The assistant's message that `said` would give as `text`: the other way round."""
+    names = functions_of(tools).keys()
+    calls = []
+    for line in text.splitlines() if names else ():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or found.get("name") not in names:
+            return Message(role="assistant", content=text)
+        arguments = json.dumps(found.get("arguments") or {}, ensure_ascii=False)
+        calls.append(ToolCall(id=f"call_{rng.getrandbits(64):016x}", name=found["name"], arguments=arguments))
+    return Message(role="assistant", content="" if calls else text, tool_calls=tuple(calls))
+
+
+def functions_of(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The parameters of each tool, as a JSON schema, by its name; without what is no function."""
+    offered = [tool.get("function") for tool in tools]
+    return {
+        function["name"]: parameters if isinstance(parameters := function.get("parameters"), dict) else {}
+        for function in offered
+        if isinstance(function, dict) and isinstance(function.get("name"), str)
+    }
+
+
+class Selection:
+    """Which demonstrations a call shows: as many as are wanted and fit, at least one."""
+
+    def __init__(self, show: int, most_characters: int) -> None:
+        self._show = show
+        self._most_characters = most_characters
+
+    def of(self, rng: Random, *groups: Sequence[Shown]) -> list[Shown]:
+        """By chance, in turn from each group, what comes of the first group last."""
+        orders = [rng.sample(group, len(group)) for group in groups]
+        turns = [
+            order[turn] for turn in range(max(map(len, orders))) for order in orders if turn < len(order)
+        ]
+        taken: list[Shown] = []
+        characters = 0
+        for shown in turns:
+            characters += sum(map(len, shown[1].values()))
+            if len(taken) == self._show or (taken and characters > self._most_characters):
+                break
+            taken.append(shown)
+        return taken[::-1]
+
+
+# ---- recipes
+
+
+class _Prompts:
+    """What is the same for every example that begins with a user's message."""
+
+    def __init__(self, kind: SyntheticKind, shape: Shape, now: datetime) -> None:
+        self.kind = kind
+        self.shape = shape
+        self._now = now
+
+    def step(self, step: Step) -> Step:
+        """The step with the target's own instructions: for a reply those alone, else quoted."""
+        own = self.shape.instructions
+        if step is REPLY:
+            return Step(step.inputs, step.output, own or step.instructions, step.inventive)
+        told = f"{step.instructions}\n\nThe assistant works by these instructions:\n{own}"
+        return Step(step.inputs, step.output, told if own else step.instructions, step.inventive)
+
+    def example(self, message: str, answer: Message, worse: Message | None) -> Prompted:
+        prompt = (*self.shape.system, Message(role="user", content=message))
+        known: dict[str, Any] = {
+            "origin": "synthetic",
+            "started_at": self._now,
+            "prompt": prompt,
+            "tools": self.shape.tools,
+            "prompt_key": prompt_key(prompt),
+        }
+        if worse is None:
+            return SFTExample(completion=answer, **known)
+        return PreferencePair(chosen=answer, rejected=worse, preferred_by="candidate", **known)
+
+
+class _FromLabels:
+    """A message for each label; what is wrong is another label, first of all one that was given wrongly."""
+
+    def __init__(
+        self,
+        kind: SyntheticKind,
+        shape: Shape,
+        demonstrations: Sequence[Prompted],
+        output_space: Sequence[str],
+        selection: Selection,
+        now: datetime,
+    ) -> None:
+        self._prompts = _Prompts(kind, shape, now)
+        self._selection = selection
+        self._labels = tuple(dict.fromkeys(output_space))
+        space = OutputSpace(self._labels)
+        self._shown: dict[str, list[Shown]] = {label: [] for label in self._labels}
+        self._mistaken: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for each in demonstrations:
+            label = space.spelled(better_answer(each))
+            if label is None or better_answer(each).tool_calls:
+                continue
+            told = {"answer": label.content, "message": each.prompt[-1].content}
+            self._shown[label.content].append((each.id, told))
+            if isinstance(each, PreferencePair) and (wrong := space.spelled(each.rejected)):
+                self._mistaken[label.content][wrong.content] += 1
+        if not any(self._shown.values()):
+            raise NothingToShow("no approved answer is in the target's output space")
+        if kind == "pairs" and len(self._labels) < 2:
+            raise NothingToShow("with one label in the output space there is no wrong answer")
+
+    @property
+    def goals(self) -> Sequence[str]:
+        return sorted(self._labels, key=lambda label: len(self._shown[label]))
+
+    def write(self, goal: str, rng: Random, ask: Ask) -> Prompted:
+        others = [shown for label, group in self._shown.items() if label != goal for shown in group]
+        shown = self._selection.of(rng, self._shown[goal], others)
+        message = ask(self._prompts.step(MESSAGE_FOR_LABEL), shown, {"answer": goal})
+        if normalised(message) in map(normalised, self._labels):
+            raise Unusable("a label, where a message was wanted")
+        worse = self._wrong(goal, rng) if self._prompts.kind == "pairs" else None
+        return self._prompts.example(message, Message(role="assistant", content=goal), worse)
+
+    def _wrong(self, label: str, rng: Random) -> Message:
+        others = [other for other in self._labels if other != label]
+        weights = [1 + CONFUSED * self._mistaken[label][other] for other in others]
+        return Message(role="assistant", content=rng.choices(others, weights)[0])
+
+
+class _FromNothing:
+    """A message, the reply to it and, for a pair, a worse one."""
+
+    goals = ("",)
+
+    def __init__(
+        self,
+        kind: SyntheticKind,
+        shape: Shape,
+        demonstrations: Sequence[Prompted],
+        selection: Selection,
+        now: datetime,
+    ) -> None:
+        self._prompts = _Prompts(kind, shape, now)
+        self._selection = selection
+        self._demonstrations = [(each.id, _told(each)) for each in demonstrations]
+
+    def write(self, goal: str, rng: Random, ask: Ask) -> Prompted:  # noqa: ARG002
+        shown = self._selection.of(rng, self._demonstrations)
+        numbered = [
+            (id_, {"number": f"Message {number}", "message": told["message"]})
+            for number, (id_, told) in enumerate(shown, start=1)
+        ]
+        message = ask(self._prompts.step(MESSAGE), numbered, {"number": f"Message {len(shown) + 1}"})
+        reply = ask(self._prompts.step(REPLY), shown, {"message": message})
+        worse = None
+        if self._prompts.kind == "pairs":
+            given = {"message": message, "reply": reply}
+            text = ask(self._prompts.step(WORSE_REPLY), shown, given)
+            worse = answered(text, self._prompts.shape.tools, rng)
+        return self._prompts.example(message, answered(reply, self._prompts.shape.tools, rng), worse)
+
+
+class _FromDocuments:
+    """New queries for documents that are known to be relevant to others."""
+
+    def __init__(self, demonstrations: Sequence[Triplet], selection: Selection, now: datetime) -> None:
+        if not demonstrations:
+            raise NothingToShow("no approved triplet: queries are written for documents of such")
+        self._selection = selection
+        self._now = now
+        self._known: defaultdict[str, list[Triplet]] = defaultdict(list)
+        for each in demonstrations:
+            self._known[normalised(each.positive.text)].append(each)
+
+    @property
+    def goals(self) -> Sequence[str]:
+        queries = {key: len({normalised(t.query) for t in known}) for key, known in self._known.items()}
+        return sorted(self._known, key=lambda key: queries[key])
+
+    def write(self, goal: str, rng: Random, ask: Ask) -> Triplet:
+        positive = self._known[goal][0].positive
+        # A small model repeats the query that it is shown for the same document.
+        others = [each for key, known in self._known.items() if key != goal for each in known]
+        shown = self._selection.of(rng, [_told_of_document(each) for each in others or self._known[goal]])
+        query = ask(QUERY, shown, {"document": positive.text[:MOST_OF_A_DOCUMENT]})
+        negatives: Sequence[Document] = [each.negative for each in self._known[goal]]
+        return Triplet(
+            origin="synthetic",
+            started_at=self._now,
+            query=query,
+            positive=positive,
+            negative=rng.choice(negatives),
+            prompt_key=query_key(query),
+        )
+
+
+def _told(example: Prompted) -> Mapping[str, str]:
+    told = {"message": example.prompt[-1].content, "reply": said(better_answer(example))}
+    worse = {"worse_reply": said(example.rejected)} if isinstance(example, PreferencePair) else {}
+    return told | worse
+
+
+def _told_of_document(triplet: Triplet) -> Shown:
+    return triplet.id, {"document": triplet.positive.text[:MOST_OF_A_DOCUMENT], "query": triplet.query}
