@@ -1,0 +1,409 @@
+"""What operators do with batches of synthetic examples: read, decide, and review in another tool.
+
+The command line, the JSON API and the console all come through here. Examples are shown and edited as
+the lines of `extractors.lines` (`prompt`, `completion`, …); what an edit does not name stays as it was.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from daemon.settings import Settings, SettingsError
+from extractors.examples import Message, PreferencePair, SFTExample
+from extractors.labels import OutputSpace
+from extractors.lines import Form, LineInvalid, described, from_line, to_line
+from extractors.quality import flaw
+from extractors.snapshot import SnapshotDamaged, read_snapshot
+from extractors.values import LearndError, Value
+from registry.batches import (
+    Batch,
+    BatchItem,
+    Decision,
+    ItemState,
+    SyntheticExample,
+    SyntheticKind,
+    synthetic_example,
+)
+from registry.store.batches import UnknownBatch
+from registry.store.store import Store
+
+CONTENT: dict[SyntheticKind, tuple[str, ...]] = {
+    "sft": ("prompt", "completion"),
+    "pairs": ("prompt", "chosen", "rejected"),
+    "triplets": ("anchor", "positive", "negative"),
+}
+"""What an operator may edit of an example, by kind; the rest says where it comes from."""
+MOST_PROBLEMS = 20
+"""Problems of a file that its error lists."""
+SHOWN_LABELS = 20
+
+
+class EditInvalid(LearndError):
+    """What an operator made of an example cannot be trained on."""
+
+
+class ReviewInvalid(LearndError):
+    """A reviewed file cannot be imported. Nothing of it was."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        more = len(problems) - MOST_PROBLEMS
+        listed = [*problems[:MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+        super().__init__(f"nothing was imported: {'; '.join(listed)}")
+        self.problems = tuple(problems)
+
+
+class AlreadyDecided(LearndError):
+    """Items that were to be decided by number have been decided before."""
+
+
+class ReadItem(Value):
+    """An item as operators read it."""
+
+    number: int
+    state: ItemState
+    revision: int
+    """A decision names it, so that nobody overwrites what they have not read."""
+    example: dict[str, Any]
+    """As it stands, edits included."""
+    proposed: dict[str, Any]
+    """As the language model wrote it."""
+    edited: bool
+    reason: str
+    decided_by: str | None
+    decided_at: datetime | None
+    diversity: float
+    """How unlike everything that is trained on: from 0 to 1."""
+    demonstrations: tuple[str, ...]
+    """Ids of the approved examples that it was made from."""
+
+
+class Page(Value):
+    """Items in order of their numbers, and the demonstrations that they were made from."""
+
+    items: tuple[ReadItem, ...]
+    demonstrations: dict[str, dict[str, Any]]
+    """Approved examples by id; those that the batch's snapshot no longer holds are missing."""
+
+
+class Ruling(Value):
+    """What an operator decides about one item."""
+
+    number: int
+    revision: int
+    """Of the item as the operator read it."""
+    state: ItemState
+    """PENDING takes an earlier decision back."""
+    reason: str = ""
+    """Why; a rejection needs one."""
+    edited: dict[str, Any] | None = Field(
+        None, description="Fields of the example that an approval changes, such as `completion`."
+    )
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where operators read and decide."""
+
+    settings: Settings
+    store: Store
+    clock: Callable[[], datetime]
+    """Aware UTC."""
+
+    def page(
+        self, batch_id: str, state: ItemState | None = None, *, after: int = 0, limit: int | None = None
+    ) -> Page:
+        """Items from the one behind `after` on, beside their demonstrations. Raises UnknownBatch."""
+        batch = self.store.batch(batch_id)
+        items = self.store.batch_items(batch_id, state, after=after, limit=limit)
+        wanted = {shown for item in items for shown in item.demonstrations}
+        known = self._demonstrations(batch) if wanted else {}
+        return Page(
+            items=tuple(read_item(batch.kind, item) for item in items),
+            demonstrations={shown: known[shown] for shown in sorted(wanted & known.keys())},
+        )
+
+    def item(self, batch_id: str, number: int) -> BatchItem:
+        """Raises UnknownBatch."""
+        found = self.store.batch_items(batch_id, after=number - 1, limit=1)
+        if not found or found[0].number != number:
+            raise _unknown_item(batch_id, number)
+        return found[0]
+
+    def decide(self, batch_id: str, rulings: Sequence[Ruling], *, actor: str) -> tuple[ReadItem, ...]:
+        """Write what was decided, all or nothing; returns the items as they are then.
+
+        Raises UnknownBatch, BatchEnded, ItemChanged, NobodyDecided, and EditInvalid for an edit that
+        cannot be trained on.
+        """
+        batch = self.store.batch(batch_id)
+        if len(rulings) == 1:
+            items = {rulings[0].number: self.item(batch_id, rulings[0].number)}
+        else:
+            items = self._items(batch_id)
+        decisions = [self._decision(batch, items, ruling) for ruling in rulings]
+        decided = self.store.decide(batch_id, decisions, actor=actor, now=self.clock())
+        return tuple(read_item(batch.kind, item) for item in decided)
+
+    def decide_numbers(
+        self,
+        batch_id: str,
+        numbers: Iterable[int] | None,
+        state: ItemState,
+        *,
+        actor: str,
+        reason: str = "",
+        again: bool = False,
+    ) -> tuple[ReadItem, ...]:
+        """Decide items alike, by number; None is all that are pending, or for PENDING all that are decided.
+
+        What has been decided before is decided another time only where `again` says so, or to take it
+        back. Raises AlreadyDecided, and what `decide` does.
+        """
+        items = self._items(batch_id)
+        if numbers is None:
+            undecided = state is not ItemState.PENDING
+            chosen = [n for n, item in items.items() if (item.state is ItemState.PENDING) is undecided]
+        else:
+            chosen = sorted(set(numbers))
+        for number in chosen:
+            if number not in items:
+                raise _unknown_item(batch_id, number)
+        before = [items[number] for number in chosen if items[number].state is not ItemState.PENDING]
+        if before and not again and state is not ItemState.PENDING:
+            said = ", ".join(f"{item.number} is {item.state} by {item.decided_by}" for item in before)
+            raise AlreadyDecided(f"batch {batch_id}: {said}; undo that first, or decide them --again")
+        rulings = [
+            Ruling(number=number, revision=items[number].revision, state=state, reason=reason)
+            for number in chosen
+        ]
+        return self.decide(batch_id, rulings, actor=actor)
+
+    def close(self, batch_id: str, *, actor: str, reason: str = "") -> Batch:
+        """End a batch as it is. Raises UnknownBatch, BatchEnded, NobodyDecided."""
+        return self.store.close_batch(batch_id, actor=actor, now=self.clock(), reason=reason)
+
+    def withdraw(self, batch_id: str, *, actor: str, reason: str) -> Batch:
+        """Have nothing of a batch train. Raises UnknownBatch, BatchEnded, NobodyDecided."""
+        return self.store.withdraw_batch(batch_id, actor=actor, now=self.clock(), reason=reason)
+
+    def export_lines(self, batch_id: str) -> Iterator[str]:
+        """The items as JSONL, for review in another tool and `import_lines`. Raises UnknownBatch.
+
+        A reviewer sets `state` to APPROVED or REJECTED, the latter with a `reason`, and may change the
+        example of what is approved; the rest must stay.
+        """
+        kind = self.store.batch(batch_id).kind
+        for item in self.store.batch_items(batch_id):
+            review = {
+                "batch": batch_id,
+                "item": item.number,
+                "revision": item.revision,
+                "state": str(item.state),
+                "reason": item.reason,
+            }
+            shown = to_line(synthetic_example(kind, item.content), Form.JSONL)
+            made_from = {"diversity": item.diversity, "demonstrations": list(item.demonstrations)}
+            yield json.dumps({**review, **shown, **made_from}, ensure_ascii=False) + "\n"
+
+    def import_lines(self, batch_id: str, lines: Iterable[str], *, actor: str) -> tuple[ReadItem, ...]:
+        """Decide what a reviewed export says; returns the items that it decided anew.
+
+        Raises ReviewInvalid, which names line and reason of everything that is malformed or stale, and
+        what `decide` does. Then nothing was decided.
+        """
+        batch, problems = self.store.batch(batch_id), []
+        items = self._items(batch_id)
+        rulings: dict[int, Ruling | None] = {}
+        for number, text in enumerate(lines, start=1):
+            if not text.strip():
+                continue
+            try:
+                line = _line_of(batch, items, text)
+                if line["item"] in rulings:
+                    raise LineInvalid(f"item {line['item']} is on an earlier line already")
+                rulings[line["item"]] = self._ruling(batch, items[line["item"]], line)
+            except (LineInvalid, EditInvalid) as wrong:
+                problems.append(f"line {number}: {wrong}")
+        if not rulings and not problems:
+            problems.append("there is no line in it")
+        if problems:
+            raise ReviewInvalid(problems)
+        return self.decide(batch_id, [ruling for ruling in rulings.values() if ruling], actor=actor)
+
+    def _items(self, batch_id: str) -> dict[int, BatchItem]:
+        return {item.number: item for item in self.store.batch_items(batch_id)}
+
+    def _decision(self, batch: Batch, items: Mapping[int, BatchItem], ruling: Ruling) -> Decision:
+        """The decision, whose edit is a whole example. Raises UnknownBatch, EditInvalid."""
+        item = items.get(ruling.number)
+        if item is None:
+            raise _unknown_item(batch.id, ruling.number)
+        edited = item.edited if ruling.state is ItemState.APPROVED else None
+        try:
+            if ruling.edited is not None and ruling.state is ItemState.APPROVED:
+                stands = synthetic_example(batch.kind, item.content)
+                made = edited_example(batch.kind, stands, ruling.edited, self._labels(batch))
+                as_proposed = made.id == synthetic_example(batch.kind, item.example).id
+                edited = None if as_proposed else made.model_dump(mode="json")
+            return Decision(**ruling.model_dump(exclude={"edited"}), edited=edited)
+        except EditInvalid as wrong:
+            raise EditInvalid(f"item {item.number} of batch {batch.id}: {wrong}") from None
+        except ValidationError as wrong:
+            raise EditInvalid(f"item {item.number} of batch {batch.id}: {_words(wrong)}") from None
+
+    def _ruling(self, batch: Batch, item: BatchItem, line: Mapping[str, Any]) -> Ruling | None:
+        """What a line of a review decides anew, if anything. Raises LineInvalid, EditInvalid."""
+        try:
+            ruling = Ruling(
+                number=item.number,
+                revision=item.revision,
+                state=str(line.get("state")).upper(),
+                reason=line.get("reason") or "",
+            )
+            Decision(**ruling.model_dump())
+        except ValidationError as wrong:
+            raise LineInvalid(_words(wrong)) from None
+        missing = [name for name in CONTENT[batch.kind] if name not in line]
+        if missing:
+            raise LineInvalid(f"it has no {' and no '.join(missing)}")
+        content = {name: line[name] for name in CONTENT[batch.kind]}
+        stands = synthetic_example(batch.kind, item.content)
+        if ruling.state is not ItemState.REJECTED and content != _content(batch.kind, stands):
+            # Checked here, so that the error can name the line.
+            changed = edited_example(batch.kind, stands, content, self._labels(batch)).id != stands.id
+            if changed and ruling.state is ItemState.PENDING:
+                raise LineInvalid("its example was changed while its state is PENDING: set it to APPROVED")
+            if changed:
+                return ruling.model_copy(update={"edited": content})
+        return None if (ruling.state, ruling.reason) == (item.state, item.reason) else ruling
+
+    def _labels(self, batch: Batch) -> tuple[str, ...]:
+        """The labels of the batch's target, if it is a classification that still stands in the settings."""
+        try:
+            target = self.settings.target(batch.target)
+        except SettingsError:
+            return ()
+        return target.output_space if target.task == "classification" else ()
+
+    def _demonstrations(self, batch: Batch) -> Mapping[str, dict[str, Any]]:
+        snapshot_id = self.store.cycle(batch.cycle_id).snapshot_id
+        if snapshot_id is None:
+            return {}
+        folder = self.settings.data_dir / "snapshots" / batch.target.replace("/", ".") / snapshot_id
+        try:
+            return _taught(folder, batch.kind, frozenset(batch.provenance.demonstrations))
+        except SnapshotDamaged:
+            # Somebody removed it; the batch can be decided without it.
+            return {}
+
+
+def read_item(kind: SyntheticKind, item: BatchItem) -> ReadItem:
+    """The item, its example in the form in which people read and edit it."""
+    kept = item.model_dump(
+        include=ReadItem.model_fields.keys() & BatchItem.model_fields.keys() - {"example", "edited"}
+    )
+    return ReadItem(
+        **kept,
+        example=_content(kind, synthetic_example(kind, item.content)),
+        proposed=_content(kind, synthetic_example(kind, item.example)),
+        edited=item.edited is not None,
+    )
+
+
+def edited_example(
+    kind: SyntheticKind,
+    example: SyntheticExample,
+    changes: Mapping[str, Any],
+    labels: Sequence[str] = (),
+) -> SyntheticExample:
+    """`example` with the fields of its content that `changes` names; where it comes from stays.
+
+    `labels` are the valid answers of a classification. Raises EditInvalid where the result is no
+    example of its kind, or one that could not be trained on.
+    """
+    unknown = sorted(changes.keys() - set(CONTENT[kind]))
+    if unknown:
+        raise EditInvalid(f"{', '.join(unknown)} cannot be edited; {', '.join(CONTENT[kind])} can")
+    before = to_line(example, Form.JSONL)
+    line = {**before, **changes}
+    for document in ("positive", "negative"):
+        if line.get(document) != before.get(document):
+            line[f"{document}_id"] = None  # It names another text.
+    try:
+        # Without these, they are made anew from what it says now.
+        fresh = {name: value for name, value in line.items() if name not in {"id", "prompt_key"}}
+        made = from_line(type(example), fresh, Form.JSONL, now=example.started_at, system=None)
+    except LineInvalid as wrong:
+        raise EditInvalid(str(wrong)) from None
+    made = _with_label(made, labels)
+    if reason := flaw(made):
+        raise EditInvalid(f"it could not be trained on: {reason.value}")
+    return made
+
+
+def _with_label(example: SyntheticExample, labels: Sequence[str]) -> SyntheticExample:
+    """The example, its answer in the spelling of the output space. Raises EditInvalid."""
+    space = OutputSpace(labels)
+    match example:
+        case SFTExample():
+            return example.model_copy(update={"completion": _spelled(space, example.completion, labels)})
+        case PreferencePair():
+            return example.model_copy(update={"chosen": _spelled(space, example.chosen, labels)})
+    return example
+
+
+def _spelled(space: OutputSpace, answer: Message, labels: Sequence[str]) -> Message:
+    spelled = space.spelled(answer)
+    if spelled is None:
+        more = ", …" if len(labels) > SHOWN_LABELS else ""
+        raise EditInvalid(
+            f"its answer is none of the target's output_space ({', '.join(labels[:SHOWN_LABELS])}{more})"
+        )
+    return spelled
+
+
+def _content(kind: SyntheticKind, example: SyntheticExample) -> dict[str, Any]:
+    line = to_line(example, Form.JSONL)
+    return {name: line[name] for name in CONTENT[kind]}
+
+
+def _line_of(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict[str, Any]:
+    """A line of a review that is about an item as it stands. Raises LineInvalid."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as wrong:
+        raise LineInvalid(f"it is not JSON ({wrong})") from None
+    if not isinstance(line, dict):
+        raise LineInvalid("it is no JSON object")
+    if line.get("batch") != batch.id:
+        raise LineInvalid(f"its batch is not {batch.id}")
+    item = items.get(line["item"]) if isinstance(line.get("item"), int) else None
+    if item is None:
+        raise LineInvalid(f"its item is no number of an item of {batch.id}")
+    if line.get("revision") != item.revision:
+        raise LineInvalid(
+            f"item {item.number} is {item.state} by {item.decided_by} since this was exported; export it anew"
+        )
+    return line
+
+
+@lru_cache(maxsize=16)
+def _taught(folder: Path, kind: SyntheticKind, wanted: frozenset[str]) -> Mapping[str, dict[str, Any]]:
+    """The training examples with these ids, as people read them. A snapshot never changes."""
+    snapshot = read_snapshot(folder)
+    found = (*getattr(snapshot.train, kind), *getattr(snapshot.validation, kind))
+    return {example.id: _content(kind, example) for example in found if example.id in wanted}
+
+
+def _unknown_item(batch_id: str, number: int) -> UnknownBatch:
+    return UnknownBatch(f"item {number} in batch {batch_id}")
+
+
+def _words(wrong: ValidationError) -> str:
+    return described(wrong).removeprefix(": ").replace("Value error, ", "")
