@@ -22,8 +22,9 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.near_duplicates import NEAR, common_shingles, near_duplicates, near_matches
+from extractors.near_duplicates import NEAR, near_duplicates, near_matches, templates_of
 from extractors.preference import nearly_equal
+from extractors.templates import Templates
 from extractors.text import normalised
 from extractors.values import LearndError, Value
 
@@ -150,8 +151,8 @@ def clean(
     whole = _sifted(examples, lambda members: [flaw(example) for example in members], left_out)
     known = [prompt if isinstance(prompt, str) else spoken(prompt) for prompt in held_out]
     compared = (_compared(example) for _, members in by_kind(whole) for example in members)
-    common = common_shingles([*compared, *known])
-    given_away = _given_away(whole, known, rules.near_held_out, common)
+    templates = templates_of([*compared, *known])
+    given_away = _given_away(whole, known, rules.near_held_out, templates)
     apart = _sifted(
         whole,
         lambda members: [
@@ -159,7 +160,7 @@ def clean(
         ],
         left_out,
     )
-    once = _sifted(apart, lambda members: _repeated(members, rules.near_duplicate, common), left_out)
+    once = _sifted(apart, lambda members: _repeated(members, rules.near_duplicate, templates), left_out)
     return Cleaned(examples=once, left_out=dict(sorted(left_out.items())))
 
 
@@ -183,15 +184,13 @@ def _sifted(
     return Examples.model_validate(kept)
 
 
-def _given_away(
-    examples: Examples, known: Sequence[str], threshold: float, common: frozenset[str]
-) -> set[str]:
+def _given_away(examples: Examples, known: Sequence[str], threshold: float, templates: Templates) -> set[str]:
     """The prompts that are near a known one."""
     if not known:
         return set()
     members = (example for _, members in by_kind(examples) for example in members)
     prompts = list(dict.fromkeys(text for example in members for text in _prompts(example)))
-    matches = near_matches(prompts, known, threshold, common)
+    matches = near_matches(prompts, known, threshold, templates)
     return {text for text, match in zip(prompts, matches, strict=True) if match is not None}
 
 
@@ -211,7 +210,7 @@ def _prompts(example: Any) -> Iterator[str]:
         yield spoken(example.prompt)
 
 
-def _repeated(members: Sequence[Example], threshold: float, common: frozenset[str]) -> list[Flaw | None]:
+def _repeated(members: Sequence[Example], threshold: float, templates: Templates) -> list[Flaw | None]:
     """Marks those that say nearly what a newer one says."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     newest_first = sorted(enumerate(members), key=lambda numbered: _age(numbered[1]), reverse=True)
@@ -220,7 +219,7 @@ def _repeated(members: Sequence[Example], threshold: float, common: frozenset[st
     found: list[Flaw | None] = [None] * len(members)
     for group in groups.values():
         if len(group) > 1:
-            links = near_duplicates([_compared(members[at]) for at in group], threshold, common)
+            links = near_duplicates([_compared(members[at]) for at in group], threshold, templates)
             for at, link in zip(group, links, strict=True):
                 found[at] = None if link is None else Flaw.REPEATED
     return found

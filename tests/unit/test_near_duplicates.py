@@ -1,12 +1,13 @@
 """Which texts count as the same, checked against the similarity of every pair."""
 
 import random
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.near_duplicates import common_shingles, near_duplicates, near_matches
+from extractors.near_duplicates import near_duplicates, near_matches
 
 QUESTIONS = (
     "can you check the status of my credit card application",
@@ -83,7 +84,69 @@ def test_texts_that_share_a_long_template_are_not_near_for_that() -> None:
     assert near_duplicates(asked) == [None] * len(asked)
     assert near_matches(asked[1:], asked[:1]) == [None] * (len(asked) - 1)
     assert near_duplicates([*asked, asked[3].upper()])[-1] == 3
-    assert common_shingles(asked[:5]) == frozenset()
+
+
+RNG = random.Random(0)
+LEXICON = ["".join(RNG.choices("abcdefghijklmnopqrstuvwxyz", k=RNG.randint(3, 9))) for _ in range(3000)]
+
+
+def words(count: int) -> str:
+    return " ".join(RNG.choices(LEXICON, k=count))
+
+
+@pytest.mark.parametrize("templates", [1, 2, 3, 10])
+def test_texts_in_one_of_several_templates_differ_by_what_each_says(templates: int) -> None:
+    written = [words(120) for _ in range(templates)]
+    tickets = [f"{written[n % templates]}\nTicket: {words(6)}" for n in range(400)]
+    assert near_duplicates(tickets) == [None] * 400
+    assert near_matches(tickets[80:], tickets[:80]) == [None] * 320
+    assert near_duplicates([*tickets, tickets[7].upper() + "!"])[-1] == 7
+
+
+def test_a_template_that_changed_over_time_and_fields_in_its_middle_hide_nothing() -> None:
+    head, changed, tail = words(80), (words(15), words(15), words(15)), words(40)
+    tickets = []
+    for n in range(300):
+        fields = f"customer: {words(2)} tier: {('gold', 'free')[n % 2]} ticket: {words(6)}"
+        tickets.append(f"{head} {changed[n // 100]} {fields} {tail}")
+    assert near_duplicates(tickets) == [None] * 300
+
+
+def test_questions_about_the_same_few_documents_differ() -> None:
+    documents, asked = [words(150) for _ in range(20)], [words(4) for _ in range(30)]
+    each = [f"{document} question: {question}" for document in documents for question in asked]
+    assert near_duplicates(each) == [None] * len(each)
+    found = [f"{' '.join(RNG.sample(documents, 3))} question: {words(7)}" for _ in range(300)]
+    assert near_duplicates(found) == [None] * len(found)
+
+
+def test_one_text_in_many_versions_is_still_one() -> None:
+    base = words(40).split()
+    versions = []
+    for _ in range(200):
+        at = RNG.randrange(40)
+        versions.append(" ".join([*base[:at], base[at] + RNG.choice("xyz"), *base[at + 1 :]]))
+    versions = list(dict.fromkeys(versions))
+    assert near_duplicates([" ".join(base), *versions]) == [None] + [0] * len(versions)
+    assert near_matches(versions, [" ".join(base)]) == [0] * len(versions)
+
+
+def test_what_was_said_at_length_is_found_in_another_template_and_in_none() -> None:
+    templates, said = (words(60), words(60)), [words(12) for _ in range(100)]
+    tickets = [f"{templates[n % 2]} ticket: {text}" for n, text in enumerate(said)]
+    again = f"{templates[1]} ticket: {said[4]}"
+    assert near_matches([again, said[5]], tickets) == [4, 5]
+
+
+def test_among_texts_that_are_nearly_near_it_takes_little_time_to_find_what_is() -> None:
+    # Slots of a word after each six: no passage is long enough to be seen as a template's.
+    forms = [[words(6) for _ in range(10)] for _ in range(3)]
+    alike = [" ".join(f"{part} {RNG.choice(LEXICON)}" for part in forms[n % 3]) for n in range(1500)]
+    typos = [text[:100] + "#" + text[101:] for text in alike[::10]]
+    began = time.process_time()
+    links = near_duplicates([*alike, *typos])
+    assert links == [None] * 1500 + list(range(0, 1500, 10))
+    assert time.process_time() - began < 10  # seconds
 
 
 WORDS = [

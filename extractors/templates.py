@@ -1,0 +1,106 @@
+"""The templates that texts were written in, and what each text says of its own.
+
+    "Name the department that answers this ticket: | my kettle leaks | Answer in one word, please."
+     └────────────── passage ───────────────────┘   └──── own ────┘   └──────── passage ─────────┘
+
+A passage is a run of words that many different texts share. One text that is asked again and again with
+small changes has such runs, too, but is no template: what is changed is now here, now there. A template has
+a slot, a place where its texts go on in many ways. There can be any number of templates, and of passages in
+one: instructions, and documents that were found for a question.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from zlib import crc32
+
+PASSAGE = 8
+"""Words, the beginning and the end of a text counting as one. In a shorter run what differs weighs enough."""
+FEWEST = 20
+"""Different texts (of at most `SAMPLE`) that share a passage."""
+SAMPLE = 2000
+CHARACTERS = 4_000_000
+"""So much text is looked at, in texts taken from all: 100 bytes of memory a word."""
+MOST_USUAL = 0.5
+"""Where at most so many of a passage's texts go on by the same word, there is a slot."""
+_BEGIN, _END = "\x02", "\x03"
+
+
+class Templates:
+    """Passages, as hashes, and where slots are beside them."""
+
+    def __init__(
+        self,
+        passages: frozenset[int] = frozenset(),
+        before_slot: frozenset[int] = frozenset(),
+        after_slot: frozenset[int] = frozenset(),
+    ) -> None:
+        self._passages = passages
+        self._before_slot = before_slot
+        self._after_slot = after_slot
+
+    def own(self, text: str) -> str:
+        """What `text` says beside passages: all of it where it is in no template, perhaps nothing."""
+        if not self._passages:
+            return text
+        words = _words(text)
+        found = [(at, run) for at, run in enumerate(_runs(words, PASSAGE)) if run in self._passages]
+        borders = {at + PASSAGE for at, run in found if run in self._before_slot}
+        borders |= {at for at, run in found if run in self._after_slot}
+        if not borders:
+            return text
+        shared = set[int]()
+        for at, _ in found:
+            # A run across a border holds the first words of what is said in the slot.
+            if borders.isdisjoint(range(at + 1, at + PASSAGE)):
+                shared.update(range(at, at + PASSAGE))
+        return " ".join(word for at, word in enumerate(words[1:-1], 1) if at not in shared)
+
+
+def is_long(own: str) -> bool:
+    """Whether so much is said that many texts would share it as a passage, were it not one text's own."""
+    return own.count(" ") + 1 >= PASSAGE
+
+
+def find_templates(texts: Iterable[str]) -> Templates:
+    """The templates among `texts`, in which words stand apart by single spaces."""
+    sample = _sample(list(dict.fromkeys(texts)))
+    counts = Counter(run for text in sample for run in set(_runs(_words(text), PASSAGE)))
+    passages = frozenset(run for run, count in counts.items() if count >= FEWEST)
+    if not passages:
+        return Templates()
+    following: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    preceding: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for text in sample:
+        words = _words(text)
+        for at, run in enumerate(_runs(words, PASSAGE)):
+            if run in passages:
+                if at + PASSAGE < len(words):
+                    following[run][words[at + PASSAGE]] += 1
+                if at:
+                    preceding[run][words[at - 1]] += 1
+    return Templates(passages, frozenset(_beside_slot(following)), frozenset(_beside_slot(preceding)))
+
+
+def _sample(different: Sequence[str]) -> Sequence[str]:
+    average = sum(map(len, different)) / max(1, len(different))
+    # By hash: each third text of three templates in turn would be one template's.
+    return sorted(different, key=_digest)[: min(SAMPLE, int(CHARACTERS / max(1, average)))]
+
+
+def _digest(text: str) -> int:
+    return crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def _words(text: str) -> list[str]:
+    return [_BEGIN, *text.split(" "), _END]
+
+
+def _runs(words: Sequence[str], length: int) -> Iterator[int]:
+    return (hash(tuple(words[at : at + length])) for at in range(len(words) - length + 1))
+
+
+def _beside_slot(neighbours: dict[int, Counter[str]]) -> Iterator[int]:
+    for run, words in neighbours.items():
+        total = words.total()
+        if total >= FEWEST and max(words.values()) <= MOST_USUAL * total:
+            yield run
