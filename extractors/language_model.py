@@ -48,7 +48,7 @@ class LanguageModel:
         self._endpoint = endpoint
         self._api_key = api_key
         self._engine = _Engine(endpoint, api_key)
-        # `rollout_id` and DSPy's own history and caches are not used: a proposal must be new each time.
+        # A proposal must be new each time.
         self._lm = dspy.LM(endpoint.model, engine=self._engine, cache=False, num_retries=RETRIES)
         self._adapter = _Conversation()
 

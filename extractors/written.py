@@ -28,6 +28,8 @@ def read_text(written: Written, name: str, like: Sequence[str]) -> str:
     text = _unquoted(_one_line(_unwrapped(raw, name, like), like), like).strip()
     if not text:
         raise Unusable("the model wrote nothing")
+    if not _storable(text):
+        raise Unusable("characters that cannot be stored")
     if written.cut_off and raw.endswith(text):
         raise Unusable("the model's answer was cut off at the limit of its length")
     if len(text) > longest(like):
@@ -89,6 +91,11 @@ def _unquoted(text: str, like: Sequence[str]) -> str:
     text = text.strip()
     quoted = len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]
     return text[1:-1] if quoted and not any(other.startswith(text[0]) for other in like) else text
+
+
+def _storable(text: str) -> bool:
+    """Neither half of a surrogate pair, which no file holds, nor NUL, which PostgreSQL does not."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _any(like: Sequence[str], part: str) -> bool:

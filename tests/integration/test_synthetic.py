@@ -265,6 +265,18 @@ def test_every_request_says_that_it_is_learnds_own() -> None:
     assert set(stand_in.paths) == {"/v1/chat/completions"}
 
 
+@pytest.mark.parametrize(
+    "name", ["base", "Qwen/Qwen3-0.6B", "qwen2.5:0.5b", "openai/gpt-oss-20b", "acme/a:b/c"]
+)
+def test_the_model_is_asked_for_as_the_endpoint_names_it(name: str) -> None:
+    stand_in = WritingStandIn(new_message)
+    with writing(stand_in) as url:
+        made = propose(request(wanted=1), Endpoint(model=name, url=f"{url}/"))
+    assert [sent["model"] for sent in stand_in.seen] == [name]
+    assert made.model == name
+    assert stand_in.paths == ["/v1/chat/completions"]
+
+
 def test_calls_differ_in_demonstrations_temperature_and_seed() -> None:
     _, stand_in = run(new_message, request(wanted=12))
     assert len({sent["seed"] for sent in stand_in.seen}) == 12
@@ -372,6 +384,7 @@ GARBAGE: dict[str, Answer] = {
     "the model's answer was cut off at the limit of its length": Answer(
         text="my parcel and the", finish_reason="length"
     ),
+    "characters that cannot be stored": Answer(text="where is my \ud800 parcel now?"),
     "a label, where a message was wanted": Answer(text="Billing"),
     "said already, by a demonstration or another proposal": Answer(text="Where is my  parcel?"),
 }

@@ -1,0 +1,365 @@
+"""What is left of proposals: of the right form, far from the holdout, said once. Vectors made by hand."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extractors.examples import (
+    Document,
+    Examples,
+    Message,
+    PreferencePair,
+    SFTExample,
+    ToolCall,
+    Trajectory,
+    Triplet,
+    UnpairedPreference,
+)
+from extractors.quality import Flaw
+from extractors.recipes import Synthetic
+from extractors.retrieval import query_key
+from extractors.screening import Screened, ScreeningRules, Unfit, VectorsInvalid, screen
+from extractors.synthetic import Proposed
+from extractors.text import prompt_key
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SYSTEM = Message(role="system", content="Route.")
+SPACE = ("billing", "shipping")
+TOOLS = (
+    {
+        "type": "function",
+        "function": {
+            "name": "stock",
+            "parameters": {"properties": {"item": {}, "shop": {}}, "required": ["item"]},
+        },
+    },
+)
+
+
+def says(content: str) -> Message:
+    return Message(role="assistant", content=content)
+
+
+def sft(message: str, answer: Message | str = "billing", **changes: Any) -> SFTExample:
+    prompt = changes.pop("prompt", (SYSTEM, Message(role="user", content=message)))
+    answer = says(answer) if isinstance(answer, str) else answer
+    return SFTExample(
+        prompt=prompt, completion=answer, prompt_key=prompt_key(prompt), started_at=NOW, **changes
+    )
+
+
+def pair(message: str, chosen: str, rejected: str) -> PreferencePair:
+    example = sft(message)
+    return PreferencePair(
+        prompt=example.prompt,
+        chosen=says(chosen),
+        rejected=says(rejected),
+        prompt_key=example.prompt_key,
+        started_at=NOW,
+        preferred_by="candidate",
+    )
+
+
+def triplet(query: str, positive: str, negative: str) -> Triplet:
+    return Triplet(
+        query=query,
+        positive=Document(text=positive),
+        negative=Document(text=negative),
+        prompt_key=query_key(query),
+        started_at=NOW,
+    )
+
+
+APPROVED = (sft("I was charged twice last week"), sft("where is the parcel I ordered?", "shipping"))
+
+
+class Meaning:
+    """An encoder of few words: a text is the sum of the directions of the words that it knows."""
+
+    def __init__(self, **directions: Sequence[float]) -> None:
+        self._directions = directions
+        self.asked: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        self.asked.extend(texts)
+        return [
+            np.sum([d for word, d in self._directions.items() if word in text] or [[0.0, 0.0, 1.0]], axis=0)
+            for text in texts
+        ]
+
+
+APART = Meaning(
+    charged=(1, 0, 0), parcel=(0, 1, 0), invoice=(1, 0.1, 0), lamp=(0.5, 0.5, 1), kettle=(-1, 0, 0.2)
+)
+
+
+def screened(
+    examples: Sequence[Synthetic],
+    demonstrations: Sequence[Synthetic] = APPROVED,
+    *,
+    output_space: Sequence[str] = SPACE,
+    trained: Examples | None = None,
+    held_out: Sequence[Any] = (),
+    encode: Any = APART,
+    rules: ScreeningRules | None = None,
+) -> Screened:
+    return screen(
+        [Proposed(example=example, demonstrations=("a",)) for example in examples],
+        demonstrations=demonstrations,
+        output_space=output_space,
+        trained=trained or Examples(),
+        held_out=held_out,
+        encode=encode,
+        rules=rules,
+    )
+
+
+def only_reason(*arguments: Any, **more: Any) -> str:
+    result = screened(*arguments, **more)
+    assert result.kept == ()
+    ((reason, count),) = result.left_out.items()
+    assert count == 1
+    return reason
+
+
+# ---- of the right form
+
+
+def test_a_proposal_of_the_right_form_is_kept_with_where_it_comes_from() -> None:
+    result = screened([sft("my kettle never came back")])
+    assert [(each.example, each.demonstrations) for each in result.kept] == [
+        (sft("my kettle never came back"), ("a",))
+    ]
+    assert result.left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("example", "reason"),
+    [
+        (sft("  "), Unfit.LENGTH),
+        (sft("my kettle never came back", " "), Flaw.NO_ANSWER),
+        (sft("my kettle never came back", Message(role="user", content="x")), Flaw.NOT_THE_ASSISTANT),
+        (sft("my kettle never came back", "refunds"), Unfit.OUT_OF_SPACE),
+        (sft("my kettle never came back", "Billing"), Unfit.OUT_OF_SPACE),
+        (sft("", prompt=(Message(role="user", content="my kettle never came"),)), Unfit.OTHER_SHAPE),
+        (sft("my kettle never came back", tools=TOOLS), Unfit.OTHER_SHAPE),
+        (
+            sft("", prompt=(SYSTEM, Message(role="user", content="hello"), says("hi"))),
+            Unfit.OTHER_SHAPE,
+        ),
+        (sft("kettle"), Unfit.LENGTH),
+        (sft("my kettle never came back, and " * 3), Unfit.LENGTH),
+    ],
+)
+def test_what_is_formed_otherwise_is_left_out_with_the_reason(example: SFTExample, reason: str) -> None:
+    assert only_reason([example]) == reason
+
+
+def test_both_answers_of_a_pair_are_labels_and_differ() -> None:
+    known = [pair("I was charged twice last week", "billing", "shipping")]
+    message = "my kettle never came back"
+    assert len(screened([pair(message, "billing", "shipping")], known).kept) == 1
+    assert only_reason([pair(message, "billing", "Billing")], known) == Flaw.SAME_ANSWER
+    assert only_reason([pair(message, "billing", "dunno")], known) == Unfit.OUT_OF_SPACE
+
+
+def test_free_answers_are_about_as_long_as_approved_ones() -> None:
+    known = [sft("is the kettle in stock?", "Yes, three of them are.")]
+    message = "is the sofa in stock?"
+    assert len(screened([sft(message, "No, not before May.")], known, output_space=()).kept) == 1
+    for answer in ("No.", "No, and that is " * 6):
+        assert only_reason([sft(message, answer)], known, output_space=()) == Unfit.LENGTH
+
+
+def test_json_has_the_keys_of_approved_answers() -> None:
+    known = [
+        sft("two kettles for Ann, please", json.dumps({"item": "kettle", "count": 2})),
+        sft("a lamp for Bob, in blue", json.dumps({"item": "lamp", "count": 1, "colour": "blue"})),
+    ]
+    message = "three red sofas for Cid"
+    good = json.dumps({"item": "sofa", "count": 3, "colour": "red"})
+    assert len(screened([sft(message, good)], known, output_space=()).kept) == 1
+    for answer in ('{"item": "sofa", "colour": "red"}', '{"item": "sofa", "count": 3, "size": 1}'):
+        assert only_reason([sft(message, answer)], known, output_space=()) == Unfit.OTHER_FORM
+    for answer in ("three red sofas, please", '{"item": "sofa", "count"', '["sofa", 3, "red", 1]'):
+        assert only_reason([sft(message, answer)], known, output_space=()) == Unfit.OTHER_FORM
+
+
+def test_a_tool_is_called_as_it_was_offered() -> None:
+    def calling(name: str, arguments: str) -> Message:
+        return Message(role="assistant", tool_calls=(ToolCall(name=name, arguments=arguments),))
+
+    known = [sft("is the kettle in stock?", calling("stock", '{"item": "kettle"}'), tools=TOOLS)]
+    message = "is the sofa in stock?"
+
+    def reason(answer: Message | str) -> str:
+        return only_reason([sft(message, answer, tools=TOOLS)], known, output_space=())
+
+    good = sft(message, calling("stock", '{"item": "sofa", "shop": 1}'), tools=TOOLS)
+    assert len(screened([good], known, output_space=()).kept) == 1
+    for arguments in ("{}", '{"item": "sofa", "colour": 1}', '["sofa"]', '{"item'):
+        assert reason(calling("stock", arguments)) == Unfit.OTHER_FORM
+    assert reason(calling("order", '{"item": "sofa"}')) == Unfit.OTHER_FORM
+    assert reason("Yes, I am sure that it is there.") == Unfit.OTHER_FORM
+
+
+@pytest.mark.parametrize(
+    "tool", [{}, {"function": None}, {"function": {"name": "stock", "parameters": []}}, {"function": {}}]
+)
+def test_tools_that_say_little_are_no_trouble(tool: dict[str, Any]) -> None:
+    known = [sft("is the kettle in stock?", "Yes, three of them are.", tools=(tool,))]
+    proposal = sft("is the sofa in stock?", "No, not before May.", tools=(tool,))
+    assert len(screened([proposal], known, output_space=()).kept) == 1
+
+
+def test_documents_of_a_triplet_come_from_one_approved_result_list() -> None:
+    known = [triplet("refund time", "five days", "two days"), triplet("opening hours", "at nine", "at six")]
+
+    def of(positive: str, negative: str) -> Screened:
+        return screened([triplet("kettle back?", positive, negative)], known, output_space=())
+
+    assert len(of("five days", "two days").kept) == 1
+    assert of("five days", "at six").left_out == {Unfit.OTHER_SHAPE: 1}
+    assert of("at some time", "two days").left_out == {Unfit.OTHER_SHAPE: 1}
+
+
+# ---- apart
+
+
+def test_what_means_nearly_a_held_out_prompt_is_never_shown() -> None:
+    held = [(SYSTEM, Message(role="user", content="the lamp is late"))]
+    assert only_reason([sft("lamp still not here, help")], held_out=held) == Unfit.HELD_OUT
+
+
+def test_the_bar_to_what_is_held_out_is_higher_than_to_what_is_trained_on() -> None:
+    near = Meaning(kettle=(1, 0, 0), parcel=(0, 1, 0), charged=(0, -1, 0), lamp=(0.88, 0.475, 0))
+    proposal = [sft("my lamp never came back")]
+    trained = Examples(sft=(sft("my kettle is broken, I fear"),))
+    assert len(screened(proposal, trained=trained, encode=near).kept) == 1
+    assert only_reason(proposal, held_out=["my kettle is broken, I fear"], encode=near) == Unfit.HELD_OUT
+
+
+def test_what_is_held_out_and_trained_on_counts_as_held_out() -> None:
+    text = "the lamp is late"
+    trained = Examples(sft=(sft(text),))
+    assert only_reason([sft("lamp still not here")], trained=trained, held_out=[text]) == Unfit.HELD_OUT
+
+
+def test_equal_letters_are_near_whatever_the_encoder_says() -> None:
+    class Scattered:
+        """Gives each text it meets a direction of its own, equal ones too."""
+
+        def __init__(self) -> None:
+            self._met = 0
+
+        def __call__(self, texts: Sequence[str]) -> Any:
+            self._met += len(texts)
+            return np.eye(64, dtype=np.float32)[self._met - len(texts) : self._met]
+
+    text = "My kettle never came back!"
+    shown = [sft(text)]
+    same = "my kettle never  came back"
+    assert only_reason(shown, held_out=[same], encode=Scattered()) == Unfit.HELD_OUT
+    trained = Examples(sft=(sft(same),))
+    assert only_reason(shown, trained=trained, encode=Scattered()) == Unfit.TRAINED_ON
+    twice = screened([sft(text), sft(same)], encode=Scattered())
+    assert (len(twice.kept), twice.left_out) == (1, {Unfit.REPEATED: 1})
+
+
+@pytest.mark.parametrize("kind", Examples.model_fields)
+def test_every_kind_of_training_example_counts(kind: str) -> None:
+    asked = "the lamp is late"
+    prompt = sft(asked).prompt
+    known: dict[str, Any] = {
+        "sft": sft(asked),
+        "pairs": pair(asked, "billing", "shipping"),
+        "votes": UnpairedPreference(
+            prompt=prompt, completion=says("billing"), prompt_key="k", desirable=True, started_at=NOW
+        ),
+        "triplets": triplet(asked, "a", "b"),
+        "trajectories": Trajectory(
+            messages=(*prompt, says("billing"), Message(role="user", content="thanks"), says("welcome")),
+            learned=(2,),
+            outcome="approved",
+            prompt_keys=("k", "l"),
+            started_at=NOW,
+        ),
+    }
+    trained = Examples.model_validate({kind: [known[kind]]})
+    assert only_reason([sft("lamp still not here, help")], trained=trained) == Unfit.TRAINED_ON
+
+
+def test_a_paraphrase_of_a_demonstration_teaches_nothing_new() -> None:
+    assert only_reason([sft("charged for it two times")]) == Unfit.TRAINED_ON
+
+
+def test_of_proposals_that_mean_the_same_the_first_stays() -> None:
+    result = screened([sft("my kettle never came back"), sft("the kettle: lost on its way?")])
+    assert [each.example.prompt[-1].content for each in result.kept] == ["my kettle never came back"]
+    assert result.left_out == {Unfit.REPEATED: 1}
+
+
+def test_diversity_is_one_less_the_greatest_similarity() -> None:
+    meaning = Meaning(charged=(1, 0, 0), parcel=(0, 1, 0), lamp=(0.6, 0, 0.8), kettle=(-1, 0, 0))
+    lamp, kettle = screened(
+        [sft("my lamp never came back"), sft("no kettle in that box")], encode=meaning
+    ).kept
+    assert lamp.diversity == pytest.approx(0.4)
+    assert kettle.diversity == 1.0
+
+
+def test_what_is_like_an_earlier_proposal_adds_less() -> None:
+    meaning = Meaning(charged=(1, 0, 0), parcel=(1, 0, 0), lamp=(0, 1, 0), kettle=(0, 0.8, 0.6))
+    lamp, kettle = screened(
+        [sft("my lamp never came back"), sft("no kettle in that box")], encode=meaning
+    ).kept
+    assert (lamp.diversity, kettle.diversity) == (pytest.approx(1.0), pytest.approx(0.2))
+
+
+def test_prompts_of_one_template_are_compared_by_what_stands_in_it() -> None:
+    animals = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "jay", "kite")
+    names = [f"{colour} {animal}" for animal in animals for colour in ("white", "black")]
+
+    def filled(word: str) -> str:
+        return f"Read this ticket of a customer of our shop: {word} Then name the team that answers it."
+
+    meaning = Meaning(yak=(1, 0, 0), zebra=(0, 1, 0), shop=(50, 50, 50))
+    known = [sft(filled(name)) for name in names]
+    result = screened([sft(filled("a yak"))], known, held_out=[filled("a zebra")], encode=meaning)
+    assert len(result.kept) == 1
+    assert not any("shop" in text for text in meaning.asked)
+
+
+@given(st.lists(st.sampled_from(["charged", "parcel", "lamp", "kettle", "invoice"]), max_size=8))
+def test_everything_is_kept_or_counted(words: list[str]) -> None:
+    examples = [sft(f"about my {word}, the number {at}") for at, word in enumerate(words)]
+    result = screened(examples, held_out=["my invoice is wrong"])
+    assert len(result.kept) + sum(result.left_out.values()) == len(examples)
+    assert not any("invoice" in each.example.prompt[-1].content for each in result.kept)
+    assert all(0 <= each.diversity <= 1 for each in result.kept)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda texts: np.ones((len(texts) + 1, 3)),
+        lambda texts: np.ones(len(texts)),
+        lambda texts: np.zeros((len(texts), 3)),
+        lambda texts: np.full((len(texts), 3), np.nan),
+    ],
+)
+def test_an_encoder_that_gives_no_directions_is_not_taken_for_one_that_finds_no_likeness(broken: Any) -> None:
+    with pytest.raises(VectorsInvalid):
+        screened([sft("my kettle never came back")], encode=broken)
+
+
+def test_without_proposals_nothing_is_encoded() -> None:
+    seen = Meaning()
+    assert screened([], encode=seen) == Screened(kept=(), left_out={})
+    assert seen.asked == []
