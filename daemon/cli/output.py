@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ TargetKey = Annotated[
     typer.Option("--target", "-t", metavar="TENANT/AGENT", help="May be left out where there is only one."),
 ]
 DEFAULT_CONFIG = Path("learnd.toml")
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of what stands beside them."""
 out = Console()
 progress_out = Console(stderr=True)
 
@@ -83,6 +86,14 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _cell(value))
     out.print(table)
+
+
+def plain(text: str) -> str:
+    """`text` without control characters: in a terminal they could do, hide or turn round anything."""
+    return "".join(
+        "�" if (unicodedata.category(char) == "Cc" and char not in "\n\t") or char in TURNING else char
+        for char in text
+    )
 
 
 def gigabytes(count: float) -> str:
