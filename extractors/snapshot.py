@@ -27,7 +27,7 @@ from extractors.examples import (
 from extractors.extraction import Extraction
 from extractors.splits import HoldoutRules, Window
 from extractors.statistics import Statistics, describe
-from extractors.teaching import Beside, teach
+from extractors.teaching import Beside, Taught, teach
 from extractors.values import LearndError, Value, content_id, file_digest
 
 MANIFEST = "manifest.json"
@@ -140,7 +140,7 @@ def build_snapshot(
         held_out=_outcomes(item.outcome for item in held_out),
         left_out=taught.left_out,
         replaced=extraction.replaced,
-        statistics=describe(taught.train, output_space=beside.output_space, rules=beside.quality),
+        statistics=_statistics(taught, rules, beside),
     )
     return Snapshot(
         manifest=manifest,
@@ -149,6 +149,18 @@ def build_snapshot(
         holdout=taught.holdout,
         retrievals=taught.retrievals,
     )
+
+
+def _statistics(taught: Taught, rules: HoldoutRules, beside: Beside) -> Statistics:
+    statistics = describe(taught.train, output_space=beside.output_space, rules=beside.quality)
+    trained = sum(counts(taught.train).values())
+    if round(rules.validation_share * trained) and not any(counts(taught.validation).values()):
+        warning = (
+            f"of {trained} examples none could be set apart to validate on (too few sessions, or prompts "
+            "that all of them share): training does not stop early"
+        )
+        return statistics.model_copy(update={"warnings": (*statistics.warnings, warning)})
+    return statistics
 
 
 def counts(examples: Examples) -> dict[str, int]:

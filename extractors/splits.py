@@ -6,13 +6,13 @@
 No session and no normalised prompt stands on both sides.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from hashlib import sha256
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,7 @@ class LeftOut(StrEnum):
     BEYOND_HOLDOUT = "newer than a holdout that is full: waits for the next window"
     SESSION_HELD_OUT = "its session stands in the holdout"
     PROMPT_HELD_OUT = "its prompt stands in the holdout"
+    BOTH_SIDES = "its session is validated on, its prompt trained on in others"
     REPEATED = "the same prompt and answer again"
     CONVERSATION_HELD_OUT = "a conversation that goes on into the holdout, or shares a prompt with it"
     ANSWERED_ANEW = "a newer answer to the same prompt is taken instead"
@@ -163,36 +164,59 @@ def _window(eligible: Sequence[Reviewed], size: int, previous: Window | None) ->
     return Window(start=newer[-size:][0].started_at, end=newer[-1].started_at)
 
 
-def validation_groups(seen: Iterable[tuple[str, Collection[str]]], share: float) -> set[str]:
+class Validated(NamedTuple):
+    """What is set apart to validate on."""
+
+    groups: frozenset[str]
+    """Sessions and traces."""
+    shared: frozenset[str]
+    """Prompts that stand in others, too."""
+
+
+def set_apart(seen: Iterable[tuple[str, Collection[str]]], share: float) -> Validated:
     """Sessions and traces to validate on, chosen by hash: at most `share` of what was `seen`.
 
-    Each thing seen is its group with its normalised prompts; what shares a prompt stays together.
+    Each thing seen is its group with its normalised prompts. What shares a prompt stays together, unless
+    so much does (a greeting) that it would be more than the share. What says only such prompts is not chosen.
     """
     seen = list(seen)
     wanted, chosen, taken = round(share * len(seen)), set[str](), 0
-    families = _families(seen)
+    families, common = _families(seen, wanted)
+    telling = {member for member, prompt_keys in seen if not common.issuperset(prompt_keys)}
     for family in sorted(families, key=lambda members: sha256(min(members).encode()).hexdigest()):
-        if taken + families[family] <= wanted:
+        if taken + families[family] <= wanted and not telling.isdisjoint(family):
             chosen |= family
             taken += families[family]
-    return chosen
+    here = {key for member, prompt_keys in seen if member in chosen for key in prompt_keys}
+    return Validated(frozenset(chosen), frozenset(common & here))
 
 
-def _families(seen: Sequence[tuple[str, Collection[str]]]) -> dict[frozenset[str], int]:
-    """Groups joined by prompts, directly or through others, and how much was seen of each family."""
-    root: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while root.setdefault(name, name) != name:
-            name = root[name]
-        return name
-
+def _families(
+    seen: Sequence[tuple[str, Collection[str]]], most: int
+) -> tuple[dict[frozenset[str], int], set[str]]:
+    """Groups joined by prompts, directly or through others, with how much was seen of each family; and the
+    prompts that did not join theirs, because that would have been more than `most`. The rarest join first.
+    """
+    sizes = Counter(member for member, _ in seen)
+    sharing: defaultdict[str, set[str]] = defaultdict(set)
     for member, prompt_keys in seen:
         for key in prompt_keys:
-            root[find(member)] = find(f"prompt {key}")
+            sharing[key].add(member)
+    root = {member: member for member in sizes}
+
+    def find(name: str) -> str:
+        while root[name] != name:
+            root[name] = name = root[root[name]]
+        return name
+
+    for key in sorted(sharing, key=lambda key: (len(sharing[key]), key)):
+        first, *others = sorted({find(member) for member in sharing[key]})
+        if sizes[first] + sum(sizes[other] for other in others) <= most:
+            for other in others:
+                root[other] = first
+                sizes[first] += sizes[other]
     members: defaultdict[str, set[str]] = defaultdict(set)
-    sizes: defaultdict[str, int] = defaultdict(int)
-    for member, _ in seen:
+    for member in root:
         members[find(member)].add(member)
-        sizes[find(member)] += 1
-    return {frozenset(found): sizes[name] for name, found in members.items()}
+    common = {key for key, groups in sharing.items() if len({find(member) for member in groups}) > 1}
+    return {frozenset(found): sizes[name] for name, found in members.items()}, common

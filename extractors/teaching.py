@@ -1,8 +1,10 @@
 """From reviewed traffic to the two sides of a dataset: what is taught, by kind, and what is held out."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
+from typing import Any
 
 from extractors.examples import (
     Examples,
@@ -17,7 +19,7 @@ from extractors.extraction import Extraction
 from extractors.preference import preference_pairs, unpaired_preferences
 from extractors.quality import QualityRules, by_kind, clean
 from extractors.retrieval import triplets
-from extractors.splits import HoldoutRules, LeftOut, Split, Window, group, split, validation_groups
+from extractors.splits import HoldoutRules, LeftOut, Split, Validated, Window, group, set_apart, split
 from extractors.values import Value, content_id
 
 Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval
@@ -57,7 +59,7 @@ def teach(extraction: Extraction, rules: HoldoutRules, window: Window | None, be
 
     Whatever kind an example is of, it shares no session and no normalised prompt with the holdout,
     and its prompt is not nearly one of the holdout or a golden one; nor does validation share a
-    session or prompt with training.
+    session or prompt with training (a conversation: not all of its prompts).
     """
     if extraction.retrievals:
         return _taught(extraction, split(extraction.retrievals, rules, window), rules, beside)
@@ -72,17 +74,9 @@ def _taught(
 ) -> Taught:
     left_out: Counter[StrEnum] = Counter(sides.left_out)
     traffic = _teachable(extraction, sides, left_out)
-    seen: tuple[Reviewed, ...] = (
-        *traffic.items,
-        *traffic.judged,
-        *traffic.conversations,
-        *traffic.retrievals,
-    )
-    validating = validation_groups(
-        ((_group(each), _prompt_keys(each)) for each in seen), rules.validation_share
-    )
-    train = _examples(_only(traffic, lambda each: _group(each) not in validating), left_out)
-    validation = _examples(_only(traffic, lambda each: _group(each) in validating), left_out)
+    seen = ((_group(each), _prompt_keys(each)) for each in _all(traffic))
+    apart = set_apart(seen, rules.validation_share)
+    train, validation = _on_sides(traffic, apart, left_out)
     held_out = [_asked(item) for item in (*sides.holdout, *beside.golden)]
     return Taught(
         train=_cleaned(_joined(train, beside.imported), held_out, beside.quality, left_out),
@@ -103,6 +97,37 @@ def _cleaned(
     cleaned = clean(examples, held_out=held_out, rules=rules)
     left_out.update(cleaned.left_out)
     return cleaned.examples
+
+
+def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum]) -> tuple[Examples, Examples]:
+    """What is trained on, and what is validated on.
+
+    What was said about a prompt that both share is weighed as a whole, on the side of training; what came
+    of it there from a session that is validated on is left out.
+    """
+
+    def validated(each: Reviewed) -> bool:
+        return _group(each) in apart.groups
+
+    def shared(each: Any) -> bool:
+        return apart.shared.issuperset(_prompt_keys(each))
+
+    spans = {span_id for each in _all(_only(traffic, validated)) for span_id in each.source_span_ids}
+    train = _examples(_only(traffic, lambda each: not validated(each) or shared(each)), left_out)
+    validation = _examples(_only(traffic, lambda each: validated(each) and not shared(each)), left_out)
+    return (
+        _kept(train, lambda each: spans.isdisjoint(each.source_span_ids), left_out, LeftOut.BOTH_SIDES),
+        _kept(validation, lambda each: not shared(each), left_out, LeftOut.BOTH_SIDES),
+    )
+
+
+def _kept(
+    examples: Examples, wanted: Callable[[Any], bool], left_out: Counter[StrEnum], reason: LeftOut
+) -> Examples:
+    """The wanted examples of each kind; the others are counted for `reason`."""
+    kept = {kind: tuple(filter(wanted, members)) for kind, members in by_kind(examples)}
+    left_out[reason] += sum(len(members) - len(kept[kind]) for kind, members in by_kind(examples))
+    return Examples.model_validate(kept)
 
 
 def _joined(examples: Examples, more: Examples) -> Examples:
@@ -132,6 +157,10 @@ def _teachable(
     )
 
 
+def _all(traffic: Extraction) -> Iterator[Reviewed]:
+    return chain(traffic.items, traffic.judged, traffic.conversations, traffic.retrievals)
+
+
 def _only(traffic: Extraction, wanted: Callable[[Reviewed], bool]) -> Extraction:
     return Extraction(
         items=tuple(filter(wanted, traffic.items)),
@@ -145,7 +174,8 @@ def _group(seen: Reviewed) -> str:
     return f"session {seen.session_id}" if isinstance(seen, Trajectory) else group(seen)
 
 
-def _prompt_keys(seen: Reviewed) -> Collection[str]:
+def _prompt_keys(seen: Any) -> Collection[str]:
+    """Of something reviewed, or of an example."""
     return seen.prompt_keys if isinstance(seen, Trajectory) else (seen.prompt_key,)
 
 

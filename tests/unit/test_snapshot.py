@@ -1,6 +1,7 @@
 """What is trained on, what is held out, and the files that keep it."""
 
 import random
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from extractors.snapshot import (
     read_snapshot,
     write_snapshot,
 )
-from extractors.splits import HoldoutRules, LeftOut, Window, group, split
+from extractors.splits import HoldoutRules, LeftOut, Window, group, set_apart, split
 from tests.unit.traffic import NOON, item
 
 SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3)
@@ -205,6 +206,48 @@ def test_validation_takes_whole_sessions_and_a_share_of_the_rest() -> None:
     }
     assert not together
     assert len(made.validation.sft) == pytest.approx(0.1 * len(made.train.sft), rel=0.25)
+
+
+def test_sessions_that_all_begin_with_the_same_greeting_are_validated_on() -> None:
+    greetings = [item(n, 2 * n, session_id=f"s{n}", text="hi", answer=f"hello {n % 7}") for n in range(200)]
+    asked = [item(1000 + n, 2 * n + 1, session_id=f"s{n}") for n in range(200)]
+    made = snapshot([*greetings, *asked])
+    sides = [{example.session_id for example in side.sft} for side in (made.train, made.validation)]
+    assert sides[0].isdisjoint(sides[1])
+    assert len(sides[1]) == pytest.approx(20, abs=2)
+    assert "hi" not in {example.prompt[-1].content for example in made.validation.sft}
+    assert made.manifest.statistics is not None
+    assert made.manifest.statistics.warnings == ()
+
+
+def test_a_prompt_of_both_sides_is_judged_by_all_that_was_said_about_it() -> None:
+    # Everybody asks the same; the newest word, whichever session it is from, rejects the answer.
+    for last in range(20):
+        asked = [item(n, session_id=f"s{n}", text="hi", answer="hello") for n in range(20) if n != last]
+        own = [item(100 + n, 20 + n, session_id=f"s{n}") for n in range(20)]
+        refused = rejected(last, minute=40, session_id=f"s{last}", text="hi", answer="hello")
+        newest = [item(200 + n, 50 + n) for n in range(12)]
+        assert "hello" not in learned(snapshot([*asked, *own, refused, *newest]))
+
+
+def test_a_dataset_without_anything_to_validate_on_says_so() -> None:
+    made = snapshot([item(n, session_id="all" if n < 52 else None) for n in range(60)])
+    assert made.validation == Examples()
+    assert made.manifest.statistics is not None
+    assert any("to validate on" in warning for warning in made.manifest.statistics.warnings)
+    unasked = SMALL.model_copy(update={"validation_share": 0})
+    made = snapshot([item(n) for n in range(60)], unasked)
+    assert made.manifest.statistics is not None
+    assert made.manifest.statistics.warnings == ()
+
+
+def test_what_is_set_apart_grows_with_the_sessions_and_takes_time_in_proportion() -> None:
+    seen = [(f"session {n}", (prompt,)) for n in range(20_000) for prompt in ("hi", f"question {n}")]
+    chained = [(f"trace {n}", (f"{n}", f"{n + 1}")) for n in range(20_000)]
+    began = time.process_time()
+    assert len(set_apart(seen, 0.1).groups) == 2000
+    assert len(set_apart(chained, 0.1).groups) == pytest.approx(2000, rel=0.1)
+    assert time.process_time() - began < 10  # seconds
 
 
 def test_with_few_items_everything_is_held_out_and_the_manifest_says_so() -> None:
