@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
-
 from daemon.cycle import open_phoenix
 from daemon.extras import ExtraMissing, needs
 from daemon.promotion import open_replicas
@@ -16,7 +14,17 @@ from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.phoenix_http import PhoenixError
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
-from trainers.base_model import base_digest, describe_device, load_tokenizer, model_bytes
+from trainers.base_model import (
+    BaseModelUnusable,
+    base_digest,
+    describe_device,
+    load_tokenizer,
+    torch_device,
+)
+from trainers.estimate import fits
+from trainers.foresight import least_memory
+from trainers.memory import free_memory
+from trainers.quantized import why_not
 from trainers.rendering import render
 
 GIB = 2**30
@@ -100,7 +108,9 @@ def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
         yield _check(f"{target.key}: base model", False, str(problem), what)
         return
     yield _check(f"{target.key}: base model", True, f"{target.base_model} ({digest[:12]})")
-    yield _memory(target, model_bytes(target.base_model))
+    if settings.training.quantization == "always":
+        yield _quantization(settings)
+    yield _memory(settings, target)
     with ExitStack() as stack:
         replicas = open_replicas(settings, target, stack)
         if not replicas:
@@ -138,16 +148,33 @@ def _embedding_model(settings: Settings, target: TargetSettings) -> Iterator[Che
         yield _check(name, False, str(problem), what)
         return
     yield _check(name, True, f"{target.base_model} ({digest[:12]}), a sentence-transformer")
-    yield _memory(target, model_bytes(target.base_model))
+    yield _memory(settings, target)
 
 
-def _memory(target: TargetSettings, weights: int) -> Check:
-    free = psutil.virtual_memory().available / GIB
-    # Weights, activations and optimizer state of a LoRA training, and 2 GiB of libraries.
-    wanted = 3 * weights / GIB + 2
+def _quantization(settings: Settings) -> Check:
+    reason = why_not(torch_device(settings.training.device))
+    return _check("4 bits", reason is None, reason or "bitsandbytes supports this device", reason or "")
+
+
+def _memory(settings: Settings, target: TargetSettings) -> Check:
+    """Whether there is as much as a training takes at the least."""
+    training, name = settings.training, f"{target.key}: memory"
+    device = torch_device(training.device)
+    may_quantize = target.task != "embedding" and training.quantization != "never" and not why_not(device)
+    try:
+        least = least_memory(
+            target.base_model,
+            training.max_lora_rank,
+            dtype=training.dtype,
+            device=device,
+            quantized=may_quantize,
+        )
+    except BaseModelUnusable as unknown:
+        return _check(name, True, str(unknown))
+    free = free_memory(device)
     return _check(
-        f"{target.key}: memory",
-        free >= wanted,
-        f"{free:.0f} GiB free, a training wants about {wanted:.0f}",
+        name,
+        fits(least, free),
+        f"{free / GIB:.1f} GiB free, a training takes at least {least.needed / GIB:.1f}",
         "end what uses the memory, or train on a machine with more",
     )

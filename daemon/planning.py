@@ -83,13 +83,14 @@ class StageForecast(Value):
     """How it would begin, in words."""
     steps: int
     tokens: int
-    tokens_per_second: float
+    tokens_per_second: float | None
+    """None where the memory is too little for even a few steps."""
     memory_bytes: int
     free_bytes: int
     fits: bool
-    seconds: float
+    seconds: float | None
     cost: float | None
-    """In `currency`; None without a `price_per_hour`."""
+    """In `currency`; None without a `price_per_hour`, or without `seconds`."""
     currency: str | None
 
 
@@ -106,9 +107,10 @@ class Forecast(Value):
     """The last cycle that trained."""
 
     @property
-    def seconds(self) -> float:
-        """Of all stages together."""
-        return sum(stage.seconds for stage in self.stages)
+    def seconds(self) -> float | None:
+        """Of all stages together; None where that of one is not known."""
+        each = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(each) if len(each) == len(self.stages) else None
 
 
 def forecast(loop: Loop) -> Forecast:
@@ -143,7 +145,7 @@ def _foretold(loop: Loop, rehearsal: Rehearsal, number: int) -> StageForecast:
         free_bytes=found.free_bytes,
         fits=found.fits,
         seconds=made.seconds,
-        cost=None if price is None else price * made.seconds / 3600,
+        cost=None if price is None or made.seconds is None else price * made.seconds / 3600,
         currency=None if price is None else training.currency,
     )
 

@@ -61,10 +61,10 @@ class Estimate(Value):
     steps: int
     tokens: int
     """Over all epochs."""
-    tokens_per_second: float
-    """In the first steps."""
-    seconds: float
-    """From the model being loaded to the last step."""
+    tokens_per_second: float | None
+    """In the first steps; None where there were none."""
+    seconds: float | None
+    """From the model being loaded to the last step; None where there is no speed."""
 
 
 def estimate_memory(
@@ -162,7 +162,7 @@ def estimate(
     hyperparameters: Hyperparameters,
     attempt: Attempt,
     memory: Memory,
-    tokens_per_second: float,
+    tokens_per_second: float | None,
 ) -> Estimate:
     """What a training takes that is not stopped early, at the speed of its first steps."""
     a_step = attempt.micro_batch * attempt.accumulation
@@ -175,5 +175,5 @@ def estimate(
         steps=max(1, round(-(-workload.examples // a_step) * hyperparameters.epochs)),
         tokens=tokens,
         tokens_per_second=tokens_per_second,
-        seconds=(tokens + validating) / tokens_per_second,
+        seconds=(tokens + validating) / tokens_per_second if tokens_per_second else None,
     )

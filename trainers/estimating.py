@@ -6,15 +6,20 @@ from extractors.values import Value
 from trainers.base_model import torch_device
 from trainers.child import Progress, run_job
 from trainers.estimate import Estimate, fits
-from trainers.foresight import estimated
+from trainers.foresight import counted, estimated
 from trainers.job import TrainingJob
+from trainers.ladders import OutOfMemory, is_out_of_memory
 from trainers.memory import free_memory
+
+TRIED = "tried"
+"""File in the folder of a job whose first steps began; found there by a child, the one before was killed."""
 
 
 class Foretold(Value):
     """What a training would take, and what there is."""
 
     estimate: Estimate
+    """Without time where the memory is too little for even a few steps."""
     free_bytes: int
     """On the device, before anything was loaded."""
     fits: bool
@@ -27,14 +32,39 @@ def run(folder: Path) -> None:
 
 
 def foretell(job: TrainingJob, folder: Path, progress: Progress) -> Foretold:
-    """Counted memory, and time at the speed of the first steps. Raises as `train` does."""
+    """Counted memory, and time at the speed of the first steps, where there is memory for them.
+
+    Raises as `train` does.
+    """
+    free = free_memory(torch_device(job.device))
+    by_count = None if job.chosen.method == "embedding" else counted(job)
+    if by_count and not fits(by_count.memory, free):
+        return Foretold(estimate=by_count, free_bytes=free, fits=False)
+    made = _of_first_steps(job, folder, progress)
+    if made is not None:
+        return Foretold(estimate=made, free_bytes=free, fits=fits(made.memory, free))
+    if by_count is None:
+        raise OutOfMemory(
+            "the memory is too little for the first steps: lower `batch_size` in the target's "
+            "hyperparameters, or train where there is more"
+        )
+    return Foretold(estimate=by_count, free_bytes=free, fits=False)
+
+
+def _of_first_steps(job: TrainingJob, folder: Path, progress: Progress) -> Estimate | None:
+    """The estimate from a few steps; None where memory was too little for them."""
     from trainers.reporting import EARLY
     from trainers.short_run import short_run
     from trainers.training import opened
 
-    free = free_memory(torch_device(job.device))
-    begun = opened(job, folder, progress)
-    short_run(begun, steps=EARLY + 1)
-    speed = begun.reporter.early_tokens_per_second
-    made = estimated(job, begun.attempt, begun.workload, speed)
-    return Foretold(estimate=made, free_bytes=free, fits=fits(made.memory, free))
+    if (folder / TRIED).exists():
+        return None
+    (folder / TRIED).touch()
+    try:
+        begun = opened(job, folder, progress)
+        short_run(begun, steps=EARLY + 1)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    return estimated(job, begun.attempt, begun.workload, begun.reporter.early_tokens_per_second)

@@ -95,16 +95,6 @@ class TrainingMetrics(Value):
     estimated: Estimate | None = None
     """What was expected after the first few steps; None where the base's size cannot be told."""
 
-    @property
-    def before(self) -> Validation | None:
-        """The validation before any training."""
-        return next((each for each in self.validation if each.step == 0), None)
-
-    @property
-    def best(self) -> Validation | None:
-        """The validation of the weights that were kept."""
-        return next((each for each in self.validation if each.step == self.best_step), None)
-
 
 class TrainingResult(Value):
     """What a training child leaves."""

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import nn
 
 from extractors.values import LearndError, file_digest
@@ -41,11 +42,6 @@ def lora_config(model: Any, hyperparameters: Hyperparameters, base_model: str) -
     )
 
 
-def add_lora(model: Any, hyperparameters: Hyperparameters, base_model: str) -> Any:
-    """`model` with a fresh trainable adapter; all else is frozen. Raises LoraMatchesNothing."""
-    return checked(get_peft_model(model, lora_config(model, hyperparameters, base_model)), base_model)
-
-
 def load_lora(model: Any, folder: Path, base_model: str) -> Any:
     """`model` with the adapter in `folder`, which can be trained on. Raises AdapterUnusable."""
     try:
@@ -54,6 +50,11 @@ def load_lora(model: Any, folder: Path, base_model: str) -> Any:
         raise AdapterUnusable(
             f"{folder} is no adapter of this base: {broken}; start the cycle again"
         ) from broken
+
+
+def set_lora(model: Any, folder: Path) -> None:
+    """Give the trained adapter of `model` exactly the weights in `folder`, in the precision it has now."""
+    set_peft_model_state_dict(model, load_file(folder / WEIGHTS), adapter_name=TRAINED)
 
 
 def checked(adapted: Any, base_model: str) -> Any:

@@ -23,23 +23,32 @@ def nf4(device: str, dtype: Any) -> Any:
 
     Raises QuantizationUnavailable without bitsandbytes, or where it does not support `device`.
     """
-    if find_spec("bitsandbytes") is None:
-        raise QuantizationUnavailable(
-            'QLoRA needs bitsandbytes: `pip install "learnd[train]"`, or set training.quantization = "never"'
-        )
-    import bitsandbytes
+    reason = why_not(device)
+    if reason is not None:
+        raise QuantizationUnavailable(reason)
     from transformers import BitsAndBytesConfig
 
-    if device not in bitsandbytes.supported_torch_devices:
-        raise QuantizationUnavailable(
-            f"bitsandbytes {bitsandbytes.__version__} holds no weights in 4 bits on {device}, only on "
-            f'{", ".join(sorted(bitsandbytes.supported_torch_devices))}; set training.quantization = "never"'
-        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def why_not(device: str) -> str | None:
+    """Why no base can be held in 4 bits on `device`, and what to do about it; None where one can."""
+    if find_spec("bitsandbytes") is None:
+        return (
+            'QLoRA needs bitsandbytes: `pip install "learnd[train]"`, or set training.quantization = "never"'
+        )
+    import bitsandbytes
+
+    if device in bitsandbytes.supported_torch_devices:
+        return None
+    return (
+        f"bitsandbytes {bitsandbytes.__version__} holds no weights in 4 bits on {device}, only on "
+        f'{", ".join(sorted(bitsandbytes.supported_torch_devices))}; set training.quantization = "never"'
     )
 
 

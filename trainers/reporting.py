@@ -59,9 +59,14 @@ class Reporter(TrainerCallback):
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
-    def early_tokens_per_second(self) -> float:
-        """The same over the first EARLY steps, the very first left aside, which warms up."""
-        tokens, seconds = self._logged[: EARLY + 1][-1] if self._logged else (0.0, 0.0)
+    def early_tokens_per_second(self) -> float | None:
+        """The same over the first EARLY steps, the very first left aside, which warms up.
+
+        None where no step was made: a killed training may have had nothing left to do but to save.
+        """
+        if not self._logged:
+            return None
+        tokens, seconds = self._logged[: EARLY + 1][-1]
         first = self._logged[0] if len(self._logged) > 1 else (0.0, 0.0)
         return (tokens - first[0]) / max(seconds - first[1], 1e-9)
 

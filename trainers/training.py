@@ -11,15 +11,15 @@ from typing import Any
 
 from extractors.snapshot import read_snapshot
 from extractors.values import LearndError
-from trainers.base_model import base_digest, load_model, load_tokenizer, torch_device, use_threads
+from trainers.base_model import base_digest, load_model, load_tokenizer, use_threads
 from trainers.child import Progress, run_job
-from trainers.foresight import likely_to_fit
+from trainers.foresight import likely_to_fit, memory_rules, planned_attempt
 from trainers.guards import Guard, is_begun, with_guards
 from trainers.hyperparameters import Method
 from trainers.job import ADAPTER, TrainingJob, TrainingResult
-from trainers.ladders import Attempt, MemoryRules, first_attempt
+from trainers.ladders import Attempt
 from trainers.running import Opened, Try, callbacks, fit, keep, metrics
-from trainers.training_set import LEAST_VOTES, TrainingSet, check_learnable, tokenised
+from trainers.training_set import TrainingSet, check_learnable, tokenised
 from trainers.workload import measured
 
 MOST_LOG_LINES = 500
@@ -77,21 +77,13 @@ def _train_language_model(job: TrainingJob, folder: Path, progress: Progress) ->
     def train_once(attempt: Attempt) -> TrainingResult:
         return _trained(replace(first, attempt=attempt))
 
-    return with_guards(first.guard, train_once, checkpoints=first.checkpoints, rules=_rules(job))
-
-
-def _rules(job: TrainingJob) -> MemoryRules:
-    least = LEAST_VOTES if job.chosen.method == "kto" else 1
-    return MemoryRules(least_micro_batch=least, may_quantize=job.may_quantize)
+    return with_guards(first.guard, train_once, checkpoints=first.checkpoints, rules=memory_rules(job))
 
 
 def _first_try(job: TrainingJob, folder: Path, progress: Progress) -> Try:
     """With the attempt that a killed child was at, or the first one that is likely to fit."""
-    on_cpu = torch_device(job.device) == "cpu"
-    planned = first_attempt(job.chosen.hyperparameters, on_cpu=on_cpu, quantization=job.plan.quantization)
-    if job.chosen.method == "kto":
-        planned = planned.model_copy(update={"micro_batch": max(planned.micro_batch, LEAST_VOTES)})
-    attempt, why = (planned, "") if is_begun(folder) else likely_to_fit(job, planned, _rules(job))
+    planned = planned_attempt(job)
+    attempt, why = (planned, "") if is_begun(folder) else likely_to_fit(job)
     guard = Guard(folder, attempt, progress, job.limits, job.spent)
     if attempt != planned:
         guard.tell(f"beginning with {attempt}: {why}")
@@ -164,7 +156,7 @@ def _trainer(
     from datasets import Dataset
     from transformers import set_seed
 
-    from trainers.lora import checked
+    from trainers.lora import checked, set_lora
     from trainers.quantized import train_in_float32
     from trainers.shared_forward import share_prefixes
 
@@ -185,6 +177,9 @@ def _trainer(
     checked(trainer.model, job.plan.base_model)
     if quantization:
         train_in_float32(trainer.model)
+        if job.start_adapter:
+            # TRL has rounded it, after copying it for the reference.
+            set_lora(trainer.model, Path(job.start_adapter))
     return trainer, share_prefixes(trainer.model.get_base_model(), share=shared)
 
 

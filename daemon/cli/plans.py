@@ -60,9 +60,9 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
             "steps": stage.steps,
             "tokens": stage.tokens,
             "tokens/s": stage.tokens_per_second,
-            "time": duration(stage.seconds),
+            "time": None if stage.seconds is None else duration(stage.seconds),
             "memory": f"{gigabytes(stage.memory_bytes)} of {gigabytes(stage.free_bytes)}",
-            "cost": training.price(stage.seconds),
+            "cost": None if stage.seconds is None else training.price(stage.seconds),
         }
         for stage in found.stages
     ]
@@ -79,7 +79,9 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
 def _warnings(found: Forecast) -> Iterator[str]:
     if not all(stage.fits for stage in found.stages):
         yield "The memory is likely to be too little; smaller batches and the base in 4 bits will be tried."
-    if found.limit_seconds is not None and found.seconds > found.limit_seconds:
+    if found.seconds is None:
+        yield "Without memory for even a few steps there is no speed from which time could be told."
+    elif found.limit_seconds is not None and found.seconds > found.limit_seconds:
         yield (
             f"It would take {duration(found.seconds)}, and max_minutes or max_cost allow "
             f"{duration(found.limit_seconds)}: the best checkpoint until then would be the result."

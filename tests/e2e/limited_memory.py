@@ -1,6 +1,6 @@
 """Do the training job in a folder with little memory: so many MB more than the loaded libraries take.
 
-python -m tests.e2e.limited_memory FOLDER MEGABYTES
+python -m tests.e2e.limited_memory train|estimate FOLDER MEGABYTES
 """
 
 import resource
@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 import trl
 
-from trainers.training import run
+from trainers import estimating, training
 
 LOADED = (torch, trl.SFTTrainer, trl.DPOTrainer)
 """Imported now, so that the limit is on the training's own memory."""
+
+WORK = {"train": training.run, "estimate": estimating.run}
 
 
 def data_bytes() -> int:
@@ -23,6 +25,7 @@ def data_bytes() -> int:
 
 
 if __name__ == "__main__":
-    limit = data_bytes() + int(sys.argv[2]) * 10**6
+    work, folder, megabytes = sys.argv[1:]
+    limit = data_bytes() + int(megabytes) * 10**6
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    run(Path(sys.argv[1]))
+    WORK[work](Path(folder))

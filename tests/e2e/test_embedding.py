@@ -18,6 +18,7 @@ from extractors.snapshot import read_snapshot
 from extractors.values import LearndError, file_digest
 from tests.searches import Asked, searches_in
 from tests.tiny_encoder import tiny_encoder
+from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
 from trainers.embedding import train_embedding
@@ -134,11 +135,9 @@ def test_validation_says_loss_and_recall_and_every_step_leaves_a_line(
 ) -> None:
     folder, result = trained
     metrics = result.metrics
-    assert metrics.before is not None
-    assert metrics.best is not None
-    assert metrics.best.loss < metrics.before.loss / 2
-    assert metrics.best.figures["recall@1"] > metrics.before.figures["recall@1"]
-    assert metrics.best.loss == min(each.loss for each in metrics.validation)
+    assert at_best(metrics).loss < at_first(metrics).loss / 2
+    assert at_best(metrics).figures["recall@1"] > at_first(metrics).figures["recall@1"]
+    assert at_best(metrics).loss == min(each.loss for each in metrics.validation)
     lines = progress_of(folder)
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, metrics.steps + 1))
@@ -183,9 +182,7 @@ def test_few_documents_are_told_apart_by_triplets(encoder: Path, tmp_path: Path)
     assert any(
         "triplets, 16 rows a batch" in line.get("message", "") for line in progress_of(tmp_path / "run")
     )
-    assert result.metrics.before is not None
-    assert result.metrics.best is not None
-    assert result.metrics.best.loss < result.metrics.before.loss / 2
+    assert at_best(result.metrics).loss < at_first(result.metrics).loss / 2
 
 
 def test_a_training_goes_on_from_an_adapter(
@@ -194,9 +191,7 @@ def test_a_training_goes_on_from_an_adapter(
     folder, before = trained
     job = job_for(encoder, snapshot, start=folder / before.adapter, epochs=1, learning_rate=1e-5, lora_rank=4)
     after = train_in(tmp_path, job)
-    assert before.metrics.best is not None
-    assert after.metrics.before is not None
-    assert after.metrics.before.loss == pytest.approx(before.metrics.best.loss, rel=1e-4)
+    assert at_first(after.metrics).loss == pytest.approx(at_best(before.metrics).loss, rel=1e-4)
     assert after.rank == 8
 
 

@@ -1,7 +1,9 @@
 """Trainings that run out of memory, diverge or take too long, on the tiny model, for real."""
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,8 +14,10 @@ import pytest
 
 from extractors.examples import Examples, SFTExample
 from tests.snapshots import snapshot_in, taught
+from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
+from trainers.estimating import Foretold, foretell
 from trainers.hyperparameters import Hyperparameters
 from trainers.job import TrainingJob, TrainingResult
 from trainers.ladders import Limits, TrainingDiverged
@@ -43,13 +47,16 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return snapshot_in(tmp_path_factory.mktemp("snapshots"), train, validation)
 
 
-def job_for(model: Path, snapshot: Path, *, limits: Limits | None = None, **overrides: Any) -> TrainingJob:
+def job_for(
+    model: Path, snapshot: Path, *, limits: Limits | None = None, base: Path | None = None, **overrides: Any
+) -> TrainingJob:
+    """On `model`, or as if it were `base`."""
     hyperparameters = Hyperparameters.model_validate(LEARNS | overrides)
     plan = Plan(
         stages=(Stage(method="sft", data="sft", hyperparameters=hyperparameters),),
         reason="a test",
         snapshot_id=snapshot.name,
-        base_model=str(model),
+        base_model=str(base or model),
         base_digest=base_digest(str(model)),
     )
     return TrainingJob(plan=plan, snapshot=str(snapshot), limits=limits or Limits())
@@ -64,10 +71,10 @@ def said_in(folder: Path) -> list[str]:
     return [line["message"] for line in lines if line["stage"] == "guarding"]
 
 
-def train_limited(job: TrainingJob, folder: Path, megabytes: int) -> int:
+def train_limited(job: TrainingJob, folder: Path, megabytes: int, work: str = "train") -> int:
     """Has a child do the job with so much memory; returns its status."""
     (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
-    command = [sys.executable, "-m", "tests.e2e.limited_memory", str(folder), str(megabytes)]
+    command = [sys.executable, "-m", "tests.e2e.limited_memory", work, str(folder), str(megabytes)]
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.run(
             command, cwd=ROOT, env=os.environ | CHILD_ENV, stdout=log, stderr=log, check=False
@@ -86,7 +93,7 @@ def test_a_training_with_too_little_memory_goes_on_with_smaller_batches_and_lear
     assert "32 × 1 examples a step: going on with 16 × 2 examples a step" in said_in(tmp_path)[0]
     assert list(result.metrics.recoveries) == said_in(tmp_path)
     assert result.metrics.steps == 4  # of 32 examples each, as planned
-    assert result.metrics.best.loss < result.metrics.before.loss
+    assert at_best(result.metrics).loss < at_first(result.metrics).loss
 
 
 def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: Path, tmp_path: Path) -> None:
@@ -98,6 +105,47 @@ def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: 
     assert "1 × 8 examples a step, activation checkpointing, the base in 4 bits" in failure["error"]
     assert "take a smaller `base_model`" in failure["error"]
     assert len(said_in(tmp_path)) == 5
+
+
+def test_an_estimate_without_memory_for_a_few_steps_has_the_counted_memory_and_no_time(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    long = snapshot_in(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
+    assert train_limited(job_for(tiny_model, long), tmp_path, megabytes=500, work="estimate") == 0
+    found = Foretold.model_validate_json((tmp_path / "result.json").read_text())
+    assert not found.fits
+    assert (found.estimate.seconds, found.estimate.tokens_per_second) == (None, None)
+    assert found.estimate.memory.needed > 1e9
+    # A child that finds what one before it left takes it for killed, as the kernel does it for memory.
+    again = estimated_here(job_for(tiny_model, snapshot), tmp_path)
+    assert (again.fits, again.estimate.seconds, again.estimate.steps) == (False, None, 16)
+
+
+def test_a_base_that_can_never_fit_is_estimated_without_being_loaded(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    pretend_weights(base / "model.safetensors", {"model.layers.0.mlp.gate_proj.weight": [10**6, 10**6]})
+    found = estimated_here(job_for(tiny_model, snapshot, base=base), tmp_path)
+    assert (found.fits, found.estimate.seconds) == (False, None)
+    assert str(found.estimate.attempt).endswith("activation checkpointing, the base in 4 bits")
+    assert found.estimate.memory.weights == pytest.approx(1e12 * 4.127 / 8, rel=0.01)
+
+
+def estimated_here(job: TrainingJob, folder: Path) -> Foretold:
+    return foretell(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
+
+
+def pretend_weights(path: Path, shapes: dict[str, list[int]]) -> None:
+    """A file of weights that are all zero, in bfloat16, and take no place on the disk."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
 
 
 def test_a_training_at_an_absurd_rate_goes_back_twice_and_fails_with_the_reason(
@@ -122,9 +170,9 @@ def test_a_training_that_loses_what_it_learned_goes_back_to_its_best_and_learns_
     assert "the loss has risen from" in first
     assert ": back to checkpoint-" in first
     assert first.endswith("at 0.1 of the learning rate")
-    before = [step for step in result.metrics.validation if step.loss < result.metrics.before.loss / 2]
+    before = [step for step in result.metrics.validation if step.loss < at_first(result.metrics).loss / 2]
     assert before[0].step < result.metrics.best_step
-    assert result.metrics.best.loss < before[0].loss / 2
+    assert at_best(result.metrics).loss < before[0].loss / 2
 
 
 def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
@@ -136,7 +184,7 @@ def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
     assert result.metrics.steps == 1
     assert result.metrics.recoveries == ("the time is up (max_minutes = 1e-06): stopping at step 1 of 16",)
     assert result.metrics.best_step == 1
-    assert result.metrics.best.loss < result.metrics.before.loss
+    assert at_best(result.metrics).loss < at_first(result.metrics).loss
     assert (tmp_path / "adapter/adapter_model.safetensors").exists()
 
 

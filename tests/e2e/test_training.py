@@ -25,6 +25,7 @@ from extractors.examples import Examples
 from extractors.values import LearndError, Value, file_digest
 from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_in, taught, voted
 from tests.tiny_model import CACHE
+from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
 from trainers.child import CHILD_ENV, Progress
 from trainers.hyperparameters import Hyperparameters, Method
@@ -155,8 +156,8 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     metrics = result.metrics
     assert metrics.prefix_shared
-    assert metrics.before.step == 0
-    assert metrics.best.loss < metrics.before.loss / 10
+    assert at_first(metrics).step == 0
+    assert at_best(metrics).loss < at_first(metrics).loss / 10
     curves = [json.loads(line) for line in (adapter / "training.jsonl").read_text().splitlines()]
     steps = [line for line in curves if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, metrics.steps + 1))
@@ -245,7 +246,7 @@ def test_each_method_moves_its_own_figure(
     trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]], data: Kind
 ) -> None:
     _, _, result = trained_by[data]
-    before, best = result.metrics.before, result.metrics.best
+    before, best = at_first(result.metrics), at_best(result.metrics)
     assert result.metrics.prefix_shared
     assert best.loss < before.loss / 2
     if data == "pairs":
@@ -289,8 +290,8 @@ def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_surviv
     job = TrainingJob(plan=plan, stage=1, snapshot=str(snapshot), start_adapter=str(first / "adapter"))
     result = train_here(job, tmp_path / "undisturbed")
     # Against the base, an adapter that learned the labels would have rewards before the first step.
-    assert result.metrics.before.figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
-    assert result.metrics.best.figures["reward_accuracy"] == 1.0
+    assert at_first(result.metrics).figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
+    assert at_best(result.metrics).figures["reward_accuracy"] == 1.0
     adapter = tmp_path / "undisturbed/adapter"
     assert sorted(path.name for path in adapter.iterdir()) == sorted(result.files)
     before, after = (load_file(each / "adapter_model.safetensors") for each in (first / "adapter", adapter))
@@ -301,12 +302,32 @@ def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_surviv
     assert weights_of(train_here(job, tmp_path / "killed")) == weights_of(result)
 
 
+def test_a_second_stage_over_4_bits_begins_exactly_at_its_reference(
+    tiny_model: Path,
+    snapshot: Path,
+    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+    tmp_path: Path,
+) -> None:
+    _, first, _ = trained_by["sft"]
+    plan = plan_for(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
+    job = TrainingJob(
+        plan=plan.model_copy(update={"quantization": "nf4"}),
+        stage=1,
+        snapshot=str(snapshot),
+        start_adapter=str(first / "adapter"),
+    )
+    result = train_here(job, tmp_path)
+    assert result.metrics.quantization == "nf4"
+    # TRL rounds an adapter over 4 bits to bfloat16, after copying it for the reference.
+    assert at_first(result.metrics).figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
+
+
 def test_a_base_in_4_bits_trains_by_preference_too(tiny_model: Path, snapshot: Path, tmp_path: Path) -> None:
     plan = plan_for(tiny_model, snapshot, ("dpo", "pairs"), epochs=2)
     job = TrainingJob(plan=plan.model_copy(update={"quantization": "nf4"}), snapshot=str(snapshot))
     result = train_here(job, tmp_path)
     assert (result.metrics.quantization, result.metrics.prefix_shared) == ("nf4", True)
-    assert result.metrics.best.figures["reward_accuracy"] == 1.0
+    assert at_best(result.metrics).figures["reward_accuracy"] == 1.0
 
 
 def evaluation(
@@ -454,9 +475,9 @@ def test_a_real_model_learns_what_people_prefer(smollm2: Path, corpus: list[Aske
     ]
     sides = [Examples(pairs=tuple(side)) for side in (pairs[:200], pairs[200:])]
     metrics = trained_on(smollm2, tmp_path, ("dpo", "pairs"), sides, learning_rate=5e-4, epochs=2)
-    assert metrics.best.figures["reward_accuracy"] >= 0.75
-    assert metrics.best.figures["reward_margin"] > 0.5
-    assert metrics.best.loss < metrics.before.loss
+    assert at_best(metrics).figures["reward_accuracy"] >= 0.75
+    assert at_best(metrics).figures["reward_margin"] > 0.5
+    assert at_best(metrics).loss < at_first(metrics).loss
 
 
 @pytest.mark.slow
@@ -471,8 +492,8 @@ def test_a_real_model_tells_liked_from_disliked_answers(
     ]
     sides = [Examples(votes=tuple(side)) for side in (votes[:200], votes[200:])]
     metrics = trained_on(smollm2, tmp_path, ("kto", "votes"), sides, learning_rate=5e-4, epochs=2)
-    assert metrics.before.figures["separation"] == pytest.approx(0, abs=1e-6)
-    assert metrics.best.figures["separation"] > 0.5
+    assert at_first(metrics).figures["separation"] == pytest.approx(0, abs=1e-6)
+    assert at_best(metrics).figures["separation"] > 0.5
 
 
 @pytest.mark.slow
@@ -486,5 +507,5 @@ def test_a_real_model_learns_every_turn_of_conversations(
     sides = [Examples(trajectories=tuple(side)) for side in (conversations[:80], conversations[80:])]
     metrics = trained_on(smollm2, tmp_path, ("sft", "trajectories"), sides, epochs=2)
     assert metrics.label_tokens > 3 * len(sides[0].trajectories)
-    assert metrics.best.loss < metrics.before.loss / 2
-    assert metrics.best.figures["token_accuracy"] > metrics.before.figures["token_accuracy"]
+    assert at_best(metrics).loss < at_first(metrics).loss / 2
+    assert at_best(metrics).figures["token_accuracy"] > at_first(metrics).figures["token_accuracy"]

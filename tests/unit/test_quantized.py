@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from trainers.base_model import load_model
 from trainers.hyperparameters import Hyperparameters
-from trainers.lora import add_lora, save_adapter
+from trainers.job import TrainingJob
+from trainers.lora import checked, lora_config, save_adapter
+from trainers.plan import Plan, Stage
 from trainers.prefix_shared import pack
-from trainers.quantized import BITS_PER_WEIGHT, QuantizationUnavailable, nf4, train_in_float32
+from trainers.quantized import BITS_PER_WEIGHT, QuantizationUnavailable, nf4, train_in_float32, why_not
 
 # PEFT asks transformers by a name that is going.
 pytestmark = pytest.mark.filterwarnings("default:`is_gradient_checkpointing`:FutureWarning")
@@ -32,7 +35,8 @@ ROWS = torch.tensor([[*range(1, PROMPT), 100 + n, 200 + n, 7] for n in range(4)]
 def quantised(tiny_model: Path) -> Any:
     torch.manual_seed(0)
     base = load_model(str(tiny_model), device="cpu", dtype="float32", quantization="nf4")
-    return add_lora(base, Hyperparameters(lora_rank=4, lora_alpha=8), str(tiny_model))
+    config = lora_config(base, Hyperparameters(lora_rank=4, lora_alpha=8), str(tiny_model))
+    return checked(get_peft_model(base, config), str(tiny_model))
 
 
 def loss_of(model: Any) -> torch.Tensor:
@@ -136,17 +140,34 @@ def test_weights_that_are_trained_are_float32_and_the_base_stays_as_it_is(quanti
 def test_a_device_that_cannot_says_which_can() -> None:
     with pytest.raises(QuantizationUnavailable, match="on vulkan, only on cpu, cuda"):
         nf4("vulkan", torch.float32)
+    assert "on vulkan" in str(why_not("vulkan"))
+    assert why_not("cpu") is None
 
 
-def test_without_bitsandbytes_the_advice_is_to_install_it() -> None:
+def test_without_bitsandbytes_the_advice_is_to_install_it_and_no_ladder_leads_there(tmp_path: Path) -> None:
     code = """
 import sys
 sys.modules["bitsandbytes"] = None  # Python's own mark for "cannot be imported"
+from pathlib import Path
+from trainers.foresight import memory_rules
+from trainers.job import TrainingJob
 from trainers.quantized import nf4, QuantizationUnavailable
 try:
     nf4("cpu", None)
 except QuantizationUnavailable as reason:
     print(reason)
+job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text())
+assert job.may_quantize and not memory_rules(job).may_quantize
 """
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    stage = Stage(method="sft", data="sft", hyperparameters=Hyperparameters())
+    plan = Plan(stages=(stage,), reason="a test", snapshot_id="", base_model="", base_digest="")
+    job = TrainingJob(plan=plan, snapshot="", device="cpu")
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    said = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "job.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "pip install" in said.stdout

@@ -21,7 +21,7 @@ from transformers import (
 
 from tests.tiny_model import tokenizer_folder
 from trainers.hyperparameters import Hyperparameters
-from trainers.lora import add_lora, checked, save_adapter
+from trainers.lora import checked, lora_config, save_adapter
 from trainers.preference import dpo_trainer, kto_trainer
 from trainers.sft import sft_trainer
 from trainers.shape import read_shape
@@ -171,7 +171,9 @@ def test_loss_gradients_and_figures_are_those_of_trl(method, config, how, tokeni
 def test_a_second_stage_is_held_to_a_frozen_copy_of_its_adapter_exactly(method, tokenizer, tmp_path):
     base = str(tmp_path / "base")
     CONFIGS["llama"].save_pretrained(base)
-    trained = add_lora(model_of(CONFIGS["llama"]), Hyperparameters(lora_rank=4, lora_alpha=4), base)
+    model = model_of(CONFIGS["llama"])
+    config = lora_config(model, Hyperparameters(lora_rank=4, lora_alpha=4), base)
+    trained = checked(get_peft_model(model, config), base)
     torch.manual_seed(2)
     for name, parameter in trained.named_parameters():
         if "lora_B" in name:
