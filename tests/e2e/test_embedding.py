@@ -112,7 +112,7 @@ def trained(
 ) -> tuple[Path, TrainingResult]:
     """The folder of a training that ended well in a child process, and its result."""
     folder = tmp_path_factory.mktemp("train")
-    assert start(folder, job_for(encoder, snapshot)).wait(300) == 0, (folder / "log.txt").read_text()[-3000:]
+    assert start(folder, job_for(encoder, snapshot)).wait(1200) == 0, (folder / "log.txt").read_text()[-3000:]
     return folder, TrainingResult.model_validate_json((folder / "result.json").read_text())
 
 
@@ -158,7 +158,7 @@ def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not (tmp_path / "result.json").exists()
-    assert start(tmp_path, job).wait(300) == 0
+    assert start(tmp_path, job).wait(1200) == 0
     result = TrainingResult.model_validate_json((tmp_path / "result.json").read_text())
     assert any("resuming from checkpoint" in line.get("message", "") for line in progress_of(tmp_path))
     assert result.files == trained[1].files

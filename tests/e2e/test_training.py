@@ -123,7 +123,7 @@ def start(work: str, folder: Path, job: Value) -> "subprocess.Popen[bytes]":
 
 def finish(work: str, folder: Path, job: Value) -> Any:
     """Have the job done; returns its result."""
-    status = start(work, folder, job).wait(300)
+    status = start(work, folder, job).wait(1200)
     assert status == 0, (folder / "log.txt").read_text()[-3000:]
     return json.loads((folder / "result.json").read_text())
 
