@@ -140,19 +140,19 @@ def clean(
     *,
     held_out: Sequence[Sequence[Message] | str],
     rules: QualityRules | None = None,
+    templates: Templates | None = None,
 ) -> Cleaned:
     """Examples without those that are broken, near a held-out prompt, or nearly repeated in their kind.
 
     `held_out`: the prompts of holdout and golden items, as messages, or as text (queries). Prompts are
     compared without their system prompt. A conversation is near a held-out prompt where any of its turns is.
+    `templates` are those that the texts were written in, by default those of `examples` and `held_out`.
     """
     rules = rules or QualityRules()
+    templates = templates_in(examples, held_out=held_out) if templates is None else templates
     left_out: Counter[Flaw] = Counter()
     whole = _sifted(examples, lambda members: [flaw(example) for example in members], left_out)
-    known = [prompt if isinstance(prompt, str) else spoken(prompt) for prompt in held_out]
-    compared = (_compared(example) for _, members in by_kind(whole) for example in members)
-    templates = templates_of([*compared, *known])
-    given_away = _given_away(whole, known, rules.near_held_out, templates)
+    given_away = _given_away(whole, [_text(prompt) for prompt in held_out], rules.near_held_out, templates)
     apart = _sifted(
         whole,
         lambda members: [
@@ -162,6 +162,32 @@ def clean(
     )
     once = _sifted(apart, lambda members: _repeated(members, rules.near_duplicate, templates), left_out)
     return Cleaned(examples=once, left_out=dict(sorted(left_out.items())))
+
+
+def unlike(
+    examples: Examples, others: Examples, *, rules: QualityRules | None = None, templates: Templates
+) -> Examples:
+    """The examples whose prompt, or whole conversation, is not nearly that of one of the `others`."""
+    texts = [_compared(example) for _, members in by_kind(examples) for example in members]
+    known = [_compared(example) for _, members in by_kind(others) for example in members]
+    matches = near_matches(texts, known, (rules or QualityRules()).near_held_out, templates)
+    near = {text for text, match in zip(texts, matches, strict=True) if match is not None}
+    return Examples.model_validate(
+        {
+            kind: tuple(example for example in members if _compared(example) not in near)
+            for kind, members in by_kind(examples)
+        }
+    )
+
+
+def templates_in(*sets: Examples, held_out: Sequence[Sequence[Message] | str] = ()) -> Templates:
+    """The templates that prompts were written in."""
+    members = (example for examples in sets for _, members in by_kind(examples) for example in members)
+    return templates_of([*map(_compared, members), *map(_text, held_out)])
+
+
+def _text(prompt: Sequence[Message] | str) -> str:
+    return prompt if isinstance(prompt, str) else spoken(prompt)
 
 
 def spoken(messages: Sequence[Message]) -> str:

@@ -40,6 +40,8 @@ class LeftOut(StrEnum):
     BOTH_SIDES = "its session is validated on, its prompt trained on in others"
     REPEATED = "the same prompt and answer again"
     CONVERSATION_HELD_OUT = "a conversation that goes on into the holdout, or shares a prompt with it"
+    IMPORT_HELD_OUT = "an imported example whose prompt, session or span stands in the holdout"
+    IMPORT_VALIDATED = "an imported example whose prompt, session or span is validated on, or nearly so"
     ANSWERED_ANEW = "a newer answer to the same prompt is taken instead"
     REJECTED_LATER = "its answer was rejected when the same prompt came again"
     NO_GOLD = "rejected without a correction: nothing to learn"
@@ -95,10 +97,18 @@ class Split(Value, Generic[Reviewed]):
 
         `groups` are its sessions or traces (see `group`), `started_at` is when its newest span began.
         """
-        if self.window is None:
-            return True
-        apart = self._groups.isdisjoint(groups) and self._prompt_keys.isdisjoint(prompt_keys)
-        return apart and started_at < self.window.start
+        older = self.window is None or started_at < self.window.start
+        return older and not self.holds_out(groups, prompt_keys, ())
+
+    def holds_out(
+        self, groups: Collection[str], prompt_keys: Collection[str], span_ids: Collection[str]
+    ) -> bool:
+        """Whether any of these stands in the holdout."""
+        return not (
+            self._groups.isdisjoint(groups)
+            and self._prompt_keys.isdisjoint(prompt_keys)
+            and self._span_ids.isdisjoint(span_ids)
+        )
 
     @cached_property
     def _groups(self) -> frozenset[str]:
@@ -107,6 +117,10 @@ class Split(Value, Generic[Reviewed]):
     @cached_property
     def _prompt_keys(self) -> frozenset[str]:
         return frozenset(item.prompt_key for item in self.holdout)
+
+    @cached_property
+    def _span_ids(self) -> frozenset[str]:
+        return frozenset(span_id for item in self.holdout for span_id in item.source_span_ids)
 
 
 def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | None) -> Split[Reviewed]:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from extractors.examples import (
+    Example,
     Examples,
     JudgedResponse,
     Message,
@@ -17,7 +18,7 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.preference import preference_pairs, unpaired_preferences
-from extractors.quality import QualityRules, by_kind, clean
+from extractors.quality import QualityRules, by_kind, clean, templates_in, unlike
 from extractors.retrieval import triplets
 from extractors.splits import HoldoutRules, LeftOut, Split, Validated, Window, group, set_apart, split
 from extractors.values import Value, content_id
@@ -78,25 +79,25 @@ def _taught(
     apart = set_apart(seen, rules.validation_share)
     train, validation = _on_sides(traffic, apart, left_out)
     held_out = [_asked(item) for item in (*sides.holdout, *beside.golden)]
+    templates = templates_in(train, validation, beside.imported, held_out=held_out)
+
+    def cleaned(examples: Examples) -> Examples:
+        clean_ones = clean(examples, held_out=held_out, rules=beside.quality, templates=templates)
+        left_out.update(clean_ones.left_out)
+        return clean_ones.examples
+
+    imported = _kept(beside.imported, _not_held_out(sides), left_out, LeftOut.IMPORT_HELD_OUT)
+    trainable = _kept(imported, _not_validated(traffic, apart), Counter(), LeftOut.IMPORT_VALIDATED)
+    trainable = unlike(trainable, validation, rules=beside.quality, templates=templates)
+    left_out[LeftOut.IMPORT_VALIDATED] += _size(imported) - _size(trainable)
     return Taught(
-        train=_cleaned(_joined(train, beside.imported), held_out, beside.quality, left_out),
-        validation=_cleaned(validation, held_out, beside.quality, left_out),
+        train=cleaned(_joined(train, trainable)),
+        validation=cleaned(validation),
         holdout=tuple(item for item in sides.holdout if isinstance(item, ReviewedItem)),
         retrievals=tuple(item for item in sides.holdout if isinstance(item, ReviewedRetrieval)),
         window=sides.window,
         left_out={reason.value: left_out[reason] for reason in sorted(left_out) if left_out[reason]},
     )
-
-
-def _cleaned(
-    examples: Examples,
-    held_out: Sequence[Sequence[Message] | str],
-    rules: QualityRules,
-    left_out: Counter[StrEnum],
-) -> Examples:
-    cleaned = clean(examples, held_out=held_out, rules=rules)
-    left_out.update(cleaned.left_out)
-    return cleaned.examples
 
 
 def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum]) -> tuple[Examples, Examples]:
@@ -119,6 +120,30 @@ def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum])
         _kept(train, lambda each: spans.isdisjoint(each.source_span_ids), left_out, LeftOut.BOTH_SIDES),
         _kept(validation, lambda each: not shared(each), left_out, LeftOut.BOTH_SIDES),
     )
+
+
+def _not_held_out(sides: Split[ReviewedItem] | Split[ReviewedRetrieval]) -> Callable[[Example], bool]:
+    def wanted(example: Example) -> bool:
+        return not sides.holds_out(_groups(example), _prompt_keys(example), example.source_span_ids)
+
+    return wanted
+
+
+def _not_validated(traffic: Extraction, apart: Validated) -> Callable[[Example], bool]:
+    """What an imported conversation begins with may be what others begin with, too."""
+    validated = list(_all(_only(traffic, lambda each: _group(each) in apart.groups)))
+    spans = {span_id for each in validated for span_id in each.source_span_ids}
+    keys = {key for each in validated for key in _prompt_keys(each)} - apart.shared
+
+    def wanted(example: Example) -> bool:
+        asked = tuple(_prompt_keys(example))
+        return (
+            apart.groups.isdisjoint(_groups(example))
+            and keys.isdisjoint(asked[1:] or asked)
+            and spans.isdisjoint(example.source_span_ids)
+        )
+
+    return wanted
 
 
 def _kept(
@@ -172,6 +197,17 @@ def _only(traffic: Extraction, wanted: Callable[[Reviewed], bool]) -> Extraction
 
 def _group(seen: Reviewed) -> str:
     return f"session {seen.session_id}" if isinstance(seen, Trajectory) else group(seen)
+
+
+def _groups(example: Example) -> set[str]:
+    """The session and traces that an example is known to come from."""
+    traces = example.trace_ids if isinstance(example, Trajectory) else ()
+    session = {f"session {example.session_id}"} if example.session_id else set[str]()
+    return session | {f"trace {trace_id}" for trace_id in traces}
+
+
+def _size(examples: Examples) -> int:
+    return sum(len(members) for _, members in by_kind(examples))
 
 
 def _prompt_keys(seen: Any) -> Collection[str]:

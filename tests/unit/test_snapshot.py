@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.examples import Examples, Message, ReviewedItem, ToolCall
+from extractors.examples import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
 from extractors.extraction import Extraction
 from extractors.snapshot import (
     Snapshot,
@@ -21,6 +21,8 @@ from extractors.snapshot import (
     write_snapshot,
 )
 from extractors.splits import HoldoutRules, LeftOut, Window, group, set_apart, split
+from extractors.teaching import Beside
+from extractors.text import prompt_key
 from tests.unit.traffic import NOON, item
 
 SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3)
@@ -250,6 +252,79 @@ def test_what_is_set_apart_grows_with_the_sessions_and_takes_time_in_proportion(
     assert time.process_time() - began < 10  # seconds
 
 
+# ---- imports
+
+
+def imported(text: str = "a question from elsewhere", **changes: Any) -> SFTExample:
+    return item(999, text=text).to_example().model_copy(update={"session_id": None, **changes})
+
+
+def trained_with(items: Sequence[ReviewedItem], *more: SFTExample | Trajectory) -> Snapshot:
+    beside = Beside(
+        imported=Examples(
+            sft=tuple(example for example in more if isinstance(example, SFTExample)),
+            trajectories=tuple(example for example in more if isinstance(example, Trajectory)),
+        )
+    )
+    return snapshot(items, beside=beside)
+
+
+def distinct(number: int, **changes: Any) -> ReviewedItem:
+    rng = random.Random(number)
+    return item(number, text="".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=60)), **changes)
+
+
+def test_what_was_exported_and_is_imported_again_changes_nothing() -> None:
+    items = [distinct(n) for n in range(100)]
+    made = snapshot(items)
+    again = trained_with(items, *made.train.sft, *made.validation.sft)
+    assert len(made.validation.sft) == 9
+    assert (again.validation, set(again.train.sft)) == (made.validation, set(made.train.sft))
+    assert again.manifest.left_out[LeftOut.IMPORT_VALIDATED.value] == 9
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda held: {"session_id": held.session_id},
+        lambda held: {"source_span_ids": ("another", *held.source_span_ids)},
+        lambda held: {"prompt_key": held.prompt_key},
+        lambda held: {"prompt": (Message(role="user", content=held.prompt[-1].content.upper() + "!"),)},
+    ],
+)
+@pytest.mark.parametrize("side", ["holdout", "validation"])
+def test_an_import_that_stands_in_the_holdout_or_is_validated_on_is_left_out(side: str, told: Any) -> None:
+    items = [distinct(n) for n in range(100)]
+    made = snapshot(items)
+    known = made.holdout[3] if side == "holdout" else made.validation.sft[3]
+    alike = imported(**told(known))
+    again = trained_with(items, alike, imported("something else that was asked"))
+    trained = {example.prompt[-1].content for example in again.train.sft}
+    assert "something else that was asked" in trained
+    assert alike.prompt[-1].content not in trained
+    assert len(again.train.sft) == len(made.train.sft) + 1
+    assert sum(again.manifest.left_out.values()) == sum(made.manifest.left_out.values()) + 1
+
+
+def test_an_imported_conversation_may_begin_as_one_that_is_validated_on() -> None:
+    items = [distinct(n) for n in range(100)]
+    made = snapshot(items)
+    known = made.validation.sft[0]
+    turns = (*known.prompt, known.completion, Message(role="user", content="and then what do I do?"))
+    conversation = Trajectory(
+        messages=(*turns, known.completion),
+        learned=(3,),
+        outcome="approved",
+        prompt_keys=(known.prompt_key, prompt_key(turns)),
+        started_at=NOON,
+    )
+    again = trained_with(items, conversation)
+    assert again.train.trajectories == (conversation,)
+    traced = conversation.model_copy(update={"trace_ids": (made.holdout[0].trace_id,)})
+    without_session = [each.model_copy(update={"session_id": None}) for each in items]
+    assert trained_with(without_session, traced).train.trajectories == ()
+
+
 def test_with_few_items_everything_is_held_out_and_the_manifest_says_so() -> None:
     made = snapshot([item(n) for n in range(3)])
     assert (made.train, made.validation, made.manifest.holdout) == (Examples(), Examples(), 3)
@@ -280,7 +355,7 @@ def rich_items() -> list[ReviewedItem]:
     tools: tuple[dict[str, Any], ...] = (
         {"type": "function", "function": {"name": "f", "parameters": {"a": [None, 1.5]}}},
     )
-    rich = {
+    rich: dict[str, Any] = {
         "prompt": prompt,
         "tools": tools,
         "verdict_rank": 1,
