@@ -23,6 +23,14 @@ LOCK_PATIENCE = 60.0
 """Seconds to wait for the reconciler, which may be held up by a replica that hangs."""
 
 
+UNSEEN = ""
+"""In place of a version's id: whoever activates another did not look what is active."""
+
+
+class NotReady(LearndError):
+    """No version, or not this one, passed every gate."""
+
+
 class NotServable(LearndError):
     """A version cannot be made active: its files are gone or have changed."""
 
@@ -80,6 +88,53 @@ def promote(
         except LearndError:
             _withdraw(store, version)
             raise
+
+
+def activate(
+    settings: Settings,
+    store: Store,
+    version_id: str,
+    *,
+    actor: str,
+    reason: str,
+    clock: Callable[[], datetime],
+    instead_of: str | None = UNSEEN,
+    ready_only: bool = False,
+) -> Version:
+    """Make a version the active one because an operator says so, whatever its verdict.
+
+    `instead_of` is what they saw as active (None: the base model); left out, whatever is.
+    `ready_only` is for those who do not want to overrule a verdict. Raises NotReady, UnknownVersion,
+    and what `promote` does.
+    """
+    version = store.version(version_id)
+    if ready_only and version.state is not VersionState.READY:
+        raise NotReady(
+            f"{version.id} is {version.state}, not READY: it did not pass every gate; "
+            "`learnd adapters activate` overrules that"
+        )
+    active = store.active(version.target)
+    return promote(
+        settings,
+        store,
+        settings.target(version.target),
+        version,
+        expected_active=(active.id if active else None) if instead_of == UNSEEN else instead_of,
+        actor=actor,
+        reason=reason,
+        clock=clock,
+    )
+
+
+def newest_ready(store: Store, target: str) -> Version:
+    """The newest version of the target that passed every gate. Raises NotReady."""
+    ready = [version for version in store.versions(target) if version.state is VersionState.READY]
+    if not ready:
+        raise NotReady(
+            f"{target}: no version is READY; `learnd adapters list` shows them, "
+            "`learnd adapters activate` overrules a verdict"
+        )
+    return ready[-1]
 
 
 def rollback(

@@ -9,12 +9,13 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.cron import CronTrigger
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from extractors.feedback import FeedbackRules
@@ -24,6 +25,8 @@ from extractors.retrieval import RELEVANCE, RetrievalRules
 from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
 from extractors.values import LearndError, Value
+from registry.audit import DAEMON
+from registry.notices import Event
 from trainers.hyperparameters import Hyperparameters, Method, Preset
 from trainers.ladders import Limits
 from trainers.selection import Task, Thresholds, overrides_for
@@ -108,17 +111,130 @@ class AgentSettings(Value):
     def by_token(self) -> dict[str, str]:
         """Token to tenant. Raises SettingsError when the file cannot be read or has a bad line."""
         tokens = {token.get_secret_value(): tenant for token, tenant in self.tokens.items()}
-        if self.tokens_file:
-            for number, line in enumerate(read_secret(self.tokens_file).splitlines(), start=1):
-                words = line.split("#")[0].split()
-                if not words:
-                    continue
-                if len(words) != 2:
-                    raise SettingsError(
-                        f"agents.tokens_file: line {number} of {self.tokens_file} is not `TOKEN TENANT`"
-                    )
-                tokens[words[0]] = words[1]
+        for _, (token, tenant) in _lines("agents.tokens_file", self.tokens_file, "TOKEN TENANT"):
+            tokens[token] = tenant
         return tokens
+
+
+def _a_person(name: str) -> str:
+    if name == DAEMON:
+        raise ValueError(f"{DAEMON!r} is what the audit log calls the daemon; a person needs another name")
+    return name
+
+
+PersonName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$"), AfterValidator(_a_person)]
+"""What decisions and the audit log are signed with; an e-mail address will do."""
+Role = Literal["operator", "viewer"]
+"""Operators decide, viewers read."""
+
+
+class OperatorAccount(Value):
+    """A person who may sign in."""
+
+    role: Role = "operator"
+    password_hash: SecretStr | None = None
+    """As `learnd operators hash` prints it; only from the environment. None: no sign-in by password."""
+
+
+def _network(written: str) -> str:
+    ip_network(written)
+    return written
+
+
+class OperatorSettings(Value):
+    """Who may look at what is learned, and decide about it."""
+
+    users: dict[PersonName, OperatorAccount] = {}
+    """Name to account. A hash comes from the environment (`LEARND_OPERATORS__USERS__ANN__PASSWORD_HASH`)."""
+    users_file: Path | None = None
+    """File with a line `NAME ROLE HASH` for each person, `-` for no password; `#` begins a comment."""
+    tokens: dict[SecretStr, PersonName] = {}
+    """Bearer token to the person for whom it acts; only from the environment, as JSON."""
+    tokens_file: Path | None = None
+    """File with a line `TOKEN NAME` for each token; `#` begins a comment."""
+    session_hours: float = Field(12, gt=0)
+    """How long a sign-in lasts."""
+    proxy_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
+    """Header in which a proxy that signs people in says who it is, such as `X-Forwarded-User`."""
+    proxy_addresses: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    """Addresses or networks of that proxy; from anywhere else the header is not believed."""
+    proxy_role: Role | None = None
+    """Role of those whom the proxy names and `users` does not; None: they have none."""
+
+    @model_validator(mode="after")
+    def _trusts_somebody(self) -> Self:
+        if self.proxy_header and not self.proxy_addresses:
+            raise ValueError("proxy_header needs the proxy_addresses from which it is believed")
+        return self
+
+    def people(self) -> dict[str, OperatorAccount]:
+        """Everybody by name. Raises SettingsError when the file cannot be read or has a bad line."""
+        found = dict(self.users)
+        for where, words in _lines("operators.users_file", self.users_file, "NAME ROLE HASH"):
+            name, role, hashed = words
+            account = {"role": role} if hashed == "-" else {"role": role, "password_hash": hashed}
+            try:
+                found |= _ACCOUNTS.validate_python({name: account})
+            except ValidationError as wrong:
+                raise SettingsError(f"{where}: {_explain(wrong).strip()}") from None
+        return found
+
+    def by_token(self) -> dict[str, str]:
+        """Token to name. Raises SettingsError when the file cannot be read, or names nobody we know."""
+        tokens = {token.get_secret_value(): name for token, name in self.tokens.items()}
+        for _, (token, name) in _lines("operators.tokens_file", self.tokens_file, "TOKEN NAME"):
+            tokens[token] = name
+        unknown = sorted(set(tokens.values()) - self.people().keys())
+        if unknown:
+            raise SettingsError(f"operators: tokens of {', '.join(unknown)}, who are not among the users")
+        return tokens
+
+
+_ACCOUNTS = TypeAdapter(dict[PersonName, OperatorAccount])
+
+
+def _lines(key: str, path: Path | None, form: str) -> Iterator[tuple[str, list[str]]]:
+    """The words of each line of a secrets' file, and where it stands. Raises SettingsError."""
+    for number, line in enumerate(read_secret(path).splitlines() if path else (), start=1):
+        words = line.split("#")[0].split()
+        where = f"{key}: line {number} of {path}"
+        if words and len(words) != len(form.split()):
+            raise SettingsError(f"{where} is not `{form}`")
+        if words:
+            yield where, words
+
+
+class NotifySettings(Value):
+    """Whom learnd tells when something happens that a person wants to know."""
+
+    name: Slug
+    """Names it in the log; deliveries are remembered under it."""
+    url: Url | None = None
+    """A webhook: each event is posted there as JSON."""
+    command: tuple[str, ...] = ()
+    """Or a program and its arguments: each event is a run of it, with the JSON on its standard input."""
+    secret: SecretStr | None = None
+    """Signs what is posted; only from the environment (`LEARND_NOTIFY`, JSON)."""
+    secret_file: Path | None = None
+    """File whose content is the secret."""
+    events: tuple[Event, ...] = get_args(Event)
+    """Which events; all, if left out."""
+    timeout_seconds: float = Field(10, gt=0)
+    """How long one delivery may take."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.url is None) == (not self.command):
+            raise ValueError("it needs a url or a command, and not both")
+        if self.command and (self.secret or self.secret_file):
+            raise ValueError("a command is not signed: leave the secret out")
+        return self
+
+    def key(self) -> str | None:
+        """The secret, or None. Raises SettingsError when the file cannot be read."""
+        if self.secret is not None:
+            return self.secret.get_secret_value()
+        return read_secret(self.secret_file) if self.secret_file else None
 
 
 class PathMap(Value):
@@ -327,6 +443,8 @@ class Settings(BaseSettings):
     daemon: DaemonSettings = DaemonSettings()
     gateway: GatewaySettings = GatewaySettings()
     agents: AgentSettings = AgentSettings()
+    operators: OperatorSettings = OperatorSettings()
+    notify: tuple[NotifySettings, ...] = ()
     training: TrainingSettings = TrainingSettings()
     replicas: tuple[ReplicaSettings, ...] = ()
     targets: tuple[TargetSettings, ...] = Field((), validate_default=True)
@@ -348,6 +466,9 @@ class Settings(BaseSettings):
         names = [replica.name for replica in self.replicas]
         if len(names) != len(set(names)):
             raise ValueError(f"replicas: two have the same name among {names}")
+        told = [each.name for each in self.notify]
+        if len(told) != len(set(told)):
+            raise ValueError(f"notify: two have the same name among {told}")
         keys = [target.key for target in self.targets]
         if len(keys) != len(set(keys)):
             raise ValueError(f"targets: two are the same tenant/agent among {keys}")
@@ -425,19 +546,21 @@ def _beside(content: Any, folder: Path) -> Any:
     }
 
 
+PATHS = {"data_dir", "api_key_file", "tokens_file", "users_file", "secret_file", "golden"}
+SECRETS = {"api_key", "tokens", "password_hash", "secret"}
+
+
 def _is_path(key: str, value: Any, folder: Path) -> bool:
     """A base model may be a folder; otherwise it is a hub's id."""
     if not isinstance(value, str):
         return False
-    return key in {"data_dir", "api_key_file", "tokens_file", "golden"} or (
-        key == "base_model" and bool(value) and (folder / value).is_dir()
-    )
+    return key in PATHS or (key == "base_model" and bool(value) and (folder / value).is_dir())
 
 
 def _secrets_in(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
     for key, value in content.items():
         here = f"{path}.{key}" if path else key
-        if key in {"api_key", "tokens"}:
+        if key in SECRETS:
             yield here
         elif isinstance(value, dict):
             yield from _secrets_in(value, here)
@@ -456,6 +579,6 @@ def _explain(wrong: ValidationError) -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    # The keys of `agents.tokens` are the tokens themselves.
-    shown = location[:2] if location[:2] == ("agents", "tokens") else location
+    # The keys of `agents.tokens` and `operators.tokens` are the tokens themselves.
+    shown = location[:2] if location[1:2] == ("tokens",) else location
     return ".".join(map(str, shown)) or "settings"

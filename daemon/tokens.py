@@ -22,19 +22,37 @@ class Caller(Value):
         return self.tenant is None or self.tenant == tenant
 
 
+class Digests:
+    """Whose a token is. Looked up by digest: how long that takes says nothing about the tokens themselves."""
+
+    def __init__(self, whose: Mapping[str, str]) -> None:
+        self._whose = {_digest(token): name for token, name in whose.items()}
+
+    def __len__(self) -> int:
+        return len(self._whose)
+
+    def get(self, token: str | None) -> str | None:
+        return None if token is None else self._whose.get(_digest(token))
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The token of an `Authorization` header; None where it holds no bearer token."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
 class Tokens:
     """Which tenant a bearer token belongs to; without tokens everybody on this machine is welcome."""
 
     def __init__(self, tokens: Mapping[str, str]) -> None:
-        # Looked up by digest: how long a look-up takes says nothing about the tokens themselves.
-        self._callers = {_digest(token): Caller(tenant=tenant) for token, tenant in tokens.items()}
+        self._tenants = Digests(tokens)
 
     def caller(self, authorization: str | None) -> Caller | None:
         """The caller who sends this `Authorization` header; None when the token is missing or wrong."""
-        if not self._callers:
+        if not self._tenants:
             return Caller(tenant=None)
-        scheme, _, token = (authorization or "").partition(" ")
-        return self._callers.get(_digest(token.strip())) if scheme.lower() == "bearer" else None
+        tenant = self._tenants.get(bearer(authorization))
+        return None if tenant is None else Caller(tenant=tenant)
 
 
 def must_have_tokens(host: str, tokens: Mapping[str, str]) -> None:

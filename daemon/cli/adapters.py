@@ -18,13 +18,13 @@ from daemon.cli.output import (
     print_table,
     the_target,
 )
-from daemon.promotion import promote as promote_version
+from daemon.promotion import activate as activate_version
+from daemon.promotion import newest_ready
 from daemon.promotion import rollback as roll_back
 from daemon.service import utc_now
 from daemon.settings import Settings
 from extractors.values import LearndError
 from registry.store.store import Store
-from registry.versions import Version, VersionState
 
 app = typer.Typer(help="Adapter versions: look, promote, roll back.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why, for the audit log.")]
@@ -72,16 +72,8 @@ def promote(
 ) -> None:
     """Make a version that passed every gate the active one."""
     with opened(config) as (settings, store):
-        key = store.version(version_id).target if version_id else the_target(settings, target).key
-        ready = [
-            v for v in store.versions(key) if v.state is VersionState.READY and version_id in (None, v.id)
-        ]
-        if not ready:
-            raise LearndError(
-                f"{version_id or key}: no version is READY; `learnd adapters list` shows them, "
-                "`learnd adapters activate` overrules a verdict"
-            )
-        _activate(settings, store, ready[-1], reason, as_json)
+        chosen = version_id or newest_ready(store, the_target(settings, target).key).id
+        _activate(settings, store, chosen, reason, as_json, ready_only=True)
 
 
 @app.command()
@@ -93,7 +85,7 @@ def activate(
 ) -> None:
     """Make any version the active one, whatever its verdict; the audit log says who did."""
     with opened(config) as (settings, store):
-        _activate(settings, store, store.version(version_id), reason, as_json)
+        _activate(settings, store, version_id, reason, as_json)
 
 
 @app.command()
@@ -139,19 +131,13 @@ def pull(
     _tell(fetched, {"target": target, "folder": fetched}, as_json)
 
 
-def _activate(settings: Settings, store: Store, version: Version, reason: str, as_json: bool) -> None:
-    target, active = settings.target(version.target), store.active(version.target)
-    live = promote_version(
-        settings,
-        store,
-        target,
-        version,
-        expected_active=active.id if active else None,
-        actor=actor(),
-        reason=reason,
-        clock=utc_now,
+def _activate(
+    settings: Settings, store: Store, version_id: str, reason: str, as_json: bool, *, ready_only: bool = False
+) -> None:
+    live = activate_version(
+        settings, store, version_id, actor=actor(), reason=reason, clock=utc_now, ready_only=ready_only
     )
-    _tell(f"{target.key} serves {live.id}.", {"target": target.key, "active_version": live.id}, as_json)
+    _tell(f"{live.target} serves {live.id}.", {"target": live.target, "active_version": live.id}, as_json)
 
 
 def _tell(words: str, facts: dict[str, object], as_json: bool) -> None:
