@@ -22,16 +22,14 @@ from transformers import PrinterCallback, TrainerCallback
 
 from extractors.examples import Triplet
 from extractors.text import normalised
+from trainers.arguments import arguments
 from trainers.batches import Batches
-from trainers.checkpoints import last_checkpoint
 from trainers.encoder import adapter_weights, prompts_by_column, set_adapter_weights
 from trainers.hyperparameters import Hyperparameters
 from trainers.ladders import Attempt
 
 WEIGHTS = "adapter.safetensors"
 """The adapter in a checkpoint."""
-MOST_LOG_LINES = 500
-"""Progress lines of a long training; a short one has a line for each step."""
 MARGIN = 0.2
 """How much nearer (cosine) a query must be to its relevant document than to the irrelevant one."""
 RECALL_AT = (1, 10)
@@ -152,43 +150,22 @@ def _arguments(
     validates: bool,
     checkpoints: Path,
 ) -> SentenceTransformerTrainingArguments:
-    """The trainer's arguments: warm-up, evaluation, checkpoints and log scaled to the number of steps."""
+    """Of in-batch negatives, a whole batch is what the trainer sees; the loss computes it in parts."""
     whole = batches.loss == "in-batch negatives"
-    batch = batches.size if whole else attempt.micro_batch
-    accumulation = hyperparameters.gradient_accumulation if whole else attempt.accumulation
-    epoch = -(-rows // (batch * accumulation))
-    steps = max(1, round(epoch * hyperparameters.epochs))
-    interval = max(1, epoch // hyperparameters.evaluations_per_epoch)
+    tried = attempt.applied_to(hyperparameters)
+    if whole:
+        seen = {"batch_size": batches.size, "gradient_accumulation": hyperparameters.gradient_accumulation}
+        tried = tried.model_copy(update=seen)
     return SentenceTransformerTrainingArguments(
-        output_dir=str(checkpoints),
-        num_train_epochs=hyperparameters.epochs,
-        per_device_train_batch_size=batch,
-        per_device_eval_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
-        activation_checkpointing=attempt.checkpointing,
+        **arguments(
+            encoder,
+            tried,
+            checkpoints,
+            examples=rows,
+            validates=validates,
+            checkpointing=attempt.checkpointing,
+        ),
         activation_checkpointing_kwargs={"use_reentrant": False},
         batch_sampler=BatchSamplers.NO_DUPLICATES if whole else BatchSamplers.BATCH_SAMPLER,
         prompts=prompts_by_column(encoder) or None,
-        learning_rate=hyperparameters.learning_rate * attempt.rate_scale,
-        lr_scheduler_type="cosine",
-        warmup_steps=round(steps * hyperparameters.warmup_share),
-        eval_strategy="steps" if validates else "no",
-        eval_steps=interval,
-        # A second look at what was seen before the kill would count against the patience.
-        eval_on_start=validates and last_checkpoint(checkpoints) is None,
-        save_strategy="steps",
-        save_steps=interval,
-        # The best one, the last one, and the one before: a kill while the last is written loses nothing.
-        save_total_limit=3,
-        load_best_model_at_end=validates,
-        metric_for_best_model="eval_loss" if validates else None,
-        restore_callback_states_from_checkpoint=True,
-        logging_steps=max(1, steps // MOST_LOG_LINES),
-        # The filter would hide a loss that is no number.
-        logging_nan_inf_filter=False,
-        bf16=encoder.dtype == torch.bfloat16,
-        use_cpu=encoder.device.type == "cpu",
-        seed=hyperparameters.seed,
-        disable_tqdm=True,
-        report_to="none",
     )

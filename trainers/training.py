@@ -22,9 +22,6 @@ from trainers.running import Opened, Try, callbacks, fit, keep, metrics
 from trainers.training_set import TrainingSet, check_learnable, tokenised
 from trainers.workload import measured
 
-MOST_LOG_LINES = 500
-"""Progress lines of a long training; a short one has a line for each step."""
-
 
 class BaseChanged(LearndError):
     """The base model is not the one that the plan was made for."""
@@ -156,6 +153,7 @@ def _trainer(
     from datasets import Dataset
     from transformers import set_seed
 
+    from trainers.arguments import arguments
     from trainers.lora import checked, set_lora
     from trainers.quantized import train_in_float32
     from trainers.shared_forward import share_prefixes
@@ -166,7 +164,14 @@ def _trainer(
     shared = _shares(this, base)
     validates = bool(validation.features)
     trainer = _made(this.method)(
-        _arguments(this, base, len(learned.features), validates),
+        arguments(
+            base,
+            this.hyperparameters,
+            this.checkpoints,
+            examples=len(learned.features),
+            validates=validates,
+            checkpointing=this.attempt.checkpointing,
+        ),
         this.hyperparameters,
         train_dataset=Dataset.from_list(list(learned.features)),
         eval_dataset=Dataset.from_list(list(validation.features)) if validates else None,
@@ -214,45 +219,3 @@ def _adapter(this: Try, base: Any) -> dict[str, Any]:
         return {"model": load_lora(base, Path(this.job.start_adapter), this.job.plan.base_model)}
     config = lora_config(base, this.hyperparameters, this.job.plan.base_model)
     return {"model": base, "peft_config": config}
-
-
-def _arguments(this: Try, base: Any, examples: int, validates: bool) -> dict[str, Any]:
-    """TRL's arguments: warm-up, evaluation, checkpoints and log scaled to the number of steps."""
-    import torch
-
-    from trainers.checkpoints import last_checkpoint
-
-    hyperparameters = this.hyperparameters
-    epoch = -(-examples // (hyperparameters.batch_size * hyperparameters.gradient_accumulation))
-    steps = max(1, round(epoch * hyperparameters.epochs))
-    interval = max(1, epoch // hyperparameters.evaluations_per_epoch)
-    return {
-        "output_dir": str(this.checkpoints),
-        "num_train_epochs": hyperparameters.epochs,
-        "per_device_train_batch_size": hyperparameters.batch_size,
-        "per_device_eval_batch_size": hyperparameters.batch_size,
-        "gradient_accumulation_steps": hyperparameters.gradient_accumulation,
-        "learning_rate": hyperparameters.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": round(steps * hyperparameters.warmup_share),
-        "eval_strategy": "steps" if validates else "no",
-        "eval_steps": interval,
-        # A second look at what was seen before the kill would count against the patience.
-        "eval_on_start": validates and last_checkpoint(this.checkpoints) is None,
-        "save_strategy": "steps",
-        "save_steps": interval,
-        # The best one, the last one, and the one before: a kill while the last is written loses nothing.
-        "save_total_limit": 3,
-        "load_best_model_at_end": validates,
-        "metric_for_best_model": "eval_loss" if validates else None,
-        "restore_callback_states_from_checkpoint": True,
-        "logging_steps": max(1, steps // MOST_LOG_LINES),
-        # The filter would hide a loss that is no number.
-        "logging_nan_inf_filter": False,
-        "bf16": base.dtype == torch.bfloat16,
-        "use_cpu": base.device.type == "cpu",
-        "activation_checkpointing": this.attempt.checkpointing,
-        "seed": hyperparameters.seed,
-        "disable_tqdm": True,
-        "report_to": "none",
-    }

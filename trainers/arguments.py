@@ -1,0 +1,63 @@
+"""The arguments that all our trainers take, of TRL's and of sentence-transformers' alike.
+
+Warm-up, validations, checkpoints and progress lines are scaled to the number of steps.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainers.checkpoints import last_checkpoint
+from trainers.hyperparameters import Hyperparameters
+
+MOST_LOG_LINES = 500
+"""Progress lines of a long training; a short one has a line for each step."""
+
+
+def arguments(
+    model: Any,
+    hyperparameters: Hyperparameters,
+    checkpoints: Path,
+    *,
+    examples: int,
+    validates: bool,
+    checkpointing: bool,
+) -> dict[str, Any]:
+    """For a training of `model` on so many examples, with the hyperparameters of this attempt.
+
+    `checkpointing` is of activations; `checkpoints` is the folder of those that it goes on from.
+    """
+    epoch = -(-examples // (hyperparameters.batch_size * hyperparameters.gradient_accumulation))
+    steps = max(1, round(epoch * hyperparameters.epochs))
+    interval = max(1, epoch // hyperparameters.evaluations_per_epoch)
+    return {
+        "output_dir": str(checkpoints),
+        "num_train_epochs": hyperparameters.epochs,
+        "per_device_train_batch_size": hyperparameters.batch_size,
+        "per_device_eval_batch_size": hyperparameters.batch_size,
+        "gradient_accumulation_steps": hyperparameters.gradient_accumulation,
+        "learning_rate": hyperparameters.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(steps * hyperparameters.warmup_share),
+        "eval_strategy": "steps" if validates else "no",
+        "eval_steps": interval,
+        # A second look at what was seen before the kill would count against the patience.
+        "eval_on_start": validates and last_checkpoint(checkpoints) is None,
+        "save_strategy": "steps",
+        "save_steps": interval,
+        # The best one, the last one, and the one before: a kill while the last is written loses nothing.
+        "save_total_limit": 3,
+        "load_best_model_at_end": validates,
+        "metric_for_best_model": "eval_loss" if validates else None,
+        "restore_callback_states_from_checkpoint": True,
+        "logging_steps": max(1, steps // MOST_LOG_LINES),
+        # The filter would hide a loss that is no number.
+        "logging_nan_inf_filter": False,
+        "bf16": model.dtype == torch.bfloat16,
+        "use_cpu": model.device.type == "cpu",
+        "activation_checkpointing": checkpointing,
+        "seed": hyperparameters.seed,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
