@@ -1,4 +1,4 @@
-"""Files of examples and reviewed traffic, for other tools and from them.
+"""Files of examples, for other tools and from them.
 
 jsonl             what TRL and sentence-transformers read (`extractors.lines`), one object a line
 parquet           the columns of `extractors.columns`
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from extractors.columns import SCHEMAS, Record, from_row, read_rows, write_columns
 from extractors.lines import (
-    KINDS,
+    IN_WORDS,
     Form,
     LineInvalid,
     NotExpressible,
@@ -55,7 +55,7 @@ def form_of(path: Path) -> Form:
 
 
 def write_records(records: Iterable[Record], kind: type[Record], path: Path, form: Form | None = None) -> int:
-    """Write examples or reviewed traffic and return how many; the file is there whole or not at all.
+    """Write examples and return how many; the file is there whole or not at all.
 
     Without a form the file's ending decides. Raises NotExpressible, with the item's index, where the
     form would lose something: tool calls in an instruction, a conversation in a classification.
@@ -126,11 +126,11 @@ def _rows(kind: type[Value], path: Path) -> Iterator[tuple[str, Any]]:
         names = set(pq.read_schema(path).names)
         missing = [name for name in SCHEMAS[kind].names if name not in names]
         if missing:
-            alike = [other for other in KINDS if set(SCHEMAS[other].names) <= names]
+            alike = [other for other in IN_WORDS if set(SCHEMAS[other].names) <= names]
             # Every file of votes also has the columns of SFT examples.
             closest = max(alike, key=lambda other: len(SCHEMAS[other].names), default=None)
-            hint = f"; this looks like {KINDS[closest]}" if closest else ""
-            raise ImportInvalid(path, [f"its columns are not those of {KINDS[kind]}: no {missing}{hint}"])
+            hint = f"; this looks like {IN_WORDS[closest]}" if closest else ""
+            raise ImportInvalid(path, [f"its columns are not those of {IN_WORDS[kind]}: no {missing}{hint}"])
         for index, row in enumerate(read_rows(kind, path)):
             yield f"item {index}", row
     except (OSError, pa.ArrowException) as unreadable:

@@ -1,12 +1,10 @@
-"""One example or reviewed call as a JSON object that other tools read, and back without loss.
+"""One example as a JSON object that other tools read, and back without loss.
 
 SFTExample          prompt, completion                 TRL, conversational
 PreferencePair      prompt, chosen, rejected           TRL
 UnpairedPreference  prompt, completion, label          TRL (KTO)
 Triplet             anchor, positive, negative         sentence-transformers
 Trajectory          messages                           TRL, OpenAI
-ReviewedItem        prompt, response, gold
-ReviewedRetrieval   query, documents
 
 An SFTExample can also be a chat (`messages`, the last one to learn), an instruction (Alpaca's
 `instruction`, `input`, `output`, with `system` and `history` as LLaMA-Factory adds them) or a
@@ -27,21 +25,16 @@ from extractors.drops import Unreadable
 from extractors.examples import (
     Message,
     PreferencePair,
-    ReviewedItem,
-    ReviewedRetrieval,
     SFTExample,
     ToolCall,
     Trajectory,
     Triplet,
     UnpairedPreference,
 )
-from extractors.retrieval import query_key
-from extractors.text import prompt_key
+from extractors.keys import prompt_keys
 from extractors.values import LearndError, Value
 
-Kept = (
-    SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory | ReviewedItem | ReviewedRetrieval
-)
+AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory
 Line = dict[str, Any]
 
 
@@ -63,14 +56,12 @@ class NotExpressible(LearndError):
     """A form has no place for what an example holds."""
 
 
-KINDS: dict[type[Value], str] = {
+IN_WORDS: dict[type[Value], str] = {
     SFTExample: "SFT examples",
     PreferencePair: "preference pairs",
     UnpairedPreference: "votes",
     Triplet: "triplets",
     Trajectory: "conversations",
-    ReviewedItem: "reviewed calls",
-    ReviewedRetrieval: "reviewed searches",
 }
 NEEDS: dict[tuple[type[Value], Form], tuple[str, ...]] = {
     (SFTExample, Form.JSONL): ("prompt", "completion"),
@@ -81,8 +72,6 @@ NEEDS: dict[tuple[type[Value], Form], tuple[str, ...]] = {
     (UnpairedPreference, Form.JSONL): ("prompt", "completion", "label"),
     (Triplet, Form.JSONL): ("anchor", "positive", "negative"),
     (Trajectory, Form.JSONL): ("messages",),
-    (ReviewedItem, Form.JSONL): ("prompt", "response", "gold"),
-    (ReviewedRetrieval, Form.JSONL): ("query", "documents"),
 }
 """The fields that a line must have."""
 
@@ -92,7 +81,7 @@ def to_line(record: Value, form: Form) -> Line:
     kind = type(record)
     checked_form(kind, form)
     shown = _WRITERS[kind, form](record)
-    line = {**shown, "id": cast(Kept, record).id, **_other_fields(record)}
+    line = {**shown, "id": cast(AnyExample, record).id, **_other_fields(record)}
     if form is not Form.JSONL and not _is_read_as(record, line, form):
         raise NotExpressible(
             f"the form {form.value!r} has no place for what it holds (several turns, tool calls, names, or "
@@ -114,10 +103,10 @@ def from_line(kind: type[Record], line: Any, form: Form, *, now: datetime, syste
         fields["tools"] = _tools(line.get("tools"))
     fields |= _with_system(fields, system)
     try:
-        record = kind.model_validate({**_keys(fields), **fields})
-        if line.get("id") not in (None, cast(Kept, record).id):
+        record = kind.model_validate({**_derived(fields), **fields})
+        if line.get("id") not in (None, cast(AnyExample, record).id):
             # Somebody changed the line: its keys must be those of what it says now.
-            record = kind.model_validate({**fields, **_keys(fields)})
+            record = kind.model_validate({**fields, **_derived(fields)})
     except ValidationError as wrong:
         raise LineInvalid(described(wrong)) from None
     return checked(record)
@@ -127,15 +116,17 @@ def checked_form(kind: type[Value], form: Form) -> None:
     """Raises NotExpressible where records of `kind` have no such form."""
     if (kind, form) not in NEEDS:
         raise NotExpressible(
-            f"{KINDS[kind]} cannot be written or read as {form.value!r}; "
+            f"{IN_WORDS[kind]} cannot be written or read as {form.value!r}; "
             f"take {Form.JSONL.value!r} or {Form.PARQUET.value!r}"
         )
 
 
 def checked(record: Record) -> Record:
-    """`record`, if its time says in which zone it is. Raises LineInvalid."""
-    if cast(Kept, record).started_at.tzinfo is None:
+    """`record`, if it can be learned from and its time says in which zone it is. Raises LineInvalid."""
+    if cast(AnyExample, record).started_at.tzinfo is None:
         raise LineInvalid("started_at has no time zone; write it as 2026-03-01T12:00:00Z")
+    if isinstance(record, Trajectory) and record.outcome == "rejected":
+        raise LineInvalid("the conversation was rejected, so nothing is learned from it; leave it out")
     return record
 
 
@@ -210,16 +201,6 @@ def _trajectory(trajectory: Trajectory) -> Line:
     return {"messages": _chats(trajectory.messages)}
 
 
-def _item(item: ReviewedItem) -> Line:
-    gold = None if item.gold is None else item.gold.to_chat()
-    return {"prompt": _chats(item.prompt), "response": item.response.to_chat(), "gold": gold}
-
-
-def _retrieval(retrieval: ReviewedRetrieval) -> Line:
-    documents = [document.model_dump(mode="json") for document in retrieval.documents]
-    return {"query": retrieval.query, "documents": documents}
-
-
 _WRITERS: dict[tuple[type[Value], Form], Callable[[Any], Line]] = {
     (SFTExample, Form.JSONL): _sft,
     (SFTExample, Form.CHAT): _chat,
@@ -229,8 +210,6 @@ _WRITERS: dict[tuple[type[Value], Form], Callable[[Any], Line]] = {
     (UnpairedPreference, Form.JSONL): _vote,
     (Triplet, Form.JSONL): _triplet,
     (Trajectory, Form.JSONL): _trajectory,
-    (ReviewedItem, Form.JSONL): _item,
-    (ReviewedRetrieval, Form.JSONL): _retrieval,
 }
 _SHOWN = {
     SFTExample: {"prompt", "completion"},
@@ -238,8 +217,6 @@ _SHOWN = {
     UnpairedPreference: {"prompt", "completion", "desirable"},
     Triplet: {"query", "positive", "negative"},
     Trajectory: {"messages"},
-    ReviewedItem: {"prompt", "response", "gold"},
-    ReviewedRetrieval: {"query", "documents"},
 }
 
 
@@ -261,27 +238,22 @@ def _check_fields(kind: type[Value], line: Any, form: Form) -> None:
     if missing:
         alike = [found for found in NEEDS if all(name in line for name in NEEDS[found])]
         other = max(alike, key=lambda found: len(NEEDS[found]), default=None)
-        hint = f"; this looks like {KINDS[other[0]]} in the form {other[1].value!r}" if other else ""
+        hint = f"; this looks like {IN_WORDS[other[0]]} in the form {other[1].value!r}" if other else ""
         raise LineInvalid(f"it has no {' and no '.join(missing)}{hint}")
     if (kind, form) == (SFTExample, Form.JSONL) and isinstance(line.get("label"), bool):
         # A vote against an answer must not become an answer to learn.
-        raise LineInvalid(f"it has a label: these are {KINDS[UnpairedPreference]}, not {KINDS[kind]}")
+        raise LineInvalid(f"it has a label: these are {IN_WORDS[UnpairedPreference]}, not {IN_WORDS[kind]}")
     if (kind, form) == (SFTExample, Form.CHAT) and "learned" in line:
-        raise LineInvalid(f"it says which turns to learn: these are {KINDS[Trajectory]}, not {KINDS[kind]}")
+        raise LineInvalid(
+            f"it says which turns to learn: these are {IN_WORDS[Trajectory]}, not {IN_WORDS[kind]}"
+        )
 
 
-def _keys(fields: Line) -> Line:
-    """Normalised prompts, by the field that keeps them."""
-    if "messages" in fields:
-        messages = fields["messages"]
-        answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
-        return {
-            "prompt_keys": tuple(prompt_key(messages[:at]) for at in answers),
-            "learned": fields.get("learned", tuple(answers)),
-        }
-    if "prompt" in fields:
-        return {"prompt_key": prompt_key(fields["prompt"])}
-    return {"prompt_key": query_key(fields["query"])}
+def _derived(fields: Line) -> Line:
+    """What another tool does not write: the keys of prompts, and that all answers are to be learned."""
+    answers = (at for at, said in enumerate(fields.get("messages", ())) if said.role == "assistant")
+    learned = {"learned": fields.get("learned", tuple(answers))} if "messages" in fields else {}
+    return prompt_keys(fields) | learned
 
 
 def _read_sft(line: Line) -> Line:
@@ -345,15 +317,6 @@ def _read_trajectory(line: Line) -> Line:
     return {"messages": messages, "outcome": line.get("outcome") or "approved"}
 
 
-def _read_item(line: Line) -> Line:
-    gold = None if line["gold"] is None else _answer(line, "gold")
-    return {"prompt": _prompt(line), "response": _answer(line, "response"), "gold": gold}
-
-
-def _read_retrieval(line: Line) -> Line:
-    return {"query": _text(line, "query")}
-
-
 _READERS: dict[tuple[type[Value], Form], Callable[[Line], Line]] = {
     (SFTExample, Form.JSONL): _read_sft,
     (SFTExample, Form.CHAT): _read_chat,
@@ -363,8 +326,6 @@ _READERS: dict[tuple[type[Value], Form], Callable[[Line], Line]] = {
     (UnpairedPreference, Form.JSONL): _read_vote,
     (Triplet, Form.JSONL): _read_triplet,
     (Trajectory, Form.JSONL): _read_trajectory,
-    (ReviewedItem, Form.JSONL): _read_item,
-    (ReviewedRetrieval, Form.JSONL): _read_retrieval,
 }
 
 

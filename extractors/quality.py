@@ -35,6 +35,7 @@ class Flaw(StrEnum):
     NO_QUESTION = "its prompt says nothing"
     NO_ANSWER = "its answer is empty"
     NOT_THE_ASSISTANT = "what it should learn is not said by the assistant"
+    REJECTED = "a conversation that was rejected"
     NOTHING_LEARNED = "a conversation in which no turn is to be learned"
     SAME_ANSWER = "its better and its worse answer are the same but for case and white space"
     HELD_OUT = "its prompt is nearly one that is held out"
@@ -111,6 +112,8 @@ def _flaw_of_answers(prompt: Sequence[Message], answers: Iterable[Message]) -> F
 
 
 def _flaw_of_trajectory(trajectory: Trajectory) -> Flaw | None:
+    if trajectory.outcome == "rejected":
+        return Flaw.REJECTED
     if not trajectory.learned:
         return Flaw.NOTHING_LEARNED
     if not all(0 <= at < len(trajectory.messages) for at in trajectory.learned):

@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 
 from extractors.columns import Record
 from extractors.examples import Document, Message
-from extractors.retrieval import query_key
-from extractors.text import normalised, prompt_key
+from extractors.keys import prompt_keys
+from extractors.text import normalised
 from extractors.values import LearndError, Value
 
 PRESIDIO = "presidio"
@@ -144,7 +144,7 @@ class Redaction:
             for name, value in fields.items()
             if (new := self._text(value) if name == "query" else self._without(value)) != value
         }
-        return changed | _keys({**fields, **changed}) if changed else {}
+        return changed | prompt_keys({**fields, **changed}) if changed else {}
 
     def _without(self, value: Any) -> Any:
         """Messages and documents, alone or several, without personal data; anything else as it is."""
@@ -205,17 +205,6 @@ def _redacted(redactor: Redactor, text: str) -> tuple[str, Counter[str]]:
         )
     # Outside of the handler: else the redactor's own error, which may quote the text, hangs on this one.
     raise RedactionFailed(f"{failed}; nothing was stored. Try the redactor on the texts of this target alone")
-
-
-def _keys(fields: dict[str, Any]) -> dict[str, Any]:
-    """Normalised prompts, by the field that keeps them."""
-    if "messages" in fields:
-        said: tuple[Message, ...] = fields["messages"]
-        answers = [at for at, message in enumerate(said) if message.role == "assistant"]
-        return {"prompt_keys": tuple(prompt_key(said[:at]) for at in answers)}
-    if "prompt" in fields:
-        return {"prompt_key": prompt_key(fields["prompt"])}
-    return {"prompt_key": query_key(fields["query"])}
 
 
 # ---- presidio

@@ -114,7 +114,7 @@ RECORDS: dict[type[Value], st.SearchStrategy[Any]] = {
         messages=PROMPTS,
         learned=st.lists(st.integers(0, 3), max_size=3).map(tuple),
         tools=TOOLS,
-        outcome=OUTCOMES,
+        outcome=st.sampled_from(["approved", "corrected"]),
         score=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         trace_ids=st.lists(TEXTS, max_size=2).map(tuple),
         prompt_keys=st.lists(TEXTS, max_size=2).map(tuple),
@@ -145,7 +145,9 @@ RECORDS: dict[type[Value], st.SearchStrategy[Any]] = {
         **SEEN,
     ),
 }
+EXAMPLES = [kind for kind in RECORDS if kind not in (ReviewedItem, ReviewedRetrieval)]
 KINDS = pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
+EXAMPLE_KINDS = pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
 
 
 def sft(*prompt: Message, completion: Message = ANSWER, **changes: Any) -> SFTExample:
@@ -178,10 +180,20 @@ def test_a_schema_has_every_field(kind: type[Value]) -> None:
 
 
 @KINDS
+@given(data=st.data())
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_every_kind_comes_back_equal_from_columns(kind: type[Value], data: st.DataObject) -> None:
+    records = data.draw(st.lists(RECORDS[kind], min_size=1, max_size=4))
+    with tempfile.TemporaryDirectory() as folder:
+        write_columns(records, kind, Path(folder, "records"))
+        assert read_columns(kind, Path(folder, "records")) == tuple(records)
+
+
+@EXAMPLE_KINDS
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 @given(data=st.data())
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-def test_every_kind_comes_back_equal(kind: type[Value], ending: str, data: st.DataObject) -> None:
+def test_every_kind_of_example_comes_back_equal(kind: type[Value], ending: str, data: st.DataObject) -> None:
     records = data.draw(st.lists(RECORDS[kind], min_size=1, max_size=4))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"records.{ending}")
@@ -195,7 +207,6 @@ def test_every_kind_comes_back_equal(kind: type[Value], ending: str, data: st.Da
 def test_no_record_at_all_is_a_parquet_file_with_columns(kind: type[Value], tmp_path: Path) -> None:
     write_columns([], kind, tmp_path / "none.parquet")
     assert read_columns(kind, tmp_path / "none.parquet") == ()
-    assert read(kind, tmp_path / "none.parquet") == ()
     assert pq.read_schema(tmp_path / "none.parquet").equals(SCHEMAS[kind])
 
 
@@ -445,6 +456,20 @@ def test_all_problems_are_listed_with_item_and_line_and_nothing_is_imported(tmp_
     for problem, words in zip(refused.value.problems, expected, strict=True):
         assert problem.startswith(words)
     assert str(refused.value).startswith(f"nothing was imported from {path}: item 1 (line 3)")
+
+
+def test_a_conversation_that_was_rejected_is_named_and_refused(tmp_path: Path) -> None:
+    chat = [message.to_chat() for message in (USER, ANSWER)]
+    good, bad = {"messages": chat}, {"messages": chat, "outcome": "rejected"}
+    with pytest.raises(
+        ImportInvalid, match=r"imported from .*: item 1 \(line 2\): the conversation was reje"
+    ):
+        read(Trajectory, written(tmp_path / "chats.jsonl", good, bad))
+    (kept,) = read(Trajectory, written(tmp_path / "good.jsonl", good))
+    path = tmp_path / "chats.parquet"
+    write_records([kept, kept.model_copy(update={"outcome": "rejected"})], Trajectory, path)
+    with pytest.raises(ImportInvalid, match="item 1: the conversation was rejected"):
+        read(Trajectory, path)
 
 
 def test_the_error_lists_problems_up_to_a_limit_and_counts_the_rest(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ OTHER = "I need to transfer ten dollars from my checking to my savings account"
         (triplet("q", "same\ntext", "Same  text"), Flaw.SAME_ANSWER),
         (conversation("hi", "hello"), None),
         (conversation("hi", "hello", learned=()), Flaw.NOTHING_LEARNED),
+        (conversation("hi", "hello").model_copy(update={"outcome": "rejected"}), Flaw.REJECTED),
         (conversation("hi", "hello", learned=(1,)), Flaw.NOT_THE_ASSISTANT),
         (conversation("hi", "hello", learned=(9,)), Flaw.NOT_THE_ASSISTANT),
         (conversation("hi", "hello", learned=(-1,)), Flaw.NOT_THE_ASSISTANT),
