@@ -8,6 +8,7 @@ after kill -9, is the normal path: load the cycle, call `advance`.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -140,10 +141,7 @@ def extract_target(loop: Loop) -> Extraction:
         extraction = Extraction(retrievals=found.retrievals, dropped=found.dropped)
     else:
         extraction = extract(spans, annotations, target.feedback, target.output_space, target=target.key)
-    redactor = load_redactor(target.redaction)
-    if redactor is None:
-        return extraction
-    redaction = Redaction(redactor, target.output_space)
+    redaction = Redaction(load_redactor(target.redaction), target.output_space)
     without = {
         "items": redaction.apply(extraction.items),
         "judged": redaction.apply(extraction.judged),
@@ -165,17 +163,23 @@ def open_phoenix(settings: Settings) -> PhoenixClient:
 
 
 def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
-    """The dataset that `extraction` makes with the target's holdout as it stands; nothing is written."""
+    """The dataset that `extraction` makes with the target's holdout as it stands; nothing is written.
+
+    Raises RedactorUnusable, RedactionFailed, ImportInvalid.
+    """
     target = loop.target
+    redaction = Redaction(load_redactor(target.redaction), target.output_space)
+    imported = redaction.apply_to_all(imported_examples(loop.data_dir, target))
+    replaced = Counter(extraction.replaced) + redaction.counts
     return build_snapshot(
-        extraction,
+        extraction.model_copy(update={"replaced": dict(replaced)}),
         target.holdout,
         window=_window(loop.store.target_state(target.key)),
         now=loop.clock(),
         target=target.key,
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
         beside=Beside(
-            imported=imported_examples(loop.data_dir, target),
+            imported=imported,
             golden=golden_cases(target),
             quality=target.quality,
             output_space=target.output_space,

@@ -13,6 +13,7 @@ from extractors.examples import Examples, SFTExample
 from extractors.exchange import read_records, write_records
 from extractors.lines import Form
 from extractors.quality import check
+from extractors.redaction import Redaction, load_redactor
 from extractors.snapshot import KINDS
 from extractors.values import LearndError, Value, content_id
 
@@ -83,11 +84,16 @@ def imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
 
 
 def golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
-    """The target's golden cases, from its JSONL. Raises ImportInvalid."""
+    """The target's golden cases, from its JSONL. Where personal data is replaced, it is in them, too: else
+    they would not be known again among examples.
+
+    Raises ImportInvalid, RedactorUnusable, RedactionFailed.
+    """
     if target.golden is None:
         return ()
     # They have no time of their own, and none matters.
-    return read_records(SFTExample, target.golden, Form.JSONL, now=EPOCH)
+    cases = read_records(SFTExample, target.golden, Form.JSONL, now=EPOCH)
+    return Redaction(load_redactor(target.redaction), target.output_space).apply(cases)
 
 
 def _files(data_dir: Path, target: TargetSettings) -> Iterator[tuple[str, Path]]:

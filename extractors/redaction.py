@@ -1,4 +1,8 @@
-"""Personal data replaced before it is stored or trained on: `ann@example.com` becomes `<EMAIL_ADDRESS>`.
+"""Personal data replaced in what is trained on: `ann@example.com` becomes `<EMAIL_ADDRESS>`.
+
+It is replaced in everything that is made of the traffic: snapshots, exports, trainings; imported examples
+and golden cases too. The mirror of Phoenix in the local database, and files that were imported, hold what
+they were given.
 
 Who finds it can be exchanged: "presidio" (extra `redact`) is built in, by patterns and checksums alone,
 without a model; any other is named by its import path. What is replaced is counted by type. It is
@@ -13,6 +17,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from itertools import chain
 from typing import Any, NamedTuple, Protocol, Self, cast
@@ -20,7 +25,7 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 from pydantic import Field, model_validator
 
 from extractors.columns import Record
-from extractors.examples import Document, Message
+from extractors.examples import Document, Examples, Message
 from extractors.keys import prompt_keys
 from extractors.text import normalised
 from extractors.values import LearndError, Value
@@ -119,13 +124,13 @@ def load_redactor(rules: RedactionRules) -> Redactor | None:
 
 
 class Redaction:
-    """One pass over many records, with all that was replaced in them counted.
+    """One pass over many records, with all that was replaced in them counted. Without a redactor, nothing is.
 
     Roles, names, tool definitions, labels of the output space and ids of spans, sessions and documents
     stay as they are; normalised prompts are those of the new texts.
     """
 
-    def __init__(self, redactor: Redactor, output_space: Iterable[str] = ()) -> None:
+    def __init__(self, redactor: Redactor | None, output_space: Iterable[str] = ()) -> None:
         self.counts: Counter[str] = Counter()
         """How often each type of personal data was replaced."""
         self._redactor = redactor
@@ -135,16 +140,25 @@ class Redaction:
 
     def apply(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Examples or reviewed traffic of any kind, without personal data. Raises RedactionFailed."""
-        return tuple(record.model_copy(update=self._changes(record)) for record in records)
+        return tuple(self._record(record) for record in records) if self._redactor else tuple(records)
 
-    def _changes(self, record: Value) -> dict[str, Any]:
+    def apply_to_all(self, examples: Examples) -> Examples:
+        """Examples of all kinds, without personal data. Raises RedactionFailed."""
+        return Examples.model_validate(
+            {kind: self.apply(getattr(examples, kind)) for kind in Examples.model_fields}
+        )
+
+    def _record(self, record: Record) -> Record:
         fields = {name: getattr(record, name) for name in type(record).model_fields}
         changed = {
             name: new
             for name, value in fields.items()
             if (new := self._text(value) if name == "query" else self._without(value)) != value
         }
-        return changed | prompt_keys({**fields, **changed}) if changed else {}
+        if not changed:
+            return record
+        # A copy would keep the id of what was said before.
+        return type(record)(**{**fields, **changed, **prompt_keys({**fields, **changed})})
 
     def _without(self, value: Any) -> Any:
         """Messages and documents, alone or several, without personal data; anything else as it is."""
@@ -187,7 +201,7 @@ class Redaction:
 
     def _text(self, text: str) -> str:
         if text not in self._done:
-            self._done[text] = _redacted(self._redactor, text)
+            self._done[text] = _redacted(cast(Redactor, self._redactor), text)
         without, counts = self._done[text]
         self.counts += counts
         return without
@@ -266,6 +280,7 @@ class PresidioRedactor:
         return [_Find(begin + r.start, begin + r.end, r.entity_type, r.score) for r in results]
 
 
+@lru_cache(maxsize=4)
 def _presidio(rules: RedactionRules) -> PresidioRedactor:
     try:
         return PresidioRedactor(rules.entities, rules.language)

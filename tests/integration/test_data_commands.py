@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "data_dir": "data",
     "targets": [
         {
@@ -23,9 +23,21 @@ SETTINGS = {
 }
 
 
+def configure(folder: Path, **changes: Any) -> None:
+    """Settings whose target has these changes."""
+    (target,) = SETTINGS["targets"]
+    (folder / "learnd.toml").write_text(
+        tomli_w.dumps({**SETTINGS, "targets": [{**target, **changes}]}), "utf-8"
+    )
+
+
+def lines(path: Path, *items: dict[str, Any]) -> None:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items), "utf-8")
+
+
 @pytest.fixture
 def learnd(tmp_path: Path) -> Any:
-    (tmp_path / "learnd.toml").write_text(tomli_w.dumps(SETTINGS), "utf-8")
+    configure(tmp_path)
 
     def run(*arguments: str, check: bool = True) -> Any:
         command = [sys.executable, "-m", "learnd", "data", *arguments, "--json", "-c", "learnd.toml"]
@@ -45,8 +57,8 @@ def _with_checkout() -> dict[str, str]:
 
 
 def test_what_is_imported_is_trained_on_until_it_is_forgotten(learnd: Any, tmp_path: Path) -> None:
-    lines = [{"instruction": f"where is parcel {n}?", "output": "shipping"} for n in range(3)]
-    (tmp_path / "more.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    asked = [{"instruction": f"where is parcel {n}?", "output": "shipping"} for n in range(3)]
+    lines(tmp_path / "more.jsonl", *asked)
     made = learnd("import", "more.jsonl", "--format", "instruction", "--system", "Route.")
     assert made["examples"] == 3
     assert learnd("imports") == [made]
@@ -62,8 +74,24 @@ def test_a_file_with_a_broken_item_is_refused_as_a_whole_and_the_item_named(
     learnd: Any, tmp_path: Path
 ) -> None:
     good, bad = {"text": "where is it?", "label": "shipping"}, {"text": "hello"}
-    (tmp_path / "bad.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n", "utf-8")
+    lines(tmp_path / "bad.jsonl", good, bad)
     said = learnd("import", "bad.jsonl", "--format", "classification", check=False)
     assert "item 1" in said
     assert "label" in said
     assert learnd("imports") == []
+
+
+def test_personal_data_in_imports_and_golden_cases_is_replaced(learnd: Any, tmp_path: Path) -> None:
+    asked = [
+        {"prompt": f"My address is {name}@example.com, where is my {thing}?", "completion": "shipping"}
+        for name, thing in (("ann", "green vacuum cleaner"), ("bob", "jigsaw puzzle of a lighthouse"))
+    ]
+    lines(tmp_path / "golden.jsonl", asked[0])
+    lines(tmp_path / "more.jsonl", *asked)
+    configure(tmp_path, golden="golden.jsonl", redaction={"redactor": "presidio"})
+    learnd("import", "more.jsonl")
+    summary = learnd("summary")
+    assert (summary["train"]["sft"], summary["replaced"]) == (1, {"EMAIL_ADDRESS": 2})
+    learnd("export", "out.jsonl")
+    (written,) = (tmp_path / "out.jsonl").read_text("utf-8").splitlines()
+    assert "My address is <EMAIL_ADDRESS>, where is my jigsaw" in json.loads(written)["prompt"][0]["content"]

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from extractors.examples import (
     Document,
+    Examples,
     JudgedDocument,
     JudgedResponse,
     Message,
@@ -204,6 +205,26 @@ def test_all_texts_of_every_kind_go_and_ids_roles_and_tools_stay() -> None:
     assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
     assert (conversation.messages[2].name, conversation.messages[2].tool_call_id) == (EMAIL, EMAIL)
     assert triplet.positive.id == EMAIL
+
+
+def test_what_is_redacted_has_the_id_of_what_it_says_now() -> None:
+    example = SFTExample(prompt=(user(),), completion=said(), prompt_key="old", started_at=NOON)
+    conversation = Trajectory(
+        messages=(user(), said()), learned=(1,), outcome="approved", prompt_keys=("old",), started_at=NOON
+    )
+    before = example.id, conversation.id
+    examples = Redaction(fixed).apply_to_all(Examples(sft=(example,), trajectories=(conversation,)))
+    clean = SFTExample.model_validate(examples.sft[0].model_dump())
+    assert examples.sft[0].id == clean.id != before[0]
+    assert examples.trajectories[0].id != before[1]
+    assert MAIL not in examples.model_dump_json()
+
+
+def test_without_a_redactor_everything_stays() -> None:
+    example = SFTExample(prompt=(user(),), completion=said(), prompt_key="old", started_at=NOON)
+    redaction = Redaction(load_redactor(RedactionRules()))
+    assert redaction.apply([example]) == (example,)
+    assert redaction.counts == {}
 
 
 def test_a_record_without_personal_data_stays_as_it_is() -> None:
