@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.unit.traffic import NOON
 from trainers.base_model import BaseModelUnusable, model_bytes
+from trainers.child import Progress
 from trainers.estimate import (
     Memory,
     estimate,
@@ -16,6 +18,7 @@ from trainers.estimate import (
 )
 from trainers.hyperparameters import Hyperparameters
 from trainers.ladders import Attempt, MemoryRules, after_out_of_memory, first_attempt
+from trainers.reporting import Reporter
 from trainers.shape import Shape, read_shape
 from trainers.workload import Workload, measured
 
@@ -147,6 +150,14 @@ def test_time_is_measured_speed_times_all_tokens() -> None:
     assert made.tokens == 180_000
     # 2 validations an epoch and one before, of 6000 tokens in half of the time.
     assert made.seconds == pytest.approx(180 + 7 * 3)
+
+
+def test_a_training_that_made_no_step_has_no_speed_and_so_no_time() -> None:
+    # A killed one may have had nothing left to do but to save.
+    speed = Reporter(Progress(Path("progress.jsonl"), lambda: NOON), dict).early_tokens_per_second
+    attempt = first_attempt(HYPERPARAMETERS, on_cpu=False)
+    made = estimate(workload(), HYPERPARAMETERS, attempt, memory(), speed)
+    assert (made.tokens_per_second, made.seconds, made.tokens) == (None, None, 180_000)
 
 
 def test_the_shape_of_a_model_is_read_from_its_folder(tiny_model: Path) -> None:
