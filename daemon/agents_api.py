@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import FileResponse
 
-from daemon.tokens import Caller, Tokens
+from daemon.tokens import Caller, Digests, Tokens, bearer
 from extractors.values import Value
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -41,11 +41,16 @@ class ActiveVersion(Value):
     """File name to SHA-256; empty for the base model."""
 
 
-def caller_by(tokens: Mapping[str, str]) -> Callable[..., Caller]:
-    """A dependency that gives the caller of a route; 401 without a token where there are any."""
-    known = Tokens(tokens)
+def caller_by(tokens: Mapping[str, str], operators: Mapping[str, str] | None = None) -> Callable[..., Caller]:
+    """A dependency that gives the caller of a route; 401 without a token where there are any.
+
+    The `operators`' tokens open nothing here: who finds one in an agent's settings should not need it.
+    """
+    known, apart = Tokens(tokens), Digests(operators or {})
 
     def caller(authorization: Annotated[str | None, Header()] = None) -> Caller:
+        if apart.get(bearer(authorization)) is not None:
+            raise HTTPException(403, "this is an operator's token; agents' routes want an agent's")
         found = known.caller(authorization)
         if found is None:
             raise HTTPException(
@@ -62,15 +67,17 @@ def agents_router(
     adapter: Callable[[str], AdapterFiles | None],
     tokens: Mapping[str, str],
     cache_seconds: float,
+    operators: Mapping[str, str] | None = None,
 ) -> APIRouter:
     """Routes below `/v1` for agents.
 
     `active` reads what serves a target, None for an unknown one; `adapter` the files of a
     version, None where there is none or its files are gone. `cache_seconds` is how long a
-    client may keep an answer, because the version before stays loaded for as long.
+    client may keep an answer, because the version before stays loaded for as long. `operators` are
+    tokens that are refused.
     """
     router = APIRouter(prefix="/v1", tags=["agents"])
-    caller = caller_by(tokens)
+    caller = caller_by(tokens, operators)
 
     @router.get("/active/{tenant}/{agent}")
     def get_active(tenant: str, agent: str, by: Annotated[Caller, Depends(caller)]) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """The daemon's HTTP API: health, metrics, status, and what agents ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router, caller_by
+from daemon.bodies import BoundedBodies
 from daemon.metrics import Metrics, metrics_page
+from daemon.operators import Operators, must_keep_apart
+from daemon.operators_api import answer_problems, operators_api
 from daemon.promotion import adapter_folder
 from daemon.settings import Settings
 from daemon.status import Health, status
@@ -16,19 +20,39 @@ from daemon.version import VERSION
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 
+MOST_BODY = 64 * 2**20
+"""Bytes of a request: a reviewed batch is the largest there is."""
+
 
 def build_api(
-    settings: Settings, store: Store, tokens: Mapping[str, str], health: Health, metrics: Metrics
+    settings: Settings,
+    store: Store,
+    tokens: Mapping[str, str],
+    health: Health,
+    metrics: Metrics,
+    clock: Callable[[], datetime],
 ) -> FastAPI:
-    """The API of `learnd run`. `tokens` maps an agent's bearer token to its tenant."""
+    """The API of `learnd run`. `tokens` maps an agent's bearer token to its tenant.
+
+    Raises SettingsError where an operator's account cannot be right, and TokensMissing where a token
+    is an agent's and an operator's.
+    """
+    operators = settings.operators.by_token()
+    must_keep_apart(tokens, operators)
     api = FastAPI(title="learnd", version=VERSION, redoc_url=None)
-    files, caller = _AgentsFiles(settings, store), caller_by(tokens)
+    api.add_middleware(BoundedBodies, most=MOST_BODY)
+    answer_problems(api)
+    files, caller = _AgentsFiles(settings, store), caller_by(tokens, operators)
+    api.include_router(
+        operators_api(settings, store, Operators(settings.operators, clock), tokens, health, clock)
+    )
     api.include_router(
         agents_router(
             active=files.active,
             adapter=files.adapter,
             tokens=tokens,
             cache_seconds=settings.agents.cache_seconds,
+            operators=operators,
         )
     )
 

@@ -54,10 +54,16 @@ def serve(settings: Settings) -> None:
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
-        api = build_api(settings, store, tokens, service.health, service.metrics)
+        api = build_api(settings, store, tokens, service.health, service.metrics, utc_now)
         server = uvicorn.Server(
             uvicorn.Config(
-                api, host=settings.daemon.host, port=settings.daemon.port, log_config=None, access_log=False
+                api,
+                host=settings.daemon.host,
+                port=settings.daemon.port,
+                log_config=None,
+                access_log=False,
+                # Who asks is decided in `daemon.operators`, by the settings' word on which proxy to trust.
+                proxy_headers=False,
             )
         )
         stack.callback(service.close)
@@ -195,6 +201,7 @@ class Service:
         self.health.progress(cycle.target, None)
 
     def _begin(self, loop: Loop) -> Cycle | None:
+        self.store.expire_batches(utc_now())
         state, last = (
             self.store.target_state(loop.target.key),
             next(iter(self.store.cycles(loop.target.key, limit=1)), None),

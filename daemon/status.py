@@ -1,12 +1,19 @@
 """What an operator sees at a glance: each target's data, cycle, active version and health."""
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.schedule import next_run
 from daemon.settings import Settings, TargetSettings
+from registry.batches import BatchState
+from registry.cycles import Cycle
 from registry.store.store import Store
+from trainers.selection import RULES
+
+VOTES = {"liked": "votes", "disliked": "votes"}
+"""What the rules count apart and a cycle together."""
 
 
 @dataclass
@@ -66,9 +73,30 @@ def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
         "verdict": last.verdict if last else None,
         "reason": last.reason if last else "",
         "counts": last.counts if last else {},
+        "needs": needs(target, last),
+        "batches": [
+            batch.model_dump(include={"id", "kind", "pending", "approved", "rejected"})
+            for batch in store.batches(target.key, BatchState.WAITING)
+        ],
         "new_feedback": state.feedback_changes,
         "needs_new_feedback": target.thresholds.min_new_examples,
         "last_poll_at": state.last_poll_at,
         "last_poll_error": state.last_poll_error,
         "next_scheduled": fires,
     }
+
+
+def needs(target: TargetSettings, last: Cycle | None) -> dict[str, dict[str, int]]:
+    """What any method for the target's task needs, by kind: examples that it `needs`, and those it `has`.
+
+    It has what the last cycle found. One kind's enough will do; the rules (`learnd plan`) say for what.
+    """
+    found = (last.counts if last else {}).get("train", {})
+    least: dict[str, int] = {}
+    for rule in RULES:
+        if target.task in rule.tasks:
+            asked = Counter[str]()
+            for counted, threshold in rule.needs.items():
+                asked[VOTES.get(counted, counted)] += getattr(target.thresholds, threshold)
+            least |= {kind: max(count, least.get(kind, 0)) for kind, count in asked.items()}
+    return {kind: {"has": found.get(kind, 0), "needs": count} for kind, count in least.items()}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import adapters, approvals, cycles, data, plans
+from daemon.cli import adapters, approvals, cycles, data, operators, plans
 from daemon.cli.output import (
     DEFAULT_CONFIG,
     AsJson,
@@ -41,6 +41,7 @@ app.add_typer(cycles.app, name="cycles")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(data.app, name="data")
+app.add_typer(operators.app, name="operators")
 app.command()(plans.plan)
 app.command()(plans.estimate)
 app.command()(plans.rates)

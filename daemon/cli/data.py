@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,6 +23,7 @@ from daemon.cycle import extract_target, snapshot_of
 from daemon.imports import forget_import, import_file, imports
 from daemon.loop import Loop
 from daemon.service import utc_now
+from daemon.summary import data_summary
 from extractors.exchange import write_records
 from extractors.lines import Form
 from extractors.quality import by_kind
@@ -49,24 +50,7 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
     """Counts by kind against the thresholds, and why spans were dropped."""
     with opened(config) as (settings, store):
         loop = Loop(settings, the_target(settings, target), store, utc_now)
-        extraction = extract_target(loop)
-        data = snapshot_of(loop, extraction).manifest
-        state = store.target_state(loop.target.key)
-    facts: dict[str, Any] = {
-        "target": loop.target.key,
-        "reviewed": data.reviewed.model_dump(),
-        "train": data.train,
-        "validation": data.validation,
-        "holdout": data.holdout,
-        "thresholds": loop.target.thresholds.model_dump(),
-        "dropped": dict(extraction.dropped),
-        "left_out": data.left_out,
-        "replaced": data.replaced,
-        "warnings": list(data.statistics.warnings) if data.statistics else [],
-        "languages": data.statistics.languages if data.statistics else {},
-        "last_poll": state.last_poll_at,
-        "last_poll_error": state.last_poll_error,
-    }
+        facts = data_summary(loop)
     if as_json:
         print_json(facts)
     else:

@@ -1,0 +1,40 @@
+"""Requests whose body is larger than anything that is meant to be sent are not read."""
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+
+class BoundedBodies:
+    """ASGI middleware: answers 413 to a body of more than `most` bytes, and 411 where its length is not said.
+
+    FastAPI reads a body before it asks who sent it.
+    """
+
+    def __init__(self, app: App, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            # h11 and httptools see to it that no more comes than this says.
+            length = headers.get(b"content-length", b"0")
+            if b"transfer-encoding" in headers:
+                await _refuse(send, 411, "send the body with its Content-Length")
+                return
+            if int(length) > self._most:
+                await _refuse(send, 413, f"the body has more than {self._most} bytes")
+                return
+        await self._app(scope, receive, send)
+
+
+async def _refuse(send: Send, status: int, why: str) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": why}).encode()})

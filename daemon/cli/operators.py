@@ -1,0 +1,38 @@
+"""`learnd operators`: accounts for the console and the operators' API."""
+
+import secrets
+from typing import Annotated
+
+import typer
+
+from daemon.cli.output import AsJson, actor, out, print_json
+from daemon.operators import hash_password
+
+app = typer.Typer(help="Who may read, and who may decide.", no_args_is_help=True)
+Name = Annotated[str | None, typer.Argument(help="Your user on this machine, if left out.")]
+
+
+@app.command("hash")
+def hash_(
+    name: Name = None,
+    viewer: Annotated[bool, typer.Option("--viewer", help="May read, and decide nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a password, and print the line for operators.users_file: name, role, argon2 hash."""
+    password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    who, role, hashed = name or actor(), "viewer" if viewer else "operator", hash_password(password)
+    if as_json:
+        print_json({"name": who, "role": role, "password_hash": hashed})
+    else:
+        # Not by rich, which breaks long lines.
+        typer.echo(f"{who} {role} {hashed}")
+
+
+@app.command()
+def token(name: Name = None, as_json: AsJson = False) -> None:
+    """Print a new line for operators.tokens_file: a token that acts for somebody of the users."""
+    who, made = name or actor(), secrets.token_urlsafe(32)
+    if as_json:
+        print_json({"name": who, "token": made})
+    else:
+        out.print(f"{made} {who}", highlight=False, markup=False)

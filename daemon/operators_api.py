@@ -1,0 +1,378 @@
+"""The operators' JSON API, `/api/v1`: everything that the console does. Viewers read, operators decide.
+
+What is done here is done as on the command line: by `daemon.approvals`, `daemon.promotion` and the store.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from daemon.approvals import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, Ruling
+from daemon.locks import Locked
+from daemon.loop import Loop
+from daemon.operators import Operators, Person
+from daemon.promotion import UNSEEN, activate, rollback
+from daemon.settings import Settings, SettingsError, TargetSettings
+from daemon.sign_in import Door, session_router
+from daemon.status import Health, status
+from daemon.summary import data_summary
+from evaluation.report import Report, Verdict
+from extractors.values import LearndError, Value
+from registry.audit import AuditEntry
+from registry.batches import Batch, BatchState, ExampleInvalid, ItemState
+from registry.cycles import Cycle, CycleState
+from registry.serving.swap import NotServed
+from registry.store.batches import UnknownBatch
+from registry.store.cycles import UnknownCycle
+from registry.store.database import StoreUnavailable
+from registry.store.store import Store
+from registry.store.versions import UnknownVersion
+from registry.versions import Version, VersionState
+from trainers.hyperparameters import Method
+
+PREFIX = "/api/v1"
+STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = (
+    ((UnknownBatch, UnknownCycle, UnknownVersion), 404),
+    ((EditInvalid, ReviewInvalid, ExampleInvalid), 422),
+    (NotServed, 502),
+    ((Locked, StoreUnavailable), 503),
+    # Whatever else stands in the way of an act is how things are now: look again.
+    (LearndError, 409),
+)
+SEARCHED = 1000
+"""Cycles among which a filter looks."""
+Limit = Annotated[int, Query(ge=1, le=1000)]
+OfTarget = Annotated[str | None, Query(description="`tenant/agent`; all, if left out.")]
+
+
+class Why(Value):
+    """The reason of an act, for the audit log."""
+
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+class Activation(Why):
+    """What an operator wants to be served, and what they saw being served."""
+
+    instead_of: str | None = UNSEEN
+    """The version that was active when they decided (null: the base model); left out, any."""
+
+
+class Closing(Value):
+    """The end of a batch before every item is decided."""
+
+    reason: str = Field("", max_length=2000)
+
+
+class Review(Value):
+    """A reviewed export."""
+
+    jsonl: str
+
+
+class Served(Value):
+    """What answers for a target now."""
+
+    target: str
+    active_version: str | None
+    """None: the base model."""
+    held: bool
+
+
+class BatchDecided(Value):
+    """What was decided, and how the batch stands now."""
+
+    batch: Batch
+    decided: tuple[ReadItem, ...]
+
+
+class CycleView(Value):
+    """A cycle in the history."""
+
+    id: str
+    target: str
+    state: CycleState
+    verdict: Verdict | None
+    method: str | None
+    """The methods of its plan, in words."""
+    reason: str
+    trigger: str
+    started_at: datetime
+    updated_at: datetime
+    version_id: str | None
+    counts: dict[str, Any]
+
+
+class VersionView(Value):
+    """A version, how it was judged, and what was done with it."""
+
+    version: Version
+    report: Report | None
+    audit: tuple[AuditEntry, ...]
+
+
+def operators_api(
+    settings: Settings,
+    store: Store,
+    operators: Operators,
+    agents: Mapping[str, str],
+    health: Health,
+    clock: Callable[[], datetime],
+) -> APIRouter:
+    """All routes below `/api/v1`. `agents` are the agents' tokens, which are refused here."""
+    door = Door(operators, agents)
+    router = APIRouter(prefix=PREFIX)
+    router.include_router(session_router(operators, door))
+    inside = APIRouter(dependencies=[Depends(door.allowed)])
+    inside.include_router(_targets(settings, store, health, door, clock))
+    inside.include_router(_cycles(settings, store))
+    inside.include_router(_versions(settings, store, door, clock))
+    desk = Desk(settings, store, clock)
+    inside.include_router(_batches(desk))
+    inside.include_router(_decisions(desk, door))
+    inside.include_router(_audit(store))
+    router.include_router(inside)
+    return router
+
+
+def answer_problems(api: FastAPI) -> None:
+    """Turn what learnd raises on purpose into an answer that says what happened and what to do."""
+
+    def answer(_request: Request, problem: Exception) -> JSONResponse:
+        code = next(code for kinds, code in STATUS if isinstance(problem, kinds))
+        return JSONResponse({"detail": str(problem)}, code)
+
+    api.add_exception_handler(LearndError, answer)
+    api.add_exception_handler(StoreUnavailable, answer)
+
+
+def _targets(
+    settings: Settings, store: Store, health: Health, door: Door, clock: Callable[[], datetime]
+) -> APIRouter:
+    router = APIRouter(prefix="/targets", tags=["targets"])
+
+    def the_target(tenant: str, agent: str) -> TargetSettings:
+        try:
+            return settings.target(f"{tenant}/{agent}")
+        except SettingsError as unknown:
+            raise HTTPException(404, str(unknown)) from None
+
+    Target = Annotated[TargetSettings, Depends(the_target)]  # noqa: N806 - a type
+
+    @router.get("")
+    def list_targets() -> list[dict[str, Any]]:
+        """Each target's data against its thresholds, cycle, active version, waiting batches and health."""
+        return [entry | health.of(entry["target"]) for entry in status(settings, store)]
+
+    @router.get("/{tenant}/{agent}")
+    def show_target(target: Target) -> dict[str, Any]:
+        """One target, as in the list."""
+        entries = (entry for entry in status(settings, store) if entry["target"] == target.key)
+        return next(entries) | health.of(target.key)
+
+    @router.get("/{tenant}/{agent}/data")
+    def show_data(target: Target) -> dict[str, Any]:
+        """Examples by kind and origin against the thresholds, and what was dropped why. Takes seconds."""
+        return data_summary(Loop(settings, target, store, clock))
+
+    @router.post("/{tenant}/{agent}/rollback")
+    def roll_back(target: Target, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+        """Go back to what was live before; nothing is promoted automatically until the release."""
+        live = rollback(settings, store, target, actor=by.name, reason=asked.reason, clock=clock)
+        return Served(target=target.key, active_version=live.id if live else None, held=True)
+
+    @router.post("/{tenant}/{agent}/release")
+    def release(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+        """Let a target that is on hold promote automatically again."""
+        store.release(target.key, actor=by.name, now=clock())
+        active = store.active(target.key)
+        return Served(target=target.key, active_version=active.id if active else None, held=False)
+
+    return router
+
+
+def _cycles(settings: Settings, store: Store) -> APIRouter:
+    router = APIRouter(prefix="/cycles", tags=["cycles"])
+
+    @router.get("")
+    def list_cycles(
+        target: OfTarget = None,
+        state: CycleState | None = None,
+        verdict: Verdict | None = None,
+        method: Method | None = None,
+        limit: Limit = 100,
+    ) -> list[CycleView]:
+        """The history, newest first."""
+        filtered = verdict is not None or method is not None
+        found = [
+            cycle
+            for cycle in store.cycles(target, SEARCHED if filtered else limit, state)
+            if verdict in (None, cycle.verdict) and (method is None or method in _methods(cycle))
+        ]
+        return [_view(cycle) for cycle in found[:limit]]
+
+    @router.get("/{cycle_id}")
+    def show_cycle(cycle_id: str) -> Cycle:
+        """One cycle: data, plan, trainings, measures, verdict."""
+        return store.cycle(cycle_id)
+
+    @router.get("/{cycle_id}/progress")
+    def show_progress(cycle_id: str) -> dict[str, list[dict[str, Any]]]:
+        """What the cycle's jobs said as they went on, losses among it, by the job's name."""
+        cycle = store.cycle(cycle_id)
+        folder = settings.data_dir / "runs" / cycle.target.replace("/", ".") / cycle.id
+        return {path.parent.name: list(_json_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
+
+    return router
+
+
+def _versions(settings: Settings, store: Store, door: Door, clock: Callable[[], datetime]) -> APIRouter:
+    router = APIRouter(prefix="/versions", tags=["versions"])
+
+    @router.get("")
+    def list_versions(target: OfTarget = None, state: VersionState | None = None) -> list[Version]:
+        """The versions, newest first."""
+        return [version for version in store.versions(target)[::-1] if state in (None, version.state)]
+
+    @router.get("/{version_id}")
+    def show_version(version_id: str) -> VersionView:
+        """One version: lineage, files, report, and what was done with it."""
+        version = store.version(version_id)
+        acts = (entry for entry in store.audit(version.target) if entry.subject == version_id)
+        return VersionView(version=version, report=store.cycle(version.cycle_id).report, audit=tuple(acts))
+
+    def served(version_id: str, asked: Activation, by: Person, *, ready_only: bool) -> Served:
+        live = activate(
+            settings,
+            store,
+            version_id,
+            actor=by.name,
+            reason=asked.reason,
+            clock=clock,
+            instead_of=asked.instead_of,
+            ready_only=ready_only,
+        )
+        held = store.target_state(live.target).held
+        return Served(target=live.target, active_version=live.id, held=held)
+
+    @router.post("/{version_id}/promote")
+    def promote_version(
+        version_id: str, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
+    ) -> Served:
+        """Serve a version that passed every gate; 409 for any other."""
+        return served(version_id, asked, by, ready_only=True)
+
+    @router.post("/{version_id}/activate")
+    def activate_version(
+        version_id: str, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
+    ) -> Served:
+        """Serve a version whatever its verdict; the audit log says who did."""
+        return served(version_id, asked, by, ready_only=False)
+
+    return router
+
+
+def _batches(desk: Desk) -> APIRouter:
+    router = APIRouter(prefix="/batches", tags=["approvals"])
+
+    @router.get("")
+    def list_batches(
+        target: OfTarget = None, state: BatchState | None = None, limit: Limit = 100
+    ) -> list[Batch]:
+        """Batches of synthetic examples, newest first."""
+        return desk.store.batches(target, state, limit)
+
+    @router.get("/{batch_id}")
+    def show_batch(batch_id: str) -> Batch:
+        """One batch: what it was made for and from, and how far it is decided."""
+        return desk.store.batch(batch_id)
+
+    @router.get("/{batch_id}/items")
+    def list_items(batch_id: str, state: ItemState | None = None, after: int = 0, limit: Limit = 50) -> Page:
+        """Items from the one behind `after` on, and the approved examples that they were made from."""
+        return desk.page(batch_id, state, after=after, limit=limit)
+
+    @router.get("/{batch_id}/items/{number}")
+    def show_item(batch_id: str, number: int) -> Page:
+        """One item, and the approved examples that it was made from."""
+        desk.item(batch_id, number)
+        return desk.page(batch_id, after=number - 1, limit=1)
+
+    @router.get("/{batch_id}/export", response_class=Response)
+    def export(batch_id: str) -> Response:
+        """The items as JSONL, for review in another tool."""
+        named = {
+            "Content-Disposition": f'attachment; filename="{batch_id}.jsonl"',
+            "Cache-Control": "no-store",
+        }
+        return Response(
+            "".join(desk.export_lines(batch_id)), headers=named, media_type="application/x-ndjson"
+        )
+
+    return router
+
+
+def _decisions(desk: Desk, door: Door) -> APIRouter:
+    router = APIRouter(prefix="/batches", tags=["approvals"])
+    By = Annotated[Person, Depends(door.allowed)]  # noqa: N806 - a type
+
+    def now(batch_id: str, decided: tuple[ReadItem, ...]) -> BatchDecided:
+        return BatchDecided(batch=desk.store.batch(batch_id), decided=decided)
+
+    @router.post("/{batch_id}/decisions")
+    def decide(batch_id: str, rulings: list[Ruling], by: By) -> BatchDecided:
+        """Approve, reject, edit or take back, all of it or nothing; 409 where somebody was quicker."""
+        return now(batch_id, desk.decide(batch_id, rulings, actor=by.name))
+
+    @router.post("/{batch_id}/close")
+    def close(batch_id: str, asked: Closing, by: By) -> Batch:
+        """Train on what was approved so far, and on nothing else of the batch."""
+        return desk.close(batch_id, actor=by.name, reason=asked.reason)
+
+    @router.post("/{batch_id}/withdraw")
+    def withdraw(batch_id: str, asked: Why, by: By) -> Batch:
+        """Train on nothing of the batch, whatever was approved."""
+        return desk.withdraw(batch_id, actor=by.name, reason=asked.reason)
+
+    @router.post("/{batch_id}/import")
+    def import_review(batch_id: str, asked: Review, by: By) -> BatchDecided:
+        """Decide what a reviewed export says; 422 with line and reason where it is stale or malformed."""
+        return now(batch_id, desk.import_lines(batch_id, asked.jsonl.split("\n"), actor=by.name))
+
+    return router
+
+
+def _audit(store: Store) -> APIRouter:
+    router = APIRouter(prefix="/audit", tags=["audit"])
+
+    @router.get("")
+    def list_acts(target: OfTarget = None, limit: Limit = 100) -> list[AuditEntry]:
+        """Who did what, newest first."""
+        return store.audit(target, limit)
+
+    return router
+
+
+def _methods(cycle: Cycle) -> list[str]:
+    return [stage.method for stage in cycle.plan.stages] if cycle.plan else []
+
+
+def _view(cycle: Cycle) -> CycleView:
+    shown = cycle.model_dump(include=CycleView.model_fields.keys() - {"method"})
+    return CycleView(**shown, method=", then ".join(_methods(cycle)) or None)
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file that may just be growing."""
+    for line in path.read_text("utf-8", errors="replace").split("\n")[:-1]:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            # A crash may have left a line half written.
+            continue
