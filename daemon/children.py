@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -35,6 +36,7 @@ class Work(StrEnum):
     EVALUATE = "evaluate"
     RATES = "rates"
     ESTIMATE = "estimate"
+    SYNTHESISE = "synthesise"
 
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -52,13 +54,19 @@ class Interrupted(LearndError):
 
 
 def run_job(
-    work: Work, folder: Path, job: BaseModel, *, stop: Event, on_progress: OnProgress
+    work: Work,
+    folder: Path,
+    job: BaseModel,
+    *,
+    stop: Event,
+    on_progress: OnProgress,
+    secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Have the job in `folder` done, and return its result.
 
     Adopts a child that runs already, starts one that does not, and starts one that was killed
     again, with the job as it is now. Raises JobFailed with the child's own words, Interrupted once
-    `stop` is set.
+    `stop` is set. `secrets` reach the child as environment variables, and nothing else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     progress = _Progress(folder / "progress.jsonl")
@@ -69,13 +77,15 @@ def run_job(
         if stop.is_set():
             raise Interrupted("stopping; the job begins, or goes on, at the next start")
         lock = try_lock(folder / "lock")
-        child = _start(work, folder, job, lock) if lock is not None else None
+        child = _start(work, folder, job, lock, secrets) if lock is not None else None
         _wait(folder, stop, on_progress, progress)
         if child is not None:
             child.wait()
 
 
-def _start(work: Work, folder: Path, job: BaseModel, lock: int) -> "subprocess.Popen[bytes]":
+def _start(
+    work: Work, folder: Path, job: BaseModel, lock: int, secrets: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
     """Start a child that holds `lock` from its birth on."""
     try:
         _count_start(work, folder)
@@ -85,7 +95,7 @@ def _start(work: Work, folder: Path, job: BaseModel, lock: int) -> "subprocess.P
         with (folder / "log.txt").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "learnd", "work", work, str(folder)],
-                env=_environment(),
+                env=_environment() | dict(secrets),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -20,6 +20,7 @@ from daemon.locks import Locked
 from daemon.loop import Loop
 from daemon.promotion import PROBES, adapter_folder, promote
 from daemon.settings import Settings, TargetSettings
+from daemon.synthesis import ask_for_examples
 from daemon.version import VERSION
 from evaluation.readiness import ReadinessJob
 from evaluation.report import Report
@@ -170,6 +171,7 @@ def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
     target = loop.target
     redaction = Redaction(load_redactor(target.redaction), target.output_space)
     imported = redaction.apply_to_all(imported_examples(loop.data_dir, target))
+    synthetic = redaction.apply_to_all(loop.store.approved_examples(target.key))
     replaced = Counter(extraction.replaced) + redaction.counts
     return build_snapshot(
         extraction.model_copy(update={"replaced": dict(replaced)}),
@@ -180,6 +182,8 @@ def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
         beside=Beside(
             imported=imported,
+            synthetic=synthetic,
+            synthetic_share=target.synthesis.share,
             golden=golden_cases(target),
             quality=target.quality,
             output_space=target.output_space,
@@ -213,7 +217,8 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
         loop, base, snapshot, loop.snapshots / snapshot.id, loop.run_folder(cycle) / "measure"
     ).plan
     if isinstance(chosen, Skip):
-        return loop.move(cycle, CycleState.SKIPPED, reason=chosen.reason)
+        asked = f"; {ask_for_examples(loop, cycle, snapshot)}" if loop.target.synthesis.enabled else ""
+        return loop.move(cycle, CycleState.SKIPPED, reason=f"{chosen.reason}{asked}")
     # Versions of another base would answer wrongly on this one.
     loop.store.use_base(loop.target.key, chosen.base_digest, loop.clock())
     # Only a holdout that something is judged on binds the next cycles.

@@ -9,19 +9,30 @@ from apscheduler.triggers.cron import CronTrigger
 from daemon.settings import TargetSettings
 from registry.cycles import Cycle
 
-Trigger = Literal["new examples", "schedule", "operator"]
+Trigger = Literal["new examples", "schedule", "operator", "batch decided"]
 
 
 def due(
-    target: TargetSettings, *, feedback_changes: int, last: Cycle | None, since: datetime, now: datetime
+    target: TargetSettings,
+    *,
+    feedback_changes: int,
+    batch_decided: bool,
+    last: Cycle | None,
+    since: datetime,
+    now: datetime,
 ) -> Trigger | None:
     """Why a cycle should start now, or None.
 
-    `feedback_changes` counts pieces of feedback since the last cycle began; `since` is when the
-    daemon started, for a target without any cycle yet. All times aware UTC. A cron time that
-    passed while the daemon was down is made up for once.
+    `feedback_changes` counts pieces of feedback since the last cycle began, `batch_decided` is whether
+    an operator ended a batch since then: that waits for no cool-down. `since` is when the daemon
+    started, for a target without any cycle yet. All times aware UTC. A cron time that passed while
+    the daemon was down is made up for once.
     """
-    if last is not None and (not last.ended or now < last.updated_at + target.schedule.cooldown):
+    if last is not None and not last.ended:
+        return None
+    if batch_decided:
+        return "batch decided"
+    if last is not None and now < last.updated_at + target.schedule.cooldown:
         return None
     if feedback_changes >= target.thresholds.min_new_examples:
         return "new examples"

@@ -22,6 +22,7 @@ from daemon.cycle import PASSING, advance, open_phoenix, poll_target, unfinished
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.metrics import Metrics
+from daemon.notifications import Notifier
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.schedule import due
@@ -36,6 +37,8 @@ from registry.store.store import Store
 log = structlog.get_logger()
 ADVANCE_SECONDS = 2.0
 PRUNE_SECONDS = 3600.0
+NOTIFY_SECONDS = 2.0
+KEEP_NOTICES = timedelta(days=30)
 LONGEST_BACKOFF = timedelta(minutes=5)
 HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
 
@@ -106,19 +109,24 @@ class Service:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        workers = 4 * len(self.settings.targets) + 2
+        workers = 4 * len(self.settings.targets) + len(self.settings.notify) + 2
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(workers)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._started_at = utc_now()
+        self._notifiers = [
+            Notifier(receiver, self.store, utc_now, self.stop) for receiver in self.settings.notify
+        ]
         self._trainings = threading.Semaphore(self.settings.daemon.trainings_at_once)
         self._phoenix = open_phoenix(self.settings)
         # No cycle begins on a mirror that a poll has filled only in part.
         self._polling = {target.key: threading.Lock() for target in self.settings.targets}
 
     def start(self) -> None:
+        """Begin the jobs. Raises SettingsError where a receiver's secret cannot be read."""
+        self._start_telling()
         for target in self.settings.targets:
             loop = Loop(self.settings, target, self.store, utc_now, self.stop, self._progress_of(target.key))
             self._every(self.settings.phoenix.poll_seconds, "poll", loop, self._poll)
@@ -126,6 +134,25 @@ class Service:
             self._every(ADVANCE_SECONDS, "advance", loop, self._advance)
             self._every(PRUNE_SECONDS, "prune", loop, prune_target)
         self._scheduler.start()
+
+    def _start_telling(self) -> None:
+        """A job for each receiver, so that one that hangs keeps no other waiting, nor a cycle."""
+        for notifier in self._notifiers:
+            notifier.begin()
+            self._scheduler.add_job(
+                _telling(notifier),
+                "interval",
+                seconds=NOTIFY_SECONDS,
+                id=f"notify {notifier.receiver.name}",
+                next_run_time=utc_now(),
+            )
+        self._scheduler.add_job(
+            lambda: self.store.prune_notices(utc_now() - KEEP_NOTICES),
+            "interval",
+            seconds=PRUNE_SECONDS,
+            id="prune notices",
+            next_run_time=utc_now(),
+        )
 
     def close(self) -> None:
         """Stop the jobs: a training child ends and resumes from its checkpoint at the next start."""
@@ -209,6 +236,7 @@ class Service:
         trigger = due(
             loop.target,
             feedback_changes=state.feedback_changes,
+            batch_decided=self.store.decided_since(loop.target.key, state.last_cycle_at),
             last=last,
             since=self._started_at,
             now=utc_now(),
@@ -238,6 +266,20 @@ class Service:
                 self.metrics.training_loss.labels(target).set(loss)
 
         return on_progress
+
+
+def _telling(notifier: Notifier) -> Callable[[], None]:
+    """The scheduler's boundary for a receiver: whatever goes wrong, the next try comes."""
+
+    def run() -> None:
+        try:
+            notifier.tell()
+        except (LearndError, OSError, StoreUnavailable) as problem:
+            log.warning("job failed", job="notify", receiver=notifier.receiver.name, problem=str(problem))
+        except Exception:
+            log.exception("job failed", job="notify", receiver=notifier.receiver.name)
+
+    return run
 
 
 def _fail_cycle(loop: Loop, reason: str) -> None:

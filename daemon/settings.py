@@ -22,8 +22,10 @@ from extractors.feedback import FeedbackRules
 from extractors.quality import QualityRules
 from extractors.redaction import RedactionRules
 from extractors.retrieval import RELEVANCE, RetrievalRules
+from extractors.screening import ScreeningRules
 from extractors.spans import SpanFilter
 from extractors.splits import HoldoutRules
+from extractors.synthetic import SynthesisRules
 from extractors.values import LearndError, Value
 from registry.audit import DAEMON
 from registry.notices import Event
@@ -300,6 +302,35 @@ class TrainingSettings(Value):
         return self
 
 
+class SynthesisSettings(WithApiKey):
+    """Synthetic examples for a target that has too few. A person approves each one, whatever stands here."""
+
+    enabled: bool = False
+    url: Url | None = None
+    """An OpenAI-compatible API, with its `/v1`; None: the target's first replica."""
+    model: str | None = None
+    """As that API names it; None: the base model of the replica."""
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Hub id or folder of the sentence-transformer that tells what means the same."""
+    margin: float = Field(1.5, ge=1)
+    """Proposals for each example that is lacking: an operator will reject some."""
+    share: float = Field(0.5, gt=0, lt=1)
+    """Greatest share of the training examples that is synthetic."""
+    expires_days: float = Field(14, gt=0)
+    """How long a batch waits for an operator."""
+    timeout_seconds: float = Field(60, gt=0)
+    concurrency: int = Field(8, ge=1, le=256)
+    """Calls at once."""
+    asking: SynthesisRules = SynthesisRules()
+    screening: ScreeningRules = ScreeningRules()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.url is None) != (self.model is None):
+            raise ValueError("url and model of a language model go together")
+        return self
+
+
 class TargetThresholds(Thresholds):
     """How much data a cycle needs."""
 
@@ -388,6 +419,7 @@ class TargetSettings(Value):
     redaction: RedactionRules = RedactionRules()
     golden: Path | None = None
     """JSONL of golden cases (`prompt`, `completion`); nothing like them is ever trained on."""
+    synthesis: SynthesisSettings = SynthesisSettings()
     thresholds: TargetThresholds = TargetThresholds()
     holdout: HoldoutRules = HoldoutRules()
     gate: GateRules = GateRules()

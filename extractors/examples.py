@@ -272,6 +272,12 @@ class Examples(Value):
     triplets: tuple[Triplet, ...] = ()
     trajectories: tuple[Trajectory, ...] = ()
 
+    def joined(self, more: "Examples") -> "Examples":
+        """These and, of each kind behind them, those."""
+        return Examples(
+            **{kind: (*getattr(self, kind), *getattr(more, kind)) for kind in type(self).model_fields}
+        )
+
 
 def _plain(values: tuple[Value, ...]) -> list[dict[str, Any]]:
     return [value.model_dump() for value in values]

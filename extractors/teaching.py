@@ -48,6 +48,10 @@ class Beside(Value):
 
     imported: Examples = Examples()
     """Examples from files, to train on."""
+    synthetic: Examples = Examples()
+    """What a language model wrote and a person approved, to train on."""
+    synthetic_share: float = 0.5
+    """Greatest share of the training examples of a kind that is synthetic."""
     golden: tuple[SFTExample, ...] = ()
     """Cases that are never trained on."""
     quality: QualityRules = QualityRules()
@@ -79,25 +83,45 @@ def _taught(
     apart = set_apart(seen, rules.validation_share)
     train, validation = _on_sides(traffic, apart, left_out)
     held_out = [_asked(item) for item in (*sides.holdout, *beside.golden)]
-    templates = templates_in(train, validation, beside.imported, held_out=held_out)
+    more = beside.imported.joined(beside.synthetic)
+    templates = templates_in(train, validation, more, held_out=held_out)
 
     def cleaned(examples: Examples) -> Examples:
         clean_ones = clean(examples, held_out=held_out, rules=beside.quality, templates=templates)
         left_out.update(clean_ones.left_out)
         return clean_ones.examples
 
-    imported = _kept(beside.imported, _not_held_out(sides), left_out, LeftOut.IMPORT_HELD_OUT)
-    trainable = _kept(imported, _not_validated(traffic, apart), Counter(), LeftOut.IMPORT_VALIDATED)
+    more = _kept(more, _not_held_out(sides), left_out, LeftOut.IMPORT_HELD_OUT)
+    trainable = _kept(more, _not_validated(traffic, apart), Counter(), LeftOut.IMPORT_VALIDATED)
     trainable = unlike(trainable, validation, rules=beside.quality, templates=templates)
-    left_out[LeftOut.IMPORT_VALIDATED] += _size(imported) - _size(trainable)
+    left_out[LeftOut.IMPORT_VALIDATED] += _size(more) - _size(trainable)
     return Taught(
-        train=cleaned(_joined(train, trainable)),
+        train=_few_synthetic(cleaned(train.joined(trainable)), beside.synthetic_share, left_out),
         validation=cleaned(validation),
         holdout=tuple(item for item in sides.holdout if isinstance(item, ReviewedItem)),
         retrievals=tuple(item for item in sides.holdout if isinstance(item, ReviewedRetrieval)),
         window=sides.window,
         left_out={reason.value: left_out[reason] for reason in sorted(left_out) if left_out[reason]},
     )
+
+
+def most_synthetic(others: int, share: float) -> int:
+    """How many synthetic examples may stand beside so many others."""
+    return int(others * share / (1 - share) + 1e-9)
+
+
+def _few_synthetic(examples: Examples, share: float, left_out: Counter[StrEnum]) -> Examples:
+    """Of each kind no more synthetic examples than their share; with more of the others, more of the same."""
+    allowed: set[str] = set()
+    for _, members in by_kind(examples):
+        synthetic: list[Any] = [each for each in members if each.origin == "synthetic"]
+        most = most_synthetic(len(members) - len(synthetic), share)
+        allowed |= set(sorted(each.id for each in synthetic)[:most])
+
+    def wanted(each: Any) -> bool:
+        return each.origin != "synthetic" or each.id in allowed
+
+    return _kept(examples, wanted, left_out, LeftOut.TOO_MUCH_SYNTHETIC)
 
 
 def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum]) -> tuple[Examples, Examples]:
@@ -153,12 +177,6 @@ def _kept(
     kept = {kind: tuple(filter(wanted, members)) for kind, members in by_kind(examples)}
     left_out[reason] += sum(len(members) - len(kept[kind]) for kind, members in by_kind(examples))
     return Examples.model_validate(kept)
-
-
-def _joined(examples: Examples, more: Examples) -> Examples:
-    return Examples.model_validate(
-        {kind: (*members, *getattr(more, kind)) for kind, members in by_kind(examples)}
-    )
 
 
 def _asked(held_out: ReviewedItem | ReviewedRetrieval | SFTExample) -> Sequence[Message] | str:

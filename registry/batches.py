@@ -99,7 +99,7 @@ class Proposal(Value):
     example: dict[str, Any]
     """The example of its batch's kind, as JSON; its origin is `synthetic`."""
     diversity: float = Field(ge=0, le=1)
-    """How unlike everything that is trained on already: 1 less the greatest similarity."""
+    """How unlike what is trained on, and the proposals before it: 1 less the greatest similarity."""
     demonstrations: tuple[str, ...] = ()
     """Ids of the approved examples that this one was made from."""
 

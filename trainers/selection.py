@@ -218,6 +218,40 @@ def choose(
     return Choice(plan=plan, considered=considered)
 
 
+class Lack(Value):
+    """What keeps the rules from choosing a method."""
+
+    kind: Literal["sft", "pairs", "triplets"]
+    have: int
+    threshold: int
+
+    @property
+    def missing(self) -> int:
+        return self.threshold - self.have
+
+    @property
+    def words(self) -> str:
+        return NAMES[self.kind]
+
+
+def lacking(counts: Mapping[str, int], task: Task, thresholds: Thresholds) -> Lack | None:
+    """The kind of examples of which fewest are lacking, and some are there; None where there is none.
+
+    Only kinds that can be synthesised; in doubt answers, which teach the most beginners.
+    """
+    needs = (
+        {"triplets": thresholds.triplets}
+        if task == "embedding"
+        else {
+            "sft": thresholds.sft_examples,
+            "pairs": thresholds.pairs,
+        }
+    )
+    lacks = [Lack(kind=kind, have=counts[kind], threshold=least) for kind, least in needs.items()]
+    open_ones = [lack for lack in lacks if lack.have and lack.missing > 0]
+    return min(open_ones, key=lambda lack: lack.missing, default=None)
+
+
 def settings_id(task: Task, thresholds: Thresholds, base: Base, wanted: Wanted) -> str:
     """Digest of everything but the data that a choice depends on and people can set."""
     said = [task, _thresholds(thresholds), thresholds.valid_share, base.digest]

@@ -16,6 +16,8 @@ def work(what: Work, folder: Path) -> None:
             from evaluation.run import run
         case Work.RATES:
             from trainers.rate_test import run
+        case Work.SYNTHESISE:
+            from daemon.synthesis import run
         case Work.ESTIMATE:
             from trainers.estimating import run
     run(folder)

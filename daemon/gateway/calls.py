@@ -11,8 +11,6 @@ from daemon.gateway.routes import Route
 
 SESSION_HEADER = "x-learnd-session"
 """The conversation that a call belongs to; becomes `session.id`."""
-INTERNAL_HEADER = "x-learnd-internal"
-"""`true` marks a call that must never become an example: our own, or a test of the agent's."""
 VERSION_HEADER = "x-learnd-version"
 """In answers: the adapter version that answered, or `base`."""
 SPAN_HEADER = "x-learnd-span-id"

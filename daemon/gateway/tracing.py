@@ -21,8 +21,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from daemon.gateway.attributes import answer_attributes, request_attributes, valid_text
-from daemon.gateway.calls import INTERNAL_HEADER, SESSION_HEADER, Call
+from daemon.gateway.calls import SESSION_HEADER, Call
 from daemon.gateway.sse import assemble, chunk_of
+from extractors.endpoint import INTERNAL_HEADER
 
 log = logging.getLogger(__name__)
 

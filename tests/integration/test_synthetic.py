@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from daemon.demo.servers import free_port
-from daemon.gateway.calls import INTERNAL_HEADER
-from extractors.endpoint import Endpoint, EndpointRefused, EndpointUnreachable
+from extractors.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.examples import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.quality import flaw
 from extractors.recipes import NothingToShow

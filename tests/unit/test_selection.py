@@ -25,6 +25,7 @@ from trainers.selection import (
     Thresholds,
     Wanted,
     choose,
+    lacking,
     overrides_for,
     worthwhile,
 )
@@ -189,3 +190,23 @@ def test_the_same_settings_have_the_same_id_and_others_another() -> None:
         plan(data, **other).settings_id for other in ({"overrides": {"epochs": 1}}, {"quantization": "nf4"})
     ]
     assert plan(data).settings_id not in others
+
+
+@pytest.mark.parametrize(
+    ("counts", "task", "kind"),
+    [
+        ({"sft": 30}, "classification", "sft"),
+        ({"sft": 30, "pairs": 15}, "generation", "pairs"),
+        ({"sft": 45, "pairs": 15}, "generation", "sft"),
+        ({"pairs": 3}, "extraction", "pairs"),
+        ({}, "classification", None),
+        ({"sft": 50, "pairs": 20}, "classification", None),
+        ({"triplets": 40, "sft": 1}, "embedding", "triplets"),
+    ],
+)
+def test_what_is_lacking_is_the_kind_of_which_fewest_are_missing(
+    counts: dict[str, int], task: Any, kind: str | None
+) -> None:
+    nothing = dict.fromkeys(("sft", "pairs", "triplets"), 0)
+    found = lacking(nothing | counts, task, Thresholds())
+    assert (found.kind if found else None) == kind

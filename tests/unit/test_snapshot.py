@@ -422,3 +422,19 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(SnapshotDamaged, match=name):
         read_snapshot(folder)
+
+
+# ---- synthetic examples
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 20), (0.25, 6), (0.1, 2)])
+def test_of_synthetic_examples_only_their_share_is_trained_on(share: float, kept: int) -> None:
+    items = [distinct(n) for n in range(100)]
+    made = [distinct(500 + n).to_example() for n in range(40)]
+    synthetic = tuple(each.model_copy(update={"origin": "synthetic", "session_id": None}) for each in made)
+    beside = Beside(synthetic=Examples(sft=synthetic), synthetic_share=share)
+    found = snapshot(items, HoldoutRules(least=78, validation_share=0.1), beside=beside)
+    assert sum(each.origin == "telemetry" for each in found.train.sft) == 20
+    assert sum(each.origin == "synthetic" for each in found.train.sft) == kept
+    assert found.manifest.left_out[LeftOut.TOO_MUCH_SYNTHETIC.value] == 40 - kept
+    assert all(each.origin == "telemetry" for each in found.validation.sft)

@@ -1,0 +1,223 @@
+"""A target with too little data asks a language model for examples, which a person then reads.
+
+The cycle that lacks them has a child write and screen proposals, puts them into a batch that waits, and
+ends: real feedback is never held up by a batch that nobody has read.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from daemon.children import Interrupted, Work, run_job
+from daemon.imports import golden_cases
+from daemon.loop import Loop
+from daemon.settings import SynthesisSettings
+from extractors.endpoint import Endpoint
+from extractors.examples import Message, SFTExample
+from extractors.screening import ScreeningRules
+from extractors.snapshot import Snapshot, read_snapshot
+from extractors.synthetic import SynthesisRequest
+from extractors.teaching import most_synthetic
+from extractors.values import LearndError, Value
+from registry.batches import Batch, BatchState, Proposal, Provenance
+from registry.cycles import Cycle
+from trainers.base_model import Device
+from trainers.child import Progress
+from trainers.child import run_job as run_in_child
+from trainers.selection import Lack, count, lacking
+
+API_KEY = "SYNTHESIS_API_KEY"
+"""Environment variable of the child with the endpoint's key."""
+
+
+class SynthesisJob(Value):
+    """What a child that writes proposals is asked to do."""
+
+    request: SynthesisRequest
+    endpoint: Endpoint
+    screening: ScreeningRules
+    snapshot: str
+    """Folder of the snapshot: what is trained on, and what is held out."""
+    golden: tuple[SFTExample, ...]
+    encoder: str
+    """Folder or hub id of the sentence-transformer that tells what means the same."""
+    device: Device = "auto"
+
+
+class Proposals(Value):
+    """What came of it."""
+
+    proposals: tuple[Proposal, ...]
+    provenance: Provenance
+    left_out: dict[str, int]
+    """Texts of the model that no person need read, by reason."""
+    calls: int
+    incomplete: str
+    """Why there are fewer than were wanted, in words."""
+
+
+def ask_for_examples(loop: Loop, cycle: Cycle, snapshot: Snapshot) -> str:
+    """Have the examples that the target lacks proposed; says in words what came of it.
+
+    What is wrong with the model or its answers is said, too: the cycle ends anyway. Raises Interrupted.
+    """
+    rules = loop.target.synthesis
+    lack = lacking(count(snapshot.train), loop.target.task, loop.target.thresholds)
+    if lack is None:
+        return "synthetic examples would not help: there is nothing approved yet to make them from"
+    waiting = loop.store.batches(loop.target.key, BatchState.WAITING)
+    if waiting:
+        return f"batch {waiting[0].id} waits for an operator ({waiting[0].pending} items to decide)"
+    real = sum(each.origin == "telemetry" for each in getattr(snapshot.train, lack.kind))
+    if lack.threshold - real > most_synthetic(real, rules.share):
+        least = math.ceil(lack.threshold * (1 - rules.share))
+        return (
+            f"synthetic examples may be {rules.share:.0%} of the training data at most, so it takes {least} "
+            f"{lack.words} from people before they can make up for the rest"
+        )
+    try:
+        batch = _proposed(loop, cycle, snapshot, lack)
+    except Interrupted:
+        raise
+    except LearndError as problem:
+        return f"no synthetic examples were proposed: {problem}"
+    return f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
+
+
+def _proposed(loop: Loop, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch:
+    rules = loop.target.synthesis
+    endpoint = _endpoint(loop, rules)
+    job = SynthesisJob(
+        request=SynthesisRequest(
+            kind=lack.kind,
+            wanted=math.ceil(lack.missing * rules.margin),
+            demonstrations=getattr(snapshot.train, lack.kind),
+            output_space=_labels(loop, snapshot),
+            seed=int(snapshot.id[:8], 16),
+            now=cycle.started_at,
+            rules=rules.asking,
+        ),
+        endpoint=endpoint,
+        screening=rules.screening,
+        snapshot=str(loop.snapshots / snapshot.id),
+        golden=golden_cases(loop.target),
+        encoder=rules.encoder,
+        device=loop.settings.training.device,
+    )
+    key = _key(loop, rules)
+    found = Proposals.model_validate(
+        run_job(
+            Work.SYNTHESISE,
+            loop.run_folder(cycle) / "synthesise",
+            job,
+            stop=loop.stop,
+            on_progress=loop.on_progress,
+            secrets={API_KEY: key} if key else {},
+        )
+    )
+    if not found.proposals:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items())
+        raise LearndError(f"nothing of what {endpoint.model} wrote can be used ({reasons})")
+    now = loop.clock()
+    return loop.store.add_batch(
+        cycle.id,
+        loop.target.key,
+        lack.kind,
+        f"{lack.have} of {lack.threshold} {lack.words}",
+        found.provenance,
+        found.proposals,
+        now=now,
+        expires_at=now + timedelta(days=rules.expires_days),
+    )
+
+
+def _labels(loop: Loop, snapshot: Snapshot) -> tuple[str, ...]:
+    """The valid answers of a classification; empty where answers are free."""
+    if loop.target.task != "classification":
+        return ()
+    seen = {example.completion.content for example in snapshot.train.sft}
+    return loop.target.output_space or tuple(sorted(seen))
+
+
+def _endpoint(loop: Loop, rules: SynthesisSettings) -> Endpoint:
+    """The one that the settings name, or the target's first replica with its base model."""
+    limits = {"timeout_seconds": rules.timeout_seconds, "concurrency": rules.concurrency}
+    if rules.url and rules.model:
+        return Endpoint(url=rules.url, model=rules.model, **limits)
+    replicas = loop.settings.replicas_of(loop.target)
+    if not replicas:
+        raise LearndError(
+            f"no replica serves {loop.target.key}; name a language model in its `synthesis.url` and `.model`"
+        )
+    return Endpoint(url=f"{replicas[0].url}/v1", model=replicas[0].base_name, **limits)
+
+
+def _key(loop: Loop, rules: SynthesisSettings) -> str | None:
+    """The language model's key, or that of the replica which stands for it."""
+    if rules.url:
+        return rules.key()
+    replicas = loop.settings.replicas_of(loop.target)
+    return replicas[0].key() if replicas else None
+
+
+def run(folder: Path) -> None:
+    """Do the SynthesisJob in `folder`: `learnd work synthesise FOLDER`."""
+    run_in_child(folder, SynthesisJob, synthesise)
+
+
+def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposals:
+    """Have proposals written, and keep those that are worth reading. Raises LearndError as both do."""
+    from extractors.screening import screen
+    from extractors.synthetic import propose
+    from trainers.encoder import load_encoder
+
+    wanted = job.request.wanted
+    made = propose(
+        job.request,
+        job.endpoint,
+        api_key=os.environ.get(API_KEY),
+        on_progress=lambda done, _: progress.write("asking", job.endpoint.model, step=done, total=wanted),
+    )
+    progress.write("screening", f"{len(made.proposed)} proposals")
+    snapshot = read_snapshot(Path(job.snapshot))
+    encoder = load_encoder(job.encoder, device=job.device)
+
+    def encode(texts: Any) -> Any:
+        return encoder.encode(list(texts), show_progress_bar=False)
+
+    held_out: list[Sequence[Message] | str] = [
+        *(item.prompt for item in snapshot.holdout),
+        *(case.prompt for case in job.golden),
+        *(search.query for search in snapshot.retrievals),
+    ]
+    screened = screen(
+        made.proposed,
+        demonstrations=job.request.demonstrations,
+        output_space=job.request.output_space,
+        trained=snapshot.train.joined(snapshot.validation),
+        held_out=held_out,
+        encode=encode,
+        rules=job.screening,
+    )
+    return Proposals(
+        proposals=tuple(
+            Proposal(
+                example=kept.example.model_dump(mode="json"),
+                diversity=kept.diversity,
+                demonstrations=kept.demonstrations,
+            )
+            for kept in screened.kept
+        ),
+        provenance=Provenance(
+            model=made.model,
+            program=made.program,
+            demonstrations=tuple(each.id for each in job.request.demonstrations),
+            seed=made.seed,
+        ),
+        left_out={**made.unusable, **screened.left_out},
+        calls=made.calls,
+        incomplete=made.incomplete,
+    )

