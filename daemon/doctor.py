@@ -1,14 +1,18 @@
 """`learnd doctor`: does everything that the settings name answer, and does it fit together?"""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.cycle import open_phoenix
 from daemon.extras import ExtraMissing, needs
+from daemon.notifications import signing_key
+from daemon.operators import Operators, must_keep_apart
 from daemon.promotion import open_replicas
-from daemon.settings import Settings, TargetSettings, environment_names
+from daemon.settings import NotifySettings, Settings, TargetSettings, environment_names
 from extractors.examples import Message
 from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.phoenix_http import PhoenixError
@@ -39,6 +43,9 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Every check in turn, as soon as it is known; each failure says what to do."""
     yield _check("environment", True, ", ".join(environment_names()) or "no LEARND_ variables")
     yield _disk(settings.data_dir)
+    yield _operators(settings)
+    for receiver in settings.notify:
+        yield _receiver(receiver)
     with open_phoenix(settings) as phoenix:
         reachable = _phoenix(phoenix, settings)
         yield reachable
@@ -64,6 +71,29 @@ def _disk(data_dir: Path) -> Check:
         f"{free:.0f} GiB free at {data_dir}",
         f"free some space or move data_dir: checkpoints and adapters want {LEAST_DISK_GIB:.0f} GiB",
     )
+
+
+def _operators(settings: Settings) -> Check:
+    try:
+        people = settings.operators.people()
+        must_keep_apart(settings.agents.by_token(), settings.operators.by_token())
+        Operators(settings.operators, lambda: datetime.now(UTC))
+    except LearndError as problem:
+        return _check("operators", False, str(problem), "correct it, or the daemon will not start")
+    roles = Counter(account.role for account in people.values())
+    found = ", ".join(f"{count} {role}{'s' if count > 1 else ''}" for role, count in sorted(roles.items()))
+    return _check("operators", True, found or "none: the console and the operators' API let nobody in")
+
+
+def _receiver(receiver: NotifySettings) -> Check:
+    name = f"notify {receiver.name}"
+    try:
+        signing_key(receiver.key())
+    except LearndError as problem:
+        return _check(name, False, str(problem), "correct it, or the daemon will not start")
+    if receiver.command and shutil.which(receiver.command[0]) is None:
+        return _check(name, False, f"there is no program {receiver.command[0]}", "correct its `command`")
+    return _check(name, True, receiver.command[0] if receiver.command else "a webhook; not called now")
 
 
 def _phoenix(phoenix: PhoenixClient, settings: Settings) -> Check:

@@ -12,17 +12,19 @@ class Notice(Value):
     """One event. It holds names, ids and numbers, and no text of the traffic."""
 
     id: int
+    uid: str
+    """Unique among all installations of learnd; a receiver told twice knows it by this."""
     event: Event
     target: str
     """`tenant/agent`."""
     at: datetime
     details: dict[str, Any]
-    """Ids by what they name: `batch`, `cycle`, `version`, `previous_version`, …"""
+    """What was concerned, by what it is: `batch`, `cycle`, `version`, `previous_version`, `actor`, …"""
 
 
 class Due(Value):
     """A notice that a receiver has not been told of yet."""
 
     notice: Notice
-    attempts: int = 0
-    """How often it was tried."""
+    attempts: int
+    """How often that was tried."""

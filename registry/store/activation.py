@@ -15,6 +15,7 @@ from registry.audit import DAEMON, Action
 from registry.cycles import IllegalTransition
 from registry.store.audit import write_audit
 from registry.store.database import Database, lock_target
+from registry.store.notices import write_notice
 from registry.store.tables import targets, versions
 from registry.store.targets import TargetHeld, write_hold
 from registry.store.versions import UnknownVersion, change_version, load_version, require_servable
@@ -68,6 +69,15 @@ class ActivationRecords(Database):
             _audit_move(
                 connection, "activate", version.target, expected_active, version_id, now, actor, reason
             )
+            write_notice(
+                connection,
+                "version.promoted",
+                version.target,
+                now,
+                version=version_id,
+                previous_version=expected_active,
+                actor=actor,
+            )
             return change_version(connection, version_id, replaced_id=expected_active)
 
     def deactivate(
@@ -108,6 +118,15 @@ class ActivationRecords(Database):
                 _put_live(connection, _of_target(connection, to, target), now)
             write_hold(connection, target, actor, reason, now)
             _audit_move(connection, "rollback", target, expected_active, to, now, actor, reason)
+            write_notice(
+                connection,
+                "version.rolled_back",
+                target,
+                now,
+                version=to,
+                previous_version=expected_active,
+                actor=actor,
+            )
 
     def use_base(self, target: str, base_digest: str, now: datetime) -> Version | None:
         """Say which base model the target runs on; returns the active version that this retired.

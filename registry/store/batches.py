@@ -43,6 +43,7 @@ from registry.batches import (
 from registry.cycles import IllegalTransition
 from registry.store.audit import write_audit
 from registry.store.database import Database, chunks, lock_target
+from registry.store.notices import write_notice
 from registry.store.tables import batch_items, batches
 
 COUNTED = (ItemState.PENDING, ItemState.APPROVED, ItemState.REJECTED)
@@ -119,6 +120,16 @@ class BatchRecords(Database):
                     )
                 )
                 connection.execute(insert(batch_items), items)
+                write_notice(
+                    connection,
+                    "batch.waiting",
+                    target,
+                    now,
+                    batch=batch_id,
+                    kind=kind,
+                    cycle=cycle_id,
+                    items=len(items),
+                )
                 return _load(connection, batch_id)
         except IntegrityError as cause:
             # The index allows one waiting batch a target and kind.
@@ -193,6 +204,10 @@ class BatchRecords(Database):
     def expire_batches(self, now: datetime) -> list[Batch]:
         """End the waiting batches whose time is over; returns them."""
         over = select(batches.c.id).where(batches.c.state == BatchState.WAITING, batches.c.expires_at <= now)
+        with self._reading() as connection:
+            # Nobody needs to wait for a lock because nothing is to be done.
+            if connection.scalar(over.limit(1)) is None:
+                return []
         ended = []
         with self._writing() as connection:
             for batch_id in connection.scalars(over.order_by(batches.c.id)).all():

@@ -11,6 +11,7 @@ from evaluation.report import Report, Verdict
 from extractors.values import LearndError
 from registry.cycles import TRANSITIONS, Cycle, CycleState, IllegalTransition, Trained
 from registry.store.database import Database, lock_target
+from registry.store.notices import write_notice
 from registry.store.tables import UNFINISHED, cycles, targets
 from registry.store.targets import write_window
 from trainers.plan import Plan
@@ -122,6 +123,8 @@ class CycleRecords(Database):
                 raise IllegalTransition(f"cycle {cycle_id}", cycle.state, new)
             if window is not None:
                 write_window(connection, cycle.target, *window)
+            if new is CycleState.FAILED:
+                write_notice(connection, "cycle.failed", cycle.target, now, cycle=cycle_id, state=old)
             return cycle
 
     def note(self, cycle_id: str, reason: str) -> None:

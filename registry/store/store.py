@@ -13,6 +13,7 @@ from registry.store.cycles import CycleRecords
 from registry.store.database import sqlite_engine
 from registry.store.migrate import migrate
 from registry.store.mirror import MirrorRecords
+from registry.store.notices import NoticeRecords
 from registry.store.targets import TargetRecords
 from registry.store.versions import VersionRecords
 
@@ -24,6 +25,7 @@ class Store(
     VersionRecords,
     ActivationRecords,
     BatchRecords,
+    NoticeRecords,
     AuditRecords,
 ):
     """One database in a data directory; several processes may have it open at once."""

@@ -232,6 +232,37 @@ batch_items = Table(
     Index(None, "batch_id", "state"),
 )
 
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", String, nullable=False),
+    Column("event", String, nullable=False),
+    _target(),
+    Column("at", UtcDateTime, nullable=False),
+    Column("details", Json, nullable=False),
+    # An id that was given never comes back, or receivers would take news for old.
+    sqlite_autoincrement=True,
+)
+
+notice_receivers = Table(
+    "notice_receivers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("after_id", Integer, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("notice_id", Integer, ForeignKey("notices.id"), primary_key=True),
+    Column("receiver", String, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("next_try_at", UtcDateTime),
+    Column("delivered_at", UtcDateTime),
+    Column("problem", Text, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -133,3 +133,81 @@ def test_tokens_come_from_the_environment(config: Path, monkeypatch: pytest.Monk
 
 def test_defaults_are_enough_for_everything_but_targets() -> None:
     assert Settings().targets == ()
+
+
+HASH = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaGhhc2g"
+
+
+def test_operators_come_from_a_file_of_lines_and_from_the_settings(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config.parent / "users").write_text(f"ann operator {HASH}\nvic@example.org viewer - # reads\n", "utf-8")
+    (config.parent / "tokens").write_text("abc ann\n", "utf-8")
+    write(
+        config,
+        "[operators]\nusers_file = 'users'\ntokens_file = 'tokens'\nusers.bob.role = 'viewer'\n" + MINIMAL,
+    )
+    monkeypatch.setenv("LEARND_OPERATORS__USERS__BOB__PASSWORD_HASH", HASH)
+    operators = load_settings(config).operators
+    people = operators.people()
+    assert {name: account.role for name, account in people.items()} == {
+        "ann": "operator",
+        "bob": "viewer",
+        "vic@example.org": "viewer",
+    }
+    assert people["bob"].password_hash == people["ann"].password_hash == SecretStr(HASH)
+    assert people["vic@example.org"].password_hash is None
+    assert operators.by_token() == {"abc": "ann"}
+    assert HASH not in repr(operators)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ann operator", "line 1 of .* is not `NAME ROLE HASH`"),
+        ("ann boss -", "line 1 of .*ann.role: Input should be 'operator' or 'viewer'"),
+        ("learnd operator -", "what the audit log calls the daemon"),
+    ],
+)
+def test_a_wrong_line_of_operators_is_named(config: Path, line: str, words: str) -> None:
+    (config.parent / "users").write_text(line, "utf-8")
+    operators = load_settings(write(config, "[operators]\nusers_file = 'users'\n" + MINIMAL)).operators
+    with pytest.raises(SettingsError, match=words):
+        operators.people()
+
+
+def test_a_token_of_nobody_we_know_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEARND_OPERATORS__TOKENS", '{"abc": "zoe"}')
+    with pytest.raises(SettingsError, match="tokens of zoe"):
+        load_settings(config).operators.by_token()
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (f"[operators]\nusers.ann.password_hash = '{HASH}'\n", "password_hash: secrets do not belong"),
+        ("[operators.tokens]\nabc = 'ann'\n", "operators.tokens: secrets do not belong"),
+        ("[operators]\nusers.learnd.role = 'viewer'\n", "what the audit log calls the daemon"),
+        ("[operators]\nproxy_header = 'X-User'\n", "operators: proxy_header needs the proxy_addresses"),
+        ("[operators]\nproxy_addresses = ['example.org']\n", "operators.proxy_addresses.0"),
+        (
+            "[[notify]]\nname = 'a'\nurl = 'http://a'\nsecret = 'x'\n",
+            "notify.0.secret: secrets do not belong",
+        ),
+        ("[[notify]]\nname = 'a'\n", "notify.0: it needs a url or a command"),
+        ("[[notify]]\nname = 'a'\nurl = 'http://a'\ncommand = ['b']\n", "and not both"),
+        ("[[notify]]\nname = 'a'\ncommand = ['b']\nsecret_file = 'c'\n", "a command is not signed"),
+        ("[[notify]]\nname = 'a'\ncommand = ['b']\nevents = ['lunch']\n", "notify.0.events.0"),
+        (2 * "[[notify]]\nname = 'a'\ncommand = ['b']\n", "notify: two have the same name"),
+    ],
+)
+def test_operators_and_receivers_are_checked_at_load(config: Path, section: str, words: str) -> None:
+    assert words in refusal(write(config, section + MINIMAL))
+
+
+def test_a_receiver_hears_of_everything_and_finds_its_secret_in_a_file(config: Path) -> None:
+    (config.parent / "secret").write_text("s3cret\n", "utf-8")
+    section = "[[notify]]\nname = 'ops'\nurl = 'https://a/'\nsecret_file = 'secret'\n"
+    (receiver,) = load_settings(write(config, section + MINIMAL)).notify
+    assert receiver.key() == "s3cret"
+    assert receiver.events == ("batch.waiting", "cycle.failed", "version.promoted", "version.rolled_back")

@@ -1,0 +1,191 @@
+"""Tells people what happened: a webhook, or a command, off the cycles' path and at least once.
+
+Each event is a row of the store, written in the transaction of the act, so that a crash loses none; here
+they are handed on, again and again with growing pauses until the receiver takes them. A webhook gets
+
+    POST <url>
+    webhook-id: 4f0c…                     the same at each attempt: a receiver told twice knows it by this
+    webhook-timestamp: 1767225600         when it is sent, in seconds
+    webhook-signature: v1,<base64>        HMAC-SHA256 of "<id>.<timestamp>.<body>" with the secret
+
+    {"type": "batch.waiting", "timestamp": "2026-01-01T00:00:00Z", "data": {"target": "acme/routing", …}}
+
+as the Standard Webhooks specification has it (https://www.standardwebhooks.com), whose libraries check it;
+a secret that begins with `whsec_` is base64. Any 2xx is taken as received. A command finds the same JSON
+on its standard input and the id in LEARND_NOTICE_ID; exit status 0 means received.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Event as Flag
+
+import httpx
+import structlog
+
+from daemon.settings import NotifySettings, SettingsError
+from daemon.version import VERSION
+from extractors.values import LearndError
+from registry.notices import Due, Notice
+from registry.store.store import Store
+
+log = structlog.get_logger()
+FIRST_PAUSE = timedelta(seconds=10)
+LONGEST_PAUSE = timedelta(hours=1)
+GIVE_UP = timedelta(days=7)
+"""After this long a notice is no news any more."""
+PREFIX = "whsec_"
+SHOWN = 300
+"""Characters of a command's complaint that are kept."""
+
+
+class NotDelivered(LearndError):
+    """A receiver did not take a notice; it is tried again."""
+
+
+@dataclass(frozen=True)
+class Notifier:
+    """Tells one receiver."""
+
+    receiver: NotifySettings
+    store: Store
+    clock: Callable[[], datetime]
+    """Aware UTC."""
+    stop: Flag = field(default_factory=Flag)
+
+    def begin(self) -> None:
+        """Remember the receiver: it is told of what happens from the first time on.
+
+        Raises SettingsError for a secret that cannot be read.
+        """
+        signing_key(self.receiver.key())
+        self.store.add_receiver(self.receiver.name)
+
+    def tell(self) -> int:
+        """Hand on what is due; returns how many notices were taken. Never raises for one that was not."""
+        now, told = self.clock(), 0
+        due = self.store.due_notices(self.receiver.name, self.receiver.events, since=now - GIVE_UP, now=now)
+        for each in due:
+            if self.stop.is_set() or not self._told(each):
+                # The others would fare no better now; this one waits, and the next call begins with them.
+                break
+            told += 1
+        return told
+
+    def _told(self, due: Due) -> bool:
+        notice, name = due.notice, self.receiver.name
+        try:
+            self._send(notice)
+        except NotDelivered as problem:
+            next_try = self.clock() + pause(due.attempts)
+            self.store.record_delivery(notice.id, name, next_try_at=next_try, problem=str(problem))
+            last = next_try >= notice.at + GIVE_UP
+            log.warning(
+                "notice not delivered",
+                receiver=name,
+                notice=notice.event,
+                target=notice.target,
+                problem=str(problem),
+                next_try=None if last else next_try.isoformat(),
+            )
+            return False
+        self.store.record_delivery(notice.id, name, delivered_at=self.clock())
+        log.info("notice delivered", receiver=name, notice=notice.event, target=notice.target)
+        return True
+
+    def _send(self, notice: Notice) -> None:
+        body = payload(notice)
+        if self.receiver.url is not None:
+            self._post(self.receiver.url, notice, body)
+        else:
+            self._run(notice, body)
+
+    def _post(self, url: str, notice: Notice, body: bytes) -> None:
+        sent_at = int(self.clock().timestamp())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": f"learnd/{VERSION}",
+            "webhook-id": notice.uid,
+            "webhook-timestamp": str(sent_at),
+        }
+        key = signing_key(self.receiver.key())
+        if key is not None:
+            headers["webhook-signature"] = signature(key, notice.uid, sent_at, body)
+        try:
+            with (
+                httpx.Client(timeout=self.receiver.timeout_seconds) as client,
+                # What it answers is not read: only whether it took it.
+                client.stream("POST", url, content=body, headers=headers) as answer,
+            ):
+                if not answer.is_success:
+                    raise NotDelivered(f"{_place(url)} answered {answer.status_code}")
+        except (httpx.HTTPError, httpx.InvalidURL) as problem:
+            raise NotDelivered(f"{_place(url)}: {type(problem).__name__}: {problem}") from problem
+
+    def _run(self, notice: Notice, body: bytes) -> None:
+        try:
+            done = subprocess.run(
+                self.receiver.command,
+                input=body,
+                env={**_without_secrets(), "LEARND_NOTICE_ID": notice.uid},
+                timeout=self.receiver.timeout_seconds,
+                capture_output=True,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as problem:
+            raise NotDelivered(f"{self.receiver.command[0]}: {problem}") from problem
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip()[-SHOWN:]
+            raise NotDelivered(f"{self.receiver.command[0]} exited with {done.returncode}: {said}")
+
+
+def payload(notice: Notice) -> bytes:
+    """The JSON that a receiver gets: names, ids and numbers."""
+    content = {
+        "type": notice.event,
+        "timestamp": notice.at.isoformat().replace("+00:00", "Z"),
+        "data": {"target": notice.target, **notice.details},
+    }
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def signature(key: bytes, notice_id: str, timestamp: int, body: bytes) -> str:
+    """The header `webhook-signature` (Standard Webhooks, symmetric signatures)."""
+    signed = f"{notice_id}.{timestamp}.".encode() + body
+    return f"v1,{base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()}"
+
+
+def signing_key(secret: str | None) -> bytes | None:
+    """The key that a secret stands for. Raises SettingsError where `whsec_` is followed by no base64."""
+    if not secret:
+        return None
+    if not secret.startswith(PREFIX):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except binascii.Error:
+        raise SettingsError(
+            f"notify: the secret begins with {PREFIX} and goes on with what is no base64; copy all of it"
+        ) from None
+
+
+def pause(attempts: int) -> timedelta:
+    """How long to wait after an attempt, when there were `attempts` before it."""
+    return min(FIRST_PAUSE * (1 << min(attempts, 20)), LONGEST_PAUSE)
+
+
+def _without_secrets() -> dict[str, str]:
+    """The environment without learnd's own settings, which a command has no use for."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LEARND_")}
+
+
+def _place(url: str) -> str:
+    """The URL's host: its path may be a secret."""
+    return httpx.URL(url).host
