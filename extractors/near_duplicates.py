@@ -8,10 +8,12 @@ Broder, "On the resemblance and containment of documents" (1997); Leskovec, Raja
 """
 
 import unicodedata
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from heapq import nlargest
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, cached_property, lru_cache
+from math import sqrt
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +37,15 @@ BUCKET = 50
 """Texts that a bucket of the index takes. Where hundreds are alike, though not near, most buckets are full;
 what is near yet shares those that few texts fall into."""
 VERIFIED = 20
-"""Candidates whose similarity is taken: those that share the emptiest buckets, and most of them."""
+"""Candidates whose similarity is taken: those whose sketches are most alike."""
+DEVIATIONS = 5
+"""Standard deviations that the similarity of two sketches may lie below that of the texts."""
 Shingles = NDArray[np.uint64]
 """Of three characters each, sorted. A typo changes 3 of them: two texts of 60 characters that differ by one
 are near, two of 30 are not. Words, or longer shingles, would find nearly nothing among short questions."""
+Sketch = NDArray[np.uint32]
+LEAST = 0.5
+"""No two texts are near of which one holds less than this share of the other's shingles."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """Of a product with it (Knuth's multiplicative hashing) the upper half is the hash."""
 
@@ -51,7 +58,7 @@ def near_duplicates(
     Put first what shall stay. `templates` is what `templates_of` found, by default in these texts:
     texts that differ only in what they put into a long template are not near.
     """
-    seen = _Seen(threshold, templates_of(texts) if templates is None else templates)
+    seen = KnownTexts((), threshold, templates_of(texts) if templates is None else templates)
     links: list[int | None] = []
     for position, text in enumerate(texts):
         said = _Said(text, seen.templates)
@@ -72,10 +79,8 @@ def near_matches(
 
     `templates` as for `near_duplicates`, by default of both. Equal texts always match.
     """
-    seen = _Seen(threshold, templates_of([*texts, *known]) if templates is None else templates)
-    for position, text in enumerate(known):
-        seen.add(position, _Said(text, seen.templates))
-    return [seen.nearest(_Said(text, seen.templates)) for text in texts]
+    seen = KnownTexts(known, threshold, templates_of([*texts, *known]) if templates is None else templates)
+    return [seen.match(text) for text in texts]
 
 
 def templates_of(texts: Iterable[str]) -> Templates:
@@ -92,27 +97,56 @@ class _Said:
         """Beside templates; what says nothing there is near only to what equals it."""
         self.shingles = _shingles(self.own)
 
+    @cached_property
+    def sketch(self) -> Sketch:
+        return _sketch(self.shingles)
 
-class _Seen:
-    """Texts seen so far, by position."""
 
-    def __init__(self, threshold: float, templates: Templates) -> None:
+class KnownTexts:
+    """Texts, by position, to which others may be near."""
+
+    def __init__(self, texts: Iterable[str], threshold: float, templates: Templates) -> None:
         self.templates = templates
         self._threshold = threshold
         self._positions: dict[str, int] = {}
         self._texts: dict[int, tuple[str, str, int]] = {}
+        self._sizes: list[int] = []
         self._index = _Index(threshold)
+        for position, text in enumerate(texts):
+            self.add(position, _Said(text, templates))
+
+    def match(self, text: str) -> int | None:
+        """The equal text, else the most similar one that is near, the first of several."""
+        return self.nearest(_Said(text, self.templates))
+
+    def begins(self, parts: Iterable[str]) -> bool:
+        """Whether the first of a text's parts, however many, are together near one of the texts.
+
+        In time proportional to the text: two sets together have the smaller of their hashes as sketch.
+        """
+        plain = [bare for part in parts if (bare := _bare(part))]
+        largest = self._sizes[-1] if self._sizes else 0
+        held, sketch = set[int](), _sketch(_shingles(""))
+        for number, own in enumerate(self.templates.own_parts(plain), 1):
+            beginning = " ".join(plain[:number])
+            if beginning in self._positions:
+                return True
+            shingles = _shingles(own)
+            held.update(shingles.tolist())
+            if len(held) * LEAST > largest:
+                return False
+            sketch = np.minimum(sketch, _sketch(shingles))
+            candidates = self._of_size(len(held), self._index.candidates(sketch))
+            if candidates and self._most_similar(_Said(beginning, self.templates), candidates) is not None:
+                return True
+        return False
 
     def nearest(self, said: _Said) -> int | None:
-        """The equal text, else the most similar one that is near, the first of several."""
         if said.plain in self._positions:
             return self._positions[said.plain]
-        best, nearest = 0.0, None
-        for position in self._index.candidates(said) if said.own else ():
-            similarity = self._similarity(said, position)
-            if similarity >= self._threshold and similarity > best:
-                best, nearest = similarity, position
-        return nearest
+        if not said.own or not self._has_size(len(said.shingles)):
+            return None
+        return self._most_similar(said, self._index.candidates(said.sketch))
 
     def add(self, position: int, said: _Said) -> None:
         if said.plain in self._positions:
@@ -120,7 +154,26 @@ class _Seen:
         self._positions[said.plain] = position
         if said.own:
             self._texts[position] = (said.plain, said.own, len(said.shingles))
-            self._index.add(position, said)
+            insort(self._sizes, len(said.shingles))
+            self._index.add(position, said.sketch)
+
+    def _has_size(self, size: int) -> bool:
+        """Whether a text is not much smaller or larger."""
+        at = bisect_left(self._sizes, self._threshold * size)
+        return at < len(self._sizes) and self._threshold * self._sizes[at] <= size
+
+    def _of_size(self, size: int, candidates: Iterable[int]) -> list[int]:
+        """Those of about so many shingles: parts have some more, or less, than the text that they make."""
+        sizes = ((position, self._texts[position][2]) for position in candidates)
+        return [at for at, other in sizes if min(size, other) >= 0.9 * self._threshold * max(size, other)]
+
+    def _most_similar(self, said: _Said, candidates: Iterable[int]) -> int | None:
+        best, nearest = 0.0, None
+        for position in candidates:
+            similarity = self._similarity(said, position)
+            if similarity >= self._threshold and similarity > best:
+                best, nearest = similarity, position
+        return nearest
 
     def _similarity(self, said: _Said, position: int) -> float:
         """Of what both say; 0 where they say little, and each in a template of its own."""
@@ -138,36 +191,44 @@ class _Index:
     """Texts by parts (bands) of their sketches: what is near most probably shares one."""
 
     def __init__(self, threshold: float) -> None:
-        from datasketch import MinHash  # type: ignore[import-untyped]
-
+        self._likely = threshold - DEVIATIONS * sqrt(threshold * (1 - threshold) / PERMUTATIONS)
         self._bands, self._rows = _bands(threshold)
-        self._empty = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
         self._buckets: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
-        self._sketch: tuple[_Said, list[tuple[int, bytes]]] | None = None
+        self._sketches: dict[int, Sketch] = {}
 
-    def candidates(self, said: _Said) -> list[int]:
-        """Positions, in order, of the texts that share most."""
-        shared: defaultdict[int, float] = defaultdict(float)
-        for part in self._parts(said):
-            bucket = self._buckets.get(part, ())
-            for position in bucket:
-                shared[position] += 1 / len(bucket)
-        return sorted(nlargest(VERIFIED, shared, key=shared.__getitem__))
+    def candidates(self, sketch: Sketch) -> list[int]:
+        """Positions, in order, of the texts that seem most alike, and may be near."""
+        sharing = {position for part in self._parts(sketch) for position in self._buckets.get(part, ())}
+        if not sharing:
+            return []
+        found = np.array(sorted(sharing))
+        alike = (np.stack([self._sketches[position] for position in found]) == sketch).mean(axis=1)
+        best = np.argsort(-alike, kind="stable")[:VERIFIED]
+        return sorted(found[best[alike[best] >= self._likely]].tolist())
 
-    def add(self, position: int, said: _Said) -> None:
-        for part in self._parts(said):
+    def add(self, position: int, sketch: Sketch) -> None:
+        self._sketches[position] = sketch
+        for part in self._parts(sketch):
             bucket = self._buckets[part]
             if len(bucket) < BUCKET:
                 bucket.append(position)
 
-    def _parts(self, said: _Said) -> list[tuple[int, bytes]]:
-        # What was just looked for is what is added next.
-        if self._sketch is None or self._sketch[0] is not said:
-            sketch = self._empty.copy()
-            sketch.update_batch(((said.shingles * _SPREAD) >> np.uint64(32)).tolist())
-            values = sketch.hashvalues[: self._bands * self._rows].reshape(self._bands, self._rows)
-            self._sketch = (said, [(band, part.tobytes()) for band, part in enumerate(values)])
-        return self._sketch[1]
+    def _parts(self, sketch: Sketch) -> Iterator[tuple[int, bytes]]:
+        parts = sketch[: self._bands * self._rows].reshape(self._bands, self._rows)
+        return ((band, part.tobytes()) for band, part in enumerate(parts))
+
+
+def _sketch(shingles: Shingles) -> Sketch:
+    sketch = _empty().copy()
+    sketch.update_batch(((shingles * _SPREAD) >> np.uint64(32)).tolist())
+    return cast(Sketch, sketch.hashvalues)
+
+
+@cache
+def _empty() -> Any:
+    from datasketch import MinHash  # type: ignore[import-untyped]
+
+    return MinHash(num_perm=PERMUTATIONS, hashfunc=int)
 
 
 def _bands(threshold: float) -> tuple[int, int]:
@@ -196,8 +257,11 @@ def _shingles(plain: str) -> Shingles:
 
 def _plain(text: str) -> str:
     """`text` without case and punctuation, unless there is nothing else."""
-    folded = normalised(text)
-    return " ".join(folded.translate(_PUNCTUATION).split()) or folded
+    return _bare(text) or normalised(text)
+
+
+def _bare(text: str) -> str:
+    return " ".join(normalised(text).translate(_PUNCTUATION).split())
 
 
 class _Punctuation(dict[int, str]):

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.near_duplicates import NEAR, near_duplicates, near_matches, templates_of
+from extractors.near_duplicates import NEAR, KnownTexts, near_duplicates, near_matches, templates_of
 from extractors.preference import nearly_equal
 from extractors.templates import Templates
 from extractors.text import normalised
@@ -155,14 +156,8 @@ def clean(
     templates = templates_in(examples, held_out=held_out) if templates is None else templates
     left_out: Counter[Flaw] = Counter()
     whole = _sifted(examples, lambda members: [flaw(example) for example in members], left_out)
-    given_away = _given_away(whole, [_text(prompt) for prompt in held_out], rules.near_held_out, templates)
-    apart = _sifted(
-        whole,
-        lambda members: [
-            None if given_away.isdisjoint(_prompts(example)) else Flaw.HELD_OUT for example in members
-        ],
-        left_out,
-    )
+    known = KnownTexts(map(_text, held_out), rules.near_held_out, templates)
+    apart = _sifted(whole, lambda members: _given_away(members, known), left_out)
     once = _sifted(apart, lambda members: _repeated(members, rules.near_duplicate, templates), left_out)
     return Cleaned(examples=once, left_out=dict(sorted(left_out.items())))
 
@@ -213,30 +208,43 @@ def _sifted(
     return Examples.model_validate(kept)
 
 
-def _given_away(examples: Examples, known: Sequence[str], threshold: float, templates: Templates) -> set[str]:
-    """The prompts that are near a known one."""
-    if not known:
-        return set()
-    members = (example for _, members in by_kind(examples) for example in members)
-    prompts = list(dict.fromkeys(text for example in members for text in _prompts(example)))
-    matches = near_matches(prompts, known, threshold, templates)
-    return {text for text, match in zip(prompts, matches, strict=True) if match is not None}
+def _given_away(members: Sequence[Example], known: KnownTexts) -> list[Flaw | None]:
+    """Marks those that show a prompt that is near a known one."""
+    matched = cache(lambda text: known.match(text) is not None)
+    return [
+        Flaw.HELD_OUT if any(map(matched, _prompts(each))) or known.begins(_turns(each)) else None
+        for each in members
+    ]
 
 
-def _prompts(example: Any) -> Iterator[str]:
-    """What the example shows of prompts."""
+def _prompts(example: Any) -> list[str]:
+    """What the example shows of prompts; of a conversation what was said between its answers, which is all
+    that an agent sends that does not send the history again.
+    """
     if isinstance(example, Triplet):
-        yield example.query
-    elif isinstance(example, Trajectory):
-        since = 0
-        for at, message in enumerate(example.messages):
-            if message.role == "assistant":
-                # The agent may send the history again, or only what was said since its last answer.
-                yield spoken(example.messages[:at])
-                yield spoken(example.messages[since:at])
-                since = at + 1
-    else:
-        yield spoken(example.prompt)
+        return [example.query]
+    if isinstance(example, Trajectory):
+        return [spoken(part) for part in _between_answers(example) if part]
+    return [spoken(example.prompt)]
+
+
+def _turns(example: Any) -> list[str]:
+    """What was said in a conversation up to its first answer, from there to the second, and so on: its first
+    turns together are a prompt of an agent that sends the history.
+    """
+    if not isinstance(example, Trajectory):
+        return []
+    answers = [at for at, message in enumerate(example.messages) if message.role == "assistant"]
+    parts = (example.messages[start:end] for start, end in zip([0, *answers], answers, strict=False))
+    return ["\n".join(text_of(said) for said in part if said.role != "system") for part in parts]
+
+
+def _between_answers(trajectory: Trajectory) -> Iterator[Sequence[Message]]:
+    since = 0
+    for at, message in enumerate(trajectory.messages):
+        if message.role == "assistant":
+            yield trajectory.messages[since:at]
+            since = at + 1
 
 
 def _repeated(members: Sequence[Example], threshold: float, templates: Templates) -> list[Flaw | None]:

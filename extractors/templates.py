@@ -11,6 +11,7 @@ one: instructions, and documents that were found for a question.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from zlib import crc32
 
 PASSAGE = 8
@@ -40,20 +41,26 @@ class Templates:
 
     def own(self, text: str) -> str:
         """What `text` says beside passages: all of it where it is in no template, perhaps nothing."""
+        (own,) = self.own_parts([text])
+        return own
+
+    def own_parts(self, parts: Sequence[str]) -> list[str]:
+        """What each part of a text says beside passages."""
         if not self._passages:
-            return text
-        words = _words(text)
+            return list(parts)
+        words = _words(" ".join(parts))
         found = [(at, run) for at, run in enumerate(_runs(words, PASSAGE)) if run in self._passages]
         borders = {at + PASSAGE for at, run in found if run in self._before_slot}
         borders |= {at for at, run in found if run in self._after_slot}
         if not borders:
-            return text
+            return list(parts)
         shared = set[int]()
         for at, _ in found:
             # A run across a border holds the first words of what is said in the slot.
             if borders.isdisjoint(range(at + 1, at + PASSAGE)):
                 shared.update(range(at, at + PASSAGE))
-        return " ".join(word for at, word in enumerate(words[1:-1], 1) if at not in shared)
+        own = iter([None if at in shared else word for at, word in enumerate(words)][1:])
+        return [" ".join(filter(None, islice(own, part.count(" ") + 1))) for part in parts]
 
 
 def is_long(own: str) -> bool:

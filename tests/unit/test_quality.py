@@ -1,5 +1,7 @@
 """What is left out before training, and why; what a set of examples is like."""
 
+import random
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -221,6 +223,31 @@ def test_a_conversation_is_compared_turn_by_turn() -> None:
     assert (
         clean(Examples(trajectories=(long,)), held_out=[(*long.messages[:-2], user(QUESTION))]).left_out == {}
     )
+
+
+RNG = random.Random(0)
+LEXICON = ["".join(RNG.choices("abcdefghijklmnopqrstuvwxyz", k=RNG.randint(3, 9))) for _ in range(3000)]
+
+
+def words(count: int) -> str:
+    return " ".join(RNG.choices(LEXICON, k=count))
+
+
+def test_long_conversations_are_compared_in_time_proportional_to_their_length() -> None:
+    long = [conversation(*(words(60) for _ in range(80)), minute=minute) for minute in range(30)]
+    known = [*(words(20) for _ in range(80)), long[3].messages[:2], long[7].messages[:20]]
+    began = time.process_time()
+    cleaned = clean(Examples(trajectories=tuple(long)), held_out=known)
+    assert cleaned.examples.trajectories == tuple(each for each in long if each not in (long[3], long[7]))
+    assert time.process_time() - began < 8  # seconds
+
+
+def test_what_all_conversations_begin_with_hides_no_held_out_turn() -> None:
+    greeting = "Hello and welcome to our shop, my name is Kim and I am here to help you with anything"
+    each = [conversation("hi", greeting, words(8), "Sure.") for _ in range(100)]
+    cleaned = clean(Examples(trajectories=tuple(each)), held_out=[each[5].messages[:4]])
+    assert cleaned.left_out == {Flaw.HELD_OUT: 1}
+    assert each[5] not in cleaned.examples.trajectories
 
 
 def test_a_common_template_gives_nothing_away() -> None:
