@@ -60,8 +60,8 @@ def list_(
     if as_json:
         print_json(found)
         return
-    columns = ("id", "target", "kind", "state", "pending", "approved", "rejected", "created_at", "expires_at")
-    rows = [batch.model_dump(include=set(columns)) for batch in found]
+    rows = [{**batch.model_dump(), "undecided": f"{batch.pending} of {batch.size}"} for batch in found]
+    columns = ("id", "target", "kind", *(["state"] if every else []), "undecided", "approved", "expires_at")
     print_table(
         rows,
         columns=columns,

@@ -1,6 +1,7 @@
 """The operators' API over real HTTP: who is let in, who may decide, and that it does what the commands do."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -304,6 +305,22 @@ def test_the_hash_that_the_command_makes_signs_in(tmp_path: Path) -> None:
     with daemon.client() as client:
         assert sign_in(client).status_code == 200
         assert sign_in(client, password=PASSWORD + " ").status_code == 401
+    daemon.store.close()
+
+
+def test_how_long_a_refusal_takes_does_not_say_whether_the_name_is_known(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, users={"ann": {"password_hash": hash_password(PASSWORD)}}, tokens={})
+
+    def seconds(client: httpx.Client, name: str) -> float:
+        began = time.perf_counter()
+        assert sign_in(client, name, "wrong").status_code == 401
+        return time.perf_counter() - began
+
+    with daemon.client() as client:
+        known = min(seconds(client, "ann") for _ in range(5))
+        unknown = min(seconds(client, f"name{n}") for n in range(5))
+    assert known / 2 < unknown < known * 2
+    assert known > 0.01
     daemon.store.close()
 
 
