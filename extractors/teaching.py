@@ -17,7 +17,7 @@ from extractors.examples import (
     Trajectory,
 )
 from extractors.extraction import Extraction
-from extractors.preference import preference_pairs, unpaired_preferences
+from extractors.preference import nearly_equal, preference_pairs, unpaired_preferences
 from extractors.quality import QualityRules, by_kind, clean, templates_in, unlike
 from extractors.retrieval import triplets
 from extractors.splits import HoldoutRules, LeftOut, Split, Validated, Window, group, set_apart, split
@@ -254,16 +254,26 @@ def _newest_gold(items: Iterable[ReviewedItem], left_out: Counter[StrEnum]) -> I
     """
     newest: dict[str, ReviewedItem] = {}
     for item in sorted(items, key=lambda item: item.standing):
-        asked = content_id([[message.model_dump() for message in item.prompt], list(item.tools)])
+        asked = _asked_alike(item)
         earlier = newest.get(asked)
         if item.gold is None:
             left_out[LeftOut.NO_GOLD] += 1
-            if earlier is not None and earlier.gold == item.response:
+            if earlier is not None and _answers(earlier, item.response):
                 left_out[LeftOut.REJECTED_LATER] += 1
                 del newest[asked]
             continue
         if earlier is not None:
-            left_out[LeftOut.REPEATED if earlier.gold == item.gold else LeftOut.ANSWERED_ANEW] += 1
+            left_out[LeftOut.REPEATED if _answers(earlier, item.gold) else LeftOut.ANSWERED_ANEW] += 1
             del newest[asked]
         newest[asked] = item
     return (item.to_example() for item in sorted(newest.values(), key=lambda item: item.started_at))
+
+
+def _asked_alike(item: ReviewedItem) -> str:
+    """One key for calls that were asked the same, but for case, white space and the ids of tool calls."""
+    system = [message.content for message in item.prompt if message.role == "system"]
+    return content_id([item.prompt_key, system, list(item.tools)])
+
+
+def _answers(item: ReviewedItem, answer: Message) -> bool:
+    return item.gold is not None and nearly_equal(item.gold, answer)

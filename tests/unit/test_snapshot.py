@@ -252,6 +252,27 @@ def test_what_is_set_apart_grows_with_the_sessions_and_takes_time_in_proportion(
     assert time.process_time() - began < 10  # seconds
 
 
+def calling(call_id: str) -> Message:
+    return Message(role="assistant", tool_calls=(ToolCall(id=call_id, name="f", arguments="{}"),))
+
+
+def test_an_answer_is_known_again_whatever_the_ids_of_its_tool_calls() -> None:
+    approved = item(0, text="do it", response=calling("call_1"), gold=calling("call_1"))
+    refused = rejected(1, text="Do  it", response=calling("call_2"))
+    made = snapshot([approved, refused, *(item(n) for n in range(10, 14))])
+    assert (made.train.sft, made.validation.sft) == ((), ())
+    assert made.manifest.left_out[LeftOut.REJECTED_LATER.value] == 1
+
+
+def test_one_prompt_in_two_spellings_is_taught_one_answer_but_each_system_prompt_its_own() -> None:
+    spelled = [item(0, text="Where is it?", answer="old"), item(1, text="where is  IT?", answer="new")]
+    told = (Message(role="system", content="Be brief."), Message(role="user", content="where is it?"))
+    other = item(2, prompt=told, answer="there", prompt_key=spelled[0].prompt_key)
+    made = snapshot([*spelled, other, *(item(n) for n in range(10, 14))])
+    assert learned(made) == {"new", "there"}
+    assert made.manifest.left_out[LeftOut.ANSWERED_ANEW.value] == 1
+
+
 # ---- imports
 
 
