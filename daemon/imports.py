@@ -52,14 +52,15 @@ def import_file(
     examples = Examples.model_validate({kind: records})
     check(examples)
     name = f"{kind}-{content_id([example.id for example in getattr(examples, kind)])[:12]}"
-    folder = _folder(data_dir, target)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_records(getattr(examples, kind), KINDS[kind], folder / f"{name}.parquet", Form.PARQUET)
+    kept = _folder(data_dir, target) / f"{name}.parquet"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_records(getattr(examples, kind), KINDS[kind], kept, Form.PARQUET)
     return Imported(name=name, kind=kind, examples=len(records))
 
 
 def imports(data_dir: Path, target: TargetSettings) -> list[Imported]:
-    """What was imported for the target, by name."""
+    """What was imported for the target, by kind and name."""
     return [
         Imported(name=path.stem, kind=kind, examples=len(read_columns(KINDS[kind], path)))
         for kind, path in _files(data_dir, target)
@@ -97,8 +98,10 @@ def golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
 
 
 def _files(data_dir: Path, target: TargetSettings) -> Iterator[tuple[str, Path]]:
-    for path in sorted(_folder(data_dir, target).glob("*.parquet")):
-        yield path.stem.rpartition("-")[0], path
+    """Kinds and files; what a killed process left half written is none."""
+    for kind in KINDS:
+        for path in sorted(_folder(data_dir, target).glob(f"{kind}-*.parquet")):
+            yield kind, path
 
 
 def _folder(data_dir: Path, target: TargetSettings) -> Path:

@@ -1,6 +1,5 @@
 """`learnd data`: what the traffic teaches so far, and examples from and for other tools."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,17 +31,15 @@ from extractors.snapshot import KINDS
 app = typer.Typer(help="Reviewed traffic, examples, and what was dropped.", no_args_is_help=True)
 
 
-class Kind(StrEnum):
-    """The kinds of examples: the fields of `extractors.examples.Examples`."""
-
-    SFT = "sft"
-    PAIRS = "pairs"
-    VOTES = "votes"
-    TRIPLETS = "triplets"
-    TRAJECTORIES = "trajectories"
+def _kind(name: str) -> str:
+    if name not in KINDS:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(KINDS)}")
+    return name
 
 
-OfKind = Annotated[Kind, typer.Option("--kind", "-k", help="Which kind of examples.")]
+OfKind = Annotated[
+    str, typer.Option("--kind", "-k", parser=_kind, metavar="|".join(KINDS), help="Which kind of examples.")
+]
 
 
 @app.command()
@@ -60,7 +57,7 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
 @app.command()
 def export(
     path: Annotated[Path, typer.Argument(help="File to write.")],
-    kind: OfKind = Kind.SFT,
+    kind: OfKind = "sft",
     form: Annotated[Form | None, typer.Option("--format", help="By the file's ending, if left out.")] = None,
     target: TargetKey = None,
     config: Config = DEFAULT_CONFIG,
@@ -84,7 +81,7 @@ def export(
 @app.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(help="File to read.")],
-    kind: OfKind = Kind.SFT,
+    kind: OfKind = "sft",
     form: Annotated[Form | None, typer.Option("--format", help="By the file's ending, if left out.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt for examples that have none.")] = None,
     target: TargetKey = None,
