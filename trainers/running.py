@@ -1,5 +1,6 @@
 """What every training does, whatever it trains: goes on from a checkpoint, watches itself, keeps its best."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from trainers.ladders import Attempt
 from trainers.memory import most_memory
 from trainers.workload import Workload
 
+TRAINER_STATE = "trainer_state.json"
+"""transformers' file in a checkpoint."""
 CURVES = "training.jsonl"
 """File in the adapter with the progress lines of its steps and validations."""
 
@@ -79,8 +82,25 @@ def fit(this: Try, trainer: Any) -> float:
     resume_from = last_checkpoint(this.checkpoints)
     if resume_from is not None:
         this.progress.write("training", f"resuming from {resume_from.name}")
+        if _had_ended(resume_from):
+            return _restore(trainer, resume_from)
     output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return float(output.training_loss)
+
+
+def _had_ended(checkpoint: Path) -> bool:
+    """Whether training was to stop there: after its last step, for want of patience or of time."""
+    state = json.loads((checkpoint / TRAINER_STATE).read_text("utf-8"))
+    return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
+
+
+def _restore(trainer: Any, checkpoint: Path) -> float:
+    """Give `trainer` what it would have kept. transformers would make another step, and validate it."""
+    from transformers import TrainerState
+
+    trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+    trainer._load_from_checkpoint(trainer.state.best_model_checkpoint or str(checkpoint))
+    return 0.0
 
 
 def keep(this: Try, last: int, save: Callable[[Path], dict[str, str]]) -> dict[str, str]:

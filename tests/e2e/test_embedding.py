@@ -161,7 +161,8 @@ def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
     assert start(tmp_path, job).wait(1200) == 0
     result = TrainingResult.model_validate_json((tmp_path / "result.json").read_text())
     assert any("resuming from checkpoint" in line.get("message", "") for line in progress_of(tmp_path))
-    assert result.files == trained[1].files
+    # Their curves tell the time, too.
+    assert result.files["adapter_model.safetensors"] == trained[1].files["adapter_model.safetensors"]
     assert result.metrics.validation == trained[1].metrics.validation
 
 

@@ -176,7 +176,8 @@ def test_a_training_that_is_killed_after_its_last_step_ends_without_another(
     again = Path(shutil.copytree(folder, tmp_path / "again"))
     (again / "result.json").unlink()
     shutil.rmtree(again / result.adapter)
-    (again / "progress.jsonl").open("a").write('{"at": "2026-0')  # it was writing a line
+    with (again / "progress.jsonl").open("a") as progress:
+        progress.write('{"at": "2026-0')  # it was writing a line
     job = TrainingJob.model_validate_json((again / "job.json").read_text())
     ended = TrainingResult.model_validate(finish("train", again, job))
     assert ended.files == result.files
@@ -247,7 +248,9 @@ def test_each_method_moves_its_own_figure(
 ) -> None:
     _, _, result = trained_by[data]
     before, best = at_first(result.metrics), at_best(result.metrics)
-    assert result.metrics.prefix_shared
+    # In so small a model, attention is most of the work: short conversations are not worth packing.
+    assert result.metrics.prefix_shared == (data != "trajectories")
+    assert (result.metrics.batches_padded > 0) == (data == "trajectories")
     assert best.loss < before.loss / 2
     if data == "pairs":
         assert before.figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
