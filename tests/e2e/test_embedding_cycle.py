@@ -1,6 +1,7 @@
 """The loop for a retriever on real parts: searches in a real Phoenix, clicks, training, verdict."""
 
 import json
+import random
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -19,19 +20,42 @@ from tests.tiny_encoder import tiny_encoder
 ROOT = Path(__file__).resolve().parents[2]
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 THINGS = 30
-WAYS = ("where is thing{}", "tell about thing{} now", "is thing{} now", "where about thing{}")
+WAYS = 4
+"""Searches for each thing."""
+WORDS = (
+    "where",
+    "who",
+    "the",
+    "of",
+    "by",
+    "with",
+    "from",
+    "this",
+    "that",
+    "some",
+    "any",
+    "now",
+    "then",
+    "here",
+    "red",
+)
+
+
+def beside(seed: int, count: int) -> str:
+    """Words that say nothing; clicks teach that they do not."""
+    return " ".join(random.Random(seed).sample(WORDS, count))
 
 
 def search(number: int) -> SentSpan:
     """A search that found three answers: the third, about the thing, was clicked, past the two above it."""
     way, thing = divmod(number, THINGS)
     found = [(thing + 1 + way) % THINGS, (thing + 2 + way) % THINGS, thing]
-    attributes: dict[str, Any] = {"input.value": WAYS[way].format(thing)}
+    attributes: dict[str, Any] = {"input.value": f"{beside(1000 + number, 4)} thing{thing}"}
     for place, about in enumerate(found):
         prefix = f"retrieval.documents.{place}.document"
         attributes |= {
             f"{prefix}.id": f"d{about}",
-            f"{prefix}.content": f"the answer about thing{about} is this",
+            f"{prefix}.content": f"{beside(about, 8)} thing{about}",
         }
     attributes["metadata"] = json.dumps({"clicked_document_ids": [f"d{thing}"]})
     return SentSpan(
@@ -43,7 +67,7 @@ def test_clicks_teach_a_retriever_whose_version_agents_load_themselves(
     tmp_path: Path, phoenix: PhoenixServer
 ) -> None:
     project = new_project("searches")
-    spans = [search(number) for number in range(THINGS * len(WAYS))]
+    spans = [search(number) for number in range(THINGS * WAYS)]
     send_spans(phoenix.url, project, spans)
     wait_for_spans(phoenix.url, project, len(spans))
     texts = [str(value) for span in spans for value in span.attributes.values()]
