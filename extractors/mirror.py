@@ -25,6 +25,8 @@ class MirrorState(Value):
     """The span at the cursor; another one, or none, there means that spans were deleted."""
     gate: str | None = None
     """Phoenix's `streamingLastUpdatedAt` before the last sweep; None after its restart."""
+    moved_at: datetime | None = None
+    """When the gate was last found to have moved: what was read before may have changed since."""
     swept_at: datetime | None = None
     """When everything was last swept, whatever the gate said."""
     shards: dict[date, datetime] = {}

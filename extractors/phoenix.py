@@ -56,7 +56,7 @@ class Project(Value):
     name: str
     gate: str | None
     """When Phoenix last wrote spans or annotations of it; None until it does after its start.
-    Deletions do not move it."""
+    Deleted annotations do not move it."""
 
 
 class Arrival(NamedTuple):
@@ -172,27 +172,26 @@ class PhoenixClient:
         """
         condition = f"trace_id in {sorted(trace_ids)!r}"
         selected = {column: column for column in LIGHT_COLUMNS} | {"session": "attributes['session']"}
-        spans = [_light_span(row) for row in self._rows(project, condition, selected)] if trace_ids else []
-        sessions = {span.trace_id: span.session_id for span in spans if span.session_id is not None}
-        return [
-            span.model_copy(update={"session_id": span.session_id or sessions.get(span.trace_id)})
-            for span in spans
-        ]
+        rows = self._rows(project, condition, selected) if trace_ids else []
+        sessions = {row["context.trace_id"]: found for row in rows if (found := _session_id(row)) is not None}
+        return [_light_span(row, _session_id(row) or sessions.get(row["context.trace_id"])) for row in rows]
 
     def attributes_of_spans(
         self,
         project: Project,
-        span_ids: Collection[str],
+        spans: Collection[Span],
         roots: Collection[str],
         condition: str | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Nested attributes, under `roots` only, of those of the spans that fulfil `condition`.
+        """Nested attributes by span id, under `roots` only, of those of `spans` that fulfil `condition`.
 
         Floats are rounded to 9 places by Phoenix. Raises WrongCondition.
         """
-        if not span_ids:
+        if not spans:
             return {}
-        wanted = f"span_id in {sorted(span_ids)!r}"
+        # By span ids alone, SQLite would go through all spans of the project.
+        traces, ids = ({span.trace_id for span in spans}, {span.span_id for span in spans})
+        wanted = f"trace_id in {sorted(traces)!r} and span_id in {sorted(ids)!r}"
         selected = {root: f"attributes[{root!r}]" for root in sorted(roots)}
         rows = self._rows(project, f"({condition}) and {wanted}" if condition else wanted, selected)
         return {
@@ -394,14 +393,18 @@ def _url_batches(parameters: list[tuple[str, str]], room: int) -> Iterator[list[
         yield batch
 
 
-def _light_span(row: Mapping[str, Any]) -> Span:
+def _session_id(row: Mapping[str, Any]) -> str | None:
     session = row["session"]
     session_id = session.get("id") if isinstance(session, dict) else None
+    return None if session_id is None else str(session_id)
+
+
+def _light_span(row: Mapping[str, Any], session_id: str | None) -> Span:
     return Span(
         span_id=row["context.span_id"],
         trace_id=row["context.trace_id"],
         parent_id=row["parent_id"],
-        session_id=None if session_id is None else str(session_id),
+        session_id=session_id,
         name=row["name"],
         kind=str(row["span_kind"] or "UNKNOWN").upper(),
         started_at=_time(row["start_time"]),

@@ -4,10 +4,11 @@
        └──> annotated ids ──┬──> new and gone ones, hot days, some cold days ──> annotations
                             └──> all of them, every `full_sweep_after` ────────> deletions too
 
-The gate moves with every write of spans or annotations but not with deletions, so what was
+The gate moves with every write of spans or annotations but not with every deletion, so what was
 deleted (and whatever the rest could miss) is found by the full sweep at the latest. An edited
 annotation is found at once if its subject began within `HOT`, or if no more than `COLD_READS`
-older subjects are annotated; else as the older days take turns, a poll each.
+older subjects are annotated; else as the older days take turns, some at each poll, until all were
+read since the gate moved.
 
 Nothing tells which searches (RETRIEVER spans) have annotated documents: those of the newest `SEARCHES`
 are read whenever the gate moved, of older ones as their days take turns, and of all by the full sweep.
@@ -35,7 +36,7 @@ SEARCHES = 2_000
 """Newest searches whose documents' annotations are read in one poll; it takes about a second."""
 TAIL_PAGES = 20
 """Pages of new spans (500 each) read in one poll."""
-TRACES_A_CALL = 200
+TRACES_A_CALL = 250
 SUBJECTS_A_CALL = 500
 SPANS_A_CALL = 500
 
@@ -202,7 +203,7 @@ class _Look:
         """`spans`, of which those that the filter names are selected and carry their attributes."""
         light = self.filter.model_copy(update={"attributes": {}})
         roots = {*ATTRIBUTE_ROOTS, *(path.partition(".")[0] for path in self.filter.attributes)}
-        candidates = [span.span_id for span in spans if matches(span, light)]
+        candidates = [span for span in spans if matches(span, light)]
         attributes = {
             span_id: found
             for batch in _batches(candidates, SPANS_A_CALL)
@@ -258,8 +259,15 @@ def _is_due(before: MirrorState, now: datetime, full_sweep_after: timedelta) -> 
     return before.swept_at is not None and now - before.swept_at >= full_sweep_after
 
 
-def _may_have_changed(project: Project, before: MirrorState) -> bool:
+def _has_moved(project: Project, before: MirrorState) -> bool:
+    """Whether anything was written since the last sweep, as far as the gate tells."""
     return before.swept_at is None or project.gate is None or project.gate != before.gate
+
+
+def _may_have_changed(project: Project, before: MirrorState) -> bool:
+    """Whether there may be feedback that the mirror lacks: also on days that wait for their turn."""
+    waits = before.moved_at is not None and any(at < before.moved_at for at in before.shards.values())
+    return waits or _has_moved(project, before)
 
 
 def _sweep(look: _Look, state: MirrorState, now: datetime, full: bool) -> MirrorState:
@@ -295,6 +303,7 @@ def _sweep(look: _Look, state: MirrorState, now: datetime, full: bool) -> Mirror
     return state.model_copy(
         update={
             "gate": look.project.gate,
+            "moved_at": now if _has_moved(look.project, state) else state.moved_at,
             "swept_at": now if full or state.swept_at is None else state.swept_at,
             "shards": {day: now if day in days else state.shards.get(day, now) for day in counts},
         }
@@ -305,9 +314,8 @@ def _sweep_level(look: _Look, level: Level, current: Mapping[str, Subject], days
     known = look.mirror.annotated_ids(level, None, None)
     look.remove_annotations(level, known - current.keys())
     # Traces first: an annotation in the mirror has its spans there.
-    for batch in _batches(
-        (subject for subject in current.values() if subject.id not in known), TRACES_A_CALL
-    ):
+    new = (subject for subject in current.values() if subject.id not in known)
+    for batch in _batches(new, SUBJECTS_A_CALL):
         look.check_traces(_trace_ids(batch))
         look.read_annotations(level, [subject.id for subject in batch])
     again = (subject.id for subject in current.values() if subject.id in known and subject.day in days)

@@ -132,21 +132,10 @@ def _apply_spans(connection: Connection, target: str, change: MirrorChange) -> s
     known = {s.span_id: s for s in _spans_where(connection, target, mirror_spans.c.span_id, named)}
     new = {span.span_id: span for span in change.spans if known.get(span.span_id) != span}
     removed = {span_id: known[span_id] for span_id in change.removed_span_ids if span_id in known}
-    _delete(connection, mirror_spans, target, [{"span_id": span_id} for span_id in new | removed])
-    _insert(
-        connection,
-        mirror_spans,
-        [
-            {
-                "target": target,
-                "span_id": span.span_id,
-                "trace_id": span.trace_id,
-                "started_at": span.started_at,
-                "span": span,
-            }
-            for span in new.values()
-        ],
-    )
+    replaced = known.keys() & (new | removed)
+    _delete(connection, mirror_spans, target, [{"span_id": span_id} for span_id in replaced])
+    for some in chunks(list(new.values())):
+        connection.execute(insert(mirror_spans), [_span_row(target, span) for span in some])
     return {("span", span.span_id) for span in (removed | new).values() if span.selected}
 
 
@@ -156,13 +145,25 @@ def _apply_annotations(connection: Connection, target: str, change: MirrorChange
     known = {annotation.key: annotation for annotation in _annotations_at(connection, target, named)}
     new = {a.key: a for a in change.annotations if known.get(a.key) != a}
     removed = [key for key in change.removed_annotations if key in known]
-    _delete(connection, mirror_annotations, target, [_key_columns(key) for key in [*new, *removed]])
-    _insert(
-        connection,
-        mirror_annotations,
-        [{"target": target, **_key_columns(key), "annotation": a} for key, a in new.items()],
-    )
+    replaced = known.keys() & {*new, *removed}
+    _delete(connection, mirror_annotations, target, [_key_columns(key) for key in replaced])
+    for some in chunks(list(new.values())):
+        connection.execute(insert(mirror_annotations), [_annotation_row(target, a) for a in some])
     return {about(key) for key in [*new, *removed]}
+
+
+def _span_row(target: str, span: Span) -> dict[str, Any]:
+    return {
+        "target": target,
+        "span_id": span.span_id,
+        "trace_id": span.trace_id,
+        "started_at": span.started_at,
+        "span": span,
+    }
+
+
+def _annotation_row(target: str, annotation: Annotation) -> dict[str, Any]:
+    return {"target": target, **_key_columns(annotation.key), "annotation": annotation}
 
 
 def _key_columns(key: AnnotationKey) -> dict[str, str]:
@@ -210,11 +211,6 @@ def _state(connection: Connection, target: str) -> MirrorState:
 def _replace_state(connection: Connection, target: str, state: MirrorState) -> None:
     connection.execute(delete(mirror_states).where(mirror_states.c.target == target))
     connection.execute(insert(mirror_states).values(target=target, state=state))
-
-
-def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
 
 
 def _delete(connection: Connection, table: Table, target: str, keys: Sequence[dict[str, str]]) -> None:
