@@ -26,7 +26,6 @@ from evaluation.readiness import ReadinessJob
 from evaluation.report import Report
 from evaluation.run import AdapterSide, EvaluationJob
 from extractors.extraction import Extraction, extract
-from extractors.mirror import MirrorChange
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
@@ -103,13 +102,13 @@ def poll_target(loop: Loop, client: PhoenixClient) -> int:
     """
     changes, complete = 0, False
     while not complete and not loop.stop.is_set():
-        change = _poll_once(loop, client)
-        changes += len(change.annotations) + len(change.removed_annotations)
-        complete = change.complete
+        changed, complete = _poll_once(loop, client)
+        changes += changed
     return changes
 
 
-def _poll_once(loop: Loop, client: PhoenixClient) -> MirrorChange:
+def _poll_once(loop: Loop, client: PhoenixClient) -> tuple[int, bool]:
+    """How many annotations changed, and whether that is all; the change itself is let go of."""
     store, target, now = loop.store, loop.target, loop.clock()
     used_keys = target.retrieval.used_metadata_keys if target.task == "embedding" else ()
     try:
@@ -127,7 +126,7 @@ def _poll_once(loop: Loop, client: PhoenixClient) -> MirrorChange:
         store.record_poll(target.key, now, str(problem))
         raise
     store.apply_mirror(target.key, change, now)
-    return change
+    return len(change.annotations) + len(change.removed_annotations), change.complete
 
 
 def extract_target(loop: Loop) -> Extraction:
