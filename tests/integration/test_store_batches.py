@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql
 
@@ -44,7 +44,9 @@ from tests.integration.store_support import NOW, SOON
 
 TARGETS = (TARGET, "globex/routing")
 KINDS = ("sft", "pairs", "triplets")
-a_batch_of_many = st.integers(0, 9)
+a_batch_of_many = st.integers(0, 59)
+a_choice = st.tuples(st.sampled_from([ItemState.APPROVED, *ItemState]), st.booleans())
+"""What an item becomes, and whether it is edited, too."""
 
 
 def taught(store: Store, target: str = TARGET) -> list[str]:
@@ -344,6 +346,10 @@ def test_postgresql_can_count_the_items_of_a_batch() -> None:
     assert "GROUP BY" not in str(_batches().compile(dialect=postgresql.dialect()))
 
 
+def repeated(decisions: list[Decision]) -> bool:
+    return len({decision.number for decision in decisions}) < len(decisions)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Decisions, ends, expiries and restarts in any order, by people and by what is none.
 
@@ -360,15 +366,18 @@ class AnyOrder(RuleBasedStateMachine):
         self.states: dict[str, BatchState] = {}
         self.targets: dict[str, str] = {}
         self.kinds: dict[str, str] = {}
+        self.ends: dict[str, datetime] = {}
         self.items: dict[str, dict[int, tuple[ItemState, str, int]]] = {}
         """Of each batch, by number: state, id of the example that it would teach, revision."""
-        self.propose(TARGETS[0], "sft", 2)
+        for target in TARGETS:
+            for kind in KINDS:
+                self.propose(target, kind, 4)
 
     def teardown(self) -> None:
         self.store.close()
         shutil.rmtree(self.folder)
 
-    @rule(whose=st.sampled_from(TARGETS), kind=st.sampled_from(KINDS), count=st.integers(1, 3))
+    @rule(whose=st.sampled_from(TARGETS), kind=st.sampled_from(KINDS), count=st.integers(1, 5))
     def propose(self, whose: str, kind: str, count: int) -> None:
         questions = [f"{kind} {len(self.states)} {n}" for n in range(count)]
         try:
@@ -379,6 +388,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert waiting in {self.states[batch_id] for batch_id in same}
             return
         self.states[batch.id], self.targets[batch.id], self.kinds[batch.id] = batch.state, whose, kind
+        self.ends[batch.id] = batch.expires_at
         self.items[batch.id] = {
             n: (ItemState.PENDING, an_example(kind, question).id, 0)  # type: ignore[arg-type]
             for n, question in enumerate(questions, start=1)
@@ -386,28 +396,24 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(
         which=a_batch_of_many,
-        actor=st.sampled_from(["ann", "bob", "ann", "bob", "learnd", ""]),
-        choices=st.lists(
-            st.tuples(
-                st.integers(1, 4),
-                st.sampled_from(ItemState),
-                st.sampled_from([0, 0, 0, 0, -1, 1]),
-                st.booleans(),
-            ),
-            max_size=4,
-        ),
+        actor=st.sampled_from([*["ann", "bob"] * 4, "learnd"]),
+        choices=st.dictionaries(st.integers(0, 4), a_choice, min_size=1, max_size=3),
+        spoiled=st.sampled_from([*[None] * 10, "stale", "unknown"]),
     )
-    def decide(self, which: int, actor: str, choices: list[tuple[int, ItemState, int, bool]]) -> None:
+    def decide(
+        self, which: int, actor: str, choices: dict[int, tuple[ItemState, bool]], spoiled: str | None
+    ) -> None:
         batch = self.pick(which)
         mine, kind, decisions = dict(self.items[batch]), self.kinds[batch], []
-        for number, state, off, edits in choices:
-            _, taught_id, revision = mine.get(number, (ItemState.PENDING, "", 0))
+        for n, (state, edits) in choices.items():
+            number = 1 + n % len(self.items[batch])
+            _, taught_id, revision = mine[number]
             edited = an_example(kind, f"{taught_id} edited")  # type: ignore[arg-type]
             edits = edits and state is ItemState.APPROVED
             decisions.append(
                 Decision(
-                    number=number,
-                    revision=revision + off,
+                    number=number + 10 * (spoiled == "unknown"),
+                    revision=revision - (spoiled == "stale"),
                     state=state,
                     reason="why",
                     edited=edited.model_dump(mode="json") if edits else None,
@@ -415,21 +421,31 @@ class AnyOrder(RuleBasedStateMachine):
             )
             original = an_example(kind, self.question(batch, number)).id  # type: ignore[arg-type]
             mine[number] = (state, edited.id if edits else original, revision + 1)
+        late = self.states[batch] is not BatchState.WAITING
         try:
             self.store.decide(batch, decisions, actor=actor, now=self.now)
         except LearndError:
+            # Refused are those that nobody may make, that come too late, or that are about something else.
+            assert spoiled or late or actor == "learnd" or self.now >= self.ends[batch] or repeated(decisions)
             return
-        assert actor in {"ann", "bob"}
-        late = self.states[batch] is not BatchState.WAITING
-        assert not late or all(decision.state is ItemState.REJECTED for decision in decisions)
+        assert actor != "learnd"
+        assert not decisions or spoiled is None
+        over = late or self.now >= self.ends[batch]
+        assert not over or all(decision.state is ItemState.REJECTED for decision in decisions)
         self.items[batch] = mine
         if decisions and not late and not any(item[0] is ItemState.PENDING for item in mine.values()):
             self.states[batch] = BatchState.DECIDED
 
-    @rule(which=a_batch_of_many, withdraw=st.booleans(), actor=st.sampled_from(["ann", "bob", "learnd"]))
-    def end(self, which: int, withdraw: bool, actor: str) -> None:
+    @rule(
+        which=a_batch_of_many,
+        how=st.sampled_from([None, None, None, "close", "withdraw"]),  # or little would be left to decide
+        actor=st.sampled_from(["ann", "ann", "ann", "learnd"]),
+    )
+    def end(self, which: int, how: str | None, actor: str) -> None:
+        if how is None:
+            return
         batch = self.pick(which)
-        end = self.store.withdraw_batch if withdraw else self.store.close_batch
+        end = self.store.withdraw_batch if how == "withdraw" else self.store.close_batch
         try:
             ended = end(batch, actor=actor, now=self.now, reason="")
         except LearndError:
@@ -438,25 +454,27 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.states[batch] is BatchState.WAITING
         self.states[batch] = ended.state
 
-    @rule(days=st.sampled_from([0, 1, 3, 8]))
-    def wait(self, days: int) -> None:
+    @rule(days=st.sampled_from([0, 0, 0, 0, 3, 8]), expires=st.booleans(), restarts=st.booleans())
+    def time_passes(self, days: int, expires: bool, restarts: bool) -> None:
         self.now += timedelta(days=days)
-
-    @rule()
-    @precondition(lambda self: BatchState.WAITING in self.states.values())
-    def expire(self) -> None:
-        for batch in self.store.expire_batches(self.now):
-            assert self.states[batch.id] is BatchState.WAITING
-            self.states[batch.id] = BatchState.EXPIRED
-
-    @rule()
-    def restart(self) -> None:
-        self.store.close()
-        self.store = Store.open(self.folder, self.now)
+        if restarts:
+            self.store.close()
+            self.store = Store.open(self.folder, self.now)
+        if expires:
+            for batch in self.store.expire_batches(self.now):
+                assert self.states[batch.id] is BatchState.WAITING
+                assert batch.expires_at <= self.now
+                self.states[batch.id] = BatchState.EXPIRED
 
     def pick(self, which: int) -> str:
-        """The id of one of the batches, as hypothesis chose: ids themselves differ from run to run."""
-        return list(self.states)[which % len(self.states)]
+        """The id of a batch, mostly of one that waits and of which something is approved.
+
+        Chosen by place: ids themselves differ from run to run.
+        """
+        waiting = [batch for batch, state in self.states.items() if state is BatchState.WAITING]
+        begun = [b for b in waiting if any(item[0] is ItemState.APPROVED for item in self.items[b].values())]
+        among = [list(self.states), waiting, begun, begun][which % 4] or list(self.states)
+        return among[which // 4 % len(among)]
 
     def question(self, batch: str, number: int) -> str:
         return f"{self.kinds[batch]} {list(self.states).index(batch)} {number - 1}"
@@ -489,7 +507,7 @@ class AnyOrder(RuleBasedStateMachine):
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
     max_examples=40,
-    stateful_step_count=30,
+    stateful_step_count=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
