@@ -91,7 +91,7 @@ def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -
                 "base_model": str(model),
                 "holdout": {"least": HELD_OUT, "greatest": HELD_OUT},
                 # SFT alone, but where a test asks for more.
-                "thresholds": {"sft_examples": 50, "pairs": 1000, "min_new_examples": 50},
+                "thresholds": {"sft_examples": 50, "pairs": 1000, "votes": 1000, "min_new_examples": 50},
                 "max_new_tokens": 8,
                 "hyperparameters": {"sft": {"epochs": 6, "learning_rate": 0.005}},
             }
