@@ -19,6 +19,7 @@ from extractors.examples import Message, PreferencePair, SFTExample
 from extractors.labels import OutputSpace
 from extractors.lines import Form, LineInvalid, described, from_line, to_line
 from extractors.quality import flaw
+from extractors.recipes import SyntheticKind
 from extractors.snapshot import SnapshotDamaged, read_snapshot
 from extractors.values import LearndError, Value
 from registry.batches import (
@@ -27,7 +28,6 @@ from registry.batches import (
     Decision,
     ItemState,
     SyntheticExample,
-    SyntheticKind,
     synthetic_example,
 )
 from registry.store.batches import UnknownBatch

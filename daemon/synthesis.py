@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.children import Interrupted, Work, run_job
+from daemon.extras import needs
 from daemon.imports import golden_cases
 from daemon.loop import Loop
 from daemon.settings import SynthesisSettings
@@ -79,6 +80,7 @@ def ask_for_examples(loop: Loop, cycle: Cycle, snapshot: Snapshot) -> str:
             f"{lack.words} from people before they can make up for the rest"
         )
     try:
+        needs("synthetic", "dspy")
         batch = _proposed(loop, cycle, snapshot, lack)
     except Interrupted:
         raise

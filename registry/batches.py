@@ -6,15 +6,15 @@ items that are APPROVED, of a batch that has ended (DECIDED or EXPIRED).
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from extractors.examples import PreferencePair, SFTExample, Triplet
 from extractors.lines import described
+from extractors.recipes import SyntheticKind
 from extractors.values import LearndError, Value
 
-SyntheticKind = Literal["sft", "pairs", "triplets"]
 SyntheticExample = SFTExample | PreferencePair | Triplet
 EXAMPLES: dict[SyntheticKind, type[SyntheticExample]] = {
     "sft": SFTExample,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import AwareDatetime, ValidationError
 
 from extractors.values import LearndError, Value
+from trainers.ladders import is_out_of_memory
 
 CHILD_ENV = {
     # OpenMP's spinning barriers collapse beside anything else that uses a core.
@@ -81,7 +82,7 @@ def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress
     """Have `work` do the job in `folder`; returns once result.json is there, at once if it is already.
 
     A LearndError is kept in failure.json, and so is a defect, with its traceback in the log; both end the
-    process with status 1. The machine's trouble (OSError, MemoryError) propagates: it may pass.
+    process with status 1. The machine's trouble (OSError, lack of memory) propagates: it may pass.
     """
     result, failure = folder / "result.json", folder / "failure.json"
     if result.exists():
@@ -96,6 +97,8 @@ def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress
     except (OSError, MemoryError):
         raise
     except Exception as defect:
+        if is_out_of_memory(defect):
+            raise
         # The process's boundary: tried again as it is, it would only fail again.
         said = f"a defect in learnd, please report it: {type(defect).__name__}: {defect}"
         write_whole(failure, Failure(kind=type(defect).__name__, error=said).model_dump_json(indent=2))

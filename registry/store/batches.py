@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from extractors.examples import Examples
+from extractors.recipes import SyntheticKind
 from extractors.values import LearndError
 from registry.audit import DAEMON, Action
 from registry.batches import (
@@ -37,7 +38,6 @@ from registry.batches import (
     ItemState,
     Proposal,
     Provenance,
-    SyntheticKind,
     synthetic_example,
 )
 from registry.cycles import IllegalTransition
