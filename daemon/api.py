@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router, caller_by
-from daemon.bodies import BoundedBodies
+from daemon.bodies import BoundedBodies, GuardedPages
 from daemon.metrics import Metrics, metrics_page
 from daemon.operators import Operators, must_keep_apart
 from daemon.operators_api import answer_problems, operators_api
@@ -28,31 +28,30 @@ def build_api(
     settings: Settings,
     store: Store,
     tokens: Mapping[str, str],
+    operators: Operators,
     health: Health,
     metrics: Metrics,
     clock: Callable[[], datetime],
 ) -> FastAPI:
     """The API of `learnd run`. `tokens` maps an agent's bearer token to its tenant.
 
-    Raises SettingsError where an operator's account cannot be right, and TokensMissing where a token
-    is an agent's and an operator's.
+    Raises TokensMissing where a token is an agent's and an operator's.
     """
-    operators = settings.operators.by_token()
-    must_keep_apart(tokens, operators)
+    operators_tokens = settings.operators.by_token()
+    must_keep_apart(tokens, operators_tokens)
     api = FastAPI(title="learnd", version=VERSION, redoc_url=None)
     api.add_middleware(BoundedBodies, most=MOST_BODY)
+    api.add_middleware(GuardedPages)
     answer_problems(api)
-    files, caller = _AgentsFiles(settings, store), caller_by(tokens, operators)
-    api.include_router(
-        operators_api(settings, store, Operators(settings.operators, clock), tokens, health, clock)
-    )
+    files, caller = _AgentsFiles(settings, store), caller_by(tokens, operators_tokens)
+    api.include_router(operators_api(settings, store, operators, tokens, health, clock))
     api.include_router(
         agents_router(
             active=files.active,
             adapter=files.adapter,
             tokens=tokens,
             cache_seconds=settings.agents.cache_seconds,
-            operators=operators,
+            operators=operators_tokens,
         )
     )
 

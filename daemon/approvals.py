@@ -116,11 +116,23 @@ class Desk:
     """Aware UTC."""
 
     def page(
-        self, batch_id: str, state: ItemState | None = None, *, after: int = 0, limit: int | None = None
+        self,
+        batch_id: str,
+        state: ItemState | None = None,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        containing: str = "",
+        limit: int | None = None,
     ) -> Page:
-        """Items from the one behind `after` on, beside their demonstrations. Raises UnknownBatch."""
+        """Items from the one behind `after` on, or those in front of `before`, the nearest first.
+
+        Beside their demonstrations. Raises UnknownBatch.
+        """
         batch = self.store.batch(batch_id)
-        items = self.store.batch_items(batch_id, state, after=after, limit=limit)
+        items = self.store.batch_items(
+            batch_id, state, after=after, before=before, containing=containing, limit=limit
+        )
         wanted = {shown for item in items for shown in item.demonstrations}
         known = self._demonstrations(batch) if wanted else {}
         return Page(

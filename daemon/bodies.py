@@ -1,4 +1,4 @@
-"""Requests whose body is larger than anything that is meant to be sent are not read."""
+"""What holds for every request and every answer: bounded bodies, and pages that nobody else may frame."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -32,6 +32,32 @@ class BoundedBodies:
                 await _refuse(send, 413, f"the body has more than {self._most} bytes")
                 return
         await self._app(scope, receive, send)
+
+
+class GuardedPages:
+    """ASGI middleware: no other site may show our pages in a frame, and no answer is taken for another type.
+
+    As OWASP's HTTP headers cheat sheet asks for. A policy on scripts would have to allow evaluation, which
+    the console's templates need; what comes from telemetry is never markup there.
+    """
+
+    HEADERS = (
+        (b"content-security-policy", b"frame-ancestors 'none'; base-uri 'self'; object-src 'none'"),
+        (b"x-frame-options", b"DENY"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"same-origin"),
+    )
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self.HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, guarded)
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:

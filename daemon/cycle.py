@@ -138,7 +138,9 @@ def extract_target(loop: Loop) -> Extraction:
     spans, annotations = loop.store.mirrored(target.key)
     if target.task == "embedding":
         found = reviewed_retrievals(spans, annotations, target.feedback, target.retrieval, target=target.key)
-        extraction = Extraction(retrievals=found.retrievals, dropped=found.dropped)
+        extraction = Extraction(
+            retrievals=found.retrievals, dropped=found.dropped, dropped_spans=found.dropped_spans
+        )
     else:
         extraction = extract(spans, annotations, target.feedback, target.output_space, target=target.key)
     redaction = Redaction(load_redactor(target.redaction), target.output_space)

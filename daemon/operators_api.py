@@ -3,10 +3,8 @@
 What is done here is done as on the command line: by `daemon.approvals`, `daemon.promotion` and the store.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
@@ -14,15 +12,18 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from daemon.approvals import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, Ruling
+from daemon.history import CycleView, filtered, view
 from daemon.locks import Locked
 from daemon.loop import Loop
 from daemon.operators import Operators, Person
 from daemon.promotion import UNSEEN, activate, rollback
+from daemon.runs import SideBySide, answers_of, progress_of
 from daemon.settings import Settings, SettingsError, TargetSettings
 from daemon.sign_in import Door, session_router
 from daemon.status import Health, status
-from daemon.summary import data_summary
+from daemon.summary import Shown, SpanLink, TargetData
 from evaluation.report import Report, Verdict
+from extractors.examples import Origin
 from extractors.values import LearndError, Value
 from registry.audit import AuditEntry
 from registry.batches import Batch, BatchState, ExampleInvalid, ItemState
@@ -35,6 +36,7 @@ from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 from registry.versions import Version, VersionState
 from trainers.hyperparameters import Method
+from trainers.plan import Kind
 
 PREFIX = "/api/v1"
 STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = (
@@ -45,9 +47,8 @@ STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = 
     # Whatever else stands in the way of an act is how things are now: look again.
     (LearndError, 409),
 )
-SEARCHED = 1000
-"""Cycles among which a filter looks."""
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0)]
 OfTarget = Annotated[str | None, Query(description="`tenant/agent`; all, if left out.")]
 
 
@@ -92,23 +93,6 @@ class BatchDecided(Value):
     decided: tuple[ReadItem, ...]
 
 
-class CycleView(Value):
-    """A cycle in the history."""
-
-    id: str
-    target: str
-    state: CycleState
-    verdict: Verdict | None
-    method: str | None
-    """The methods of its plan, in words."""
-    reason: str
-    trigger: str
-    started_at: datetime
-    updated_at: datetime
-    version_id: str | None
-    counts: dict[str, Any]
-
-
 class VersionView(Value):
     """A version, how it was judged, and what was done with it."""
 
@@ -131,6 +115,7 @@ def operators_api(
     router.include_router(session_router(operators, door))
     inside = APIRouter(dependencies=[Depends(door.allowed)])
     inside.include_router(_targets(settings, store, health, door, clock))
+    inside.include_router(_data(settings, store, clock))
     inside.include_router(_cycles(settings, store))
     inside.include_router(_versions(settings, store, door, clock))
     desk = Desk(settings, store, clock)
@@ -157,13 +142,7 @@ def _targets(
 ) -> APIRouter:
     router = APIRouter(prefix="/targets", tags=["targets"])
 
-    def the_target(tenant: str, agent: str) -> TargetSettings:
-        try:
-            return settings.target(f"{tenant}/{agent}")
-        except SettingsError as unknown:
-            raise HTTPException(404, str(unknown)) from None
-
-    Target = Annotated[TargetSettings, Depends(the_target)]  # noqa: N806 - a type
+    Target = Annotated[TargetSettings, Depends(_target_of(settings))]  # noqa: N806 - a type
 
     @router.get("")
     def list_targets() -> list[dict[str, Any]]:
@@ -175,11 +154,6 @@ def _targets(
         """One target, as in the list."""
         entries = (entry for entry in status(settings, store) if entry["target"] == target.key)
         return next(entries) | health.of(target.key)
-
-    @router.get("/{tenant}/{agent}/data")
-    def show_data(target: Target) -> dict[str, Any]:
-        """Examples by kind and origin against the thresholds, and what was dropped why. Takes seconds."""
-        return data_summary(Loop(settings, target, store, clock))
 
     @router.post("/{tenant}/{agent}/rollback")
     def roll_back(target: Target, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Served:
@@ -197,6 +171,45 @@ def _targets(
     return router
 
 
+def _data(settings: Settings, store: Store, clock: Callable[[], datetime]) -> APIRouter:
+    router = APIRouter(prefix="/targets", tags=["data"])
+    Target = Annotated[TargetSettings, Depends(_target_of(settings))]  # noqa: N806 - a type
+
+    def read(target: TargetSettings) -> TargetData:
+        return TargetData.read(Loop(settings, target, store, clock))
+
+    @router.get("/{tenant}/{agent}/data")
+    def show_data(target: Target) -> dict[str, Any]:
+        """Examples by kind and origin against the thresholds, and what was dropped why. Takes seconds."""
+        return read(target).summary()
+
+    @router.get("/{tenant}/{agent}/examples")
+    def list_examples(
+        target: Target, kind: Kind, origin: Origin | None = None, offset: Offset = 0, limit: Limit = 50
+    ) -> tuple[Shown, ...]:
+        """What a cycle that began now would train and validate on, newest first. Takes seconds."""
+        return read(target).examples(kind, origin, offset=offset, limit=limit)
+
+    @router.get("/{tenant}/{agent}/dropped")
+    def list_dropped(target: Target, reason: str) -> tuple[SpanLink, ...]:
+        """The newest spans that were dropped for `reason`, as `/data` words it. Takes seconds."""
+        return read(target).dropped_spans(reason)
+
+    return router
+
+
+def _target_of(settings: Settings) -> Callable[[str, str], TargetSettings]:
+    """A dependency: the target that a path names; 404 for an unknown one."""
+
+    def the_target(tenant: str, agent: str) -> TargetSettings:
+        try:
+            return settings.target(f"{tenant}/{agent}")
+        except SettingsError as unknown:
+            raise HTTPException(404, str(unknown)) from None
+
+    return the_target
+
+
 def _cycles(settings: Settings, store: Store) -> APIRouter:
     router = APIRouter(prefix="/cycles", tags=["cycles"])
 
@@ -209,13 +222,8 @@ def _cycles(settings: Settings, store: Store) -> APIRouter:
         limit: Limit = 100,
     ) -> list[CycleView]:
         """The history, newest first."""
-        filtered = verdict is not None or method is not None
-        found = [
-            cycle
-            for cycle in store.cycles(target, SEARCHED if filtered else limit, state)
-            if verdict in (None, cycle.verdict) and (method is None or method in _methods(cycle))
-        ]
-        return [_view(cycle) for cycle in found[:limit]]
+        found = filtered(store, target=target, state=state, verdict=verdict, method=method, limit=limit)
+        return [view(cycle) for cycle in found]
 
     @router.get("/{cycle_id}")
     def show_cycle(cycle_id: str) -> Cycle:
@@ -225,9 +233,15 @@ def _cycles(settings: Settings, store: Store) -> APIRouter:
     @router.get("/{cycle_id}/progress")
     def show_progress(cycle_id: str) -> dict[str, list[dict[str, Any]]]:
         """What the cycle's jobs said as they went on, losses among it, by the job's name."""
-        cycle = store.cycle(cycle_id)
-        folder = settings.data_dir / "runs" / cycle.target.replace("/", ".") / cycle.id
-        return {path.parent.name: list(_json_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
+        return progress_of(settings, store.cycle(cycle_id))
+
+    @router.get("/{cycle_id}/answers")
+    def show_answers(
+        cycle_id: str, changed: bool = False, offset: Offset = 0, limit: Limit = 50
+    ) -> tuple[SideBySide, ...]:
+        """Held-out items and what every side said to them; `changed` are those that the candidate gains or
+        loses against what is live."""
+        return answers_of(settings, store.cycle(cycle_id), changed=changed, offset=offset, limit=limit)
 
     return router
 
@@ -294,9 +308,19 @@ def _batches(desk: Desk) -> APIRouter:
         return desk.store.batch(batch_id)
 
     @router.get("/{batch_id}/items")
-    def list_items(batch_id: str, state: ItemState | None = None, after: int = 0, limit: Limit = 50) -> Page:
-        """Items from the one behind `after` on, and the approved examples that they were made from."""
-        return desk.page(batch_id, state, after=after, limit=limit)
+    def list_items(
+        batch_id: str,
+        state: ItemState | None = None,
+        after: int = 0,
+        before: int | None = None,
+        containing: str = "",
+        limit: Limit = 50,
+    ) -> Page:
+        """Items from the one behind `after` on, and the approved examples that they were made from.
+
+        With `before`, the items in front of that one, the nearest first.
+        """
+        return desk.page(batch_id, state, after=after, before=before, containing=containing, limit=limit)
 
     @router.get("/{batch_id}/items/{number}")
     def show_item(batch_id: str, number: int) -> Page:
@@ -357,22 +381,3 @@ def _audit(store: Store) -> APIRouter:
         return store.audit(target, limit)
 
     return router
-
-
-def _methods(cycle: Cycle) -> list[str]:
-    return [stage.method for stage in cycle.plan.stages] if cycle.plan else []
-
-
-def _view(cycle: Cycle) -> CycleView:
-    shown = cycle.model_dump(include=CycleView.model_fields.keys() - {"method"})
-    return CycleView(**shown, method=", then ".join(_methods(cycle)) or None)
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file that may just be growing."""
-    for line in path.read_text("utf-8", errors="replace").split("\n")[:-1]:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            # A crash may have left a line half written.
-            continue

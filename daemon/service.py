@@ -23,10 +23,12 @@ from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.metrics import Metrics
 from daemon.notifications import Notifier
+from daemon.operators import Operators
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.schedule import due
 from daemon.settings import Settings, SettingsError
+from daemon.sign_in import Door
 from daemon.status import Health
 from daemon.tokens import must_have_tokens
 from extractors.values import LearndError
@@ -49,6 +51,10 @@ def utc_now() -> datetime:
 
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises Locked where another daemon has the data directory."""
+    # The commands import this module, and should not wait for the pages' library.
+    from daemon.console.mount import add_console
+    from daemon.console.visit import MOUNTED, Console
+
     tokens = settings.agents.by_token()
     must_have_tokens(settings.daemon.host, tokens)
     if not settings.targets:
@@ -57,7 +63,11 @@ def serve(settings: Settings) -> None:
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
-        api = build_api(settings, store, tokens, service.health, service.metrics, utc_now)
+        operators = Operators(settings.operators, utc_now)
+        api = build_api(settings, store, tokens, operators, service.health, service.metrics, utc_now)
+        add_console(
+            api, Console(settings, store, service.health, operators, utc_now), Door(operators, tokens)
+        )
         server = uvicorn.Server(
             uvicorn.Config(
                 api,
@@ -74,6 +84,7 @@ def serve(settings: Settings) -> None:
         log.info(
             "running",
             api=f"http://{settings.daemon.host}:{settings.daemon.port}",
+            console=f"http://{settings.daemon.host}:{settings.daemon.port}{MOUNTED}/",
             targets=len(settings.targets),
         )
         for asked in (signal.SIGTERM, signal.SIGINT):

@@ -74,6 +74,13 @@ class PhoenixSettings(WithApiKey):
     """How often each target's project is polled."""
     full_sweep_minutes: float = Field(30, gt=0)
     """How often all feedback is read again, which finds deleted annotations."""
+    browser_url: Url | None = None
+    """Where people's browsers find it, if that is not `url`: the console's links lead there."""
+
+    @property
+    def seen_at(self) -> str:
+        """Where people look at it."""
+        return self.browser_url or self.url
 
 
 class DaemonSettings(Value):

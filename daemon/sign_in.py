@@ -89,12 +89,32 @@ class Door:
             raise HTTPException(403, f"{person.name} is a viewer: only operators may do this")
         return person
 
-    def peer(self, request: Request) -> str:
-        """The address of whoever asks."""
+    def sign_in(self, name: str, password: str, request: Request) -> tuple[str, Person]:
+        """The session's cookie, and whose it is. Raises SignInRefused, TooManyAttempts."""
         peer = request.client.host if request.client else ""
-        return self._operators.peer_behind(peer, request.headers.get("X-Forwarded-For"))
+        peer = self._operators.peer_behind(peer, request.headers.get("X-Forwarded-For"))
+        try:
+            cookie, person = self._operators.sign_in(name, password, peer)
+        except (TooManyAttempts, SignInRefused) as refused:
+            log.warning("sign-in refused", name=name, peer=peer, reason=str(refused))
+            raise
+        log.info("signed in", name=person.name, role=person.role, peer=peer)
+        return cookie, person
 
-    def is_secure(self, request: Request) -> bool:
+    def give(self, cookie: str, request: Request, response: Response) -> None:
+        """Have `response` set the session's cookie, which no page can read."""
+        response.headers["Cache-Control"] = "no-store"
+        response.set_cookie(
+            COOKIE,
+            cookie,
+            max_age=int(self._operators.lifetime.total_seconds()),
+            httponly=True,
+            # Not "strict": a link in a notification should find its reader signed in.
+            samesite="lax",
+            secure=self._is_secure(request),
+        )
+
+    def _is_secure(self, request: Request) -> bool:
         """Whether the browser speaks TLS, with us or with a trusted proxy."""
         peer = request.client.host if request.client else ""
         behind = self._operators.trusts(peer) and request.headers.get("X-Forwarded-Proto") == "https"
@@ -125,27 +145,14 @@ def session_router(operators: Operators, door: Door) -> APIRouter:
     @router.post("")
     def sign_in(asked: SignIn, request: Request, response: Response) -> SessionView:
         """Begin a session, whose cookie the answer sets. 429 after too many attempts that failed."""
-        peer = door.peer(request)
         try:
-            cookie, person = operators.sign_in(asked.name, asked.password.get_secret_value(), peer)
+            cookie, person = door.sign_in(asked.name, asked.password.get_secret_value(), request)
         except TooManyAttempts as wait:
-            log.warning("sign-in refused", name=asked.name, peer=peer, reason="too many attempts")
             retry = {"Retry-After": str(ceil(wait.wait.total_seconds()))}
             raise HTTPException(429, str(wait), headers=retry) from None
         except SignInRefused as refused:
-            log.warning("sign-in refused", name=asked.name, peer=peer, reason="wrong name or password")
             raise HTTPException(401, str(refused)) from None
-        log.info("signed in", name=person.name, role=person.role, peer=peer)
-        response.headers["Cache-Control"] = "no-store"
-        response.set_cookie(
-            COOKIE,
-            cookie,
-            max_age=int(operators.lifetime.total_seconds()),
-            httponly=True,
-            # Not "strict": a link in a notification should find its reader signed in.
-            samesite="lax",
-            secure=door.is_secure(request),
-        )
+        door.give(cookie, request, response)
         return _view(person)
 
     @router.get("")

@@ -10,10 +10,12 @@ from daemon.settings import Settings, TargetSettings
 from registry.batches import BatchState
 from registry.cycles import Cycle
 from registry.store.store import Store
-from trainers.selection import RULES
+from trainers.selection import NAMES, RULES
 
 VOTES = {"liked": "votes", "disliked": "votes"}
 """What the rules count apart and a cycle together."""
+WORDS = NAMES | {"votes": "answers that people liked or did not like"}
+"""Kinds of examples, for people."""
 
 
 @dataclass

@@ -1,37 +1,118 @@
 """A target's data: examples by kind and origin, against the thresholds, and why spans were dropped."""
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 from daemon.cycle import extract_target, snapshot_of
 from daemon.loop import Loop
+from extractors.examples import Origin
+from extractors.extraction import Extraction
+from extractors.lines import NEEDS, AnyExample, Form, to_line
+from extractors.phoenix import span_page
 from extractors.quality import by_kind
+from extractors.snapshot import Snapshot
+from extractors.values import Value
+from trainers.plan import Kind
 
 
-def data_summary(loop: Loop) -> dict[str, Any]:
-    """JSON-ready, of what a cycle that began now would train on. Reads the whole mirror: seconds, not less.
+class SpanLink(Value):
+    """A span, and where people look at it."""
 
-    Raises RedactorUnusable, RedactionFailed, ImportInvalid.
-    """
-    extraction = extract_target(loop)
-    snapshot = snapshot_of(loop, extraction)
-    data, state = snapshot.manifest, loop.store.target_state(loop.target.key)
-    return {
-        "target": loop.target.key,
-        "reviewed": data.reviewed.model_dump(),
-        "train": data.train,
-        "validation": data.validation,
-        "holdout": data.holdout,
-        "origins": {
-            kind: dict(Counter(example.origin for example in examples))
-            for kind, examples in by_kind(snapshot.train)
-        },
-        "thresholds": loop.target.thresholds.model_dump(),
-        "dropped": dict(extraction.dropped),
-        "left_out": data.left_out,
-        "replaced": data.replaced,
-        "warnings": list(data.statistics.warnings) if data.statistics else [],
-        "languages": data.statistics.languages if data.statistics else {},
-        "last_poll": state.last_poll_at,
-        "last_poll_error": state.last_poll_error,
-    }
+    span_id: str
+    url: str
+    """Phoenix's page of it."""
+
+
+class Shown(Value):
+    """A training example as people read it."""
+
+    id: str
+    origin: Origin
+    split: str
+    """`train` or `validation`."""
+    example: dict[str, Any]
+    """Its line (`extractors.lines`): prompt, completion, …"""
+    spans: tuple[SpanLink, ...]
+    """What it was made from."""
+
+
+@dataclass(frozen=True)
+class TargetData:
+    """What a cycle that began now would learn from."""
+
+    loop: Loop
+    extraction: Extraction
+    snapshot: Snapshot
+
+    @classmethod
+    def read(cls, loop: Loop) -> "TargetData":
+        """Reads the whole mirror: seconds, not less.
+
+        Raises RedactorUnusable, RedactionFailed, ImportInvalid.
+        """
+        extraction = extract_target(loop)
+        return cls(loop, extraction, snapshot_of(loop, extraction))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, JSON-ready."""
+        data, state = self.snapshot.manifest, self.loop.store.target_state(self.loop.target.key)
+        return {
+            "target": self.loop.target.key,
+            "reviewed": data.reviewed.model_dump(),
+            "train": data.train,
+            "validation": data.validation,
+            "holdout": data.holdout,
+            "origins": {
+                kind: dict(Counter(example.origin for example in examples))
+                for kind, examples in by_kind(self.snapshot.train)
+            },
+            "thresholds": self.loop.target.thresholds.model_dump(),
+            "dropped": dict(self.extraction.dropped),
+            "left_out": data.left_out,
+            "replaced": data.replaced,
+            "warnings": list(data.statistics.warnings) if data.statistics else [],
+            "languages": data.statistics.languages if data.statistics else {},
+            "last_poll": state.last_poll_at,
+            "last_poll_error": state.last_poll_error,
+        }
+
+    def dropped_spans(self, reason: str) -> tuple[SpanLink, ...]:
+        """The newest spans that were dropped for `reason`, newest first."""
+        return self._links(self.extraction.dropped_spans.get(reason, ())[::-1])
+
+    def examples(
+        self, kind: Kind, origin: Origin | None = None, *, offset: int = 0, limit: int = 50
+    ) -> tuple[Shown, ...]:
+        """Examples to train and to validate on, the newest first."""
+        found: list[tuple[str, AnyExample]] = [
+            (split, example)
+            for split in ("train", "validation")
+            for example in getattr(getattr(self.snapshot, split), kind)
+            if origin in (None, example.origin)
+        ]
+        found.sort(key=lambda each: (each[1].started_at, each[1].id), reverse=True)
+        return tuple(
+            Shown(
+                id=example.id,
+                origin=example.origin,
+                split=split,
+                example=_content(example),
+                spans=self._links(example.source_span_ids),
+            )
+            for split, example in found[offset : offset + limit]
+        )
+
+    def _links(self, span_ids: Sequence[str]) -> tuple[SpanLink, ...]:
+        phoenix = self.loop.settings.phoenix.seen_at
+        return tuple(SpanLink(span_id=found, url=span_page(phoenix, found)) for found in span_ids)
+
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def _content(example: AnyExample) -> dict[str, Any]:
+    """The example's line without what says where it comes from."""
+    line = to_line(example, Form.JSONL)
+    return {name: line[name] for name in (*NEEDS[type(example), Form.JSONL], "tools") if name in line}

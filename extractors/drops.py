@@ -1,8 +1,13 @@
 """Why a call does not become an example. Every reason is counted and shown to the operator."""
 
+from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 
 from extractors.values import LearndError
+
+MOST_SPANS = 50
+"""Spans that are remembered for each reason."""
 
 
 class DropReason(StrEnum):
@@ -35,3 +40,39 @@ class Unreadable(LearndError):
     def __init__(self, reason: DropReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
+
+
+class Drops:
+    """What nothing became of: how often for each reason, and spans to look at."""
+
+    def __init__(self) -> None:
+        self._counted = Counter[StrEnum]()
+        self._spans: dict[StrEnum, dict[str, None]] = {}
+
+    def add(self, reason: StrEnum, spans: Iterable[str] = (), count: int = 1) -> None:
+        """Count something that was dropped, `spans` being the ids of those it was read from."""
+        if not count:
+            return
+        self._counted[reason] += count
+        known = self._spans.setdefault(reason, {})
+        for span_id in spans:
+            # Those that come later are newer: they are what an operator can still do something about.
+            known.pop(span_id, None)
+            known[span_id] = None
+        while len(known) > MOST_SPANS:
+            known.pop(next(iter(known)))
+
+    def add_all(self, others: "Drops") -> None:
+        """Count what was counted elsewhere, too."""
+        for reason, count in others._counted.items():
+            self.add(reason, others._spans[reason], count)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """By reason in words."""
+        return {str(reason.value): count for reason, count in sorted(self._counted.items())}
+
+    @property
+    def spans(self) -> dict[str, tuple[str, ...]]:
+        """At most MOST_SPANS ids by reason in words, the newest last."""
+        return {str(reason.value): tuple(known) for reason, known in sorted(self._spans.items()) if known}

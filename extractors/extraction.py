@@ -5,13 +5,13 @@ spans ──> calls (each traced once or twice) ──> verdicts ──┬─> r
                                                            └─> conversations
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from extractors.calls import Call, is_anothers, read_call
-from extractors.drops import DropReason
+from extractors.drops import DropReason, Drops
 from extractors.examples import (
     JudgedResponse,
     Outcome,
@@ -47,6 +47,8 @@ class Extraction(Value):
     """Searches whose documents were judged; oldest first."""
     dropped: dict[str, int] = {}
     """Calls, conversations and reviewers' answers that nothing became of, by reason in words."""
+    dropped_spans: dict[str, tuple[str, ...]] = {}
+    """Ids of the newest spans among them, the newest last, by the same reason."""
     replaced: dict[str, int] = {}
     """Pieces of personal data that were replaced, by type."""
 
@@ -81,14 +83,21 @@ def extract(
         unreadable_sessions=frozenset(span.session_id for span in unreadable if span.session_id),
         rejects=lambda call: call.span_ids in reviewed.disapproved,
     )
-    dropped += reviewed.dropped + unusable
-    dropped[DropReason.REPEATED] += len(reviewed.items) - len(once)
-    dropped[DropReason.ANSWER_UNREADABLE] += sum(answer_unreadable(said, rules) for said in annotations)
+    dropped.add_all(reviewed.dropped)
+    dropped.add_all(unusable)
+    kept = {item.source_span_ids for item in once}
+    for item in reviewed.items:
+        if item.source_span_ids not in kept:
+            dropped.add(DropReason.REPEATED, item.source_span_ids)
+    for said in sorted(annotations, key=lambda said: (said.updated_at, said.key)):
+        if answer_unreadable(said, rules):
+            dropped.add(DropReason.ANSWER_UNREADABLE, [said.subject_id] if said.level == "span" else ())
     return Extraction(
         items=tuple(once),
         judged=tuple(reviewed.judged),
         conversations=tuple(conversations),
-        dropped={reason.value: n for reason, n in sorted(dropped.items()) if n},
+        dropped=dropped.counts,
+        dropped_spans=dropped.spans,
     )
 
 
@@ -100,7 +109,7 @@ class _Reviewed:
     judged: list[JudgedResponse] = field(default_factory=list)
     disapproved: set[tuple[str, ...]] = field(default_factory=set)
     """Span ids of the calls whose own answer was rejected or corrected."""
-    dropped: Counter[DropReason] = field(default_factory=Counter)
+    dropped: Drops = field(default_factory=Drops)
 
 
 def _reviewed(calls: Iterable[Call], reach: Reach, rules: FeedbackRules, space: OutputSpace) -> _Reviewed:
@@ -113,18 +122,18 @@ def _reviewed(calls: Iterable[Call], reach: Reach, rules: FeedbackRules, space: 
             found.items.append(item)
             found.judged += judged_answers(item)
         elif item is not DropReason.NO_FEEDBACK or not others:
-            found.dropped[item] += 1
+            found.dropped.add(item, call.span_ids)
         found.judged += others
         if _disapproves(own, call, rules):
             found.disapproved.add(call.span_ids)
     return found
 
 
-def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[Span], Counter[DropReason]]:
+def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[Span], Drops]:
     """The calls that can be read, the spans of those that answered but cannot be, and why."""
     calls: list[Call] = []
     unreadable: list[Span] = []
-    dropped: Counter[DropReason] = Counter()
+    dropped = Drops()
     for span in spans:
         if not span.selected:
             continue
@@ -132,7 +141,7 @@ def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[S
         if isinstance(call, Call):
             calls.append(call)
             continue
-        dropped[call] += 1
+        dropped.add(call, [span.span_id])
         if call not in NEVER_ANSWERED:
             unreadable.append(span)
     return calls, unreadable, dropped

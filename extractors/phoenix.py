@@ -76,6 +76,11 @@ class Subject(NamedTuple):
     trace_ids: tuple[str, ...]
 
 
+def span_page(url: str, span_id: str) -> str:
+    """Phoenix's page of a span, where Phoenix is at `url`."""
+    return f"{url}/redirects/spans/{quote(span_id, safe='')}"
+
+
 class PhoenixClient:
     """One Phoenix, seen through one API key.
 
@@ -145,10 +150,6 @@ class PhoenixClient:
         verdict = self._node(query, project, c=condition)["validateSpanFilterCondition"]
         if not verdict["isValid"]:
             raise WrongCondition(f"Phoenix refuses the condition {condition!r}: {verdict['errorMessage']}")
-
-    def span_url(self, span_id: str) -> str:
-        """Phoenix's page of a span."""
-        return f"{self._http.url}/redirects/spans/{span_id}"
 
     def project_url(self, name: str) -> str:
         """Phoenix's page of a project."""

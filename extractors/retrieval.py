@@ -11,15 +11,16 @@ nothing (Joachims 2002, "Optimizing search engines using clickthrough data": "sk
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from extractors.attributes import MOST_CHARACTERS, at, entries, parsed
 from extractors.calls import identifier, is_anothers, is_internal, metadata_of, session_of
 from extractors.chat import read_content
-from extractors.drops import DropReason, Unreadable
+from extractors.drops import DropReason, Drops, Unreadable
 from extractors.examples import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
 from extractors.feedback import AnnotationRule, FeedbackRules, resolve
 from extractors.spans import Annotation, Span, Subject, by_subject, document_subject
@@ -64,7 +65,8 @@ class RetrievalDrop(StrEnum):
     ENOUGH = "newer searches of its query give as many triplets as are wanted"
 
 
-Reason = DropReason | RetrievalDrop
+Drop = Callable[..., None]
+"""`Drops.add` for the spans of one search: takes the reason, and a `count`."""
 
 
 class RetrievalRules(Value):
@@ -84,6 +86,8 @@ class Retrievals(Value):
     """Oldest first."""
     dropped: dict[str, int]
     """Searches, documents and clicks that teach nothing, by reason in words."""
+    dropped_spans: dict[str, tuple[str, ...]] = {}
+    """Ids of the newest spans among them, the newest last, by the same reason."""
 
 
 class Found(Value):
@@ -124,27 +128,29 @@ def reviewed_retrievals(
     """
     used = retrieval_rules or RetrievalRules()
     said = by_subject(annotations)
-    dropped: Counter[Reason] = Counter()
+    dropped = Drops()
     searches: list[Search] = []
-    for span in sorted({span.span_id: span for span in spans}.values(), key=lambda s: s.span_id):
+    once = {span.span_id: span for span in spans}.values()
+    for span in sorted(once, key=lambda span: (span.started_at, span.span_id)):
         if not span.selected:
             continue
-        search = _read(span, used, target, dropped)
+        drop = partial(dropped.add, spans=[span.span_id])
+        search = _read(span, used, target, drop)
         if isinstance(search, Search):
             searches.append(search)
         else:
-            dropped[search] += 1
+            drop(search)
     reviewed: dict[tuple[str, str], ReviewedRetrieval] = {}
     for search in _merged(searches):
-        retrieval = _reviewed(search, said, rules, used, dropped)
+        drop = partial(dropped.add, spans=search.span_ids)
+        retrieval = _reviewed(search, said, rules, used, drop)
         if retrieval is None:
             continue
         known = (retrieval.session_id or retrieval.trace_id, retrieval.id)
-        dropped[RetrievalDrop.REPEATED_SEARCH] += known in reviewed
+        drop(RetrievalDrop.REPEATED_SEARCH, count=known in reviewed)
         reviewed[known] = retrieval
     ordered = sorted(reviewed.values(), key=lambda each: (each.started_at, each.source_span_ids))
-    counts = {reason.value: count for reason, count in sorted(dropped.items()) if count}
-    return Retrievals(retrievals=tuple(ordered), dropped=counts)
+    return Retrievals(retrievals=tuple(ordered), dropped=dropped.counts, dropped_spans=dropped.spans)
 
 
 def query_key(query: str) -> str:
@@ -175,7 +181,9 @@ def triplets(
 # ---- reading a span
 
 
-def _read(span: Span, rules: RetrievalRules, target: str | None, dropped: Counter[Reason]) -> Search | Reason:
+def _read(
+    span: Span, rules: RetrievalRules, target: str | None, drop: Drop
+) -> Search | DropReason | RetrievalDrop:
     if is_anothers(span, target):
         return DropReason.OTHER_TARGET
     if is_internal(span):
@@ -197,7 +205,7 @@ def _read(span: Span, rules: RetrievalRules, target: str | None, dropped: Counte
         started_at=span.started_at,
         query=query,
         found=found,
-        used=_used(metadata_of(span.attributes), rules, dropped),
+        used=_used(metadata_of(span.attributes), rules, drop),
     )
 
 
@@ -247,14 +255,14 @@ def _storable(query: str, found: Sequence[Found]) -> DropReason | None:
     return None
 
 
-def _used(metadata: dict[str, Any], rules: RetrievalRules, dropped: Counter[Reason]) -> tuple[str, ...]:
+def _used(metadata: dict[str, Any], rules: RetrievalRules, drop: Drop) -> tuple[str, ...]:
     """The ids under the rules' keys."""
     ids: list[str] = []
     for key in rules.used_metadata_keys:
         try:
             ids.extend(found for each in _listed(metadata.get(key)) if (found := identifier(each)))
         except Unreadable:
-            dropped[RetrievalDrop.CLICKS_UNREADABLE] += 1
+            drop(RetrievalDrop.CLICKS_UNREADABLE)
     return tuple(dict.fromkeys(ids))
 
 
@@ -296,20 +304,20 @@ def _reviewed(
     said: Mapping[Subject, list[Annotation]],
     rules: FeedbackRules,
     retrieval_rules: RetrievalRules,
-    dropped: Counter[Reason],
+    drop: Drop,
 ) -> ReviewedRetrieval | None:
     """The search with what people said of its documents; None where they said nothing that counts."""
     used = {*search.used}
     for span_id in search.span_ids:
         for annotation in said.get(("span", span_id), []):
-            used.update(_used(annotation.metadata, retrieval_rules, dropped))
-    dropped[RetrievalDrop.UNKNOWN_CLICK] += len(used - {document.id for document in search.found})
-    judged = _judgements(search, said, rules, dropped)
-    by_click = _clicks(search.found, used, dropped)
+            used.update(_used(annotation.metadata, retrieval_rules, drop))
+    drop(RetrievalDrop.UNKNOWN_CLICK, count=len(used - {document.id for document in search.found}))
+    judged = _judgements(search, said, rules, drop)
+    by_click = _clicks(search.found, used, drop)
     relevant = [judged.get(document.position, by_click[rank]) for rank, document in enumerate(search.found)]
-    documents = _documents(search.found, relevant, dropped)
+    documents = _documents(search.found, relevant, drop)
     if all(document.relevant is None for document in documents):
-        dropped[RetrievalDrop.NO_JUDGEMENT] += 1
+        drop(RetrievalDrop.NO_JUDGEMENT)
         return None
     return ReviewedRetrieval(
         query=search.query,
@@ -326,7 +334,7 @@ def _judgements(
     search: Search,
     said: Mapping[Subject, list[Annotation]],
     rules: FeedbackRules,
-    dropped: Counter[Reason],
+    drop: Drop,
 ) -> dict[int, bool | None]:
     """By position, whether annotations call a document relevant; None where reviewers disagree."""
     judged: dict[int, bool | None] = {}
@@ -335,14 +343,14 @@ def _judgements(
         annotations = [each for subject in subjects for each in said.get(("document", subject), [])]
         verdict = resolve(annotations, Message(role="assistant", content=document.text), rules)
         if isinstance(verdict, DropReason):
-            dropped[RetrievalDrop.DOCUMENT_DISPUTED] += 1
+            drop(RetrievalDrop.DOCUMENT_DISPUTED)
             judged[document.position] = None
         elif verdict is not None:
             judged[document.position] = verdict.outcome == "approved"
     return judged
 
 
-def _clicks(found: Sequence[Found], used: set[str], dropped: Counter[Reason]) -> list[bool | None]:
+def _clicks(found: Sequence[Found], used: set[str], drop: Drop) -> list[bool | None]:
     """What clicks say: relevant, passed over on the way to a click, or nothing, a document each.
 
     An id may name a whole document of which several parts were found: which of them was read cannot be
@@ -353,7 +361,7 @@ def _clicks(found: Sequence[Found], used: set[str], dropped: Counter[Reason]) ->
     for document in found:
         click: bool | None = document.id in used
         if document.id in read:
-            dropped[RetrievalDrop.AMBIGUOUS_CLICK] += 1
+            drop(RetrievalDrop.AMBIGUOUS_CLICK)
             click = None
         elif click:
             read.add(document.id)
@@ -363,13 +371,13 @@ def _clicks(found: Sequence[Found], used: set[str], dropped: Counter[Reason]) ->
 
 
 def _documents(
-    found: Sequence[Found], relevant: Sequence[bool | None], dropped: Counter[Reason]
+    found: Sequence[Found], relevant: Sequence[bool | None], drop: Drop
 ) -> tuple[JudgedDocument, ...]:
     """The documents with text, each text once, in the order in which they were found."""
     documents: dict[str, JudgedDocument] = {}
     for document, judgement in zip(found, relevant, strict=True):
         if not document.text:
-            dropped[RetrievalDrop.NO_TEXT] += 1
+            drop(RetrievalDrop.NO_TEXT)
             continue
         key = normalised(document.text)
         twin = documents.get(key)

@@ -5,12 +5,12 @@ call 2   system  user 1  answer 1  user 2    ─> answer 2      the agent sends 
 call 2   system  user 2                      ─> answer 2      it does not
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from extractors.calls import Call
-from extractors.drops import DropReason
+from extractors.drops import DropReason, Drops
 from extractors.examples import Message, Trajectory
 from extractors.feedback import FeedbackRules, Verdict, resolve
 from extractors.spans import Annotation, Subject, by_subject
@@ -27,7 +27,7 @@ def trajectories(
     *,
     unreadable_sessions: frozenset[str] = frozenset(),
     rejects: Rejects = lambda _call: False,
-) -> tuple[list[Trajectory], Counter[DropReason]]:
+) -> tuple[list[Trajectory], Drops]:
     """The conversations with a verdict on the whole, oldest first, and why others are none.
 
     The verdict is that of the session's annotations, or of its trace's where all of it lies in one.
@@ -36,7 +36,7 @@ def trajectories(
     """
     said = by_subject(annotations)
     found: list[Trajectory] = []
-    dropped: Counter[DropReason] = Counter()
+    dropped = Drops()
     for session_id, turns in _sessions(calls).items():
         about = said.get(("session", session_id)) or _about_trace(turns, said)
         verdict = resolve(about, turns[-1].response, rules)
@@ -46,11 +46,11 @@ def trajectories(
         if sum(message.role == "assistant" for message in exchange.messages) < rules.min_turns:
             continue
         if isinstance(verdict, DropReason):
-            dropped[verdict] += 1
+            dropped.add(verdict, _span_ids(turns))
         elif session_id in unreadable_sessions:
-            dropped[DropReason.INCOMPLETE] += 1
+            dropped.add(DropReason.INCOMPLETE, _span_ids(turns))
         elif _system_changes(exchange.answered.values()):
-            dropped[DropReason.SYSTEM_CHANGED] += 1
+            dropped.add(DropReason.SYSTEM_CHANGED, _span_ids(turns))
         else:
             found.append(_trajectory(turns, exchange, verdict, _score(about, rules), rejects))
     found.sort(key=lambda trajectory: (trajectory.started_at, trajectory.id))
@@ -64,6 +64,10 @@ def _sessions(calls: Iterable[Call]) -> dict[str, list[Call]]:
         if call.session_id is not None:
             sessions[call.session_id].append(call)
     return sessions
+
+
+def _span_ids(turns: Iterable[Call]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(span_id for turn in turns for span_id in turn.span_ids))
 
 
 def _about_trace(turns: Sequence[Call], said: Mapping[Subject, list[Annotation]]) -> list[Annotation]:
@@ -101,7 +105,7 @@ def _trajectory(
         tools=turns[-1].tools,
         outcome=verdict.outcome,
         score=score,
-        source_span_ids=tuple(dict.fromkeys(span_id for turn in turns for span_id in turn.span_ids)),
+        source_span_ids=_span_ids(turns),
         session_id=turns[0].session_id,
         trace_ids=tuple(dict.fromkeys(turn.trace_id for turn in turns)),
         prompt_keys=tuple(prompt_key(messages[:at]) for at in answers),

@@ -1,6 +1,7 @@
 """Callbacks that watch a training: a loss that runs away, a rate that was lowered, a time that is up."""
 
 import math
+from statistics import median
 from typing import Any
 
 from transformers import TrainerCallback
@@ -25,7 +26,7 @@ class LossWatch:
     def __init__(self) -> None:
         self._seen = 0
         self._smoothed = 0.0
-        self._began = 0.0
+        self._first: list[float] = []
         self._best = math.inf
         self._best_step = 0
         self._above = 0
@@ -37,12 +38,13 @@ class LossWatch:
         self._seen += 1
         self._smoothed = SMOOTHING * self._smoothed + (1 - SMOOTHING) * loss
         if self._seen <= BEGINNING:
-            self._began = max(self._began, loss)
+            self._first.append(loss)
         # Corrected as Adam's moments are: there were no zeros before the first (Kingma, Ba 2015).
         smoothed = self._smoothed / (1 - SMOOTHING**self._seen)
         if smoothed < self._best:
             self._best, self._best_step = smoothed, step
-        half_lost = (self._best + self._began) / 2
+        # The median: a training that breaks at once must not say itself that it began that high.
+        half_lost = (self._best + median(self._first)) / 2
         away = smoothed > max(MULTIPLE * self._best, half_lost)
         self._above = self._above + 1 if away else 0
         if self._above == IN_A_ROW:

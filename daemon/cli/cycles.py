@@ -9,8 +9,6 @@ from daemon.cli.output import (
     AsJson,
     Config,
     TargetKey,
-    duration,
-    gigabytes,
     opened,
     out,
     print_facts,
@@ -18,6 +16,7 @@ from daemon.cli.output import (
     print_table,
 )
 from daemon.settings import TrainingSettings
+from daemon.words import duration, gigabytes
 from registry.cycles import Cycle, Trained
 from trainers.estimate import Estimate
 

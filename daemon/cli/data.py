@@ -22,7 +22,7 @@ from daemon.cycle import extract_target, snapshot_of
 from daemon.imports import forget_import, import_file, imports
 from daemon.loop import Loop
 from daemon.service import utc_now
-from daemon.summary import data_summary
+from daemon.summary import TargetData
 from extractors.exchange import write_records
 from extractors.lines import Form
 from extractors.quality import by_kind
@@ -47,7 +47,7 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
     """Counts by kind against the thresholds, and why spans were dropped."""
     with opened(config) as (settings, store):
         loop = Loop(settings, the_target(settings, target), store, utc_now)
-        facts = data_summary(loop)
+        facts = TargetData.read(loop).summary()
     if as_json:
         print_json(facts)
     else:

@@ -96,18 +96,6 @@ def plain(text: str) -> str:
     )
 
 
-def gigabytes(count: float) -> str:
-    """Bytes, for people."""
-    return f"{count / 2**30:.1f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """A length of time, for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _cell(value: Any) -> str:
     if value is None or value == "":
         return "–"

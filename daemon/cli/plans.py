@@ -14,8 +14,6 @@ from daemon.cli.output import (
     AsJson,
     Config,
     TargetKey,
-    duration,
-    gigabytes,
     opened,
     out,
     print_facts,
@@ -29,6 +27,7 @@ from daemon.extras import needs
 from daemon.loop import Loop
 from daemon.planning import Forecast, Preview, forecast, rehearsed, test_rates
 from daemon.service import utc_now
+from daemon.words import duration, gigabytes
 from trainers.plan import Skip
 from trainers.rate_test import LEAST_STEPS
 

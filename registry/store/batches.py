@@ -1,17 +1,21 @@
 """Batches of synthetic examples: kept with their decisions, each durable when the call returns."""
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     RowMapping,
     ScalarSelect,
     Select,
+    String,
     and_,
     bindparam,
+    cast,
     exists,
     func,
     insert,
@@ -158,14 +162,23 @@ class BatchRecords(Database):
         state: ItemState | None = None,
         *,
         after: int = 0,
+        before: int | None = None,
+        containing: str = "",
         limit: int | None = None,
     ) -> list[BatchItem]:
-        """Items in order of their numbers, from the one behind `after` on. Raises UnknownBatch."""
+        """Items in order of their numbers, from the one behind `after` on.
+
+        With `before`, those in front of that number, the nearest first. `containing` is looked for in
+        what the model wrote and in what an operator made of it, whatever its case. Raises UnknownBatch.
+        """
         mine = select(batch_items).where(batch_items.c.batch_id == batch_id, batch_items.c.number > after)
         mine = mine if state is None else mine.where(batch_items.c.state == state)
+        mine = mine if before is None else mine.where(batch_items.c.number < before)
+        mine = mine.where(_contains(containing)) if containing else mine
+        order = batch_items.c.number if before is None else batch_items.c.number.desc()
         with self._reading() as connection:
             _load(connection, batch_id)
-            rows = connection.execute(mine.order_by(batch_items.c.number).limit(limit)).mappings()
+            rows = connection.execute(mine.order_by(order).limit(limit)).mappings()
             return [BatchItem.model_validate(dict(row)) for row in rows]
 
     def decide(
@@ -266,6 +279,13 @@ class BatchRecords(Database):
             said = f"{batch.approved} approved, {batch.rejected} rejected, {batch.pending} undecided"
             _audit(connection, batch, action, actor, now, f"{said}: {reason}" if reason else said)
             return _load(connection, batch_id)
+
+
+def _contains(words: str) -> ColumnElement[bool]:
+    # As JSON writes it, which is how the columns hold it.
+    written = json.dumps(words)[1:-1]
+    columns = (batch_items.c.example, batch_items.c.edited)
+    return or_(*(cast(column, String).icontains(written, autoescape=True) for column in columns))
 
 
 def _require_person(actor: str) -> None:

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 
 from daemon.api import build_api
 from daemon.metrics import Metrics
-from daemon.operators import PER_NAME_AND_PEER, WINDOW, hash_password
+from daemon.operators import PER_NAME_AND_PEER, WINDOW, Operators, hash_password
 from daemon.settings import Settings, SettingsError
 from daemon.status import Health
 from daemon.tokens import TokensMissing
@@ -52,7 +52,10 @@ class Daemon:
 
     @contextmanager
     def up(self, agents: Mapping[str, str] = AGENTS) -> Iterator[str]:
-        api = build_api(self.settings, self.store, agents, self.health, Metrics(), lambda: self.now)
+        operators = Operators(self.settings.operators, lambda: self.now)
+        api = build_api(
+            self.settings, self.store, agents, operators, self.health, Metrics(), lambda: self.now
+        )
         with serving(api) as url:
             yield url
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors.drops import DropReason
+from extractors.drops import MOST_SPANS, DropReason
 from extractors.examples import Message
 from extractors.extraction import Extraction, extract
 from extractors.feedback import FeedbackRules
@@ -67,6 +67,8 @@ def test_what_is_dropped_is_counted_by_reason() -> None:
         reason.value: 1
         for reason in (DropReason.INTERNAL, DropReason.FAILED, DropReason.NO_PROMPT, DropReason.DISAGREEMENT)
     }
+    assert found.dropped_spans[DropReason.FAILED.value] == ("failed",)
+    assert found.dropped_spans[DropReason.DISAGREEMENT.value] == ("torn",)
 
 
 def traced_twice(**gateway: Any) -> list[Span]:
@@ -327,3 +329,11 @@ def test_no_junk_makes_extraction_raise_or_lose_count(
     for made in (*found.items, *found.judged):
         made.model_dump_json().encode()
     assert extract(reversed(spans), reversed(said), FeedbackRules(inherit="last")) == found
+
+
+def test_what_is_dropped_can_be_looked_at() -> None:
+    unread = [span(span_id=f"{number:016x}", minute=number) for number in range(MOST_SPANS + 5)]
+    found = extract(unread, [], ONLY)
+    newest = found.dropped_spans[DropReason.NO_FEEDBACK.value]
+    assert found.dropped == {DropReason.NO_FEEDBACK.value: MOST_SPANS + 5}
+    assert newest == tuple(each.span_id for each in unread[5:])

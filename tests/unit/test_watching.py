@@ -38,3 +38,8 @@ def test_a_noisy_loss_near_zero_is_no_divergence() -> None:
 def test_a_few_hard_batches_are_no_divergence() -> None:
     falling = [3.0 - 0.05 * step for step in range(40)]
     watch([*falling, *[5.0] * (IN_A_ROW // 2), *[1.0] * 40])
+
+
+def test_a_training_that_goes_on_and_breaks_at_once_is_told() -> None:
+    with pytest.raises(TrainingDiverged, match="risen from 0"):
+        watch([0.3, 0.3, 0.35, 6.0, 9.0, *[4.0] * 30])

@@ -1,0 +1,209 @@
+"""Adapter versions: where they come from, what is served where, and changing that."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+
+from daemon.console.frame import frame
+from daemon.console.parts import Link, Tagged, chip, heading, moment, nothing, section, shown, text
+from daemon.console.visit import Console, Visit, to_sign_in
+from daemon.promotion import activate, drain_time, rollback
+from daemon.settings import TargetSettings
+from registry.targets import TargetState
+from registry.versions import Version, VersionState
+
+
+def adapters_page(console: Console) -> None:
+    """At `/adapters`."""
+
+    @ui.page("/adapters")
+    async def page(request: Request) -> RedirectResponse | None:
+        visit = Visit.of(console, request)
+        if visit.person is None:
+            return to_sign_in(request)
+        with frame(visit, "Adapters", wide=True):
+            sections = [Versions(visit, target) for target in console.settings.targets]
+        for each in sections:
+            await each.read()
+        return None
+
+
+class Versions:
+    """One target's versions."""
+
+    def __init__(self, visit: Visit, target: TargetSettings) -> None:
+        self._visit = visit
+        self._target = target
+        with section(target.key):
+            self._body = ui.element("div").classes("stack")
+
+    async def read(self) -> None:
+        """Show how they are now."""
+        store, key = self._visit.console.store, self._target.key
+        state, versions, active, previous = await self._visit.read(
+            lambda: (
+                store.target_state(key),
+                store.versions(key)[::-1],
+                store.active(key),
+                store.rollback_target(key),
+            )
+        )
+        self._body.clear()
+        with self._body:
+            self._served(state, active, previous)
+            if not versions:
+                nothing("There are no versions yet.", "The first cycle that trains makes one.")
+            for version in versions:
+                self._version(version, active)
+
+    def _served(self, state: TargetState, active: Version | None, previous: Version | None) -> None:
+        name = active.id if active else "the base model"
+        with ui.element("div").classes("line"):
+            Tagged("strong", f"Serves {name}")
+            if state.held:
+                chip("on hold", "warn")
+        for replica, problem in self._visit.console.health.of(self._target.key)["replicas"].items():
+            said = f"serves {name}" if problem == "ok" else problem
+            with ui.element("div").classes("line"):
+                Tagged("span", f"Replica {replica}: {said}").classes("" if problem == "ok" else "bad")
+        if state.held:
+            text(f"{state.held_by} put it on hold {moment(state.held_at)}: {state.held_reason}", "muted")
+        if not self._visit.may_decide:
+            return
+        with ui.element("div").classes("line"):
+            if active is not None:
+                self._button("Roll back", self._roll_back(active, previous), "negative")
+            if state.held:
+                self._button("Release the hold", self._release())
+
+    def _version(self, version: Version, active: Version | None) -> None:
+        with ui.element("article").classes("version").props(f'aria-label="{version.id}"'):
+            with ui.element("div").classes("line"):
+                heading(version.id, 3)
+                chip(version.state)
+                if version.drain_until:
+                    chip("draining", "busy")
+            with ui.element("dl").classes("facts"):
+                for name, value in _lineage(version).items():
+                    Tagged("dt", name)
+                    with ui.element("dd"):
+                        value.show() if isinstance(value, Link) else Tagged("span", shown(value))
+            if not self._visit.may_decide or version.files_removed_at:
+                return
+            with ui.element("div").classes("line"):
+                if version.state is VersionState.READY:
+                    self._button("Promote", self._activate(version, active, overrules=False), "positive")
+                elif version.state not in {VersionState.ACTIVE, VersionState.CANDIDATE}:
+                    self._button("Activate", self._activate(version, active, overrules=True))
+
+    def _button(self, words: str, ask: Callable[[], None], color: str = "primary") -> None:
+        ui.button(words, on_click=ask).props(f"no-caps outline dense color={color}")
+
+    # ---- acts: each asks first, and says what will happen
+
+    def _activate(self, version: Version, active: Version | None, *, overrules: bool) -> Callable[[], None]:
+        console, target = self._visit.console, self._target
+        replicas = [replica.name for replica in console.settings.replicas_of(target)]
+        where = f"on {_listed(replicas)} and probed there" if replicas else "for agents to fetch"
+        seen = active.id if active else None
+        means = [
+            f"{version.id} is loaded {where}. Once every one answers as it was trained to, it serves all "
+            f"requests for {target.key}, instead of {seen or 'the base model'}.",
+            f"{seen or 'The base model'} stays loaded for {drain_time(console.settings).seconds} s more, so "
+            "that no request is lost. If anything goes wrong before, nothing changes.",
+        ]
+        if overrules:
+            means.insert(0, f"{version.id} is {version.state}: this overrules the verdict, in your name.")
+
+        def do(actor: str, reason: str) -> Version:
+            return activate(
+                console.settings,
+                console.store,
+                version.id,
+                actor=actor,
+                reason=reason,
+                clock=console.clock,
+                instead_of=seen,
+                ready_only=not overrules,
+            )
+
+        title = f"{'Activate' if overrules else 'Promote'} {version.id}?"
+        return lambda: self._ask(title, means, do, f"{version.id} is served.")
+
+    def _roll_back(self, active: Version, previous: Version | None) -> Callable[[], None]:
+        console, target = self._visit.console, self._target
+        to = previous.id if previous else "the base model"
+        means = [
+            f"{target.key} goes back from {active.id} to {to}, on the replicas that answer at once and on "
+            "the others as soon as they do.",
+            "The target is then on hold: nothing is promoted by itself until somebody releases it.",
+        ]
+
+        def do(actor: str, reason: str) -> str:
+            rollback(console.settings, console.store, target, actor=actor, reason=reason, clock=console.clock)
+            return to
+
+        return lambda: self._ask(f"Roll back {target.key}?", means, do, f"{to} is served.")
+
+    def _release(self) -> Callable[[], None]:
+        console, key = self._visit.console, self._target.key
+        means = ["The next version that is proven better is promoted by itself again."]
+
+        def do(actor: str, _reason: str) -> str:
+            console.store.release(key, actor=actor, now=console.clock())
+            return key
+
+        return lambda: self._ask(f"Release {key}?", means, do, f"{key} is released.", wants_reason=False)
+
+    def _ask(
+        self,
+        title: str,
+        means: Sequence[str],
+        do: Callable[[str, str], object],
+        said: str,
+        *,
+        wants_reason: bool = True,
+    ) -> None:
+        with self._body, ui.dialog() as dialog, ui.card().classes("dialog"):
+            heading(title)
+            for words in means:
+                text(words)
+            reason = ui.textarea("Why (for the audit log)").props("outlined autogrow autofocus")
+            reason.classes("full").set_visibility(wants_reason)
+
+            async def go() -> None:
+                written = str(reason.value or "").strip()
+                if wants_reason and not written:
+                    reason.props('error error-message="Say why: whoever comes after you will ask."')
+                    return
+                confirm.disable()
+                cancel.disable()
+                confirm.props("loading")
+                await self._visit.act(lambda actor: do(actor, written), said=said)
+                dialog.close()
+                await self.read()
+
+            with ui.element("div").classes("line end"):
+                cancel = ui.button("Cancel", on_click=dialog.close).props("flat no-caps color=primary")
+                confirm = ui.button(title.removesuffix("?"), on_click=go)
+                confirm.props("no-caps unelevated color=primary")
+        dialog.open()
+
+
+def _lineage(version: Version) -> Mapping[str, Any]:
+    return {
+        "Trained by": Link(f"cycle {version.cycle_id}", f"/experiments/{version.cycle_id}"),
+        "Parent": version.parent_id or "none: what was live then was the base model",
+        "Base model": version.base_model,
+        "Rank": version.rank,
+        "Made": moment(version.created_at),
+        "Activated": moment(version.activated_at) if version.activated_at else "never",
+        "Files": f"removed {moment(version.files_removed_at)}" if version.files_removed_at else version.path,
+    }
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"replica {names[0]}" if len(names) == 1 else f"replicas {', '.join(names)}"

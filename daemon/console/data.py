@@ -1,0 +1,174 @@
+"""A target's data: examples by kind and origin, and why spans were dropped, with links into Phoenix."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+
+from daemon.console.frame import frame
+from daemon.console.messages import example_shown
+from daemon.console.parts import chip, facts, moment, nothing, section, table, text
+from daemon.console.visit import Console, Visit, to_sign_in
+from daemon.loop import Loop
+from daemon.status import WORDS
+from daemon.summary import KINDS, Shown, SpanLink, TargetData
+from extractors.examples import Origin
+from extractors.values import LearndError
+from trainers.plan import Kind
+
+PAGE = 20
+"""Examples that are shown at once."""
+SPANS = 20
+"""Links that are shown of a reason."""
+ANY = "any"
+NEEDED: dict[Kind, str] = {
+    "sft": "sft_examples",
+    "pairs": "pairs",
+    "votes": "votes",
+    "triplets": "triplets",
+    "trajectories": "trajectories",
+}
+"""The threshold that a kind must reach; votes both those for and those against."""
+
+
+def data_page(console: Console) -> None:
+    """At `/data`."""
+
+    @ui.page("/data", response_timeout=30)
+    async def page(request: Request, target: str = "") -> RedirectResponse | None:
+        visit = Visit.of(console, request)
+        if visit.person is None:
+            return to_sign_in(request)
+        keys = [each.key for each in console.settings.targets]
+        chosen = target if target in keys else keys[0]
+        with frame(visit, "Data", wide=True):
+            select = ui.select(keys, value=chosen, label="Target").props("outlined dense").classes("filter")
+            select.on_value_change(lambda: ui.navigate.to(f"/data?target={select.value}"))
+            waits = ui.element("div").classes("line")
+            with waits:
+                ui.spinner().props('aria-hidden="true"')
+                text("Reading everything that Phoenix said …").props("role=status")
+            body = ui.element("div").classes("stack")
+
+        async def read() -> None:
+            # Seconds on a large mirror: the page is there before.
+            try:
+                data = await visit.read(lambda: TargetData.read(_loop(console, chosen)))
+            except LearndError as problem:
+                waits.clear()
+                with waits:
+                    nothing(str(problem), "The settings of the target say how its data is read.")
+                return
+            waits.delete()
+            with body:
+                _show(data)
+
+        ui.timer(0, read, once=True)
+        return None
+
+
+def _loop(console: Console, key: str) -> Loop:
+    return Loop(console.settings, console.settings.target(key), console.store, console.clock)
+
+
+def _show(data: TargetData) -> None:
+    summary = data.summary()
+    _counts(summary)
+    _examples(data)
+    _dropped(data, summary["dropped"])
+
+
+def _counts(summary: dict[str, Any]) -> None:
+    with section("Examples", "What a cycle that began now would learn from."):
+        rows = [
+            {
+                "kind": WORDS[kind],
+                "needed": summary["thresholds"][NEEDED[kind]],
+                "to train on": summary["train"].get(kind, 0),
+                "from telemetry": summary["origins"].get(kind, {}).get("telemetry", 0),
+                "synthetic": summary["origins"].get(kind, {}).get("synthetic", 0),
+                "to validate on": summary["validation"].get(kind, 0),
+            }
+            for kind in KINDS
+        ]
+        table("Examples by kind and origin", rows, tuple(rows[0]), numbers=tuple(rows[0])[1:])
+        facts(
+            {
+                "Reviewed traffic": summary["reviewed"],
+                "Held out to judge by": summary["holdout"],
+                "Left out": summary["left_out"],
+                "Personal data replaced": summary["replaced"],
+                "Languages": summary["languages"],
+                "Phoenix was read": moment(summary["last_poll"]),
+            }
+        )
+        for warning in summary["warnings"]:
+            text(warning, "problem")
+
+
+def _examples(data: TargetData) -> None:
+    with section("Read them"):
+        with ui.element("div").classes("filters"):
+            filled = [kind for kind in KINDS if data.examples(kind, limit=1)]
+            kind = ui.select(
+                {each: WORDS[each] for each in filled or KINDS}, value=(filled or KINDS)[0], label="Kind"
+            )
+            origin = ui.select([ANY, *get_args(Origin)], value=ANY, label="Origin")
+            for choice in (kind, origin):
+                choice.props("outlined dense").classes("filter")
+        listed = ui.element("div")
+        more = ui.button("Show more").props("flat no-caps color=primary")
+        shown = 0
+
+        def show() -> None:
+            nonlocal shown
+            of = None if origin.value == ANY else origin.value
+            found = data.examples(kind.value, of, offset=shown, limit=PAGE + 1)
+            with listed:
+                if not found:
+                    nothing("There are none.", "Approve, correct or reject more of the traffic in Phoenix.")
+                for example in found[:PAGE]:
+                    _example(example)
+            shown += min(len(found), PAGE)
+            more.set_visibility(len(found) > PAGE)
+
+        def anew() -> None:
+            nonlocal shown
+            shown = 0
+            listed.clear()
+            show()
+
+        more.on_click(show)
+        for choice in (kind, origin):
+            choice.on_value_change(anew)
+        show()
+
+
+def _example(example: Shown) -> None:
+    with ui.element("article").classes("example"):
+        with ui.element("div").classes("line"):
+            chip(example.origin, "warn" if example.origin == "synthetic" else "plain")
+            chip(example.split)
+            _links(example.spans)
+        example_shown(example.example)
+
+
+def _dropped(data: TargetData, dropped: dict[str, int]) -> None:
+    with section("Dropped", "Calls that nothing became of, by reason; the newest of each can be looked at."):
+        if not dropped:
+            nothing("Nothing was dropped.")
+        for reason, count in sorted(dropped.items(), key=lambda each: -each[1]):
+            spans = data.dropped_spans(reason)
+            with ui.expansion(f"{count} × {reason}").classes("reason"):
+                if not spans:
+                    text("No span stands for it.", "muted")
+                with ui.element("div").classes("spans"):
+                    _links(spans[:SPANS])
+
+
+def _links(spans: Sequence[SpanLink]) -> None:
+    for span in spans:
+        link = ui.link(f"span {span.span_id[:8]}", span.url, new_tab=True).classes("span")
+        link.props(f'rel="noopener noreferrer" aria-label="Span {span.span_id[:8]} in Phoenix"')

@@ -1,0 +1,214 @@
+"""The history of cycles: filtered, and several of them compared."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+
+from daemon.console.charts import accuracies, bar_chart, curve_chart, losses
+from daemon.console.frame import frame
+from daemon.console.parts import Link, moment, nothing, percent, section, table, text
+from daemon.console.visit import MOUNTED, Console, Visit, to_sign_in
+from daemon.history import CycleView, filtered, view
+from daemon.runs import progress_of
+from daemon.words import duration
+from evaluation.report import Verdict
+from registry.cycles import Cycle
+from registry.store.cycles import UnknownCycle
+from trainers.hyperparameters import Method
+
+ANY = "any"
+MOST_COMPARED = 6
+COLUMNS = (
+    ("id", "Cycle"),
+    ("target", "Target"),
+    ("state", "State"),
+    ("verdict", "Verdict"),
+    ("method", "Method"),
+    ("change", "Change"),
+    ("started", "Began"),
+    ("reason", "Why"),
+)
+
+
+def experiments_pages(console: Console) -> None:
+    """At `/experiments` and `/compare`."""
+
+    @ui.page("/experiments")
+    async def history(request: Request) -> RedirectResponse | None:
+        visit = Visit.of(console, request)
+        if visit.person is None:
+            return to_sign_in(request)
+        with frame(visit, "Experiments", wide=True):
+            shown = History(visit, dict(request.query_params))
+        await shown.read()
+        return None
+
+    @ui.page("/compare")
+    async def compare(request: Request, ids: str = "") -> RedirectResponse | None:
+        visit = Visit.of(console, request)
+        if visit.person is None:
+            return to_sign_in(request)
+        wanted = [each for each in ids.split(",") if each][:MOST_COMPARED]
+        with frame(visit, "Compare", inside="Experiments", wide=True):
+            try:
+                cycles = await visit.read(lambda: [console.store.cycle(each) for each in wanted])
+            except UnknownCycle as unknown:
+                nothing(str(unknown), "Choose cycles in the list of experiments.")
+                return None
+            if len(cycles) < 2:
+                nothing(
+                    "There is nothing to compare.", "Choose two or more cycles in the list of experiments."
+                )
+                return None
+            await _compared(visit, cycles)
+        return None
+
+
+class History:
+    """The list, its filters, and the choice of what to compare."""
+
+    def __init__(self, visit: Visit, asked: dict[str, str]) -> None:
+        self._visit = visit
+        targets = [target.key for target in visit.console.settings.targets]
+        with ui.element("div").classes("filters"):
+            self._target = _choice("Target", targets, asked.get("target"))
+            self._method = _choice("Method", get_args(Method), asked.get("method"))
+            self._verdict = _choice("Verdict", get_args(Verdict), asked.get("verdict"))
+            self._compare = ui.button("Compare", on_click=self._open_comparison)
+            self._compare.props("no-caps outline color=primary").disable()
+        for choice in (self._target, self._method, self._verdict):
+            choice.on_value_change(self.read)
+        columns = [{"name": name, "label": label, "field": name, "align": "left"} for name, label in COLUMNS]
+        self._table = ui.table(
+            rows=[],
+            columns=columns,
+            row_key="id",
+            selection="multiple",
+            pagination=25,
+            on_select=self._chosen,
+        )
+        self._table.classes("wide-table").props("flat bordered wrap-cells")
+        self._table.add_slot(
+            "body-cell-id",
+            '<q-td :props="props"><a :href="props.row.page">{{ props.value }}</a></q-td>',
+        )
+        self._empty = ui.element("div")
+        with self._empty:
+            nothing(
+                "No cycle fits.",
+                "A target's first cycle begins by itself once there is enough new feedback; "
+                "`learnd once` runs one now.",
+            )
+
+    async def read(self) -> None:
+        """Read the list by the filters."""
+        target, method, verdict = (
+            None if choice.value == ANY else choice.value
+            for choice in (self._target, self._method, self._verdict)
+        )
+        store = self._visit.console.store
+        found = await self._visit.read(
+            lambda: filtered(store, target=target, method=method, verdict=verdict, limit=500)
+        )
+        self._table.rows = [_row(view(cycle), cycle) for cycle in found]
+        self._table.update()
+        self._table.set_visibility(bool(found))
+        self._empty.set_visibility(not found)
+        asked = {"target": target, "method": method, "verdict": verdict}
+        query = urlencode({name: value for name, value in asked.items() if value})
+        here = f"{MOUNTED}/experiments"
+        ui.navigate.history.replace(f"{here}?{query}" if query else here)
+
+    def _chosen(self) -> None:
+        chosen = len(self._table.selected)
+        self._compare.set_enabled(2 <= chosen <= MOST_COMPARED)
+        self._compare.set_text(f"Compare {chosen}" if chosen > 1 else "Compare")
+
+    def _open_comparison(self) -> None:
+        ids = ",".join(row["id"] for row in self._table.selected)
+        ui.navigate.to(f"/compare?ids={quote(ids, safe=',')}")
+
+
+def _choice(label: str, options: Sequence[str], chosen: str | None) -> ui.select:
+    select = ui.select([ANY, *options], value=chosen if chosen in options else ANY, label=label)
+    return select.props("outlined dense options-dense").classes("filter")
+
+
+def _row(cycle: CycleView, whole: Cycle) -> dict[str, Any]:
+    return {
+        "id": cycle.id,
+        "page": f"{MOUNTED}/experiments/{quote(cycle.id, safe='')}",
+        "target": cycle.target,
+        "state": cycle.state,
+        "verdict": cycle.verdict or "–",
+        "method": cycle.method or "–",
+        "change": _change(whole),
+        "started": moment(cycle.started_at),
+        "reason": cycle.reason,
+    }
+
+
+def _change(cycle: Cycle) -> str:
+    """What the candidate gains over what was live."""
+    if cycle.report is None:
+        return "–"
+    against = cycle.report.against(cycle.report.live)
+    return f"{against.effect:+.1%} (p = {against.p_value:.2g})"
+
+
+async def _compared(visit: Visit, cycles: Sequence[Cycle]) -> None:
+    settings = visit.console.settings
+    progress = await visit.read(lambda: {cycle.id: progress_of(settings, cycle) for cycle in cycles})
+    rows = [{"": name} | {cycle.id: fact(cycle) for cycle in cycles} for name, fact in FACTS]
+    with section("Side by side"):
+        heads = {cycle.id: Link(cycle.id, f"/experiments/{cycle.id}") for cycle in cycles}
+        table("The cycles side by side", [{"": "Cycle"} | heads, *rows], ("", *heads))
+    with section("Accuracy on held-out traffic"):
+        bars = accuracies(cycles)
+        if bars:
+            bar_chart(bars, "Accuracy of each candidate, in percent")
+        else:
+            nothing("None of them was evaluated.")
+    with section("Validation losses", "In each method's own unit: only one method's can be compared."):
+        curves = {
+            f"{cycle_id}, {name}": curve
+            for cycle_id, lines in progress.items()
+            for name, curve in losses(lines).items()
+            if name.startswith("validation")
+        }
+        if curves:
+            curve_chart(curves, "Validation losses by step")
+        else:
+            text("None of them validated anything.", "muted")
+
+
+def _seconds(cycle: Cycle) -> str | None:
+    took = [stage.figures["seconds"] for stage in cycle.training if "seconds" in stage.figures]
+    return duration(sum(took)) if took else None
+
+
+def _shape(cycle: Cycle) -> str | None:
+    if cycle.plan is None:
+        return None
+    used = [stage.hyperparameters for stage in cycle.plan.stages]
+    return "; ".join(f"rank {each.lora_rank}, rate {each.learning_rate:.2g}" for each in used)
+
+
+FACTS = (
+    ("Verdict", lambda cycle: cycle.verdict),
+    ("State", lambda cycle: str(cycle.state)),
+    ("Method", lambda cycle: view(cycle).method),
+    ("Began", lambda cycle: cycle.started_at),
+    ("Training examples", lambda cycle: cycle.counts.get("train")),
+    ("LoRA", _shape),
+    ("Training took", _seconds),
+    ("Accuracy", lambda cycle: percent(cycle.report.sides[-1].accuracy) if cycle.report else None),
+    ("Valid answers", lambda cycle: percent(cycle.report.sides[-1].valid_rate) if cycle.report else None),
+    ("Latency, ms", lambda cycle: cycle.report.sides[-1].latency_ms if cycle.report else None),
+    ("Change against live", _change),
+    ("Why", lambda cycle: cycle.reason),
+)

@@ -1,0 +1,53 @@
+"""The operators' console, on the daemon's API."""
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+
+from daemon.console.adapters import adapters_page
+from daemon.console.approvals import approvals_pages
+from daemon.console.audit import audit_page
+from daemon.console.data import data_page
+from daemon.console.entrance import entrance, sign_in_page
+from daemon.console.experiment import experiment_page
+from daemon.console.experiments import experiments_pages
+from daemon.console.overview import overview_page
+from daemon.console.visit import MOUNTED, Console
+from daemon.sign_in import Door
+
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '
+    'fill="#1d5fa8"/><path d="M8 22 14 15l4 4 7-9" fill="none" stroke="#fff" stroke-width="3"/></svg>'
+)
+
+
+def add_console(api: FastAPI, console: Console, door: Door) -> None:
+    """Serve the console below `/console`; once a process, since NiceGUI's pages belong to the process."""
+    api.include_router(entrance(console, door))
+
+    @api.get("/", include_in_schema=False)
+    def home() -> RedirectResponse:
+        return RedirectResponse(f"{MOUNTED}/", 303)
+
+    for add_pages in (
+        sign_in_page,
+        overview_page,
+        approvals_pages,
+        experiments_pages,
+        experiment_page,
+        adapters_page,
+        data_page,
+        audit_page,
+    ):
+        add_pages(console)
+    ui.run_with(
+        api,
+        mount_path=MOUNTED,
+        title="learnd",
+        favicon=ICON,
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        reconnect_timeout=10,
+        show_welcome_message=False,
+    )

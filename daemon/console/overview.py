@@ -1,0 +1,177 @@
+"""The first page: every target, how it is, and what its cycle does right now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+
+from daemon.console.charts import curve_chart, losses, redraw
+from daemon.console.frame import frame
+from daemon.console.parts import Tagged, ago, chip, heading, moment, retone, text
+from daemon.console.visit import Console, Visit, to_sign_in
+from daemon.runs import progress_of
+from daemon.status import WORDS, status
+from registry.cycles import CycleState
+
+REFRESH_SECONDS = 1.0
+CURVE_EVERY = 3
+"""Refreshes between two readings of the losses."""
+RUNNING = frozenset({state for state in CycleState if state not in {"DONE", "SKIPPED", "FAILED"}})
+
+
+def overview_page(console: Console) -> None:
+    """At `/`."""
+
+    @ui.page("/")
+    async def page(request: Request) -> RedirectResponse | None:
+        visit = Visit.of(console, request)
+        if visit.person is None:
+            return to_sign_in(request)
+        entries = await visit.read(lambda: _entries(console))
+        with frame(visit, "Overview"):
+            phoenix = text("", "muted")
+            with ui.element("div").classes("cards"):
+                cards = {entry["target"]: TargetCard(visit, entry) for entry in entries}
+
+        async def refresh() -> None:
+            found = await visit.read(lambda: _entries(console))
+            phoenix.set_text(_phoenix(console, found))
+            for entry in found:
+                await cards[entry["target"]].show(entry)
+
+        visit.every(REFRESH_SECONDS, refresh)
+        await refresh()
+        return None
+
+
+def _entries(console: Console) -> list[dict[str, Any]]:
+    return [entry | console.health.of(entry["target"]) for entry in status(console.settings, console.store)]
+
+
+def _phoenix(console: Console, entries: list[dict[str, Any]]) -> str:
+    url = console.settings.phoenix.seen_at
+    if problem := next((entry["last_poll_error"] for entry in entries if entry["last_poll_error"]), None):
+        return f"Phoenix at {url} cannot be read: {problem}"
+    asked = max((entry["last_poll_at"] for entry in entries if entry["last_poll_at"]), default=None)
+    if asked is None:
+        return f"Phoenix at {url} has not been asked yet."
+    return f"Phoenix at {url} answered {ago(asked, console.clock())}."
+
+
+class TargetCard:
+    """One target. Its parts stay and change, so that nobody loses their place when it is refreshed."""
+
+    def __init__(self, visit: Visit, entry: Mapping[str, Any]) -> None:
+        self._visit = visit
+        self._key = entry["target"]
+        self._shown: Mapping[str, Any] = {}
+        self._refreshes = 0
+        with ui.element("article").classes("card") as card:
+            card.props(f'aria-label="{self._key}"')
+            with ui.element("div").classes("line"):
+                heading(self._key)
+                self._state = chip("")
+                self._verdict = chip("")
+                self._held = chip("on hold", "warn")
+            self._cycle = ui.link("", "").classes("muted")
+            self._reason = text("")
+            self._running()
+            with ui.element("div").classes("needs"):
+                self._needs = {kind: Need(kind) for kind in entry["needs"]}
+            self._rest = ui.element("div")
+
+    def _running(self) -> None:
+        with ui.element("div").classes("running") as self._run:
+            self._doing = text("").props("role=status")
+            self._bar = ui.linear_progress(0, show_value=False).props("rounded size=10px")
+            self._bar.props('aria-label="Progress of the cycle"')
+            self._chart = curve_chart({}, f"Losses of the training of {self._key}", height="180px")
+
+    async def show(self, entry: Mapping[str, Any]) -> None:
+        """Show how the target is now."""
+        self._refreshes += 1
+        await self._show_running(entry)
+        if entry == self._shown:
+            return
+        self._shown = entry
+        state, verdict = entry["cycle_state"], entry["verdict"]
+        retone(self._state, state or "no cycle yet")
+        retone(self._verdict, verdict or "")
+        self._verdict.set_visibility(bool(verdict))
+        self._held.set_visibility(entry["held"])
+        self._cycle.set_text(f"Cycle {entry['cycle']}" if entry["cycle"] else "")
+        self._cycle.props(f'href="/experiments/{entry["cycle"]}"')
+        self._reason.set_text(entry["reason"] or _first_words(entry))
+        for kind, need in self._needs.items():
+            need.show(entry["needs"][kind])
+        self._rest.clear()
+        with self._rest:
+            _rest(entry)
+
+    async def _show_running(self, entry: Mapping[str, Any]) -> None:
+        progress, running = entry["progress"], entry["cycle_state"] in RUNNING
+        self._run.set_visibility(running)
+        if not running:
+            return
+        said = progress or {}
+        step, total = said.get("step"), said.get("total")
+        stage = said.get("stage") or str(entry["cycle_state"]).lower()
+        loss = said.get("loss")
+        words = f"{stage}: step {step} of {total}" if step is not None and total else stage
+        words += f", loss {loss:.3f}" if isinstance(loss, float) else ""
+        self._doing.set_text(words)
+        self._bar.set_value(step / total if step is not None and total else 0)
+        if self._refreshes % CURVE_EVERY == 1:
+            console = self._visit.console
+            cycle = console.store.cycle(entry["cycle"])
+            curves = losses(await self._visit.read(lambda: progress_of(console.settings, cycle)))
+            self._chart.set_visibility(bool(curves))
+            redraw(self._chart, curves)
+
+
+class Need:
+    """A threshold, and how far the data has come."""
+
+    def __init__(self, kind: str) -> None:
+        self._words = WORDS[kind]
+        with ui.element("div").classes("need"):
+            self._said = text("")
+            self._bar = ui.linear_progress(0, show_value=False).props("rounded size=8px")
+            self._bar.props(f'aria-label="{self._words}"')
+
+    def show(self, need: Mapping[str, int]) -> None:
+        """Show `has` against `needs`."""
+        has, needs = need["has"], need["needs"]
+        self._said.set_text(f"{has} of {needs} {self._words}")
+        self._bar.set_value(min(has / needs, 1) if needs else 1)
+        self._bar.props(f"color={'positive' if has >= needs else 'primary'}")
+
+
+def _first_words(entry: Mapping[str, Any]) -> str:
+    new, needed = entry["new_feedback"], entry["needs_new_feedback"]
+    return f"The first cycle begins after {needed} pieces of new feedback; there are {new}."
+
+
+def _rest(entry: Mapping[str, Any]) -> None:
+    for batch in entry["batches"]:
+        decided = batch["approved"] + batch["rejected"]
+        words = f"{batch['pending']} synthetic examples wait for you ({decided} decided): read them"
+        ui.link(words, f"/approvals/{batch['id']}").classes("todo")
+    with ui.element("dl").classes("facts"):
+        _fact("Serves", entry["active_version"] or "the base model")
+        _fact("New feedback", f"{entry['new_feedback']} of {entry['needs_new_feedback']} for the next cycle")
+        if entry["next_scheduled"]:
+            _fact("Next run", moment(entry["next_scheduled"]))
+        for name, problem in entry["replicas"].items():
+            _fact(f"Replica {name}", problem, bad=problem != "ok")
+        for job, problem in entry["problems"].items():
+            _fact(f"The job {job}", problem, bad=True)
+        if entry["held"]:
+            _fact("On hold", entry["held_reason"] or "since a rollback")
+
+
+def _fact(name: str, words: str, *, bad: bool = False) -> None:
+    Tagged("dt", name)
+    Tagged("dd", words).classes("bad" if bad else "")

@@ -1,0 +1,92 @@
+"""What the jobs of a cycle left in its run's folder, and what its versions answered."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from daemon.settings import Settings
+from evaluation.report import Answer
+from extractors.examples import Message, ReviewedItem
+from extractors.snapshot import SnapshotDamaged, read_snapshot
+from extractors.values import Value
+from registry.cycles import Cycle
+
+
+class SideBySide(Value):
+    """What every side said to one held-out item."""
+
+    item_id: str
+    prompt: tuple[Message, ...]
+    """Empty where the snapshot is gone."""
+    gold: str | None
+    """The approved answer; None where there is none, or the snapshot is gone."""
+    answers: dict[str, Answer]
+    """By the side's name."""
+
+
+def run_folder(settings: Settings, cycle: Cycle) -> Path:
+    """Where the jobs of the cycle worked, absolute."""
+    return settings.data_dir / "runs" / cycle.target.replace("/", ".") / cycle.id
+
+
+def progress_of(settings: Settings, cycle: Cycle) -> dict[str, list[dict[str, Any]]]:
+    """What the cycle's jobs said as they went on (`trainers.child.ProgressLine`), by the job's name."""
+    folder = run_folder(settings, cycle)
+    return {path.parent.name: list(_json_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
+
+
+def answers_of(
+    settings: Settings, cycle: Cycle, *, changed: bool = False, offset: int = 0, limit: int = 50
+) -> tuple[SideBySide, ...]:
+    """Held-out items and what base, live and candidate said to them; empty before the evaluation.
+
+    `changed`: only those where the candidate is right and what is live was not, or the other way round.
+    """
+    report = cycle.report
+    if report is None:
+        return ()
+    candidate, live = report.sides[-1], report.side(report.live)
+    was_right = {answer.item_id: answer.correct for answer in live.answers}
+    chosen = [
+        answer.item_id
+        for answer in candidate.answers
+        if not changed or answer.correct is not was_right.get(answer.item_id)
+    ][offset : offset + limit]
+    items = _held_out(settings, cycle, frozenset(chosen)) if chosen else {}
+    said = {side.name: {answer.item_id: answer for answer in side.answers} for side in report.sides}
+    return tuple(
+        SideBySide(
+            item_id=item_id,
+            prompt=items[item_id].prompt if item_id in items else (),
+            gold=_gold(items.get(item_id)),
+            answers={name: answers[item_id] for name, answers in said.items() if item_id in answers},
+        )
+        for item_id in chosen
+    )
+
+
+def _gold(item: ReviewedItem | None) -> str | None:
+    return item.gold.content if item and item.gold else None
+
+
+def _held_out(settings: Settings, cycle: Cycle, wanted: frozenset[str]) -> dict[str, ReviewedItem]:
+    if cycle.snapshot_id is None:
+        return {}
+    folder = settings.data_dir / "snapshots" / cycle.target.replace("/", ".") / cycle.snapshot_id
+    try:
+        found = read_snapshot(folder).holdout
+    except SnapshotDamaged:
+        # The retention policy may have removed it; the answers can be read without it.
+        return {}
+    return {item.id: item for item in found if item.id in wanted}
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file that may just be growing."""
+    for line in path.read_text("utf-8", errors="replace").split("\n")[:-1]:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            # A crash may have left a line half written.
+            continue
