@@ -23,8 +23,9 @@ REASONS = (
 class RejectDialog:
     """Asks for the reason."""
 
-    def __init__(self, reject: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, reject: Callable[[ReadItem, str], Awaitable[None]]) -> None:
         self._reject = reject
+        self._item: ReadItem | None = None
         with ui.dialog() as self._dialog, ui.card().classes("dialog"):
             heading("Why is it rejected?")
             for number, reason in enumerate(REASONS, start=1):
@@ -41,8 +42,9 @@ class RejectDialog:
     def is_open(self) -> bool:
         return bool(self._dialog.value)
 
-    def open(self) -> None:
-        """Ask."""
+    def open(self, item: ReadItem) -> None:
+        """Ask about an item, as it was read: what others decide meanwhile is not overwritten."""
+        self._item = item
         self._own.set_value("")
         self._own.props(remove="error error-message")
         self._dialog.open()
@@ -61,14 +63,22 @@ class RejectDialog:
 
     async def _go(self, reason: str) -> None:
         self._dialog.close()
-        await self._reject(reason)
+        if self._item is not None:
+            await self._reject(self._item, reason)
 
 
 class EditDialog:
     """Changes what an item says, and approves that."""
 
-    def __init__(self, approve: Callable[[dict[str, Any]], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        approve: Callable[[ReadItem, dict[str, Any]], Awaitable[bool]],
+        then: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`approve` writes it and says whether that could be done; `then` goes on."""
         self._approve = approve
+        self._then = then
+        self._item: ReadItem | None = None
         self._changed: dict[str, Any] = {}
         with ui.dialog().props("persistent") as self._dialog, ui.card().classes("dialog wide-dialog"):
             heading("Edit, then approve")
@@ -87,7 +97,7 @@ class EditDialog:
 
     def open(self, item: ReadItem) -> None:
         """Offer the item as it stands."""
-        self._changed = {}
+        self._item, self._changed = item, {}
         self._fields.clear()
         with self._fields:
             for name, value in item.example.items():
@@ -113,8 +123,9 @@ class EditDialog:
         area.props("outlined autogrow").classes("full")
 
     async def _save(self) -> None:
-        if await self._approve(dict(self._changed)):
+        if self._item is not None and await self._approve(self._item, dict(self._changed)):
             self._dialog.close()
+            await self._then()
 
 
 async def confirmed(title: str, words: str, yes: str, *, asks_why: bool = False) -> str | None:

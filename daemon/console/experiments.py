@@ -10,7 +10,7 @@ from nicegui import ui
 
 from daemon.console.charts import accuracies, bar_chart, curve_chart, losses
 from daemon.console.frame import frame
-from daemon.console.parts import Link, moment, nothing, percent, section, table, text
+from daemon.console.parts import Link, label_choices, moment, nothing, percent, section, table, text
 from daemon.console.visit import MOUNTED, Console, Visit, to_sign_in
 from daemon.history import CycleView, filtered, view
 from daemon.runs import progress_of
@@ -92,6 +92,7 @@ class History:
             on_select=self._chosen,
         )
         self._table.classes("wide-table").props("flat bordered wrap-cells")
+        label_choices(self._table)
         self._table.add_slot(
             "body-cell-id",
             '<q-td :props="props"><a :href="props.row.page">{{ props.value }}</a></q-td>',

@@ -7,6 +7,7 @@ from nicegui import events, ui
 from daemon.approvals import ReadItem, Ruling
 from daemon.console.deciding import confirmed
 from daemon.console.messages import plain
+from daemon.console.parts import label_choices
 from daemon.console.visit import tell
 from registry.batches import BatchState, ItemState
 
@@ -34,6 +35,7 @@ class ItemTable:
                 rows=[], columns=columns, row_key="number", selection="multiple", pagination=0
             )
             self._table.classes("wide-table").props("flat bordered wrap-cells hide-pagination")
+            label_choices(self._table)
             self._table.on("rowClick", self._open)
             with ui.element("div").classes("line acts") as self._acts:
                 for words, state, color in (

@@ -153,6 +153,14 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def label_choices(known: ui.table) -> None:
+    """Name the boxes of a table in which rows can be chosen."""
+    known.add_slot("header-selection", '<q-checkbox v-model="props.selected" aria-label="Choose all" />')
+    known.add_slot(
+        "body-selection", '<q-checkbox v-model="props.selected" :aria-label="`Choose ${props.key}`" />'
+    )
+
+
 def moment(at: datetime | None) -> str:
     """A time, to the minute."""
     return f"{at:%Y-%m-%d %H:%M} UTC" if at else "–"

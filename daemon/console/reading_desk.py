@@ -3,6 +3,7 @@
 a approve    r reject    e edit    j / k next / previous    u undo    t table    ? help
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from daemon.console.visit import Visit, tell
 from registry.batches import MAY_BECOME, Batch, BatchState, ItemState
 
 REFRESH_SECONDS = 2.0
+UNSEEN_SECONDS = 0.2
+"""A key that comes sooner after an item is shown was meant for the one before: nobody has read this one."""
 ALL = "all"
 FILTERS = {
     ALL: None,
@@ -46,6 +49,8 @@ class ReadingDesk:
         self._decided: list[int] = []
         """Numbers of what was decided on this page, the last one last: what undo takes back."""
         self._tabled = False
+        self._busy = False
+        self._shown_at = 0.0
         self._head()
         with ui.element("div").classes("filters"):
             self._filters()
@@ -58,7 +63,7 @@ class ReadingDesk:
             self._beside = ui.element("aside").classes("beside").props('aria-label="Demonstrations"')
         self._table = ItemTable(self, hidden=True)
         self._reject_dialog = RejectDialog(self._reject)
-        self._edit_dialog = EditDialog(self._approve_edited)
+        self._edit_dialog = EditDialog(self._write_edited, self._onward)
         ui.keyboard(self._key, ignore=["input", "select", "textarea"], repeating=False)
 
     async def open(self) -> None:
@@ -146,7 +151,7 @@ class ReadingDesk:
         ui.button(words, on_click=do).props(f"no-caps {look} color={color}")
 
     async def _show(self, item: ReadItem | None) -> None:
-        self._item = item
+        self._item, self._shown_at = item, time.monotonic()
         self._paper.clear()
         self._beside.clear()
         self._news.set_text("")
@@ -260,58 +265,48 @@ class ReadingDesk:
 
     async def approve(self) -> None:
         """Approve what is shown, and go on."""
-        if self._item and self.may_decide:
-            await self._decide(self._item, ItemState.APPROVED)
+        if self._item and self.may_decide and await self._write(self._item, ItemState.APPROVED):
+            await self._onward()
 
     def _ask_reason(self) -> None:
         if self._item and self.may_decide:
-            self._reject_dialog.open()
+            self._reject_dialog.open(self._item)
 
-    async def _reject(self, reason: str) -> None:
-        if self._item:
-            await self._decide(self._item, ItemState.REJECTED, reason=reason)
+    async def _reject(self, item: ReadItem, reason: str) -> None:
+        if await self._write(item, ItemState.REJECTED, reason=reason):
+            await self._onward()
 
     def _edit(self) -> None:
         if self._item and self.may_decide:
             self._edit_dialog.open(self._item)
 
-    async def _approve_edited(self, edited: dict[str, Any]) -> bool:
-        item = self._item
-        return item is not None and await self._decide(item, ItemState.APPROVED, edited=edited)
+    async def _write_edited(self, item: ReadItem, edited: dict[str, Any]) -> bool:
+        return await self._write(item, ItemState.APPROVED, edited=edited)
 
     async def _undo(self) -> None:
         if not self._decided:
             tell("There is nothing of yours to undo.")
             return
-        number = self._decided[-1]
+        number = self._decided.pop()
         await self.go(number)
-        if self._item and await self._decide(self._item, ItemState.PENDING, undo=True):
-            self._decided = [each for each in self._decided if each != number]
+        if self._item and await self._write(self._item, ItemState.PENDING):
             await self.go(number)
 
-    async def _decide(
-        self,
-        item: ReadItem,
-        state: ItemState,
-        *,
-        reason: str = "",
-        edited: dict[str, Any] | None = None,
-        undo: bool = False,
+    async def _write(
+        self, item: ReadItem, state: ItemState, *, reason: str = "", edited: dict[str, Any] | None = None
     ) -> bool:
         """Decide one item as it was read; whether that could be done."""
         last = self.batch.state is BatchState.WAITING and self.batch.pending == 1
         if last and item.state is ItemState.PENDING and not await self._ends_with(state):
             return False
-        rulings = [
-            Ruling(number=item.number, revision=item.revision, state=state, reason=reason, edited=edited)
-        ]
-        if not await self.decide(rulings):
+        ruling = Ruling(number=item.number, revision=item.revision, state=state, reason=reason, edited=edited)
+        done = await self.decide([ruling])
+        if not done and edited is None:
+            # Somebody else was quicker, as a rule: show how it is now.
             await self.go(item.number)
-            return False
-        if not undo:
+        if done and state is not ItemState.PENDING:
             self._decided.append(item.number)
-            await self._onward()
-        return True
+        return done
 
     async def decide(self, rulings: Sequence[Ruling]) -> bool:
         """Write what was decided, all of it or nothing; whether that could be done."""
@@ -364,8 +359,8 @@ class ReadingDesk:
 
     async def _key(self, pressed: events.KeyEventArguments) -> None:
         held = pressed.modifiers
-        busy = self._reject_dialog.is_open or self._edit_dialog.is_open
-        if not pressed.action.keydown or busy or held.ctrl or held.alt or held.meta:
+        elsewhere = self._reject_dialog.is_open or self._edit_dialog.is_open
+        if not pressed.action.keydown or elsewhere or held.ctrl or held.alt or held.meta:
             return
         does = {
             "a": self.approve,
@@ -379,9 +374,15 @@ class ReadingDesk:
         }.get(str(pressed.key.name))
         if does is None or (self._tabled and does not in {self.switch, self._help}):
             return
-        outcome = does()
-        if outcome is not None:
-            await outcome
+        if self._busy or time.monotonic() < self._shown_at + UNSEEN_SECONDS:
+            return
+        self._busy = True
+        try:
+            outcome = does()
+            if outcome is not None:
+                await outcome
+        finally:
+            self._busy = False
 
     def _help(self) -> None:
         with ui.dialog() as dialog, ui.card().classes("dialog"):

@@ -1,0 +1,406 @@
+"""The console in a real Chromium, over a daemon with a past: what operators see, and what they can do."""
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from daemon.console.reading_desk import UNSEEN_SECONDS
+from registry.batches import Batch, BatchState, ItemState
+from registry.versions import VersionState
+from tests.browser import PHONE, barriers, chromium, page_of, picture, sign_in
+from tests.console_support import EVIL, PASSWORD, ROUTING, SEARCH, Running, daemon_with_a_past, waiting_batch
+
+PAGES = ("", "approvals", "experiments", "adapters", "data", "audit")
+QUESTIONS = (
+    "where is my kettle",
+    "I was charged twice",
+    "the courier lost it",
+    f"refund {EVIL}",
+    "late again",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with daemon_with_a_past(tmp_path_factory.mktemp("past")) as running:
+        yield running
+
+
+@pytest.fixture
+def batch(daemon: Running) -> Iterator[Batch]:
+    made = waiting_batch(daemon.store, *QUESTIONS)
+    yield made
+    if daemon.store.batch(made.id).state is BatchState.WAITING:
+        daemon.store.withdraw_batch(made.id, actor="ann", now=made.created_at, reason="the test is over")
+
+
+@pytest.fixture
+def page(browser: Browser, daemon: Running) -> Iterator[Page]:
+    """Ann's page."""
+    with page_of(browser, daemon.url) as opened:
+        sign_in(opened, "ann", PASSWORD)
+        yield opened
+
+
+def states(daemon: Running, batch: Batch) -> list[ItemState]:
+    return [item.state for item in daemon.store.batch_items(batch.id)]
+
+
+def open_desk(page: Page, batch: Batch) -> None:
+    page.goto(f"/console/approvals/{batch.id}")
+    expect(page.get_by_role("heading", name="Item 1", exact=True)).to_be_visible()
+
+
+def item(page: Page, number: int) -> None:
+    """Wait until that one is shown, and read it."""
+    expect(page.get_by_role("heading", name=f"Item {number}", exact=True)).to_be_visible()
+    page.wait_for_timeout(1000 * UNSEEN_SECONDS)
+
+
+# ---- who is let in
+
+
+def test_nobody_sees_a_page_without_signing_in_and_comes_back_to_what_they_asked_for(
+    browser: Browser, daemon: Running
+) -> None:
+    with page_of(browser, daemon.url) as page:
+        for path in PAGES:
+            page.goto(f"/console/{path}")
+            assert page.url.startswith(f"{daemon.url}/console/sign-in")
+        page.goto("/console/adapters")
+        page.get_by_label("Name").fill("ann")
+        page.get_by_label("Password").fill("not it")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("do not belong together")
+        page.get_by_label("Name").fill("ann")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/console/adapters")
+        cookie = page.context.cookies()[0]
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+
+
+def test_a_form_of_another_site_is_not_read_and_nobody_is_sent_to_one(daemon: Running) -> None:
+    known = {"name": "ann", "password": PASSWORD}
+    with httpx.Client(base_url=daemon.url) as client:
+        for foreign in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example.com"}):
+            refused = client.post("/console/sign-in", data=known, headers=foreign)
+            assert "problem=foreign" in refused.headers["location"]
+            assert "set-cookie" not in refused.headers
+        for elsewhere in (
+            "https://evil.example.com/console/",
+            "//evil.example.com",
+            "/\\evil",
+            "javascript:1",
+        ):
+            inside = client.post("/console/sign-in", data={**known, "to": elsewhere})
+            assert inside.headers["location"] == "/console/"
+        page = client.get("/console/")
+        assert page.headers["x-frame-options"] == "DENY"
+        assert "no-store" in page.headers["cache-control"]
+        # Signing out is a change, too: another site's form cannot know the token.
+        client.post("/console/sign-out", data={"csrf_token": "wrong"})
+        assert client.get("/console/").status_code == 200
+
+
+def test_whoever_signed_out_in_one_window_can_do_nothing_in_another(
+    page: Page, daemon: Running, batch: Batch
+) -> None:
+    open_desk(page, batch)
+    other = page.context.new_page()
+    other.goto("/console/")
+    other.get_by_role("button", name="Signed in as ann, operator").click()
+    other.get_by_role("button", name="Sign out").click()
+    other.wait_for_url("**/console/sign-in")
+    page.keyboard.press("a")
+    page.wait_for_url("**/console/sign-in**")
+    assert set(states(daemon, batch)) == {ItemState.PENDING}
+
+
+def test_a_viewer_reads_and_is_offered_nothing_that_changes_something(
+    browser: Browser, daemon: Running, batch: Batch
+) -> None:
+    with page_of(browser, daemon.url) as page:
+        sign_in(page, "vic", PASSWORD)
+        open_desk(page, batch)
+        for words in ("Approve (a)", "Reject (r)", "Edit (e)", "Withdraw", "Close"):
+            expect(page.get_by_role("button", name=words)).to_be_hidden()
+        page.keyboard.press("a")
+        page.wait_for_timeout(500)
+        page.goto("/console/adapters")
+        expect(page.get_by_role("heading", name=ROUTING)).to_be_visible()
+        expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
+        expect(page.get_by_role("button", name="Promote")).to_have_count(0)
+    assert set(states(daemon, batch)) == {ItemState.PENDING}
+
+
+# ---- reading a batch
+
+
+def test_a_batch_is_read_by_keyboard_edited_and_undone(page: Page, daemon: Running, batch: Batch) -> None:
+    open_desk(page, batch)
+    expect(page.get_by_text("where is parcel 0 with the kettle")).to_be_visible()  # a demonstration
+    page.keyboard.press("j")
+    item(page, 2)
+    page.keyboard.press("k")
+    item(page, 1)
+    page.keyboard.press("a")
+    item(page, 2)
+    page.keyboard.press("r")
+    expect(page.get_by_text("Why is it rejected?")).to_be_visible()
+    page.keyboard.press("2")
+    item(page, 3)
+    page.keyboard.press("e")
+    page.get_by_label("Answer").fill("Shipping")
+    page.keyboard.press("Control+Enter")
+    item(page, 4)
+    expect(page.get_by_text("3 of 5 decided: 2 approved, 1 rejected")).to_be_visible()
+
+    one, two, three, *_ = daemon.store.batch_items(batch.id)
+    assert (one.state, one.decided_by) == (ItemState.APPROVED, "ann")
+    assert (two.state, two.reason) == (ItemState.REJECTED, "Nobody would write this")
+    assert three.edited is not None
+    assert three.edited["completion"]["content"] == "shipping"  # in the spelling of the output space
+    assert three.example["completion"]["content"] == "billing"
+
+    page.keyboard.press("u")
+    item(page, 3)
+    expect(page.get_by_text("2 of 5 decided")).to_be_visible()
+    assert states(daemon, batch)[2] is ItemState.PENDING
+    page.keyboard.press("u")
+    item(page, 2)
+    assert states(daemon, batch)[1] is ItemState.PENDING
+
+
+def test_an_edit_that_cannot_be_trained_on_is_refused_and_not_lost(
+    page: Page, daemon: Running, batch: Batch
+) -> None:
+    open_desk(page, batch)
+    page.get_by_role("button", name="Edit (e)").click()
+    page.get_by_label("Answer").fill("marketing")
+    page.get_by_role("button", name="Approve as edited").click()
+    expect(page.get_by_text("none of the target's output_space")).to_be_visible()
+    expect(page.get_by_label("Answer")).to_have_value("marketing")
+    assert states(daemon, batch)[0] is ItemState.PENDING
+
+
+def test_two_operators_never_overwrite_each_other_silently(
+    browser: Browser, page: Page, daemon: Running, batch: Batch
+) -> None:
+    open_desk(page, batch)
+    with page_of(browser, daemon.url) as bobs:
+        sign_in(bobs, "bob", PASSWORD)
+        open_desk(bobs, batch)
+        page.keyboard.press("a")
+        item(page, 2)
+        bobs.keyboard.press("r")
+        bobs.keyboard.press("1")
+        expect(bobs.get_by_text("item 1 of batch")).to_contain_text("is APPROVED by ann")
+        expect(bobs.get_by_text(re.compile(r"approved by ann \d+ s ago"))).to_be_visible()
+    assert states(daemon, batch)[0] is ItemState.APPROVED
+
+
+def test_what_others_decide_meanwhile_is_shown(page: Page, daemon: Running, batch: Batch) -> None:
+    open_desk(page, batch)
+    with httpx.Client(base_url=daemon.url) as bob:
+        session = bob.post("/api/v1/session", json={"name": "bob", "password": PASSWORD}).json()
+        decision = [{"number": 1, "revision": 0, "state": "REJECTED", "reason": "off topic"}]
+        path = f"/api/v1/batches/{batch.id}/decisions"
+        said = bob.post(path, json=decision, headers={"X-CSRF-Token": session["csrf_token"]})
+        assert said.status_code == 200
+    expect(page.get_by_role("status").get_by_text("bob has just decided this one")).to_be_visible()
+    expect(page.get_by_text("1 of 5 decided")).to_be_visible()
+
+
+def test_many_are_decided_at_once_in_the_table_and_the_last_one_ends_the_batch(
+    page: Page, daemon: Running, batch: Batch
+) -> None:
+    open_desk(page, batch)
+    page.get_by_label("Find").fill("kettle")
+    page.get_by_role("button", name="Table").click()
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(1)
+    page.get_by_label("Find").fill("")
+    expect(rows).to_have_count(5)
+    picture(page, "approvals-table")
+    for number in (0, 1, 2, 3):
+        rows.nth(number).get_by_role("checkbox").click()
+    page.get_by_role("button", name="Approve the chosen ones").click()
+    page.get_by_role("button", name="Approve them").click()
+    expect(page.get_by_text("4 of 5 decided: 4 approved")).to_be_visible()
+    page.keyboard.press("t")
+    page.get_by_label("Show").click()
+    page.get_by_role("option", name="waiting").click()
+    item(page, 5)
+    page.get_by_role("button", name="Approve (a)").click()
+    expect(page.get_by_text("With it the batch ends: 5 of 5 are approved")).to_be_visible()
+    page.get_by_role("button", name="Decide it").click()
+    expect(page.get_by_text("DECIDED by ann")).to_be_visible()
+    assert daemon.store.batch(batch.id).state is BatchState.DECIDED
+
+
+def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: Running, batch: Batch) -> None:
+    open_desk(page, batch)
+    page.get_by_role("button", name="Withdraw").click()
+    page.get_by_role("button", name="Withdraw it").click()
+    expect(page.get_by_text("Say why")).to_be_visible()
+    page.get_by_label("Why").fill("made from the wrong examples")
+    page.get_by_role("button", name="Withdraw it").click()
+    expect(page.get_by_text("WITHDRAWN by ann: made from the wrong examples")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve (a)")).to_be_hidden()
+    assert daemon.store.batch(batch.id).state is BatchState.WITHDRAWN
+
+
+# ---- looking at what was learned
+
+
+def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: Running) -> None:
+    cycle = daemon.store.cycles(ROUTING)[-1]
+    page.goto("/console/experiments")
+    page.get_by_role("link", name=cycle.id).click()
+    page.wait_for_url(f"**/console/experiments/{cycle.id}")
+    expect(page.get_by_text("approved and corrected answers can be imitated")).to_be_visible()
+    expect(page.get_by_text("Last losses: training")).to_be_visible()
+    expect(page.get_by_role("cell", name="+77.5%")).to_be_visible()
+    expect(page.get_by_text("my parcel 10 never came")).to_be_visible()
+    expect(page.get_by_role("cell", name="adapter_model.safetensors")).to_be_visible()
+    assert barriers(page) == []
+    picture(page, "experiment")
+
+
+def test_cycles_are_filtered_and_compared(page: Page) -> None:
+    page.goto("/console/experiments?target=acme/routing")
+    rows = page.locator("tbody tr")
+    expect(rows.filter(has_text=SEARCH)).to_have_count(0)
+    page.get_by_label("Verdict").click()
+    page.get_by_role("option", name="REJECT").click()
+    expect(rows).to_have_count(1)
+    assert "verdict=REJECT" in page.url
+    page.goto("/console/experiments?method=sft")
+    expect(rows).to_have_count(4)
+    for number in (0, 1):
+        rows.nth(number).get_by_role("checkbox").click()
+    page.get_by_role("button", name="Compare 2").click()
+    expect(page.get_by_role("heading", name="Side by side")).to_be_visible()
+    expect(page.get_by_role("heading", name="Validation losses")).to_be_visible()
+    assert barriers(page) == []
+    picture(page, "compare")
+
+
+def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_means(
+    page: Page, daemon: Running
+) -> None:
+    old, new = (version.id for version in daemon.store.versions(SEARCH))
+    page.goto("/console/adapters")
+    page.get_by_role("article", name=new).get_by_role("button", name="Promote").click()
+    expect(page.get_by_text(f"instead of {old}")).to_be_visible()
+    picture(page, "adapters-promote")
+    page.get_by_role("button", name=f"Promote {new}").click()
+    expect(page.get_by_text("Say why")).to_be_visible()
+    page.get_by_label("Why").fill("it finds the kettle")
+    page.get_by_role("button", name=f"Promote {new}").click()
+    expect(page.get_by_text(f"Serves {new}")).to_be_visible()
+    assert daemon.store.version(new).state is VersionState.ACTIVE
+
+    shown = page.get_by_role("region", name=SEARCH)
+    shown.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_text(f"goes back from {new} to {old}")).to_be_visible()
+    page.get_by_label("Why").fill("it forgets the lamp")
+    page.get_by_role("button", name=f"Roll back {SEARCH}").click()
+    expect(shown.get_by_text("ann put it on hold")).to_be_visible()
+    shown.get_by_role("button", name="Release the hold").click()
+    page.get_by_role("button", name=f"Release {SEARCH}").click()
+    expect(shown.get_by_text("on hold")).to_have_count(0)
+    page.goto("/console/audit")
+    for words in ("it finds the kettle", "it forgets the lamp", "release"):
+        expect(page.get_by_text(words).first).to_be_visible()
+
+
+def test_data_shows_examples_and_why_spans_were_dropped_with_links_into_phoenix(page: Page) -> None:
+    page.goto("/console/data")
+    expect(page.get_by_role("cell", name="approved or corrected answers")).to_be_visible()
+    dropped = page.get_by_text("8 × no feedback that counts reached this call")
+    dropped.click()
+    link = page.get_by_role("link", name="Span 00000000 in Phoenix").last
+    assert link.get_attribute("href") == "https://phoenix.example.com/redirects/spans/000000000000000c"
+    assert barriers(page) == []
+
+
+# ---- for everybody, and against those who mean harm
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_can_be_used_by_keyboard_and_screen_reader(
+    browser: Browser, daemon: Running, batch: Batch, scheme: str
+) -> None:
+    with page_of(browser, daemon.url, color_scheme=scheme) as page:
+        page.goto("/console/sign-in")
+        assert barriers(page) == []
+        picture(page, f"sign-in-{scheme}")
+        sign_in(page, "ann", PASSWORD)
+        for path in (*PAGES, f"approvals/{batch.id}"):
+            page.goto(f"/console/{path}")
+            page.wait_for_timeout(1500)
+            assert barriers(page) == [], path
+            picture(
+                page, f"{(path or 'overview').partition('/')[0]}{'-desk' if '/' in path else ''}-{scheme}"
+            )
+
+
+def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: Running, batch: Batch) -> None:
+    cycle = daemon.store.cycles(ROUTING)[-1]
+    with page_of(browser, daemon.url, viewport=PHONE, is_mobile=True, has_touch=True) as page:
+        sign_in(page, "ann", PASSWORD)
+        for path in (*PAGES, f"approvals/{batch.id}", f"experiments/{cycle.id}"):
+            page.goto(f"/console/{path}")
+            page.wait_for_timeout(1000)
+            assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"], path
+            picture(page, f"{path.replace('/', '-')[:12] or 'overview'}-phone")
+        page.goto("/console/")
+        page.get_by_role("button", name="Menu").click()
+        page.get_by_role("link", name="Adapters").click()
+        page.wait_for_url("**/console/adapters")
+
+
+def test_text_from_telemetry_is_never_markup(page: Page, daemon: Running, batch: Batch) -> None:
+    failed = next(cycle for cycle in daemon.store.cycles(ROUTING) if EVIL in cycle.reason)
+    judged = daemon.store.cycles(ROUTING)[-1]
+    shown = 0
+    for path in (
+        "",
+        "experiments",
+        f"experiments/{failed.id}",
+        f"experiments/{judged.id}",
+        "data",
+        f"approvals/{batch.id}",
+    ):
+        page.goto(f"/console/{path}")
+        if path.startswith("approvals/"):
+            open_desk(page, batch)
+            page.get_by_label("Find").fill("refund")
+            item(page, 4)
+        page.wait_for_timeout(1200)
+        shown += page.get_by_text("window.hacked = 1").count()
+        assert page.evaluate("window.hacked") is None, path
+        assert page.locator("img[src=x]").count() == 0, path
+    page.keyboard.press("t")
+    page.wait_for_timeout(800)
+    assert page.evaluate("window.hacked") is None
+    assert shown >= 5
+
+
+def test_light_or_dark_is_kept(page: Page) -> None:
+    page.goto("/console/")
+    before = page.evaluate("document.body.classList.contains('body--dark')")
+    page.get_by_role("button", name="Light or dark").click()
+    page.goto("/console/adapters")
+    page.wait_for_function(f"document.body.classList.contains('body--dark') === {str(not before).lower()}")
