@@ -19,18 +19,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
 
-.PHONY: demo test test-slow bench check run setup setup-vllm clean
+.PHONY: demo test test-slow bench check run setup setup-vllm setup-browser clean
 
 demo: setup setup-vllm
 	$(BIN)/learnd demo $(if $(KEEP),--keep)
 
-test: setup setup-vllm
-	$(BIN)/python -m pytest -m "not slow"
+# What trains and serves runs alone, the rest two at a time.
+test: setup setup-vllm setup-browser
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile tests/unit tests/integration
+	$(BIN)/python -m pytest -m "not slow" tests/e2e
 
-test-slow: setup setup-vllm
+test-slow: setup setup-vllm setup-browser
 	$(BIN)/python -m pytest -m slow
 
-bench: setup setup-vllm
+bench: setup setup-vllm setup-browser
 	$(BIN)/python -m tests.benchmarks
 
 check: setup
@@ -45,6 +47,10 @@ run: setup
 
 setup: $(VENV)/.installed
 setup-vllm: $(VLLM_VENV)/.installed
+# The tests of the console take the system's Chromium, else Playwright's own; without either they are skipped.
+setup-browser: setup
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium \
+	  || echo "There is no Chromium (apt-get install chromium): the console is not tested."
 
 $(VENV)/.installed: pyproject.toml deploy/constraints/learnd.txt
 	$(PYTHON) -m venv $(VENV)

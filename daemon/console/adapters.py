@@ -100,7 +100,7 @@ class Versions:
                     self._button("Activate", self._activate(version, active, overrules=True))
 
     def _button(self, words: str, ask: Callable[[], None], color: str = "primary") -> None:
-        ui.button(words, on_click=ask).props(f"no-caps outline dense color={color}")
+        ui.button(words, on_click=ask).props(f"no-caps outline color={color}")
 
     # ---- acts: each asks first, and says what will happen
 

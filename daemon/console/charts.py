@@ -64,7 +64,7 @@ def bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.e
         "yAxis": {
             "type": "category",
             "data": list(bars)[::-1],
-            "axisLabel": {"color": INK, "width": 140, "overflow": "truncate"},
+            "axisLabel": {"color": INK, "width": 220, "overflow": "truncate"},
         },
         "series": [
             {

@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import dpo, extraction, gateway, sft
+from tests.benchmarks import console, dpo, extraction, gateway, sft
 
 BENCHMARKS = {
+    "console": console.measure,
     "dpo_memory_over_sft": dpo.measure,
     "extraction": extraction.measure,
     "gateway": gateway.measure,

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from extractors.phoenix import PhoenixClient
 from extractors.spans import Annotation
 from registry.store.store import Store
 from tests.phoenix_support import chat_span, send_spans, wait_for_spans
+from tests.snapshots import Asked
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")
@@ -61,10 +63,20 @@ class Team:
         return Store.open(self.settings.data_dir, datetime.now(UTC))
 
 
-def new_team(folder: Path, tenant: str, *, phoenix: str, vllm: str, model: Path, **target: Any) -> Team:
-    """Reviewed traffic in a project of its own, and settings that name it."""
+def new_team(
+    folder: Path,
+    tenant: str,
+    *,
+    phoenix: str,
+    vllm: str,
+    model: Path,
+    asked: Sequence[Asked] | None = None,
+    **target: Any,
+) -> Team:
+    """Reviewed traffic in a project of its own, and settings that name it; `target` changes these."""
     project = f"{tenant}-routing"
-    _fill(phoenix, project)
+    templates = [(QUESTIONS[n % 2][1].format(n=n), QUESTIONS[n % 2][0]) for n in range(ITEMS)]
+    _fill(phoenix, project, templates if asked is None else asked)
     document = _settings(tenant, project, phoenix, vllm, model)
     document["targets"][0] |= target
     config = folder / "learnd.toml"
@@ -99,13 +111,12 @@ def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -
     }
 
 
-def _fill(phoenix: str, project: str) -> None:
+def _fill(phoenix: str, project: str, asked: Sequence[Asked]) -> None:
     """Calls that were all answered wrongly, each rejected and corrected by a reviewer."""
     spans, annotations = [], []
-    for n in range(ITEMS):
-        label, question = QUESTIONS[n % 2]
+    for n, (question, label) in enumerate(asked):
         began = BEGAN + timedelta(minutes=n)
-        span = chat_span(question.format(n=n), "I do not know", started_at=began)
+        span = chat_span(question, "I do not know", started_at=began)
         spans.append(span)
         for name, said in (("approval", {"label": "rejected"}), ("correction", {"explanation": label})):
             annotations.append(
