@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from daemon.notifications import signing_key
 from daemon.operators import Operators, must_keep_apart
 from daemon.promotion import open_replicas
 from daemon.settings import NotifySettings, Settings, TargetSettings, environment_names
+from daemon.synthesis import endpoint_of, key_of
+from extractors.endpoint import Call, Endpoint, Unusable
 from extractors.examples import Message
 from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.phoenix_http import PhoenixError
+from extractors.recipes import MESSAGE
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
 from trainers.base_model import (
@@ -56,6 +59,8 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield _check("targets", False, "none", "add a [[targets]] section; `learnd init` writes an example")
     for target in settings.targets:
         yield from _target(settings, target)
+        if target.synthesis.enabled:
+            yield from _synthesis(settings, target)
 
 
 def _check(name: str, ok: bool, found: str, what_to_do: str = "") -> Check:
@@ -179,6 +184,39 @@ def _embedding_model(settings: Settings, target: TargetSettings) -> Iterator[Che
         return
     yield _check(name, True, f"{target.base_model} ({digest[:12]}), a sentence-transformer")
     yield _memory(settings, target)
+
+
+def _synthesis(settings: Settings, target: TargetSettings) -> Iterator[Check]:
+    """The language model answers, and the encoder that tells what means the same is there."""
+    name = f"{target.key}: language model"
+    try:
+        needs("synthetic", "dspy")
+        endpoint = endpoint_of(settings, target)
+        _ask(endpoint, key_of(settings, target))
+    except LearndError as problem:
+        what = "correct the target's `synthesis.url`, `.model` or API key; cycles go on without proposals"
+        yield _check(name, False, str(problem), what)
+        return
+    yield _check(name, True, f"{endpoint.model} at {endpoint.url} answers")
+    from trainers.encoder import load_encoder
+
+    encoder = target.synthesis.encoder
+    try:
+        load_encoder(encoder, device="cpu")
+    except (LearndError, OSError) as problem:
+        what = "correct the target's `synthesis.encoder`: a sentence-transformer's folder or hub id"
+        yield _check(f"{target.key}: encoder", False, str(problem), what)
+        return
+    yield _check(f"{target.key}: encoder", True, f"{encoder}, a sentence-transformer")
+
+
+def _ask(endpoint: Endpoint, key: str | None) -> None:
+    """Have the model write a few words. Raises EndpointUnreachable, EndpointRefused."""
+    from extractors.language_model import LanguageModel
+
+    asked = Call(shown=[], inputs={"number": "1"}, temperature=0, seed=0, most_tokens=8)
+    with LanguageModel(endpoint, key) as model, suppress(Unusable):
+        model.write(MESSAGE, asked)
 
 
 def _quantization(settings: Settings) -> Check:

@@ -15,7 +15,7 @@ from daemon.children import Interrupted, Work, run_job
 from daemon.extras import needs
 from daemon.imports import golden_cases
 from daemon.loop import Loop
-from daemon.settings import SynthesisSettings
+from daemon.settings import Settings, TargetSettings
 from extractors.endpoint import Endpoint
 from extractors.examples import Message, SFTExample
 from extractors.screening import ScreeningRules
@@ -91,7 +91,7 @@ def ask_for_examples(loop: Loop, cycle: Cycle, snapshot: Snapshot) -> str:
 
 def _proposed(loop: Loop, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch:
     rules = loop.target.synthesis
-    endpoint = _endpoint(loop, rules)
+    endpoint = endpoint_of(loop.settings, loop.target)
     job = SynthesisJob(
         request=SynthesisRequest(
             kind=lack.kind,
@@ -109,7 +109,7 @@ def _proposed(loop: Loop, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch
         encoder=rules.encoder,
         device=loop.settings.training.device,
     )
-    key = _key(loop, rules)
+    key = key_of(loop.settings, loop.target)
     found = Proposals.model_validate(
         run_job(
             Work.SYNTHESISE,
@@ -144,24 +144,28 @@ def _labels(loop: Loop, snapshot: Snapshot) -> tuple[str, ...]:
     return loop.target.output_space or tuple(sorted(seen))
 
 
-def _endpoint(loop: Loop, rules: SynthesisSettings) -> Endpoint:
-    """The one that the settings name, or the target's first replica with its base model."""
+def endpoint_of(settings: Settings, target: TargetSettings) -> Endpoint:
+    """The one that the settings name, or the target's first replica with its base model.
+
+    Raises LearndError where there is neither.
+    """
+    rules = target.synthesis
     limits = {"timeout_seconds": rules.timeout_seconds, "concurrency": rules.concurrency}
     if rules.url and rules.model:
         return Endpoint(url=rules.url, model=rules.model, **limits)
-    replicas = loop.settings.replicas_of(loop.target)
+    replicas = settings.replicas_of(target)
     if not replicas:
         raise LearndError(
-            f"no replica serves {loop.target.key}; name a language model in its `synthesis.url` and `.model`"
+            f"no replica serves {target.key}; name a language model in its `synthesis.url` and `.model`"
         )
     return Endpoint(url=f"{replicas[0].url}/v1", model=replicas[0].base_name, **limits)
 
 
-def _key(loop: Loop, rules: SynthesisSettings) -> str | None:
-    """The language model's key, or that of the replica which stands for it."""
-    if rules.url:
-        return rules.key()
-    replicas = loop.settings.replicas_of(loop.target)
+def key_of(settings: Settings, target: TargetSettings) -> str | None:
+    """The language model's key, or that of the replica which stands for it. Raises SettingsError."""
+    if target.synthesis.url:
+        return target.synthesis.key()
+    replicas = settings.replicas_of(target)
     return replicas[0].key() if replicas else None
 
 

@@ -14,4 +14,6 @@ write() { [ -e "secrets/$1" ] || (cat > "secrets/$1" && chmod 644 "secrets/$1" &
 echo "a1$(random)" | write phoenix_secret
 echo "a1$(random)" | write phoenix_admin_secret
 random | write vllm_api_key
+# People who may use the console: lines as `learnd operators hash NAME` prints them (see compose.yaml).
+echo "# NAME ROLE HASH" | write operators
 for tenant in "${@:-acme}"; do echo "$(random) $tenant"; done | write agent_tokens

