@@ -10,10 +10,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router, caller_by
 from daemon.bodies import BoundedBodies, GuardedPages
 from daemon.metrics import Metrics, metrics_page
-from daemon.operators import Operators, must_keep_apart
+from daemon.operators import must_keep_apart
 from daemon.operators_api import answer_problems, operators_api
 from daemon.promotion import adapter_folder
 from daemon.settings import Settings
+from daemon.sign_in import Door
 from daemon.status import Health, status
 from daemon.tokens import Caller
 from daemon.version import VERSION
@@ -28,7 +29,7 @@ def build_api(
     settings: Settings,
     store: Store,
     tokens: Mapping[str, str],
-    operators: Operators,
+    door: Door,
     health: Health,
     metrics: Metrics,
     clock: Callable[[], datetime],
@@ -44,7 +45,7 @@ def build_api(
     api.add_middleware(GuardedPages)
     answer_problems(api)
     files, caller = _AgentsFiles(settings, store), caller_by(tokens, operators_tokens)
-    api.include_router(operators_api(settings, store, operators, tokens, health, clock))
+    api.include_router(operators_api(settings, store, door, health, clock))
     api.include_router(
         agents_router(
             active=files.active,

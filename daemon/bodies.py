@@ -42,7 +42,10 @@ class GuardedPages:
     """
 
     HEADERS = (
-        (b"content-security-policy", b"frame-ancestors 'none'; base-uri 'self'; object-src 'none'"),
+        (
+            b"content-security-policy",
+            b"frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'",
+        ),
         (b"x-frame-options", b"DENY"),
         (b"x-content-type-options", b"nosniff"),
         (b"referrer-policy", b"same-origin"),

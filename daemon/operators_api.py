@@ -3,7 +3,7 @@
 What is done here is done as on the command line: by `daemon.approvals`, `daemon.promotion` and the store.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from daemon.approvals import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, R
 from daemon.history import CycleView, filtered, view
 from daemon.locks import Locked
 from daemon.loop import Loop
-from daemon.operators import Operators, Person
+from daemon.operators import Person
 from daemon.promotion import UNSEEN, activate, rollback
 from daemon.runs import SideBySide, answers_of, progress_of
 from daemon.settings import Settings, SettingsError, TargetSettings
@@ -59,7 +59,7 @@ class Why(Value):
 
 
 class Activation(Why):
-    """What an operator wants to be served, and what they saw being served."""
+    """Changing what is served, and what they saw being served."""
 
     instead_of: str | None = UNSEEN
     """The version that was active when they decided (null: the base model); left out, any."""
@@ -104,15 +104,13 @@ class VersionView(Value):
 def operators_api(
     settings: Settings,
     store: Store,
-    operators: Operators,
-    agents: Mapping[str, str],
+    door: Door,
     health: Health,
     clock: Callable[[], datetime],
 ) -> APIRouter:
-    """All routes below `/api/v1`. `agents` are the agents' tokens, which are refused here."""
-    door = Door(operators, agents)
+    """All routes below `/api/v1`."""
     router = APIRouter(prefix=PREFIX)
-    router.include_router(session_router(operators, door))
+    router.include_router(session_router(door))
     inside = APIRouter(dependencies=[Depends(door.allowed)])
     inside.include_router(_targets(settings, store, health, door, clock))
     inside.include_router(_data(settings, store, clock))
@@ -156,9 +154,17 @@ def _targets(
         return next(entries) | health.of(target.key)
 
     @router.post("/{tenant}/{agent}/rollback")
-    def roll_back(target: Target, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+    def roll_back(target: Target, asked: Activation, by: Annotated[Person, Depends(door.allowed)]) -> Served:
         """Go back to what was live before; nothing is promoted automatically until the release."""
-        live = rollback(settings, store, target, actor=by.name, reason=asked.reason, clock=clock)
+        live = rollback(
+            settings,
+            store,
+            target,
+            actor=by.name,
+            reason=asked.reason,
+            clock=clock,
+            instead_of=asked.instead_of,
+        )
         return Served(target=target.key, active_version=live.id if live else None, held=True)
 
     @router.post("/{tenant}/{agent}/release")

@@ -15,6 +15,7 @@ from evaluation.probes import ProbeRecord
 from extractors.values import LearndError, file_digest
 from registry.serving.replica import Replica
 from registry.serving.swap import bring_up
+from registry.store.activation import ActiveChanged
 from registry.store.store import Store
 from registry.versions import Version, VersionState
 
@@ -145,9 +146,11 @@ def rollback(
     actor: str,
     reason: str,
     clock: Callable[[], datetime],
+    instead_of: str | None = UNSEEN,
 ) -> Version | None:
     """Go back to the version that was active before, or to the base model (None), and hold.
 
+    `instead_of` is what they saw as active; left out, whatever is.
     While a target is on hold nothing is promoted automatically, until `release`. A replica that
     does not answer keeps nobody on a bad version: the reconciler brings it along later.
     Raises NotServable, NotServed, ActiveChanged.
@@ -156,6 +159,8 @@ def rollback(
         active = store.active(target.key)
         if active is None:
             raise NotServable(f"{target.key} serves the base model already: there is nothing to roll back")
+        if instead_of not in {UNSEEN, active.id}:
+            raise ActiveChanged(target.key, instead_of, active.id)
         previous = store.rollback_target(target.key)
         if previous is not None:
             store.want(previous.id)

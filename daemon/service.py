@@ -40,6 +40,8 @@ log = structlog.get_logger()
 ADVANCE_SECONDS = 2.0
 PRUNE_SECONDS = 3600.0
 NOTIFY_SECONDS = 2.0
+GRACE_SECONDS = 10
+"""For requests that are under way when the daemon is told to stop."""
 KEEP_NOTICES = timedelta(days=30)
 LONGEST_BACKOFF = timedelta(minutes=5)
 HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
@@ -64,10 +66,9 @@ def serve(settings: Settings) -> None:
         stack.callback(store.close)
         service = Service(settings, store)
         operators = Operators(settings.operators, utc_now)
-        api = build_api(settings, store, tokens, operators, service.health, service.metrics, utc_now)
-        add_console(
-            api, Console(settings, store, service.health, operators, utc_now), Door(operators, tokens)
-        )
+        door = Door(operators, tokens)
+        api = build_api(settings, store, tokens, door, service.health, service.metrics, utc_now)
+        add_console(api, Console(settings, store, service.health, operators, utc_now), door)
         server = uvicorn.Server(
             uvicorn.Config(
                 api,
@@ -75,6 +76,7 @@ def serve(settings: Settings) -> None:
                 port=settings.daemon.port,
                 log_config=None,
                 access_log=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
                 # Who asks is decided in `daemon.operators`, by the settings' word on which proxy to trust.
                 proxy_headers=False,
             )
@@ -259,6 +261,7 @@ class Service:
 
     def _step(self, loop: Loop, cycle: Cycle) -> Cycle:
         log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)
+        loop.on_progress({"stage": cycle.state})
         try:
             if cycle.state not in HEAVY:
                 return advance(loop, cycle)

@@ -55,6 +55,7 @@ class Door:
     """Knows who is asking, and whether they may. A dependency of every route of the operators."""
 
     def __init__(self, operators: Operators, agents: Mapping[str, str]) -> None:
+        """`agents` are the agents' tokens, which open nothing here."""
         self._operators = operators
         self._agents = Digests(agents)
 
@@ -101,6 +102,12 @@ class Door:
         log.info("signed in", name=person.name, role=person.role, peer=peer)
         return cookie, person
 
+    def sign_out(self, cookie: str | None, person: Person) -> None:
+        """End the session, if there is one."""
+        if cookie:
+            self._operators.sign_out(cookie)
+        log.info("signed out", name=person.name)
+
     def give(self, cookie: str, request: Request, response: Response) -> None:
         """Have `response` set the session's cookie, which no page can read."""
         response.headers["Cache-Control"] = "no-store"
@@ -138,7 +145,7 @@ class Door:
         raise HTTPException(401, how, headers={"WWW-Authenticate": "Bearer"})
 
 
-def session_router(operators: Operators, door: Door) -> APIRouter:
+def session_router(door: Door) -> APIRouter:
     """Routes to sign in and out, below `/api/v1`."""
     router = APIRouter(prefix="/session", tags=["session"])
 
@@ -167,9 +174,7 @@ def session_router(operators: Operators, door: Door) -> APIRouter:
         cookie: Annotated[str | None, Security(_cookie)],
     ) -> None:
         """End the session."""
-        if cookie:
-            operators.sign_out(cookie)
-        log.info("signed out", name=person.name)
+        door.sign_out(cookie, person)
         response.delete_cookie(COOKIE)
 
     return router

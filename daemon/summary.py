@@ -86,13 +86,7 @@ class TargetData:
         self, kind: Kind, origin: Origin | None = None, *, offset: int = 0, limit: int = 50
     ) -> tuple[Shown, ...]:
         """Examples to train and to validate on, the newest first."""
-        found: list[tuple[str, AnyExample]] = [
-            (split, example)
-            for split in ("train", "validation")
-            for example in getattr(getattr(self.snapshot, split), kind)
-            if origin in (None, example.origin)
-        ]
-        found.sort(key=lambda each: (each[1].started_at, each[1].id), reverse=True)
+        found = [each for each in self._newest_first(kind) if origin in (None, each[1].origin)]
         return tuple(
             Shown(
                 id=example.id,
@@ -103,6 +97,19 @@ class TargetData:
             )
             for split, example in found[offset : offset + limit]
         )
+
+    def count(self, kind: Kind) -> int:
+        """Examples of the kind, to train and to validate on."""
+        return len(getattr(self.snapshot.train, kind)) + len(getattr(self.snapshot.validation, kind))
+
+    def _newest_first(self, kind: Kind) -> list[tuple[str, AnyExample]]:
+        """Examples with the split they are in."""
+        found: list[tuple[str, AnyExample]] = [
+            (split, example)
+            for split in ("train", "validation")
+            for example in getattr(getattr(self.snapshot, split), kind)
+        ]
+        return sorted(found, key=lambda each: (each[1].started_at, each[1].id), reverse=True)
 
     def _links(self, span_ids: Sequence[str]) -> tuple[SpanLink, ...]:
         phoenix = self.loop.settings.phoenix.seen_at

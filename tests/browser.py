@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 PICTURES = Path(__file__).resolve().parents[1] / ".artefacts" / "console"
 """Where pictures of the pages are kept."""
 INSTALLED = ("chromium", "chromium-browser", "google-chrome")
+UNSEEN_MS = 300
+"""An item of the reading desk must have been on the screen for a little less before it can be decided."""
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 

@@ -27,6 +27,7 @@ from registry.batches import Batch, Proposal, Provenance
 from registry.cycles import Cycle, CycleState, Trained
 from registry.store.store import Store
 from registry.versions import Version, VersionState
+from tests.phoenix_support import wait_until
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.unit.traffic import annotation, correction, openinference, span
 from trainers.plan import Plan
@@ -108,6 +109,8 @@ def waiting_batch(
     store: Store, *questions: str, kind: SyntheticKind = "sft", target: str = ROUTING, demonstrations: int = 2
 ) -> Batch:
     """A batch of routing questions that waits, made from examples of the snapshot."""
+    # A batch that was decided before may have the daemon at work on the target right now.
+    wait_until(lambda: not store.unfinished_cycles(), 30, "the cycle under way to end")
     now = datetime.now(UTC)
     cycle = store.start_cycle(target, "operator", now)
     snapshot_id = next(each.snapshot_id for each in store.cycles(target) if each.snapshot_id is not None)

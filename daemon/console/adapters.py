@@ -1,34 +1,32 @@
 """Adapter versions: where they come from, what is served where, and changing that."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
 
+from daemon.console.asking import asked
 from daemon.console.frame import frame
-from daemon.console.parts import Link, Tagged, chip, heading, moment, nothing, section, shown, text
-from daemon.console.visit import Console, Visit, to_sign_in
+from daemon.console.parts import Link, Tagged, chip, facts, heading, labelled, moment, nothing, section, text
+from daemon.console.visit import Console, Visit
 from daemon.promotion import activate, drain_time, rollback
 from daemon.settings import TargetSettings
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
+
+REFRESH_SECONDS = 5.0
 
 
 def adapters_page(console: Console) -> None:
     """At `/adapters`."""
 
     @ui.page("/adapters")
-    async def page(request: Request) -> RedirectResponse | None:
+    def page(request: Request) -> None:
         visit = Visit.of(console, request)
-        if visit.person is None:
-            return to_sign_in(request)
         with frame(visit, "Adapters", wide=True):
-            sections = [Versions(visit, target) for target in console.settings.targets]
-        for each in sections:
-            await each.read()
-        return None
+            for target in console.settings.targets:
+                visit.every(REFRESH_SECONDS, Versions(visit, target).read)
 
 
 class Versions:
@@ -37,11 +35,12 @@ class Versions:
     def __init__(self, visit: Visit, target: TargetSettings) -> None:
         self._visit = visit
         self._target = target
+        self._shown: object = None
         with section(target.key):
             self._body = ui.element("div").classes("stack")
 
     async def read(self) -> None:
-        """Show how they are now."""
+        """Show how they are now; what is on the page stays as long as nothing has changed."""
         store, key = self._visit.console.store, self._target.key
         state, versions, active, previous = await self._visit.read(
             lambda: (
@@ -51,21 +50,32 @@ class Versions:
                 store.rollback_target(key),
             )
         )
+        replicas = self._visit.console.health.of(key)["replicas"]
+        found = (state.held, state.held_reason, versions, active, previous, replicas)
+        if found == self._shown:
+            return
+        self._shown = found
         self._body.clear()
         with self._body:
-            self._served(state, active, previous)
+            self._served(state, active, previous, replicas)
             if not versions:
                 nothing("There are no versions yet.", "The first cycle that trains makes one.")
             for version in versions:
                 self._version(version, active)
 
-    def _served(self, state: TargetState, active: Version | None, previous: Version | None) -> None:
+    def _served(
+        self,
+        state: TargetState,
+        active: Version | None,
+        previous: Version | None,
+        replicas: Mapping[str, str],
+    ) -> None:
         name = active.id if active else "the base model"
         with ui.element("div").classes("line"):
             Tagged("strong", f"Serves {name}")
             if state.held:
                 chip("on hold", "warn")
-        for replica, problem in self._visit.console.health.of(self._target.key)["replicas"].items():
+        for replica, problem in replicas.items():
             said = f"serves {name}" if problem == "ok" else problem
             with ui.element("div").classes("line"):
                 Tagged("span", f"Replica {replica}: {said}").classes("" if problem == "ok" else "bad")
@@ -80,17 +90,13 @@ class Versions:
                 self._button("Release the hold", self._release())
 
     def _version(self, version: Version, active: Version | None) -> None:
-        with ui.element("article").classes("version").props(f'aria-label="{version.id}"'):
+        with labelled(ui.element("article"), version.id).classes("version"):
             with ui.element("div").classes("line"):
                 heading(version.id, 3)
                 chip(version.state)
                 if version.drain_until:
                     chip("draining", "busy")
-            with ui.element("dl").classes("facts"):
-                for name, value in _lineage(version).items():
-                    Tagged("dt", name)
-                    with ui.element("dd"):
-                        value.show() if isinstance(value, Link) else Tagged("span", shown(value))
+            facts(_lineage(version))
             if not self._visit.may_decide or version.files_removed_at:
                 return
             with ui.element("div").classes("line"):
@@ -99,12 +105,14 @@ class Versions:
                 elif version.state not in {VersionState.ACTIVE, VersionState.CANDIDATE}:
                     self._button("Activate", self._activate(version, active, overrules=True))
 
-    def _button(self, words: str, ask: Callable[[], None], color: str = "primary") -> None:
+    def _button(self, words: str, ask: Callable[[], Awaitable[None]], color: str = "primary") -> None:
         ui.button(words, on_click=ask).props(f"no-caps outline color={color}")
 
     # ---- acts: each asks first, and says what will happen
 
-    def _activate(self, version: Version, active: Version | None, *, overrules: bool) -> Callable[[], None]:
+    def _activate(
+        self, version: Version, active: Version | None, *, overrules: bool
+    ) -> Callable[[], Awaitable[None]]:
         console, target = self._visit.console, self._target
         replicas = [replica.name for replica in console.settings.replicas_of(target)]
         where = f"on {_listed(replicas)} and probed there" if replicas else "for agents to fetch"
@@ -130,10 +138,10 @@ class Versions:
                 ready_only=not overrules,
             )
 
-        title = f"{'Activate' if overrules else 'Promote'} {version.id}?"
-        return lambda: self._ask(title, means, do, f"{version.id} is served.")
+        act = "Activate" if overrules else "Promote"
+        return lambda: self._ask(f"{act} {version.id}", means, do, f"{version.id} is served.")
 
-    def _roll_back(self, active: Version, previous: Version | None) -> Callable[[], None]:
+    def _roll_back(self, active: Version, previous: Version | None) -> Callable[[], Awaitable[None]]:
         console, target = self._visit.console, self._target
         to = previous.id if previous else "the base model"
         means = [
@@ -143,12 +151,20 @@ class Versions:
         ]
 
         def do(actor: str, reason: str) -> str:
-            rollback(console.settings, console.store, target, actor=actor, reason=reason, clock=console.clock)
+            rollback(
+                console.settings,
+                console.store,
+                target,
+                actor=actor,
+                reason=reason,
+                clock=console.clock,
+                instead_of=active.id,
+            )
             return to
 
-        return lambda: self._ask(f"Roll back {target.key}?", means, do, f"{to} is served.")
+        return lambda: self._ask(f"Roll back {target.key}", means, do, f"{to} is served.")
 
-    def _release(self) -> Callable[[], None]:
+    def _release(self) -> Callable[[], Awaitable[None]]:
         console, key = self._visit.console, self._target.key
         means = ["The next version that is proven better is promoted by itself again."]
 
@@ -156,41 +172,22 @@ class Versions:
             console.store.release(key, actor=actor, now=console.clock())
             return key
 
-        return lambda: self._ask(f"Release {key}?", means, do, f"{key} is released.", wants_reason=False)
+        return lambda: self._ask(f"Release {key}", means, do, f"{key} is released.", why=False)
 
-    def _ask(
+    async def _ask(
         self,
-        title: str,
+        act: str,
         means: Sequence[str],
         do: Callable[[str, str], object],
         said: str,
         *,
-        wants_reason: bool = True,
+        why: bool = True,
     ) -> None:
-        with self._body, ui.dialog() as dialog, ui.card().classes("dialog"):
-            heading(title)
-            for words in means:
-                text(words)
-            reason = ui.textarea("Why (for the audit log)").props("outlined autogrow autofocus")
-            reason.classes("full").set_visibility(wants_reason)
+        async def done(reason: str) -> bool:
+            return await self._visit.act(lambda actor: do(actor, reason), said=said) is not None
 
-            async def go() -> None:
-                written = str(reason.value or "").strip()
-                if wants_reason and not written:
-                    reason.props('error error-message="Say why: whoever comes after you will ask."')
-                    return
-                confirm.disable()
-                cancel.disable()
-                confirm.props("loading")
-                await self._visit.act(lambda actor: do(actor, written), said=said)
-                dialog.close()
-                await self.read()
-
-            with ui.element("div").classes("line end"):
-                cancel = ui.button("Cancel", on_click=dialog.close).props("flat no-caps color=primary")
-                confirm = ui.button(title.removesuffix("?"), on_click=go)
-                confirm.props("no-caps unelevated color=primary")
-        dialog.open()
+        await asked(f"{act}?", means, act, why=why, do=done)
+        await self.read()
 
 
 def _lineage(version: Version) -> Mapping[str, Any]:

@@ -1,42 +1,59 @@
 """Who did what, when, and why."""
 
 from fastapi import Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from daemon.console.frame import frame
 from daemon.console.parts import nothing, table
-from daemon.console.visit import Console, Visit, to_sign_in
+from daemon.console.visit import Console, Visit
+from registry.audit import AuditEntry
 
-SHOWN = 200
+PAGE = 100
+"""Acts that are shown at once."""
+COLUMNS = ("when", "who", "what", "target", "about", "detail")
 
 
 def audit_page(console: Console) -> None:
     """At `/audit`."""
 
     @ui.page("/audit")
-    async def page(request: Request) -> RedirectResponse | None:
+    def page(request: Request) -> None:
         visit = Visit.of(console, request)
-        if visit.person is None:
-            return to_sign_in(request)
-        acts = await visit.read(lambda: console.store.audit(None, SHOWN))
         with frame(visit, "Audit log", wide=True):
-            if not acts:
-                nothing(
-                    "Nothing has been done yet.",
-                    "Approvals, promotions, rollbacks and whatever else somebody decides will stand here.",
-                )
-                return None
-            rows = [
-                {
-                    "when": act.at,
-                    "who": act.actor,
-                    "what": act.action,
-                    "target": act.target,
-                    "about": act.subject,
-                    "detail": act.detail,
-                }
-                for act in acts
-            ]
-            table("The last acts", rows, ("when", "who", "what", "target", "about", "detail"))
-        return None
+            body = ui.element("div")
+            more = ui.button("Show more").props("flat no-caps color=primary")
+            more.set_visibility(False)
+        wanted = 0
+
+        async def read() -> None:
+            nonlocal wanted
+            wanted += PAGE
+            acts = await visit.read(lambda: console.store.audit(None, wanted + 1))
+            body.clear()
+            with body:
+                _show(acts[:wanted])
+            more.set_visibility(len(acts) > wanted)
+
+        more.on_click(read)
+        ui.timer(0, read, once=True)
+
+
+def _show(acts: list[AuditEntry]) -> None:
+    if not acts:
+        nothing(
+            "Nothing has been done yet.",
+            "Approvals, promotions, rollbacks and whatever else somebody decides will stand here.",
+        )
+        return
+    rows = [
+        {
+            "when": act.at,
+            "who": act.actor,
+            "what": act.action,
+            "target": act.target,
+            "about": act.subject,
+            "detail": act.detail,
+        }
+        for act in acts
+    ]
+    table("The last acts", rows, COLUMNS)

@@ -5,6 +5,7 @@ from typing import Any
 
 from nicegui import ui
 
+from daemon.console.parts import labelled
 from registry.cycles import Cycle
 
 INK = "#76808f"
@@ -33,8 +34,7 @@ def losses(progress: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Cur
 def curve_chart(curves: Mapping[str, Curve], label: str, *, height: str = "260px") -> ui.echart:
     """Lines over steps; `label` says in words what is shown."""
     chart = ui.echart(_lines(curves), renderer="svg").style(f"height: {height}; width: 100%")
-    chart.props(f'role=img aria-label="{label}"')
-    return chart
+    return labelled(chart.props("role=img"), label)
 
 
 def redraw(chart: ui.echart, curves: Mapping[str, Curve]) -> None:
@@ -76,8 +76,7 @@ def bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.e
         ],
     }
     chart = ui.echart(options, renderer="svg").style(f"height: {48 + 36 * len(bars)}px; width: 100%")
-    chart.props(f'role=img aria-label="{label}"')
-    return chart
+    return labelled(chart.props("role=img"), label)
 
 
 def accuracies(cycles: Iterable[Cycle]) -> dict[str, float]:

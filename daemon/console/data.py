@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from fastapi import Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from daemon.console.frame import frame
 from daemon.console.messages import example_shown
-from daemon.console.parts import chip, facts, moment, nothing, section, table, text
-from daemon.console.visit import Console, Visit, to_sign_in
-from daemon.loop import Loop
+from daemon.console.parts import chip, facts, labelled, moment, nothing, section, table, text
+from daemon.console.visit import Console, Visit, tell_problem
 from daemon.status import WORDS
 from daemon.summary import KINDS, Shown, SpanLink, TargetData
 from extractors.examples import Origin
 from extractors.values import LearndError
+from registry.store.database import StoreUnavailable
 from trainers.plan import Kind
 
 PAGE = 20
@@ -36,11 +35,9 @@ NEEDED: dict[Kind, str] = {
 def data_page(console: Console) -> None:
     """At `/data`."""
 
-    @ui.page("/data", response_timeout=30)
-    async def page(request: Request, target: str = "") -> RedirectResponse | None:
+    @ui.page("/data")
+    def page(request: Request, target: str = "") -> None:
         visit = Visit.of(console, request)
-        if visit.person is None:
-            return to_sign_in(request)
         keys = [each.key for each in console.settings.targets]
         chosen = target if target in keys else keys[0]
         with frame(visit, "Data", wide=True):
@@ -55,22 +52,18 @@ def data_page(console: Console) -> None:
         async def read() -> None:
             # Seconds on a large mirror: the page is there before.
             try:
-                data = await visit.read(lambda: TargetData.read(_loop(console, chosen)))
-            except LearndError as problem:
+                data = await visit.read(lambda: console.data.of(chosen))
+            except (LearndError, OSError, StoreUnavailable) as problem:
                 waits.clear()
                 with waits:
-                    nothing(str(problem), "The settings of the target say how its data is read.")
+                    nothing("The data cannot be read.", "The settings of the target say how it is read.")
+                tell_problem(problem)
                 return
             waits.delete()
             with body:
                 _show(data)
 
         ui.timer(0, read, once=True)
-        return None
-
-
-def _loop(console: Console, key: str) -> Loop:
-    return Loop(console.settings, console.settings.target(key), console.store, console.clock)
 
 
 def _show(data: TargetData) -> None:
@@ -111,7 +104,7 @@ def _counts(summary: dict[str, Any]) -> None:
 def _examples(data: TargetData) -> None:
     with section("Read them"):
         with ui.element("div").classes("filters"):
-            filled = [kind for kind in KINDS if data.examples(kind, limit=1)]
+            filled = [kind for kind in KINDS if data.count(kind)]
             kind = ui.select(
                 {each: WORDS[each] for each in filled or KINDS}, value=(filled or KINDS)[0], label="Kind"
             )
@@ -171,4 +164,4 @@ def _dropped(data: TargetData, dropped: dict[str, int]) -> None:
 def _links(spans: Sequence[SpanLink]) -> None:
     for span in spans:
         link = ui.link(f"span {span.span_id[:8]}", span.url, new_tab=True).classes("span")
-        link.props(f'rel="noopener noreferrer" aria-label="Span {span.span_id[:8]} in Phoenix"')
+        labelled(link.props('rel="noopener noreferrer"'), f"Span {span.span_id[:8]} in Phoenix")

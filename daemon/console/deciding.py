@@ -1,10 +1,10 @@
-"""The dialogs of the reading desk: why it is rejected, what it should say, and whether it is meant."""
+"""The two dialogs of the reading desk: why an item is rejected, and what it should say."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from nicegui import ui
+from nicegui import events, ui
 
 from daemon.approvals import ReadItem
 from daemon.console.messages import ANSWERS
@@ -29,28 +29,28 @@ class RejectDialog:
         with ui.dialog() as self._dialog, ui.card().classes("dialog"):
             heading("Why is it rejected?")
             for number, reason in enumerate(REASONS, start=1):
-                button = ui.button(f"{number}  {reason}", on_click=lambda reason=reason: self._go(reason))
+                button = ui.button(f"{number}  {reason}", on_click=partial(self._go, reason))
                 button.props("flat no-caps align=left color=primary").classes("full")
             self._own = ui.input("Another reason").props("outlined dense").classes("full")
             self._own.on("keydown.enter", self._own_reason)
             with ui.element("div").classes("line end"):
                 ui.button("Cancel", on_click=self._dialog.close).props("flat no-caps color=primary")
                 ui.button("Reject", on_click=self._own_reason).props("no-caps unelevated color=negative")
-        ui.keyboard(self._key, ignore=["input", "textarea"], repeating=False)
+        self._keys = ui.keyboard(self._key, active=False, ignore=["input"], repeating=False)
+        self._dialog.on_value_change(lambda: self._keys_are(bool(self._dialog.value)))
 
-    @property
-    def is_open(self) -> bool:
-        return bool(self._dialog.value)
+    def _keys_are(self, active: bool) -> None:
+        self._keys.active = active
 
     def open(self, item: ReadItem) -> None:
         """Ask about an item, as it was read: what others decide meanwhile is not overwritten."""
         self._item = item
         self._own.set_value("")
-        self._own.props(remove="error error-message")
+        self._own.error = None
         self._dialog.open()
 
-    async def _key(self, pressed: Any) -> None:
-        number = pressed.key.number if self.is_open and pressed.action.keydown else None
+    async def _key(self, pressed: events.KeyEventArguments) -> None:
+        number = pressed.key.number if pressed.action.keydown else None
         if number and number <= len(REASONS):
             await self._go(REASONS[number - 1])
 
@@ -59,12 +59,14 @@ class RejectDialog:
         if written:
             await self._go(written)
         else:
-            self._own.props('error error-message="A rejection needs a reason."')
+            self._own.error = "A rejection needs a reason."
 
     async def _go(self, reason: str) -> None:
+        # Once, however often somebody clicks.
+        item, self._item = self._item, None
         self._dialog.close()
-        if self._item is not None:
-            await self._reject(self._item, reason)
+        if item is not None:
+            await self._reject(item, reason)
 
 
 class EditDialog:
@@ -72,10 +74,10 @@ class EditDialog:
 
     def __init__(
         self,
-        approve: Callable[[ReadItem, dict[str, Any]], Awaitable[bool]],
+        approve: Callable[[ReadItem, dict[str, Any]], Awaitable[ReadItem | None]],
         then: Callable[[], Awaitable[None]],
     ) -> None:
-        """`approve` writes it and says whether that could be done; `then` goes on."""
+        """`approve` gives None where it is written, else the item as it is now; `then` goes on."""
         self._approve = approve
         self._then = then
         self._item: ReadItem | None = None
@@ -86,68 +88,56 @@ class EditDialog:
             self._fields = ui.element("div").classes("full")
             with ui.element("div").classes("line end"):
                 ui.button("Cancel", on_click=self._dialog.close).props("flat no-caps color=primary")
-                save = ui.button("Approve as edited (Ctrl+Enter)", on_click=self._save)
-                save.props("no-caps unelevated color=positive")
+                self._save_button = ui.button("Approve as edited (Ctrl+Enter)", on_click=self._save)
+                self._save_button.props("no-caps unelevated color=positive")
         self._dialog.on("keydown.ctrl.enter", self._save)
         self._dialog.on("keydown.meta.enter", self._save)
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self._dialog.value)
 
     def open(self, item: ReadItem) -> None:
         """Offer the item as it stands."""
         self._item, self._changed = item, {}
         self._fields.clear()
         with self._fields:
-            for name, value in item.example.items():
-                self._field(name, value)
+            areas = [area for name, value in item.example.items() for area in self._field(name, value)]
+        # What is wrong most often.
+        areas[-1].props("autofocus")
         self._dialog.open()
 
-    def _field(self, name: str, value: Any) -> None:
+    def _field(self, name: str, value: Any) -> list[ui.textarea]:
         if isinstance(value, str):
-            self._area(ANSWERS.get(name, name), value, lambda said: self._changed.update({name: said}))
-            return
+            return [
+                self._area(ANSWERS.get(name, name), value, lambda said: self._changed.update({name: said}))
+            ]
         messages: list[dict[str, Any]] = [dict(message) for message in value]
 
         def put(message: dict[str, Any], said: str) -> None:
             message["content"] = said
             self._changed[name] = messages
 
-        for message in messages:
-            label = ANSWERS.get(name, str(message["role"]))
-            self._area(label, str(message.get("content") or ""), partial(put, message))
+        return [
+            self._area(
+                ANSWERS.get(name, str(message["role"])),
+                str(message.get("content") or ""),
+                partial(put, message),
+            )
+            for message in messages
+        ]
 
-    def _area(self, label: str, said: str, changed: Callable[[str], None]) -> None:
+    def _area(self, label: str, said: str, changed: Callable[[str], None]) -> ui.textarea:
         area = ui.textarea(label, value=said, on_change=lambda event: changed(str(event.value)))
-        area.props("outlined autogrow").classes("full")
+        return area.props("outlined autogrow").classes("full")
 
     async def _save(self) -> None:
-        if self._item is not None and await self._approve(self._item, dict(self._changed)):
+        if self._item is None or not self._save_button.enabled:
+            return
+        self._save_button.disable()
+        try:
+            now = await self._approve(self._item, dict(self._changed))
+        finally:
+            self._save_button.enable()
+        if now is None:
             self._dialog.close()
             await self._then()
-
-
-async def confirmed(title: str, words: str, yes: str, *, asks_why: bool = False) -> str | None:
-    """What the operator says to a question: `yes`, or the reason where one is asked for; None for no."""
-    with ui.dialog() as dialog, ui.card().classes("dialog"):
-        heading(title)
-        text(words)
-        why = ui.input("Why").props("outlined dense autofocus").classes("full")
-        why.set_visibility(asks_why)
-
-        def go() -> None:
-            written = str(why.value or "").strip()
-            if asks_why and not written:
-                why.props('error error-message="Say why: whoever comes after you will ask."')
-                return
-            dialog.submit(written if asks_why else yes)
-
-        with ui.element("div").classes("line end"):
-            ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps color=primary")
-            confirm = ui.button(yes, on_click=go).props("no-caps unelevated color=primary")
-            if not asks_why:
-                confirm.props("autofocus")
-    answer = await dialog
-    dialog.delete()
-    return str(answer) if answer else None
+        else:
+            # Another try is made upon what they have been told by now; what was written stays.
+            self._item = now

@@ -1,30 +1,62 @@
-"""Signing in and out of the console: by forms, because only an answer over HTTP can set a cookie."""
+"""Signing in and out of the console: a plain form, for only an answer over HTTP can set a cookie."""
 
+from html import escape
+from pathlib import Path
+from string import Template
 from typing import Annotated
 from urllib.parse import quote, urlsplit
 
-import structlog
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import RedirectResponse
-from nicegui import ui
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from daemon.console.frame import dress
-from daemon.console.parts import Tagged, heading, text
+from daemon.console.frame import chosen_theme
 from daemon.console.visit import MOUNTED, SIGN_IN, Console, Visit
 from daemon.operators import SignInRefused, TooManyAttempts
 from daemon.sign_in import COOKIE, Door
 
-log = structlog.get_logger()
 PROBLEMS = {
     "refused": "This name and password do not belong together.",
     "wait": "Too many sign-ins failed. Try again in a few minutes.",
     "foreign": "The form came from another site, and was not read. Sign in here.",
 }
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sign in · learnd</title><style>$style</style>
+</head>
+<body class="$theme"><main class="entrance"><h1>learnd</h1>$inside</main></body>
+</html>
+""")
+FORM = Template("""$problem<form method="post" class="form">
+<input type="hidden" name="to" value="$to">
+<label class="field"><span>Name</span>
+<input name="name" autocomplete="username" required autofocus></label>
+<label class="field"><span>Password</span>
+<input name="password" type="password" autocomplete="current-password" required></label>
+<button class="enter">Sign in</button>
+</form>""")
+NOBODY = """<p>The settings name no operators yet, so nobody can sign in.</p>
+<p class="muted">Make a password hash, set it in the daemon's environment, and start the daemon again:</p>
+<pre>learnd operators hash
+export LEARND_OPERATORS__USERS__ANN__PASSWORD_HASH='…'</pre>"""
 
 
 def entrance(console: Console, door: Door) -> APIRouter:
-    """The routes behind the forms."""
+    """The form and what it leads to."""
     router = APIRouter(prefix=MOUNTED, include_in_schema=False)
+    style = Path(__file__).with_name("console.css").read_text("utf-8")
+
+    @router.get(SIGN_IN)
+    def form(request: Request, to: str = "", problem: str = "") -> Response:
+        visit = Visit.of(console, request)
+        if visit.person is not None:
+            return RedirectResponse(_local(to), 303)
+        said = f'<p class="problem" role="alert">{PROBLEMS[problem]}</p>' if problem in PROBLEMS else ""
+        inside = FORM.substitute(problem=said, to=escape(to)) if console.operators.anybody else NOBODY
+        theme = chosen_theme(visit)
+        page = PAGE.substitute(style=style, inside=inside, theme=f"body--{theme}" if theme else "")
+        return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 
     @router.post(SIGN_IN)
     def sign_in(
@@ -41,6 +73,8 @@ def entrance(console: Console, door: Door) -> APIRouter:
             return _again("wait", to)
         except SignInRefused:
             return _again("refused", to)
+        if before := request.cookies.get(COOKIE):
+            console.operators.sign_out(before)
         inside = RedirectResponse(_local(to), 303)
         door.give(cookie, request, inside)
         return inside
@@ -50,56 +84,11 @@ def entrance(console: Console, door: Door) -> APIRouter:
         outside = RedirectResponse(f"{MOUNTED}{SIGN_IN}", 303)
         person = console.operators.of_session(cookie := request.cookies.get(COOKIE))
         if person is not None and cookie and person.shows(csrf_token):
-            console.operators.sign_out(cookie)
-            log.info("signed out", name=person.name)
+            door.sign_out(cookie, person)
             outside.delete_cookie(COOKIE)
         return outside
 
     return router
-
-
-def sign_in_page(console: Console) -> None:
-    """The form."""
-
-    @ui.page(SIGN_IN, title="Sign in · learnd")
-    def page(request: Request, to: str = "", problem: str = "") -> RedirectResponse | None:
-        visit = Visit.of(console, request)
-        if visit.person is not None and not problem:
-            return RedirectResponse(_local(to), 303)
-        dress(visit)
-        with ui.element("div").classes("entrance"):
-            heading("learnd", 1)
-            if not console.operators.anybody:
-                _nobody()
-                return None
-            if problem in PROBLEMS:
-                text(PROBLEMS[problem], "problem").props("role=alert")
-            with ui.element("form").props(f'method=post action="{MOUNTED}{SIGN_IN}"').classes("form"):
-                _hidden("to", to)
-                _field("Name", "name", "text", "username")
-                _field("Password", "password", "password", "current-password")
-                ui.button("Sign in").props("type=submit no-caps unelevated color=primary")
-        return None
-
-
-def _nobody() -> None:
-    text("The settings name no operators yet, so nobody can sign in.")
-    text("Make a password hash, and set it in the daemon's environment:", "muted")
-    Tagged("pre", "learnd operators hash\nexport LEARND_OPERATORS__USERS__ANN__PASSWORD_HASH='…'")
-    text("With [operators.users.ann] in learnd.toml, start the daemon again.", "muted")
-
-
-def _field(label: str, name: str, kind: str, completes: str) -> None:
-    with Tagged("label", "").classes("field"):
-        Tagged("span", label)
-        entered = ui.element("input").props(f"name={name} type={kind} autocomplete={completes} required")
-        if name == "name":
-            entered.props("autofocus")
-
-
-def _hidden(name: str, value: str) -> None:
-    hidden = ui.element("input").props(f"type=hidden name={name}")
-    hidden.props["value"] = value
 
 
 def _again(problem: str, to: str) -> RedirectResponse:
@@ -109,8 +98,8 @@ def _again(problem: str, to: str) -> RedirectResponse:
 def _local(to: str) -> str:
     """Where to go, if that is a page of the console: nobody is sent to another site from here."""
     parts = urlsplit(to.replace("\\", "/"))
-    here = not parts.scheme and not parts.netloc and parts.path.startswith(f"{MOUNTED}/")
-    return to if here else f"{MOUNTED}/"
+    local = not parts.scheme and not parts.netloc and parts.path.startswith(f"{MOUNTED}/")
+    return to if local else f"{MOUNTED}/"
 
 
 def _from_here(request: Request) -> bool:

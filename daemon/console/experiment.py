@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
 
-from daemon.console.charts import bar_chart, curve_chart, gap, losses
+from daemon.console.charts import Curve, bar_chart, curve_chart, gap, losses, redraw
 from daemon.console.frame import frame
 from daemon.console.parts import (
     Link,
@@ -22,7 +21,7 @@ from daemon.console.parts import (
     table,
     text,
 )
-from daemon.console.visit import Console, Visit, to_sign_in
+from daemon.console.visit import Console, Visit
 from daemon.runs import SideBySide, answers_of, progress_of, run_folder
 from daemon.words import duration, gigabytes
 from evaluation.report import Answer, Report
@@ -39,52 +38,75 @@ def experiment_page(console: Console) -> None:
     """At `/experiments/{cycle_id}`."""
 
     @ui.page("/experiments/{cycle_id}")
-    async def page(request: Request, cycle_id: str) -> RedirectResponse | None:
+    async def page(request: Request, cycle_id: str) -> None:
         visit = Visit.of(console, request)
-        if visit.person is None:
-            return to_sign_in(request)
+        cycle = await visit.read(lambda: _cycle(console, cycle_id))
         with frame(visit, f"Cycle {cycle_id}", inside="Experiments", wide=True):
-            try:
-                cycle = await visit.read(lambda: console.store.cycle(cycle_id))
-            except UnknownCycle as unknown:
-                nothing(str(unknown), "The list of experiments has all cycles.")
-                return None
-            body = ui.element("div").classes("stack")
-        await _show(visit, cycle, body)
-        if not cycle.ended:
-            _follow(visit, cycle, body)
+            if cycle is None:
+                nothing(f"There is no cycle {cycle_id}.", "The list of experiments has all cycles.")
+                return
+            Experiment(visit, cycle)
+
+
+def _cycle(console: Console, cycle_id: str) -> Cycle | None:
+    try:
+        return console.store.cycle(cycle_id)
+    except UnknownCycle:
         return None
 
 
-def _follow(visit: Visit, cycle: Cycle, body: ui.element) -> None:
-    """Show the page anew whenever the cycle has come further."""
-    seen = {"updated": cycle.updated_at, "lines": 0}
+class Experiment:
+    """One cycle's page, which follows the cycle while it runs."""
 
-    async def refresh() -> None:
-        console = visit.console
-        now = await visit.read(lambda: console.store.cycle(cycle.id))
-        lines = sum(map(len, (await visit.read(lambda: progress_of(console.settings, now))).values()))
-        if (now.updated_at, lines) != (seen["updated"], seen["lines"]):
-            seen.update(updated=now.updated_at, lines=lines)
-            await _show(visit, now, body)
+    def __init__(self, visit: Visit, cycle: Cycle) -> None:
+        self._visit = visit
+        self._cycle = cycle
+        self._curves: dict[str, Curve] | None = None
+        self._chart: ui.echart | None = None
+        self._body = ui.element("div").classes("stack")
+        self._timer = visit.every(REFRESH_SECONDS, self.read)
 
-    visit.every(REFRESH_SECONDS, refresh)
+    async def read(self) -> None:
+        """Show what is new: the whole page after a step of the cycle, the curves between two."""
+        console, cycle_id = self._visit.console, self._cycle.id
+        cycle = await self._visit.read(lambda: console.store.cycle(cycle_id))
+        curves = losses(await self._visit.read(lambda: progress_of(console.settings, cycle)))
+        if self._curves is None or cycle != self._cycle or bool(curves) != bool(self._curves):
+            self._cycle = cycle
+            await self._show(curves)
+        elif self._chart and curves != self._curves:
+            redraw(self._chart, curves)
+            self._gap.set_text(gap(curves))
+        self._curves = curves
+        if cycle.ended:
+            self._timer.deactivate()
 
-
-async def _show(visit: Visit, cycle: Cycle, body: ui.element) -> None:
-    console = visit.console
-    progress = await visit.read(lambda: progress_of(console.settings, cycle))
-    body.clear()
-    with body:
-        _head(cycle)
-        _plan(cycle)
-        _data(cycle)
-        _training(cycle, losses(progress))
+    async def _show(self, curves: dict[str, Curve]) -> None:
+        cycle = self._cycle
+        self._body.clear()
+        with self._body:
+            _head(cycle)
+            _plan(cycle)
+            _data(cycle)
+            self._training(curves)
+            if cycle.report:
+                _verdict(cycle.report)
+                with section("Answers to held-out traffic"):
+                    answers = Answers(self._visit, cycle)
+            await _files(self._visit, cycle)
         if cycle.report:
-            _verdict(cycle.report)
-            with section("Answers to held-out traffic"):
-                await Answers(visit, cycle).read()
-        _files(visit, cycle)
+            await answers.read()
+
+    def _training(self, curves: dict[str, Curve]) -> None:
+        with section("Training"):
+            if not curves and not self._cycle.training:
+                nothing("Nothing was trained.")
+            if curves:
+                self._chart = curve_chart(curves, "Losses of training and validation by step")
+                self._gap = text(gap(curves), "muted")
+            if self._cycle.training:
+                rows = [_stage(stage) for stage in self._cycle.training]
+                table("Trainings by stage", rows, tuple(rows[0]), numbers=("examples", "steps"))
 
 
 def _head(cycle: Cycle) -> None:
@@ -147,19 +169,6 @@ def _data(cycle: Cycle) -> None:
                 "Why spans are dropped": Link("the target's data", f"/data?target={cycle.target}"),
             }
         )
-
-
-def _training(cycle: Cycle, curves: dict[str, list[tuple[float, float]]]) -> None:
-    with section("Training"):
-        if not curves and not cycle.training:
-            nothing("Nothing was trained.")
-            return
-        if curves:
-            curve_chart(curves, "Losses of training and validation by step")
-            text(gap(curves), "muted")
-        if cycle.training:
-            rows = [_stage(stage) for stage in cycle.training]
-            table("Trainings by stage", rows, tuple(rows[0]), numbers=("examples", "steps"))
 
 
 def _stage(stage: Trained) -> dict[str, Any]:
@@ -245,16 +254,20 @@ class Answers:
         """Show the next ones."""
         settings, cycle = self._visit.console.settings, self._cycle
         changed, offset = bool(self._changed.value), self._offset
+        self._more.disable()
         found = await self._visit.read(
             lambda: answers_of(settings, cycle, changed=changed, offset=offset, limit=ANSWERS + 1)
         )
         shown = found[:ANSWERS]
+        if (changed, offset) != (bool(self._changed.value), self._offset):
+            return  # Something else was asked for meanwhile.
         self._offset += len(shown)
         with self._rows:
             if not self._offset:
                 nothing("There are none.")
             for item in shown:
                 _item(item)
+        self._more.enable()
         self._more.set_visibility(len(found) > ANSWERS)
 
 
@@ -281,13 +294,14 @@ def _line(side: str, words: str, judged: str) -> None:
             chip(judged, "good" if judged == "right" else "bad" if judged.startswith("wrong") else "plain")
 
 
-def _files(visit: Visit, cycle: Cycle) -> None:
+async def _files(visit: Visit, cycle: Cycle) -> None:
+    version_id = cycle.version_id
+    version = await visit.read(lambda: visit.console.store.version(version_id)) if version_id else None
     with section("Files"):
         folder = run_folder(visit.console.settings, cycle)
         known = {"Run": str(folder) if folder.exists() else f"{folder} (removed by the retention policy)"}
         files: Sequence[tuple[str, str]] = ()
-        if cycle.version_id:
-            version = visit.console.store.version(cycle.version_id)
+        if version:
             known["Adapter"] = str(visit.console.settings.data_dir / version.path)
             if version.files_removed_at:
                 known["Removed"] = moment(version.files_removed_at)

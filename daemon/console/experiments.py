@@ -2,17 +2,27 @@
 
 from collections.abc import Sequence
 from typing import Any, get_args
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from daemon.console.charts import accuracies, bar_chart, curve_chart, losses
 from daemon.console.frame import frame
-from daemon.console.parts import Link, label_choices, moment, nothing, percent, section, table, text
-from daemon.console.visit import MOUNTED, Console, Visit, to_sign_in
-from daemon.history import CycleView, filtered, view
+from daemon.console.parts import (
+    TONES,
+    Link,
+    columns_of,
+    label_choices,
+    moment,
+    nothing,
+    percent,
+    section,
+    table,
+    text,
+)
+from daemon.console.visit import MOUNTED, Console, Visit, here
+from daemon.history import SEARCHED, CycleView, filtered, view
 from daemon.runs import progress_of
 from daemon.words import duration
 from evaluation.report import Verdict
@@ -22,50 +32,48 @@ from trainers.hyperparameters import Method
 
 ANY = "any"
 MOST_COMPARED = 6
-COLUMNS = (
-    ("id", "Cycle"),
-    ("target", "Target"),
-    ("state", "State"),
-    ("verdict", "Verdict"),
-    ("method", "Method"),
-    ("change", "Change"),
-    ("started", "Began"),
-    ("reason", "Why"),
-)
+MOST = 500
+"""Cycles in the list."""
+COLUMNS = {
+    "id": "Cycle",
+    "target": "Target",
+    "state": "State",
+    "verdict": "Verdict",
+    "method": "Method",
+    "change": "Change",
+    "reason": "Why",
+}
 
 
 def experiments_pages(console: Console) -> None:
     """At `/experiments` and `/compare`."""
 
     @ui.page("/experiments")
-    async def history(request: Request) -> RedirectResponse | None:
+    def history(request: Request) -> None:
         visit = Visit.of(console, request)
-        if visit.person is None:
-            return to_sign_in(request)
         with frame(visit, "Experiments", wide=True):
-            shown = History(visit, dict(request.query_params))
-        await shown.read()
-        return None
+            ui.timer(0, History(visit, dict(request.query_params)).read, once=True)
 
     @ui.page("/compare")
-    async def compare(request: Request, ids: str = "") -> RedirectResponse | None:
+    def compare(request: Request, ids: str = "") -> None:
         visit = Visit.of(console, request)
-        if visit.person is None:
-            return to_sign_in(request)
         wanted = [each for each in ids.split(",") if each][:MOST_COMPARED]
         with frame(visit, "Compare", inside="Experiments", wide=True):
-            try:
-                cycles = await visit.read(lambda: [console.store.cycle(each) for each in wanted])
-            except UnknownCycle as unknown:
-                nothing(str(unknown), "Choose cycles in the list of experiments.")
-                return None
-            if len(cycles) < 2:
-                nothing(
-                    "There is nothing to compare.", "Choose two or more cycles in the list of experiments."
-                )
-                return None
-            await _compared(visit, cycles)
-        return None
+            body = ui.element("div").classes("stack")
+
+        async def read() -> None:
+            with body:
+                try:
+                    cycles = await visit.read(lambda: [console.store.cycle(each) for each in wanted])
+                except UnknownCycle as unknown:
+                    nothing(str(unknown), "Choose cycles in the list of experiments.")
+                    return
+                if len(cycles) < 2:
+                    nothing("There is nothing to compare.", "Choose cycles in the list of experiments.")
+                    return
+                await _compared(visit, cycles)
+
+        ui.timer(0, read, once=True)
 
 
 class History:
@@ -73,6 +81,7 @@ class History:
 
     def __init__(self, visit: Visit, asked: dict[str, str]) -> None:
         self._visit = visit
+        self._readings = 0
         targets = [target.key for target in visit.console.settings.targets]
         with ui.element("div").classes("filters"):
             self._target = _choice("Target", targets, asked.get("target"))
@@ -82,10 +91,9 @@ class History:
             self._compare.props("no-caps outline color=primary").disable()
         for choice in (self._target, self._method, self._verdict):
             choice.on_value_change(self.read)
-        columns = [{"name": name, "label": label, "field": name, "align": "left"} for name, label in COLUMNS]
         self._table = ui.table(
             rows=[],
-            columns=columns,
+            columns=columns_of(COLUMNS),
             row_key="id",
             selection="multiple",
             pagination=25,
@@ -95,8 +103,17 @@ class History:
         label_choices(self._table)
         self._table.add_slot(
             "body-cell-id",
-            '<q-td :props="props"><a :href="props.row.page">{{ props.value }}</a></q-td>',
+            '<q-td :props="props"><a :href="props.row.page">{{ props.value }}</a>'
+            '<div class="muted">{{ props.row.started }}</div></q-td>',
         )
+        for column in ("state", "verdict"):
+            self._table.add_slot(
+                f"body-cell-{column}",
+                '<q-td :props="props"><span v-if="props.value" :class="props.row.tones[props.value]">'
+                "{{ props.value }}</span></q-td>",
+            )
+        self._most = text(f"The newest {MOST}; a filter looks among the newest {SEARCHED}.", "muted")
+        self._most.set_visibility(False)
         self._empty = ui.element("div")
         with self._empty:
             nothing(
@@ -112,17 +129,21 @@ class History:
             for choice in (self._target, self._method, self._verdict)
         )
         store = self._visit.console.store
+        self._readings += 1
+        reading = self._readings
         found = await self._visit.read(
-            lambda: filtered(store, target=target, method=method, verdict=verdict, limit=500)
+            lambda: filtered(store, target=target, method=method, verdict=verdict, limit=MOST)
         )
+        if reading != self._readings:
+            return  # Something else was asked for meanwhile.
         self._table.rows = [_row(view(cycle), cycle) for cycle in found]
+        self._table.selected = []
         self._table.update()
+        self._chosen()
+        self._most.set_visibility(len(found) == MOST)
         self._table.set_visibility(bool(found))
         self._empty.set_visibility(not found)
-        asked = {"target": target, "method": method, "verdict": verdict}
-        query = urlencode({name: value for name, value in asked.items() if value})
-        here = f"{MOUNTED}/experiments"
-        ui.navigate.history.replace(f"{here}?{query}" if query else here)
+        here("/experiments", target=target, method=method, verdict=verdict)
 
     def _chosen(self) -> None:
         chosen = len(self._table.selected)
@@ -145,7 +166,10 @@ def _row(cycle: CycleView, whole: Cycle) -> dict[str, Any]:
         "page": f"{MOUNTED}/experiments/{quote(cycle.id, safe='')}",
         "target": cycle.target,
         "state": cycle.state,
-        "verdict": cycle.verdict or "–",
+        "verdict": cycle.verdict or "",
+        "tones": {
+            word: f"chip {tone}" for word, tone in TONES.items() if word in {cycle.state, cycle.verdict}
+        },
         "method": cycle.method or "–",
         "change": _change(whole),
         "started": moment(cycle.started_at),

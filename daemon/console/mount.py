@@ -8,9 +8,10 @@ from daemon.console.adapters import adapters_page
 from daemon.console.approvals import approvals_pages
 from daemon.console.audit import audit_page
 from daemon.console.data import data_page
-from daemon.console.entrance import entrance, sign_in_page
+from daemon.console.entrance import entrance
 from daemon.console.experiment import experiment_page
 from daemon.console.experiments import experiments_pages
+from daemon.console.guard import GuardedConsole
 from daemon.console.overview import overview_page
 from daemon.console.visit import MOUNTED, Console
 from daemon.sign_in import Door
@@ -30,7 +31,6 @@ def add_console(api: FastAPI, console: Console, door: Door) -> None:
         return RedirectResponse(f"{MOUNTED}/", 303)
 
     for add_pages in (
-        sign_in_page,
         overview_page,
         approvals_pages,
         experiments_pages,
@@ -40,6 +40,7 @@ def add_console(api: FastAPI, console: Console, door: Door) -> None:
         audit_page,
     ):
         add_pages(console)
+    api.add_middleware(GuardedConsole, console=console)
     ui.run_with(
         api,
         mount_path=MOUNTED,
@@ -48,6 +49,7 @@ def add_console(api: FastAPI, console: Console, door: Door) -> None:
         dark=None,
         language="en-US",
         tailwind=False,
-        reconnect_timeout=10,
+        # A phone that was put away for a moment comes back to where it was.
+        reconnect_timeout=60,
         show_welcome_message=False,
     )

@@ -4,50 +4,42 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from daemon.console.charts import curve_chart, losses, redraw
 from daemon.console.frame import frame
-from daemon.console.parts import Tagged, ago, chip, heading, moment, retone, text
-from daemon.console.visit import Console, Visit, to_sign_in
+from daemon.console.parts import Tagged, ago, chip, heading, labelled, moment, retone, text
+from daemon.console.visit import Console, Visit
 from daemon.runs import progress_of
-from daemon.status import WORDS, status
-from registry.cycles import CycleState
+from daemon.status import WORDS
+from registry.cycles import ENDED
 
 REFRESH_SECONDS = 1.0
 CURVE_EVERY = 3
 """Refreshes between two readings of the losses."""
-RUNNING = frozenset({state for state in CycleState if state not in {"DONE", "SKIPPED", "FAILED"}})
+LIVELY = frozenset({"progress", "last_poll_at"})
+"""What changes from second to second, and is shown apart."""
 
 
 def overview_page(console: Console) -> None:
     """At `/`."""
 
     @ui.page("/")
-    async def page(request: Request) -> RedirectResponse | None:
+    async def page(request: Request) -> None:
         visit = Visit.of(console, request)
-        if visit.person is None:
-            return to_sign_in(request)
-        entries = await visit.read(lambda: _entries(console))
+        entries = await visit.read(console.entries.of)
         with frame(visit, "Overview"):
             phoenix = text("", "muted")
             with ui.element("div").classes("cards"):
                 cards = {entry["target"]: TargetCard(visit, entry) for entry in entries}
 
         async def refresh() -> None:
-            found = await visit.read(lambda: _entries(console))
+            found = await visit.read(console.entries.of)
             phoenix.set_text(_phoenix(console, found))
             for entry in found:
                 await cards[entry["target"]].show(entry)
 
         visit.every(REFRESH_SECONDS, refresh)
-        await refresh()
-        return None
-
-
-def _entries(console: Console) -> list[dict[str, Any]]:
-    return [entry | console.health.of(entry["target"]) for entry in status(console.settings, console.store)]
 
 
 def _phoenix(console: Console, entries: list[dict[str, Any]]) -> str:
@@ -68,8 +60,7 @@ class TargetCard:
         self._key = entry["target"]
         self._shown: Mapping[str, Any] = {}
         self._refreshes = 0
-        with ui.element("article").classes("card") as card:
-            card.props(f'aria-label="{self._key}"')
+        with labelled(ui.element("article"), self._key).classes("card"):
             with ui.element("div").classes("line"):
                 heading(self._key)
                 self._state = chip("")
@@ -80,30 +71,38 @@ class TargetCard:
             self._running()
             with ui.element("div").classes("needs"):
                 self._needs = {kind: Need(kind) for kind in entry["needs"]}
-            self._rest = ui.element("div")
+            self._rest = ui.element("div").classes("needs")
+        self._show_state(entry)
 
     def _running(self) -> None:
         with ui.element("div").classes("running") as self._run:
-            self._doing = text("").props("role=status")
-            self._bar = ui.linear_progress(0, show_value=False).props("rounded size=10px")
-            self._bar.props('aria-label="Progress of the cycle"')
+            self._doing = text("")
+            bar = ui.linear_progress(0, show_value=False).props("rounded size=10px")
+            self._bar = labelled(bar, "Progress of the cycle")
             self._chart = curve_chart({}, f"Losses of the training of {self._key}", height="180px")
+        self._run.set_visibility(False)
+        self._chart.set_visibility(False)
 
     async def show(self, entry: Mapping[str, Any]) -> None:
         """Show how the target is now."""
         self._refreshes += 1
+        self._show_state(entry)
         await self._show_running(entry)
-        if entry == self._shown:
+
+    def _show_state(self, entry: Mapping[str, Any]) -> None:
+        known = {name: value for name, value in entry.items() if name not in LIVELY}
+        if known == self._shown:
             return
-        self._shown = entry
-        state, verdict = entry["cycle_state"], entry["verdict"]
+        self._shown = known
+        state, verdict, cycle = entry["cycle_state"], entry["verdict"], entry["cycle"]
         retone(self._state, state or "no cycle yet")
         retone(self._verdict, verdict or "")
         self._verdict.set_visibility(bool(verdict))
         self._held.set_visibility(entry["held"])
-        self._cycle.set_text(f"Cycle {entry['cycle']}" if entry["cycle"] else "")
-        self._cycle.props(f'href="/experiments/{entry["cycle"]}"')
-        self._reason.set_text(entry["reason"] or _first_words(entry))
+        self._cycle.set_text(f"Cycle {cycle}")
+        self._cycle.props["href"] = f"/experiments/{cycle}"
+        self._cycle.set_visibility(bool(cycle))
+        self._reason.set_text(entry["reason"] or ("" if cycle else _first_words(entry)))
         for kind, need in self._needs.items():
             need.show(entry["needs"][kind])
         self._rest.clear()
@@ -111,22 +110,24 @@ class TargetCard:
             _rest(entry)
 
     async def _show_running(self, entry: Mapping[str, Any]) -> None:
-        progress, running = entry["progress"], entry["cycle_state"] in RUNNING
+        running = bool(entry["cycle"]) and entry["cycle_state"] not in ENDED
         self._run.set_visibility(running)
         if not running:
             return
-        said = progress or {}
-        step, total = said.get("step"), said.get("total")
-        stage = said.get("stage") or str(entry["cycle_state"]).lower()
-        loss = said.get("loss")
+        said = entry["progress"] or {}
+        step, total, loss = said.get("step"), said.get("total"), said.get("loss")
+        stage = str(said.get("stage") or entry["cycle_state"]).lower()
         words = f"{stage}: step {step} of {total}" if step is not None and total else stage
         words += f", loss {loss:.3f}" if isinstance(loss, float) else ""
         self._doing.set_text(words)
         self._bar.set_value(step / total if step is not None and total else 0)
         if self._refreshes % CURVE_EVERY == 1:
             console = self._visit.console
-            cycle = console.store.cycle(entry["cycle"])
-            curves = losses(await self._visit.read(lambda: progress_of(console.settings, cycle)))
+
+            def read() -> dict[str, list[tuple[float, float]]]:
+                return losses(progress_of(console.settings, console.store.cycle(entry["cycle"])))
+
+            curves = await self._visit.read(read)
             self._chart.set_visibility(bool(curves))
             redraw(self._chart, curves)
 
@@ -138,15 +139,15 @@ class Need:
         self._words = WORDS[kind]
         with ui.element("div").classes("need"):
             self._said = text("")
-            self._bar = ui.linear_progress(0, show_value=False).props("rounded size=8px")
-            self._bar.props(f'aria-label="{self._words}"')
+            bar = ui.linear_progress(0, show_value=False).props("rounded size=8px")
+            self._bar = labelled(bar, self._words)
 
     def show(self, need: Mapping[str, int]) -> None:
         """Show `has` against `needs`."""
         has, needs = need["has"], need["needs"]
         self._said.set_text(f"{has} of {needs} {self._words}")
         self._bar.set_value(min(has / needs, 1) if needs else 1)
-        self._bar.props(f"color={'positive' if has >= needs else 'primary'}")
+        self._bar.props["color"] = "positive" if has >= needs else "primary"
 
 
 def _first_words(entry: Mapping[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
+E = TypeVar("E", bound=ui.element)
 Tone = Literal["good", "bad", "warn", "plain", "busy"]
 TONES: dict[str, Tone] = {
     "PROMOTE": "good",
@@ -16,6 +17,7 @@ TONES: dict[str, Tone] = {
     "INCONCLUSIVE": "warn",
     "DONE": "good",
     "FAILED": "bad",
+    "SKIPPED": "plain",
     "EXTRACTING": "busy",
     "SELECTING": "busy",
     "TRAINING": "busy",
@@ -36,6 +38,12 @@ class Tagged(TextElement):
 
     def __init__(self, tag: str, text: str = "") -> None:
         super().__init__(tag=tag, text=text)
+
+
+def labelled(known: E, words: str) -> E:
+    """Name an element for those who do not see it. Never by `props(…)`, which reads a text as a program."""
+    known.props["aria-label"] = words
+    return known
 
 
 def heading(text: str, level: int = 2) -> Tagged:
@@ -64,7 +72,7 @@ def section(title: str, note: str = "") -> Iterator[None]:
     """A part of a page, with its heading."""
     with ui.element("section").classes("part") as part:
         title_shown = heading(title)
-        part.props(f"aria-labelledby={title_shown.html_id}")
+        part.props["aria-labelledby"] = title_shown.html_id
         if note:
             text(note, "muted")
         yield
@@ -113,8 +121,8 @@ def table(
     """A plain table; `caption` is for those who hear it, `numbers` are columns that stand to the right."""
     right = frozenset(numbers)
     # Whoever has no mouse can scroll what has the focus.
-    around = ui.element("div").classes("scroll").props(f'tabindex=0 role=region aria-label="{caption}"')
-    with around, ui.element("table").classes("plain"):
+    around = ui.element("div").classes("scroll").props("tabindex=0 role=region")
+    with labelled(around, caption), ui.element("table").classes("plain"):
         Tagged("caption", caption).classes("unseen")
         with ui.element("thead"), ui.element("tr"):
             for column in columns:
@@ -151,6 +159,11 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(shown(each) for each in value) or "–"
     return str(value)
+
+
+def columns_of(names: Mapping[str, str]) -> list[dict[str, str]]:
+    """Columns of a `ui.table`, from fields to what stands above them."""
+    return [{"name": name, "label": label, "field": name, "align": "left"} for name, label in names.items()]
 
 
 def label_choices(known: ui.table) -> None:

@@ -1,25 +1,25 @@
 """Reading a batch: one item at a time, or a table of them; by keyboard, with undo.
 
-a approve    r reject    e edit    j / k next / previous    u undo    t table    ? help
+Buttons and keys come in through `desk.js`, with the number of the item that was on the screen.
 """
 
-import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from nicegui import events, ui
 
-from daemon.approvals import ReadItem, Ruling
-from daemon.console.deciding import EditDialog, RejectDialog, confirmed
+from daemon.approvals import ReadItem
+from daemon.console.deciding import EditDialog, RejectDialog
+from daemon.console.decisions import Decisions
 from daemon.console.item_table import ItemTable
 from daemon.console.messages import example_shown, message_shown, plain
-from daemon.console.parts import Tagged, ago, chip, facts, heading, nothing, retone, text
-from daemon.console.visit import Visit, tell
-from registry.batches import MAY_BECOME, Batch, BatchState, ItemState
+from daemon.console.parts import Tagged, ago, chip, facts, heading, labelled, nothing, retone, text
+from daemon.console.visit import Visit, here, tell
+from registry.batches import Batch, BatchState, ItemState
 
+SCRIPT = Path(__file__).with_name("desk.js")
 REFRESH_SECONDS = 2.0
-UNSEEN_SECONDS = 0.2
-"""A key that comes sooner after an item is shown was meant for the one before: nobody has read this one."""
 ALL = "all"
 FILTERS = {
     ALL: None,
@@ -43,34 +43,47 @@ class ReadingDesk:
 
     def __init__(self, visit: Visit, batch: Batch) -> None:
         self.visit = visit
-        self.batch = batch
+        self.decisions = Decisions(visit, batch)
         self._item: ReadItem | None = None
         self._demonstrations: dict[str, dict[str, Any]] = {}
-        self._decided: list[int] = []
-        """Numbers of what was decided on this page, the last one last: what undo takes back."""
         self._tabled = False
         self._busy = False
-        self._shown_at = 0.0
+        ui.add_body_html(f"<script>{SCRIPT.read_text('utf-8')}</script>")
+        ui.on("learnd-desk", self._asked)
         self._head()
-        with ui.element("div").classes("filters"):
-            self._filters()
+        self._tools()
         self._one = ui.element("div").classes("desk")
         with self._one:
             with ui.element("div").classes("reading"):
                 self._news = text("", "news").props("role=status")
-                self._paper = ui.element("article").classes("card paper").props("aria-live=polite")
+                self._paper = ui.element("article").classes("card paper")
                 self._buttons()
-            self._beside = ui.element("aside").classes("beside").props('aria-label="Demonstrations"')
-        self._table = ItemTable(self, hidden=True)
+            self._beside = labelled(ui.element("aside"), "Demonstrations").classes("beside")
+        self.table = ItemTable(self)
         self._reject_dialog = RejectDialog(self._reject)
-        self._edit_dialog = EditDialog(self._write_edited, self._onward)
-        ui.keyboard(self._key, ignore=["input", "select", "textarea"], repeating=False)
+        self._edit_dialog = EditDialog(self._approve_edited, self._onward)
+        self._does: dict[str, Callable[[], Awaitable[None] | None]] = {
+            "a": self._approve,
+            "r": self._ask_reason,
+            "e": self._edit,
+            "j": self._next,
+            "k": self._previous,
+            "u": self._undo,
+            "t": self.switch,
+            "?": self._help,
+        }
 
-    async def open(self) -> None:
-        """Begin with the first item that waits."""
-        first = await self._find(after=0, state=ItemState.PENDING) or await self._find(after=0)
-        await self._show(first)
+    async def open(self, number: int | None) -> None:
+        """Begin with an item, or with the first that waits."""
+        first = await self._at(number) if number else None
+        first = first or await self._find(after=0, state=ItemState.PENDING) or await self._find(after=0)
+        self._show(first)
         self.visit.every(REFRESH_SECONDS, self._look_again)
+
+    @property
+    def batch(self) -> Batch:
+        """How the batch stood when it was last read."""
+        return self.decisions.batch
 
     @property
     def state(self) -> ItemState | None:
@@ -82,19 +95,15 @@ class ReadingDesk:
         """The words that are looked for."""
         return str(self._search.value or "").strip()
 
-    @property
-    def may_decide(self) -> bool:
-        return self.visit.may_decide and bool(MAY_BECOME[self.batch.state])
-
-    # ---- what is shown
+    # ---- what is on the page
 
     def _head(self) -> None:
         made = self.batch.provenance
         with ui.element("div").classes("line"):
             self._state = chip(self.batch.state)
             Tagged("span", f"{self.batch.target}: {self.batch.need}")
-        self._bar = ui.linear_progress(0, show_value=False).props("rounded size=10px")
-        self._bar.props('aria-label="Items decided"')
+        bar = ui.linear_progress(0, show_value=False).props("rounded size=10px")
+        self._bar = labelled(bar, "Items decided")
         self._count = text("", "muted")
         with ui.expansion("Where it comes from").classes("tools"):
             facts(
@@ -107,7 +116,57 @@ class ReadingDesk:
                     "Expires": self.batch.expires_at,
                 }
             )
-        self._show_counts()
+
+    def _tools(self) -> None:
+        with ui.element("div").classes("filters"):
+            self._filter = ui.select(list(FILTERS), value=ALL, label="Show").props("outlined dense")
+            self._filter.classes("filter").on_value_change(self._filtered)
+            self._search = ui.input("Find").props("outlined dense clearable debounce=300").classes("filter")
+            self._search.on_value_change(self._filtered)
+            # The keys are the desk's again, once it is said what to look for.
+            self._search.on("keydown.enter", js_handler="(event) => event.target.blur()")
+            _plain("Table", "t", icon="table_rows")
+            _plain("Keys", "?", icon="keyboard")
+            ui.space()
+            # Not `ui.link`, whose paths are the console's own.
+            export = Tagged("a", "Export").props("download")
+            export.props["href"] = f"/api/v1/batches/{self.batch.id}/export"
+            export.tooltip("As JSONL, for review in another tool")
+            with ui.element("div").classes("line") as self._ends:
+                self._import()
+                close = ui.button("Close", on_click=self._close).props("outline no-caps color=primary")
+                close.tooltip("Train on what was approved so far")
+                withdraw = ui.button("Withdraw", on_click=self._withdraw)
+                withdraw.props("outline no-caps color=negative").tooltip("Train on nothing of it")
+
+    def _import(self) -> None:
+        async def take(uploaded: events.UploadEventArguments) -> None:
+            lines = (await uploaded.file.read()).decode("utf-8", errors="replace").split("\n")
+            upload.reset()
+            if (decided := await self.decisions.take_review(lines)) is not None:
+                tell(f"{decided} items decided.")
+                await self._onward()
+            self._show_counts()
+
+        upload = ui.upload(on_upload=take, auto_upload=True, max_file_size=64 * 2**20)
+        upload.props('accept=".jsonl"').style("display: none")
+        choose = ui.button("Import", on_click=lambda: upload.run_method("pickFiles"))
+        choose.props("outline no-caps color=primary").tooltip("Decide what a reviewed export says")
+
+    def _buttons(self) -> None:
+        with ui.element("div").classes("acts"):
+            with ui.element("div").classes("line"):
+                self._acts = {
+                    ItemState.APPROVED: (
+                        _plain("Approve (a)", "a", look="unelevated color=positive"),
+                        _plain("Edit (e)", "e", look="outline color=primary"),
+                    ),
+                    ItemState.REJECTED: (_plain("Reject (r)", "r", look="unelevated color=negative"),),
+                    ItemState.PENDING: (_plain("Undo (u)", "u", look="outline color=primary"),),
+                }
+            with ui.element("div").classes("line"):
+                _plain("Previous (k)", "k")
+                _plain("Next (j)", "j")
 
     def _show_counts(self) -> None:
         batch = self.batch
@@ -118,61 +177,38 @@ class ReadingDesk:
         if batch.state is not BatchState.WAITING:
             words += f". {batch.state} by {batch.ended_by}" + (f": {batch.reason}" if batch.reason else "")
         self._count.set_text(words)
+        for state, buttons in self._acts.items():
+            for button in buttons:
+                button.set_visibility(self.decisions.may(state))
+        self._ends.set_visibility(self.decisions.may_end)
 
-    def _filters(self) -> None:
-        self._filter = ui.select(list(FILTERS), value=ALL, label="Show").props("outlined dense")
-        self._filter.classes("filter").on_value_change(self._filtered)
-        self._search = ui.input("Find").props("outlined dense clearable debounce=300").classes("filter")
-        self._search.on_value_change(self._filtered)
-        ui.button("Table", icon="table_rows", on_click=self.switch).props("flat no-caps color=primary")
-        ui.button("Keys", icon="keyboard", on_click=self._help).props("flat no-caps color=primary")
-        ui.space()
-        if self.may_decide and self.batch.state is BatchState.WAITING:
-            ui.button("Close", on_click=self._close).props("outline no-caps color=primary").tooltip(
-                "Train on what was approved so far"
-            )
-            ui.button("Withdraw", on_click=self._withdraw).props("outline no-caps color=negative").tooltip(
-                "Train on nothing of it"
-            )
-
-    def _buttons(self) -> None:
-        with ui.element("div").classes("line acts") as self._acts:
-            self._act("Approve (a)", self.approve, "positive")
-            self._act("Reject (r)", self._ask_reason, "negative")
-            self._act("Edit (e)", self._edit, "primary", outline=True)
-            self._act("Undo (u)", self._undo, "primary", outline=True)
-        with ui.element("div").classes("line"):
-            ui.button("Previous (k)", on_click=self._previous).props("flat no-caps color=primary")
-            ui.button("Next (j)", on_click=self._next).props("flat no-caps color=primary")
-        self._acts.set_visibility(self.may_decide)
-
-    def _act(self, words: str, do: Any, color: str, *, outline: bool = False) -> None:
-        look = "outline" if outline else "unelevated"
-        ui.button(words, on_click=do).props(f"no-caps {look} color={color}")
-
-    async def _show(self, item: ReadItem | None) -> None:
-        self._item, self._shown_at = item, time.monotonic()
+    def _show(self, item: ReadItem | None) -> None:
+        self._item = item
+        self._show_counts()
         self._paper.clear()
         self._beside.clear()
         self._news.set_text("")
         with self._paper:
             if item is None:
                 nothing("No item fits.", "Choose another filter, or look for other words.")
-                return
-            self._show_item(item)
+            else:
+                self._show_item(item)
         with self._beside:
             heading("Made from these", 3)
             shown = self._demonstrations
-            known = [shown[each] for each in item.demonstrations if each in shown]
-            if not known:
+            known = [shown[each] for each in item.demonstrations if each in shown] if item else []
+            if item and not known:
                 text("The approved examples that it was made from are gone.", "muted")
             for example in known:
                 with ui.element("article").classes("example"):
                     example_shown(example)
+        ui.run_javascript(f"learndDesk.show({item.number if item else 0})")
+        here(f"/approvals/{self.batch.id}", item=str(item.number) if item else None)
 
     def _show_item(self, item: ReadItem) -> None:
         with ui.element("div").classes("line"):
-            heading(f"Item {item.number}", 2)
+            heading(f"Item {item.number}")
+            Tagged("span", f"of {self.batch.size}").classes("muted")
             chip(item.state if item.state is not ItemState.PENDING else "waiting")
             if item.edited:
                 chip("edited", "busy")
@@ -193,33 +229,41 @@ class ReadingDesk:
     async def _find(
         self, *, after: int = 0, before: int | None = None, state: ItemState | None = None
     ) -> ReadItem | None:
-        desk, batch, words = self.visit.console.desk, self.batch.id, self.containing
-        wanted = state or self.state
+        desk, batch_id, words, wanted = (
+            self.visit.console.desk,
+            self.batch.id,
+            self.containing,
+            state or self.state,
+        )
         page = await self.visit.read(
-            lambda: desk.page(batch, wanted, after=after, before=before, containing=words, limit=1)
+            lambda: desk.page(batch_id, wanted, after=after, before=before, containing=words, limit=1)
         )
         self._demonstrations.update(page.demonstrations)
         return page.items[0] if page.items else None
 
+    async def _at(self, number: int) -> ReadItem | None:
+        """The item as it is now, whatever is filtered for."""
+        desk, batch_id = self.visit.console.desk, self.batch.id
+        page = await self.visit.read(lambda: desk.page(batch_id, after=number - 1, limit=1))
+        self._demonstrations.update(page.demonstrations)
+        return next((item for item in page.items if item.number == number), None)
+
     async def go(self, number: int) -> None:
         """Show one item."""
-        page = await self.visit.read(
-            lambda: self.visit.console.desk.page(self.batch.id, after=number - 1, limit=1)
-        )
-        self._demonstrations.update(page.demonstrations)
+        item = await self._at(number)
         if self._tabled:
             await self.switch()
-        await self._show(page.items[0] if page.items else None)
+        self._show(item)
 
     async def _next(self) -> None:
         if found := await self._find(after=self._item.number if self._item else 0):
-            await self._show(found)
+            self._show(found)
         else:
             tell("That was the last one.")
 
     async def _previous(self) -> None:
         if self._item and (found := await self._find(before=self._item.number)):
-            await self._show(found)
+            self._show(found)
         else:
             tell("That was the first one.")
 
@@ -228,163 +272,114 @@ class ReadingDesk:
         number = self._item.number if self._item else 0
         waits = await self._find(after=number, state=ItemState.PENDING)
         waits = waits or await self._find(after=0, state=ItemState.PENDING)
-        if waits:
-            await self._show(waits)
-        elif self._item:
-            await self.go(number)
+        self._show(waits or await self._at(number))
+        if self.batch.state is not BatchState.WAITING:
+            self._news.set_text("Everything is decided. The target's next cycle begins by itself.")
+        elif waits is None:
+            self._news.set_text("Nothing waits any more that fits the filter.")
 
     async def _filtered(self) -> None:
+        wanted = (self.state, self.containing)
+        ui.run_javascript("document.activeElement?.closest('.q-select') && document.activeElement.blur()")
         if self._tabled:
-            await self._table.read()
-        else:
-            await self._show(await self._find(after=0))
+            await self.table.read()
+            return
+        found = await self._find(after=0)
+        # Whoever types on has asked for something else by now.
+        if wanted == (self.state, self.containing):
+            self._show(found)
 
     async def switch(self) -> None:
         """From one at a time to the table, and back."""
         self._tabled = not self._tabled
         self._one.set_visibility(not self._tabled)
-        self._table.set_visibility(self._tabled)
+        self.table.set_visibility(self._tabled)
         if self._tabled:
-            await self._table.read()
+            await self.table.read()
 
     async def _look_again(self) -> None:
         """Show what others decided meanwhile."""
-        desk, store = self.visit.console.desk, self.visit.console.store
-        self.batch = await self.visit.read(lambda: store.batch(self.batch.id))
-        self._show_counts()
-        self._acts.set_visibility(self.may_decide)
         item = self._item
-        if item is None:
+        await self.decisions.refresh()
+        now = await self._at(item.number) if item else None
+        if self._busy or self._item is not item:
             return
-        now = (await self.visit.read(lambda: desk.page(self.batch.id, after=item.number - 1, limit=1))).items
-        if now and now[0].number == item.number and now[0].revision != item.revision:
-            await self._show(now[0])
-            self._news.set_text(f"{now[0].decided_by} has just decided this one: {now[0].state.lower()}.")
+        self._show_counts()
+        me = self.visit.person
+        if item and now and now.revision != item.revision and not (me and now.decided_by == me.name):
+            self._show(now)
+            self._news.set_text(f"{now.decided_by} has just decided this one: {now.state.lower()}.")
 
     # ---- deciding
 
-    async def approve(self) -> None:
-        """Approve what is shown, and go on."""
-        if self._item and self.may_decide and await self._write(self._item, ItemState.APPROVED):
-            await self._onward()
-
-    def _ask_reason(self) -> None:
-        if self._item and self.may_decide:
-            self._reject_dialog.open(self._item)
-
-    async def _reject(self, item: ReadItem, reason: str) -> None:
-        if await self._write(item, ItemState.REJECTED, reason=reason):
-            await self._onward()
-
-    def _edit(self) -> None:
-        if self._item and self.may_decide:
-            self._edit_dialog.open(self._item)
-
-    async def _write_edited(self, item: ReadItem, edited: dict[str, Any]) -> bool:
-        return await self._write(item, ItemState.APPROVED, edited=edited)
-
-    async def _undo(self) -> None:
-        if not self._decided:
-            tell("There is nothing of yours to undo.")
-            return
-        number = self._decided.pop()
-        await self.go(number)
-        if self._item and await self._write(self._item, ItemState.PENDING):
-            await self.go(number)
-
-    async def _write(
-        self, item: ReadItem, state: ItemState, *, reason: str = "", edited: dict[str, Any] | None = None
-    ) -> bool:
-        """Decide one item as it was read; whether that could be done."""
-        last = self.batch.state is BatchState.WAITING and self.batch.pending == 1
-        if last and item.state is ItemState.PENDING and not await self._ends_with(state):
-            return False
-        ruling = Ruling(number=item.number, revision=item.revision, state=state, reason=reason, edited=edited)
-        done = await self.decide([ruling])
-        if not done and edited is None:
-            # Somebody else was quicker, as a rule: show how it is now.
-            await self.go(item.number)
-        if done and state is not ItemState.PENDING:
-            self._decided.append(item.number)
-        return done
-
-    async def decide(self, rulings: Sequence[Ruling]) -> bool:
-        """Write what was decided, all of it or nothing; whether that could be done."""
-        desk, batch = self.visit.console.desk, self.batch.id
-        done = await self.visit.act(lambda actor: desk.decide(batch, rulings, actor=actor))
-        self.batch = await self.visit.read(lambda: self.visit.console.store.batch(batch))
-        self._show_counts()
-        self._acts.set_visibility(self.may_decide)
-        return done is not None
-
-    async def _ends_with(self, state: ItemState) -> bool:
-        approved = self.batch.approved + (state is ItemState.APPROVED)
-        meant = await confirmed(
-            "This is the last one",
-            f"With it the batch ends: {approved} of {self.batch.size} are approved, and the target's next "
-            "cycle may train on them. An approval can still be revoked afterwards, nothing else.",
-            "Decide it",
-        )
-        return meant is not None
-
-    async def _close(self) -> None:
-        batch = self.batch
-        if await confirmed(
-            "Close the batch?",
-            f"{batch.approved} approved examples train from now on. The {batch.pending} that nobody has "
-            "decided count as rejected.",
-            "Close it",
-        ):
-            desk = self.visit.console.desk
-            await self.visit.act(lambda actor: desk.close(batch.id, actor=actor), said="The batch is closed.")
-            await self._look_again()
-
-    async def _withdraw(self) -> None:
-        batch = self.batch
-        why = await confirmed(
-            "Withdraw the batch?",
-            f"Nothing of it trains, not even the {batch.approved} approved examples.",
-            "Withdraw it",
-            asks_why=True,
-        )
-        if why:
-            desk = self.visit.console.desk
-            await self.visit.act(
-                lambda actor: desk.withdraw(batch.id, actor=actor, reason=str(why)),
-                said="The batch is withdrawn.",
-            )
-            await self._look_again()
-
-    # ---- by keyboard
-
-    async def _key(self, pressed: events.KeyEventArguments) -> None:
-        held = pressed.modifiers
-        elsewhere = self._reject_dialog.is_open or self._edit_dialog.is_open
-        if not pressed.action.keydown or elsewhere or held.ctrl or held.alt or held.meta:
-            return
-        does = {
-            "a": self.approve,
-            "r": self._ask_reason,
-            "e": self._edit,
-            "j": self._next,
-            "k": self._previous,
-            "u": self._undo,
-            "t": self.switch,
-            "?": self._help,
-        }.get(str(pressed.key.name))
-        if does is None or (self._tabled and does not in {self.switch, self._help}):
-            return
-        if self._busy or time.monotonic() < self._shown_at + UNSEEN_SECONDS:
+    async def _asked(self, event: events.GenericEventArguments) -> None:
+        """A key or a button: done if it is about what is shown, and nothing else is going on."""
+        key, shown = event.args["key"], event.args["shown"]
+        about = self._item.number if self._item else 0
+        if self._busy or shown != about or (self._tabled and key not in {"t", "?", "u"}):
             return
         self._busy = True
         try:
-            outcome = does()
+            outcome = self._does[key]()
             if outcome is not None:
                 await outcome
         finally:
             self._busy = False
 
-    def _help(self) -> None:
+    async def _approve(self) -> None:
+        if self._item and self.decisions.may(ItemState.APPROVED):
+            await self._decide(self._item, ItemState.APPROVED)
+
+    def _ask_reason(self) -> None:
+        if self._item and self.decisions.may(ItemState.REJECTED):
+            self._reject_dialog.open(self._item)
+
+    async def _reject(self, item: ReadItem, reason: str) -> None:
+        await self._decide(item, ItemState.REJECTED, reason=reason)
+
+    async def _decide(self, item: ReadItem, state: ItemState, *, reason: str = "") -> None:
+        if await self.decisions.decide([item], state, reason=reason):
+            await self._onward()
+        else:
+            # Somebody else was quicker, as a rule: show how it is now.
+            await self.go(item.number)
+
+    def _edit(self) -> None:
+        if self._item and self.decisions.may(ItemState.APPROVED):
+            self._edit_dialog.open(self._item)
+
+    async def _approve_edited(self, item: ReadItem, edited: dict[str, Any]) -> ReadItem | None:
+        if await self.decisions.decide([item], ItemState.APPROVED, edited=edited):
+            return None
+        now = await self._at(item.number)
+        if now and now.revision != item.revision:
+            self._show(now)
+        return now or item
+
+    async def _undo(self) -> None:
+        if not self.decisions.can_undo:
+            tell("There is nothing of yours to undo.")
+        elif undone := await self.decisions.undo():
+            if self._tabled:
+                await self.table.read(keep_page=True)
+            else:
+                self._show(await self._at(undone[0].number))
+        self._show_counts()
+
+    async def _close(self) -> None:
+        await self.decisions.close()
+        await self._again()
+
+    async def _withdraw(self) -> None:
+        await self.decisions.withdraw()
+        await self._again()
+
+    async def _again(self) -> None:
+        if self._tabled:
+            await self.table.read(keep_page=True)
+        self._show(await self._at(self._item.number) if self._item else None)
+
+    async def _help(self) -> None:
         with ui.dialog() as dialog, ui.card().classes("dialog"):
             heading("Keys")
             with ui.element("dl").classes("facts"):
@@ -392,5 +387,22 @@ class ReadingDesk:
                     with ui.element("dt"):
                         Tagged("kbd", key)
                     Tagged("dd", does)
-            ui.button("Close", on_click=dialog.close).props("flat no-caps color=primary")
-        dialog.open()
+            text("They can be switched off, in this browser, for those who dictate.", "muted")
+
+            async def switch() -> None:
+                now = await ui.run_javascript("return learndDesk.switchKeys()")
+                tell(f"Keys are {now}.")
+
+            with ui.element("div").classes("line end"):
+                ui.button("Switch keys on or off", on_click=switch).props("flat no-caps color=primary")
+                close = ui.button("Close", on_click=lambda: dialog.submit(None))
+                close.props("unelevated no-caps color=primary autofocus")
+        await dialog
+        if not dialog.is_deleted:
+            dialog.delete()
+
+
+def _plain(words: str, key: str, *, icon: str | None = None, look: str = "flat color=primary") -> ui.button:
+    """A button that asks for what a key does."""
+    button = ui.button(words, icon=icon).props(f"no-caps {look}")
+    return button.on("click", js_handler=f"() => learndDesk.ask('{key}')")

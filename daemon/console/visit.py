@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import structlog
-from fastapi import Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
+from starlette.requests import HTTPConnection
 
 from daemon.approvals import Desk
+from daemon.console.shared import Shared
+from daemon.loop import Loop
 from daemon.operators import Operators, Person
 from daemon.settings import Settings
 from daemon.sign_in import COOKIE
-from daemon.status import Health
+from daemon.status import Health, status
+from daemon.summary import TargetData
 from extractors.values import LearndError
 from registry.store.database import StoreUnavailable
 from registry.store.store import Store
@@ -25,6 +28,14 @@ log = structlog.get_logger()
 T = TypeVar("T")
 MOUNTED = "/console"
 SIGN_IN = "/sign-in"
+DATA_SECONDS = 60.0
+"""For so long, pages share what was read of a target's data."""
+STATUS_SECONDS = 0.9
+BUSY = "The store cannot be read or written right now. Nothing was changed; try again."
+
+
+class SignedOut(LearndError):
+    """Nobody is signed in any more on a page that asks for something."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,22 @@ class Console:
         """Where batches are read and decided."""
         return Desk(self.settings, self.store, self.clock)
 
+    @cached_property
+    def data(self) -> Shared[TargetData]:
+        """A target's data, by its key."""
+        return Shared(self._data, DATA_SECONDS)
+
+    @cached_property
+    def entries(self) -> Shared[list[dict[str, Any]]]:
+        """How every target is."""
+        return Shared(self._entries, STATUS_SECONDS)
+
+    def _data(self, key: str) -> TargetData:
+        return TargetData.read(Loop(self.settings, self.settings.target(key), self.store, self.clock))
+
+    def _entries(self, _: str) -> list[dict[str, Any]]:
+        return [entry | self.health.of(entry["target"]) for entry in status(self.settings, self.store)]
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -55,18 +82,22 @@ class Visit:
     cookie: str | None
     headers: Mapping[str, str]
     peer: str
+    began: datetime
 
     @classmethod
-    def of(cls, console: Console, request: Request) -> "Visit":
+    def of(cls, console: Console, request: HTTPConnection) -> "Visit":
         """The visit that `request` begins."""
         peer = request.client.host if request.client else ""
-        return cls(console, request.cookies.get(COOKIE), request.headers, peer)
+        return cls(console, request.cookies.get(COOKIE), request.headers, peer, console.clock())
 
     @property
     def person(self) -> Person | None:
         """Who looks; None once nobody is signed in any more."""
         operators = self.console.operators
-        return operators.of_proxy(self.headers, self.peer) or operators.of_session(self.cookie)
+        named = operators.of_proxy(self.headers, self.peer)
+        if named is not None and self.console.clock() < self.began + operators.lifetime:
+            return named
+        return operators.of_session(self.cookie)
 
     @property
     def may_decide(self) -> bool:
@@ -75,7 +106,10 @@ class Visit:
         return person is not None and person.role == "operator"
 
     async def read(self, work: Callable[[], T]) -> T:
-        """What `work` reads, without holding up the pages of others. Raises what it does."""
+        """What `work` reads, without holding up the pages of others. Raises SignedOut, and what it does."""
+        if self.person is None:
+            leave()
+            raise SignedOut("nobody is signed in any more")
         return await asyncio.to_thread(work)
 
     async def act(self, work: Callable[[str], T], *, said: str = "") -> T | None:
@@ -92,39 +126,55 @@ class Visit:
             return None
         try:
             done = await asyncio.to_thread(work, person.name)
-        except (LearndError, StoreUnavailable, OSError) as problem:
-            tell(str(problem), good=False)
+        except (LearndError, OSError, StoreUnavailable) as problem:
+            tell_problem(problem)
             return None
         if said:
             tell(said)
         return done
 
-    def every(self, seconds: float, refresh: Callable[[], Any]) -> None:
+    def every(self, seconds: float, refresh: Callable[[], Any]) -> ui.timer:
         """Call `refresh` while the page is open and its reader signed in."""
 
         async def again() -> None:
-            if self.person is None:
-                leave()
-                return
             try:
                 outcome = refresh()
                 if asyncio.iscoroutine(outcome):
                     await outcome
-            except (LearndError, StoreUnavailable, OSError) as problem:
+            except SignedOut:
+                return
+            except (LearndError, OSError, StoreUnavailable) as problem:
+                # The next one may go well; nobody asked for this one.
                 log.warning("a page could not be refreshed", problem=str(problem))
 
-        ui.timer(seconds, again)
+        return ui.timer(seconds, again)
 
-
-def to_sign_in(request: Request) -> RedirectResponse:
-    """To the sign-in, and from there back to what was asked for."""
-    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(f"{MOUNTED}{SIGN_IN}?to={quote(asked, safe='')}", 303)
+    def stays_signed_in(self) -> None:
+        """Raises SignedOut once nobody is."""
+        if self.person is None:
+            leave()
+            raise SignedOut("nobody is signed in any more")
 
 
 def leave() -> None:
-    """The session is over: sign in again."""
-    ui.navigate.to(SIGN_IN)
+    """The session is over: sign in again, and come back here."""
+    ui.run_javascript(
+        f"location.href = '{MOUNTED}{SIGN_IN}?to=' + encodeURIComponent(location.pathname + location.search)"
+    )
+
+
+def tell_problem(problem: Exception) -> None:
+    """Say what stood in the way of what was asked for."""
+    if isinstance(problem, SignedOut):
+        return
+    if isinstance(problem, StoreUnavailable):
+        # What the database says names tables and values.
+        log.warning("the store is unavailable", problem=str(problem))
+        tell(BUSY, good=False)
+    elif isinstance(problem, LearndError | OSError):
+        tell(str(problem), good=False)
+    else:
+        tell(f"A defect in learnd, please report it: {type(problem).__name__}: {problem}", good=False)
 
 
 def tell(words: str, *, good: bool = True) -> None:
@@ -137,3 +187,9 @@ def tell(words: str, *, good: bool = True) -> None:
         timeout=3000 if good else 0,
         position="bottom",
     )
+
+
+def here(path: str, **query: str | None) -> None:
+    """Have the address say where one is, so that a reload and a link lead back."""
+    asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value)
+    ui.navigate.history.replace(f"{MOUNTED}{path}?{asked}" if asked else f"{MOUNTED}{path}")

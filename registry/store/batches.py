@@ -1,21 +1,18 @@
 """Batches of synthetic examples: kept with their decisions, each durable when the call returns."""
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     RowMapping,
     ScalarSelect,
     Select,
-    String,
     and_,
     bindparam,
-    cast,
     exists,
     func,
     insert,
@@ -52,6 +49,8 @@ from registry.store.tables import batch_items, batches
 
 COUNTED = (ItemState.PENDING, ItemState.APPROVED, ItemState.REJECTED)
 DONE = {ItemState.PENDING: "taken back", ItemState.APPROVED: "approved", ItemState.REJECTED: "rejected"}
+SAID = frozenset({"content", "arguments", "query", "text"})
+"""Fields of an example that hold what somebody says."""
 ENDED_WITH_WORD = (BatchState.DECIDED, BatchState.EXPIRED)
 """States of batches whose approved items train."""
 
@@ -174,11 +173,14 @@ class BatchRecords(Database):
         mine = select(batch_items).where(batch_items.c.batch_id == batch_id, batch_items.c.number > after)
         mine = mine if state is None else mine.where(batch_items.c.state == state)
         mine = mine if before is None else mine.where(batch_items.c.number < before)
-        mine = mine.where(_contains(containing)) if containing else mine
         order = batch_items.c.number if before is None else batch_items.c.number.desc()
         with self._reading() as connection:
             _load(connection, batch_id)
-            rows = connection.execute(mine.order_by(order).limit(limit)).mappings()
+            most = None if containing else limit
+            rows: Iterator[RowMapping] = iter(connection.execute(mine.order_by(order).limit(most)).mappings())
+            if containing:
+                # Not by SQL, which knows neither what of the JSON is text nor the case of all letters.
+                rows = islice((row for row in rows if _says(row, containing.casefold())), limit)
             return [BatchItem.model_validate(dict(row)) for row in rows]
 
     def decide(
@@ -281,11 +283,22 @@ class BatchRecords(Database):
             return _load(connection, batch_id)
 
 
-def _contains(words: str) -> ColumnElement[bool]:
-    # As JSON writes it, which is how the columns hold it.
-    written = json.dumps(words)[1:-1]
-    columns = (batch_items.c.example, batch_items.c.edited)
-    return or_(*(cast(column, String).icontains(written, autoescape=True) for column in columns))
+def _says(row: RowMapping, words: str) -> bool:
+    """Whether the item's text has the words: not the names of its fields, nor where it comes from."""
+    return any(words in said.casefold() for said in _texts([row["example"], row["edited"]]))
+
+
+def _texts(written: Any) -> Iterator[str]:
+    """What is said in an example, as JSON holds it: messages, tool calls, queries, documents."""
+    if isinstance(written, list):
+        for each in written:
+            yield from _texts(each)
+    elif isinstance(written, dict):
+        for name, value in written.items():
+            if isinstance(value, str):
+                yield from [value] if name in SAID else []
+            else:
+                yield from _texts(value)
 
 
 def _require_person(actor: str) -> None:

@@ -9,9 +9,8 @@ from statistics import median
 import httpx
 from playwright.sync_api import Page, expect
 
-from daemon.console.reading_desk import UNSEEN_SECONDS
 from registry.batches import Batch
-from tests.browser import chromium, page_of, sign_in
+from tests.browser import UNSEEN_MS, chromium, page_of, sign_in
 from tests.console_support import PASSWORD, SEARCH, Running, daemon_with_a_past, waiting_batch
 
 MANY, FEW = 10_000, 10
@@ -74,7 +73,7 @@ def _decided_by_key(page: Page) -> float:
 
     taken: list[float] = []
     for number in range(1, DECIDED + 1):
-        page.wait_for_timeout(1000 * UNSEEN_SECONDS)
+        page.wait_for_timeout(UNSEEN_MS)
         taken.append(_seconds(approve(number)))
     return median(taken)
 

@@ -9,7 +9,6 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from daemon.console.reading_desk import UNSEEN_SECONDS
 from daemon.demo.corpus import load_corpus
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.phoenix import PhoenixServer
@@ -20,7 +19,7 @@ from extractors.snapshot import read_snapshot
 from registry.batches import Batch, BatchState, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store
-from tests.browser import chromium, page_of, picture, sign_in
+from tests.browser import UNSEEN_MS, chromium, page_of, picture, sign_in
 from tests.console_support import HASH, PASSWORD
 from tests.e2e.team import ROOT, Team, new_team
 from tests.e2e.test_daemon import served, wait_until
@@ -140,7 +139,7 @@ def decide(page: Page, batch: Batch) -> str:
         page.keyboard.press("a")
     shows(page, batch.size)
     page.keyboard.press("a")
-    expect(page.get_by_text("With it the batch ends")).to_be_visible()
+    expect(page.get_by_text("The batch ends with that")).to_be_visible()
     picture(page, "story-last")
     page.keyboard.press("Enter")
     expect(page.get_by_text("DECIDED by ann")).to_be_visible()
@@ -150,7 +149,7 @@ def decide(page: Page, batch: Batch) -> str:
 def shows(page: Page, number: int) -> None:
     """Wait until an item is on the screen, and read it."""
     expect(page.get_by_role("heading", name=f"Item {number}", exact=True)).to_be_visible()
-    page.wait_for_timeout(1000 * UNSEEN_SECONDS)
+    page.wait_for_timeout(UNSEEN_MS)
 
 
 def decided(store: Store, batch: Batch, state: ItemState) -> list[SFTExample]:

@@ -1,16 +1,18 @@
 """The console in a real Chromium, over a daemon with a past: what operators see, and what they can do."""
 
+import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from daemon.console.reading_desk import UNSEEN_SECONDS
-from registry.batches import Batch, BatchState, ItemState
+from registry.batches import Batch, BatchState, Decision, ItemState
 from registry.versions import VersionState
-from tests.browser import PHONE, barriers, chromium, page_of, picture, sign_in
+from tests.browser import PHONE, UNSEEN_MS, barriers, chromium, page_of, picture, sign_in
 from tests.console_support import EVIL, PASSWORD, ROUTING, SEARCH, Running, daemon_with_a_past, waiting_batch
 
 PAGES = ("", "approvals", "experiments", "adapters", "data", "audit")
@@ -57,13 +59,13 @@ def states(daemon: Running, batch: Batch) -> list[ItemState]:
 
 def open_desk(page: Page, batch: Batch) -> None:
     page.goto(f"/console/approvals/{batch.id}")
-    expect(page.get_by_role("heading", name="Item 1", exact=True)).to_be_visible()
+    item(page, 1)
 
 
 def item(page: Page, number: int) -> None:
     """Wait until that one is shown, and read it."""
     expect(page.get_by_role("heading", name=f"Item {number}", exact=True)).to_be_visible()
-    page.wait_for_timeout(1000 * UNSEEN_SECONDS)
+    page.wait_for_timeout(UNSEEN_MS)
 
 
 # ---- who is let in
@@ -181,6 +183,85 @@ def test_a_batch_is_read_by_keyboard_edited_and_undone(page: Page, daemon: Runni
     assert states(daemon, batch)[1] is ItemState.PENDING
 
 
+def test_a_double_click_or_a_key_held_down_approves_what_was_read_and_nothing_more(
+    page: Page, daemon: Running, batch: Batch
+) -> None:
+    open_desk(page, batch)
+    page.get_by_role("button", name="Approve (a)").dblclick()
+    item(page, 2)
+    assert states(daemon, batch) == [ItemState.APPROVED, *[ItemState.PENDING] * 4]
+    page.keyboard.down("a")
+    for _ in range(5):
+        page.keyboard.down("a")  # as it repeats while it is held
+    page.keyboard.up("a")
+    item(page, 3)
+    page.keyboard.press("?")
+    expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    page.keyboard.press("a")
+    page.get_by_role("button", name="Close", exact=True).last.click()
+    assert states(daemon, batch) == [*[ItemState.APPROVED] * 2, *[ItemState.PENDING] * 3]
+
+
+def test_undo_takes_back_only_what_nobody_has_decided_since(
+    page: Page, daemon: Running, batch: Batch
+) -> None:
+    open_desk(page, batch)
+    page.keyboard.press("a")
+    item(page, 2)
+    (approved,) = daemon.store.batch_items(batch.id, limit=1)
+    other = Decision(number=1, revision=approved.revision, state=ItemState.REJECTED, reason="no")
+    daemon.store.decide(batch.id, [other], actor="bob", now=datetime.now(UTC))
+    page.keyboard.press("u")
+    expect(page.get_by_text("is REJECTED by bob")).to_be_visible()
+    assert states(daemon, batch)[0] is ItemState.REJECTED
+
+
+def test_a_conflict_while_editing_loses_nothing_that_was_written(
+    page: Page, daemon: Running, batch: Batch
+) -> None:
+    open_desk(page, batch)
+    page.keyboard.press("e")
+    page.get_by_label("Answer").fill("shipping")
+    other = Decision(number=1, revision=0, state=ItemState.REJECTED, reason="no")
+    daemon.store.decide(batch.id, [other], actor="bob", now=datetime.now(UTC))
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("is REJECTED by bob")).to_be_visible()
+    expect(page.get_by_label("Answer")).to_have_value("shipping")
+    page.get_by_role("button", name="Approve as edited").click()
+    item(page, 2)
+    assert states(daemon, batch)[0] is ItemState.APPROVED
+
+
+def test_a_review_made_in_another_tool_is_exported_and_imported(
+    page: Page, daemon: Running, batch: Batch, tmp_path: Path
+) -> None:
+    open_desk(page, batch)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export").click()
+    lines = [json.loads(line) for line in download.value.path().read_text("utf-8").splitlines()]
+    lines[0]["state"] = "APPROVED"
+    lines[1] |= {"state": "REJECTED", "reason": "off topic"}
+    reviewed = tmp_path / "reviewed.jsonl"
+    reviewed.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    page.locator("input[type=file]").set_input_files(reviewed)
+    expect(page.get_by_text("2 items decided")).to_be_visible()
+    assert states(daemon, batch)[:3] == [ItemState.APPROVED, ItemState.REJECTED, ItemState.PENDING]
+
+
+def test_a_socket_wants_the_cookie_of_the_page_and_no_other_site(page: Page, daemon: Running) -> None:
+    page.goto("/console/")
+    seen: list[str] = []
+    page.on("websocket", lambda socket: seen.append(socket.url))
+    page.reload()
+    page.wait_for_timeout(1000)
+    polled = seen[0].replace("ws://", "http://").replace("transport=websocket", "transport=polling")
+    cookies = {each["name"]: each["value"] for each in page.context.cookies()}
+    with httpx.Client(cookies=cookies) as browser:
+        assert browser.get(polled, headers={"origin": daemon.url}).status_code == 200
+        assert browser.get(polled, headers={"origin": "https://evil.example.com"}).status_code == 403
+    assert httpx.get(polled, headers={"origin": daemon.url}).status_code == 403
+
+
 def test_an_edit_that_cannot_be_trained_on_is_refused_and_not_lost(
     page: Page, daemon: Running, batch: Batch
 ) -> None:
@@ -242,7 +323,7 @@ def test_many_are_decided_at_once_in_the_table_and_the_last_one_ends_the_batch(
     page.get_by_role("option", name="waiting").click()
     item(page, 5)
     page.get_by_role("button", name="Approve (a)").click()
-    expect(page.get_by_text("With it the batch ends: 5 of 5 are approved")).to_be_visible()
+    expect(page.get_by_text("The batch ends with that: 5 of 5 are approved")).to_be_visible()
     page.get_by_role("button", name="Decide it").click()
     expect(page.get_by_text("DECIDED by ann")).to_be_visible()
     assert daemon.store.batch(batch.id).state is BatchState.DECIDED

@@ -17,6 +17,7 @@ from daemon.api import build_api
 from daemon.metrics import Metrics
 from daemon.operators import PER_NAME_AND_PEER, WINDOW, Operators, hash_password
 from daemon.settings import Settings, SettingsError
+from daemon.sign_in import Door
 from daemon.status import Health
 from daemon.tokens import TokensMissing
 from registry.batches import Batch
@@ -52,10 +53,8 @@ class Daemon:
 
     @contextmanager
     def up(self, agents: Mapping[str, str] = AGENTS) -> Iterator[str]:
-        operators = Operators(self.settings.operators, lambda: self.now)
-        api = build_api(
-            self.settings, self.store, agents, operators, self.health, Metrics(), lambda: self.now
-        )
+        door = Door(Operators(self.settings.operators, lambda: self.now), agents)
+        api = build_api(self.settings, self.store, agents, door, self.health, Metrics(), lambda: self.now)
         with serving(api) as url:
             yield url
 
