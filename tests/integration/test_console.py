@@ -416,6 +416,26 @@ def test_data_shows_examples_and_why_spans_were_dropped_with_links_into_phoenix(
     assert barriers(page) == []
 
 
+def test_the_api_says_what_the_pages_show(daemon: Running) -> None:
+    judged = daemon.store.cycles(ROUTING)[-1]
+    with httpx.Client(base_url=f"{daemon.url}/api/v1") as client:
+        client.post("/session", json={"name": "vic", "password": PASSWORD})
+        every = client.get(f"/cycles/{judged.id}/answers", params={"limit": 1000}).json()
+        changed = client.get(f"/cycles/{judged.id}/answers", params={"limit": 1000, "changed": True}).json()
+        assert (len(every), len(changed)) == (71, 55)
+        assert changed[0]["prompt"][-1]["content"] == "my parcel 5 never came"
+        assert {name: answer["correct"] for name, answer in changed[0]["answers"].items()} == {
+            "base": False,
+            f"{ROUTING.replace('/', '.')}.v1": True,
+        }
+        assert list(client.get(f"/cycles/{judged.id}/progress").json()) == ["train-0"]
+        reason = "no feedback that counts reached this call"
+        spans = client.get(f"/targets/{ROUTING}/dropped", params={"reason": reason}).json()
+        assert [span["span_id"][-2:] for span in spans] == ["13", "12", "11", "10", "0f", "0e", "0d", "0c"]
+        assert client.get(f"/targets/{ROUTING}/examples", params={"kind": "sft"}).json() == []
+        assert client.get(f"/targets/{ROUTING}/examples", params={"kind": "songs"}).status_code == 422
+
+
 # ---- for everybody, and against those who mean harm
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -339,6 +340,29 @@ def test_batches_are_listed_newest_first_and_items_page_by_page(tmp_path: Path) 
         assert [item.number for item in store.batch_items(first.id, ItemState.PENDING)] == [1, 2, 3, 5]
         with pytest.raises(UnknownBatch, match="nowhere"):
             store.batch_items("nowhere")
+
+
+def test_items_are_found_by_what_they_say_in_whatever_case_and_walked_backwards(tmp_path: Path) -> None:
+    with Store.open(tmp_path, NOW) as store:
+        batch = a_batch(store, "Wo ist mein KÖNIGSKUCHEN", "where is my user manual", "100% wool_socks")
+
+        def found(words: str, **more: Any) -> list[int]:
+            return [item.number for item in store.batch_items(batch.id, containing=words, **more)]
+
+        assert (found("königskuchen"), found("MY USER"), found("0% wool_"), found("x_socks")) == (
+            [1],
+            [2],
+            [3],
+            [],
+        )
+        # Not the names of fields, roles and origins.
+        assert (found("assistant"), found("synthetic"), found("prompt")) == ([], [], [])
+        decision = approve(1, edited=an_example("sft", "where is the Lebkuchen").model_dump(mode="json"))
+        store.decide(batch.id, [decision], actor="ann", now=NOW)
+        assert (found("lebkuchen"), found("königskuchen")) == ([1], [1])
+        assert found("", before=3, limit=1) == [2]
+        assert found("w", before=3) == [2, 1]
+        assert found("route it", after=1, limit=1) == [2]
 
 
 def test_postgresql_can_count_the_items_of_a_batch() -> None:
