@@ -1,4 +1,4 @@
-"""Adapter versions: where they come from, what is served where, and changing that."""
+"""Adapter versions, where they come from and what is served where, and changing that."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any

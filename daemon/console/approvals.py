@@ -1,4 +1,4 @@
-"""The batches of synthetic examples: those that wait to be read, and those that are over."""
+"""The batches of synthetic examples that wait to be read, and those that are over."""
 
 from fastapi import Request
 from nicegui import ui

@@ -1,4 +1,4 @@
-"""Questions to the operator before something is done: what it will mean, and why it is done."""
+"""Questions to the operator before something is done, about what it means and why it is done."""
 
 from collections.abc import Awaitable, Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""A target's data: examples by kind and origin, and why spans were dropped, with links into Phoenix."""
+"""A target's examples by kind and origin, and why spans were dropped, with links into Phoenix."""
 
 from collections.abc import Sequence
 from typing import Any, get_args

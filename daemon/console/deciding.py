@@ -1,4 +1,4 @@
-"""The two dialogs of the reading desk: why an item is rejected, and what it should say."""
+"""The two dialogs of the reading desk, for a reason to reject and for an edit."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

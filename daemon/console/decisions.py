@@ -1,4 +1,4 @@
-"""What an operator decides on one page: upon what they read, and undone in turn."""
+"""What an operator decides on one page, upon what they read, and undone in turn."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""Signing in and out of the console: a plain form, for only an answer over HTTP can set a cookie."""
+"""Signing in and out of the console, by a plain form.
+
+Only an answer over HTTP can set a cookie that pages cannot read.
+"""
 
 from html import escape
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One cycle: the plan and why, the data, the curves, the verdict, answers before and after, files."""
+"""The page of one cycle, with its plan, data, curves, verdict, answers before and after, and files."""
 
 from collections.abc import Sequence
 from typing import Any

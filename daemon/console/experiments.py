@@ -1,4 +1,4 @@
-"""The history of cycles: filtered, and several of them compared."""
+"""The history of cycles, filtered, and several of them compared."""
 
 from collections.abc import Sequence
 from typing import Any, get_args

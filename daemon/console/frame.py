@@ -1,4 +1,4 @@
-"""The frame of every page: where one is, where one can go, who one is, and light or dark."""
+"""The frame of every page, with the ways to the others, who is signed in, and light or dark."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

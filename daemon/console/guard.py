@@ -1,4 +1,4 @@
-"""What stands before the console's pages: whoever is not signed in gets none, and no other site a socket."""
+"""Before the console's pages, which nobody gets without signing in, nor another site a socket."""
 
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit

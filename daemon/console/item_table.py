@@ -1,4 +1,4 @@
-"""A batch as a table: many items at a glance, and several decided at once."""
+"""A batch as a table, with many items at a glance and several decided at once."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any

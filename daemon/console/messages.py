@@ -1,4 +1,4 @@
-"""Examples as people read them: who says what, tool calls included. All of it is shown as text."""
+"""Examples as people read them, with who says what and the tools that are called; always as text."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The first page: every target, how it is, and what its cycle does right now."""
+"""The first page, with how every target is and what its cycle does right now."""
 
 from collections.abc import Mapping
 from typing import Any

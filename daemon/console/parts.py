@@ -1,4 +1,4 @@
-"""What pages are made of: headings, facts, tables, and sentences where there is nothing to show."""
+"""Headings, facts, tables, and sentences where there is nothing to show, of which pages are made."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Reading a batch: one item at a time, or a table of them; by keyboard, with undo.
+"""Where a batch is read, one item at a time or as a table, by keyboard, with undo.
 
 Buttons and keys come in through `desk.js`, with the number of the item that was on the screen.
 """

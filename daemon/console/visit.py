@@ -1,4 +1,4 @@
-"""One open page: who looks at it, and doing what they ask for."""
+"""One open page, who looks at it, and doing what they ask for."""
 
 import asyncio
 from collections.abc import Callable, Mapping
