@@ -1,4 +1,7 @@
-"""Curves of losses, and bars of accuracies. Every chart's numbers also stand in a table or in words beside it."""
+"""Curves of losses, and bars of accuracies.
+
+Every chart's numbers also stand in a table or in words beside it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
