@@ -20,11 +20,11 @@ class Shared(Generic[T]):
         self._lock = Lock()
         self._kept: tuple[str, float, T] | None = None
 
-    def of(self, key: str = "", *, anew: bool = False) -> T:
-        """The reading for `key`; with `anew`, never an old one. Raises what `read` does."""
+    def of(self, key: str = "") -> T:
+        """The reading for `key`. Raises what `read` does."""
         with self._lock:
             kept = self._kept
-            if kept and not anew and kept[0] == key and time.monotonic() < kept[1] + self._seconds:
+            if kept and kept[0] == key and time.monotonic() < kept[1] + self._seconds:
                 return kept[2]
             found = self._read(key)
             self._kept = (key, time.monotonic(), found)
