@@ -95,7 +95,7 @@ def test_what_an_operator_approves_is_learned_and_nothing_else(team: Team, tmp_p
 
         wait_until(lambda: store.cycles(team.key)[0].id != asked.id, "the next cycle")
         page.get_by_role("link", name="Overview").click()
-        expect(page.get_by_text("TRAINING")).to_be_visible(timeout=120_000)
+        expect(page.get_by_text("TRAINING", exact=True)).to_be_visible(timeout=120_000)
         expect(page.get_by_text("training: step")).to_be_visible(timeout=120_000)
         picture(page, "story-training")
         wait_until(lambda: store.cycles(team.key)[0].ended, "its verdict")
