@@ -85,7 +85,7 @@ class EditDialog:
         with ui.dialog().props("persistent") as self._dialog, ui.card().classes("dialog wide-dialog"):
             heading("Edit, then approve")
             text("What you write is the example; what was proposed is kept beside it.", "muted")
-            self._fields = ui.element("div").classes("full")
+            self._fields = ui.element("div").classes("stack full")
             with ui.element("div").classes("line end"):
                 ui.button("Cancel", on_click=self._dialog.close).props("flat no-caps color=primary")
                 self._save_button = ui.button("Approve as edited (Ctrl+Enter)", on_click=self._save)
