@@ -167,6 +167,13 @@ def _targets(
         )
         return Served(target=target.key, active_version=live.id if live else None, held=True)
 
+    @router.post("/{tenant}/{agent}/hold")
+    def hold(target: Target, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+        """Promote nothing automatically until the release; what is live stays live."""
+        store.hold(target.key, by.name, asked.reason, clock())
+        active = store.active(target.key)
+        return Served(target=target.key, active_version=active.id if active else None, held=True)
+
     @router.post("/{tenant}/{agent}/release")
     def release(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> Served:
         """Let a target that is on hold promote automatically again."""

@@ -105,6 +105,21 @@ def rollback(
 
 
 @app.command()
+def hold(
+    target: TargetKey = None,
+    reason: Reason = "held by an operator",
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Promote nothing automatically until `release`; what is live stays live."""
+    with opened(config) as (settings, store):
+        key = the_target(settings, target).key
+        store.hold(key, actor(), reason, utc_now())
+    words = f"{key} is on hold; `learnd adapters release -t {key}` lets it promote again."
+    _tell(words, {"target": key, "held": True}, as_json)
+
+
+@app.command()
 def release(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Let a target that is on hold promote automatically again."""
     with opened(config) as (settings, store):

@@ -88,6 +88,8 @@ class Versions:
                 self._button("Roll back", self._roll_back(active, previous), "negative")
             if state.held:
                 self._button("Release the hold", self._release())
+            else:
+                self._button("Hold", self._hold())
 
     def _version(self, version: Version, active: Version | None) -> None:
         with labelled(ui.element("article"), version.id).classes("version"):
@@ -163,6 +165,16 @@ class Versions:
             return to
 
         return lambda: self._ask(f"Roll back {target.key}", means, do, f"{to} is served.")
+
+    def _hold(self) -> Callable[[], Awaitable[None]]:
+        console, key = self._visit.console, self._target.key
+        means = ["What is live stays live. Nothing is promoted by itself until somebody releases the target."]
+
+        def do(actor: str, reason: str) -> str:
+            console.store.hold(key, actor, reason, console.clock())
+            return key
+
+        return lambda: self._ask(f"Hold {key}", means, do, f"{key} is on hold.")
 
     def _release(self) -> Callable[[], Awaitable[None]]:
         console, key = self._visit.console, self._target.key

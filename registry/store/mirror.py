@@ -115,13 +115,6 @@ class MirrorRecords(Database):
                 .values(last_poll_at=at, last_poll_error=error)
             )
 
-    def forget_mirror(self, target: str) -> None:
-        """Drop what was read, so that the next poll reads everything again and counts it anew."""
-        with self._writing() as connection:
-            for table in (mirror_spans, mirror_annotations, mirror_states):
-                connection.execute(delete(table).where(table.c.target == target))
-            connection.execute(update(targets).where(targets.c.target == target).values(feedback_changes=0))
-
 
 Subject = tuple[Level, str]
 

@@ -32,11 +32,6 @@ class TargetRecords(Database):
             )
         return TargetState(target=target) if row is None else TargetState.model_validate(dict(row))
 
-    def set_window(self, target: str, start: datetime, end: datetime) -> None:
-        """The holdout is from now on the reviewed traffic of [start, end)."""
-        with self._writing() as connection:
-            write_window(connection, target, start, end)
-
     def hold(self, target: str, actor: str, reason: str, now: datetime) -> None:
         """Keep automatic promotion off until the target is released."""
         with self._writing() as connection:

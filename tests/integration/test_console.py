@@ -401,6 +401,10 @@ def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_mean
     shown.get_by_role("button", name="Release the hold").click()
     page.get_by_role("button", name=f"Release {SEARCH}").click()
     expect(shown.get_by_text("on hold")).to_have_count(0)
+    shown.get_by_role("button", name="Hold").click()
+    page.get_by_label("Why").fill("until the fair is over")
+    page.get_by_role("button", name=f"Hold {SEARCH}").click()
+    expect(shown.get_by_text("until the fair is over")).to_be_visible()
     page.goto("/console/audit")
     for words in ("it finds the kettle", "it forgets the lamp", "release"):
         expect(page.get_by_text(words).first).to_be_visible()

@@ -122,7 +122,7 @@ def test_every_route_that_changes_something_wants_an_operator_and_a_csrf_token(d
             and method != "get"
             and (path, method) != ("/api/v1/session", "post")
         ]
-        assert len(changing) == 9
+        assert len(changing) == 10
         for method, path in changing:
             assert client.request(method, path, json={}).status_code == 401, path
         sign_in(client)
@@ -462,6 +462,10 @@ def test_versions_are_shown_rolled_back_and_released(daemon: Daemon) -> None:
         assert client.get("/api/v1/targets").json()[0]["held_reason"] == "wrong tone"
         released = client.post(f"/api/v1/targets/{TARGET}/release", json={})
         assert released.json() == {"target": TARGET, "active_version": None, "held": False}
+        assert client.post(f"/api/v1/targets/{TARGET}/hold", json={}).status_code == 422
+        held = client.post(f"/api/v1/targets/{TARGET}/hold", json={"reason": "a demo today"})
+        assert held.json() == {"target": TARGET, "active_version": None, "held": True}
+        assert daemon.store.target_state(TARGET).held_reason == "a demo today"
         again = client.post(f"/api/v1/targets/{TARGET}/rollback", json={"reason": "why not"})
         assert (again.status_code, "base model already" in again.text) == (409, True)
 

@@ -132,14 +132,6 @@ def test_the_mirror_answers_what_a_poll_asks(store: Store) -> None:
     assert len(mirror.spans_of_traces([f"t{i}" for i in range(750)])) == 1500
 
 
-def test_a_forgotten_mirror_reads_from_the_start(store: Store) -> None:
-    store.apply_mirror(T, MirrorChange(state=MirrorState(cursor="c"), spans=(a_span("a"),)), NOW)
-    store.forget_mirror(T)
-    assert store.mirrored(T) == ([], [])
-    assert store.mirror(T).state() == MirrorState()
-    assert store.target_state(T).feedback_changes == 0
-
-
 def test_a_failed_poll_is_remembered_until_one_succeeds(store: Store) -> None:
     store.record_poll(T, NOW, "connection refused")
     assert store.target_state(T).last_poll_error == "connection refused"
@@ -559,10 +551,11 @@ def test_two_tenants_never_meet(store: Store) -> None:
         store.apply_mirror(
             target, MirrorChange(state=MirrorState(cursor=text), spans=(span,), annotations=(note,)), NOW
         )
-        store.set_window(target, NOW, SOON)
         promote(store, a_candidate(store, target), None)
         store.hold(target, text, text, NOW)
-        store.start_cycle(target, "operator", NOW)
+        cycle = store.start_cycle(target, "operator", NOW)
+        store.advance_cycle(cycle.id, CycleState.EXTRACTING, CycleState.SELECTING, NOW)
+        store.advance_cycle(cycle.id, CycleState.SELECTING, CycleState.TRAINING, NOW, window=(NOW, SOON))
         return [span], [note]
 
     def everything(target: str) -> object:
@@ -592,7 +585,6 @@ def test_two_tenants_never_meet(store: Store) -> None:
     store.use_base(OTHER, "base2", NOW)
     assert everything(T) == before
     assert (store.mirrored(T), store.mirrored(OTHER)) == (mine, theirs)
-    store.forget_mirror(OTHER)
     store.release(OTHER, "ann", NOW)
     assert everything(T) == before
 
