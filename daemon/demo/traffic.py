@@ -102,17 +102,19 @@ class Steady:
 
 
 @contextmanager
-def steady_traffic(agent: Agent, requests: Sequence[Request]) -> Iterator[Steady]:
+def steady_traffic(
+    agent: Agent, requests: Sequence[Request], pause: float = PAUSE_SECONDS
+) -> Iterator[Steady]:
     """Two customers who go on asking, in the background, until the block ends.
 
-    They pause between requests, so that what learns on the same machine gets its share of it.
+    They `pause` (seconds) between requests, so that what learns on the same machine gets its share of it.
     """
     steady, stop = Steady(), threading.Event()
 
     def customer(mine: Iterable[Request]) -> None:
         while not stop.is_set():
             for request in mine:
-                if stop.wait(PAUSE_SECONDS):
+                if stop.wait(pause):
                     return
                 steady.replies.append(agent.route(request))
 
