@@ -1,4 +1,4 @@
-"""Run a cycle until it is in a state, begin that state's step, and die of SIGKILL in the middle of it.
+"""Run a cycle, or go on with one, until it is in a state; begin its step, and die of SIGKILL in the middle.
 
 python -m tests.e2e.die_in CONFIG STATE SECONDS
 """
@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.cycle import advance, begin_cycle
+from daemon.cycle import advance, begin_cycle, unfinished_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.service import utc_now
@@ -22,7 +22,7 @@ def main(config: Path, state: str, seconds: float) -> None:
     settings = load_settings(config)
     with daemon_lock(settings.data_dir), Store.open(settings.data_dir, utc_now()) as store:
         loop = Loop(settings, settings.targets[0], store, utc_now)
-        cycle = begin_cycle(loop, "operator")
+        cycle = unfinished_cycle(loop) or begin_cycle(loop, "operator")
         while cycle.state != state:
             assert not cycle.ended, f"the cycle ended {cycle.state} before {state}: {cycle.reason}"
             cycle = advance(loop, cycle)
