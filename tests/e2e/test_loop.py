@@ -19,7 +19,7 @@ from daemon.demo.traffic import Agent, steady_traffic
 from daemon.demo.vllm import VllmServer
 from registry.cycles import CycleState
 from registry.versions import VersionState
-from tests.e2e.team import HELD_OUT, LABELS, ROOT, Team, new_team
+from tests.e2e.team import HELD_OUT, LABELS, QUESTIONS, ROOT, Team, new_team
 
 IN_THE_MIDDLE = {
     "EXTRACTING": 0.01,
@@ -58,7 +58,8 @@ def gateway(team: Team, tmp_path: Path) -> Iterator[str]:
 def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_request(
     team: Team, vllm: VllmServer, tmp_path: Path
 ) -> None:
-    requests = [Request(text=f"where is parcel {n}", label="shipping") for n in range(20)]
+    # As customers ask whom the model has learned from; it is too small to understand others.
+    requests = [Request(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(200, 220)]
     team = team.with_thresholds(pairs=20)
     with gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
         assert agent.route(requests[0]).version == "base"
