@@ -76,6 +76,7 @@ def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
         "reason": last.reason if last else "",
         "counts": last.counts if last else {},
         "needs": needs(target, last),
+        "held_out": {"has": (last.counts if last else {}).get("holdout", 0), "needs": target.holdout.least},
         "batches": [
             batch.model_dump(include={"id", "kind", "pending", "approved", "rejected"})
             for batch in store.batches(target.key, BatchState.WAITING)

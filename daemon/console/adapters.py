@@ -117,14 +117,20 @@ class Versions:
     ) -> Callable[[], Awaitable[None]]:
         console, target = self._visit.console, self._target
         replicas = [replica.name for replica in console.settings.replicas_of(target)]
-        where = f"on {_listed(replicas)} and probed there" if replicas else "for agents to fetch"
         seen = active.id if active else None
-        means = [
-            f"{version.id} is loaded {where}. Once every one answers as it was trained to, it serves all "
-            f"requests for {target.key}, instead of {seen or 'the base model'}.",
-            f"{seen or 'The base model'} stays loaded for {drain_time(console.settings).seconds} s more, so "
-            "that no request is lost. If anything goes wrong before, nothing changes.",
-        ]
+        before = seen or "the base model"
+        if replicas:
+            means = [
+                f"{version.id} is loaded on {_listed(replicas)} and probed there. Once every one answers as "
+                f"it was trained to, it serves all requests for {target.key}, instead of {before}.",
+                f"{before} stays loaded for {drain_time(console.settings).seconds} s more, so that no "
+                "request is lost. If anything goes wrong before, nothing changes.",
+            ]
+        else:
+            means = [
+                f"Agents that ask for {target.key} are told of {version.id}, instead of {before}.",
+                "Vectors of two versions do not mix: each agent builds its index anew before it moves over.",
+            ]
         if overrules:
             means.insert(0, f"{version.id} is {version.state}: this overrules the verdict, in your name.")
 

@@ -29,7 +29,7 @@ NEEDED: dict[Kind, str] = {
     "triplets": "triplets",
     "trajectories": "trajectories",
 }
-"""The threshold that a kind must reach; votes both those for and those against."""
+"""The threshold that a kind must reach."""
 
 
 def data_page(console: Console) -> None:
@@ -78,7 +78,7 @@ def _counts(summary: dict[str, Any]) -> None:
         rows = [
             {
                 "kind": WORDS[kind],
-                "needed": summary["thresholds"][NEEDED[kind]],
+                "needed": _needed(kind, summary["thresholds"]),
                 "to train on": summary["train"].get(kind, 0),
                 "from telemetry": summary["origins"].get(kind, {}).get("telemetry", 0),
                 "synthetic": summary["origins"].get(kind, {}).get("synthetic", 0),
@@ -99,6 +99,11 @@ def _counts(summary: dict[str, Any]) -> None:
         )
         for warning in summary["warnings"]:
             text(warning, "problem")
+
+
+def _needed(kind: Kind, thresholds: dict[str, Any]) -> str:
+    least = thresholds[NEEDED[kind]]
+    return f"{least} for, {least} against" if kind == "votes" else str(least)
 
 
 def _examples(data: TargetData) -> None:

@@ -40,9 +40,11 @@ FORM = Template("""$problem<form method="post" class="form">
 <button class="enter">Sign in</button>
 </form>""")
 NOBODY = """<p>The settings name no operators yet, so nobody can sign in.</p>
-<p class="muted">Make a password hash, set it in the daemon's environment, and start the daemon again:</p>
-<pre>learnd operators hash
-export LEARND_OPERATORS__USERS__ANN__PASSWORD_HASH='…'</pre>"""
+<p class="muted">Write a line for yourself, name the file in learnd.toml, and start the daemon again:</p>
+<pre>learnd operators hash ann &gt;&gt; operators
+
+[operators]
+users_file = "operators"</pre>"""
 
 
 def entrance(console: Console, door: Door) -> APIRouter:

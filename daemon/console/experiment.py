@@ -129,7 +129,8 @@ def _head(cycle: Cycle) -> None:
 def _plan(cycle: Cycle) -> None:
     with section("Plan"):
         if cycle.plan is None:
-            nothing("There is no plan.", "The reason above says what the data lacks." if cycle.ended else "")
+            why = "The reason above says what the data lacks."
+            nothing("There is no plan.", why if cycle.state == "SKIPPED" else "")
             return
         plan = cycle.plan
         text(plan.reason)
@@ -156,7 +157,7 @@ def _data(cycle: Cycle) -> None:
     with section("Data"):
         counts = cycle.counts
         if not counts:
-            nothing("Nothing was extracted yet.")
+            nothing("Nothing was extracted.")
             return
         facts(
             {
@@ -273,7 +274,8 @@ class Answers:
 
 def _item(item: SideBySide) -> None:
     with ui.element("article").classes("answers"):
-        asked = item.prompt[-1].content if item.prompt else f"item {item.item_id} (its snapshot is gone)"
+        unread = f"item {item.item_id} (its snapshot cannot be read)"
+        asked = item.prompt[-1].content if item.prompt else unread
         Tagged("pre", asked).classes("said")
         if item.gold is not None:
             _line("should be", item.gold, "")
@@ -299,7 +301,7 @@ async def _files(visit: Visit, cycle: Cycle) -> None:
     version = await visit.read(lambda: visit.console.store.version(version_id)) if version_id else None
     with section("Files"):
         folder = run_folder(visit.console.settings, cycle)
-        known = {"Run": str(folder) if folder.exists() else f"{folder} (removed by the retention policy)"}
+        known = {"Run": str(folder) if folder.exists() else f"{folder} (not there)"}
         files: Sequence[tuple[str, str]] = ()
         if version:
             known["Adapter"] = str(visit.console.settings.data_dir / version.path)

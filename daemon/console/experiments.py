@@ -119,7 +119,7 @@ class History:
             nothing(
                 "No cycle fits.",
                 "A target's first cycle begins by itself once there is enough new feedback; "
-                "`learnd once` runs one now.",
+                "while no daemon runs, `learnd once` runs one.",
             )
 
     async def read(self) -> None:

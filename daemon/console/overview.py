@@ -70,7 +70,8 @@ class TargetCard:
             self._reason = text("")
             self._running()
             with ui.element("div").classes("needs"):
-                self._needs = {kind: Need(kind) for kind in entry["needs"]}
+                self._held_out = Need("reviewed calls to judge by, which come first")
+                self._needs = {kind: Need(WORDS[kind]) for kind in entry["needs"]}
             self._rest = ui.element("div").classes("needs")
         self._show_state(entry)
 
@@ -103,6 +104,7 @@ class TargetCard:
         self._cycle.props["href"] = f"/experiments/{cycle}"
         self._cycle.set_visibility(bool(cycle))
         self._reason.set_text(entry["reason"] or ("" if cycle else _first_words(entry)))
+        self._held_out.show(entry["held_out"])
         for kind, need in self._needs.items():
             need.show(entry["needs"][kind])
         self._rest.clear()
@@ -135,8 +137,8 @@ class TargetCard:
 class Need:
     """A threshold, and how far the data has come."""
 
-    def __init__(self, kind: str) -> None:
-        self._words = WORDS[kind]
+    def __init__(self, words: str) -> None:
+        self._words = words
         with ui.element("div").classes("need"):
             self._said = text("")
             bar = ui.linear_progress(0, show_value=False).props("rounded size=8px")
