@@ -5,6 +5,7 @@ time before the next try, says so in the status, and never disturbs another.
 """
 
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ from daemon.operators import Operators
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.schedule import due
-from daemon.settings import Settings, SettingsError
+from daemon.settings import DaemonSettings, Settings, SettingsError
 from daemon.sign_in import Door
 from daemon.status import Health
 from daemon.tokens import must_have_tokens
@@ -47,12 +48,19 @@ LONGEST_BACKOFF = timedelta(minutes=5)
 HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
 
 
+class PortTaken(LearndError):
+    """Something else listens where the API should."""
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises Locked where another daemon has the data directory."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises Locked where another daemon has the data directory, and PortTaken.
+    """
     # The commands import this module, and should not wait for the pages' library.
     from daemon.console.mount import add_console
     from daemon.console.visit import MOUNTED, Console
@@ -62,6 +70,7 @@ def serve(settings: Settings) -> None:
     if not settings.targets:
         raise SettingsError("there are no targets in the settings: nothing to learn; see `learnd init`")
     with daemon_lock(settings.data_dir), ExitStack() as stack:
+        listening = stack.enter_context(_listening(settings.daemon))
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
@@ -92,8 +101,20 @@ def serve(settings: Settings) -> None:
         for asked in (signal.SIGTERM, signal.SIGINT):
             # uvicorn stops its server first and then raises the signal again, for us.
             signal.signal(asked, lambda *_: service.stop.set())
-        server.run()
+        server.run(sockets=[listening])
         log.info("stopping", reason="asked to")
+
+
+def _listening(daemon: DaemonSettings) -> socket.socket:
+    """The API's socket, before anything is begun that would have to be stopped again. Raises PortTaken."""
+    family = socket.AF_INET6 if ":" in daemon.host else socket.AF_INET
+    try:
+        return socket.create_server((daemon.host, daemon.port), family=family, backlog=2048)
+    except OSError as problem:
+        raise PortTaken(
+            f"the API cannot listen at {daemon.host}:{daemon.port} ({problem.strerror}); end what does, or "
+            "set another daemon.port"
+        ) from problem
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ TargetKey = Annotated[
 DEFAULT_CONFIG = Path("learnd.toml")
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that change the direction of what stands beside them."""
-out = Console()
+# Whoever reads it from a pipe wants whole lines.
+out = Console(width=None if sys.stdout.isatty() else 240)
 progress_out = Console(stderr=True)
 
 
@@ -72,7 +74,9 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str], em
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        # Ids are there to be copied.
+        is_id = column in {"id", "target"} or column.endswith("_id")
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=is_id)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     out.print(table)

@@ -94,7 +94,8 @@ def _counts(summary: dict[str, Any]) -> None:
                 "Left out": summary["left_out"],
                 "Personal data replaced": summary["replaced"],
                 "Languages": summary["languages"],
-                "Phoenix was read": moment(summary["last_poll"]),
+                "Phoenix was last asked": moment(summary["last_poll"]),
+                "It could not be read": summary["last_poll_error"],
             }
         )
         for warning in summary["warnings"]:

@@ -26,7 +26,7 @@ PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sign in · learnd</title><style>$style</style>
+<title>Sign in · learnd</title><link rel="icon" href="data:,"><style>$style</style>
 </head>
 <body class="$theme"><main class="entrance"><h1>learnd</h1>$inside</main></body>
 </html>
