@@ -51,7 +51,7 @@ def locked(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[Non
 @contextmanager
 def daemon_lock(data_dir: Path) -> Iterator[None]:
     """One daemon, or one `learnd once`, for a data directory."""
-    with locked(data_dir / "locks" / "daemon", "stop it, or give this one a data_dir of its own"):
+    with locked(data_dir / "locks" / "daemon", "stop it; to have it start a cycle, `learnd cycles start`"):
         yield
 
 

@@ -65,6 +65,12 @@ class Activation(Why):
     """The version that was active when they decided (null: the base model); left out, any."""
 
 
+class Asked(Value):
+    """A cycle that will begin."""
+
+    target: str
+
+
 class Closing(Value):
     """The end of a batch before every item is decided."""
 
@@ -152,6 +158,12 @@ def _targets(
         """One target, as in the list."""
         entries = (entry for entry in status(settings, store) if entry["target"] == target.key)
         return next(entries) | health.of(target.key)
+
+    @router.post("/{tenant}/{agent}/start", status_code=202)
+    def start(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> Asked:
+        """Begin a cycle within seconds, whatever the schedule says; 409 while one is running."""
+        store.ask_for_cycle(target.key, actor=by.name, now=clock())
+        return Asked(target=target.key)
 
     @router.post("/{tenant}/{agent}/rollback")
     def roll_back(target: Target, asked: Activation, by: Annotated[Person, Depends(door.allowed)]) -> Served:

@@ -17,6 +17,7 @@ def due(
     *,
     feedback_changes: int,
     batch_decided: bool,
+    asked: bool = False,
     last: Cycle | None,
     since: datetime,
     now: datetime,
@@ -24,12 +25,15 @@ def due(
     """Why a cycle should start now, or None.
 
     `feedback_changes` counts pieces of feedback since the last cycle began, `batch_decided` is whether
-    an operator ended a batch since then: that waits for no cool-down. `since` is when the daemon
+    an operator ended a batch since then, `asked` whether one asked for a cycle: those wait for no
+    cool-down. `since` is when the daemon
     started, for a target without any cycle yet. All times aware UTC. A cron time that passed while
     the daemon was down is made up for once.
     """
     if last is not None and not last.ended:
         return None
+    if asked:
+        return "operator"
     if batch_decided:
         return "batch decided"
     if last is not None and now < last.updated_at + target.schedule.cooldown:

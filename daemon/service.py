@@ -271,6 +271,7 @@ class Service:
             loop.target,
             feedback_changes=state.feedback_changes,
             batch_decided=self.store.decided_since(loop.target.key, state.last_cycle_at),
+            asked=self.store.cycle_asked(loop.target.key, state.last_cycle_at),
             last=last,
             since=self._started_at,
             now=utc_now(),

@@ -6,6 +6,7 @@ from typing import Literal
 from extractors.values import Value
 
 Action = Literal[
+    "ask for a cycle",
     "judge",
     "activate",
     "deactivate",

@@ -9,12 +9,15 @@ from daemon.cli.output import (
     AsJson,
     Config,
     TargetKey,
+    actor,
     opened,
     out,
     print_facts,
     print_json,
     print_table,
+    the_target,
 )
+from daemon.service import utc_now
 from daemon.settings import TrainingSettings
 from daemon.words import duration, gigabytes
 from registry.cycles import Cycle, Trained
@@ -42,7 +45,20 @@ def list_(
         print_json(rows)
         return
     columns = ("id", "target", "state", "verdict", "version_id", "started_at", "reason")
-    print_table(rows, columns=columns, empty="No cycles yet; `learnd once` runs one.")
+    print_table(rows, columns=columns, empty="No cycles yet; `learnd cycles start` has the daemon begin one.")
+
+
+@app.command()
+def start(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Have the daemon begin a cycle now, whatever the schedule says."""
+    with opened(config) as (settings, store):
+        key = the_target(settings, target).key
+        store.ask_for_cycle(key, actor=actor(), now=utc_now())
+    if as_json:
+        print_json({"target": key})
+    else:
+        words = f"A cycle of {key} begins within seconds, where a daemon runs; `learnd cycles list` shows it."
+        out.print(words, highlight=False)
 
 
 @app.command()

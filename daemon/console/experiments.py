@@ -119,7 +119,7 @@ class History:
             nothing(
                 "No cycle fits.",
                 "A target's first cycle begins by itself once there is enough new feedback; "
-                "while no daemon runs, `learnd once` runs one.",
+                "the overview has a button to start one now.",
             )
 
     async def read(self) -> None:

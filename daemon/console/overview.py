@@ -73,6 +73,8 @@ class TargetCard:
                 self._held_out = Need("reviewed calls to judge by, which come first")
                 self._needs = {kind: Need(WORDS[kind]) for kind in entry["needs"]}
             self._rest = ui.element("div").classes("needs")
+            self._start = ui.button("Start a cycle", on_click=self._ask_for_cycle)
+            self._start.props("no-caps outline color=primary").classes("start")
         self._show_state(entry)
 
     def _running(self) -> None:
@@ -83,6 +85,15 @@ class TargetCard:
             self._chart = curve_chart({}, f"Losses of the training of {self._key}", height="180px")
         self._run.set_visibility(False)
         self._chart.set_visibility(False)
+
+    async def _ask_for_cycle(self) -> None:
+        store, clock = self._visit.console.store, self._visit.console.clock
+
+        def do(actor: str) -> bool:
+            store.ask_for_cycle(self._key, actor=actor, now=clock())
+            return True
+
+        await self._visit.act(do, said=f"A cycle of {self._key} begins within seconds.")
 
     async def show(self, entry: Mapping[str, Any]) -> None:
         """Show how the target is now."""
@@ -114,6 +125,7 @@ class TargetCard:
     async def _show_running(self, entry: Mapping[str, Any]) -> None:
         running = bool(entry["cycle"]) and entry["cycle_state"] not in ENDED
         self._run.set_visibility(running)
+        self._start.set_visibility(not running and self._visit.may_decide)
         if not running:
             return
         said = entry["progress"] or {}

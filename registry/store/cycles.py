@@ -10,9 +10,10 @@ from sqlalchemy.exc import IntegrityError
 from evaluation.report import Report, Verdict
 from extractors.values import LearndError
 from registry.cycles import TRANSITIONS, Cycle, CycleState, IllegalTransition, Trained
+from registry.store.audit import write_audit
 from registry.store.database import Database, lock_target
 from registry.store.notices import write_notice
-from registry.store.tables import UNFINISHED, cycles, targets
+from registry.store.tables import UNFINISHED, audit, cycles, targets
 from registry.store.targets import write_window
 from trainers.plan import Plan
 
@@ -75,6 +76,31 @@ class CycleRecords(Database):
             # The index allows one unfinished cycle a target.
             raise CycleRunning(target) from cause
         return cycle
+
+    def ask_for_cycle(self, target: str, *, actor: str, now: datetime) -> None:
+        """Have a running daemon start a cycle, whatever its schedule. Raises CycleRunning."""
+        with self._writing() as connection:
+            state = lock_target(connection, target)
+            unfinished = cycles.c.state.in_(UNFINISHED)
+            running = select(cycles.c.id).where(cycles.c.target == target, unfinished)
+            if connection.execute(running).first() is not None:
+                raise CycleRunning(target)
+            if not _asked_since(connection, target, state.last_cycle_at):
+                detail = "a cycle now, whatever the schedule says"
+                write_audit(
+                    connection,
+                    now=now,
+                    actor=actor,
+                    action="ask for a cycle",
+                    target=target,
+                    subject=target,
+                    detail=detail,
+                )
+
+    def cycle_asked(self, target: str, since: datetime | None) -> bool:
+        """Whether somebody asked for a cycle after `since`, which is when the last one began."""
+        with self._reading() as connection:
+            return _asked_since(connection, target, since)
 
     def cycle(self, cycle_id: str) -> Cycle:
         """Raises UnknownCycle."""
@@ -143,3 +169,10 @@ def load_cycle(connection: Connection, cycle_id: str) -> Cycle:
     if row is None:
         raise UnknownCycle(cycle_id)
     return Cycle.model_validate(dict(row))
+
+
+def _asked_since(connection: Connection, target: str, since: datetime | None) -> bool:
+    acts = audit.c
+    asked = select(acts.id).where(acts.target == target, acts.action == "ask for a cycle")
+    asked = asked if since is None else asked.where(acts.at > since)
+    return connection.execute(asked.limit(1)).first() is not None

@@ -14,6 +14,7 @@ from registry.batches import Batch, BatchState, Decision, ItemState
 from registry.versions import VersionState
 from tests.browser import PHONE, UNSEEN_MS, barriers, chromium, page_of, picture, sign_in
 from tests.console_support import EVIL, PASSWORD, ROUTING, SEARCH, Running, daemon_with_a_past, waiting_batch
+from tests.phoenix_support import wait_until
 
 PAGES = ("", "approvals", "experiments", "adapters", "data", "audit")
 QUESTIONS = (
@@ -408,6 +409,15 @@ def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_mean
     page.goto("/console/audit")
     for words in ("it finds the kettle", "it forgets the lamp", "release"):
         expect(page.get_by_text(words).first).to_be_visible()
+
+
+def test_an_operator_has_a_cycle_started(page: Page, daemon: Running) -> None:
+    before = {cycle.id for cycle in daemon.store.cycles(SEARCH)}
+    page.goto("/console/")
+    page.get_by_role("article", name=SEARCH).get_by_role("button", name="Start a cycle").click()
+    expect(page.get_by_text("begins within seconds")).to_be_visible()
+    wait_until(lambda: daemon.store.cycles(SEARCH)[0].id not in before, 30, "the cycle that was asked for")
+    assert daemon.store.cycles(SEARCH)[0].trigger == "operator"
 
 
 def test_data_shows_examples_and_why_spans_were_dropped_with_links_into_phoenix(page: Page) -> None:

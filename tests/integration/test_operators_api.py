@@ -122,7 +122,7 @@ def test_every_route_that_changes_something_wants_an_operator_and_a_csrf_token(d
             and method != "get"
             and (path, method) != ("/api/v1/session", "post")
         ]
-        assert len(changing) == 10
+        assert len(changing) == 11
         for method, path in changing:
             assert client.request(method, path, json={}).status_code == 401, path
         sign_in(client)
@@ -468,6 +468,20 @@ def test_versions_are_shown_rolled_back_and_released(daemon: Daemon) -> None:
         assert daemon.store.target_state(TARGET).held_reason == "a demo today"
         again = client.post(f"/api/v1/targets/{TARGET}/rollback", json={"reason": "why not"})
         assert (again.status_code, "base model already" in again.text) == (409, True)
+
+
+def test_a_cycle_is_asked_for_once_and_not_beside_another(daemon: Daemon) -> None:
+    with daemon.as_ci() as client:
+        for _ in range(2):
+            asked = client.post(f"/api/v1/targets/{TARGET}/start")
+            assert (asked.status_code, asked.json()) == (202, {"target": TARGET})
+        assert [act.action for act in daemon.store.audit(TARGET)] == ["ask for a cycle"]
+        assert daemon.store.cycle_asked(TARGET, None)
+        began = daemon.now + timedelta(seconds=1)
+        daemon.store.start_cycle(TARGET, "operator", began)
+        assert not daemon.store.cycle_asked(TARGET, began)
+        refused = client.post(f"/api/v1/targets/{TARGET}/start")
+        assert (refused.status_code, "unfinished cycle" in refused.text) == (409, True)
 
 
 def test_a_version_that_is_not_ready_or_whose_files_are_gone_is_not_served(daemon: Daemon) -> None:

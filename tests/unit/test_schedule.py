@@ -63,7 +63,8 @@ def test_a_decided_batch_starts_the_next_cycle_at_once_but_not_beside_another() 
     known = {"feedback_changes": 0, "since": NOON, "now": NOON + timedelta(minutes=1)}
     assert due(calm, batch_decided=True, last=last, **known) == "batch decided"
     assert due(calm, batch_decided=False, last=last, **known) is None
-    assert due(calm, batch_decided=True, last=cycle(CycleState.TRAINING, NOON), **known) is None
+    assert due(calm, batch_decided=False, asked=True, last=last, **known) == "operator"
+    assert due(calm, batch_decided=True, asked=True, last=cycle(CycleState.TRAINING, NOON), **known) is None
 
 
 def test_an_unfinished_cycle_keeps_the_next_one_waiting() -> None:
