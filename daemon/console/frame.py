@@ -81,15 +81,14 @@ def _ways(visit: Visit, here: str) -> None:
 
 
 def _theme() -> None:
-    async def switch() -> None:
-        # The server need not know what a browser set to "auto" shows.
-        await ui.run_javascript(
-            "const dark = !document.body.classList.contains('body--dark');"
-            "Quasar.Dark.set(dark);"
-            f"document.cookie = `{THEME}=${{dark ? 'dark' : 'light'}};path=/;max-age=31536000;samesite=lax`;"
-        )
-
-    button = ui.button(icon="contrast", on_click=switch).props("flat round dense").classes("bar-button")
+    button = ui.button(icon="contrast").props("flat round dense").classes("bar-button")
+    # In the browser alone: the server need not know what a browser set to "auto" shows.
+    button.on(
+        "click",
+        js_handler="() => { const dark = !document.body.classList.contains('body--dark');"
+        "Quasar.Dark.set(dark);"
+        f"document.cookie = `{THEME}=${{dark ? 'dark' : 'light'}};path=/;max-age=31536000;samesite=lax`; }}",
+    )
     labelled(button, "Light or dark").tooltip("Light or dark")
 
 
