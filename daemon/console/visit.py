@@ -149,12 +149,6 @@ class Visit:
 
         return ui.timer(seconds, again)
 
-    def stays_signed_in(self) -> None:
-        """Raises SignedOut once nobody is."""
-        if self.person is None:
-            leave()
-            raise SignedOut("nobody is signed in any more")
-
 
 def leave() -> None:
     """The session is over: sign in again, and come back here."""
