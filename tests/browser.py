@@ -49,6 +49,12 @@ def page_of(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     assert not problems, problems
 
 
+def visit(page: Page, path: str) -> None:
+    """Open a page of the console, and wait until it is connected: before that it may load once more."""
+    page.goto(path)
+    page.wait_for_function("window.did_handshake")
+
+
 def sign_in(page: Page, name: str, password: str, path: str = "/console/") -> None:
     """Ask for a page, be sent to the sign-in, and come back."""
     page.goto(path)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from registry.batches import Batch, BatchState, Decision, ItemState
 from registry.versions import VersionState
-from tests.browser import PHONE, UNSEEN_MS, barriers, chromium, page_of, picture, sign_in
+from tests.browser import PHONE, UNSEEN_MS, barriers, chromium, page_of, picture, sign_in, visit
 from tests.console_support import EVIL, PASSWORD, ROUTING, SEARCH, Running, daemon_with_a_past, waiting_batch
 from tests.phoenix_support import wait_until
 
@@ -413,7 +413,7 @@ def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_mean
 
 def test_an_operator_has_a_cycle_started(page: Page, daemon: Running) -> None:
     before = {cycle.id for cycle in daemon.store.cycles(SEARCH)}
-    page.goto("/console/")
+    visit(page, "/console/")
     page.get_by_role("article", name=SEARCH).get_by_role("button", name="Start a cycle").click()
     expect(page.get_by_text("begins within seconds")).to_be_visible()
     wait_until(lambda: daemon.store.cycles(SEARCH)[0].id not in before, 30, "the cycle that was asked for")
@@ -514,7 +514,7 @@ def test_text_from_telemetry_is_never_markup(page: Page, daemon: Running, batch:
 
 
 def test_light_or_dark_is_kept(page: Page) -> None:
-    page.goto("/console/")
+    visit(page, "/console/")
     expect(page.locator("body.body--light")).to_have_count(1)
     page.get_by_role("button", name="Light or dark").click()
     expect(page.locator("body.body--dark")).to_have_count(1)
