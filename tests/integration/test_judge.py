@@ -176,12 +176,14 @@ def test_a_call_that_fails_once_is_repeated() -> None:
 
 
 def test_a_wrong_key_is_refused_without_being_told() -> None:
-    with writing(WritingStandIn(prefers("nine"), key="sk-right")) as url:
-        endpoint, pairs = Endpoint(url=url, model="judge"), [pair("nine", "ten")]
+    stand_in = WritingStandIn(prefers("nine"), key="sk-right")
+    with writing(stand_in) as url:
+        endpoint, pairs = Endpoint(url=url, model="judge", concurrency=1), [pair("nine", "ten")] * 20
         with pytest.raises(EndpointRefused, match="key") as refused:
             judge(pairs, endpoint, api_key="sk-wrong")
         assert "sk-wrong" not in str(refused.value)
-        assert judge(pairs, endpoint, api_key="sk-right").of_pairs == (1,)
+        assert len(stand_in.seen) < 10, "the others are not even asked about"
+        assert judge(pairs, endpoint, api_key="sk-right").of_pairs == (1,) * 20
 
 
 def test_one_prompt_that_is_too_long_does_not_end_the_others() -> None:

@@ -154,6 +154,11 @@ def test_who_cannot_tell_labels_apart_is_right_about_none():
     assert found.reliability[0].accuracy == 0
 
 
+def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower_one():
+    (found,) = confidence_measures([{"billing": -1.0, "taxes": -1.0}], ["billing"]).reliability
+    assert (found.low, found.high, found.n, found.confidence) == (0.4, 0.5, 1, 0.5)
+
+
 def test_a_gold_label_outside_the_space_is_found_by_nobody():
     assert confidence_measures([dict.fromkeys(SPACE, -1.0)], ["weather"]).top_k_accuracy == 0
 

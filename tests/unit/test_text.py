@@ -59,6 +59,7 @@ def squad_script(prediction, truth):
         ("Santa Clara, California", "Levi's Stadium in Santa Clara", 2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5)),
         ("Carolina Panthers", "Denver Broncos", 0),
         ("", "Denver Broncos", 0),
+        ("$24~", "24", 1),  # symbols of ASCII are punctuation
         ("the", "a", 1),  # nothing is left of either
     ],
 )
@@ -100,6 +101,7 @@ def test_a_text_of_any_language_is_the_same_as_itself_and_near_to_one_like_it(la
 
 def test_letters_of_every_script_count_and_their_signs_with_them():
     assert item("Größe", "Grüße")["rouge_l"] == 0
+    assert item("की", "कि")["rouge_l"] == 0
     assert squad_words("की कि") == ["की", "कि"]
     assert squad_words("ที่นี่") == ["ที่", "นี่"]
     assert squad_words("「春節」是iPhone的") == ["春", "節", "是", "iphone", "的"]
