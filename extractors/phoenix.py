@@ -111,6 +111,11 @@ class PhoenixClient:
     def close(self) -> None:
         self._http.close()
 
+    @property
+    def http(self) -> PhoenixHttp:
+        """The connection, for what `experiments.py` and `experiment_spans.py` tell Phoenix."""
+        return self._http
+
     # ---- the project
 
     def version(self) -> str:

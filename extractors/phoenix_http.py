@@ -5,6 +5,7 @@ errors inside a 200, its web page instead of an answer, and times when it is bus
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,10 @@ class _TryAgain(PhoenixUnreachable):
 
 
 class PhoenixHttp:
-    """HTTP to one Phoenix. Every call may be sent twice: reads, and writes that upsert."""
+    """HTTP to one Phoenix. Every call but `made` may be sent twice: reads, and writes that upsert.
+
+    Threads may share it.
+    """
 
     def __init__(self, url: str, api_key: str | None, timeout: float, patience: float) -> None:
         """`timeout` is for one request, `patience` for all tries of it together, in seconds."""
@@ -78,6 +82,13 @@ class PhoenixHttp:
     def json(self, method: str, path: str, **request: Any) -> Any:
         """The JSON that `path` answers. Raises PhoenixError."""
         return self._parsed(self.send(method, path, **request))
+
+    def made(self, path: str, **request: Any) -> Any:
+        """The JSON of a POST that makes something new each time: sent once, whatever becomes of it.
+
+        Raises PhoenixError; then look whether it was made before asking again.
+        """
+        return self._parsed(self._send_once("POST", path, **request))
 
     def graphql(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The `data` of a GraphQL answer. Raises PhoenixError, for the errors inside a 200 too."""
@@ -156,6 +167,20 @@ def _retry_after(answer: httpx.Response) -> float | None:
     """Seconds of a `Retry-After` header; its date form is left to the ordinary back-off."""
     value = answer.headers.get("retry-after", "")
     return float(value) if value.isdigit() else None
+
+
+def storable(value: Any) -> Any:
+    """JSON as every database behind Phoenix can hold it.
+
+    PostgreSQL refuses NUL in texts, half of a surrogate pair is no UTF-8, and JSON has no NaN.
+    """
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {storable(name): storable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _short(text: str, length: int = 200) -> str:
