@@ -102,6 +102,7 @@ def test_nesting_is_followed_as_deep_as_json_is_read():
 
 
 @given(st.lists(st.tuples(flat, flat), min_size=1, max_size=10))
+@settings(deadline=None)
 def test_figures_over_all_items_agree_with_scikit_learn(pairs):
     """Every (item, path, value) that either side has is one decision: a multi-label problem."""
     said = {(i, *field) for i, (answer, _) in enumerate(pairs) for field in answer.items()}

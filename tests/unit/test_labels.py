@@ -35,6 +35,7 @@ def likelihoods(draw):
 
 
 @given(answered)
+@settings(deadline=None)
 def test_figures_of_answers_agree_with_scikit_learn(pairs):
     said, wanted = [p[0] for p in pairs], [p[1] for p in pairs]
     found = label_measures(said, wanted, SPACE)
@@ -60,6 +61,7 @@ def test_figures_of_answers_agree_with_scikit_learn(pairs):
 
 
 @given(answered)
+@settings(deadline=None)
 def test_answers_that_are_all_right_or_all_wrong_are_the_bounds(pairs):
     wanted = [gold for _, gold in pairs]
     right = label_measures(wanted, wanted, SPACE)

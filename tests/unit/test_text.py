@@ -68,6 +68,7 @@ def test_the_token_f1_of_examples_counted_by_hand(answer, gold, f1):
 
 
 @given(ENGLISH | ASCII, ENGLISH | ASCII)
+@settings(deadline=None)
 def test_the_token_f1_of_english_agrees_with_squads_script(answer, gold):
     if squad_words(answer) and squad_words(gold):
         assert token_f1(answer, gold) == pytest.approx(squad_script(answer, gold))
@@ -149,6 +150,7 @@ def test_perplexity_is_the_size_of_an_even_choice():
 
 
 @given(st.lists(st.lists(st.floats(-20, 0), max_size=6), min_size=1, max_size=6))
+@settings(deadline=None)
 def test_perplexity_is_the_inverse_geometric_mean_of_the_tokens_probabilities(logprobs):
     tokens = [math.exp(nats) for answer in logprobs for nats in answer]
     if tokens:
