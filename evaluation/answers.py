@@ -1,21 +1,35 @@
-"""Greedy answers of several adapters and their base, from one loaded base model, batched."""
+"""Greedy answers of several adapters and their base, from one loaded base model, batched.
+
+Prompts of one agent begin alike, which is computed once (`shared_prompts.py`); where the answers are
+labels, one pass tells both which one is said and how likely all of them are (`likelihood.py`).
+"""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
+from evaluation.likelihood import Weighed, answer_logprobs, weigh_labels
+from evaluation.shared_prompts import Batch, SharedPrompts, Tokens, in_batches
 from extractors.values import LearndError, Value
 from trainers.base_model import Device, Dtype, load_model, load_tokenizer
 
 BASE = "base"
 """The side without an adapter."""
-Tokens = tuple[int, ...]
+T = TypeVar("T")
+UNBENT = frozenset(
+    {
+        *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
+        *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+        *("use_cache", "output_attentions", "output_hidden_states", "transformers_version"),
+    }
+)
+"""What a generation config may say without bending which token greedy decoding takes."""
 
 
 class AdapterUnusable(LearndError):
@@ -32,6 +46,8 @@ class Generated(Value):
     """By itself, not by the limit."""
     seconds: float
     """Wall time: its batch's, shared evenly."""
+    label_logprobs: tuple[float, ...] = ()
+    """Log-likelihood (nats) of each label as the whole answer, its end included; empty without labels."""
 
 
 class AnswerEngine:
@@ -43,6 +59,7 @@ class AnswerEngine:
         self._model = model
         self._slots = slots
         self._stops = _stops(tokenizer, model)
+        self._foresees = _is_bare(model.generation_config)
 
     def answers(
         self,
@@ -51,48 +68,97 @@ class AnswerEngine:
         *,
         max_new_tokens: int,
         batch_size: int,
+        labels: Sequence[Tokens] = (),
         on_progress: Callable[[int], None] = lambda _done: None,
     ) -> list[Generated]:
-        """What `side` says to each prompt, in their order.
+        """What `side` says to each prompt, greedily, in their order.
 
-        Prompts of like length share a batch; `on_progress` hears how many are answered.
+        With `labels`, made by `label_tokens`, also how likely each of them is; an answer that is one of
+        them is known then, and not generated. Prompts of like length share a batch, and what all of them
+        begin with is computed once. `on_progress` hears how many are answered.
         """
-        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         answered: dict[int, Generated] = {}
-        with self._speaking(side):
-            for start in range(0, len(by_length), batch_size):
-                indices = by_length[start : start + batch_size]
-                batch = self._batch([prompts[index] for index in indices], max_new_tokens)
-                answered.update(zip(indices, batch, strict=True))
+        weighed: dict[int, Weighed] = {}
+        with self._speaking(side), torch.inference_mode():
+            shared = self._shared(prompts)
+            for found, seconds in _timed(weigh_labels(self._model, shared, prompts, labels, batch_size)):
+                weighed |= found
+                answered |= self._foreseen(found, seconds, max_new_tokens)
                 on_progress(len(answered))
-        return [answered[index] for index in range(len(prompts))]
+            left = [number for number in range(len(prompts)) if number not in answered]
+            for numbers in in_batches([len(prompts[number]) + max_new_tokens for number in left], batch_size):
+                asked = [left[number] for number in numbers]
+                batch = shared.batch([prompts[number] for number in asked])
+                said, seconds = self._generate(batch, max_new_tokens)
+                for number, ids in zip(asked, said, strict=True):
+                    answered[number] = self._generated(ids, seconds / len(said), weighed.get(number))
+                on_progress(len(answered))
+        return [answered[number] for number in range(len(prompts))]
+
+    def answer_logprobs(
+        self, side: str, prompts: Sequence[Tokens], answers: Sequence[Tokens], *, batch_size: int
+    ) -> list[tuple[float, ...]]:
+        """Log-probability (nats) of each token of each answer after its prompt."""
+        with self._speaking(side), torch.inference_mode():
+            return answer_logprobs(self._model, self._shared(prompts), prompts, answers, batch_size)
 
     def logprobs(self, side: str, prompt: Tokens, answer: Tokens) -> tuple[float, ...]:
-        """Log-probability (nats) of each token of `answer` after `prompt`, shape (len(answer),)."""
-        ids = torch.tensor([[*prompt, *answer]], device=self._model.device)
-        with self._speaking(side), torch.inference_mode():
-            logits = self._model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1]
-        scores = logits.float().log_softmax(-1)
-        return tuple(scores[range(len(answer)), list(answer)].tolist())
+        """The same of one answer, shape (len(answer),)."""
+        [found] = self.answer_logprobs(side, [prompt], [answer], batch_size=1)
+        return found
 
-    def _batch(self, prompts: Sequence[Tokens], max_new_tokens: int) -> Iterator[Generated]:
-        longest = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id
-        device = self._model.device
-        ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    def seconds(self, side: str, prompt: Tokens, *, tokens: int) -> float:
+        """Wall time to answer `prompt`, alone and from nothing, with exactly so many tokens."""
+        with self._speaking(side), torch.inference_mode():
+            batch = self._shared([prompt]).batch([prompt])
+            _, seconds = self._generate(batch, tokens, least=tokens)
+        return seconds
+
+    def _shared(self, prompts: Sequence[Tokens]) -> SharedPrompts:
+        return SharedPrompts(self._model, prompts, pad=self.tokenizer.pad_token_id)
+
+    def _foreseen(self, weighed: Mapping[int, Weighed], seconds: float, most: int) -> dict[int, Generated]:
+        """The answers that the labels' trees hold to their ends, by the prompts' numbers."""
+        found = {}
+        for number, each in weighed.items() if self._foresees else ():
+            ids: Tokens = ()
+            while len(ids) < most and ids in each.said:
+                ids += (each.said[ids],)
+            if ids and ids[-1] in self._stops:
+                found[number] = self._generated(ids, seconds / len(weighed), each)
+        return found
+
+    def _generate(self, batch: Batch, most: int, least: int | None = None) -> tuple[list[Tokens], float]:
+        """The rows' answers up to their ends, and the wall time."""
         config = GenerationConfig(
-            do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=sorted(self._stops), pad_token_id=pad
+            do_sample=False,
+            min_new_tokens=least,
+            max_new_tokens=most,
+            eos_token_id=sorted(self._stops),
+            pad_token_id=self.tokenizer.pad_token_id,
         )
         started = time.perf_counter()
-        with torch.inference_mode():
-            out = self._model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        seconds = (time.perf_counter() - started) / len(prompts)
-        for row in out[:, longest:].tolist():
-            end = next((position for position, token in enumerate(row) if token in self._stops), None)
-            said = tuple(row if end is None else row[: end + 1])
-            text = self.tokenizer.decode(said, skip_special_tokens=True)
-            yield Generated(ids=said, text=text, ended=end is not None, seconds=seconds)
+        out = self._model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            past_key_values=batch.cache,
+            generation_config=config,
+        )
+        rows = out[:, batch.ids.shape[1] :].tolist()
+        return [self._up_to_end(row) for row in rows], time.perf_counter() - started
+
+    def _up_to_end(self, ids: Sequence[int]) -> Tokens:
+        end = next((place for place, token in enumerate(ids) if token in self._stops), len(ids))
+        return tuple(ids[: end + 1])
+
+    def _generated(self, ids: Tokens, seconds: float, weighed: Weighed | None) -> Generated:
+        return Generated(
+            ids=ids,
+            text=self.tokenizer.decode(ids, skip_special_tokens=True),
+            ended=ids[-1] in self._stops,
+            seconds=seconds,
+            label_logprobs=weighed.logprobs if weighed else (),
+        )
 
     @contextmanager
     def _speaking(self, side: str) -> Iterator[None]:
@@ -140,3 +206,17 @@ def _stops(tokenizer: Any, model: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(stop for stop in [*listed, tokenizer.eos_token_id] if stop is not None)
+
+
+def _is_bare(config: GenerationConfig) -> bool:
+    """Whether greedy decoding takes the likeliest token, with no penalty on repetitions or the like."""
+    given = {name for name in config.to_diff_dict() if not name.startswith("_")}
+    return given <= UNBENT
+
+
+def _timed(batches: Iterable[T]) -> Iterator[tuple[T, float]]:
+    """Each batch with the seconds that it took."""
+    started = time.perf_counter()
+    for batch in batches:
+        yield batch, time.perf_counter() - started
+        started = time.perf_counter()

@@ -32,6 +32,11 @@ class Encoder:
         """The same of documents."""
         return self._timed(self._model.encode_document, side, texts, batch_size)
 
+    def seconds(self, side: str, text: str) -> float:
+        """Wall time to encode one query alone, as a server is asked."""
+        _, seconds = self.queries(side, [text], batch_size=1)
+        return seconds
+
     def scores(self, queries: Vectors, documents: Vectors) -> Vectors:
         """Similarities by the model's own measure, shape (queries, documents)."""
         return np.asarray(self._model.similarity(queries, documents))
@@ -39,10 +44,11 @@ class Encoder:
     def _timed(
         self, encode: Callable[..., Any], side: str, texts: Sequence[str], batch_size: int
     ) -> tuple[Vectors, float]:
-        started = time.perf_counter()
         with self._speaking(side):
+            started = time.perf_counter()
             vectors = encode(list(texts), batch_size=batch_size, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32), time.perf_counter() - started
+            seconds = time.perf_counter() - started
+        return np.asarray(vectors, dtype=np.float32), seconds
 
     @contextmanager
     def _speaking(self, side: str) -> Iterator[None]:
