@@ -32,7 +32,6 @@ from extractors.poll import poll
 from extractors.redaction import Redaction, load_redactor
 from extractors.retrieval import reviewed_retrievals
 from extractors.snapshot import Snapshot, SnapshotDamaged, build_snapshot, write_snapshot
-from extractors.splits import Window
 from extractors.teaching import Beside
 from extractors.values import LearndError
 from registry.audit import DAEMON
@@ -40,7 +39,6 @@ from registry.cycles import Cycle, CycleState, Trained
 from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged
 from registry.store.targets import TargetHeld
-from registry.targets import TargetState
 from registry.versions import Version, VersionState
 from trainers.base_model import base_digest, model_bytes
 from trainers.checkpoints import forget_checkpoints
@@ -177,7 +175,7 @@ def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
     return build_snapshot(
         extraction.model_copy(update={"replaced": dict(replaced)}),
         target.holdout,
-        window=_window(loop.store.target_state(target.key)),
+        window=loop.store.target_state(target.key).window,
         now=loop.clock(),
         target=target.key,
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
@@ -223,10 +221,7 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
     # Versions of another base would answer wrongly on this one.
     loop.store.use_base(loop.target.key, chosen.base_digest, loop.clock())
     # Only a holdout that something is judged on binds the next cycles.
-    window = snapshot.manifest.window
-    return loop.move(
-        cycle, CycleState.TRAINING, plan=chosen, window=(window.start, window.end) if window else None
-    )
+    return loop.move(cycle, CycleState.TRAINING, plan=chosen, window=snapshot.manifest.window)
 
 
 def base_of(target: TargetSettings) -> Base:
@@ -497,12 +492,6 @@ def _taught_before(loop: Loop, base: Base, snapshot: Snapshot) -> Cycle | None:
         # Somebody removed it: then this data counts as new.
         return None
     return earlier if (then.train, then.validation) == (snapshot.train, snapshot.validation) else None
-
-
-def _window(state: TargetState) -> Window | None:
-    if state.window_start is None or state.window_end is None:
-        return None
-    return Window(start=state.window_start, end=state.window_end)
 
 
 def _active_id(loop: Loop) -> str | None:

@@ -1,7 +1,7 @@
-"""A frozen, content-addressed dataset: train, validation and holdout as Parquet, with a manifest.
+"""A frozen, content-addressed dataset: train, validation, holdout, retention as Parquet, with a manifest.
 
-<folder>/<snapshot id>/train-sft.parquet  train-pairs.parquet  validation-sft.parquet  …  holdout.parquet
-                       manifest.json
+<folder>/<snapshot id>/train-sft.parquet  train-pairs.parquet  validation-sft.parquet  …
+                       holdout.parquet  retention.parquet  manifest.json
 """
 
 import shutil
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from extractors.columns import read_columns, write_columns
 from extractors.examples import (
     Examples,
-    Outcome,
     PreferencePair,
     ReviewedItem,
     ReviewedRetrieval,
@@ -39,8 +38,13 @@ KINDS: dict[str, type[Value]] = {
     "trajectories": Trajectory,
 }
 """Fields of `Examples` and what they hold."""
-HELD_OUT: dict[str, type[Value]] = {"holdout": ReviewedItem, "retrievals": ReviewedRetrieval}
-"""Fields of `Snapshot` that hold what was held out."""
+HELD_OUT: dict[str, type[Value]] = {
+    "holdout": ReviewedItem,
+    "retrievals": ReviewedRetrieval,
+    "retention": ReviewedItem,
+    "retained_retrievals": ReviewedRetrieval,
+}
+"""Fields of `Snapshot` that hold what nothing is trained on."""
 ADVICE = "restore the folder from a back-up, or remove it: the next cycle builds a snapshot again"
 
 
@@ -76,6 +80,8 @@ class Manifest(Value):
     """Training examples by kind (`sft`, `pairs`, `votes`, `triplets`, `trajectories`)."""
     validation: dict[str, int]
     holdout: int
+    retention: int = 0
+    """Reviewed calls or searches of earlier holdouts that stay reserved."""
     reviewed: Outcomes
     """All reviewed calls or searches that the snapshot was built from."""
     held_out: Outcomes
@@ -99,6 +105,9 @@ class Snapshot(Value):
     """Calls of the language model, to be answered again."""
     retrievals: tuple[ReviewedRetrieval, ...] = ()
     """Searches, to be made again."""
+    retention: tuple[ReviewedItem, ...] = ()
+    """Older calls with gold that were never trained on: what is forgotten shows on them."""
+    retained_retrievals: tuple[ReviewedRetrieval, ...] = ()
 
     @property
     def id(self) -> str:
@@ -136,19 +145,15 @@ def build_snapshot(
         train=counts(taught.train),
         validation=counts(taught.validation),
         holdout=len(held_out),
-        reviewed=_outcomes(item.outcome for item in reviewed),
-        held_out=_outcomes(item.outcome for item in held_out),
+        retention=len(taught.retention) + len(taught.retained_retrievals),
+        reviewed=outcomes_of(reviewed),
+        held_out=outcomes_of(held_out),
         left_out=taught.left_out,
         replaced=extraction.replaced,
         statistics=_statistics(taught, rules, beside),
     )
-    return Snapshot(
-        manifest=manifest,
-        train=taught.train,
-        validation=taught.validation,
-        holdout=taught.holdout,
-        retrievals=taught.retrievals,
-    )
+    sides = {side: getattr(taught, side) for side in ("train", "validation", *HELD_OUT)}
+    return Snapshot(manifest=manifest, **sides)
 
 
 def _statistics(taught: Taught, rules: HoldoutRules, beside: Beside) -> Statistics:
@@ -168,8 +173,9 @@ def counts(examples: Examples) -> dict[str, int]:
     return {kind: len(getattr(examples, kind)) for kind in KINDS}
 
 
-def _outcomes(outcomes: Iterable[Outcome]) -> Outcomes:
-    said = list(outcomes)
+def outcomes_of(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> Outcomes:
+    """How many of these were approved, corrected, rejected."""
+    said = [item.outcome for item in reviewed]
     return Outcomes(
         approved=said.count("approved"), corrected=said.count("corrected"), rejected=said.count("rejected")
     )

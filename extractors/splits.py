@@ -1,9 +1,13 @@
 """Which reviewed items are held out, which are trained on, and which stand on neither side.
 
-    ── older ───────────────┬── window.start ──────── newer ──▶
-    training (with gold)    │   holdout: all that was reviewed, rejected items too
-                            │
-No session and no normalised prompt stands on both sides.
+    ── older ──┬── window.first ────────────┬── window.start ──────── newer ──▶
+    training   │  training, and             │   holdout: all that was reviewed, rejected items too
+               │  retention: a share of the │
+               │  sessions once held out    │
+
+No session and no normalised prompt stands in two of them. Nothing was trained on what is newer than the first
+window's start until a later window left it behind, and what is reserved then never is: the retention set
+tells what a candidate has forgotten.
 """
 
 from collections import Counter, defaultdict
@@ -23,6 +27,10 @@ Reviewed = TypeVar("Reviewed", ReviewedItem, ReviewedRetrieval)
 """What is held out: calls of a language model, or searches of a retriever."""
 
 
+DIGITS = 13
+"""Hexadecimal digits of a lot: as many as a float holds exactly."""
+
+
 class Traced(Protocol):
     """Something that was seen in one session, or in one trace."""
 
@@ -35,12 +43,18 @@ class Traced(Protocol):
 class LeftOut(StrEnum):
     COMMON_PROMPT = "prompt that many sessions share, in the holdout's window"
     BEYOND_HOLDOUT = "newer than a holdout that is full: waits for the next window"
+    RESERVED = "of a session that is kept for the retention set, though the set itself cannot use it"
     SESSION_HELD_OUT = "its session stands in the holdout"
     PROMPT_HELD_OUT = "its prompt stands in the holdout"
     BOTH_SIDES = "its session is validated on, its prompt trained on in others"
     REPEATED = "the same prompt and answer again"
-    CONVERSATION_HELD_OUT = "a conversation that goes on into the holdout, or shares a prompt with it"
-    IMPORT_HELD_OUT = "an imported or synthetic example whose prompt, session or span stands in the holdout"
+    CONVERSATION_HELD_OUT = (
+        "a conversation that goes on into the holdout or the retention set, or shares a prompt with them"
+    )
+    IMPORT_HELD_OUT = (
+        "an imported or synthetic example whose prompt, session or span stands in the holdout or the "
+        "retention set"
+    )
     IMPORT_VALIDATED = "an imported or synthetic example whose prompt, session or span is validated on"
     TOO_MUCH_SYNTHETIC = "a synthetic example beyond the share of training that they may be"
     ANSWERED_ANEW = "a newer answer to the same prompt is taken instead"
@@ -61,6 +75,11 @@ class HoldoutRules(Value):
     """A prompt that so many sessions share (a greeting) is not held out."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of the training examples on which training stops early."""
+    retention_share: float = Field(0.2, ge=0, lt=1)
+    """Share of the sessions once held out that are never trained on. More than was reserved so far cannot be
+    had later, but after 0, with which a new beginning is made."""
+    retention_greatest: int = Field(200, ge=1)
+    """Reviewed items in the retention set at most; of more, a smaller share of the sessions is reserved."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -74,21 +93,32 @@ class HoldoutRules(Value):
 
 
 class Window(Value):
-    """Where the holdout lies in time."""
+    """Where the holdout lies in time, and what of earlier holdouts is reserved."""
 
     start: datetime
     """Everything trained on is older."""
     end: datetime
     """The newest item when the window was opened; what is newer counts towards the next one."""
+    first: datetime = Field(default_factory=lambda given: given["start"])
+    """Start of the target's first window: of what is newer, only what was not reserved was trained on."""
+    retained_to: float = 1.0
+    """Greatest `draw` of a session that is reserved. It never rises: else something trained on would be
+    reserved once feedback on what is retained was taken back, or its spans were deleted."""
+
+    def reserves(self, group: str, started_at: datetime) -> bool:
+        """Whether what was seen in this session or trace at that time is never trained on."""
+        return self.first <= started_at < self.start and draw(group) <= self.retained_to
 
 
 class Split(Value, Generic[Reviewed]):
-    """Two sides that share no session and no normalised prompt."""
+    """Sides of which no two share a session or a normalised prompt."""
 
     train: tuple[Reviewed, ...]
     """Older than the window; oldest first, rejected items without gold included."""
     holdout: tuple[Reviewed, ...]
     """Oldest first."""
+    retention: tuple[Reviewed, ...] = ()
+    """Older than the window, with gold, and never trained on; oldest first."""
     window: Window | None
     """None where there is nothing to hold out."""
     left_out: dict[LeftOut, int]
@@ -98,62 +128,75 @@ class Split(Value, Generic[Reviewed]):
 
         `groups` are its sessions or traces (see `group`), `started_at` is when its newest span began.
         """
-        older = self.window is None or started_at < self.window.start
-        return older and not self.holds_out(groups, prompt_keys, ())
+        if self.window is None:
+            return True
+        older, reserves = started_at < self.window.start, self.window.reserves
+        reserved = any(reserves(group, started_at) for group in groups)
+        return older and not reserved and not self.holds_out(groups, prompt_keys, ())
 
     def holds_out(
         self, groups: Collection[str], prompt_keys: Collection[str], span_ids: Collection[str]
     ) -> bool:
-        """Whether any of these stands in the holdout."""
+        """Whether any of these stands in the holdout or in the retention set."""
         return not (
             self._groups.isdisjoint(groups)
             and self._prompt_keys.isdisjoint(prompt_keys)
             and self._span_ids.isdisjoint(span_ids)
         )
 
+    @property
+    def judged_by(self) -> tuple[Reviewed, ...]:
+        """Holdout and retention set: what nothing may be trained on."""
+        return self.holdout + self.retention
+
     @cached_property
     def _groups(self) -> frozenset[str]:
-        return frozenset(group(item) for item in self.holdout)
+        return frozenset(group(item) for item in self.judged_by)
 
     @cached_property
     def _prompt_keys(self) -> frozenset[str]:
-        return frozenset(item.prompt_key for item in self.holdout)
+        return frozenset(item.prompt_key for item in self.judged_by)
 
     @cached_property
     def _span_ids(self) -> frozenset[str]:
-        return frozenset(span_id for item in self.holdout for span_id in item.source_span_ids)
+        return frozenset(span_id for item in self.judged_by for span_id in item.source_span_ids)
 
 
 def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | None) -> Split[Reviewed]:
     """Hold out the newest window of `items`.
 
     The `previous` window stays, and takes in what is newer, until what is newer fills a new one;
-    then it retires into training.
+    then it retires: into training, but for the share that is retained.
     """
-    ordered = sorted(items, key=lambda item: (item.started_at, item.source_span_ids, item.id))
-    common = _common_prompts(ordered, rules.common_prompt_sessions)
+    ordered = sorted(items, key=lambda item: (_age(item), item.id))
+    common = common_prompts(ordered, rules.common_prompt_sessions)
     eligible = [item for item in ordered if item.prompt_key not in common]
-    window = _window(eligible, rules.size(len(ordered)), previous)
-    if window is None:
+    opened = _window(eligible, rules, len(ordered), previous)
+    if opened is None:
         return Split(train=tuple(ordered), holdout=(), window=None, left_out={})
-    recent = [item for item in eligible if item.started_at >= window.start]
-    unique = list({(item.id, item.outcome): item for item in recent}.values())
-    unique.sort(key=lambda item: (item.started_at, item.source_span_ids))
+    recent = [item for item in eligible if item.started_at >= opened.start]
+    unique = sorted(_once(recent), key=_age)
     holdout = unique[: rules.greatest]
-    older = [item for item in ordered if item.started_at < window.start]
+    older = [item for item in ordered if item.started_at < opened.start]
+    window, retained = _retained(older, common, opened, rules.retention_greatest)
     sessions, prompts = {group(item) for item in holdout}, {item.prompt_key for item in holdout}
     apart = [item for item in older if group(item) not in sessions]
-    train = [item for item in apart if item.prompt_key not in prompts]
+    others = [item for item in apart if item.prompt_key not in prompts]
+    train = [item for item in others if not window.reserves(group(item), item.started_at)]
+    free = [item for item in retained if group(item) not in sessions and item.prompt_key not in prompts]
+    retention = _once(free)[: rules.retention_greatest]
     return Split(
         train=tuple(train),
         holdout=tuple(holdout),
+        retention=tuple(sorted(retention, key=_age)),
         window=window,
         left_out={
             LeftOut.COMMON_PROMPT: len(ordered) - len(older) - len(recent),
             LeftOut.REPEATED: len(recent) - len(unique),
             LeftOut.BEYOND_HOLDOUT: len(unique) - len(holdout),
             LeftOut.SESSION_HELD_OUT: len(older) - len(apart),
-            LeftOut.PROMPT_HELD_OUT: len(apart) - len(train),
+            LeftOut.PROMPT_HELD_OUT: len(apart) - len(others),
+            LeftOut.RESERVED: len(others) - len(train) - len(retention),
         },
     )
 
@@ -163,20 +206,72 @@ def group(item: Traced) -> str:
     return f"session {item.session_id}" if item.session_id else f"trace {item.trace_id}"
 
 
-def _common_prompts(items: Iterable[Reviewed], sessions: int) -> set[str]:
+def common_prompts(items: Iterable[Reviewed], sessions: int) -> set[str]:
+    """Normalised prompts that so many sessions share, or more."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for item in items:
         seen[item.prompt_key].add(group(item))
     return {prompt for prompt, groups in seen.items() if len(groups) >= sessions}
 
 
-def _window(eligible: Sequence[Reviewed], size: int, previous: Window | None) -> Window | None:
+def _window(
+    eligible: Sequence[Reviewed], rules: HoldoutRules, reviewed: int, previous: Window | None
+) -> Window | None:
     newer = [item for item in eligible if previous is None or item.started_at > previous.end]
+    size = rules.size(reviewed)
     if previous is not None and len(newer) < size:
-        return previous
-    if not newer:
+        start, end = previous.start, previous.end
+    elif newer:
+        start, end = newer[-size:][0].started_at, newer[-1].started_at
+    else:
         return None
-    return Window(start=newer[-size:][0].started_at, end=newer[-1].started_at)
+    # Where nothing is reserved, all that is older may have been trained on.
+    reserving = previous if previous is not None and previous.retained_to > 0 else None
+    return Window(
+        first=reserving.first if reserving else start,
+        start=start,
+        end=end,
+        retained_to=min(reserving.retained_to if reserving else 1.0, rules.retention_share),
+    )
+
+
+def draw(group: str) -> float:
+    """The lot of a session or trace, in (0, 1]; the lowest are reserved first."""
+    lot = sha256(f"retention {group}".encode()).hexdigest()[:DIGITS]
+    return (int(lot, 16) + 1) / float(16**DIGITS)
+
+
+def _retained(
+    older: Sequence[Reviewed], common: Collection[str], window: Window, most: int
+) -> tuple[Window, list[Reviewed]]:
+    """The window that reserves about `most` items, and what of it can tell what is forgotten, by lot."""
+    retained = _retainable(older, common, window)
+    if len(retained) <= most:
+        return window, retained
+    fewer = window.model_copy(update={"retained_to": draw(group(retained[most - 1]))})
+    return fewer, _retainable(older, common, fewer)
+
+
+def _retainable(older: Sequence[Reviewed], common: Collection[str], window: Window) -> list[Reviewed]:
+    """What is reserved and has gold, and neither its session nor its prompt was ever on the training side."""
+
+    def reserved(item: Reviewed) -> bool:
+        return window.reserves(group(item), item.started_at)
+
+    taught = [item for item in older if not reserved(item)]
+    sessions, prompts = {group(item) for item in taught}, {item.prompt_key for item in taught}.union(common)
+    kept = (item for item in older if reserved(item) and item.outcome != "rejected")
+    apart = [item for item in kept if group(item) not in sessions and item.prompt_key not in prompts]
+    return sorted(apart, key=lambda item: draw(group(item)))
+
+
+def _once(items: Iterable[Reviewed]) -> list[Reviewed]:
+    """The last of those that repeat each other."""
+    return list({(item.id, item.outcome): item for item in items}.values())
+
+
+def _age(item: Reviewed) -> tuple[datetime, tuple[str, ...]]:
+    return item.started_at, item.source_span_ids
 
 
 class Validated(NamedTuple):

@@ -38,6 +38,8 @@ class Taught(Value):
     validation: Examples
     holdout: tuple[ReviewedItem, ...]
     retrievals: tuple[ReviewedRetrieval, ...]
+    retention: tuple[ReviewedItem, ...]
+    retained_retrievals: tuple[ReviewedRetrieval, ...]
     window: Window | None
     left_out: dict[str, int]
     """By reason in words."""
@@ -60,10 +62,11 @@ class Beside(Value):
 
 
 def teach(extraction: Extraction, rules: HoldoutRules, window: Window | None, beside: Beside) -> Taught:
-    """Hold out the newest window of what was reviewed, and make examples of what is older.
+    """Hold out the newest window of what was reviewed, retain a share of what was held out before, and make
+    examples of what else is older.
 
-    Whatever kind an example is of, it shares no session and no normalised prompt with the holdout,
-    and its prompt is not nearly one of the holdout or a golden one; nor does validation share a
+    Whatever kind an example is of, it shares no session and no normalised prompt with the holdout or the
+    retention set, and its prompt is not nearly one of theirs or a golden one; nor does validation share a
     session or prompt with training (a conversation: not all of its prompts).
     """
     if extraction.retrievals:
@@ -82,7 +85,7 @@ def _taught(
     seen = ((_group(each), _prompt_keys(each)) for each in _all(traffic))
     apart = set_apart(seen, rules.validation_share)
     train, validation = _on_sides(traffic, apart, left_out)
-    held_out = [_asked(item) for item in (*sides.holdout, *beside.golden)]
+    held_out = [_asked(item) for item in (*sides.judged_by, *beside.golden)]
     more = beside.imported.joined(beside.synthetic)
     templates = templates_in(train, validation, more, held_out=held_out)
 
@@ -98,8 +101,10 @@ def _taught(
     return Taught(
         train=_few_synthetic(cleaned(train.joined(trainable)), beside.synthetic_share, left_out),
         validation=cleaned(validation),
-        holdout=tuple(item for item in sides.holdout if isinstance(item, ReviewedItem)),
-        retrievals=tuple(item for item in sides.holdout if isinstance(item, ReviewedRetrieval)),
+        holdout=_calls(sides.holdout),
+        retrievals=_searches(sides.holdout),
+        retention=_calls(sides.retention),
+        retained_retrievals=_searches(sides.retention),
         window=sides.window,
         left_out={reason.value: left_out[reason] for reason in sorted(left_out) if left_out[reason]},
     )
@@ -192,12 +197,15 @@ def _teachable(
     beside = Extraction(judged=extraction.judged, conversations=extraction.conversations)
     kept = _only(beside, lambda each: sides.may_train({_group(each)}, _prompt_keys(each), each.started_at))
     left_out[LeftOut.CONVERSATION_HELD_OUT] += len(beside.conversations) - len(kept.conversations)
-    return kept.model_copy(
-        update={
-            "items": tuple(item for item in sides.train if isinstance(item, ReviewedItem)),
-            "retrievals": tuple(item for item in sides.train if isinstance(item, ReviewedRetrieval)),
-        }
-    )
+    return kept.model_copy(update={"items": _calls(sides.train), "retrievals": _searches(sides.train)})
+
+
+def _calls(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedItem, ...]:
+    return tuple(each for each in reviewed if isinstance(each, ReviewedItem))
+
+
+def _searches(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedRetrieval, ...]:
+    return tuple(each for each in reviewed if isinstance(each, ReviewedRetrieval))
 
 
 def _all(traffic: Extraction) -> Iterator[Reviewed]:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from extractors.splits import Window
 from extractors.values import Value
 
 
@@ -16,8 +17,10 @@ class TargetState(Value):
     held_by: str | None = None
     held_at: datetime | None = None
     window_start: datetime | None = None
-    """The holdout is the reviewed traffic of [window_start, window_end)."""
+    """Where the holdout lies; this and the next three are the fields of `window`."""
     window_end: datetime | None = None
+    window_first: datetime | None = None
+    window_retained_to: float | None = None
     feedback_changes: int = 0
     """Subjects (calls, traces, sessions) whose feedback or content changed since the last cycle began."""
     last_poll_at: datetime | None = None
@@ -30,3 +33,12 @@ class TargetState(Value):
     """Digest of the base model in use; only versions trained on it may be served."""
     last_version_number: int = 0
     """The highest number ever given to a version, so that none is given twice."""
+
+    @property
+    def window(self) -> Window | None:
+        """Where the holdout lies, and what is reserved; None before anything was judged."""
+        start, end = self.window_start, self.window_end
+        first, retained_to = self.window_first, self.window_retained_to
+        if start is None or end is None or first is None or retained_to is None:
+            return None
+        return Window(start=start, end=end, first=first, retained_to=retained_to)

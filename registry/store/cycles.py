@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from evaluation.report import Report, Verdict
+from extractors.splits import Window
 from extractors.values import LearndError
 from registry.cycles import TRANSITIONS, Cycle, CycleState, IllegalTransition, Trained
 from registry.store.audit import write_audit
@@ -127,7 +128,7 @@ class CycleRecords(Database):
         new: CycleState,
         now: datetime,
         *,
-        window: tuple[datetime, datetime] | None = None,
+        window: Window | None = None,
         **changes: Unpack[CycleChanges],
     ) -> Cycle:
         """Take one step from `old` to `new`, with what it found; `window` is the target's new holdout.
@@ -148,7 +149,7 @@ class CycleRecords(Database):
             if not taken:
                 raise IllegalTransition(f"cycle {cycle_id}", cycle.state, new)
             if window is not None:
-                write_window(connection, cycle.target, *window)
+                write_window(connection, cycle.target, window)
             if new is CycleState.FAILED:
                 write_notice(connection, "cycle.failed", cycle.target, now, cycle=cycle_id, state=old)
             return cycle

@@ -90,6 +90,8 @@ targets = Table(
     Column("held_at", UtcDateTime),
     Column("window_start", UtcDateTime),
     Column("window_end", UtcDateTime),
+    Column("window_first", UtcDateTime),
+    Column("window_retained_to", Float),
     Column("feedback_changes", Integer, nullable=False),
     Column("last_poll_at", UtcDateTime),
     Column("last_poll_error", Text),
@@ -145,6 +147,8 @@ cycles = Table(
     Column("training", Json, nullable=False, server_default="[]"),
     Column("version_id", String),
     Column("report", Json),
+    Column("published_at", UtcDateTime),
+    Column("compare_path", String),
     Index(None, "target", "started_at"),
 )
 _unfinished = cycles.c.state.in_(sorted(UNFINISHED))

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, update
 
+from extractors.splits import Window
 from extractors.values import LearndError
 from registry.store.audit import write_audit
 from registry.store.database import Database, lock_target
@@ -60,11 +61,10 @@ class TargetRecords(Database):
             )
 
 
-def write_window(connection: Connection, target: str, start: datetime, end: datetime) -> None:
+def write_window(connection: Connection, target: str, window: Window) -> None:
     lock_target(connection, target)
-    connection.execute(
-        update(targets).where(targets.c.target == target).values(window_start=start, window_end=end)
-    )
+    fields = {f"window_{name}": value for name, value in window.model_dump().items()}
+    connection.execute(update(targets).where(targets.c.target == target).values(fields))
 
 
 def write_hold(connection: Connection, target: str, actor: str, reason: str, now: datetime) -> None:

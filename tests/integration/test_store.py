@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 
 from extractors.mirror import MirrorChange, MirrorState
 from extractors.spans import Annotation, Span
+from extractors.splits import Window
 from extractors.values import LearndError
 from registry.cycles import CycleState, IllegalTransition
 from registry.store import tables
@@ -151,7 +152,7 @@ def test_a_cycle_goes_its_way_and_keeps_what_it_found(store: Store) -> None:
         base_digest="base1",
     )
     cycle = store.start_cycle(T, "new examples", NOW)
-    window = (NOW - timedelta(days=7), NOW)
+    window = Window(start=NOW - timedelta(days=7), end=NOW, first=NOW - timedelta(days=70), retained_to=0.1)
     store.advance_cycle(
         cycle.id,
         CycleState.EXTRACTING,
@@ -165,8 +166,7 @@ def test_a_cycle_goes_its_way_and_keeps_what_it_found(store: Store) -> None:
     kept = store.cycle(cycle.id)
     assert (kept.plan, kept.snapshot_id, kept.counts) == (plan, "snap", {"reviewed": 60})
     assert (kept.started_at, kept.updated_at) == (NOW, SOON)
-    state = store.target_state(T)
-    assert (state.window_start, state.window_end) == window
+    assert store.target_state(T).window == window
 
 
 def test_a_step_that_somebody_else_took_is_not_taken_again(store: Store) -> None:
@@ -178,11 +178,11 @@ def test_a_step_that_somebody_else_took_is_not_taken_again(store: Store) -> None
             CycleState.EXTRACTING,
             CycleState.SELECTING,
             NOW,
-            window=(NOW, SOON),
+            window=Window(start=NOW, end=SOON),
             snapshot_id="second",
         )
     assert store.cycle(cycle.id).snapshot_id == "first"
-    assert store.target_state(T).window_start is None
+    assert store.target_state(T).window is None
 
 
 def test_a_step_that_is_not_in_the_table_is_refused(store: Store) -> None:
@@ -555,7 +555,9 @@ def test_two_tenants_never_meet(store: Store) -> None:
         store.hold(target, text, text, NOW)
         cycle = store.start_cycle(target, "operator", NOW)
         store.advance_cycle(cycle.id, CycleState.EXTRACTING, CycleState.SELECTING, NOW)
-        store.advance_cycle(cycle.id, CycleState.SELECTING, CycleState.TRAINING, NOW, window=(NOW, SOON))
+        store.advance_cycle(
+            cycle.id, CycleState.SELECTING, CycleState.TRAINING, NOW, window=Window(start=NOW, end=SOON)
+        )
         return [span], [note]
 
     def everything(target: str) -> object:

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ ADD_A_COLUMN = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 def upgrade():
     # Rebuilds a table that others refer to, as SQLite needs for most changes.
@@ -47,8 +47,8 @@ def upgrade():
 LOSE_ROWS = """
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 def upgrade():
     op.execute("DELETE FROM targets")
@@ -57,8 +57,8 @@ CRASH = """
 import os, signal
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 def upgrade():
     op.execute("DELETE FROM audit")
@@ -71,7 +71,7 @@ def newer_migrations(tmp_path: Path, revision: str) -> Path:
     """The migrations of a learnd to come, with one more revision."""
     folder = tmp_path / "migrations 100%"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "versions" / "0005_next.py").write_text(revision)
+    (folder / "versions" / "0006_next.py").write_text(revision)
     return folder
 
 
@@ -162,7 +162,7 @@ def test_an_older_database_is_backed_up_and_then_migrated_with_its_data(
     assert rows(database, "SELECT target, colour FROM targets") == [(T, "blue")]
     assert rows(database, "SELECT id, state FROM versions") == [("acme.routing.v1", "ACTIVE")]
     assert rows(database, "SELECT span_id FROM mirror_spans") == [("a",)]
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0005",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0006",)]
     # The back-up is a whole database of its own, at the old revision.
     restored = tmp_path / "restored"
     restored.mkdir()
@@ -174,9 +174,9 @@ def test_an_older_database_is_backed_up_and_then_migrated_with_its_data(
 def test_a_database_of_a_newer_learnd_is_refused_untouched(tmp_path: Path) -> None:
     database, backups = filled_store(tmp_path), tmp_path / "data" / "backups"
     migrate(database, backups, NOW, newer_migrations(tmp_path, ADD_A_COLUMN))
-    with pytest.raises(DatabaseTooNew, match=r"learnd\.db is at revision 0005.*backups"):
+    with pytest.raises(DatabaseTooNew, match=r"learnd\.db is at revision 0006.*backups"):
         Store.open(database.parent, SOON)
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0005",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0006",)]
     assert len(list(backups.iterdir())) == 1
 
 
@@ -184,7 +184,7 @@ def test_a_migration_that_would_orphan_rows_is_undone(tmp_path: Path) -> None:
     database = filled_store(tmp_path)
     with pytest.raises(MigrationFailed):
         migrate(database, tmp_path / "backups", NOW, newer_migrations(tmp_path, LOSE_ROWS))
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0004",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0005",)]
     assert rows(database, "SELECT target FROM targets") == [(T,)]
 
 
@@ -263,3 +263,22 @@ def test_a_cycle_of_the_time_of_one_method_keeps_its_plan_as_a_single_stage(tmp_
     assert cycle.plan.method == "sft"
     assert cycle.plan.stages[0].hyperparameters.epochs == 2
     assert cycle.training == ()
+
+
+def test_a_window_of_the_time_before_there_was_a_retention_set_counts_as_the_first(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    database = tmp_path / "data" / "learnd.db"
+    migrate(database, tmp_path / "backups", NOW, migrations_until(tmp_path, "0004"))
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO targets (target, held, feedback_changes, last_version_number, window_start, "
+            "window_end) VALUES (?, 0, 0, 0, '2026-02-01 00:00:00', '2026-02-08 00:00:00'), "
+            "('acme/new', 0, 0, 0, NULL, NULL)",
+            (T,),
+        )
+    with Store.open(tmp_path / "data", SOON) as store:
+        window = store.target_state(T).window
+        assert store.target_state("acme/new").window is None
+    assert window is not None
+    assert (window.first, window.retained_to) == (window.start, 1.0)
+    assert window.start == datetime(2026, 2, 1, tzinfo=UTC)

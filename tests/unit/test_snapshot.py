@@ -25,7 +25,7 @@ from extractors.teaching import Beside
 from extractors.text import prompt_key
 from tests.unit.traffic import NOON, item
 
-SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3)
+SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3, retention_share=0)
 
 
 def snapshot(
@@ -358,7 +358,8 @@ def test_the_manifest_counts_what_it_was_built_from() -> None:
     assert made.reviewed.model_dump() == {"approved": 19, "corrected": 0, "rejected": 1}
     assert made.train["sft"] + made.validation["sft"] == 15
     assert made.watermark == NOON + timedelta(minutes=19)
-    assert made.window == Window(start=NOON + timedelta(minutes=16), end=NOON + timedelta(minutes=19))
+    opened = Window(start=NOON + timedelta(minutes=16), end=NOON + timedelta(minutes=19), retained_to=0)
+    assert made.window == opened
 
 
 # ---- files

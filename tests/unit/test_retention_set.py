@@ -1,0 +1,327 @@
+"""What stays reserved of earlier holdouts, so that what a candidate has forgotten shows."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extractors.examples import (
+    Examples,
+    JudgedDocument,
+    JudgedResponse,
+    Message,
+    ReviewedItem,
+    ReviewedRetrieval,
+)
+from extractors.extraction import Extraction
+from extractors.retrieval import query_key
+from extractors.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
+from extractors.splits import HoldoutRules, LeftOut, Window, draw, group, split
+from extractors.teaching import Beside
+from tests.unit.traffic import NOON, item
+
+RULES = HoldoutRules(share=0.2, least=4, greatest=8, retention_share=0.5, retention_greatest=20)
+
+
+def minute(number: float) -> Any:
+    return NOON + timedelta(minutes=number)
+
+
+def window(first: float, start: float, retained_to: float = 1.0) -> Window:
+    return Window(first=minute(first), start=minute(start), end=minute(start + 100), retained_to=retained_to)
+
+
+def numbers(items: Sequence[ReviewedItem]) -> set[int]:
+    return {int(found.trace_id.removeprefix("trace-")) for found in items}
+
+
+def reserved(count: int, most: float = RULES.retention_share) -> list[int]:
+    """Numbers of items whose session the lot reserves."""
+    return [n for n in range(count) if draw(f"session session-{n}") <= most]
+
+
+def snapshot(items: Sequence[ReviewedItem], at: Window | None, **changes: Any) -> Snapshot:
+    given = {"now": NOON, "target": "acme/routing", "filters": {}, "rules": RULES}
+    return build_snapshot(Extraction(items=tuple(items)), window=at, **{**given, **changes})
+
+
+# ---- what is reserved
+
+
+def test_a_share_of_the_sessions_once_held_out_is_retained_when_the_window_moves_on() -> None:
+    items = [item(n) for n in range(40)]
+    first = split(items[:20], RULES, None)
+    assert first.window is not None
+    assert (first.retention, first.window.first) == ((), first.window.start)
+    later = split(items, RULES, first.window)
+    assert later.window is not None
+    assert (later.window.first, later.window.start) == (minute(16), minute(32))
+    assert numbers(later.retention) == {n for n in reserved(32) if n >= 16}
+    assert numbers(later.train) == set(range(32)) - numbers(later.retention)
+    assert numbers(later.holdout) == set(range(32, 40))
+
+
+def test_about_the_wanted_share_is_reserved() -> None:
+    rules = RULES.model_copy(update={"retention_share": 0.2, "retention_greatest": 10_000})
+    sides = split([item(n) for n in range(5008)], rules, window(0, 4000))
+    assert len(sides.retention) == pytest.approx(1000, abs=85)  # 3 standard deviations
+
+
+def test_of_many_reviewed_items_only_so_many_are_reserved_and_the_others_are_trained_on() -> None:
+    sides = split([item(n) for n in range(500)], RULES, window(0, 400))
+    assert len(sides.retention) == 20
+    assert len(sides.train) == 380
+    lots = sorted(draw(f"session session-{n}") for n in range(400))
+    assert {draw(group(each)) for each in sides.retention} == set(lots[:20])
+
+
+def test_a_prompt_of_a_session_that_the_limit_sets_free_is_trained_on_and_not_retained() -> None:
+    by_lot = sorted(range(400), key=lambda n: draw(f"session session-{n}"))
+    lowest, freed = by_lot[0], by_lot[150]
+    items = [item(n, text="the same") if n in (lowest, freed) else item(n) for n in range(500)]
+    sides = split(items, RULES, window(0, 400))
+    assert freed in numbers(sides.train)
+    assert numbers(sides.retention) == set(by_lot[1:20])
+
+
+def test_one_long_session_stays_reserved_as_a_whole_though_the_set_takes_only_some_of_it() -> None:
+    lowest = min(range(400), key=lambda n: draw(f"session session-{n}"))
+    long = [item(1000 + n, n, session_id=f"session-{lowest}") for n in range(50)]
+    sides = split([*long, *(item(n) for n in range(500))], RULES, window(0, 400))
+    assert len(sides.retention) == 20
+    assert {group(each) for each in sides.retention} == {f"session session-{lowest}"}
+    assert sides.left_out[LeftOut.RESERVED] == 31
+    assert not numbers(sides.train) & numbers(long)
+
+
+def test_what_came_before_the_first_window_is_never_retained_nor_are_sessions_that_began_there() -> None:
+    kept, *_ = [n for n in reserved(40) if n >= 20]
+    began = item(100, minute=5, session_id=f"session-{kept}")
+    sides = split([began, *(item(n) for n in range(50))], RULES, window(20, 40))
+    assert numbers(sides.retention) == {n for n in reserved(40) if n >= 20} - {kept}
+    assert 100 in numbers(sides.train)
+    assert kept not in numbers(sides.train)
+
+
+def test_what_has_no_gold_or_a_prompt_that_others_share_is_not_retained() -> None:
+    rejected, shared, greeting, *rest = reserved(40)
+    other = next(n for n in range(40) if n not in reserved(40))
+    changed = {
+        rejected: {"outcome": "rejected", "gold": None},
+        shared: {"text": "the same"},
+        other: {"text": "The  same"},
+        greeting: {"text": "hi"},
+    }
+    greetings = [item(200 + n, n, session_id=f"session-{rest[n]}", text="hi") for n in range(3)]
+    sides = split([*greetings, *(item(n, **changed.get(n, {})) for n in range(50))], RULES, window(0, 40))
+    assert numbers(sides.retention) == set(rest)
+    assert other in numbers(sides.train)
+    assert sides.left_out[LeftOut.RESERVED] == 6
+
+
+def test_the_holdout_comes_before_the_retention_set() -> None:
+    one, other, *rest = reserved(40)
+    newest = [item(300, 49, session_id=f"session-{one}"), item(301, 49, text=f"question {other}")]
+    sides = split([*newest, *(item(n) for n in range(40))], RULES, window(0, 40))
+    assert numbers(sides.holdout) == {300, 301}
+    assert numbers(sides.retention) == set(rest)
+    assert not {one, other} & numbers(sides.train)
+
+
+# ---- for ever
+
+
+def test_what_was_trained_on_is_not_reserved_though_what_is_retained_is_deleted() -> None:
+    items = [item(n) for n in range(500)]
+    before = split(items, RULES, window(0, 400))
+    left = [each for each in items if each not in before.retention]
+    after = split(left, RULES, before.window)
+    assert after.retention == ()
+    assert after.train == before.train
+
+
+def test_a_share_can_be_lowered_but_raised_only_from_a_new_beginning() -> None:
+    items = [item(n) for n in range(60)]
+
+    def retained(share: float, previous: Window | None) -> tuple[set[int], Window | None]:
+        sides = split(items, RULES.model_copy(update={"retention_share": share}), previous)
+        return numbers(sides.retention), sides.window
+
+    some, lower = retained(0.2, window(0, 50))
+    assert some == set(reserved(50, 0.2))
+    assert retained(0.5, lower)[0] == some
+    none, off = retained(0, lower)
+    assert none == set()
+    again, anew = retained(0.5, off)
+    assert again == set()
+    assert anew is not None
+    assert (anew.first, anew.retained_to) == (anew.start, 0.5)
+
+
+TRAFFIC = st.lists(
+    st.tuples(
+        st.integers(0, 100),  # minute
+        st.none() | st.integers(1, 25),  # session
+        st.sampled_from("abcdefghijklmnopqrst"),  # question
+        st.booleans(),  # has gold
+        st.integers(0, 5),  # the step at which it is reviewed
+        st.integers(1, 9),  # the step at which the review is taken back
+    ),
+    max_size=70,
+)
+
+
+def met(side: Examples | Sequence[ReviewedItem]) -> dict[str, set[str]]:
+    """Sessions, prompts and spans of one side."""
+    members: Sequence[Any] = side.sft if isinstance(side, Examples) else side
+    return {
+        "session": {each.session_id for each in members if each.session_id},
+        "prompt": {each.prompt_key for each in members},
+        "span": {span for each in members for span in each.source_span_ids},
+    }
+
+
+@given(traffic=TRAFFIC)
+@settings(deadline=None, max_examples=200)
+def test_nothing_that_was_ever_trained_on_is_retained_later(traffic: list[tuple[Any, ...]]) -> None:
+    reviewed = [
+        (
+            begins,
+            ends,
+            item(
+                n,
+                at,
+                text=text,
+                session_id=session and f"s{session}",
+                **({} if gold else {"outcome": "rejected", "gold": None}),
+            ),
+        )
+        for n, (at, session, text, gold, begins, ends) in enumerate(traffic)
+    ]
+    rules = RULES.model_copy(update={"retention_greatest": 2, "common_prompt_sessions": 5})
+    at: Window | None = None
+    learned: dict[str, set[str]] = {"session": set(), "prompt": set(), "span": set()}
+    for step in range(6):
+        # Up to then the traffic of so much time is there; feedback comes late, and may be taken back.
+        known = [
+            each
+            for begins, ends, each in reviewed
+            if begins <= step < ends + begins and each.started_at <= minute(20 * (step + 1))
+        ]
+        made = snapshot(known, at, rules=rules)
+        at = made.manifest.window
+        retained, sides = met(made.retention), [met(made.train), met(made.validation)]
+        assert len(made.retention) == made.manifest.retention <= 2
+        for side in (*sides, met(made.holdout)):
+            assert all(retained[kind].isdisjoint(side[kind]) for kind in retained)
+        assert learned["span"].isdisjoint(retained["span"])
+        if all(begins + ends > step for begins, ends, _ in reviewed):
+            # Nothing was taken back so far.
+            assert all(learned[kind].isdisjoint(retained[kind]) for kind in retained)
+        for side in sides:
+            for kind, there in side.items():
+                learned[kind] |= there
+
+
+# ---- kept apart everywhere
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda kept: {"session_id": kept.session_id},
+        lambda kept: {"session_id": None, "source_span_ids": kept.source_span_ids},
+        lambda kept: {"session_id": None, "prompt_key": kept.prompt_key},
+        lambda kept: {
+            "session_id": None,
+            "prompt": (Message(role="user", content=kept.prompt[-1].content + "!"),),
+        },
+    ],
+)
+def test_imports_that_meet_the_retention_set_are_left_out(told: Any) -> None:
+    items = [item(n) for n in range(50)]
+    known = snapshot(items, window(0, 40)).retention[0]
+    elsewhere = item(999, text="a question from elsewhere").to_example()
+    alike = elsewhere.model_copy(update=told(known))
+    made = snapshot(items, window(0, 40), beside=Beside(imported=Examples(sft=(alike,))))
+    assert alike.id not in {each.id for each in made.train.sft}
+    assert made.retention == snapshot(items, window(0, 40)).retention
+
+
+def test_other_answers_of_reserved_sessions_are_not_trained_on() -> None:
+    kept, *_ = reserved(40)
+    free = next(n for n in range(40) if n not in reserved(40))
+    said = [
+        JudgedResponse(
+            prompt=(Message(role="user", content=f"another question {n}"),),
+            response=Message(role="assistant", content="an answer"),
+            approved=True,
+            judged="candidate",
+            source_span_ids=(f"other-{n}",),
+            trace_id=f"other-{n}",
+            session_id=f"session-{n}",
+            prompt_key=f"other {n}",
+            started_at=minute(n),
+        )
+        for n in (kept, free)
+    ]
+    # The retention set itself cannot use the session: the agent's own answer was rejected.
+    own = {kept: {"outcome": "rejected", "gold": None}}
+    items = tuple(item(n, **own.get(n, {})) for n in range(50))
+    extraction = Extraction(items=items, judged=tuple(said))
+    made = build_snapshot(extraction, RULES, window=window(0, 40), now=NOON, target="acme/a", filters={})
+    voted = {each.session_id for side in (made.train, made.validation) for each in side.votes}
+    assert f"session-{free}" in voted
+    assert f"session-{kept}" not in voted
+
+
+def search(number: int, relevant: bool = True) -> ReviewedRetrieval:
+    query = f"question {number}"
+    documents = (JudgedDocument(text="yes", relevant=relevant), JudgedDocument(text="no", relevant=False))
+    return ReviewedRetrieval(
+        query=query,
+        documents=documents,
+        source_span_ids=(f"span-{number}",),
+        trace_id=f"trace-{number}",
+        session_id=f"session-{number}",
+        prompt_key=query_key(query),
+        started_at=minute(number),
+    )
+
+
+def test_searches_are_retained_if_a_document_is_relevant(tmp_path: Path) -> None:
+    useless, *rest = reserved(40)
+    extraction = Extraction(retrievals=tuple(search(n, relevant=n != useless) for n in range(50)))
+    made = build_snapshot(extraction, RULES, window=window(0, 40), now=NOON, target="acme/find", filters={})
+    assert {each.query for each in made.retained_retrievals} == {f"question {n}" for n in rest}
+    assert made.manifest.retention == len(rest)
+    assert read_snapshot(write_snapshot(made, tmp_path)).retained_retrievals == made.retained_retrievals
+
+
+# ---- files
+
+
+def test_a_retention_set_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    made = snapshot([item(n) for n in range(50)], window(0, 40))
+    folder = write_snapshot(made, tmp_path)
+    assert "retention.parquet" in {file.name for file in folder.iterdir()}
+    assert read_snapshot(folder).retention == made.retention
+    assert len(made.retention) == read_manifest(folder).retention > 0
+
+
+def test_a_snapshot_of_before_there_was_a_retention_set_can_be_read(tmp_path: Path) -> None:
+    folder = write_snapshot(snapshot([item(n) for n in range(20)], None), tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    del manifest["retention"], manifest["window"]["first"], manifest["window"]["retained_to"]
+    for setting in ("retention_share", "retention_greatest"):
+        del manifest["rules"][setting]
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    found = read_snapshot(folder)
+    assert (found.retention, found.manifest.retention) == ((), 0)
+    assert found.manifest.window is not None
+    assert found.manifest.window.first == found.manifest.window.start
