@@ -10,8 +10,9 @@ killed half way goes on where it was.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -34,9 +35,10 @@ class HoldoutExample(Value):
     id: str
     """The item's id: in a later version the same example."""
     input: dict[str, JsonValue]
-    """What is asked, e.g. `{"messages": [...]}` or `{"query": "..."}`."""
+    """What is asked, e.g. `{"question": "…"}`."""
     output: dict[str, JsonValue] = {}
-    """What would be right; empty where nobody said."""
+    """What would be right, e.g. `{"answer": "…"}`, of which Phoenix's pages show the text; empty where
+    nobody said."""
     metadata: dict[str, JsonValue] = {}
     span_id: str | None = None
     """The span it came from. Phoenix ignores one that it does not have (any more)."""
@@ -108,10 +110,13 @@ class _Version(Value):
     node_ids: dict[str, str]
 
 
-def publish_experiments(client: PhoenixClient, run: RunExperiments) -> Published:
+def publish_experiments(
+    client: PhoenixClient, run: RunExperiments, *, on_write: Callable[[], object] = lambda: None
+) -> Published:
     """Have Phoenix keep the run, and say where; what is there already is not written again.
 
-    Takes about 10 ms for each answer and each evaluation. Raises PhoenixError; then call again later.
+    Takes about 10 ms for each answer and each evaluation; before each of them some thread calls `on_write`,
+    which may raise to stop. Raises PhoenixError, and what `on_write` raises; a later call goes on.
     """
     http = client.http
     dataset_id = _dataset_id(http, run.dataset)
@@ -132,7 +137,7 @@ def publish_experiments(client: PhoenixClient, run: RunExperiments) -> Published
         for side in run.sides
     }
     for side in run.sides:
-        _answer(http, experiment_ids[side.name], side, version.node_ids)
+        _answer(http, experiment_ids[side.name], side, version.node_ids, on_write)
     return Published(
         dataset_id=version.dataset_id,
         version_id=version.id,
@@ -208,33 +213,49 @@ def _new_experiment(http: PhoenixHttp, version: _Version, run: RunExperiments, s
     return experiment_id
 
 
-def _answer(http: PhoenixHttp, experiment_id: str, side: ExperimentSide, node_ids: Mapping[str, str]) -> None:
+def _answer(
+    http: PhoenixHttp,
+    experiment_id: str,
+    side: ExperimentSide,
+    node_ids: Mapping[str, str],
+    on_write: Callable[[], object],
+) -> None:
     """Write those of the side's answers and evaluations that are not there."""
-    runs = {node_ids[run.example_id]: run for run in side.runs}
     path = f"/v1/experiments/{experiment_id}"
+    runs = {node_ids[run.example_id]: run for run in side.runs}
     there = {run["dataset_example_id"] for run in http.json("GET", f"{path}/runs")["data"]}
-    _write_all(lambda at: _write_run(http, path, at, runs[at]), [at for at in runs if at not in there])
-    evaluations = {at: _evaluations(run) for at, run in runs.items()}
-    names = sorted({name for of_run in evaluations.values() for name in of_run})
-    asked = [("evaluation_name", name) for name in names] + [("limit", str(len(runs)))]
-    incomplete = http.json("GET", f"{path}/incomplete-evaluations", params=asked)["data"] if names else []
-    _write_all(
-        lambda body: http.json("POST", "/v1/experiment_evaluations", json=body),
-        [
-            _evaluation(lacking["experiment_run"], name, evaluations[at][name])
-            for lacking in incomplete
-            if (at := lacking["experiment_run"]["dataset_example_id"]) in evaluations
-            for name in lacking["evaluation_names"]
-            if name in evaluations[at]
-        ],
+    missing = [node_id for node_id in runs if node_id not in there]
+    _write([partial(_write_run, http, path, node_id, runs[node_id]) for node_id in missing], on_write)
+    lacking = _lacking(http, path, runs)
+    _write(
+        [partial(http.json, "POST", "/v1/experiment_evaluations", json=body) for body in lacking], on_write
     )
 
 
-def _write_all(write: Callable[[Any], object], items: Sequence[Any]) -> None:
+def _write(writes: Sequence[Callable[[], object]], on_write: Callable[[], object]) -> None:
+    def one(write: Callable[[], object]) -> None:
+        on_write()
+        write()
+
     with ThreadPoolExecutor(WRITERS) as pool:
         # At the first error `map` gives up what has not begun.
-        for _ in pool.map(write, items):
+        for _ in pool.map(one, writes):
             pass
+
+
+def _lacking(http: PhoenixHttp, path: str, runs: Mapping[str, ExampleRun]) -> Iterator[dict[str, Any]]:
+    """The evaluations that the experiment's runs do not have."""
+    evaluations = {node_id: _evaluations(run) for node_id, run in runs.items()}
+    names = sorted({name for of_run in evaluations.values() for name in of_run})
+    if not names:
+        return
+    asked = [("evaluation_name", name) for name in names] + [("limit", str(len(runs)))]
+    for entry in http.json("GET", f"{path}/incomplete-evaluations", params=asked)["data"]:
+        run = entry["experiment_run"]
+        of_run = evaluations.get(run["dataset_example_id"], {})
+        for name in entry["evaluation_names"]:
+            if name in of_run:
+                yield _evaluation(run, name, of_run[name])
 
 
 def _write_run(http: PhoenixHttp, path: str, node_id: str, run: ExampleRun) -> None:

@@ -39,6 +39,8 @@ from tests.browser import chromium, page_of, picture
 from tests.phoenix_support import NOON, chat_span, new_project, send_and_wait
 
 LABELS = ("billing", "shipping", "returns")
+CHARTS_MS = 2000
+"""Phoenix's charts grow for a second and a half."""
 
 
 @pytest.fixture
@@ -224,9 +226,9 @@ def test_spans_are_published_only_once_phoenix_shows_them(client: PhoenixClient,
 def example(number: int, span_id: str | None = None) -> HoldoutExample:
     return HoldoutExample(
         id=f"{number:032x}",
-        input={"messages": [{"role": "user", "content": f"Where is parcel {number}? \0"}]},
+        input={"question": f"Where is parcel {number}?"},
         output={"answer": LABELS[number % 3]} if number % 4 else {},
-        metadata={"outcome": "approved" if number % 4 else "rejected", "session": f"s{number}"},
+        metadata={"outcome": "approved" if number % 4 else "rejected", "system": "NUL \0"},
         span_id=span_id,
     )
 
@@ -281,11 +283,9 @@ def test_examples_are_linked_to_their_spans_and_one_whose_span_is_gone_is_there_
         examples[1].id: None,
         examples[2].id: None,
     }
-    assert found[0]["input"] == {
-        "messages": [{"role": "user", "content": "Where is parcel 1? \N{REPLACEMENT CHARACTER}"}]
-    }
+    assert found[0]["input"] == {"question": "Where is parcel 1?"}
     assert [example["output"] for example in found] == [{"answer": "shipping"}, {"answer": "returns"}, {}]
-    assert found[0]["metadata"] == {"outcome": "approved", "session": "s1"}
+    assert found[0]["metadata"] == {"outcome": "approved", "system": "NUL \N{REPLACEMENT CHARACTER}"}
 
 
 def test_each_side_is_an_experiment_with_its_answers_and_their_evaluations(client: PhoenixClient) -> None:
@@ -382,6 +382,20 @@ def test_a_run_killed_anywhere_goes_on_where_it_was(client: PhoenixClient, last:
         assert plain(client, published.experiment_ids[name]) == plain(client, whole.experiment_ids[name])
 
 
+def test_publishing_stops_when_it_is_told_to_and_goes_on_later(client: PhoenixClient) -> None:
+    run, asked = a_run([1, 2, 4], holdout_name()), itertools.count(1)
+
+    def stop_after_four() -> None:
+        if next(asked) > 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        publish_experiments(client, run, on_write=stop_after_four)
+    published = publish_experiments(client, run)
+    answers = answers_of(client, published.experiment_ids["candidate"])
+    assert [len(answer["annotations"]) for answer in answers] == [3, 3, 2]
+
+
 def test_an_answer_that_gets_lost_makes_nothing_twice(client: PhoenixClient) -> None:
     run = a_run([1, 2], holdout_name())
     with Connected(Forgetful(client.http.url)) as forgetful:
@@ -412,11 +426,12 @@ def test_a_window_that_moved_is_a_new_version_with_precisely_its_examples(client
 
 def test_a_run_killed_before_its_first_experiment_finds_its_window_again(client: PhoenixClient) -> None:
     dataset = holdout_name()
-    killed, other = a_run([1, 2, 3], dataset), a_run([2, 3, 5], dataset)
-    with Connected(Dying(client.http.url, 1)) as dying, pytest.raises(Killed):
-        publish_experiments(dying, killed)
-    # All within a second, in which Phoenix's answer to an upload may name the wrong version.
-    for run in (other, killed, other, killed):
+    earlier, later = a_run([1, 2, 3], dataset), a_run([2, 3, 5], dataset)
+    # Of versions made within one second, Phoenix's answer to the same upload again names the wrong one.
+    for run in (earlier, later):
+        with Connected(Dying(client.http.url, 1)) as dying, pytest.raises(Killed):
+            publish_experiments(dying, run)
+    for run in (later, earlier):
         published = publish_experiments(client, run)
         assert set(nodes(client, published)) == {example.id for example in run.examples}
 
@@ -442,7 +457,7 @@ def test_a_phoenix_that_is_down_is_unreachable() -> None:
 
 
 def test_phoenix_shows_the_sides_beside_each_other(phoenix: PhoenixServer, client: PhoenixClient) -> None:
-    examples = tuple(example(number) for number in range(8))
+    examples = tuple(example(number) for number in range(1, 9))
     sides = (side("active", examples, right=4), side("candidate", examples), side("base", examples, right=1))
     run = RunExperiments(run_id=new_project("run"), dataset=holdout_name(), examples=examples, sides=sides)
     published = publish_experiments(client, run)
@@ -452,6 +467,7 @@ def test_phoenix_shows_the_sides_beside_each_other(phoenix: PhoenixServer, clien
         for compared in run.sides:
             page.get_by_text(compared.title).first.wait_for()
         page.get_by_text("none of these").first.wait_for()
+        page.wait_for_timeout(CHARTS_MS)
         picture(page, "phoenix-compare")
 
 
