@@ -33,6 +33,7 @@ class Work(StrEnum):
 
     TRAIN = "train"
     MEASURE = "measure"
+    SEEDS = "seeds"
     EVALUATE = "evaluate"
     RATES = "rates"
     ESTIMATE = "estimate"

@@ -7,13 +7,14 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.cycle import open_phoenix
 from daemon.extras import ExtraMissing, needs
 from daemon.notifications import signing_key
 from daemon.operators import Operators, must_keep_apart
 from daemon.promotion import open_replicas
-from daemon.settings import NotifySettings, Settings, TargetSettings, environment_names
+from daemon.settings import JudgeSettings, NotifySettings, Settings, TargetSettings, environment_names
 from daemon.synthesis import endpoint_of, key_of
+from daemon.traffic import open_phoenix
+from evaluation.rule_quality import in_words
 from extractors.endpoint import Call, Endpoint, Unusable
 from extractors.examples import Message
 from extractors.phoenix import PhoenixClient, ProjectNotFound
@@ -58,9 +59,12 @@ def examine(settings: Settings) -> Iterator[Check]:
     if not settings.targets:
         yield _check("targets", False, "none", "add a [[targets]] section; `learnd init` writes an example")
     for target in settings.targets:
+        yield _rule(target)
         yield from _target(settings, target)
         if target.synthesis.enabled:
             yield from _synthesis(settings, target)
+        if target.judge:
+            yield _judge(target.key, target.judge)
 
 
 def _check(name: str, ok: bool, found: str, what_to_do: str = "") -> Check:
@@ -99,6 +103,12 @@ def _receiver(receiver: NotifySettings) -> Check:
     if receiver.command and shutil.which(receiver.command[0]) is None:
         return _check(name, False, f"there is no program {receiver.command[0]}", "correct its `command`")
     return _check(name, True, receiver.command[0] if receiver.command else "a webhook; not called now")
+
+
+def _rule(target: TargetSettings) -> Check:
+    """How often the promotion rule errs, for a holdout as small as the settings allow."""
+    n = target.holdout.least
+    return _check(f"{target.key}: verdict", True, in_words(target.gate, n))
 
 
 def _phoenix(phoenix: PhoenixClient, settings: Settings) -> Check:
@@ -208,6 +218,17 @@ def _synthesis(settings: Settings, target: TargetSettings) -> Iterator[Check]:
         yield _check(f"{target.key}: encoder", False, str(problem), what)
         return
     yield _check(f"{target.key}: encoder", True, f"{encoder}, a sentence-transformer")
+
+
+def _judge(key: str, judge: JudgeSettings) -> Check:
+    """The judge answers."""
+    try:
+        needs("synthetic", "dspy")
+        _ask(judge.endpoint, judge.key())
+    except LearndError as problem:
+        what = "correct the target's `judge.url`, `.model` or API key, or its evaluations fail"
+        return _check(f"{key}: judge", False, str(problem), what)
+    return _check(f"{key}: judge", True, f"{judge.model} at {judge.url} answers")
 
 
 def _ask(endpoint: Endpoint, key: str | None) -> None:

@@ -10,6 +10,7 @@ from daemon.settings import TargetSettings
 from registry.cycles import Cycle
 
 Trigger = Literal["new examples", "schedule", "operator", "batch decided"]
+"""What has a cycle train; a second look has a trigger of its own."""
 
 
 def due(

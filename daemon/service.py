@@ -1,6 +1,6 @@
 """`learnd run`: the jobs of every target on a scheduler, and the API beside them.
 
-Each target has four jobs: poll, advance, reconcile, prune. A job that fails waits longer each
+Each target has five jobs: poll, advance, reconcile, publish, prune. A job that fails waits longer each
 time before the next try, says so in the status, and never disturbs another.
 """
 
@@ -19,19 +19,22 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.api import build_api
 from daemon.children import Interrupted
-from daemon.cycle import PASSING, advance, open_phoenix, poll_target, unfinished_cycle
+from daemon.cycle import PASSING, advance, start_cycle, unfinished_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.metrics import Metrics
 from daemon.notifications import Notifier
 from daemon.operators import Operators
+from daemon.probation import SECOND_LOOK, SecondLooks
+from daemon.publishing import publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
-from daemon.schedule import due
+from daemon.schedule import Trigger, due
 from daemon.settings import DaemonSettings, Settings, SettingsError
 from daemon.sign_in import Door
 from daemon.status import Health
 from daemon.tokens import must_have_tokens
+from daemon.traffic import open_phoenix, poll_target
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
 from registry.store.database import StoreUnavailable
@@ -39,6 +42,7 @@ from registry.store.store import Store
 
 log = structlog.get_logger()
 ADVANCE_SECONDS = 2.0
+PUBLISH_SECONDS = 10.0
 PRUNE_SECONDS = 3600.0
 NOTIFY_SECONDS = 2.0
 GRACE_SECONDS = 10
@@ -143,7 +147,7 @@ class Service:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        workers = 4 * len(self.settings.targets) + len(self.settings.notify) + 2
+        workers = 5 * len(self.settings.targets) + len(self.settings.notify) + 2
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(workers)},
@@ -155,6 +159,7 @@ class Service:
         ]
         self._trainings = threading.Semaphore(self.settings.daemon.trainings_at_once)
         self._phoenix = open_phoenix(self.settings)
+        self._second_looks = SecondLooks()
         # No cycle begins on a mirror that a poll has filled only in part.
         self._polling = {target.key: threading.Lock() for target in self.settings.targets}
 
@@ -166,6 +171,7 @@ class Service:
             self._every(self.settings.phoenix.poll_seconds, "poll", loop, self._poll)
             self._every(self.settings.daemon.reconcile_seconds, "reconcile", loop, self._reconcile)
             self._every(ADVANCE_SECONDS, "advance", loop, self._advance)
+            self._every(PUBLISH_SECONDS, "publish", loop, self._publish)
             self._every(PRUNE_SECONDS, "prune", loop, prune_target)
         self._scheduler.start()
 
@@ -243,6 +249,9 @@ class Service:
             changes = poll_target(loop, self._phoenix)
         self.metrics.feedback_changes.labels(loop.target.key).inc(changes)
 
+    def _publish(self, loop: Loop) -> None:
+        publish_target(loop, self._phoenix)
+
     def _reconcile(self, loop: Loop) -> None:
         for replica, problem in reconcile_target(loop).items():
             self.health.replica(loop.target.key, replica, problem)
@@ -263,23 +272,28 @@ class Service:
 
     def _begin(self, loop: Loop) -> Cycle | None:
         self.store.expire_batches(utc_now())
-        state, last = (
-            self.store.target_state(loop.target.key),
-            next(iter(self.store.cycles(loop.target.key, limit=1)), None),
-        )
-        trigger = due(
+        again = self._second_looks.due(loop)
+        counted = self._second_looks.found.get(loop.target.key)
+        self.health.probation(loop.target.key, counted.reviewed if counted else None)
+        trigger = self._trigger(loop)
+        if again is None and trigger is None:
+            return None
+        with self._polling[loop.target.key]:
+            return start_cycle(loop, trigger or "", again)
+
+    def _trigger(self, loop: Loop) -> Trigger | None:
+        """Why a cycle should train now."""
+        key, state = loop.target.key, self.store.target_state(loop.target.key)
+        trained = (cycle for cycle in self.store.cycles(key, limit=2) if cycle.trigger != SECOND_LOOK)
+        return due(
             loop.target,
             feedback_changes=state.feedback_changes,
-            batch_decided=self.store.decided_since(loop.target.key, state.last_cycle_at),
-            asked=self.store.cycle_asked(loop.target.key, state.last_cycle_at),
-            last=last,
+            batch_decided=self.store.decided_since(key, state.last_cycle_at),
+            asked=self.store.cycle_asked(key, state.last_cycle_at),
+            last=next(trained, None),
             since=self._started_at,
             now=utc_now(),
         )
-        if trigger is None:
-            return None
-        with self._polling[loop.target.key]:
-            return self.store.start_cycle(loop.target.key, trigger, utc_now())
 
     def _step(self, loop: Loop, cycle: Cycle) -> Cycle:
         log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)

@@ -18,6 +18,8 @@ from apscheduler.triggers.cron import CronTrigger
 from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from evaluation.rules import JUDGE, METRICS, Gate
+from extractors.endpoint import Endpoint
 from extractors.feedback import FeedbackRules
 from extractors.quality import QualityRules
 from extractors.redaction import RedactionRules
@@ -74,6 +76,9 @@ class PhoenixSettings(WithApiKey):
     """How often each target's project is polled."""
     full_sweep_minutes: float = Field(30, gt=0)
     """How often all feedback is read again, which finds deleted annotations."""
+    experiments_project: str = Field("learnd-experiments", min_length=1)
+    """Project for what learnd did itself. One of its own: a training takes minutes, an agent's call seconds,
+    and in an agent's project it would spoil the latencies that Phoenix shows."""
     browser_url: Url | None = None
     """Where people's browsers find it, if that is not `url`: the console's links lead there."""
 
@@ -345,13 +350,20 @@ class TargetThresholds(Thresholds):
     """New or changed pieces of feedback since the last cycle that start the next."""
 
 
-class GateRules(Value):
-    """What a candidate must show to be promoted."""
+class JudgeSettings(WithApiKey):
+    """A language model that compares two answers, for texts that no gold answer equals."""
 
-    alpha: float = Field(0.05, gt=0, lt=1)
-    """Greatest p-value that counts as better."""
-    min_effect: float = Field(0.05, ge=0, lt=1)
-    """Least measured change in accuracy."""
+    url: Url
+    """An OpenAI-compatible API, with its `/v1`."""
+    model: str = Field(min_length=1)
+    """As that API names it."""
+    timeout_seconds: float = Field(60, gt=0)
+    concurrency: int = Field(8, ge=1, le=256)
+    """Calls at once."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint.model_validate(self.model_dump(include=set(Endpoint.model_fields)))
 
 
 class ScheduleSettings(Value):
@@ -429,7 +441,11 @@ class TargetSettings(Value):
     synthesis: SynthesisSettings = SynthesisSettings()
     thresholds: TargetThresholds = TargetThresholds()
     holdout: HoldoutRules = HoldoutRules()
-    gate: GateRules = GateRules()
+    gate: Gate = Gate()
+    evaluate_with: Literal["transformers", "replica"] = "transformers"
+    """`replica` has a replica answer the held-out prompts, too; a verdict stands where both lead to it."""
+    judge: JudgeSettings | None = None
+    """Compares the candidate's answers with those of what is live; decides where `gate.metrics` names it."""
     schedule: ScheduleSettings = ScheduleSettings()
     retention: RetentionRules = RetentionRules()
     promotion: Literal["automatic", "manual"] = "automatic"
@@ -440,6 +456,8 @@ class TargetSettings(Value):
     hyperparameters: Annotated[dict[str, Any], AfterValidator(_known_hyperparameters)] = {}
     """Overrides of the chosen hyperparameters, by name; a table under a method's name
     (`[targets.hyperparameters.dpo]`) holds for that method alone."""
+    seeds: int = Field(1, ge=1, le=9)
+    """Trainings of each plan, with as many seeds; the candidate is the median one on the holdout."""
     preset: Preset = "efficient"
     """`efficient` learns soon and with little memory; `quality` takes about twice as long."""
 
@@ -453,6 +471,20 @@ class TargetSettings(Value):
             if isinstance(said, dict):
                 given = {**given, section: {**defaults, **said}}
         return given
+
+    @model_validator(mode="after")
+    def _metrics_known(self) -> Self:
+        unknown = sorted(set(self.gate.metrics) - set(METRICS[self.task]))
+        if unknown:
+            raise ValueError(
+                f"gate.metrics: the task {self.task} has no {', '.join(unknown)} "
+                f"(there are: {', '.join(METRICS[self.task])})"
+            )
+        if JUDGE in self.gate.metrics and self.judge is None:
+            raise ValueError(
+                "gate.metrics names the judge, and there is no [targets.judge] with url and model"
+            )
+        return self
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from daemon.probation import SECOND_LOOK, needed, on_probation
 from daemon.schedule import next_run
 from daemon.settings import Settings, TargetSettings
 from registry.batches import BatchState
@@ -25,6 +26,7 @@ class Health:
     _problems: dict[str, dict[str, str]] = field(default_factory=dict)
     _replicas: dict[str, dict[str, str]] = field(default_factory=dict)
     _progress: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _reviewed: dict[str, int | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def well(self, target: str, job: str) -> None:
@@ -46,13 +48,21 @@ class Health:
             else:
                 self._progress[target] = line
 
+    def probation(self, target: str, reviewed: int | None) -> None:
+        """How many newer reviewed items there are for a second look, when last counted."""
+        with self._lock:
+            self._reviewed[target] = reviewed
+
     def of(self, target: str) -> dict[str, Any]:
-        """`problems` by job, `replicas` by name, and the `progress` of the running cycle."""
+        """`problems` by job, `replicas` by name, the `progress` of the running cycle, and
+        `probation_reviewed`: newer reviewed items for a second look.
+        """
         with self._lock:
             return {
                 "problems": dict(self._problems.get(target, {})),
                 "replicas": dict(self._replicas.get(target, {})),
                 "progress": self._progress.get(target),
+                "probation_reviewed": self._reviewed.get(target),
             }
 
 
@@ -63,7 +73,11 @@ def status(settings: Settings, store: Store) -> list[dict[str, Any]]:
 
 def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
     state, active = store.target_state(target.key), store.active(target.key)
-    last = next(iter(store.cycles(target.key, limit=1)), None)
+    # A second look follows a cycle that trained.
+    recent = store.cycles(target.key, limit=2)
+    last = next(iter(recent), None)
+    trained = next((cycle for cycle in recent if cycle.trigger != SECOND_LOOK), None)
+    waiting = on_probation(store, target.key)
     fires = next_run(target, last.started_at) if last and target.schedule.cron else None
     return {
         "target": target.key,
@@ -74,9 +88,13 @@ def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
         "cycle_state": last.state if last else None,
         "verdict": last.verdict if last else None,
         "reason": last.reason if last else "",
-        "counts": last.counts if last else {},
-        "needs": needs(target, last),
-        "held_out": {"has": (last.counts if last else {}).get("holdout", 0), "needs": target.holdout.least},
+        "counts": trained.counts if trained else {},
+        "needs": needs(target, trained),
+        "held_out": {
+            "has": (trained.counts if trained else {}).get("holdout", 0),
+            "needs": target.holdout.least,
+        },
+        "probation": {"version": waiting.id, "needs": needed(target, store, waiting)} if waiting else None,
         "batches": [
             batch.model_dump(include={"id", "kind", "pending", "approved", "rejected"})
             for batch in store.batches(target.key, BatchState.WAITING)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from daemon.cycle import extract_target, snapshot_of
 from daemon.loop import Loop
+from daemon.traffic import extract_target, snapshot_of
 from extractors.examples import Origin
 from extractors.extraction import Extraction
 from extractors.lines import NEEDS, AnyExample, Form, to_line

@@ -24,31 +24,31 @@ class Encoder:
         self._model = model
         self._slots = slots
 
-    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Vectors, float]:
-        """What `side` makes of queries, shape (texts, dimensions), float32, and the seconds it took."""
-        return self._timed(self._model.encode_query, side, texts, batch_size)
+    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
+        """What `side` makes of queries, shape (texts, dimensions), float32."""
+        return self._encoded(self._model.encode_query, side, texts, batch_size)
 
-    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Vectors, float]:
+    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
         """The same of documents."""
-        return self._timed(self._model.encode_document, side, texts, batch_size)
+        return self._encoded(self._model.encode_document, side, texts, batch_size)
 
     def seconds(self, side: str, text: str) -> float:
         """Wall time to encode one query alone, as a server is asked."""
-        _, seconds = self.queries(side, [text], batch_size=1)
-        return seconds
+        with self._speaking(side):
+            started = time.perf_counter()
+            self._model.encode_query([text], batch_size=1, show_progress_bar=False)
+            return time.perf_counter() - started
 
     def scores(self, queries: Vectors, documents: Vectors) -> Vectors:
         """Similarities by the model's own measure, shape (queries, documents)."""
         return np.asarray(self._model.similarity(queries, documents))
 
-    def _timed(
+    def _encoded(
         self, encode: Callable[..., Any], side: str, texts: Sequence[str], batch_size: int
-    ) -> tuple[Vectors, float]:
+    ) -> Vectors:
         with self._speaking(side):
-            started = time.perf_counter()
             vectors = encode(list(texts), batch_size=batch_size, show_progress_bar=False)
-            seconds = time.perf_counter() - started
-        return np.asarray(vectors, dtype=np.float32), seconds
+        return np.asarray(vectors, dtype=np.float32)
 
     @contextmanager
     def _speaking(self, side: str) -> Iterator[None]:

@@ -67,8 +67,6 @@ class RankedSide(Value):
     recall: dict[int, float]
     mrr: float
     ndcg: float
-    latency_ms: float
-    """Mean wall time to encode one query, batched, in milliseconds."""
     ranked: tuple[Ranked, ...]
     """One a query, in the library's order."""
 
@@ -76,11 +74,11 @@ class RankedSide(Value):
 class Encodes(Protocol):
     """What searches: an encoder with several sides (`evaluation.encoding.Encoder`)."""
 
-    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Any, float]:
-        """Vectors, shape (texts, dimensions), and the seconds that they took."""
+    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> Any:
+        """Vectors, shape (texts, dimensions)."""
         ...
 
-    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> tuple[Any, float]: ...
+    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> Any: ...
 
     def scores(self, queries: Any, documents: Any) -> Any:
         """Similarities, shape (queries, documents), as a NumPy array."""
@@ -129,11 +127,11 @@ def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Qu
 
 def search_side(encoder: Encodes, name: str, shelf: Library, *, batch_size: int = 32) -> RankedSide:
     """How well the side `name` of `encoder` searches the library."""
-    documents, _ = encoder.documents(name, shelf.documents, batch_size)
-    queries, seconds = encoder.queries(name, [query.text for query in shelf.queries], batch_size)
+    documents = encoder.documents(name, shelf.documents, batch_size)
+    queries = encoder.queries(name, [query.text for query in shelf.queries], batch_size)
     scores = np.asarray(encoder.scores(queries, documents))
     ranked = tuple(rank(query, row) for query, row in zip(shelf.queries, scores, strict=True))
-    return ranked_side(name, ranked, latency_ms=1000 * seconds / len(ranked))
+    return ranked_side(name, ranked)
 
 
 def rank(query: Query, scores: Sequence[float] | np.ndarray[Any, Any]) -> Ranked:
@@ -150,7 +148,7 @@ def rank(query: Query, scores: Sequence[float] | np.ndarray[Any, Any]) -> Ranked
     )
 
 
-def ranked_side(name: str, ranked: Sequence[Ranked], *, latency_ms: float) -> RankedSide:
+def ranked_side(name: str, ranked: Sequence[Ranked]) -> RankedSide:
     """The means over `ranked` (one at least)."""
     n = len(ranked)
     return RankedSide(
@@ -159,7 +157,6 @@ def ranked_side(name: str, ranked: Sequence[Ranked], *, latency_ms: float) -> Ra
         recall={k: sum(query.recall[k] for query in ranked) / n for k in RECALL_AT},
         mrr=sum(query.mrr for query in ranked) / n,
         ndcg=sum(query.ndcg for query in ranked) / n,
-        latency_ms=latency_ms,
         ranked=tuple(ranked),
     )
 

@@ -1,21 +1,29 @@
-"""One evaluation, in a child process: base, active version and candidate answer the same holdout.
+"""One evaluation, in a child process: base, active version and candidate answer the same held-out traffic.
 
 The run's folder holds the job's files (`trainers/child.py`), each side's answers once they are
 complete (a run that was killed goes on with the next side), and in the end report.json and
 probes.json.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.comparison import compare, pairs
+from evaluation.judge import AnswerPair, Preferences, judge
+from evaluation.judging import Findings, judge_findings
+from evaluation.latency import Overhead, Timings, time_sides, typical_length
 from evaluation.probes import Probe, ProbeRecord
-from evaluation.report import Answer, Comparison, Report, Side, Verdict
+from evaluation.report import Answer, Golden, Report, SeedRuns, Side, Verdict
+from evaluation.rules import Gate, Look
 from evaluation.scoring import Scorer, scorer
-from evaluation.verdict import Evidence, Gate, decide
-from extractors.examples import ReviewedItem, SFTExample
+from evaluation.sides import Heard, Logprobs, Said, score_answers, score_golden, score_side
+from evaluation.weighting import Weighting, weigh
+from extractors.endpoint import Endpoint
+from extractors.examples import ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.snapshot import Snapshot, read_snapshot
+from extractors.splits import HoldoutRules, common_prompts
+from extractors.traffic import TrafficCall
 from extractors.values import LearndError, Value
 from trainers.base_model import Device, Dtype, use_threads
 from trainers.child import Progress, run_job, write_whole
@@ -23,15 +31,21 @@ from trainers.rendering import Rendered, TemplateUnusable, render
 from trainers.selection import Task
 
 if TYPE_CHECKING:
-    from evaluation.answers import AnswerEngine, Generated
+    from evaluation.answers import AnswerEngine
     from evaluation.retrieval import RankedSide
 
-REPORT, PROBES = "report.json", "probes.json"
+REPORT, PROBES, TRAFFIC = "report.json", "probes.json", "traffic.json"
+PREFERENCES = "preferences.json"
+JUDGE_KEY = "JUDGE_API_KEY"
+"""Environment variable with the judge's API key."""
 BASE = "base"
+BATCH_SIZE = 16
 MOST_PROBES = 8
 PROBE_TOKENS = 32
 LABEL_SLACK = 8
 """Tokens that a classification may run past the longest label before it is cut off."""
+MOST_LABELS = 500
+"""Labels of an output space that are weighed one by one for each item."""
 
 
 class NothingToAsk(LearndError):
@@ -51,21 +65,40 @@ class EvaluationJob(Value):
     """What an evaluation child is asked to do."""
 
     snapshot: str
-    """Folder of the snapshot."""
+    """Folder of the snapshot whose held-out items are asked."""
+    trained_on: str | None = None
+    """Folder of the snapshot that the candidate was trained on, where that is another one."""
     base_model: str
     task: Task
     output_space: tuple[str, ...] = ()
     active: AdapterSide | None
     """What is live; None while the base model is."""
+    waiting: AdapterSide | None = None
+    """What is on probation."""
     candidate: AdapterSide
-    alpha: float
-    min_effect: float
+    gate: Gate = Gate()
+    judge: Endpoint | None = None
+    """A language model that compares the candidate's answers with those of what is live."""
+    seeds: SeedRuns | None = None
+    """How the runs of the plan with several seeds did, for the report."""
+    look: Look = "first"
+    golden: tuple[SFTExample, ...] = ()
     max_new_tokens: int
-    batch_size: int = 16
+    batch_size: int = BATCH_SIZE
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | None = None
     """CPU threads; None takes what torch would."""
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """Folders of all sides but the base, the candidate last."""
+        sides = (self.active, self.waiting, self.candidate)
+        return {side.name: Path(side.path) for side in sides if side}
+
+    @property
+    def live(self) -> str:
+        return self.active.name if self.active else BASE
 
 
 class EvaluationResult(Value):
@@ -75,11 +108,31 @@ class EvaluationResult(Value):
     reason: str
 
 
-class Question(Value):
-    """A held-out item with its prompt's tokens."""
+class TrafficSample(Value):
+    """Calls of the traffic that the held-out items come from; `traffic.json` in the run's folder."""
 
-    item: ReviewedItem
-    rendered: Rendered
+    calls: tuple[TrafficCall, ...]
+
+
+class Asked(Value):
+    """All that the sides are asked."""
+
+    held_out: tuple[ReviewedItem, ...]
+    retention: tuple[ReviewedItem, ...]
+    golden: tuple[SFTExample, ...]
+    prompts: dict[str, tuple[int, ...]]
+    """Tokens of each prompt by the id of its item or case."""
+    references: dict[str, tuple[int, ...]]
+    """Tokens of the gold answers of held-out items, where the template can express them."""
+
+    def of(self, items: Sequence[ReviewedItem | SFTExample]) -> list[tuple[int, ...]]:
+        """The tokens of their prompts."""
+        return [self.prompts[item.id] for item in items]
+
+    def answer_limit(self, task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
+        """As `answer_limit`, with the labels that are gold."""
+        golds = [item.gold.content for item in self.held_out if item.gold]
+        return answer_limit(task, most, tokenizer, [*labels, *golds])
 
 
 def run(folder: Path) -> None:
@@ -95,145 +148,111 @@ def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> Evaluation
     use_threads(job.threads)
     snapshot = read_snapshot(Path(job.snapshot))
     progress.write("loading", f"base model {job.base_model}")
-    if job.task == "embedding":
-        return _compare_encoders(job, snapshot, folder, progress)
-    return _compare_answers(job, snapshot, folder, progress)
-
-
-def _compare_answers(
-    job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress
-) -> EvaluationResult:
-    """Base, active version and candidate answer the held-out prompts."""
-    from evaluation.answers import open_engine
-
-    adapters = {side.name: Path(side.path) for side in (job.active, job.candidate) if side}
-    engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
-    questions = _questions(engine.tokenizer, snapshot.holdout)
-    scoring = scorer(job.task, job.output_space, tuple(e.completion.content for e in snapshot.train.sft))
-    golds = [question.item.gold.content for question in questions if question.item.gold]
-    limit = answer_limit(job.task, job.max_new_tokens, engine.tokenizer, [*scoring.labels, *golds])
-    sides = [
-        _side(
-            name, questions, engine, scoring, limit, job.batch_size, folder / f"side-{number}.json", progress
-        )
-        for number, name in enumerate([BASE, *adapters])
-    ]
-    progress.write("judging")
-    items = [question.item for question in questions]
-    report = build_report(
-        job,
-        snapshot,
-        sides,
-        sessions=[item.session_id or item.id for item in items if item.gold is not None],
-        corrected=sum(item.outcome == "corrected" for item in items),
-        rejected_without_correction=sum(item.gold is None for item in items),
-    )
-    write_whole(
-        folder / PROBES, _probes(engine, job.candidate.name, snapshot, questions, sides).model_dump_json()
-    )
-    return _finished(report, folder)
-
-
-def _compare_encoders(
-    job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress
-) -> EvaluationResult:
-    """Base, active version and candidate make the held-out searches again."""
-    from evaluation.encoding import open_encoder
-    from evaluation.retrieval import library, search_side
-
-    adapters = {side.name: Path(side.path) for side in (job.active, job.candidate) if side}
-    encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)
-    shelf = library(snapshot.retrievals)
-    sides = []
-    for number, name in enumerate([BASE, *adapters]):
-        found = search_side(encoder, name, shelf)
-        progress.write("searching", name, step=number + 1, total=1 + len(adapters))
-        sides.append(side_of_searches(found))
-    report = build_report(job, snapshot, sides, sessions=[query.session for query in shelf.queries])
-    return _finished(report, folder)
-
-
-def side_of_searches(found: "RankedSide") -> Side:
-    """A side of the report: right is a search that finds a relevant document first."""
-    recall = {f"recall@{k}": share for k, share in found.recall.items()}
-    return Side(
-        name=found.name,
-        accuracy=found.hit_rate,
-        valid_rate=1.0,
-        latency_ms=found.latency_ms,
-        repeated_rejected=0,
-        answers=tuple(
-            Answer(item_id=query.item_id, text="", correct=query.hit, valid=True) for query in found.ranked
-        ),
-        measures=recall | {"mrr@10": found.mrr, "ndcg@10": found.ndcg},
-    )
-
-
-def _finished(report: Report, folder: Path) -> EvaluationResult:
+    compare = _compare_encoders if job.task == "embedding" else _compare_answers
+    report = compare(job, snapshot, folder, progress)
     write_whole(folder / REPORT, report.model_dump_json(indent=2))
     return EvaluationResult(verdict=report.verdict, reason=report.reason)
 
 
-def build_report(
+def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
+    """Base, active version and candidate answer the held-out prompts."""
+    from evaluation.answers import open_engine
+
+    engine = open_engine(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
+    trained_on = read_snapshot(Path(job.trained_on)) if job.trained_on else snapshot
+    asked = asked_of(engine.tokenizer, snapshot, job.golden)
+    labels = labels_of(job.task, job.output_space, trained_on, asked)
+    scoring = scorer(job.task, job.output_space, labels)
+    heard = _heard(job, engine, asked, labels, folder, progress)
+    timings = _timings(engine, list(heard), asked, progress)
+    sides = tuple(
+        score_side(
+            name,
+            asked.held_out,
+            each,
+            scoring,
+            labels,
+            latency_ms=timings.latency_ms(name) if timings else 0.0,
+        )
+        for name, each in heard.items()
+    )
+    write_whole(
+        folder / PROBES, _probes(engine, job.candidate.name, trained_on, asked, sides).model_dump_json()
+    )
+    progress.write("judging")
+    found = Findings(
+        sides=sides,
+        live=job.live,
+        waiting=job.waiting.name if job.waiting else None,
+        sessions=sessions_of((*asked.held_out, *asked.retention)),
+        weighting=_weighting(job, asked.held_out, snapshot.manifest.rules, folder),
+        rejected_without_correction=sum(item.gold is None for item in asked.held_out),
+        retention=_retention(job, asked, heard, scoring),
+        golden=_golden(job, asked, heard, scoring),
+        overheads=_overheads(timings, job),
+        preferences=_preferences(job, asked, heard, folder, progress),
+        seeds=job.seeds,
+    )
+    return judge_findings(
+        found, job.gate, job.task, snapshot_id=snapshot.id, held_out=snapshot.manifest.holdout, look=job.look
+    )
+
+
+def asked_of(tokenizer: Any, snapshot: Snapshot, golden: Sequence[SFTExample] = ()) -> Asked:
+    """The prompts that the chat template can express; the others could not be served either."""
+    prompts: dict[str, tuple[int, ...]] = {}
+    references: dict[str, tuple[int, ...]] = {}
+    everything: tuple[ReviewedItem | SFTExample, ...] = (*snapshot.holdout, *snapshot.retention, *golden)
+    for item in everything:
+        if rendered := _rendered(tokenizer, item):
+            prompts[item.id] = rendered.prompt_ids
+    for item in snapshot.holdout:
+        if item.gold and (rendered := _rendered(tokenizer, item.to_example(), with_completion=True)):
+            references[item.id] = rendered.completion_ids
+    return Asked(
+        held_out=tuple(item for item in snapshot.holdout if item.id in prompts),
+        retention=tuple(item for item in snapshot.retention if item.id in prompts),
+        golden=tuple(case for case in golden if case.id in prompts),
+        prompts=prompts,
+        references=references,
+    )
+
+
+def _rendered(
+    tokenizer: Any, item: ReviewedItem | SFTExample, *, with_completion: bool = False
+) -> Rendered | None:
+    completion = item.completion if with_completion and isinstance(item, SFTExample) else None
+    try:
+        return render(tokenizer, item.prompt, item.tools, completion)
+    except TemplateUnusable:
+        return None
+
+
+def labels_of(
+    task: Task, output_space: tuple[str, ...], trained_on: Snapshot, asked: Asked
+) -> tuple[str, ...]:
+    """The output space of a classification; without one, the labels that were trained or are gold."""
+    if task != "classification":
+        return ()
+    trained = (example.completion for example in trained_on.train.sft)
+    golds = (item.gold for item in asked.held_out if item.gold)
+    return output_space or tuple(dict.fromkeys(said.content.strip() for said in (*trained, *golds)))
+
+
+def _heard(
     job: EvaluationJob,
-    snapshot: Snapshot,
-    sides: Sequence[Side],
-    *,
-    sessions: Sequence[str],
-    corrected: int = 0,
-    rejected_without_correction: int = 0,
-) -> Report:
-    """The report on `sides` (base first, candidate last), which all answered the same items.
-
-    `sessions` says which of those with gold belong together; the counts are of held-out answers that
-    people rejected.
-    """
-    live = job.active.name if job.active else BASE
-    outcomes = {side.name: [a.correct for a in side.answers if a.correct is not None] for side in sides}
-    evidence = Evidence(
-        pairs=pairs(outcomes[job.candidate.name], outcomes[live]),
-        live_right=sum(outcomes[live]),
-        corrected=corrected,
-        rejected_without_correction=rejected_without_correction,
-    )
-    answered = len(sides[0].answers)
-    decision = decide(evidence, Gate(alpha=job.alpha, min_effect=job.min_effect))
-    return Report(
-        snapshot_id=snapshot.id,
-        holdout_size=answered,
-        gold_size=evidence.pairs.n,
-        rejected_without_correction=evidence.rejected_without_correction,
-        unanswerable=snapshot.manifest.holdout - answered,
-        sides=tuple(sides),
-        comparisons=_comparisons(outcomes, sessions, job),
-        live=live,
-        verdict=decision.verdict,
-        reason=decision.reason,
-        regression=decision.regression,
-    )
-
-
-def _comparisons(
-    outcomes: Mapping[str, Sequence[bool]], sessions: Sequence[str], job: EvaluationJob
-) -> tuple[Comparison, ...]:
-    """The candidate with each other side, over the items with gold."""
-    candidate = job.candidate.name
-    return tuple(
-        compare(outcomes[candidate], outcomes[name], against=name, sessions=sessions, alpha=job.alpha)
-        for name in outcomes
-        if name != candidate
-    )
-
-
-def _questions(tokenizer: Any, holdout: Sequence[ReviewedItem]) -> list[Question]:
-    """The items whose prompts the chat template can express; the others could not be served either."""
-    questions = []
-    for item in holdout:
-        try:
-            questions.append(Question(item=item, rendered=render(tokenizer, item.prompt, item.tools)))
-        except TemplateUnusable:
-            continue
-    return questions
+    engine: "AnswerEngine",
+    asked: Asked,
+    labels: Sequence[str],
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Heard]:
+    """What each side answers, by its name; the base comes first, the candidate last."""
+    limit = asked.answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels)
+    return {
+        name: _side(job, name, engine, asked, labels, limit, folder / f"side-{number}.json", progress)
+        for number, name in enumerate([BASE, *job.adapters])
+    }
 
 
 def answer_limit(task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
@@ -245,78 +264,167 @@ def answer_limit(task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -
 
 
 def _side(
+    job: EvaluationJob,
     name: str,
-    questions: Sequence[Question],
     engine: "AnswerEngine",
-    scoring: Scorer,
+    asked: Asked,
+    labels: Sequence[str],
     limit: int,
-    batch_size: int,
     kept: Path,
     progress: Progress,
-) -> Side:
-    """The side's answers to all questions, from the file `kept` if an earlier run got that far."""
+) -> Heard:
+    """The side's answers to everything, from the file `kept` if an earlier run got that far."""
+    from evaluation.likelihood import label_tokens
+
     if kept.exists():
-        return Side.model_validate_json(kept.read_text("utf-8"))
-    generated = engine.answers(
+        return Heard.model_validate_json(kept.read_text("utf-8"))
+    # Older traffic and golden cases are for the candidate and what is live.
+    compared = name in {job.live, job.candidate.name}
+    parts: list[Sequence[ReviewedItem | SFTExample]] = [
+        asked.held_out,
+        asked.retention if compared else (),
+        asked.golden if compared else (),
+    ]
+    prompts = [prompt for part in parts for prompt in asked.of(part)]
+    first = next(iter(asked.held_out), None)
+    weighed = labels if first and len(labels) <= MOST_LABELS else ()
+    answers = engine.answers(
         name,
-        [question.rendered.prompt_ids for question in questions],
+        prompts,
         max_new_tokens=limit,
-        batch_size=batch_size,
-        on_progress=lambda done: progress.write("answering", name, step=done, total=len(questions)),
+        batch_size=job.batch_size,
+        labels=label_tokens(engine.tokenizer, first.prompt, first.tools, weighed) if first else (),
+        on_progress=lambda done: progress.write("answering", name, step=done, total=len(prompts)),
     )
-    side = score_side(name, [question.item for question in questions], generated, scoring)
-    write_whole(kept, side.model_dump_json())
-    return side
+    said = [Said(text=each.text, ended=each.ended) for each in answers]
+    ends = [len(parts[0]), len(parts[0]) + len(parts[1])]
+    heard = Heard(
+        held_out=said[: ends[0]],
+        retention=said[ends[0] : ends[1]],
+        golden=said[ends[1] :],
+        labels=[each.label_logprobs for each in answers[: ends[0]]] if weighed else (),
+        gold=() if job.task == "classification" else _gold_logprobs(job, name, engine, asked),
+    )
+    write_whole(kept, heard.model_dump_json())
+    return heard
 
 
-def score_side(
-    name: str, items: Sequence[ReviewedItem], generated: Sequence["Generated"], scoring: Scorer
-) -> Side:
-    """The answers of one side, scored; one answer an item, in their order."""
-    answers = tuple(
-        Answer(
-            item_id=item.id,
-            text=said.text,
-            correct=scoring.correct(said.text, ended=said.ended, gold=item.gold) if item.gold else None,
-            valid=scoring.valid(said.text, ended=said.ended),
+def _gold_logprobs(
+    job: EvaluationJob, name: str, engine: "AnswerEngine", asked: Asked
+) -> tuple[Logprobs, ...]:
+    """How likely the side calls the gold answers, token by token."""
+    ids = list(asked.references)
+    return tuple(
+        engine.answer_logprobs(
+            name,
+            [asked.prompts[each] for each in ids if each in asked.prompts],
+            [asked.references[each] for each in ids if each in asked.prompts],
+            batch_size=job.batch_size,
         )
-        for item, said in zip(items, generated, strict=True)
-    )
-    judged = [answer.correct for answer in answers if answer.correct is not None]
-    return Side(
-        name=name,
-        accuracy=_share(judged),
-        valid_rate=_share([answer.valid for answer in answers]),
-        latency_ms=1000 * sum(said.seconds for said in generated) / max(1, len(generated)),
-        repeated_rejected=sum(
-            item.gold is None and scoring.correct(said.text, ended=said.ended, gold=item.response)
-            for item, said in zip(items, generated, strict=True)
-        ),
-        answers=answers,
     )
 
 
-def _share(outcomes: Sequence[bool]) -> float:
-    return sum(outcomes) / len(outcomes) if outcomes else 0.0
+def sessions_of(items: Sequence[ReviewedItem]) -> dict[str, str]:
+    """What belongs together in a test, by item: its session, else the item alone."""
+    return {item.id: item.session_id or item.id for item in items}
+
+
+def _weighting(
+    job: EvaluationJob,
+    items: Sequence[ReviewedItem | ReviewedRetrieval],
+    rules: HoldoutRules,
+    folder: Path,
+) -> Weighting:
+    """What each held-out item counts for, beside the sample of the traffic that lies in `folder`."""
+    sample = folder / TRAFFIC
+    calls = TrafficSample.model_validate_json(sample.read_text("utf-8")).calls if sample.exists() else ()
+    common = common_prompts(calls, rules.common_prompt_sessions)
+    return weigh(items, calls, live=job.live, common_prompts=common)
+
+
+def _retention(
+    job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scoring: Scorer
+) -> tuple[tuple[Answer, ...], tuple[Answer, ...]] | None:
+    """What is live and the candidate say to the retention set, scored; None without one."""
+    if not asked.retention:
+        return None
+    live, candidate = (
+        score_answers(asked.retention, heard[name].retention, scoring)
+        for name in (job.live, job.candidate.name)
+    )
+    return live, candidate
+
+
+def _preferences(
+    job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], folder: Path, progress: Progress
+) -> Preferences | None:
+    """What the judge prefers, one pair a held-out item, from the file if an earlier run got that far."""
+    if job.judge is None:
+        return None
+    kept = folder / PREFERENCES
+    if kept.exists():
+        return Preferences.model_validate_json(kept.read_text("utf-8"))
+    live, candidate = heard[job.live].held_out, heard[job.candidate.name].held_out
+    pairs = [
+        AnswerPair(prompt=item.prompt, gold=item.gold, candidate=new.text, other=old.text)
+        for item, new, old in zip(asked.held_out, candidate, live, strict=True)
+    ]
+    model = job.judge.model
+    found = judge(
+        pairs,
+        job.judge,
+        api_key=os.environ.get(JUDGE_KEY),
+        on_progress=lambda done, total: progress.write("comparing", model, step=done, total=total),
+    )
+    write_whole(kept, found.model_dump_json())
+    return found
+
+
+def _golden(job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scoring: Scorer) -> Golden | None:
+    if not job.golden:
+        return None
+    live, candidate = heard[job.live].golden, heard[job.candidate.name].golden
+    return score_golden(asked.golden, live, candidate, scoring)
+
+
+def _timings(
+    engine: "AnswerEngine", names: Sequence[str], asked: Asked, progress: Progress
+) -> Timings | None:
+    """What the same work takes each side, all in turn; None without a held-out prompt."""
+    if not asked.held_out:
+        return None
+    tokens = typical_length([len(each) for each in asked.references.values()])
+    progress.write("timing", f"{len(names)} sides in turn")
+    return time_sides(
+        lambda side, prompt: engine.seconds(side, prompt, tokens=tokens), names, asked.of(asked.held_out)
+    )
+
+
+def _overheads(timings: Timings | None, job: EvaluationJob) -> tuple[Overhead, ...]:
+    """The candidate's latency over that of every other side."""
+    if timings is None:
+        return ()
+    candidate = job.candidate.name
+    return tuple(
+        timings.overhead(candidate, side, alpha=job.gate.alpha)
+        for side in timings.seconds
+        if side != candidate
+    )
 
 
 def _probes(
-    engine: "AnswerEngine",
-    candidate: str,
-    snapshot: Snapshot,
-    questions: Sequence[Question],
-    sides: Sequence[Side],
+    engine: "AnswerEngine", candidate: str, trained_on: Snapshot, asked: Asked, sides: Sequence[Side]
 ) -> ProbeRecord:
     """What the candidate says to a few prompts, one at a time, as a server is asked."""
     base, trained = sides[0].answers, sides[-1].answers
     # Where training changed the answer, and to different answers, a probe tells most.
-    order = sorted(range(len(questions)), key=lambda i: base[i].text == trained[i].text)
+    order = sorted(range(len(asked.held_out)), key=lambda i: base[i].text == trained[i].text)
     first_of = {trained[i].text: i for i in reversed(order)}
     chosen = list(dict.fromkeys([*sorted(first_of.values(), key=order.index), *order]))[:MOST_PROBES]
-    asked: Sequence[ReviewedItem | SFTExample] = [questions[i].item for i in chosen]
-    probes = [_probe(engine, candidate, each) for each in asked or snapshot.train.sft[:MOST_PROBES]]
+    items: Sequence[ReviewedItem | SFTExample] = [asked.held_out[i] for i in chosen]
+    probes = [_probe(engine, candidate, each) for each in items or trained_on.train.sft[:MOST_PROBES]]
     if not probes:
-        raise NothingToAsk(f"snapshot {snapshot.id} has neither held-out nor training prompts")
+        raise NothingToAsk(f"snapshot {trained_on.id} has neither held-out nor training prompts")
     return ProbeRecord(probes=tuple(probes))
 
 
@@ -331,4 +439,66 @@ def _probe(engine: "AnswerEngine", candidate: str, asked: ReviewedItem | SFTExam
         answer=said.text,
         adapter_logprobs=engine.logprobs(candidate, prompt, said.ids),
         base_logprobs=engine.logprobs(BASE, prompt, said.ids),
+    )
+
+
+def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
+    """Base, active version and candidate make the held-out searches again."""
+    from evaluation.encoding import open_encoder
+    from evaluation.retrieval import library, search_side
+
+    encoder = open_encoder(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
+    shelf = library(snapshot.retrievals)
+    older = library(snapshot.retained_retrievals) if snapshot.retained_retrievals else None
+    names = [BASE, *job.adapters]
+    progress.write("timing", f"{len(names)} sides in turn")
+    timings = time_sides(encoder.seconds, names, [query.text for query in shelf.queries])
+    sides = []
+    for number, name in enumerate(names):
+        sides.append(side_of_searches(search_side(encoder, name, shelf), timings.latency_ms(name)))
+        progress.write("searching", name, step=number + 1, total=len(names))
+    retention = None
+    if older:
+        live, candidate = (
+            side_of_searches(search_side(encoder, name, older)).answers
+            for name in (job.live, job.candidate.name)
+        )
+        retention = live, candidate
+    asked = (*shelf.queries, *(older.queries if older else ()))
+    found = Findings(
+        sides=tuple(sides),
+        live=job.live,
+        waiting=job.waiting.name if job.waiting else None,
+        sessions={query.item_id: query.session for query in asked},
+        weighting=_weighting(job, snapshot.retrievals, snapshot.manifest.rules, folder),
+        retention=retention,
+        overheads=_overheads(timings, job),
+        seeds=job.seeds,
+    )
+    return judge_findings(
+        found, job.gate, job.task, snapshot_id=snapshot.id, held_out=snapshot.manifest.holdout, look=job.look
+    )
+
+
+def side_of_searches(found: "RankedSide", latency_ms: float = 0.0) -> Side:
+    """A side of the report: right is a search that finds a relevant document first."""
+    recall = {f"recall@{k}": share for k, share in found.recall.items()}
+    return Side(
+        name=found.name,
+        accuracy=found.hit_rate,
+        valid_rate=1.0,
+        latency_ms=latency_ms,
+        repeated_rejected=0,
+        answers=tuple(
+            Answer(
+                item_id=query.item_id,
+                text="",
+                correct=query.hit,
+                valid=True,
+                scores={f"recall@{k}": share for k, share in query.recall.items()}
+                | {"mrr@10": query.mrr, "ndcg@10": query.ndcg},
+            )
+            for query in found.ranked
+        ),
+        measures=recall | {"mrr@10": found.mrr, "ndcg@10": found.ndcg},
     )

@@ -40,6 +40,13 @@ class Traced(Protocol):
     def trace_id(self) -> str: ...
 
 
+class Prompted(Traced, Protocol):
+    """Something that was asked there."""
+
+    @property
+    def prompt_key(self) -> str: ...
+
+
 class LeftOut(StrEnum):
     COMMON_PROMPT = "prompt that many sessions share, in the holdout's window"
     BEYOND_HOLDOUT = "newer than a holdout that is full: waits for the next window"
@@ -206,7 +213,7 @@ def group(item: Traced) -> str:
     return f"session {item.session_id}" if item.session_id else f"trace {item.trace_id}"
 
 
-def common_prompts(items: Iterable[Reviewed], sessions: int) -> set[str]:
+def common_prompts(items: Iterable[Prompted], sessions: int) -> set[str]:
     """Normalised prompts that so many sessions share, or more."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for item in items:

@@ -82,7 +82,7 @@ def _taught(
 ) -> Taught:
     left_out: Counter[StrEnum] = Counter(sides.left_out)
     traffic = _teachable(extraction, sides, left_out)
-    seen = ((_group(each), _prompt_keys(each)) for each in _all(traffic))
+    seen = ((_group(each), prompt_keys_of(each)) for each in _all(traffic))
     apart = set_apart(seen, rules.validation_share)
     train, validation = _on_sides(traffic, apart, left_out)
     held_out = [_asked(item) for item in (*sides.judged_by, *beside.golden)]
@@ -140,7 +140,7 @@ def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum])
         return _group(each) in apart.groups
 
     def shared(each: Any) -> bool:
-        return apart.shared.issuperset(_prompt_keys(each))
+        return apart.shared.issuperset(prompt_keys_of(each))
 
     spans = {span_id for each in _all(_only(traffic, validated)) for span_id in each.source_span_ids}
     train = _examples(_only(traffic, lambda each: not validated(each) or shared(each)), left_out)
@@ -153,7 +153,7 @@ def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum])
 
 def _not_held_out(sides: Split[ReviewedItem] | Split[ReviewedRetrieval]) -> Callable[[Example], bool]:
     def wanted(example: Example) -> bool:
-        return not sides.holds_out(_groups(example), _prompt_keys(example), example.source_span_ids)
+        return not sides.holds_out(_groups(example), prompt_keys_of(example), example.source_span_ids)
 
     return wanted
 
@@ -162,10 +162,10 @@ def _not_validated(traffic: Extraction, apart: Validated) -> Callable[[Example],
     """What an imported conversation begins with may be what others begin with, too."""
     validated = list(_all(_only(traffic, lambda each: _group(each) in apart.groups)))
     spans = {span_id for each in validated for span_id in each.source_span_ids}
-    keys = {key for each in validated for key in _prompt_keys(each)} - apart.shared
+    keys = {key for each in validated for key in prompt_keys_of(each)} - apart.shared
 
     def wanted(example: Example) -> bool:
-        asked = tuple(_prompt_keys(example))
+        asked = tuple(prompt_keys_of(example))
         return (
             apart.groups.isdisjoint(_groups(example))
             and keys.isdisjoint(asked[1:] or asked)
@@ -195,7 +195,7 @@ def _teachable(
 ) -> Extraction:
     """What lies on the training side."""
     beside = Extraction(judged=extraction.judged, conversations=extraction.conversations)
-    kept = _only(beside, lambda each: sides.may_train({_group(each)}, _prompt_keys(each), each.started_at))
+    kept = _only(beside, lambda each: sides.may_train({_group(each)}, prompt_keys_of(each), each.started_at))
     left_out[LeftOut.CONVERSATION_HELD_OUT] += len(beside.conversations) - len(kept.conversations)
     return kept.model_copy(update={"items": _calls(sides.train), "retrievals": _searches(sides.train)})
 
@@ -236,7 +236,7 @@ def _size(examples: Examples) -> int:
     return sum(len(members) for _, members in by_kind(examples))
 
 
-def _prompt_keys(seen: Any) -> Collection[str]:
+def prompt_keys_of(seen: Any) -> Collection[str]:
     """Of something reviewed, or of an example."""
     return seen.prompt_keys if isinstance(seen, Trajectory) else (seen.prompt_key,)
 

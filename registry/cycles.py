@@ -22,7 +22,8 @@ class CycleState(StrEnum):
 
 S = CycleState
 TRANSITIONS: dict[CycleState, frozenset[CycleState]] = {
-    S.EXTRACTING: frozenset({S.SELECTING, S.SKIPPED, S.FAILED}),
+    # A second look trains nothing.
+    S.EXTRACTING: frozenset({S.SELECTING, S.EVALUATING, S.SKIPPED, S.FAILED}),
     S.SELECTING: frozenset({S.TRAINING, S.SKIPPED, S.FAILED}),
     S.TRAINING: frozenset({S.EVALUATING, S.FAILED}),
     S.EVALUATING: frozenset({S.PROMOTING, S.DONE, S.FAILED}),
@@ -45,6 +46,8 @@ class Trained(Value):
     """What became of one stage of the plan."""
 
     method: str
+    run: int = 0
+    """Which of several runs of the plan, each with a seed of its own."""
     left_out: str = ""
     """Why it was not worth training, in words; empty where it was trained."""
     figures: dict[str, Any] = {}
@@ -61,7 +64,7 @@ class Cycle(Value):
     started_at: datetime
     updated_at: datetime
     trigger: str
-    """Why it began: `new examples`, `schedule`, `operator`."""
+    """Why it began: `new examples`, `schedule`, `operator`, `batch decided`, `second look`."""
     reason: str = ""
     """Why it ended as it did, or what it waits for, in words."""
     verdict: Verdict | None = None
@@ -72,8 +75,12 @@ class Cycle(Value):
     training: tuple[Trained, ...] = ()
     """How each stage of the plan went."""
     version_id: str | None = None
-    """The candidate that it trained, or would promote."""
+    """The candidate that it trained, or looks at again."""
     report: Report | None = None
+    published_at: datetime | None = None
+    """Since when Phoenix has what it measured."""
+    compare_path: str | None = None
+    """Phoenix's page that compares the sides."""
 
     @property
     def ended(self) -> bool:

@@ -26,6 +26,7 @@ CHILD_ENV = {
 }
 """Environment variables that a training or evaluation child needs before its first import."""
 
+RESULT = "result.json"
 JobT = TypeVar("JobT", bound=Value)
 Clock = Callable[[], datetime]
 
@@ -84,7 +85,7 @@ def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress
     A LearndError is kept in failure.json, and so is a defect, with its traceback in the log; both end the
     process with status 1. The machine's trouble (OSError, lack of memory) propagates: it may pass.
     """
-    result, failure = folder / "result.json", folder / "failure.json"
+    result, failure = folder / RESULT, folder / "failure.json"
     if result.exists():
         return
     failure.unlink(missing_ok=True)

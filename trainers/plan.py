@@ -46,6 +46,20 @@ class Plan(Value):
     def id(self) -> str:
         return content_id(self.model_dump(mode="json"))
 
+    def seeded(self, run: int) -> "Plan":
+        """The same plan with other seeds, so many further on."""
+        stages = [
+            stage.model_copy(
+                update={
+                    "hyperparameters": stage.hyperparameters.model_copy(
+                        update={"seed": (stage.hyperparameters.seed + run) % 2**32}
+                    )
+                }
+            )
+            for stage in self.stages
+        ]
+        return self.model_copy(update={"stages": tuple(stages)})
+
     @property
     def method(self) -> str:
         """The stages' methods: `sft`, `dpo`, `sft+dpo`, …"""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import adapters, approvals, cycles, data, operators, plans
+from daemon.cli import adapters, approvals, cycles, data, experiments, operators, plans
 from daemon.cli.output import (
     DEFAULT_CONFIG,
     AsJson,
@@ -22,6 +22,7 @@ from daemon.cli.output import (
     the_target,
 )
 from daemon.cli.progress import CycleProgress
+from daemon.cli.report import print_run
 from daemon.cli.work import work
 from daemon.extras import needs
 from daemon.logs import configure_logging
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cycles.app, name="cycles")
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(data.app, name="data")
@@ -123,6 +125,7 @@ def once(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
     from daemon.once import run_once
 
     settings, stop = load_settings(config), Event()
+    configure_logging(settings.daemon.log_format)
     for wanted in (signal.SIGINT, signal.SIGTERM):
         signal.signal(wanted, lambda *_: stop.set())
     with CycleProgress(progress_out) as progress:
@@ -130,7 +133,7 @@ def once(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
     if as_json:
         print_json(cycle)
     else:
-        cycles.describe(cycle, settings.training)
+        print_run(cycle, settings)
     if cycle.state is CycleState.FAILED:
         raise typer.Exit(1)
 

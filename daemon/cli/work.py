@@ -12,6 +12,8 @@ def work(what: Work, folder: Path) -> None:
             from trainers.training import run
         case Work.MEASURE:
             from evaluation.readiness import run
+        case Work.SEEDS:
+            from evaluation.seeds import run
         case Work.EVALUATE:
             from evaluation.run import run
         case Work.RATES:

@@ -22,7 +22,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.cli.progress import CycleProgress
-from daemon.cycle import open_phoenix
 from daemon.demo.corpus import Request, labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.phoenix import phoenix_server
@@ -34,6 +33,7 @@ from daemon.once import run_once
 from daemon.promotion import adapter_folder
 from daemon.service import utc_now
 from daemon.settings import Settings, load_settings
+from daemon.traffic import open_phoenix
 from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState

@@ -73,6 +73,8 @@ class Reply(Value):
     """One greedy answer through the chat route."""
 
     text: str
+    ended: bool
+    """By itself, not by the limit."""
     prompt_tokens: int
 
 
@@ -96,6 +98,7 @@ class _Message(BaseModel):
 
 class _ChatChoice(BaseModel):
     message: _Message
+    finish_reason: str | None = None
 
 
 class _Usage(BaseModel):
@@ -236,7 +239,12 @@ class Replica:
         if response_format is not None:
             body["response_format"] = response_format
         chat = self._ask(_Chat, "/v1/chat/completions", body)
-        return Reply(text=chat.choices[0].message.content or "", prompt_tokens=chat.usage.prompt_tokens)
+        [choice] = chat.choices
+        return Reply(
+            text=choice.message.content or "",
+            ended=choice.finish_reason == "stop",
+            prompt_tokens=chat.usage.prompt_tokens,
+        )
 
     def logprobs(self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> tuple[float, ...]:
         """Log-probability (nats) of each token of the answer after the prompt, shape (len(answer_ids),).

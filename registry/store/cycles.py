@@ -51,10 +51,13 @@ class CycleChanges(TypedDict, total=False):
 class CycleRecords(Database):
     """Every pass of the loop."""
 
-    def start_cycle(self, target: str, trigger: str, now: datetime) -> Cycle:
-        """A cycle in EXTRACTING; changes of feedback count from here on for the next one.
+    def start_cycle(
+        self, target: str, trigger: str, now: datetime, *, version_id: str | None = None
+    ) -> Cycle:
+        """A cycle in EXTRACTING: to train, or to look again at the version `version_id`.
 
-        Raises CycleRunning while another cycle of the target is unfinished.
+        Changes of feedback count from here on for the next one that trains. Raises CycleRunning while
+        another cycle of the target is unfinished.
         """
         cycle = Cycle(
             id=f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}",
@@ -63,16 +66,15 @@ class CycleRecords(Database):
             started_at=now,
             updated_at=now,
             trigger=trigger,
+            version_id=version_id,
         )
+        begun = {} if version_id else {"feedback_changes": 0, "last_cycle_at": now}
         try:
             with self._writing() as connection:
                 lock_target(connection, target)
                 connection.execute(insert(cycles).values(cycle.model_dump()))
-                connection.execute(
-                    update(targets)
-                    .where(targets.c.target == target)
-                    .values(feedback_changes=0, last_cycle_at=now)
-                )
+                if begun:
+                    connection.execute(update(targets).where(targets.c.target == target).values(begun))
         except IntegrityError as cause:
             # The index allows one unfinished cycle a target.
             raise CycleRunning(target) from cause
@@ -116,6 +118,11 @@ class CycleRecords(Database):
         newest = newest if state is None else newest.where(cycles.c.state == state)
         return self._cycles(newest if target is None else newest.where(cycles.c.target == target))
 
+    def looks_at(self, version_id: str) -> list[Cycle]:
+        """Cycles that judged the version or are to, oldest first: its training, then second looks."""
+        of_version = select(cycles).where(cycles.c.version_id == version_id)
+        return self._cycles(of_version.order_by(cycles.c.started_at, cycles.c.id))
+
     def unfinished_cycles(self) -> list[Cycle]:
         """Of all targets, oldest first: what a restart goes on with."""
         unfinished = select(cycles).where(cycles.c.state.in_(UNFINISHED))
@@ -153,6 +160,23 @@ class CycleRecords(Database):
             if new is CycleState.FAILED:
                 write_notice(connection, "cycle.failed", cycle.target, now, cycle=cycle_id, state=old)
             return cycle
+
+    def unpublished_cycles(self, target: str) -> list[Cycle]:
+        """Those that ended, trained or judged something, and are not in Phoenix yet; oldest first."""
+        ended = select(cycles).where(
+            cycles.c.target == target,
+            cycles.c.state.in_((CycleState.DONE, CycleState.FAILED)),
+            cycles.c.published_at.is_(None),
+            # A training that failed left a plan and no version.
+            cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None),
+        )
+        return self._cycles(ended.order_by(cycles.c.started_at, cycles.c.id))
+
+    def published(self, cycle_id: str, now: datetime, compare_path: str | None) -> None:
+        """Note that Phoenix has what the cycle measured, and the path of its page that compares the sides."""
+        known = {"published_at": now, "compare_path": compare_path}
+        with self._writing() as connection:
+            connection.execute(update(cycles).where(cycles.c.id == cycle_id).values(known))
 
     def note(self, cycle_id: str, reason: str) -> None:
         """Say what an unfinished cycle waits for; a cycle that has ended keeps its reason."""

@@ -4,7 +4,18 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from extractors.mirror import Mirror, MirrorChange, MirrorState
 from extractors.spans import Annotation, AnnotationKey, Level, Span, about
@@ -82,6 +93,12 @@ class MirrorRecords(Database):
                 ),
                 _annotations(connection.scalars(annotations.order_by(*by_key)).all()),
             )
+
+    def mirrored_since(self, target: str, at: datetime) -> int:
+        """How many mirrored spans began after `at`."""
+        mine = (mirror_spans.c.target == target, mirror_spans.c.started_at > at)
+        with self._reading() as connection:
+            return connection.scalar(select(func.count()).select_from(mirror_spans).where(*mine)) or 0
 
     def apply_mirror(self, target: str, change: MirrorChange, now: datetime) -> None:
         """Keep what a successful poll found, in one transaction; applied again, it changes nothing.

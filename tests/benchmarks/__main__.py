@@ -5,19 +5,21 @@ python -m tests.benchmarks [NAME …]
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import console, dpo, extraction, gateway, sft
+from tests.benchmarks import console, dpo, evaluation, extraction, gate, gateway, sft
 
 BENCHMARKS = {
     "console": console.measure,
     "dpo_memory_over_sft": dpo.measure,
+    "evaluation_cost_ratio": evaluation.measure,
     "extraction": extraction.measure,
+    "gate": gate.measure,
     "gateway": gateway.measure,
     "sft": sft.measure,
 }
@@ -42,10 +44,19 @@ def table_of(name: str, result: Any) -> Table:
     cases = result if isinstance(result, Mapping) else {"": result}
     if not all(isinstance(case, Mapping) for case in cases.values()):
         cases = {"": dict(cases)}
+    cases = {column: dict(_flat(case)) for column, case in cases.items()}
     table = Table(name, *cases, box=None, pad_edge=False)
     for figure in dict.fromkeys(figure for case in cases.values() for figure in case):
         table.add_row(figure, *(f"{case[figure]:.4g}" if figure in case else "" for case in cases.values()))
     return table
+
+
+def _flat(case: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
+    for name, figure in case.items():
+        if isinstance(figure, Mapping):
+            yield from _flat(figure, f"{within}{name}, ")
+        else:
+            yield f"{within}{name}", figure
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,6 +41,10 @@ class Team:
     def key(self) -> str:
         return self.settings.targets[0].key
 
+    @property
+    def project(self) -> str:
+        return self.settings.targets[0].project
+
     def learnd(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line with this team's settings."""
         command = [sys.executable, "-m", "learnd", *arguments, "--config", str(self.config)]
@@ -54,8 +58,13 @@ class Team:
 
     def with_thresholds(self, **changed: int) -> "Team":
         """The same team, with other thresholds in its settings file."""
+        return self.changed("thresholds", **changed)
+
+    def changed(self, section: str, **changed: Any) -> "Team":
+        """The same team, with other values in a section of its target."""
         document = tomllib.loads(self.config.read_text("utf-8"))
-        document["targets"][0]["thresholds"] |= changed
+        target = document["targets"][0]
+        target[section] = target.get(section, {}) | changed
         self.config.write_text(tomli_w.dumps(document), "utf-8")
         return Team(self.config, load_settings(self.config))
 
@@ -75,13 +84,17 @@ def new_team(
 ) -> Team:
     """Reviewed traffic in a project of its own, and settings that name it; `target` changes these."""
     project = f"{tenant}-routing"
-    templates = [(QUESTIONS[n % 2][1].format(n=n), QUESTIONS[n % 2][0]) for n in range(ITEMS)]
-    _fill(phoenix, project, templates if asked is None else asked)
+    fill(phoenix, project, routed(range(ITEMS)) if asked is None else asked)
     document = _settings(tenant, project, phoenix, vllm, model)
     document["targets"][0] |= target
     config = folder / "learnd.toml"
     config.write_text(tomli_w.dumps(document), "utf-8")
     return Team(config, load_settings(config))
+
+
+def routed(numbers: Iterable[int]) -> list[Asked]:
+    """Questions with their destinations, turn by turn."""
+    return [(QUESTIONS[n % 2][1].format(n=n), QUESTIONS[n % 2][0]) for n in numbers]
 
 
 def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -> dict[str, Any]:
@@ -104,6 +117,8 @@ def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -
                 "holdout": {"least": HELD_OUT, "greatest": HELD_OUT},
                 # SFT alone, but where a test asks for more.
                 "thresholds": {"sft_examples": 50, "pairs": 1000, "votes": 1000, "min_new_examples": 50},
+                # An adapter on so small a base takes long, and a busy machine makes that vary.
+                "gate": {"latency_margin": 20.0},
                 "max_new_tokens": 8,
                 "hyperparameters": {"sft": {"epochs": 6, "learning_rate": 0.005}},
             }
@@ -111,10 +126,13 @@ def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -
     }
 
 
-def _fill(phoenix: str, project: str, asked: Sequence[Asked]) -> None:
-    """Calls that were all answered wrongly, each rejected and corrected by a reviewer."""
+def fill(phoenix: str, project: str, asked: Sequence[Asked], *, first: int = 0) -> None:
+    """Calls that were all answered wrongly, each rejected and corrected by a reviewer.
+
+    One a minute, from minute `first` on.
+    """
     spans, annotations = [], []
-    for n, (question, label) in enumerate(asked):
+    for n, (question, label) in enumerate(asked, start=first):
         began = BEGAN + timedelta(minutes=n)
         span = chat_span(question, "I do not know", started_at=began)
         spans.append(span)
@@ -131,6 +149,6 @@ def _fill(phoenix: str, project: str, asked: Sequence[Asked]) -> None:
                 )
             )
     send_spans(phoenix, project, spans)
-    wait_for_spans(phoenix, project, len(spans))
+    wait_for_spans(phoenix, project, first + len(spans))
     with PhoenixClient(phoenix) as client:
         client.annotate_spans(annotations)

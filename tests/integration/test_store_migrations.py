@@ -36,8 +36,8 @@ ADD_A_COLUMN = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 def upgrade():
     # Rebuilds a table that others refer to, as SQLite needs for most changes.
@@ -47,8 +47,8 @@ def upgrade():
 LOSE_ROWS = """
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 def upgrade():
     op.execute("DELETE FROM targets")
@@ -57,8 +57,8 @@ CRASH = """
 import os, signal
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 def upgrade():
     op.execute("DELETE FROM audit")
@@ -71,7 +71,7 @@ def newer_migrations(tmp_path: Path, revision: str) -> Path:
     """The migrations of a learnd to come, with one more revision."""
     folder = tmp_path / "migrations 100%"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "versions" / "0006_next.py").write_text(revision)
+    (folder / "versions" / "0007_next.py").write_text(revision)
     return folder
 
 
@@ -162,7 +162,7 @@ def test_an_older_database_is_backed_up_and_then_migrated_with_its_data(
     assert rows(database, "SELECT target, colour FROM targets") == [(T, "blue")]
     assert rows(database, "SELECT id, state FROM versions") == [("acme.routing.v1", "ACTIVE")]
     assert rows(database, "SELECT span_id FROM mirror_spans") == [("a",)]
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0006",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0007",)]
     # The back-up is a whole database of its own, at the old revision.
     restored = tmp_path / "restored"
     restored.mkdir()
@@ -174,9 +174,9 @@ def test_an_older_database_is_backed_up_and_then_migrated_with_its_data(
 def test_a_database_of_a_newer_learnd_is_refused_untouched(tmp_path: Path) -> None:
     database, backups = filled_store(tmp_path), tmp_path / "data" / "backups"
     migrate(database, backups, NOW, newer_migrations(tmp_path, ADD_A_COLUMN))
-    with pytest.raises(DatabaseTooNew, match=r"learnd\.db is at revision 0006.*backups"):
+    with pytest.raises(DatabaseTooNew, match=r"learnd\.db is at revision 0007.*backups"):
         Store.open(database.parent, SOON)
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0006",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0007",)]
     assert len(list(backups.iterdir())) == 1
 
 
@@ -184,7 +184,7 @@ def test_a_migration_that_would_orphan_rows_is_undone(tmp_path: Path) -> None:
     database = filled_store(tmp_path)
     with pytest.raises(MigrationFailed):
         migrate(database, tmp_path / "backups", NOW, newer_migrations(tmp_path, LOSE_ROWS))
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0005",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0006",)]
     assert rows(database, "SELECT target FROM targets") == [(T,)]
 
 
@@ -282,3 +282,51 @@ def test_a_window_of_the_time_before_there_was_a_retention_set_counts_as_the_fir
     assert window is not None
     assert (window.first, window.retained_to) == (window.start, 1.0)
     assert window.start == datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def test_a_report_of_the_time_of_one_look_says_what_it_decided_by_and_is_not_told_to_phoenix(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    database = tmp_path / "data" / "learnd.db"
+    migrate(database, tmp_path / "backups", NOW, migrations_until(tmp_path, "0005"))
+    compared = {
+        "against": "base",
+        "n": 80,
+        "gained": 20,
+        "lost": 4,
+        "p_value": 0.001,
+        "p_worse": 1.0,
+        "interval": [0.1, 0.3],
+        "smallest_effect": 0.1,
+    }
+    side = {"accuracy": 0.5, "valid_rate": 1.0, "latency_ms": 20.0, "repeated_rejected": 0, "answers": []}
+    report = {
+        "schema_version": 1,
+        "snapshot_id": "s",
+        "holdout_size": 80,
+        "gold_size": 80,
+        "rejected_without_correction": 0,
+        "sides": [side | {"name": "base"}, side | {"name": "acme.routing.v1"}],
+        "comparisons": [compared],
+        "live": "base",
+        "verdict": "PROMOTE",
+        "reason": "better than what is live",
+        "regression": False,
+    }
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO targets (target, held, feedback_changes, last_version_number) VALUES (?, 0, 0, 0)",
+            (T,),
+        )
+        connection.execute(
+            "INSERT INTO cycles (id, target, state, started_at, updated_at, trigger, reason, counts, report) "
+            "VALUES ('c', ?, 'DONE', '2026-01-02', '2026-01-02', 'operator', '', '{}', ?)",
+            (T, json.dumps(report)),
+        )
+    with Store.open(tmp_path / "data", SOON) as store:
+        cycle = store.cycle("c")
+        assert store.unpublished_cycles(T) == []
+    assert cycle.report is not None
+    assert (cycle.report.condition, cycle.report.gate.rule) == ("better", "one-look")
+    assert cycle.report.against("base").effect == 0.2

@@ -1,19 +1,32 @@
 """The numbers behind a verdict, against independent computations."""
 
-from math import comb
+from itertools import product
+from math import comb, log
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm, permutation_test
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 from evaluation.comparison import (
+    Gain,
     UnpairedOutcomes,
     compare,
+    gained,
+    holm,
     interval,
     items_needed,
+    least_difference,
     mcnemar,
     pairs,
+    sign_flip,
     smallest_effect,
+    worth_of,
 )
 
 
@@ -23,6 +36,43 @@ def test_the_p_value_is_the_binomial_tail(gained, lost):
     n = gained + lost
     tail = sum(comb(n, k) for k in range(gained, n + 1)) / 2**n
     assert mcnemar(gained, lost) == pytest.approx(tail)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_twice_the_smaller_p_value_is_that_of_statsmodels(gained, lost):
+    two_sided = statsmodels_mcnemar([[5, gained], [lost, 5]], exact=True).pvalue
+    assert min(1.0, 2 * min(mcnemar(gained, lost), mcnemar(lost, gained))) == pytest.approx(two_sided)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-4, 4), max_size=9))
+def test_the_sign_flip_test_counts_all_signs(changes):
+    total = sum(changes)
+    signs = list(product((1, -1), repeat=len(changes)))
+    as_large = sum(sum(s * c for s, c in zip(each, changes, strict=True)) >= total for each in signs)
+    assert sign_flip(changes) == pytest.approx(as_large / len(signs))
+
+
+def test_the_sign_flip_test_agrees_with_a_permutation_test_on_graded_outcomes():
+    rng = np.random.default_rng(1)
+    new, old = rng.random(60), rng.random(60) - 0.08
+    resampled = permutation_test(
+        (new, old),
+        lambda x, y, axis: (x - y).mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        alternative="greater",
+        n_resamples=20_000,
+        rng=rng,
+    ).pvalue
+    ours = gained(new.tolist(), old.tolist(), sessions=range(60)).p_better
+    assert ours == pytest.approx(resampled, abs=0.01)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_p_values_of_several_tests_are_adjusted_as_statsmodels_does(p_values):
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_the_p_value_of_the_facts_page():
@@ -59,6 +109,67 @@ def test_turns_of_one_session_say_less_than_as_many_sessions():
 def test_the_smallest_effect_is_that_of_the_facts_page(n, effect):
     # The page assumes that the sides differ on 0.3 of the items, the effect included.
     assert smallest_effect(n, 0.3 - effect, 0.05) == pytest.approx(effect, abs=0.02)
+
+
+def test_turns_that_change_together_count_as_one():
+    new, old = [1.0] * 20 + [0.0] * 20, [0.0] * 40
+    apart = gained(new, old, sessions=range(40))
+    together = gained(new, old, sessions=[turn // 10 for turn in range(40)])
+    assert apart.p_better == pytest.approx(2**-20)
+    assert together.p_better == pytest.approx(2**-2)
+    assert (apart.effect, together.effect) == (0.5, 0.5)
+    assert (apart.n, together.n) == (40, 4)
+
+
+def test_weights_count_in_effect_p_value_and_worth():
+    new, old, weights = [1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [2.0, 0.5, 1.0, 0.5]
+    found = compare(new, old, against="base", sessions=range(4), alpha=0.05, weights=weights)
+    assert found.effect == pytest.approx((2.0 - 0.5 + 0.5) / 4)
+    # Signs of 2.0, 0.5 and 0.5 that add up to at least 2.0: all but those with a negative 2.0, and --.
+    assert found.p_value == pytest.approx(3 / 8)
+    assert found.effective_n == pytest.approx(16 / 5.5)
+    assert (found.gained, found.lost) == (2, 1)
+
+
+@given(st.integers(1, 300))
+def test_without_any_change_the_least_difference_is_that_of_the_score_interval(n):
+    z = norm.isf(0.05)
+    assert least_difference(n, 0, 0, 0.05) == pytest.approx(-(z**2) / (n + z**2), abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "up", "down"), [(80, 5, 1), (80, 0, 3), (300, 20, 40), (12, 4, 0)])
+def test_at_the_least_difference_the_score_statistic_is_at_its_level(n, up, down):
+    least = least_difference(n, up, down, 0.05)
+
+    def deviance(lost):
+        # Where the difference is given, the likeliest share of losses.
+        rest = 1 - least - 2 * lost
+        return -(up * log(lost + least) + down * log(lost) + (n - up - down) * log(rest))
+
+    low, high = max(0.0, -least) + 1e-9, (1 - least) / 2 - 1e-9
+    lost = minimize_scalar(deviance, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    deviation = np.sqrt(n * (2 * lost + least - least**2))
+    assert (up - down - n * least) / deviation == pytest.approx(norm.isf(0.05), abs=1e-3)
+
+
+def test_the_least_difference_is_seldom_above_the_true_one():
+    rng = np.random.default_rng(3)
+    drawn = rng.multinomial(80, (0.02, 0.07, 0.91), size=2000).tolist()
+    above = sum(least_difference(80, up, down, 0.05) > -0.05 for up, down, _ in drawn)
+    assert above / 2000 < 0.065
+
+
+def test_the_smallest_graded_effect_is_that_of_statsmodels():
+    gain = Gain(metric="f1", effect=0.0, p_better=1.0, p_worse=1.0, n=200, spread=0.3)
+    theirs = TTestPower().solve_power(nobs=200, alpha=0.05, power=0.8, alternative="larger") * 0.3
+    assert gain.smallest_effect(0.05) == pytest.approx(theirs, rel=0.01)
+    needed = gain.items_needed(0.05, 0.05)
+    assert gain.model_copy(update={"n": needed}).smallest_effect(0.05) == pytest.approx(0.05, rel=0.01)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=20))
+def test_items_are_worth_at_most_their_number(weights):
+    assert 1 - 1e-9 <= worth_of(weights, range(len(weights))) <= len(weights) + 1e-9
 
 
 def test_hardly_any_items_show_nothing():

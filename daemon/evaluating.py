@@ -1,0 +1,101 @@
+"""Having a candidate judged: the evaluation's job, what it needs to know of the traffic, and its report."""
+
+from pathlib import Path
+
+from daemon.children import Work, run_job
+from daemon.imports import golden_cases
+from daemon.loop import Loop
+from daemon.promotion import PROBES, adapter_folder
+from daemon.served import confirm
+from daemon.traffic import open_phoenix
+from daemon.training import SEEDS, side_of
+from evaluation.report import Report, SeedRuns
+from evaluation.rules import Look
+from evaluation.run import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
+from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.redaction import Redaction, load_redactor
+from extractors.snapshot import read_snapshot
+from extractors.traffic import TrafficCall, sample_traffic
+from registry.cycles import Cycle
+from registry.versions import Version
+from trainers.child import RESULT, write_whole
+
+CONFIRMED = {"PROMOTE", "PROBATION"}
+"""Verdicts that a replica's answers must lead to as well, where that is asked for."""
+
+
+def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | None) -> Report:
+    """Compare `candidate` with what is live, and with `waiting`, which is on probation.
+
+    Leaves the report and the probes beside the adapter. Raises JobFailed, Interrupted, PhoenixError,
+    ImportInvalid, RedactorUnusable, RedactionFailed.
+    """
+    folder = loop.run_folder(cycle) / "evaluate"
+    look: Look = "first" if cycle.plan else "second"
+    snapshot = loop.snapshots / str(cycle.snapshot_id)
+    sample_once(loop, snapshot, folder)
+    job = EvaluationJob(
+        snapshot=str(snapshot),
+        base_model=candidate.base_model,
+        task=loop.target.task,
+        output_space=loop.target.output_space,
+        active=side_of(loop, loop.store.active(loop.target.key)),
+        waiting=side_of(loop, waiting) if waiting and waiting.id != candidate.id else None,
+        candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(loop.data_dir, candidate))),
+        trained_on=str(loop.snapshots / candidate.snapshot_id),
+        gate=loop.target.gate,
+        look=look,
+        judge=loop.target.judge.endpoint if loop.target.judge else None,
+        seeds=_seeds(loop.run_folder(cycle) / SEEDS),
+        golden=golden_cases(loop.target),
+        max_new_tokens=loop.target.max_new_tokens,
+        device=loop.settings.training.device,
+        dtype=loop.settings.training.dtype,
+        threads=loop.settings.training.threads,
+    )
+    key = loop.target.judge.key() if loop.target.judge else None
+    run_job(
+        Work.EVALUATE,
+        folder,
+        job,
+        stop=loop.stop,
+        on_progress=loop.on_progress,
+        secrets={JUDGE_KEY: key} if key else {},
+    )
+    report = Report.model_validate_json((folder / REPORT).read_text("utf-8"))
+    adapter = adapter_folder(loop.data_dir, candidate)
+    if (folder / PROBES).exists():
+        (adapter / PROBES).write_bytes((folder / PROBES).read_bytes())
+    if loop.target.evaluate_with == "replica" and report.verdict in CONFIRMED:
+        report = confirm(loop, candidate, report, snapshot, folder)
+    write_whole(adapter / REPORT, report.model_dump_json(indent=2))
+    return report
+
+
+def sample_once(loop: Loop, snapshot: Path, folder: Path) -> None:
+    """Leave a sample of the traffic that the held-out items come from in `folder`. Raises PhoenixError."""
+    if (folder / TRAFFIC).exists():
+        return
+    held_out = read_snapshot(snapshot)
+    items: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*held_out.holdout, *held_out.retrievals)
+    times = [item.started_at for item in items]
+    calls: tuple[TrafficCall, ...] = ()
+    if times:
+        with open_phoenix(loop.settings) as client:
+            calls = sample_traffic(
+                client,
+                loop.target.project,
+                loop.target.spans,
+                start=min(times),
+                end=max(times),
+                target=loop.target.key,
+                redaction=Redaction(load_redactor(loop.target.redaction), loop.target.output_space),
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
+
+
+def _seeds(folder: Path) -> SeedRuns | None:
+    """How the runs did of which the candidate is the median one; None where there was one run."""
+    result = folder / RESULT
+    return SeedRuns.model_validate_json(result.read_text("utf-8")) if result.exists() else None

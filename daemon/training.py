@@ -1,0 +1,232 @@
+"""A cycle's plan and its training, stage by stage, to a registered version."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from daemon.children import Work, run_job
+from daemon.loop import Loop
+from daemon.promotion import adapter_folder
+from daemon.settings import TargetSettings
+from daemon.version import VERSION
+from evaluation.readiness import ReadinessJob
+from evaluation.report import SeedRuns
+from evaluation.run import AdapterSide
+from evaluation.seeds import SeedsJob
+from extractors.snapshot import Snapshot
+from registry.cycles import Cycle, Trained
+from registry.versions import Version
+from trainers.base_model import base_digest, model_bytes
+from trainers.checkpoints import forget_checkpoints
+from trainers.job import TrainingJob, TrainingResult
+from trainers.plan import Plan, Stage
+from trainers.selection import Answered, Base, Choice, Live, Wanted, choose, worthwhile
+
+SEEDS = "seeds"
+"""Folder of the job that finds the median run."""
+
+
+def base_of(target: TargetSettings) -> Base:
+    """The target's base model as it is now. Raises BaseModelUnusable."""
+    return Base(
+        name=target.base_model, digest=base_digest(target.base_model), bytes=model_bytes(target.base_model)
+    )
+
+
+def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, written: Path, folder: Path) -> Choice:
+    """What the rules say for `snapshot`, which is `written` in its folder; `folder` is for measuring the
+    live model, where the rules ask for that.
+    """
+    target, active = loop.target, loop.store.active(loop.target.key)
+    # A version of another base would be no judge of this one.
+    live = active if active and active.base_digest == base.digest else None
+    return choose(
+        snapshot,
+        target.task,
+        target.thresholds,
+        base,
+        wanted(loop),
+        live=_live(loop, live) if live else None,
+        live_answers=lambda: _answered(loop, base.name, written, folder, side_of(loop, live)),
+    )
+
+
+def wanted(loop: Loop) -> Wanted:
+    target, training = loop.target, loop.settings.training
+    return Wanted(
+        preset=target.preset,
+        overrides=target.hyperparameters,
+        max_lora_rank=training.max_lora_rank,
+        quantization="nf4" if training.quantization == "always" else None,
+        prefix_shared=training.share_prefixes,
+        limits=training.limits,
+    )
+
+
+def _live(loop: Loop, version: Version) -> Live:
+    config = json.loads((adapter_folder(loop.data_dir, version) / "adapter_config.json").read_text("utf-8"))
+    return Live(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
+
+
+def _answered(
+    loop: Loop, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
+) -> Answered:
+    """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
+    target, training = loop.target, loop.settings.training
+    job = ReadinessJob(
+        snapshot=str(snapshot),
+        base_model=base_model,
+        adapter=adapter,
+        task=target.task,
+        output_space=target.output_space,
+        max_new_tokens=target.max_new_tokens,
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
+    )
+    return Answered.model_validate(
+        run_job(Work.MEASURE, folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    )
+
+
+def side_of(loop: Loop, version: Version | None) -> AdapterSide | None:
+    if version is None:
+        return None
+    return AdapterSide(name=version.id, path=str(adapter_folder(loop.data_dir, version)))
+
+
+def start_adapter(loop: Loop, plan: Plan) -> Path | None:
+    """The folder of the adapter that the plan's first stage goes on from."""
+    if plan.start_version is None:
+        return None
+    return adapter_folder(loop.data_dir, loop.store.version(plan.start_version))
+
+
+class _Run(NamedTuple):
+    """One training of the whole plan."""
+
+    adapter: Path
+    result: TrainingResult
+    """Of the last stage that was trained."""
+    trained: tuple[Trained, ...]
+
+
+def train_candidate(loop: Loop, cycle: Cycle, plan: Plan) -> tuple[Version, tuple[Trained, ...]]:
+    """Train the plan, with each seed that is asked for; the median run's last adapter is the candidate."""
+    runs: list[_Run] = []
+    for number in range(loop.target.seeds):
+        spent = _seconds(stage for run in runs for stage in run.trained)
+        if runs and spent >= loop.settings.training.limits.seconds:
+            break
+        runs.append(_train_run(loop, cycle, plan, number, spent))
+    chosen = runs[_median_run(loop, cycle, plan, runs)] if len(runs) > 1 else runs[0]
+    version = _register(loop, cycle, plan, chosen.result)
+    final = adapter_folder(loop.data_dir, version)
+    if not final.exists():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        chosen.adapter.replace(final)
+    return version, tuple(stage for run in runs for stage in run.trained)
+
+
+def _train_run(loop: Loop, cycle: Cycle, plan: Plan, run: int, spent: float) -> _Run:
+    """Train the plan's stages, each in a folder of its own; `spent` are the seconds of earlier runs."""
+    run_folder = loop.run_folder(cycle)
+    seeded = f"-seed-{run}" if run else ""
+    trained: list[Trained] = []
+    adapter = start_adapter(loop, plan)
+    result: TrainingResult | None = None
+    for number, stage in enumerate(plan.stages):
+        so_far = spent + _seconds(trained)
+        measuring = run_folder / f"measure-{number}{seeded}"
+        if number and adapter and (why_not := _not_now(loop, plan, stage, adapter, measuring, so_far)):
+            trained.append(Trained(method=stage.method, run=run, left_out=why_not))
+            continue
+        folder = run_folder / f"train-{number}{seeded}"
+        result = _train_stage(loop, plan.seeded(run), number, adapter, folder, so_far)
+        figures = result.metrics.model_dump(mode="json")
+        trained.append(Trained(method=stage.method, run=run, figures=figures))
+        adapter = folder / result.adapter
+    if result is None or adapter is None:
+        raise LookupError("the plan's first stage is always trained")
+    return _Run(adapter, result, tuple(trained))
+
+
+def _seconds(stages: Iterable[Trained]) -> float:
+    return float(sum(stage.figures.get("seconds", 0.0) for stage in stages))
+
+
+def _median_run(loop: Loop, cycle: Cycle, plan: Plan, runs: Sequence[_Run]) -> int:
+    """Which run is neither lucky nor unlucky: the middle one by the primary metric on the holdout."""
+    target, training = loop.target, loop.settings.training
+    job = SeedsJob(
+        snapshot=str(loop.snapshots / plan.snapshot_id),
+        base_model=plan.base_model,
+        task=target.task,
+        output_space=target.output_space,
+        runs=tuple(str(run.adapter) for run in runs),
+        metric=target.gate.primary(target.task),
+        max_new_tokens=target.max_new_tokens,
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
+    )
+    folder = loop.run_folder(cycle) / SEEDS
+    found = run_job(Work.SEEDS, folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    return SeedRuns.model_validate(found).median
+
+
+def _not_now(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path, spent: float) -> str | None:
+    """Why `stage` is left out after the stage before it, which made `adapter`; None if it is not."""
+    limits = loop.settings.training.limits
+    if spent >= limits.seconds:
+        return f"{stage.method} left out: the stage before it has used up the time ({limits})"
+    side = AdapterSide(name="trained", path=str(adapter))
+    answered = _answered(loop, plan.base_model, loop.snapshots / plan.snapshot_id, folder, side)
+    return worthwhile(stage, plan, loop.target.thresholds, answered)
+
+
+def _train_stage(
+    loop: Loop, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
+) -> TrainingResult:
+    """`spent` are the seconds that the stages before took of what the cycle may take."""
+    job = training_job(loop, plan, number, loop.snapshots / plan.snapshot_id, start)
+    job = job.model_copy(update={"spent": spent})
+    result = TrainingResult.model_validate(
+        run_job(Work.TRAIN, folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    )
+    forget_checkpoints(folder)
+    return result
+
+
+def training_job(loop: Loop, plan: Plan, number: int, snapshot: Path, start: Path | None) -> TrainingJob:
+    """Stage `number` of the plan, on the snapshot in its folder, as the settings want it trained."""
+    training = loop.settings.training
+    return TrainingJob(
+        plan=plan,
+        stage=number,
+        snapshot=str(snapshot),
+        start_adapter=str(start) if start else None,
+        limits=training.limits,
+        may_quantize=training.quantization != "never",
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
+    )
+
+
+def _register(loop: Loop, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
+    active = loop.store.active(loop.target.key)
+    return loop.store.add_candidate(
+        cycle.id,
+        path=f"adapters/{loop.target.slug}/{cycle.id}",
+        files=result.files,
+        base_model=plan.base_model,
+        base_digest=plan.base_digest,
+        rank=plan.lora_rank,
+        snapshot_id=plan.snapshot_id,
+        plan_id=plan.id,
+        parent_id=active.id if active else None,
+        code_version=VERSION,
+        now=loop.clock(),
+    )

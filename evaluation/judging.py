@@ -1,0 +1,264 @@
+"""From the sides of an evaluation to its report: comparisons, guards, and the verdict on them. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from evaluation.comparison import Gain, compare, gained, least_difference, worth_of
+from evaluation.judge import Preferences
+from evaluation.latency import Overhead
+from evaluation.report import Answer, Comparison, Golden, Guard, Report, SeedRuns, Served, Side
+from evaluation.rules import JUDGE, Gate, Look
+from evaluation.verdict import Evidence, decide, explain
+from evaluation.weighting import Weighting
+from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.values import Value
+from trainers.selection import Task
+
+NAMED = 3
+"""Golden cases that the reason names; the report has all."""
+
+
+class Findings(Value):
+    """What an evaluation measured, before anybody judges it."""
+
+    sides: tuple[Side, ...]
+    """Base first, the candidate last."""
+    live: str
+    waiting: str | None = None
+    """The side on probation."""
+    sessions: dict[str, str]
+    """Item id to what belongs together in a test."""
+    weighting: Weighting | None = None
+    rejected_without_correction: int = 0
+    retention: tuple[tuple[Answer, ...], tuple[Answer, ...]] | None = None
+    """To the items of the retention set: what is live, and the candidate."""
+    golden: Golden | None = None
+    overheads: tuple[Overhead, ...] = ()
+    preferences: Preferences | None = None
+    """A judge's, between the candidate's answers and those of what is live, in the order of the answers."""
+    seeds: SeedRuns | None = None
+
+    def side(self, name: str) -> Side:
+        return next(side for side in self.sides if side.name == name)
+
+
+def judge_findings(
+    found: Findings,
+    gate: Gate,
+    task: Task,
+    *,
+    snapshot_id: str,
+    held_out: int,
+    look: Look = "first",
+) -> Report:
+    """The report on `found`; `held_out` counts the snapshot's items, unanswerable ones included."""
+    metrics = [metric for metric in gate.gating(task) if metric != JUDGE or found.preferences is not None]
+    shown = [*metrics, JUDGE] if found.preferences and JUDGE not in metrics else metrics
+    primary = gate.primary(task)
+    candidate, live = found.sides[-1], found.side(found.live)
+    outcomes = _Outcomes(found)
+    gains = tuple(outcomes.gain(metric, found.live) for metric in metrics)
+    retained = _retained(found)
+    guards = tuple(_guards(found, gate, task, live, candidate))
+    waiting = outcomes.gain(primary, found.waiting).effect if found.waiting else None
+    evidence = Evidence(
+        gains=gains,
+        retention=retained[0] if retained else None,
+        guards=guards,
+        over_waiting=waiting,
+        unfair=_unfair(found, gains),
+    )
+    decision = decide(evidence, gate, look)
+    answered = len(candidate.answers)
+    others = [side.name for side in found.sides[:-1]]
+    return Report(
+        snapshot_id=snapshot_id,
+        gate=gate,
+        look=look,
+        holdout_size=answered,
+        gold_size=sum(answer.correct is not None for answer in candidate.answers),
+        rejected_without_correction=found.rejected_without_correction,
+        unanswerable=held_out - answered,
+        weighting=found.weighting,
+        sides=found.sides,
+        comparisons=(
+            *(outcomes.compare(primary, name, gate.alpha) for name in others),
+            *(outcomes.compare(metric, found.live, gate.alpha) for metric in shown if metric != primary),
+        ),
+        live=found.live,
+        retention=retained[1] if retained else None,
+        golden=found.golden,
+        overheads=found.overheads,
+        preferences=found.preferences,
+        seeds=found.seeds,
+        guards=guards,
+        verdict=decision.verdict,
+        condition=decision.condition,
+        reason=explain(decision, evidence, gate, look),
+    )
+
+
+def confirmed(report: Report, served: Findings, task: Task) -> Report:
+    """`report` with what a server answered; INCONCLUSIVE where that leads to another verdict.
+
+    `served` are what is live and the candidate, by the server's answers to the held-out prompts.
+    """
+    again = judge_findings(
+        served,
+        report.gate,
+        task,
+        snapshot_id=report.snapshot_id,
+        held_out=report.holdout_size,
+        look=report.look,
+    )
+    ours = {answer.item_id: answer.text for answer in report.candidate.answers}
+    theirs = {answer.item_id: answer.text for answer in again.candidate.answers}
+    same = [ours[item_id].split() == theirs[item_id].split() for item_id in ours.keys() & theirs.keys()]
+    found = Served(
+        verdict=again.verdict,
+        reason=again.reason,
+        agreement=sum(same) / len(same) if same else 0.0,
+        comparison=again.against(report.live),
+    )
+    if again.verdict == report.verdict:
+        return report.model_copy(update={"served": found})
+    reason = (
+        f"the engines do not agree: {report.verdict} by transformers ({report.reason}), {again.verdict} by "
+        f"the replica ({again.reason}); {found.agreement:.0%} of the candidate's answers are the same"
+    )
+    changed = {"verdict": "INCONCLUSIVE", "condition": "engines disagree", "reason": reason}
+    return report.model_copy(update={"served": found, **changed})
+
+
+class _Outcomes:
+    """What the candidate and the others scored, item by item, over those with gold."""
+
+    def __init__(self, found: Findings) -> None:
+        self._found = found
+        self._answers = {side.name: {a.item_id: a for a in side.answers} for side in found.sides}
+        self._candidate = found.sides[-1].name
+        preferred = found.preferences.of_pairs if found.preferences else ()
+        self._preferred = dict(zip(self._answers[self._candidate], preferred, strict=False))
+
+    def gain(self, metric: str, other: str) -> Gain:
+        new, old, sessions, weights = self._paired(metric, other)
+        return gained(new, old, metric=metric, sessions=sessions, weights=weights)
+
+    def compare(self, metric: str, other: str, alpha: float) -> Comparison:
+        new, old, sessions, weights = self._paired(metric, other)
+        return compare(
+            new, old, against=other, metric=metric, sessions=sessions, weights=weights, alpha=alpha
+        )
+
+    def _paired(
+        self, metric: str, other: str
+    ) -> tuple[list[float], list[float], list[str], list[float] | None]:
+        ids, new, old = [], [], []
+        for item_id, answer in self._answers[self._candidate].items():
+            ours, theirs = self._scores(metric, answer, self._answers[other][item_id])
+            if ours is not None and theirs is not None:
+                ids.append(item_id)
+                new.append(ours)
+                old.append(theirs)
+        weighting = self._found.weighting
+        weights = [weighting.weights.get(item_id, 1.0) for item_id in ids] if weighting else None
+        return new, old, [self._found.sessions[item_id] for item_id in ids], weights
+
+    def _scores(self, metric: str, ours: Answer, theirs: Answer) -> tuple[float | None, float | None]:
+        if metric != JUDGE:
+            return ours.by(metric), theirs.by(metric)
+        preferred = self._preferred.get(ours.item_id)
+        return (None, None) if preferred is None else ((1 + preferred) / 2, (1 - preferred) / 2)
+
+
+def _retained(found: Findings) -> tuple[Gain, Comparison] | None:
+    """The candidate against what is live on the retention set; None without one."""
+    if found.retention is None or not found.retention[0]:
+        return None
+    live, candidate = (
+        [float(answer.correct) for answer in side if answer.correct is not None] for side in found.retention
+    )
+    sessions = [found.sessions[answer.item_id] for answer in found.retention[0] if answer.correct is not None]
+    if not live:
+        return None
+    comparison = compare(candidate, live, against=found.live, sessions=sessions, alpha=0.05)
+    return gained(candidate, live, sessions=sessions), comparison
+
+
+def _unfair(found: Findings, gains: Sequence[Gain]) -> str:
+    """Why the holdout cannot judge anybody fairly, in words; empty if it can."""
+    if not any(gain.n for gain in gains):
+        return "no held-out item has gold; approve answers or correct them"
+    return found.weighting.unfair if found.weighting else ""
+
+
+def _guards(found: Findings, gate: Gate, task: Task, live: Side, candidate: Side) -> list[Guard]:
+    guards = []
+    if found.golden:
+        guards.append(_golden(found.golden, gate, found.live))
+    if task != "embedding":
+        guards.append(_valid(found, gate, live, candidate))
+    against = next((each for each in found.overheads if each.against == found.live), None)
+    if against:
+        guards.append(_latency(against, gate))
+    return guards
+
+
+def _golden(golden: Golden, gate: Gate, live: str) -> Guard:
+    broken = golden.broken
+    if not broken:
+        return Guard(name="golden cases", state="kept", words=f"no golden case of {golden.cases} is broken")
+    named = "; ".join(
+        f"{_short(case.asked)!r} is answered {_short(case.candidate)!r}, not {_short(case.expected)!r}"
+        for case in broken[:NAMED]
+    )
+    more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    plural = "case" if len(broken) == 1 else "cases"
+    words = (
+        f"it breaks {len(broken)} golden {plural} of {golden.cases} that {live} passes "
+        f"({gate.golden_tolerance} allowed): {named}{more}"
+    )
+    return Guard(
+        name="golden cases", state="broken" if len(broken) > gate.golden_tolerance else "kept", words=words
+    )
+
+
+def _valid(found: Findings, gate: Gate, live: Side, candidate: Side) -> Guard:
+    """Non-inferiority of the share of valid answers, by the score interval of paired shares."""
+    pairs = list(zip(candidate.answers, live.answers, strict=True))
+    gained_ = sum(new.valid and not old.valid for new, old in pairs)
+    lost = sum(old.valid and not new.valid for new, old in pairs)
+    worth = worth_of([1.0] * len(pairs), [found.sessions[new.item_id] for new, _ in pairs]) if pairs else 0.0
+    scale = worth / len(pairs) if pairs else 0.0
+    least = least_difference(worth, scale * gained_, scale * lost, gate.alpha)
+    most = -least_difference(worth, scale * lost, scale * gained_, gate.alpha)
+    words = (
+        f"valid answers {candidate.valid_rate:.1%} against {live.valid_rate:.1%} of what is live "
+        f"(between {least:+.1%} and {most:+.1%}; down to {-gate.valid_margin:.0%} is allowed)"
+    )
+    return Guard(name="valid answers", state=_state(least, most, -gate.valid_margin), words=words)
+
+
+def _latency(overhead: Overhead, gate: Gate) -> Guard:
+    words = (
+        f"it takes {overhead.ratio:.2f} times as long as what is live for the same work (between "
+        f"{overhead.lower:.2f} and {overhead.upper:.2f}; up to {1 + gate.latency_margin:.2f} is allowed)"
+    )
+    state = _state(-overhead.upper, -overhead.lower, -(1 + gate.latency_margin))
+    return Guard(name="latency", state=state, words=words)
+
+
+def _state(least: float, most: float, allowed: float) -> str:
+    """Where an interval lies beside what is allowed."""
+    if least > allowed:
+        return "kept"
+    return "broken" if most < allowed else "open"
+
+
+def _short(text: str, length: int = 60) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def sessions_of(items: Sequence[ReviewedItem | ReviewedRetrieval]) -> Mapping[str, str]:
+    """What belongs together in a test: the session, else the item alone."""
+    return {item.id: item.session_id or item.id for item in items}

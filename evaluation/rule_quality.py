@@ -1,0 +1,96 @@
+"""How often a rule is wrong: what of all that it promotes is no better than what it replaces.
+
+No simulation: a candidate's counts of gained and lost items are multinomial, so each pair of counts is
+judged by `decide` and weighed with its chance.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.stats import binom
+
+from evaluation.comparison import Pairs, gain_of
+from evaluation.report import Verdict
+from evaluation.rules import Gate, Look
+from evaluation.verdict import Evidence, decide
+from extractors.values import Value
+
+NEGLIGIBLE = 1e-7
+"""Chance of a pair of counts that is left out."""
+
+
+class Mix(Value):
+    """What a team's candidates are like; the defaults are a hard case, in which few are better."""
+
+    worse: float = 0.2
+    """Share of candidates that are worse, by `loss`; what is neither worse nor better is equal."""
+    better: float = 0.1
+    loss: float = 0.05
+    gain: float = 0.10
+    discordance: float = 0.30
+    """Share of items on which candidate and live differ."""
+
+
+MIX = Mix()
+
+
+class RuleQuality(Value):
+    """What a rule does in the long run."""
+
+    false_share: float
+    """Of all that is promoted, the share that is not better."""
+    power: float
+    """Of all candidates that are better, the share that is promoted."""
+    worse_promoted: float
+    """Of 100 candidates that are worse, how many are promoted."""
+
+
+@lru_cache(maxsize=64)
+def quality(gate: Gate, n: int, fresh: int, mix: Mix) -> RuleQuality:
+    """What becomes of the candidates of `mix` by `gate`, with `n` held-out items and `fresh` newer ones for a
+    second look.
+    """
+    effects = {"worse": -mix.loss, "equal": 0.0, "better": mix.gain}
+    promoted = {kind: _promoted(gate, n, fresh, effect, mix.discordance) for kind, effect in effects.items()}
+    shares = {"worse": mix.worse, "equal": 1 - mix.worse - mix.better, "better": mix.better}
+    every = {kind: shares[kind] * promoted[kind] for kind in effects}
+    return RuleQuality(
+        false_share=1 - every["better"] / sum(every.values()) if sum(every.values()) else 0.0,
+        power=promoted["better"],
+        worse_promoted=100 * promoted["worse"],
+    )
+
+
+def in_words(gate: Gate, n: int, mix: Mix = MIX) -> str:
+    """How often the rule errs with `n` held-out items, for people."""
+    found = quality(gate, n, round(gate.fresh_items * n), mix)
+    return (
+        f"{gate.rule.replace('-', ' ')}: with {n} held-out items about {100 * found.false_share:.0f} of 100 "
+        f"promotions are no better, and {100 * found.power:.0f} of 100 better candidates are promoted (where "
+        f"{100 * mix.better:.0f}% are better by {mix.gain:g}, {100 * mix.worse:.0f}% worse by {mix.loss:g})"
+    )
+
+
+def _promoted(gate: Gate, n: int, fresh: int, effect: float, discordance: float) -> float:
+    """How often a candidate of that effect goes live: at once, or by way of probation."""
+    first = _verdicts(gate, n, "first", effect, discordance)
+    if not first.get("PROBATION"):
+        return first.get("PROMOTE", 0.0)
+    second = _verdicts(gate, fresh, "second", effect, discordance)
+    return first.get("PROMOTE", 0.0) + first["PROBATION"] * second.get("PROMOTE", 0.0)
+
+
+@lru_cache(maxsize=256)
+def _verdicts(gate: Gate, n: int, look: Look, effect: float, discordance: float) -> dict[Verdict, float]:
+    """How often each verdict is reached."""
+    differing = np.arange(n + 1)
+    chances = binom.pmf(differing, n, discordance)
+    found: dict[Verdict, float] = {}
+    for count in differing[chances > NEGLIGIBLE].tolist():
+        gained = np.arange(count + 1)
+        share = chances[count] * binom.pmf(gained, count, (discordance + effect) / (2 * discordance))
+        for got in gained[share > NEGLIGIBLE].tolist():
+            gains = (gain_of(Pairs(n=n, gained=got, lost=count - got)),)
+            verdict = decide(Evidence.model_construct(gains=gains), gate, look).verdict
+            found[verdict] = found.get(verdict, 0.0) + float(share[got])
+    return found

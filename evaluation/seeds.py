@@ -1,0 +1,77 @@
+"""How much the seed matters: the runs of one plan answer the same held-out traffic."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from evaluation.report import SeedRuns, Side
+from evaluation.run import BATCH_SIZE, asked_of, labels_of, side_of_searches
+from evaluation.scoring import scorer
+from evaluation.sides import Heard, Said, score_side
+from extractors.snapshot import Snapshot, read_snapshot
+from extractors.values import Value
+from trainers.base_model import Device, Dtype, use_threads
+from trainers.child import Progress, run_job
+from trainers.selection import Task
+
+
+class SeedsJob(Value):
+    """What a child is asked to measure."""
+
+    snapshot: str
+    """Folder of the snapshot that the runs were trained on."""
+    base_model: str
+    task: Task
+    output_space: tuple[str, ...] = ()
+    runs: tuple[str, ...]
+    """Folders of their adapters."""
+    metric: str
+    max_new_tokens: int
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    threads: int | None = None
+    """CPU threads; None takes what torch would."""
+
+
+def run(folder: Path) -> None:
+    """Do the SeedsJob in `folder`: `learnd work seeds FOLDER`."""
+    run_job(folder, SeedsJob, measure)
+
+
+def measure(job: SeedsJob, _folder: Path, progress: Progress) -> SeedRuns:
+    """Have each run answer the holdout. Raises LearndError as the evaluation does."""
+    use_threads(job.threads)
+    progress.write("loading", f"base model {job.base_model}")
+    snapshot = read_snapshot(Path(job.snapshot))
+    adapters = {f"run {number}": Path(path) for number, path in enumerate(job.runs)}
+    sides = (_searched if job.task == "embedding" else _answered)(job, snapshot, adapters, progress)
+    return SeedRuns(metric=job.metric, scores=tuple(side.mean(job.metric) for side in sides))
+
+
+def _answered(
+    job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
+) -> Iterator[Side]:
+    from evaluation.answers import open_engine
+
+    engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
+    asked = asked_of(engine.tokenizer, snapshot)
+    labels = labels_of(job.task, job.output_space, snapshot, asked)
+    limit = asked.answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels)
+    scoring = scorer(job.task, job.output_space, labels)
+    for name in adapters:
+        answers = engine.answers(name, asked.of(asked.held_out), max_new_tokens=limit, batch_size=BATCH_SIZE)
+        progress.write("answering", name)
+        said = tuple(Said(text=each.text, ended=each.ended) for each in answers)
+        yield score_side(name, asked.held_out, Heard(held_out=said), scoring)
+
+
+def _searched(
+    job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
+) -> Iterator[Side]:
+    from evaluation.encoding import open_encoder
+    from evaluation.retrieval import library, search_side
+
+    encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)
+    shelf = library(snapshot.retrievals)
+    for name in adapters:
+        progress.write("searching", name)
+        yield side_of_searches(search_side(encoder, name, shelf))

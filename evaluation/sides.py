@@ -1,0 +1,179 @@
+"""What one side of the comparison answered, scored: right, valid, near to gold, sure of itself.
+
+Pure: held-out items and what was said to them in, a side of the report out.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from evaluation.fields import field_figures, field_items
+from evaluation.labels import confidence_measures, label_measures
+from evaluation.report import Answer, Golden, GoldenAnswer, Side
+from evaluation.scoring import Scorer
+from extractors.examples import ReviewedItem, SFTExample
+from extractors.values import Value
+
+Logprobs = tuple[float, ...]
+
+
+class Said(Value):
+    """One answer."""
+
+    text: str
+    ended: bool
+    """By itself, not by the limit."""
+
+
+class Heard(Value):
+    """All that one side was asked, and answered."""
+
+    held_out: tuple[Said, ...]
+    retention: tuple[Said, ...] = ()
+    golden: tuple[Said, ...] = ()
+    labels: tuple[Logprobs, ...] = ()
+    """Of a classification: for each held-out item the log-likelihood (nats) of each label."""
+    gold: tuple[Logprobs, ...] = ()
+    """Otherwise: for each held-out item with gold the log-probability (nats) of each of its tokens."""
+
+
+def score_side(
+    name: str,
+    items: Sequence[ReviewedItem],
+    heard: Heard,
+    scorer: Scorer,
+    labels: Sequence[str] = (),
+    latency_ms: float = 0.0,
+) -> Side:
+    """The answers of one side to held-out `items`, scored; `labels` name those that `heard` weighs."""
+    answers = score_answers(items, heard.held_out, scorer)
+    judged = [answer.correct for answer in answers if answer.correct is not None]
+    with_gold = [(item, said) for item, said in zip(items, heard.held_out, strict=True) if _is_text(item)]
+    texts = [said.text if said.ended else "" for _, said in with_gold]
+    golds = [item.gold.content for item, _ in with_gold if item.gold]
+    classes = confidence = None
+    if scorer.task == "classification" and golds:
+        everything = [said.text if said.ended else "" for said in heard.held_out]
+        known = [item.gold.content if item.gold and _is_text(item) else None for item in items]
+        classes = label_measures(everything, known, scorer.labels)
+        weighed = [dict(zip(labels, found, strict=True)) for found in heard.labels]
+        gold_weighed = [each for each, item in zip(weighed, items, strict=False) if _is_text(item)]
+        confidence = confidence_measures(gold_weighed, golds) if gold_weighed else None
+    return Side(
+        name=name,
+        accuracy=share(judged),
+        valid_rate=share([answer.valid for answer in answers]),
+        latency_ms=latency_ms,
+        repeated_rejected=sum(
+            item.gold is None and scorer.correct(said.text, ended=said.ended, gold=item.response)
+            for item, said in zip(items, heard.held_out, strict=True)
+        ),
+        answers=answers,
+        measures=_figures(texts, golds, scorer, heard)
+        | _means(answers)
+        | (_by_session(items, answers) if scorer.task == "chat" else {})
+        | (classes.figures if classes else {})
+        | (confidence.figures if confidence else {}),
+        labels=classes,
+        confidence=confidence,
+    )
+
+
+def score_answers(items: Sequence[ReviewedItem], said: Sequence[Said], scorer: Scorer) -> tuple[Answer, ...]:
+    """One answer an item, in their order."""
+    graded = _graded(items, said, scorer)
+    return tuple(
+        Answer(
+            item_id=item.id,
+            text=each.text,
+            correct=scorer.correct(each.text, ended=each.ended, gold=item.gold) if item.gold else None,
+            valid=scorer.valid(each.text, ended=each.ended),
+            scores=scores,
+        )
+        for item, each, scores in zip(items, said, graded, strict=True)
+    )
+
+
+def score_golden(
+    cases: Sequence[SFTExample], live: Sequence[Said], candidate: Sequence[Said], scorer: Scorer
+) -> Golden:
+    """How the candidate and what is live do on the golden cases."""
+
+    def passes(case: SFTExample, said: Said) -> bool:
+        return scorer.correct(said.text, ended=said.ended, gold=case.completion)
+
+    answered = [
+        GoldenAnswer(
+            number=number,
+            asked=case.prompt[-1].content if case.prompt else "",
+            expected=case.completion.content,
+            live=before.text,
+            candidate=after.text,
+            live_passes=passes(case, before),
+            candidate_passes=passes(case, after),
+        )
+        for number, (case, before, after) in enumerate(zip(cases, live, candidate, strict=True), start=1)
+    ]
+    failed = tuple(each for each in answered if not (each.live_passes and each.candidate_passes))
+    return Golden(cases=len(answered), failed=failed)
+
+
+def share(outcomes: Sequence[bool]) -> float:
+    """0 without any."""
+    return sum(outcomes) / len(outcomes) if outcomes else 0.0
+
+
+def _graded(
+    items: Sequence[ReviewedItem], said: Sequence[Said], scorer: Scorer
+) -> Sequence[Mapping[str, float]]:
+    """How near each answer comes to gold; nothing for items without gold, and for classifications."""
+    if scorer.task == "classification":
+        return [{}] * len(items)
+    # An answer that was cut off is judged by what is there.
+    texts = [each.text for each in said]
+    golds = [item.gold.content if item.gold else "" for item in items]
+    if scorer.task == "extraction":
+        found = field_items(texts, golds)
+    else:
+        from evaluation.text import text_items
+
+        found = tuple(
+            {name: value for name, value in each.items() if name != "exact_match"}
+            for each in text_items(texts, golds)
+        )
+    return [each if _is_text(item) else {} for each, item in zip(found, items, strict=True)]
+
+
+def _is_text(item: ReviewedItem) -> bool:
+    """Whether there is a gold text to come near to; a tool call is right or wrong."""
+    return item.gold is not None and not item.gold.tool_calls
+
+
+def _figures(texts: Sequence[str], golds: Sequence[str], scorer: Scorer, heard: Heard) -> dict[str, float]:
+    """Figures over the whole holdout that are no means of its items'."""
+    if not golds or scorer.task == "classification":
+        return {}
+    from evaluation.text import perplexity, text_figures
+
+    unlikely = perplexity(heard.gold)
+    known = {"reference_perplexity": unlikely} if unlikely is not None else {}
+    if scorer.task == "extraction":
+        return field_figures(texts, golds) | known
+    return text_figures(texts, golds) | known
+
+
+def _means(answers: Sequence[Answer]) -> dict[str, float]:
+    """Means of the graded scores over the items that have them."""
+    scores = defaultdict[str, list[float]](list)
+    for answer in answers:
+        for name, value in answer.scores.items():
+            scores[name].append(value)
+    return {name: sum(values) / len(values) for name, values in scores.items()}
+
+
+def _by_session(items: Sequence[ReviewedItem], answers: Sequence[Answer]) -> dict[str, float]:
+    """`sessions_right`: the share of conversations whose every held-out turn with gold is answered right."""
+    sessions = defaultdict[str, list[bool]](list)
+    for item, answer in zip(items, answers, strict=True):
+        if answer.correct is not None:
+            sessions[item.session_id or item.id].append(answer.correct)
+    return {"sessions_right": share([all(turns) for turns in sessions.values()])} if sessions else {}

@@ -1,0 +1,104 @@
+"""Reviewed traffic that a version has never seen: what came after the data that it was trained on."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from extractors.examples import Examples, ReviewedItem, ReviewedRetrieval
+from extractors.extraction import Extraction
+from extractors.quality import by_kind
+from extractors.snapshot import Snapshot, counts, outcomes_of
+from extractors.splits import common_prompts, group
+from extractors.teaching import prompt_keys_of
+from extractors.values import Value, content_id
+
+Reviewed = ReviewedItem | ReviewedRetrieval
+AnyReviewed = TypeVar("AnyReviewed", ReviewedItem, ReviewedRetrieval)
+
+
+class Seen(Value):
+    """What a version knows from its snapshot, by training or by having been judged on it."""
+
+    watermark: datetime
+    groups: frozenset[str]
+    """Sessions and traces."""
+    prompt_keys: frozenset[str]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Seen":
+        """All that stands in the snapshot, on whichever side."""
+        reviewed: tuple[Reviewed, ...] = (
+            *snapshot.holdout,
+            *snapshot.retrievals,
+            *snapshot.retention,
+            *snapshot.retained_retrievals,
+        )
+        groups, keys = {group(item) for item in reviewed}, {item.prompt_key for item in reviewed}
+        for side in (snapshot.train, snapshot.validation):
+            for _, members in by_kind(side):
+                for example in members:
+                    keys.update(prompt_keys_of(example))
+                    if example.session_id:
+                        groups.add(f"session {example.session_id}")
+        return cls(
+            watermark=snapshot.manifest.watermark or snapshot.manifest.created_at,
+            groups=frozenset(groups),
+            prompt_keys=frozenset(keys),
+        )
+
+
+def fresh_items(extraction: Extraction, seen: Seen, *, need: int, common_sessions: int) -> Sequence[Reviewed]:
+    """The oldest reviewed items after the watermark whose session and prompt `seen` does not know, until
+    `need` of them have gold. A prompt that `common_sessions` share (a greeting) tells nothing.
+    """
+    if extraction.retrievals:
+        return _fresh(extraction.retrievals, seen, need, common_sessions)
+    return _fresh(extraction.items, seen, need, common_sessions)
+
+
+def _fresh(items: Iterable[AnyReviewed], seen: Seen, need: int, common_sessions: int) -> list[AnyReviewed]:
+    later = [
+        item
+        for item in items
+        if item.started_at > seen.watermark
+        and group(item) not in seen.groups
+        and item.prompt_key not in seen.prompt_keys
+    ]
+    common = common_prompts(later, common_sessions)
+    once = {(item.id, item.outcome): item for item in later if item.prompt_key not in common}
+    ordered = sorted(once.values(), key=lambda item: (item.started_at, item.source_span_ids))
+    ends = [number for number, item in enumerate(ordered, start=1) if item.outcome != "rejected"]
+    return ordered[: ends[need - 1]] if len(ends) >= need else ordered
+
+
+def with_gold(items: Sequence[Reviewed]) -> int:
+    """How many of them can be scored."""
+    return sum(item.outcome != "rejected" for item in items)
+
+
+def fresh_snapshot(items: Sequence[Reviewed], trained_on: Snapshot, now: datetime) -> Snapshot:
+    """A dataset to judge by alone, with `items` as its holdout, and the retention set of `trained_on`."""
+    nothing = counts(Examples())
+    manifest = trained_on.manifest.model_copy(
+        update={
+            "snapshot_id": content_id([trained_on.id, [[item.id, item.outcome] for item in items]]),
+            "created_at": now,
+            "window": None,
+            "watermark": max((item.started_at for item in items), default=None),
+            "train": nothing,
+            "validation": nothing,
+            "holdout": len(items),
+            "reviewed": outcomes_of(items),
+            "held_out": outcomes_of(items),
+            "left_out": {},
+            "statistics": None,
+            "files": {},
+        }
+    )
+    return Snapshot(
+        manifest=manifest,
+        holdout=tuple(item for item in items if isinstance(item, ReviewedItem)),
+        retrievals=tuple(item for item in items if isinstance(item, ReviewedRetrieval)),
+        retention=trained_on.retention,
+        retained_retrievals=trained_on.retained_retrievals,
+    )

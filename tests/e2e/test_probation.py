@@ -1,0 +1,57 @@
+"""A promising version waits on probation, and is judged again on traffic that came after its training."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from daemon.demo.phoenix import PhoenixServer
+from registry.versions import VersionState
+from tests.e2e.team import HELD_OUT, ITEMS, Team, fill, new_team, routed
+
+FRESH = 20
+"""Newer items that the second look takes here."""
+
+
+@pytest.fixture
+def team(tmp_path: Path, phoenix: PhoenixServer, tiny_model: Path) -> Team:
+    """Nothing is so surely better that it goes live at once, and people promote."""
+    gate = {"at_once": 1e-300, "fresh_items": FRESH / HELD_OUT, "latency_margin": 20.0}
+    return new_team(
+        tmp_path,
+        f"t{uuid4().hex[:8]}",
+        phoenix=phoenix.url,
+        vllm="http://127.0.0.1:9",
+        model=tiny_model,
+        gate=gate,
+        promotion="manual",
+    )
+
+
+def test_a_promising_version_is_proven_on_newer_traffic_and_the_cycles_wait_for_nothing(
+    team: Team, phoenix: PhoenixServer
+) -> None:
+    first = team.ask("once")
+    assert (first["state"], first["verdict"]) == ("DONE", "PROBATION"), first["reason"]
+    assert "traffic that comes after its training" in first["reason"]
+    [status] = team.ask("status")
+    assert status["probation"] == {"version": first["version_id"], "needs": FRESH}
+    assert team.ask("once")["state"] == "SKIPPED", "nothing new: it does not look again"
+
+    # Some of it asks what was asked before, which proves nothing.
+    fill(phoenix.url, team.project, [*routed(range(8)), *routed(range(ITEMS, ITEMS + FRESH))], first=ITEMS)
+    second = team.ask("once")
+
+    assert (second["trigger"], second["state"], second["verdict"]) == ("second look", "DONE", "PROMOTE")
+    assert second["reason"].startswith("better on newer traffic, too")
+    assert second["version_id"] == first["version_id"]
+    assert (second["report"]["look"], second["report"]["holdout_size"]) == ("second", FRESH)
+    assert second["plan"] is None
+    with team.store() as store:
+        [version] = store.versions(team.key)
+        assert version.state is VersionState.READY
+        held_out = {item["item_id"] for item in first["report"]["sides"][0]["answers"]}
+        assert held_out.isdisjoint(item["item_id"] for item in second["report"]["sides"][0]["answers"])
+    [status] = team.ask("status")
+    assert status["probation"] is None
+    assert status["held_out"]["has"] == HELD_OUT, "the counts are those of the last training"

@@ -1,0 +1,74 @@
+"""What a version on probation is judged by: traffic that it never saw."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from extractors.examples import Examples, ReviewedItem
+from extractors.extraction import Extraction
+from extractors.fresh import Seen, fresh_items, fresh_snapshot, with_gold
+from extractors.snapshot import Snapshot, read_snapshot
+from tests.snapshots import BEGAN, conversation, reviewed, snapshot_in, taught
+
+WATERMARK = BEGAN + timedelta(minutes=100)
+
+
+def seen_snapshot(tmp_path, **more: object) -> Snapshot:
+    train = Examples(
+        sft=(taught(1, ("taught before", "billing")),),
+        trajectories=(conversation(20, [("first turn", "billing"), ("second turn", "billing")]),),
+    )
+    folder = snapshot_in(tmp_path, train, holdout=[reviewed(90, ("held out before", "billing"))])
+    snapshot = read_snapshot(folder)
+    manifest = snapshot.manifest.model_copy(update={"watermark": WATERMARK})
+    return snapshot.model_copy(update={"manifest": manifest, **more})
+
+
+def fresh(items: Sequence[ReviewedItem], snapshot: Snapshot, need: int = 100) -> list[str]:
+    found = fresh_items(Extraction(items=tuple(items)), Seen.of(snapshot), need=need, common_sessions=3)
+    return [item.prompt[-1].content for item in found if isinstance(item, ReviewedItem)]
+
+
+def test_only_newer_traffic_with_prompts_and_sessions_that_it_never_saw_counts(tmp_path) -> None:
+    snapshot = seen_snapshot(tmp_path)
+    items = [
+        reviewed(99, ("older", "billing")),
+        reviewed(100, ("at the watermark", "billing")),
+        reviewed(101, ("new", "billing")),
+        reviewed(102, ("taught before", "billing")),
+        reviewed(103, ("second turn", "billing")),
+        reviewed(104, ("held out before", "billing")),
+        reviewed(105, ("another new", "shipping")),
+    ]
+    assert fresh(items, snapshot) == ["new", "another new"]
+    known = reviewed(106, ("new in a session it saw", "billing")).model_copy(update={"session_id": "s"})
+    held_out = (reviewed(91, ("before", "billing")).model_copy(update={"session_id": "s"}),)
+    assert fresh([*items, known], seen_snapshot(tmp_path, holdout=held_out)) == [
+        "new",
+        "held out before",
+        "another new",
+    ]
+
+
+def test_the_oldest_items_are_taken_until_enough_have_gold(tmp_path) -> None:
+    items = [
+        reviewed(101 + n, (f"new {n}", "billing"), outcome="rejected" if n % 2 else "corrected")
+        for n in reversed(range(10))
+    ]
+    assert fresh(items, seen_snapshot(tmp_path), need=3) == ["new 0", "new 1", "new 2", "new 3", "new 4"]
+    assert len(fresh(items, seen_snapshot(tmp_path), need=6)) == 10
+
+
+def test_what_repeats_counts_once_and_a_greeting_not_at_all(tmp_path) -> None:
+    hello = [reviewed(110 + n, ("hello", "billing")) for n in range(3)]
+    twice = [reviewed(120 + n, ("twice", "billing")) for n in range(2)]
+    assert fresh([*hello, *twice], seen_snapshot(tmp_path)) == ["twice"]
+
+
+def test_the_fresh_items_are_a_snapshot_to_judge_by_alone(tmp_path) -> None:
+    older = (reviewed(5, ("retained", "billing")),)
+    trained_on = seen_snapshot(tmp_path, retention=older)
+    items = [reviewed(101, ("new", "billing")), reviewed(102, ("worse", "billing"), outcome="rejected")]
+    made = fresh_snapshot(items, trained_on, WATERMARK)
+    assert made.id not in {trained_on.id, fresh_snapshot(items[:1], trained_on, WATERMARK).id}
+    assert (made.holdout, made.retention, made.train) == (tuple(items), older, Examples())
+    assert (made.manifest.holdout, made.manifest.held_out.rejected, with_gold(items)) == (2, 1, 1)

@@ -1,0 +1,193 @@
+"""From what the sides answered to the report: metrics that gate, guards, retention, a judge, two engines."""
+
+import pytest
+
+from evaluation.judge import Preferences
+from evaluation.judging import Findings, confirmed, judge_findings
+from evaluation.latency import Overhead
+from evaluation.report import Report
+from evaluation.rules import Gate
+from evaluation.scoring import scorer
+from evaluation.sides import Heard, Said, score_answers, score_golden, score_side
+from extractors.examples import Message, ReviewedItem
+from tests.snapshots import reviewed, taught
+from trainers.selection import Task
+
+LABELS = ("billing", "shipping")
+ROUTING = scorer("classification", LABELS, ())
+WRITING = scorer("generation", (), ())
+LIVE, CANDIDATE = "acme.routing.v1", "acme.routing.v2"
+
+
+def routed(count: int) -> list[ReviewedItem]:
+    return [reviewed(number, (f"question {number}", LABELS[number % 2])) for number in range(count)]
+
+
+def answers(items: list[ReviewedItem], wrong: set[int], *, says: str = "shipping please") -> tuple[Said, ...]:
+    return tuple(
+        Said(text=says if number in wrong else str(item.gold and item.gold.content), ended=True)
+        for number, item in enumerate(items)
+    )
+
+
+def findings(
+    items: list[ReviewedItem], live_wrong: set[int], candidate_wrong: set[int], **more: object
+) -> Findings:
+    heard = {
+        "base": answers(items, set(range(len(items)))),
+        LIVE: answers(items, live_wrong),
+        CANDIDATE: answers(items, candidate_wrong),
+    }
+    sides = tuple(score_side(name, items, Heard(held_out=said), ROUTING) for name, said in heard.items())
+    sessions = {item.id: item.session_id or item.id for item in items}
+    return Findings(**{"sides": sides, "live": LIVE, "sessions": sessions, **more})
+
+
+def judged(found: Findings, gate: Gate | None = None, task: Task = "classification") -> Report:
+    return judge_findings(found, gate or Gate(), task, snapshot_id="s", held_out=len(found.sides[0].answers))
+
+
+def test_a_better_candidate_is_compared_with_every_side_and_promoted() -> None:
+    report = judged(findings(routed(100), set(range(30)), set(range(5))))
+    assert (report.verdict, report.condition) == ("PROMOTE", "better")
+    assert [(each.against, each.metric) for each in report.comparisons] == [
+        ("base", "accuracy"),
+        (LIVE, "accuracy"),
+    ]
+    assert (report.against(LIVE).gained, report.against(LIVE).lost) == (25, 0)
+    assert [(guard.name, guard.state) for guard in report.guards] == [("valid answers", "kept")]
+
+
+def test_more_invalid_answers_than_allowed_keep_a_better_one_out() -> None:
+    items = routed(100)
+    heard = {
+        LIVE: answers(items, set(range(0, 80, 2)), says="shipping"),
+        CANDIDATE: answers(items, set(range(15)), says="no idea"),
+    }
+    sides = tuple(score_side(name, items, Heard(held_out=said), ROUTING) for name, said in heard.items())
+    found = Findings(sides=sides, live=LIVE, sessions={item.id: item.id for item in items})
+    report = judged(found)
+    assert (report.verdict, report.condition) == ("REJECT", "broken guard")
+    assert report.reason.startswith("valid answers 85.0% against 100.0% of what is live (between -2")
+    assert judged(found, Gate(valid_margin=0.3)).verdict == "PROMOTE"
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "state", "verdict"),
+    [(1.1, 1.5, "kept", "PROMOTE"), (1.5, 2.5, "open", "PROBATION"), (2.2, 2.5, "broken", "REJECT")],
+)
+def test_latency_is_a_guard(lower: float, upper: float, state: str, verdict: str) -> None:
+    overhead = Overhead(against=LIVE, n=16, ratio=1.9, interval=(lower, upper), lower=lower, upper=upper)
+    report = judged(findings(routed(100), set(range(30)), set(), overheads=(overhead,)))
+    assert (report.guards[-1].state, report.verdict) == (state, verdict)
+    assert "1.90 times as long as what is live" in report.guards[-1].words
+
+
+def test_what_is_forgotten_on_the_retention_set_rejects() -> None:
+    items, older = routed(100), [reviewed(n, (f"older {n}", LABELS[n % 2])) for n in range(500, 560)]
+    retention = tuple(
+        score_answers(older, answers(older, wrong), ROUTING) for wrong in (set(), set(range(20)))
+    )
+    sessions = {item.id: item.id for item in (*items, *older)}
+    report = judged(findings(items, set(range(30)), set(), retention=retention, sessions=sessions))
+    assert (report.verdict, report.condition) == ("REJECT", "forgetting")
+    assert report.retention is not None
+    assert (report.retention.lost, report.retention.n) == (20, 60)
+
+
+def test_golden_cases_that_are_broken_are_listed() -> None:
+    cases = [taught(number, (f"golden {number}", LABELS[number % 2])) for number in range(4)]
+    live = [Said(text=case.completion.content, ended=True) for case in cases[:3]]
+    live.append(Said(text="dunno", ended=True))
+    candidate = [Said(text="dunno", ended=True), *live[1:3], Said(text="dunno", ended=True)]
+    golden = score_golden(cases, live, candidate, ROUTING)
+    assert [(each.number, each.broken) for each in golden.failed] == [(1, True), (4, False)]
+    report = judged(findings(routed(100), set(range(30)), set(), golden=golden))
+    assert report.verdict == "REJECT"
+    assert "it breaks 1 golden case of 4" in report.reason
+    assert "'golden 0' is answered 'dunno', not 'billing'" in report.reason
+
+
+def test_a_waiting_version_is_replaced_only_by_a_better_one() -> None:
+    items = routed(80)
+    waiting = score_side("acme.routing.v3", items, Heard(held_out=answers(items, set(range(6)))), ROUTING)
+    for wrong, verdict in ((6, "REJECT"), (5, "PROBATION")):
+        found = findings(items, set(range(10)), set(range(wrong)))
+        sides = (*found.sides[:2], waiting, found.sides[2])
+        gate = Gate(at_once=1e-6)
+        report = judged(found.model_copy(update={"sides": sides, "waiting": waiting.name}), gate)
+        assert report.verdict == verdict, report.reason
+
+
+def written(count: int) -> list[ReviewedItem]:
+    return [
+        reviewed(number, (f"question {number}", f"Dear customer {number}, we refund you at once"))
+        for number in range(count)
+    ]
+
+
+def test_texts_gate_by_nearness_and_a_judge_decides_where_it_is_asked_to() -> None:
+    items = written(60)
+    near = tuple(Said(text=f"Dear customer {n}, we refund you soon", ended=True) for n in range(60))
+    far = tuple(Said(text="I do not know", ended=True) for _ in range(60))
+    sides = tuple(
+        score_side(name, items, Heard(held_out=said), WRITING)
+        for name, said in ((LIVE, far), (CANDIDATE, near))
+    )
+    sessions = {item.id: item.id for item in items}
+    report = judged(Findings(sides=sides, live=LIVE, sessions=sessions), task="generation")
+    assert report.verdict == "PROMOTE"
+    assert [(each.metric, each.effect > 0.5) for each in report.comparisons] == [
+        ("accuracy", False),
+        ("token_f1", True),
+    ]
+    assert report.candidate.measures["bleu"] > report.side(LIVE).measures["bleu"]
+
+    preferences = Preferences(
+        model="judge", of_pairs=(-1,) * 50 + (0,) * 10, asked=60, contradicted=0.1, unread=0, calls=120
+    )
+    found = Findings(sides=sides, live=LIVE, sessions=sessions, preferences=preferences)
+    shown = judged(found, task="generation")
+    assert shown.verdict == "PROMOTE", "a judge that is not asked to decide is only reported"
+    assert shown.comparisons[-1].metric == "judge"
+    asked = judged(found, Gate(metrics=("token_f1", "judge")), task="generation")
+    assert (asked.verdict, asked.condition) == ("REJECT", "regression")
+
+
+def test_turns_of_a_conversation_count_together() -> None:
+    items = [
+        item.model_copy(update={"session_id": f"session {number // 10}"})
+        for number, item in enumerate(routed(100))
+    ]
+    report = judged(findings(items, set(range(30)), set()))
+    assert report.against(LIVE).effective_n == 10
+    assert report.against(LIVE).p_value == pytest.approx(2**-3)
+    assert report.verdict == "PROBATION"
+
+
+def test_without_gold_nobody_can_be_judged() -> None:
+    items = [reviewed(number, (f"question {number}", "billing"), outcome="rejected") for number in range(90)]
+    report = judged(findings(items, set(), set()))
+    assert (report.verdict, report.condition) == ("INCONCLUSIVE", "unfair holdout")
+    assert "no held-out item has gold" in report.reason
+
+
+def test_two_engines_must_lead_to_the_same_verdict() -> None:
+    items = routed(100)
+    report = judged(findings(items, set(range(30)), set()))
+    agreeing = confirmed(report, findings(items, set(range(30)), {7}), "classification")
+    assert (agreeing.verdict, agreeing.served and agreeing.served.agreement) == ("PROMOTE", 0.99)
+    denying = confirmed(report, findings(items, set(range(30)), set(range(30))), "classification")
+    assert (denying.verdict, denying.condition) == ("INCONCLUSIVE", "engines disagree")
+    assert "the engines do not agree: PROMOTE by transformers" in denying.reason
+
+
+def test_a_tool_call_is_right_or_wrong_and_no_text_to_come_near_to() -> None:
+    item = reviewed(1, ("where is it", "x")).model_copy(
+        update={"gold": Message.model_validate({"role": "assistant", "tool_calls": [CALL]})}
+    )
+    side = score_side("base", [item], Heard(held_out=(Said(text="hm", ended=True),)), WRITING)
+    assert (side.accuracy, side.answers[0].scores) == (0.0, {})
+
+
+CALL = {"name": "track", "arguments": "{}"}
