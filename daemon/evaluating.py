@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from daemon.card import write_card
 from daemon.children import Work, run_job
 from daemon.imports import golden_cases
 from daemon.loop import Loop
@@ -27,7 +28,7 @@ CONFIRMED = {"PROMOTE", "PROBATION"}
 def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | None) -> Report:
     """Compare `candidate` with what is live, and with `waiting`, which is on probation.
 
-    Leaves the report and the probes beside the adapter. Raises JobFailed, Interrupted, PhoenixError,
+    Leaves report, model card and probes beside the adapter. Raises JobFailed, Interrupted, PhoenixError,
     ImportInvalid, RedactorUnusable, RedactionFailed.
     """
     folder = loop.run_folder(cycle) / "evaluate"
@@ -69,6 +70,7 @@ def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | No
     if loop.target.evaluate_with == "replica" and report.verdict in CONFIRMED:
         report = confirm(loop, candidate, report, snapshot, folder)
     write_whole(adapter / REPORT, report.model_dump_json(indent=2))
+    write_card(loop, candidate, report)
     return report
 
 

@@ -8,13 +8,17 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any
 
+from daemon.children import Interrupted
 from daemon.cycle import run_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
+from daemon.publishing import publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.service import utc_now
 from daemon.settings import Settings
+from daemon.traffic import open_phoenix
+from extractors.phoenix_http import PhoenixError
 from registry.cycles import Cycle
 from registry.store.store import Store
 
@@ -39,7 +43,19 @@ def run_once(
             loop = Loop(settings, target, store, utc_now, stop or Event(), on_progress)
             cycle = run_cycle(loop, "operator")
             reconcile_target(loop)
+            _publish(loop)
             prune_target(loop)
-            return cycle
+            return store.cycle(cycle.id)
         finally:
             store.close()
+
+
+def _publish(loop: Loop) -> None:
+    """Tell Phoenix of the cycle; where that does not work now, it is said, and done at the next occasion."""
+    loop.on_progress({"stage": "publishing"})
+    try:
+        with open_phoenix(loop.settings) as client:
+            publish_target(loop, client)
+    except (PhoenixError, Interrupted) as problem:
+        words = f"not all of it is in Phoenix yet; the next call, or a daemon, goes on with it: {problem}"
+        loop.on_progress({"stage": "publishing", "message": words})

@@ -5,8 +5,8 @@
     routing = ActiveAdapter("acme/routing")
     answer = routing.chat([{"role": "user", "content": "I was charged twice"}])
 
-Importing this package loads nothing else; httpx comes with `ActiveAdapter`, PEFT only with an
-`AdapterMixin` that loads its first adapter, sentence-transformers with the first `Embedder`.
+Importing this package loads nothing else; httpx comes with `ActiveAdapter` and with the experiments, PEFT
+only with an `AdapterMixin` that loads its first adapter, sentence-transformers with the first `Embedder`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from learnd.client import ActiveAdapter
     from learnd.embedding import Embedder, Vectors
     from learnd.errors import LearndClientError
+    from learnd.experiments import compare_experiments, get_experiment_details, list_experiments
     from learnd.inprocess import AdapterMixin
     from learnd.resolved import Resolved
 
-__all__ = ["ActiveAdapter", "AdapterMixin", "Embedder", "LearndClientError", "Resolved", "Vectors"]
+__all__ = [
+    "ActiveAdapter",
+    "AdapterMixin",
+    "Embedder",
+    "LearndClientError",
+    "Resolved",
+    "Vectors",
+    "compare_experiments",
+    "get_experiment_details",
+    "list_experiments",
+]
 
 _HOMES = {
     "ActiveAdapter": "learnd.client",
@@ -27,6 +38,9 @@ _HOMES = {
     "LearndClientError": "learnd.errors",
     "Resolved": "learnd.resolved",
     "Vectors": "learnd.embedding",
+    "compare_experiments": "learnd.experiments",
+    "get_experiment_details": "learnd.experiments",
+    "list_experiments": "learnd.experiments",
 }
 
 

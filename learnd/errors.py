@@ -13,6 +13,10 @@ class Refused(LearndClientError):
     """The daemon knows no such target, or the token is not its tenant's."""
 
 
+class NoSuchExperiment(LearndClientError):
+    """No run is named so, or several are."""
+
+
 class NoReplicaAnswers(LearndClientError):
     """No replica answers, or none serves the active version."""
 

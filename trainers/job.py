@@ -65,9 +65,13 @@ class TrainingMetrics(Value):
     label_tokens: int = 0
     """Those of them that are learned."""
     steps: int
+    epochs: float | None = None
+    """How often each example was seen."""
     train_loss: float
     """Mean over the steps since the last start, in the method's own unit."""
     validation: tuple[Validation, ...] = ()
+    validated: int = 0
+    """Validation examples, without those left out as too long or refused."""
     best_step: int
     """The step whose weights were kept."""
     prefix_shared: bool = False

@@ -1,6 +1,6 @@
 """`learnd cycles`: what was learned when, and why not."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,16 +12,12 @@ from daemon.cli.output import (
     actor,
     opened,
     out,
-    print_facts,
     print_json,
     print_table,
     the_target,
 )
+from daemon.cli.report import print_run
 from daemon.service import utc_now
-from daemon.settings import TrainingSettings
-from daemon.words import duration, gigabytes
-from registry.cycles import Cycle, Trained
-from trainers.estimate import Estimate
 
 app = typer.Typer(help="Passes of the loop.", no_args_is_help=True)
 
@@ -69,87 +65,4 @@ def show(cycle_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False
     if as_json:
         print_json(cycle)
     else:
-        describe(cycle, settings.training)
-
-
-STAGE = ("method", "examples", "steps", "train_loss", "seconds", "tokens_per_second", "memory", "notes")
-
-
-def _stage(stage: Trained) -> dict[str, Any]:
-    """A stage of the plan as a row."""
-    peak = stage.figures.get("peak_memory_bytes")
-    packed = "the base in 4 bits" if stage.figures.get("quantization") else ""
-    notes = [stage.left_out, packed, *stage.figures.get("recoveries", ())]
-    return {
-        "method": stage.method,
-        **{name: stage.figures.get(name) for name in STAGE[1:6]},
-        "memory": gigabytes(peak) if peak else None,
-        "notes": "; ".join(filter(None, notes)),
-    }
-
-
-def print_expectations(cycle: Cycle, training: TrainingSettings) -> None:
-    """What the cycle's trainings took, each beside what was expected of it in its first steps."""
-    rows = [_expectation(stage, training) for stage in cycle.training if stage.figures.get("estimated")]
-    columns = ("method", "", "steps", "time", "memory", "cost")
-    print_table([row for pair in rows for row in pair], columns=columns, empty="")
-
-
-def _expectation(stage: Trained, training: TrainingSettings) -> tuple[dict[str, Any], dict[str, Any]]:
-    took, expected = stage.figures, Estimate.model_validate(stage.figures["estimated"])
-    return (
-        {
-            "method": stage.method,
-            "": "expected",
-            "steps": expected.steps,
-            "time": None if expected.seconds is None else duration(expected.seconds),
-            "memory": gigabytes(expected.memory.total),
-            "cost": None if expected.seconds is None else training.price(expected.seconds),
-        },
-        {
-            "": "took",
-            "steps": took["steps"],
-            "time": duration(took["seconds"]),
-            "memory": gigabytes(took["peak_memory_bytes"]),
-            "cost": training.price(took["seconds"]),
-        },
-    )
-
-
-def describe(cycle: Cycle, training: TrainingSettings) -> None:
-    """Print a cycle for people."""
-    facts: dict[str, Any] = {
-        "cycle": cycle.id,
-        "target": cycle.target,
-        "state": cycle.state,
-        "verdict": cycle.verdict,
-        "reason": cycle.reason,
-        "began": f"{cycle.started_at:%Y-%m-%d %H:%M:%S UTC} ({cycle.trigger})",
-        "data": cycle.counts,
-        "version": cycle.version_id,
-    }
-    if cycle.plan:
-        facts["plan"] = cycle.plan.reason
-    print_facts(facts)
-    if cycle.training:
-        out.print()
-        print_table([_stage(stage) for stage in cycle.training], columns=STAGE, empty="")
-        out.print()
-        print_expectations(cycle, training)
-    if cycle.report is None:
-        return
-    out.print()
-    print_table(
-        [
-            side.model_dump(include={"name", "accuracy", "valid_rate", "latency_ms"}) | side.measures
-            for side in cycle.report.sides
-        ],
-        columns=("name", "accuracy", "valid_rate", "latency_ms", *cycle.report.sides[0].measures),
-        empty="",
-    )
-    out.print()
-    rows = [
-        comparison.model_dump() | {"effect": comparison.effect} for comparison in cycle.report.comparisons
-    ]
-    columns = ("against", "n", "gained", "lost", "effect", "interval", "p_value", "smallest_effect")
-    print_table(rows, columns=columns, empty="")
+        print_run(cycle, settings)

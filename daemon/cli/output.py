@@ -75,7 +75,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str], em
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         # Ids are there to be copied.
-        is_id = column in {"id", "target"} or column.endswith("_id")
+        is_id = column in {"id", "run", "target"} or column.endswith("_id")
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=is_id)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.cycles import print_expectations
 from daemon.cli.output import (
     DEFAULT_CONFIG,
     AsJson,
@@ -23,6 +22,7 @@ from daemon.cli.output import (
     the_target,
 )
 from daemon.cli.progress import CycleProgress
+from daemon.cli.report import print_expectations
 from daemon.extras import needs
 from daemon.loop import Loop
 from daemon.planning import Forecast, Preview, forecast, rehearsed, test_rates

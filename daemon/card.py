@@ -1,0 +1,337 @@
+"""The model card in an adapter's folder: what it was made from and how, what was measured, and its limits.
+
+README.md as the Hugging Face hub has it: YAML that programs read, and below it text for people. Nothing of
+the traffic is quoted in it; golden cases, which the operator wrote, are.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from daemon.loop import Loop
+from daemon.promotion import adapter_folder
+from daemon.reading import Section, number, sections
+from daemon.settings import TargetSettings
+from daemon.words import duration, gigabytes
+from evaluation.report import Report
+from extractors.quality import by_kind
+from extractors.snapshot import Manifest, Snapshot
+from registry.cycles import Cycle, Trained
+from registry.versions import Version
+from trainers.child import write_whole
+from trainers.plan import Stage
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+CARD = "README.md"
+MOST_LABELS = 50
+"""An output space is written out up to so many labels."""
+LONGEST_CELL = 200
+SPOKEN_FROM = 0.1
+"""From this share of the texts on, a language stands in the card's head."""
+TASKS = {
+    "classification": "Answers with one label of a fixed set.",
+    "extraction": "Answers with JSON.",
+    "generation": "Answers a prompt with a text.",
+    "chat": "Answers in conversations of several turns.",
+    "embedding": "Finds documents by a query.",
+}
+
+
+def write_card(loop: Loop, version: Version, report: Report) -> None:
+    """Leave the card beside the adapter, in place of an earlier one; `report` is the newest look at it.
+
+    It is none of the version's files: digests, and what is served, stay as they are. Raises SnapshotDamaged.
+    """
+    trained = loop.store.cycle(version.cycle_id)
+    first = (trained.report,) if trained.report and report.look == "second" else ()
+    text = card(loop.target, version, trained, loop.snapshot(version.snapshot_id), (*first, report))
+    write_whole(adapter_folder(loop.data_dir, version) / CARD, text)
+
+
+def card(
+    target: TargetSettings, version: Version, trained: Cycle, snapshot: Snapshot, reports: Sequence[Report]
+) -> str:
+    """The card's text. `trained` is the cycle that trained the version, on `snapshot`; `reports` has the
+    looks at it, one at least, the newest last.
+    """
+    from huggingface_hub import ModelCardData
+
+    results = list(_results(target, reports[-1]))
+    head = ModelCardData(
+        model_name=version.id,
+        base_model=version.base_model,
+        library_name="peft",
+        pipeline_tag=_pipeline(target),
+        language=_languages(snapshot.manifest) or None,
+        tags=["learnd", "lora", target.task, *_methods(trained)],
+        metrics=[result.metric_type for result in results],
+        eval_results=results,
+    )
+    parts = (
+        f"# {version.id}",
+        _section(_purpose(target, version, reports[-1])),
+        *(_section(each) for each in _data(target, trained, snapshot)),
+        *(_section(each) for each in _training(trained)),
+        *_measured(reports),
+        _section(Section(title="Limits", words=tuple(f"- {each}" for each in _limits(target, reports[-1])))),
+        _section(_digests(version)),
+    )
+    return f"---\n{head.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _results(target: TargetSettings, report: Report) -> Iterator["EvalResult"]:
+    """The candidate's measures."""
+    from huggingface_hub import EvalResult
+
+    candidate = report.candidate
+    known = {"accuracy": candidate.accuracy} if report.gold_size else {}
+    for metric, value in (known | candidate.measures).items():
+        yield EvalResult(
+            task_type=_pipeline(target),
+            task_name=target.task,
+            dataset_type="learnd-holdout",
+            dataset_name=f"{target.key}, held-out reviewed traffic",
+            dataset_revision=report.snapshot_id,
+            metric_type=metric,
+            metric_value=round(value, 6),
+        )
+
+
+def _pipeline(target: TargetSettings) -> str:
+    return "sentence-similarity" if target.task == "embedding" else "text-generation"
+
+
+def _languages(manifest: Manifest) -> list[str]:
+    found = manifest.statistics.languages if manifest.statistics else {}
+    return [code for code, share in found.items() if share >= SPOKEN_FROM and code != "und"]
+
+
+def _methods(trained: Cycle) -> list[str]:
+    return [stage.method for stage in trained.plan.stages] if trained.plan else []
+
+
+# ---- the sections
+
+
+def _purpose(target: TargetSettings, version: Version, report: Report) -> Section:
+    space = ", ".join(target.output_space[:MOST_LABELS])
+    more = len(target.output_space) - MOST_LABELS
+    labels = f" The labels are: {space}{f' and {more} more' if more > 0 else ''}." if space else ""
+    return Section(
+        title="What it is for",
+        words=(
+            f"A LoRA adapter of {version.base_model} for the agent {target.agent} of {target.tenant}. "
+            f"{TASKS[target.task]}{labels} It was trained on what people said of this agent's traffic, is "
+            "for this agent alone, and belongs to exactly the base whose digest stands below.",
+            _verdict(report),
+        ),
+    )
+
+
+def _verdict(report: Report) -> str:
+    return f"Verdict {report.verdict}: {report.reason.rstrip('.')}."
+
+
+def _data(target: TargetSettings, trained: Cycle, snapshot: Snapshot) -> Iterator[Section]:
+    manifest = snapshot.manifest
+    yield Section(
+        title="Data",
+        words=(
+            _reviewed(target, manifest),
+            _held_out(manifest),
+            _redaction(target, manifest),
+        ),
+        columns=("kind", "to train on", "synthetic among them", "to validate on"),
+        rows=tuple(_kinds(snapshot)),
+    )
+    statistics = manifest.statistics
+    if statistics and statistics.warnings:
+        yield Section(
+            title="Warnings about the data", words=tuple(f"- {each}" for each in statistics.warnings)
+        )
+    left = {**manifest.left_out, **trained.counts.get("dropped", {})}
+    if left:
+        yield Section(title="Left out", columns=("why", "how many"), rows=_counted(left))
+
+
+def _reviewed(target: TargetSettings, manifest: Manifest) -> str:
+    said, newest = manifest.reviewed, manifest.watermark
+    until = f", up to {newest:%Y-%m-%d %H:%M} UTC" if newest else ""
+    return (
+        f"From the Phoenix project {target.project}{until}: {said.approved} answers or searches that people "
+        f"approved, {said.corrected} corrected, {said.rejected} rejected without a correction."
+    )
+
+
+def _held_out(manifest: Manifest) -> str:
+    since = f", those since {manifest.window.start:%Y-%m-%d %H:%M} UTC," if manifest.window else ""
+    kept = (
+        f" {manifest.retention} older ones are reserved, to tell what is forgotten."
+        if manifest.retention
+        else ""
+    )
+    return (
+        f"{manifest.holdout} of these{since} are held out to judge by: what was trained on is older, and "
+        f"shares neither session nor prompt with them.{kept}"
+    )
+
+
+def _kinds(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
+    validation = dict(by_kind(snapshot.validation))
+    for kind, examples in by_kind(snapshot.train):
+        if examples or validation[kind]:
+            synthetic = Counter(example.origin for example in examples)["synthetic"]
+            share = f" ({synthetic / len(examples):.0%})" if synthetic else ""
+            yield kind, str(len(examples)), f"{synthetic}{share}", str(len(validation[kind]))
+
+
+def _redaction(target: TargetSettings, manifest: Manifest) -> str:
+    if target.redaction.redactor is None:
+        return "Personal data was not looked for (the target has no redactor)."
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.replaced.items()))
+    return f"Personal data was replaced by {target.redaction.redactor}: {found or 'none was found'}."
+
+
+HYPERPARAMETERS = (
+    "epochs",
+    "learning_rate",
+    "batch_size",
+    "lora_rank",
+    "lora_alpha",
+    "beta",
+    "max_length",
+    "seed",
+)
+
+
+def _training(trained: Cycle) -> Iterator[Section]:
+    plan = trained.plan
+    if plan is None:
+        return
+    goes_on = f" It goes on from {plan.start_version}." if plan.start_version else ""
+    yield Section(
+        title="How it was trained",
+        words=(f"{plan.reason.rstrip('.')}.{goes_on}",),
+        columns=("method", "data", *(name.replace("_", " ") for name in HYPERPARAMETERS)),
+        rows=tuple(_planned(stage) for stage in plan.stages),
+    )
+    if trained.training:
+        yield Section(
+            title="How the training went",
+            columns=("method", "examples", "steps", "loss", "took", "memory", "notes"),
+            rows=tuple(_took(stage) for stage in trained.training),
+        )
+
+
+def _planned(stage: Stage) -> tuple[str, ...]:
+    chosen = stage.hyperparameters.model_dump(include=set(HYPERPARAMETERS))
+    return stage.method, stage.data, *(f"{chosen[name]:g}" for name in HYPERPARAMETERS)
+
+
+def _took(stage: Trained) -> tuple[str, ...]:
+    took = stage.figures
+    notes = [f"run {stage.run}" if stage.run else "", stage.left_out, *took.get("recoveries", ())]
+    if took.get("quantization"):
+        notes.append("the base in 4 bits")
+    return (
+        stage.method,
+        _known(took, "examples", str),
+        _known(took, "steps", str),
+        _known(took, "train_loss", number),
+        _known(took, "seconds", duration),
+        _known(took, "peak_memory_bytes", gigabytes),
+        "; ".join(filter(None, notes)),
+    )
+
+
+def _measured(reports: Sequence[Report]) -> Iterator[str]:
+    """Every look, the newest first."""
+    for report in reversed(reports):
+        look = "" if len(reports) == 1 else ", second look" if report.look == "second" else ", first look"
+        yield f"## What was measured{look}"
+        if look:
+            yield _plain(_verdict(report))
+        for section in sections(report, quoting=False):
+            yield _section(section, level=3)
+
+
+def _limits(target: TargetSettings, report: Report) -> Iterator[str]:
+    compared = report.against(report.live)
+    yield (
+        f"Judged on {compared.n} items that are worth {compared.effective_n:.0f} independent ones: a true "
+        f"gain in {compared.metric} below {compared.smallest_effect:.3f} would often go unseen."
+    )
+    if report.gate.rule == "one-look":
+        yield (
+            "One look decided: of candidates that are no better, up to one in "
+            f"{1 / report.gate.alpha:.0f} passes by chance."
+        )
+    if report.weighting is None:
+        yield "The measures are of what was reviewed; nobody looked whether that is like all of the traffic."
+    if report.golden is None:
+        yield "No golden cases: nothing was tried that must always be right."
+    if report.retention is None:
+        yield "No older traffic is reserved yet: what it may have forgotten was not measured."
+    if not report.overheads:
+        yield "Its latency was not compared."
+    if target.task in {"generation", "chat"} and report.preferences is None:
+        yield "Texts were compared with one approved answer: another good answer counts as wrong."
+    if target.task == "embedding":
+        yield "Documents that nobody judged count as irrelevant, so the measures are low bounds."
+    yield "Traffic changes: the measures are of the time from which the held-out items come."
+
+
+def _digests(version: Version) -> Section:
+    known = {
+        "base model": version.base_digest,
+        "snapshot": version.snapshot_id,
+        "plan": version.plan_id,
+        "cycle": version.cycle_id,
+        "live when it was trained": version.parent_id,
+        "learnd": version.code_version,
+        "trained": f"{version.created_at:%Y-%m-%d %H:%M} UTC",
+    }
+    return Section(
+        title="Digests",
+        words=("SHA-256 of the files, and what names the rest; `report.json` is the whole report.",),
+        columns=("of", "digest or name"),
+        rows=(*((name, value) for name, value in known.items() if value), *sorted(version.files.items())),
+    )
+
+
+# ---- as Markdown
+
+
+def _section(section: Section, level: int = 2) -> str:
+    parts = [f"{'#' * level} {_plain(section.title)}"]
+    # A list is one paragraph.
+    listed = all(words.startswith("- ") for words in section.words)
+    parts.append(("\n" if listed else "\n\n").join(map(_plain, section.words)))
+    if section.rows:
+        parts.append("\n".join(map(_row, (section.columns, ["---"] * len(section.columns), *section.rows))))
+    return "\n\n".join(filter(None, parts))
+
+
+def _row(cells: Sequence[str]) -> str:
+    cut = (cell if len(cell) <= LONGEST_CELL else f"{cell[:LONGEST_CELL]}…" for cell in cells)
+    return f"| {' | '.join(map(_plain, cut))} |"
+
+
+def _plain(text: str) -> str:
+    """One line of Markdown that shows the text as it is: no table, image, link or HTML of its own."""
+    text = " ".join(text.split())
+    for character in "\\|<[":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _counted(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (why, str(count)) for why, count in sorted(counts.items(), key=lambda each: -each[1]) if count
+    )
+
+
+def _known(figures: Mapping[str, Any], name: str, words: Any) -> str:
+    return "–" if figures.get(name) is None else str(words(figures[name]))

@@ -1,0 +1,171 @@
+"""`learnd experiments`: what was trained and judged, each run in full, and several side by side.
+
+RUN is a run's id, a beginning of it that no other run has, or the version that it trained.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli.output import DEFAULT_CONFIG, AsJson, Config, TargetKey, opened, out, print_json, print_table
+from daemon.cli.report import print_run, print_section
+from daemon.experiments import (
+    Compared,
+    Experiment,
+    Fact,
+    compare,
+    compare_url,
+    details,
+    find,
+    in_phoenix,
+    list_experiments,
+)
+from daemon.reading import Section, chance, number
+from evaluation.report import Verdict
+from extractors.values import LearndError
+from trainers.hyperparameters import Method
+
+app = typer.Typer(help="Trainings and their verdicts.", no_args_is_help=True)
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Id, the beginning of one, or a version.")]
+COLUMNS = (
+    "run",
+    "target",
+    "method",
+    "verdict",
+    "metric",
+    "base",
+    "live",
+    "candidate",
+    "effect",
+    "p",
+    "n",
+    "began",
+)
+
+TITLES = {"run": "Runs", "plan": "Plans, where they differ", "data": "Data", "measures": "Measures"}
+"""Of what is compared, by the facts' group."""
+
+
+@app.command("list")
+def list_(
+    target: TargetKey = None,
+    method: Annotated[Method | None, typer.Option(help="Only runs that train by it.")] = None,
+    verdict: Annotated[Verdict | None, typer.Option(help="Only runs that ended so.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only runs that began then or later, in UTC.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only runs that began before, in UTC.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """The last runs, newest first."""
+    with opened(config) as (settings, store):
+        found = list_experiments(
+            store,
+            settings.phoenix,
+            target=settings.target(target).key if target else None,
+            method=method,
+            verdict=verdict,
+            since=since.replace(tzinfo=UTC) if since else None,
+            until=until.replace(tzinfo=UTC) if until else None,
+            limit=limit,
+        )
+    if as_json:
+        print_json(found)
+        return
+    empty = "No run fits. A cycle is one as soon as it trains; `learnd cycles list` has all cycles."
+    print_table([_row(each) for each in found], columns=COLUMNS, empty=empty)
+
+
+@app.command()
+def show(run: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """One run in full: data, plan, trainings, what was measured, and what decided."""
+    with opened(config) as (settings, store):
+        cycle = find(store, run)
+        if as_json:
+            print_json(details(store, settings.phoenix, cycle))
+        else:
+            print_run(cycle, settings)
+
+
+@app.command("compare")
+def compare_(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two or more.")],
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Runs side by side: plan, data, measures; * marks the best."""
+    with opened(config) as (settings, store):
+        compared = compare(store, settings.phoenix, [find(store, run) for run in runs])
+    if len(compared.experiments) < 2:
+        raise LearndError("there is nothing to compare: name two runs at least")
+    if as_json:
+        print_json(compared)
+    else:
+        _print_compared(compared)
+
+
+@app.command("open")
+def open_(run: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Print the link to Phoenix's page that compares what each side answered."""
+    with opened(config) as (settings, store):
+        cycle = find(store, run)
+    url = compare_url(cycle, settings.phoenix)
+    if as_json:
+        print_json({"run": cycle.id, "url": url, "in_phoenix": in_phoenix(cycle, settings.phoenix)})
+    elif url:
+        out.print(url, markup=False, highlight=False, soft_wrap=True)
+    else:
+        raise LearndError(f"{cycle.id} has no page in Phoenix: {in_phoenix(cycle, settings.phoenix)}")
+
+
+def _row(each: Experiment) -> dict[str, Any]:
+    second = "" if each.look == "first" else ", second look"
+    return {
+        "run": each.id,
+        "target": each.target,
+        "method": f"{each.method}{second}",
+        "verdict": each.verdict or each.state,
+        "metric": each.metric,
+        "base": number(each.base),
+        "live": number(each.live),
+        "candidate": number(each.candidate),
+        "effect": None if each.effect is None else f"{each.effect:+.3f}",
+        "p": None if each.p_value is None else chance(each.p_value),
+        "n": each.n,
+        "began": each.started_at,
+    }
+
+
+def _print_compared(compared: Compared) -> None:
+    runs = [each.id for each in compared.experiments]
+    for group, title in TITLES.items():
+        facts = [fact for fact in compared.facts if fact.group == group]
+        if group == "plan":
+            facts = [fact for fact in facts if len({fact.values.get(run) for run in runs}) > 1]
+        rows = tuple(_fact_row(fact, runs) for fact in facts)
+        print_section(Section(title=title, columns=("", *runs), rows=rows))
+    out.print()
+    for note in compared.notes:
+        out.print(note, markup=False, highlight=False)
+
+
+def _fact_row(fact: Fact, runs: list[str]) -> tuple[str, ...]:
+    cells = (f"{_in_words(fact.values.get(run))}{' *' if run in fact.best else ''}" for run in runs)
+    return fact.name.replace("_", " "), *cells
+
+
+def _in_words(value: Any) -> str:
+    match value:
+        case None:
+            return "–"
+        case tuple():
+            return " to ".join(f"{bound:+.3f}" for bound in value)
+        case float():
+            return f"{value:.3g}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M UTC}"
+        case _:
+            return str(value)

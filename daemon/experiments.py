@@ -1,0 +1,336 @@
+"""Runs as people look them up: a list of those that trained or judged something, one of them, some compared.
+
+A run is a cycle. It is named by its id, by a beginning of that, or by the version that it trained.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Literal
+
+from daemon.history import SEARCHED, methods
+from daemon.settings import PhoenixSettings
+from evaluation.report import Report, Verdict
+from evaluation.rules import Look
+from extractors.values import LearndError, Value
+from registry.cycles import Cycle, CycleState
+from registry.store.cycles import UnknownCycle
+from registry.store.store import Store
+from registry.store.versions import UnknownVersion
+from trainers.hyperparameters import Method
+
+LOWER_IS_BETTER = frozenset(
+    {"error_rate", "hallucination_rate", "confidence_calibration", "reference_perplexity", "latency_ms"}
+)
+NEITHER_GOOD_NOR_BAD = frozenset({"live", "95% interval", "p (better)", "items", "worth", "confidence"})
+Group = Literal["run", "plan", "data", "measures"]
+
+
+class UnknownExperiment(LearndError):
+    """No run is named so, or several are."""
+
+
+class Experiment(Value):
+    """A run in the list."""
+
+    id: str
+    target: str
+    state: CycleState
+    method: str
+    """The methods of its plan's stages: `sft`, `sft+dpo`, …"""
+    look: Look
+    """`second`: it trained nothing, and looked at a version on probation again."""
+    verdict: Verdict | None
+    reason: str
+    live_version: str | None
+    """What was live then, and the candidate was compared with; `base` where no version was."""
+    metric: str | None
+    """What the next four are measured by: the primary metric, 0 to 1."""
+    base: float | None
+    live: float | None
+    candidate: float | None
+    effect: float | None
+    """The candidate's gain over what was live, weighted as the items are."""
+    interval: tuple[float, float] | None
+    p_value: float | None
+    n: int | None
+    """Held-out items with a known answer."""
+    version_id: str | None
+    """The candidate."""
+    started_at: datetime
+    ended_at: datetime | None
+    published_at: datetime | None
+    """Since when Phoenix has it."""
+    compare_url: str | None
+    """Phoenix's page that compares the sides."""
+
+
+class ExperimentDetails(Value):
+    """Everything that is known about a run, but for each single answer."""
+
+    experiment: Experiment
+    in_phoenix: str
+    """Where Phoenix compares its sides, or why it does not, in words."""
+    run: Cycle
+    """Data, plan, trainings, and the report without its answers."""
+
+
+class Fact(Value):
+    """One line of a comparison."""
+
+    group: Group
+    name: str
+    values: dict[str, Any]
+    """By run id; those that know nothing of it are left out."""
+    best: tuple[str, ...] = ()
+    """The runs that are best by it, where that can be said."""
+
+
+class Compared(Value):
+    """Runs side by side."""
+
+    experiments: tuple[Experiment, ...]
+    facts: tuple[Fact, ...]
+    notes: tuple[str, ...]
+    """What to know before reading anything into the differences."""
+
+
+def list_experiments(
+    store: Store,
+    phoenix: PhoenixSettings,
+    *,
+    target: str | None = None,
+    method: Method | None = None,
+    verdict: Verdict | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 100,
+) -> list[Experiment]:
+    """The newest `limit` runs that fit, newest first, of the newest 1000 cycles.
+
+    `since` and `until` bound when they began, the latter exclusively.
+    """
+    fitting = (
+        view(cycle, trained, phoenix)
+        for cycle, trained in _experiments(store, target)
+        if verdict in (None, cycle.verdict)
+        and (method is None or method in methods(trained))
+        and (since is None or cycle.started_at >= since)
+        and (until is None or cycle.started_at < until)
+    )
+    return list(islice(fitting, limit))
+
+
+def _experiments(store: Store, target: str | None) -> Iterator[tuple[Cycle, Cycle]]:
+    """The runs, newest first, each with the cycle that trained its candidate."""
+    for cycle in store.cycles(target, SEARCHED):
+        if cycle.plan is not None or cycle.version_id is not None:
+            yield cycle, _trained(store, cycle)
+
+
+def _trained(store: Store, cycle: Cycle) -> Cycle:
+    if cycle.plan is not None or cycle.version_id is None:
+        return cycle
+    return store.cycle(store.version(cycle.version_id).cycle_id)
+
+
+def find(store: Store, run: str) -> Cycle:
+    """The run that `run` names. Raises UnknownExperiment."""
+    for known in (store.cycle, lambda version: store.cycle(store.version(version).cycle_id)):
+        try:
+            return known(run)
+        except (UnknownCycle, UnknownVersion):
+            continue
+    begun = [cycle for cycle in store.cycles(limit=SEARCHED) if run and cycle.id.startswith(run)]
+    if len(begun) > 1:
+        raise UnknownExperiment(
+            f"{len(begun)} runs begin with {run!r}, {begun[0].id} and {begun[1].id} among them; say more"
+        )
+    if not begun:
+        raise UnknownExperiment(
+            f"no run is called {run!r}, none of the newest {SEARCHED} begins so, and no version has this "
+            "name; `learnd experiments list` names them"
+        )
+    return begun[0]
+
+
+def details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> ExperimentDetails:
+    """All about a run."""
+    report = cycle.report
+    if report is not None:
+        bare = tuple(side.model_copy(update={"answers": ()}) for side in report.sides)
+        report = report.model_copy(update={"sides": bare})
+    return ExperimentDetails(
+        experiment=view(cycle, _trained(store, cycle), phoenix),
+        in_phoenix=in_phoenix(cycle, phoenix),
+        run=cycle.model_copy(update={"report": report}),
+    )
+
+
+def view(cycle: Cycle, trained: Cycle, phoenix: PhoenixSettings) -> Experiment:
+    """What a list shows of the run whose candidate `trained` made."""
+    report = cycle.report
+    return Experiment(
+        **cycle.model_dump(include=Experiment.model_fields.keys() & Cycle.model_fields.keys()),
+        method="+".join(methods(trained)),
+        look="first" if cycle.plan else "second",
+        **(_outcome(report) if report else dict.fromkeys(OUTCOME)),
+        ended_at=cycle.updated_at if cycle.ended else None,
+        compare_url=compare_url(cycle, phoenix),
+    )
+
+
+OUTCOME = ("live_version", "metric", "base", "live", "candidate", "effect", "interval", "p_value", "n")
+
+
+def _outcome(report: Report) -> dict[str, Any]:
+    compared = report.against(report.live)
+    sides = report.sides[0], report.side(report.live), report.candidate
+    base, live, candidate = (side.mean(compared.metric) for side in sides)
+    return compared.model_dump(include=set(OUTCOME)) | {
+        "live_version": report.live,
+        "base": base,
+        "live": live,
+        "candidate": candidate,
+    }
+
+
+# ---- where Phoenix shows it
+
+
+def compare_url(cycle: Cycle, phoenix: PhoenixSettings) -> str | None:
+    """Phoenix's page that compares the run's sides, as people's browsers find it."""
+    return f"{phoenix.seen_at}{cycle.compare_path}" if cycle.compare_path else None
+
+
+def in_phoenix(cycle: Cycle, phoenix: PhoenixSettings) -> str:
+    """Phoenix's page that compares the run's sides, or why there is none."""
+    if url := compare_url(cycle, phoenix):
+        return url
+    if not cycle.ended:
+        return f"not before the run has ended; it is {cycle.state}"
+    if cycle.plan is None and cycle.version_id is None:
+        return "no: it neither trained nor judged anything"
+    if cycle.published_at is None:
+        return (
+            "not yet: a running daemon tells Phoenix within seconds, and again until Phoenix answers; "
+            "`learnd status` says whether it does"
+        )
+    spans = f"its spans are in the project {phoenix.experiments_project}"
+    if cycle.report is None:
+        return f"nothing to compare, since it failed before it was judged; {spans}"
+    return (
+        "nothing to compare: its held-out items were gone before Phoenix could have them, or it ended before "
+        f"learnd told Phoenix of its runs; where it was told, {spans}"
+    )
+
+
+# ---- side by side
+
+
+def compare(store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]) -> Compared:
+    """What distinguishes the runs: plan, data, measures."""
+    chosen = list({cycle.id: cycle for cycle in cycles}.values())
+    trained = {cycle.id: _trained(store, cycle) for cycle in chosen}
+    one_target = len({cycle.target for cycle in chosen}) == 1
+    return Compared(
+        experiments=tuple(view(cycle, trained[cycle.id], phoenix) for cycle in chosen),
+        facts=(
+            *_facts("run", {cycle.id: _about(cycle) for cycle in chosen}),
+            *_facts("plan", {run: _planned(cycle) for run, cycle in trained.items()}),
+            *_facts("data", {cycle.id: _data(cycle) for cycle in chosen}),
+            *_facts("measures", {cycle.id: _measured(cycle) for cycle in chosen}, ranked=one_target),
+        ),
+        notes=tuple(_notes(chosen, one_target=one_target)),
+    )
+
+
+def _facts(group: Group, known: Mapping[str, Mapping[str, Any]], *, ranked: bool = False) -> Iterator[Fact]:
+    """A fact for each name that any run knows something by."""
+    for name in dict.fromkeys(name for facts in known.values() for name in facts):
+        values = {run: facts[name] for run, facts in known.items() if facts.get(name) is not None}
+        if values:
+            best = _best(name, values) if ranked and name not in NEITHER_GOOD_NOR_BAD else ()
+            yield Fact(group=group, name=name, values=values, best=best)
+
+
+def _best(name: str, values: Mapping[str, float]) -> tuple[str, ...]:
+    """None where all are the same."""
+    if len(set(values.values())) < 2:
+        return ()
+    best = (min if name in LOWER_IS_BETTER else max)(values.values())
+    return tuple(run for run, value in values.items() if value == best)
+
+
+def _about(cycle: Cycle) -> dict[str, Any]:
+    return {
+        "target": cycle.target,
+        "began": cycle.started_at,
+        "state": str(cycle.state),
+        "verdict": cycle.verdict,
+        "reason": cycle.reason,
+        "version": cycle.version_id,
+    }
+
+
+def _planned(trained: Cycle) -> dict[str, Any]:
+    plan = trained.plan
+    if plan is None:
+        return {}
+    known: dict[str, Any] = {
+        "method": plan.method,
+        "base model": plan.base_model,
+        "goes on from": plan.start_version,
+        "base in 4 bits": plan.quantization,
+    }
+    for stage in plan.stages:
+        for name, value in stage.hyperparameters.model_dump(exclude={"lora_targets"}).items():
+            known[f"{stage.method} {name}"] = value
+    took = [stage.figures["seconds"] for stage in trained.training if "seconds" in stage.figures]
+    return known | {"training seconds": sum(took) if took else None}
+
+
+def _data(cycle: Cycle) -> dict[str, Any]:
+    counts = cycle.counts
+    known: dict[str, Any] = {"snapshot": cycle.snapshot_id}
+    for name in ("train", "validation", "reviewed"):
+        for kind, count in counts.get(name, {}).items():
+            known[f"{name} {kind}"] = count or None
+    return known | {name: counts.get(name) for name in ("holdout", "retention")}
+
+
+def _measured(cycle: Cycle) -> dict[str, Any]:
+    report = cycle.report
+    if report is None:
+        return {}
+    compared, candidate = report.against(report.live), report.candidate
+    return {
+        "accuracy": candidate.accuracy if report.gold_size else None,
+        **candidate.measures,
+        "valid answers": candidate.valid_rate,
+        "latency_ms": candidate.latency_ms or None,
+        "live": report.live,
+        f"gain in {compared.metric}": compared.effect,
+        "95% interval": compared.interval,
+        "p (better)": compared.p_value,
+        "items": compared.n,
+        "worth": compared.effective_n,
+    }
+
+
+def _notes(cycles: Sequence[Cycle], *, one_target: bool) -> Iterator[str]:
+    if not one_target:
+        yield "These are runs of different targets: nothing says which one is better."
+        return
+    judged = [
+        frozenset(answer.item_id for answer in cycle.report.candidate.answers)
+        for cycle in cycles
+        if cycle.report
+    ]
+    if len(set(judged)) > 1:
+        yield (
+            "They were judged on different held-out traffic, so a small difference between them says nothing."
+        )
+    lives = {cycle.report.live for cycle in cycles if cycle.report}
+    if len(lives) > 1:
+        yield f"Their gains are over different versions: {', '.join(sorted(lives))}."

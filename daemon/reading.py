@@ -1,0 +1,330 @@
+"""A report as people read it: sections of words and tables, for the terminal and for the model card."""
+
+from collections.abc import Iterator, Sequence
+
+from evaluation.labels import ClassFigures
+from evaluation.report import Comparison, Report, Side
+from extractors.values import Value
+
+CONFUSIONS = 10
+"""The most frequent ones are shown."""
+STRATA = 20
+"""Those with the most traffic are shown."""
+Rows = tuple[tuple[str, ...], ...]
+
+
+class Section(Value):
+    """A heading with what stands below it."""
+
+    title: str
+    words: tuple[str, ...] = ()
+    """Paragraphs."""
+    columns: tuple[str, ...] = ()
+    rows: Rows = ()
+
+
+def sections(report: Report, *, quoting: bool = True) -> Iterator[Section]:
+    """All that the report says, in the order in which it matters; `quoting` what users asked, too."""
+    yield _measures(report)
+    yield _comparisons(report)
+    yield _guards(report)
+    for section in (
+        _golden(report),
+        _latency(report),
+        _weighting(report, quoting=quoting),
+        _judge(report),
+        _seeds(report),
+        *_labels(report),
+        *_confidence(report),
+    ):
+        if section is not None:
+            yield section
+
+
+def role(report: Report, side: str) -> str:
+    """What a side is in the comparison; empty for a base that is not live."""
+    if side == report.candidate.name:
+        return "candidate"
+    if side == report.live:
+        return "live"
+    return "" if side == report.sides[0].name else "on probation"
+
+
+def titled(report: Report, side: str) -> str:
+    """The side's name with its role."""
+    known = role(report, side)
+    return f"{side} ({known})" if known else side
+
+
+def number(value: float | None) -> str:
+    """With three decimals, or as few digits as it takes above that."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def chance(p: float) -> str:
+    """A p-value."""
+    return f"{p:.2g}"
+
+
+def between(bounds: tuple[float, float], *, signed: bool = True) -> str:
+    """An interval."""
+    low, high = (f"{bound:+.3f}" if signed else number(bound) for bound in bounds)
+    return f"{low} to {high}"
+
+
+def _measures(report: Report) -> Section:
+    names = list(dict.fromkeys(name for side in report.sides for name in side.measures))
+    words = f"{report.gold_size} of {report.holdout_size} held-out items have a known right answer."
+    if report.unanswerable:
+        words += f" {report.unanswerable} more were left out: the chat template cannot express their prompts."
+    if report.rejected_without_correction:
+        words += (
+            f" To {report.rejected_without_correction} people rejected the answer and gave no better one; "
+            "these count for valid answers alone."
+        )
+    return Section(
+        title="Measures",
+        words=(words,),
+        columns=("side", "accuracy", "valid answers", "ms an answer", "rejected answers again", *names),
+        rows=tuple(_side(report, side, names) for side in report.sides),
+    )
+
+
+def _side(report: Report, side: Side, names: Sequence[str]) -> tuple[str, ...]:
+    return (
+        titled(report, side.name),
+        number(side.accuracy) if report.gold_size else "–",
+        number(side.valid_rate),
+        number(side.latency_ms or None),
+        str(side.repeated_rejected),
+        *(number(side.measures.get(name)) for name in names),
+    )
+
+
+def _comparisons(report: Report) -> Section:
+    older = (("older traffic", report.retention),) if report.retention else ()
+    compared = (*((titled(report, each.against), each) for each in report.comparisons), *older)
+    words = (
+        "Paired, item by item. p is one-sided: how often a candidate that is no better gains as much by "
+        "chance, or one that is no worse loses as much. The interval is a 95% bootstrap over sessions."
+    )
+    if report.retention:
+        words += f" Older traffic is what is reserved and never trained on; there it meets {report.live}."
+    return Section(
+        title="The candidate against the others",
+        words=(words,),
+        columns=(
+            "against",
+            "metric",
+            "effect",
+            "95% interval",
+            "p (better)",
+            "p (worse)",
+            "gained",
+            "lost",
+            "items",
+            "worth",
+            "smallest effect that shows",
+        ),
+        rows=tuple(_comparison(against, each) for against, each in compared),
+    )
+
+
+def _comparison(against: str, found: Comparison) -> tuple[str, ...]:
+    return (
+        against,
+        found.metric,
+        f"{found.effect:+.3f}",
+        between(found.interval),
+        chance(found.p_value),
+        chance(found.p_worse),
+        str(found.gained),
+        str(found.lost),
+        str(found.n),
+        f"{found.effective_n:.0f}",
+        number(found.smallest_effect),
+    )
+
+
+def _guards(report: Report) -> Section:
+    return Section(
+        title="What must not get worse",
+        words=() if report.guards else ("Nothing of it was measured.",),
+        columns=("guard", "state", "found"),
+        rows=tuple((guard.name, guard.state, guard.words) for guard in report.guards),
+    )
+
+
+def _golden(report: Report) -> Section | None:
+    golden = report.golden
+    if golden is None:
+        return None
+    return Section(
+        title="Golden cases",
+        words=(
+            f"{golden.cases - len(golden.failed)} of {golden.cases} are passed by both; the candidate breaks "
+            f"{len(golden.broken)} that {report.live} passes.",
+        ),
+        columns=("case", "asked", "expected", f"{report.live} says", "the candidate says", ""),
+        rows=tuple(
+            (
+                str(case.number),
+                case.asked,
+                case.expected,
+                case.live,
+                case.candidate,
+                "broken" if case.broken else "mended" if case.candidate_passes else "failed by both",
+            )
+            for case in golden.failed
+        ),
+    )
+
+
+def _latency(report: Report) -> Section | None:
+    if not report.overheads:
+        return None
+    return Section(
+        title="Latency",
+        words=("The candidate's time for the same work, as a multiple of the other side's.",),
+        columns=("against", "median", "95% interval", "questions"),
+        rows=tuple(
+            (
+                titled(report, each.against),
+                number(each.ratio),
+                between(each.interval, signed=False),
+                str(each.n),
+            )
+            for each in report.overheads
+        ),
+    )
+
+
+def _weighting(report: Report, *, quoting: bool) -> Section | None:
+    found = report.weighting
+    if found is None:
+        return None
+    columns = ("answered by", "like", "reviewed", "share", "traffic", "share of it", "rejected", "weight")
+    rows = tuple(
+        (
+            ", ".join(version or "unknown" for version in each.answered_by),
+            each.like,
+            str(each.reviewed),
+            number(each.reviewed_share),
+            str(each.traffic),
+            number(each.traffic_share),
+            f"{each.rejected + each.corrected}, {each.corrected} of them corrected",
+            number(each.weight),
+        )
+        for each in found.strata[:STRATA]
+    )
+    return Section(
+        title="How fair the held-out items are",
+        words=(found.words,),
+        columns=columns if quoting else (columns[0], *columns[2:]),
+        rows=rows if quoting else tuple((row[0], *row[2:]) for row in rows),
+    )
+
+
+def _judge(report: Report) -> Section | None:
+    found = report.preferences
+    if found is None:
+        return None
+    better, worse = found.of_pairs.count(1), found.of_pairs.count(-1)
+    return Section(
+        title="What a judge prefers",
+        words=(
+            f"{found.model} prefers the candidate's answer {better} times, that of {report.live} {worse} "
+            f"times, and neither {found.of_pairs.count(0)} times. Of {found.asked} pairs that it was asked "
+            f"about it contradicted itself on {found.contradicted:.0%} when their order was swapped; these "
+            f"count as ties, as do {found.unread} whose reply could not be read.",
+        ),
+    )
+
+
+def _seeds(report: Report) -> Section | None:
+    seeds = report.seeds
+    if seeds is None:
+        return None
+    return Section(
+        title="Several seeds",
+        words=(
+            f"{len(seeds.scores)} runs of the plan: {seeds.metric} {seeds.mean:.3f} ± {seeds.deviation:.3f} "
+            f"(mean and standard deviation); the candidate is the median one.",
+        ),
+        columns=("run", seeds.metric),
+        rows=tuple((str(run), number(score)) for run, score in enumerate(seeds.scores)),
+    )
+
+
+def _labels(report: Report) -> Iterator[Section]:
+    measured = report.candidate.labels
+    if measured is None:
+        return
+    before = report.side(report.live).labels
+    live = {each.label: each for each in before.classes} if before else {}
+    yield Section(
+        title="Label by label",
+        columns=("label", "items", "precision", "recall", "F1", f"F1 of {report.live}"),
+        rows=tuple(_label(each, live.get(each.label)) for each in measured.classes),
+    )
+    wrong = sorted((cell for cell in measured.confusion if cell.answered != cell.gold), key=lambda c: -c.n)
+    yield Section(
+        title="What the candidate confuses",
+        words=(_most_frequent(len(wrong)),),
+        columns=("should be", "is answered", "items"),
+        rows=tuple(
+            (cell.gold, cell.answered or "something outside the output space", str(cell.n))
+            for cell in wrong[:CONFUSIONS]
+        ),
+    )
+
+
+def _label(found: ClassFigures, live: ClassFigures | None) -> tuple[str, ...]:
+    shares = (found.precision, found.recall, found.f1, live.f1 if live else None)
+    return (found.label, str(found.support), *map(number, shares))
+
+
+def _most_frequent(kinds: int) -> str:
+    if not kinds:
+        return "Nothing."
+    return f"The {CONFUSIONS} most frequent of {kinds}." if kinds > CONFUSIONS else ""
+
+
+def _confidence(report: Report) -> Iterator[Section]:
+    measured = [(side, side.confidence) for side in report.sides if side.confidence]
+    if not measured:
+        return
+    k = measured[0][1].k
+    yield Section(
+        title="Confidence",
+        words=(
+            "From the likelihoods of the labels. The calibration error says how far the confidence is from "
+            "the share that is right, 0 being best.",
+        ),
+        columns=("side", "confidence", "calibration error", f"right label among the {k} likeliest"),
+        rows=tuple(
+            (
+                titled(report, side.name),
+                number(found.confidence),
+                number(found.confidence_calibration),
+                number(found.top_k_accuracy),
+            )
+            for side, found in measured
+        ),
+    )
+    if report.candidate.confidence:
+        yield Section(
+            title="How often the candidate is right when it is so sure",
+            columns=("confidence", "items", "mean confidence", "share right"),
+            rows=tuple(
+                (
+                    f"{each.low:.1f} to {each.high:.1f}",
+                    str(each.n),
+                    number(each.confidence),
+                    number(each.accuracy),
+                )
+                for each in report.candidate.confidence.reliability
+            ),
+        )

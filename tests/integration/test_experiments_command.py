@@ -1,0 +1,198 @@
+"""`learnd experiments`, as an engineer looks runs up."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from daemon.cli import main, output
+from registry.cycles import CycleState
+from tests.run_support import DPO, LABELS, SFT, Runs, a_report, asked, held_out
+from tests.snapshots import taught
+
+PHOENIX = "https://phoenix.example.com"
+
+
+class Learnd:
+    """The command in the folder of a target that has had runs; it runs in this process."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.runs = Runs(folder / "data", "http://127.0.0.1:9")
+        self.patch, self.capsys = patch, capsys
+        target = self.runs.settings.targets[0].model_dump(
+            mode="json", include={"tenant", "agent", "project", "task", "output_space", "base_model"}
+        )
+        known = {"data_dir": "data", "phoenix": {"browser_url": PHOENIX}, "targets": [target]}
+        (folder / "learnd.toml").write_text(tomli_w.dumps(known), "utf-8")
+        patch.chdir(folder)
+        patch.setattr(output.out, "width", 250)
+
+    def __call__(self, *words: str, fails: bool = False) -> str:
+        """What it prints; on stderr where it fails."""
+        self.capsys.readouterr()
+        with self.patch.context() as patch:
+            patch.setattr(sys, "argv", ["learnd", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        printed = self.capsys.readouterr()
+        assert bool(ended.value.code) == fails, printed
+        return printed.err if fails else printed.out
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self("experiments", *words, "--json"))
+
+
+@pytest.fixture
+def learnd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Learnd]:
+    made = Learnd(tmp_path, monkeypatch, capsys)
+    yield made
+    made.runs.store.close()
+
+
+def three(runs: Runs) -> tuple[str, str, str]:
+    """A run on probation, its second look, and a promoted run by DPO; a day apart. Then a skipped cycle."""
+    first = runs.run(runs.snapshot(held_out(40)), right=9)
+    runs.now += timedelta(days=1)
+    newer = runs.snapshot(held_out(60, first=200))
+    look = runs.look_again(runs.store.version(str(first.version_id)), newer)
+    runs.end(look, a_report(newer, str(first.version_id), right=40, look="second"))
+    runs.now += timedelta(days=1)
+    snapshot = runs.snapshot(held_out(60, first=200))
+    last = runs.train(snapshot, (SFT, DPO))
+    runs.end(last, a_report(snapshot, str(last.version_id), right=60))
+    runs.now += timedelta(days=1)
+    skipped = runs.store.start_cycle(runs.loop.target.key, "schedule", runs.now)
+    runs.store.advance_cycle(
+        skipped.id, CycleState.EXTRACTING, CycleState.SKIPPED, runs.now, reason="too few"
+    )
+    return first.id, look.id, last.id
+
+
+def test_the_list_has_what_trained_or_judged_newest_first(learnd: Learnd) -> None:
+    assert "No run fits" in learnd("experiments", "list")
+    first, look, last = three(learnd.runs)
+    assert [each["id"] for each in learnd.json("list")] == [last, look, first]
+    row = learnd.json("list")[0]
+    assert (row["method"], row["verdict"], row["n"], row["candidate"]) == ("sft+dpo", "PROMOTE", 54, 1.0)
+    assert (row["base"], row["live"], row["live_version"]) == (5 / 54, 5 / 54, "base")
+    printed = learnd("experiments", "list")
+    lines = printed.splitlines()
+    columns = "run target method verdict metric base live candidate effect p n began"
+    assert " ".join(lines[0].split()) == columns
+    assert first in lines[3]
+    assert "sft, second look" in lines[2]
+    assert "+0.907" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--method", "dpo"], [2]),
+        # A second look is found by what its version was trained with.
+        (["--method", "sft"], [2, 1, 0]),
+        (["--verdict", "PROBATION"], [0]),
+        (["--since", "2026-03-03"], [2, 1]),
+        (["--until", "2026-03-03T00:00:00"], [0]),
+        (["--since", "2026-03-03", "--until", "2026-03-04"], [1]),
+        (["--limit", "2"], [2, 1]),
+        (["--target", "acme/routing", "--limit", "1"], [2]),
+    ],
+)
+def test_a_filter_leaves_what_fits(learnd: Learnd, words: list[str], found: list[int]) -> None:
+    runs = three(learnd.runs)
+    assert [each["id"] for each in learnd.json("list", *words)] == [runs[number] for number in found]
+
+
+def test_a_run_is_shown_in_full(learnd: Learnd) -> None:
+    runs = learnd.runs
+    snapshot = runs.snapshot(held_out(40))
+    cycle = runs.train(snapshot)
+    golden = [taught(n, asked(n), system="Route it.") for n in range(3)]
+    report = a_report(snapshot, str(cycle.version_id), right=30, golden=golden, everything=True)
+    runs.end(cycle, report)
+    shown = learnd("experiments", "show", cycle.id)
+    for words in (
+        report.reason[:60],
+        "30 answers to imitate",
+        "The candidate against the others",
+        "What must not get worse",
+        "Golden cases",
+        "<b>a|b</b>",
+        "older traffic",
+        "where is parcel 1",
+        "There is no other traffic to compare with",
+        "Label by label",
+        *LABELS,
+        "calibration error",
+        "in Phoenix",
+        "not yet: a running daemon tells Phoenix within seconds",
+    ):
+        assert words in shown, words
+    # One printer for both.
+    assert learnd("cycles", "show", cycle.id) == shown
+    details = learnd.json("show", cycle.id)
+    assert details["experiment"]["id"] == details["run"]["id"] == cycle.id
+    assert details["run"]["report"]["golden"]["cases"] == 3
+    assert [side["answers"] for side in details["run"]["report"]["sides"]] == [[], []]
+
+
+def test_a_run_is_named_by_its_id_a_beginning_of_it_or_its_version(learnd: Learnd) -> None:
+    first, look, _ = three(learnd.runs)
+    for name, found in ((first, first), (look[:12], look), ("acme.routing.v1", first)):
+        assert learnd.json("show", name)["run"]["id"] == found
+    assert "4 runs begin with '2026'" in learnd("experiments", "show", "2026", fails=True)
+    unknown = learnd("experiments", "show", "acme.routing.v9", fails=True)
+    assert "no run is called 'acme.routing.v9'" in unknown
+    assert "`learnd experiments list` names them" in unknown
+
+
+def test_runs_are_compared_and_the_best_is_marked(learnd: Learnd) -> None:
+    first, look, last = three(learnd.runs)
+    compared = learnd.json("compare", first, last)
+    facts = {fact["name"]: fact for fact in compared["facts"]}
+    assert facts["accuracy"]["best"] == [last]
+    assert facts["latency_ms"]["best"] == []
+    assert facts["error_rate"]["best"] == [last]
+    assert facts["method"]["values"] == {first: "sft", last: "sft+dpo"}
+    assert facts["dpo learning_rate"]["values"] == {last: 2e-4}
+    assert facts["p (better)"]["best"] == []
+    assert any("different held-out traffic" in note for note in compared["notes"])
+    # The same items: nothing to warn of.
+    assert learnd.json("compare", look, last)["notes"] == []
+    printed = learnd("experiments", "compare", first, last)
+    assert "dpo learning rate" in printed
+    assert "sft learning rate" not in printed
+    assert [line.split()[-2:] for line in printed.splitlines() if line.startswith("accuracy ")] == [
+        ["1", "*"]
+    ]
+    assert "name two runs at least" in learnd("experiments", "compare", first, first, fails=True)
+
+
+def test_the_link_to_phoenix_or_why_there_is_none(learnd: Learnd) -> None:
+    runs = learnd.runs
+    cycle = runs.run(runs.snapshot(held_out(12)), right=10)
+    assert "not yet" in learnd("experiments", "open", cycle.id, fails=True)
+    runs.store.published(cycle.id, runs.now, "/datasets/D/compare?experimentId=A&experimentId=B")
+    link = f"{PHOENIX}/datasets/D/compare?experimentId=A&experimentId=B"
+    assert learnd("experiments", "open", cycle.id) == f"{link}\n"
+    assert learnd.json("open", cycle.id)["url"] == link
+    assert link in learnd("experiments", "show", cycle.id)
+    runs.now += timedelta(days=1)
+    gone = runs.run(runs.snapshot(held_out(12)), right=10)
+    shutil.rmtree(runs.loop.snapshots / str(gone.snapshot_id))
+    runs.store.published(gone.id, runs.now, None)
+    assert "its held-out items were gone" in learnd("experiments", "open", gone.id, fails=True)
+    runs.now += timedelta(days=1)
+    failed = runs.train(runs.snapshot(held_out(12, first=300)))
+    assert "it is EVALUATING" in learnd("experiments", "open", failed.id, fails=True)
+    runs.fail(failed, "out of memory")
+    runs.store.published(failed.id, runs.now, None)
+    assert "failed before it was judged" in learnd("experiments", "open", failed.id, fails=True)

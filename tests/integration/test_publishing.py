@@ -1,0 +1,425 @@
+"""Runs told to Phoenix: what each attribute says; nothing is lost or doubled when Phoenix is down."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.children import Interrupted
+from daemon.demo.phoenix import PhoenixServer
+from daemon.demo.servers import free_port
+from daemon.once import run_once
+from daemon.publishing import Run, evaluation_span, experiment_span, experiments_of, publish_target
+from daemon.service import Service
+from evaluation.report import SeedRuns
+from extractors.experiment_spans import attributes
+from extractors.experiments import RunExperiments
+from extractors.phoenix import PhoenixClient
+from extractors.phoenix_http import PhoenixAnswer, PhoenixUnreachable
+from registry.cycles import Cycle, CycleState, Trained
+from registry.store.store import Store
+from tests.phoenix_support import new_project, wait_until
+from tests.run_support import (
+    DPO,
+    FIGURES,
+    LABELS,
+    MINUTE,
+    SFT,
+    Runs,
+    a_report,
+    a_search,
+    a_search_report,
+    held_out,
+)
+from tests.snapshots import reviewed
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    """A target whose Phoenix is not there."""
+    made = Runs(tmp_path, NOWHERE)
+    yield made
+    made.store.close()
+
+
+def ended(runs: Runs, cycle: Cycle) -> Run:
+    return Run.read(runs.loop, runs.store.cycle(cycle.id))
+
+
+# ---- the spans
+
+
+def test_the_spans_say_what_was_trained_on_what_and_how_it_did(runs: Runs) -> None:
+    began = runs.now
+    cycle = runs.run(runs.snapshot(held_out(40)), right=30)
+    run = ended(runs, cycle)
+    experiment = experiment_span(run)
+    folder = str(runs.loop.data_dir / "adapters" / "acme.routing" / cycle.id)
+    assert attributes(experiment) == {
+        "openinference.span.kind": "EXPERIMENT",
+        "operation.name": "fine_tuning",
+        "experiment.run_id": cycle.id,
+        "experiment.agent_type": "routing",
+        "params.base_model": "tiny",
+        "params.method": "sft",
+        "params.backend": "trl",
+        "params.backend_provider": "local",
+        "params.epochs": 3.0,
+        "params.batch_size": 8,
+        "params.learning_rate": 2e-3,
+        "params.use_lora": True,
+        "params.lora_r": 16,
+        "params.lora_alpha": 32,
+        "data.total_spans": 112,
+        "data.approved_count": 60,
+        "data.rejected_count": 40,
+        "data.preference_pairs": 10,
+        "data.dataset_size": 35,
+        "data.used_synthetic": True,
+        "data.synthetic_approved_count": 6,
+        "metrics.train_loss": 0.5,
+        "metrics.train_samples": 30,
+        "metrics.train_examples": 30,
+        "metrics.epochs_completed": 3.0,
+        "metrics.used_validation_split": True,
+        # Of the step whose weights were kept, not of the last.
+        "metrics.eval_loss": 0.8,
+        "metrics.eval_samples": 4,
+        "metrics.val_examples": 5,
+        "output.adapter_path": folder,
+    }
+    assert (experiment.started_at, experiment.ended_at) == (began + MINUTE, began + 2 * MINUTE)
+    evaluation = evaluation_span(run)
+    assert evaluation is not None
+    found = attributes(evaluation)
+    assert (found["evaluation.test_size"], found["evaluation.adapter_path"]) == (36, folder)
+    # 27 of the first 30 items have gold, as have 5 of the first 5.
+    assert found["metrics.adapter.accuracy"] == 27 / 36
+    assert found["metrics.base.accuracy"] == 5 / 36
+    assert found["metrics.base.hallucination_rate"] == 35 / 40
+    assert found["metrics.base.latency_ms"] == 20.0
+    assert found["improvement.accuracy"] == pytest.approx(22 / 36)
+    assert found["improvement.error_reduction"] == pytest.approx(22 / 31)
+    assert found["improvement.latency_overhead"] == pytest.approx(0.2, abs=0.05)
+    assert found["improvement.significant"] is True
+    assert found["improvement.p_value"] == pytest.approx(0.5**22)
+    both = {name for name in found if name.startswith("metrics.")}
+    assert {name.rpartition(".")[2] for name in both} == {
+        "accuracy",
+        "top_k_accuracy",
+        "confidence",
+        "confidence_calibration",
+        "error_rate",
+        "hallucination_rate",
+        "latency_ms",
+    }
+    assert evaluation.started_at == began + 10 * MINUTE
+
+
+def test_of_several_stages_and_seeds_the_last_stage_of_the_median_run_is_told(runs: Runs) -> None:
+    snapshot = runs.snapshot(held_out(40))
+    worse = FIGURES["dpo"] | {"train_loss": 9.0}
+    training = [
+        Trained(method=method, run=run, figures=figures)
+        for run in range(3)
+        for method, figures in (("sft", FIGURES["sft"]), ("dpo", FIGURES["dpo"] if run == 1 else worse))
+    ]
+    cycle = runs.train(snapshot, (SFT, DPO), training)
+    seeds = SeedRuns(metric="accuracy", scores=(0.9, 0.8, 0.7))
+    runs.end(cycle, a_report(snapshot, str(cycle.version_id), right=30, seeds=seeds))
+    found = attributes(experiment_span(ended(runs, cycle)))
+    assert (found["params.method"], found["params.learning_rate"], found["params.batch_size"]) == (
+        "sft+dpo",
+        2e-4,
+        4,
+    )
+    assert (found["data.dataset_size"], found["metrics.train_loss"]) == (45, 0.4)
+    assert (found["metrics.eval_reward_accuracy"], found["metrics.eval_reward_margin"]) == (0.75, 1.5)
+
+
+def test_a_stage_that_was_left_out_is_not_said_to_have_been_trained(runs: Runs) -> None:
+    training = [
+        Trained(method="sft", figures=FIGURES["sft"]),
+        Trained(method="dpo", left_out="dpo left out: too few pairs"),
+    ]
+    cycle = runs.train(runs.snapshot(held_out(40)), (SFT, DPO), training)
+    runs.fail(cycle, "the evaluation's process was killed")
+    span = experiment_span(ended(runs, cycle))
+    assert span.params.method == "sft"
+    assert span.metrics.train_loss == 0.5
+    assert span.error == "the evaluation's process was killed"
+
+
+def test_a_second_look_is_judged_but_counts_no_training_twice(runs: Runs) -> None:
+    first = runs.run(runs.snapshot(held_out(40)), right=9)
+    version = runs.store.version(str(first.version_id))
+    snapshot = runs.snapshot(held_out(60, first=200))
+    look = runs.look_again(version, snapshot)
+    runs.end(look, a_report(snapshot, version.id, right=40, look="second"))
+    run = ended(runs, look)
+    span = experiment_span(run)
+    assert (span.experiment.run_id, span.params.method) == (look.id, "sft")
+    assert span.output == experiment_span(ended(runs, first)).output
+    assert not [name for name in attributes(span) if name.startswith(("data.", "metrics."))]
+    evaluation = evaluation_span(run)
+    assert evaluation is not None
+    assert evaluation.evaluation.test_size == 54
+
+
+# ---- the dataset and its experiments
+
+
+def experiments(runs: Runs, cycle: Cycle) -> RunExperiments:
+    found = experiments_of(ended(runs, cycle))
+    assert found is not None
+    return found
+
+
+def test_the_holdout_and_each_side_s_answers_are_told_item_by_item(runs: Runs) -> None:
+    items = held_out(20)
+    snapshot = runs.snapshot(items)
+    cycle = runs.train(snapshot)
+    runs.end(
+        cycle,
+        a_report(snapshot, str(cycle.version_id), right=20, live="acme.routing.v0", live_right=10),
+    )
+    told = experiments(runs, cycle)
+    assert (told.run_id, told.dataset) == (cycle.id, "learnd acme/routing holdout")
+    first, rejected = told.examples[0], told.examples[9]
+    assert first.model_dump() == {
+        "id": items[0].id,
+        "input": {"question": "where is parcel 100?"},
+        "output": {"answer": "shipping"},
+        "metadata": {"system": "Route.", "outcome": "corrected", "answered": "dunno"},
+        "span_id": f"{100:016x}",
+    }
+    assert rejected.output == {}
+    # Phoenix's page compares the others with the first.
+    assert [side.title for side in told.sides] == [
+        "acme.routing.v0 (live)",
+        f"{cycle.version_id} (candidate)",
+        "base",
+    ]
+    candidate = told.sides[1]
+    assert candidate.description == runs.store.cycle(cycle.id).reason
+    assert candidate.metadata["verdict"] == "PROMOTE"
+    assert [run.output for run in candidate.runs[:2]] == ["shipping", "returns"]
+    assert (candidate.runs[0].correct, candidate.runs[9].correct) == (True, None)
+    assert candidate.runs[0].ended_at - candidate.runs[0].started_at == 22 * MINUTE / 60_000
+
+
+def test_a_conversation_is_told_as_messages(runs: Runs) -> None:
+    from extractors.examples import Message
+
+    (item,) = held_out(1)
+    said = (Message(role="assistant", content="which parcel?"), Message(role="user", content="number 5"))
+    snapshot = runs.snapshot([item.model_copy(update={"prompt": (*item.prompt, *said)})])
+    cycle = runs.run(snapshot, right=1, base_right=0)
+    (example,) = experiments(runs, cycle).examples
+    assert example.input == {
+        "messages": [
+            {"role": "user", "content": "where is parcel 100?"},
+            {"role": "assistant", "content": "which parcel?"},
+            {"role": "user", "content": "number 5"},
+        ]
+    }
+
+
+def test_searches_are_told_by_what_should_be_found_and_at_which_rank_it_was(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, NOWHERE, "search", task="embedding", output_space=())
+    snapshot = runs.searches([a_search(number) for number in range(3)])
+    cycle = runs.train(snapshot)
+    ranks: dict[str, Sequence[int]] = {"base": (2, 0, 0), str(cycle.version_id): (1, 1, 4)}
+    runs.end(cycle, a_search_report(snapshot, str(cycle.version_id), ranks))
+    told = experiments(runs, cycle)
+    assert told.examples[0].input == {"query": "query 0"}
+    assert told.examples[0].output == {"relevant": ["document 0-1"]}
+    base, candidate = told.sides
+    assert [run.output for run in base.runs] == [
+        "first relevant document at rank 2",
+        "no relevant document among the first 10",
+        "no relevant document among the first 10",
+    ]
+    assert candidate.runs[2].measures["mrr@10"] == 0.25
+    evaluation = evaluation_span(ended(runs, cycle))
+    assert evaluation is not None
+    assert evaluation.metrics.adapter.accuracy == pytest.approx(2 / 3)
+    assert evaluation.metrics.adapter.hallucination_rate is None
+    runs.store.close()
+
+
+# ---- at least once, and there once
+
+
+@pytest.fixture
+def told(tmp_path: Path, phoenix: PhoenixServer) -> Iterator[Runs]:
+    """A target of its own whose Phoenix is there."""
+    made = Runs(tmp_path, phoenix.url, new_project("agent"))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def client(phoenix: PhoenixServer) -> Iterator[PhoenixClient]:
+    with PhoenixClient(phoenix.url) as client:
+        yield client
+
+
+def spans(runs: Runs, client: PhoenixClient) -> dict[str, dict[str, Any]]:
+    """The spans of the target's experiments' project by run id and name."""
+    project = client.project(runs.settings.phoenix.experiments_project)
+    found = client.http.json("GET", f"/v1/projects/{project.id}/spans", params={"limit": 100})["data"]
+    of_trace = {
+        span["context"]["trace_id"]: span["attributes"]["experiment.run_id"]
+        for span in found
+        if span["name"] == "fine_tuning"
+    }
+    named = {f"{of_trace[span['context']['trace_id']]} {span['name']}": span for span in found}
+    assert len(named) == len(found)
+    return named
+
+
+def sides_in(runs: Runs, client: PhoenixClient) -> list[tuple[str, str, int]]:
+    """Run, side and number of answers of every experiment on the target's dataset, oldest first."""
+    name = f"learnd {runs.loop.target.key} holdout"
+    datasets = client.http.json("GET", "/v1/datasets", params={"name": name})["data"]
+    if not datasets:
+        return []
+    (dataset,) = datasets
+    found = client.http.json("GET", f"/v1/datasets/{dataset['id']}/experiments")["data"]
+    return [
+        (
+            each["metadata"]["learnd.run_id"],
+            each["name"],
+            len(client.http.json("GET", f"/v1/experiments/{each['id']}/json")),
+        )
+        for each in reversed(found)
+    ]
+
+
+def test_a_run_that_ended_while_phoenix_was_down_arrives_later_and_once(
+    told: Runs, client: PhoenixClient
+) -> None:
+    cycle = told.run(told.snapshot(held_out(12)), right=10)
+    with PhoenixClient(f"http://127.0.0.1:{free_port()}", patience=0.2) as nobody:
+        for _ in range(2):
+            with pytest.raises(PhoenixUnreachable):
+                publish_target(told.loop, nobody)
+    assert told.store.cycle(cycle.id).published_at is None
+    assert [publish_target(told.loop, client) for _ in range(2)] == [1, 0]
+    known = told.store.cycle(cycle.id)
+    assert known.published_at == told.now
+    assert known.compare_path is not None
+    assert known.compare_path.startswith("/datasets/")
+    there = [(cycle.id, "base (live)", 12), (cycle.id, f"{cycle.version_id} (candidate)", 12)]
+    assert sides_in(told, client) == there
+    assert set(spans(told, client)) == {f"{cycle.id} fine_tuning", f"{cycle.id} adapter_evaluation"}
+
+
+def test_a_kill_before_it_was_noted_doubles_nothing(told: Runs, client: PhoenixClient) -> None:
+    cycle = told.run(told.snapshot(held_out(12)), right=10)
+    publish_target(told.loop, client)
+    before, path = sides_in(told, client), told.store.cycle(cycle.id).compare_path
+    # What a kill between the last answer and the note leaves.
+    with sqlite3.connect(next(told.loop.data_dir.rglob("*.db"))) as database:
+        database.execute("UPDATE cycles SET published_at = NULL, compare_path = NULL")
+    assert told.store.cycle(cycle.id).published_at is None
+    assert publish_target(told.loop, client) == 1
+    assert (sides_in(told, client), told.store.cycle(cycle.id).compare_path) == (before, path)
+    assert len(spans(told, client)) == 2
+
+
+def test_what_cannot_be_compared_has_its_spans_all_the_same(told: Runs, client: PhoenixClient) -> None:
+    gone = told.run(told.snapshot(held_out(12)), right=10)
+    shutil.rmtree(told.loop.snapshots / str(gone.snapshot_id))
+    told.now += MINUTE
+    failed = told.train(told.snapshot(held_out(12, first=300)))
+    told.fail(failed, "out of memory at rank 1")
+    assert publish_target(told.loop, client) == 2
+    found = spans(told, client)
+    assert set(found) == {
+        f"{gone.id} fine_tuning",
+        f"{gone.id} adapter_evaluation",
+        f"{failed.id} fine_tuning",
+    }
+    assert found[f"{failed.id} fine_tuning"]["status_message"] == "out of memory at rank 1"
+    assert sides_in(told, client) == []
+    published = [told.store.cycle(each.id) for each in (gone, failed)]
+    assert [(each.published_at is not None, each.compare_path) for each in published] == [(True, None)] * 2
+
+
+def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
+    told: Runs, client: PhoenixClient
+) -> None:
+    refused = told.run(told.snapshot(held_out(12)), right=10)
+    publish_target(told.loop, client)
+    told.now += MINUTE
+    with sqlite3.connect(next(told.loop.data_dir.rglob("*.db"))) as database:
+        # Another holdout than the one that Phoenix has under this run's id.
+        other = told.snapshot(held_out(5)).id
+        database.execute("UPDATE cycles SET published_at = NULL, snapshot_id = ?", (other,))
+    later = told.run(told.snapshot(held_out(6, first=400)), right=6)
+    with pytest.raises(PhoenixAnswer, match=f"other examples than those of run {refused.id}"):
+        publish_target(told.loop, client)
+    unpublished = [cycle.id for cycle in told.store.unpublished_cycles(told.loop.target.key)]
+    assert unpublished == [refused.id]
+    assert told.store.cycle(later.id).compare_path is not None
+
+
+def test_publishing_stops_when_the_daemon_does_and_goes_on_later(told: Runs, client: PhoenixClient) -> None:
+    cycle = told.run(told.snapshot(held_out(12)), right=10)
+    told.loop.stop.set()
+    with pytest.raises(Interrupted):
+        publish_target(told.loop, client)
+    assert [answers for _, _, answers in sides_in(told, client)] == [0, 0]
+    told.loop.stop.clear()
+    assert publish_target(told.loop, client) == 1
+    assert sides_in(told, client) == [
+        (cycle.id, "base (live)", 12),
+        (cycle.id, f"{cycle.version_id} (candidate)", 12),
+    ]
+
+
+def test_the_daemon_publishes_by_itself(told: Runs) -> None:
+    cycle = told.run(told.snapshot(held_out(5)), right=5, base_right=0)
+    service = Service(told.settings, told.store)
+    service.start()
+    try:
+        wait_until(
+            lambda: told.store.cycle(cycle.id).published_at is not None, 60, "the run to be in Phoenix"
+        )
+    finally:
+        service.close()
+
+
+def test_a_cycle_in_the_foreground_ends_well_though_phoenix_is_down(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, NOWHERE, promotion="manual")
+    snapshot = runs.snapshot(held_out(12))
+    cycle = runs.train(snapshot)
+    report = a_report(snapshot, str(cycle.version_id), right=12, base_right=0)
+    assert report.verdict == "PROMOTE"
+    judged: dict[str, Any] = {"report": report, "verdict": report.verdict, "reason": report.reason}
+    runs.store.advance_cycle(cycle.id, CycleState.EVALUATING, CycleState.PROMOTING, runs.now, **judged)
+    runs.store.close()
+    said: list[dict[str, Any]] = []
+    done = run_once(runs.settings, "acme/routing", on_progress=said.append)
+    assert (done.state, done.published_at) == (CycleState.DONE, None)
+    assert "does not answer" in said[-1]["message"]
+    assert "the next call, or a daemon, goes on with it" in said[-1]["message"]
+    with Store.open(tmp_path, runs.now) as store:
+        assert [each.id for each in store.unpublished_cycles("acme/routing")] == [cycle.id]
+
+
+def test_answers_outside_the_output_space_are_invalid_runs(runs: Runs) -> None:
+    item = reviewed(1, ("where is parcel 1?", LABELS[1]))
+    cycle = runs.run(runs.snapshot([item]), right=0, base_right=1)
+    base, candidate = experiments(runs, cycle).sides
+    assert [(run.output, run.correct, run.valid) for run in (*base.runs, *candidate.runs)] == [
+        ("shipping", True, True),
+        ("no idea", False, False),
+    ]

@@ -1,0 +1,343 @@
+"""Runs as ended cycles leave them: store, snapshot, progress, adapter, report; nothing is trained for it."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from daemon.loop import Loop
+from daemon.settings import Settings
+from evaluation.judge import Preferences
+from evaluation.judging import Findings, judge_findings
+from evaluation.latency import overhead
+from evaluation.report import Report, SeedRuns
+from evaluation.retrieval import Ranked, ranked_side
+from evaluation.rules import Gate, Look
+from evaluation.run import side_of_searches
+from evaluation.scoring import Scorer, scorer
+from evaluation.sides import Heard, Said, score_answers, score_golden, score_side
+from evaluation.weighting import weigh
+from extractors.examples import (
+    Examples,
+    JudgedDocument,
+    ReviewedItem,
+    ReviewedRetrieval,
+    SFTExample,
+)
+from extractors.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
+from extractors.values import file_digest
+from registry.cycles import Cycle, CycleState, Trained
+from registry.store.store import Store
+from registry.versions import Version
+from tests.snapshots import BEGAN, Asked, preferred, reviewed, snapshot_in, taught
+from trainers.hyperparameters import Hyperparameters, Method
+from trainers.plan import Plan, Stage
+
+LABELS = ("billing", "shipping", "returns")
+SFT = Stage(method="sft", data="sft", hyperparameters=Hyperparameters(epochs=3, learning_rate=2e-3))
+DPO = Stage(
+    method="dpo", data="pairs", hyperparameters=Hyperparameters(epochs=2, learning_rate=2e-4, batch_size=4)
+)
+MINUTE = timedelta(minutes=1)
+FIGURES: dict[Method, dict[str, Any]] = {
+    "sft": {
+        "examples": 30,
+        "steps": 12,
+        "epochs": 3.0,
+        "train_loss": 0.5,
+        "validation": [
+            {"step": 6, "loss": 0.8, "figures": {"token_accuracy": 0.7}},
+            {"step": 12, "loss": 0.9, "figures": {"token_accuracy": 0.8}},
+        ],
+        "validated": 4,
+        "best_step": 6,
+        "seconds": 71.0,
+        "tokens_per_second": 5200.0,
+        "peak_memory_bytes": 2**31,
+    },
+    "dpo": {
+        "examples": 10,
+        "steps": 6,
+        "epochs": 2.0,
+        "train_loss": 0.4,
+        "validation": [{"step": 6, "loss": 0.3, "figures": {"reward_accuracy": 0.75, "reward_margin": 1.5}}],
+        "validated": 2,
+        "best_step": 6,
+        "seconds": 30.0,
+        "tokens_per_second": 5200.0,
+        "peak_memory_bytes": 2**31,
+    },
+}
+
+
+def asked(number: int) -> Asked:
+    return f"where is parcel {number}?", LABELS[number % 3]
+
+
+class Runs:
+    """A target, and the runs that it has had."""
+
+    def __init__(self, folder: Path, phoenix_url: str, agent: str = "routing", **target: Any) -> None:
+        known = {"tenant": "acme", "agent": agent, "project": "p", "base_model": "tiny"}
+        usual = {"task": "classification", "output_space": LABELS}
+        self.settings = Settings.model_validate(
+            {
+                "data_dir": folder,
+                "phoenix": {"url": phoenix_url, "experiments_project": f"learnd-{agent}"},
+                "targets": [known | usual | target],
+            }
+        )
+        self.now = BEGAN + timedelta(days=1)
+        self.store = Store.open(folder, self.now)
+        self.loop = Loop(self.settings, self.settings.targets[0], self.store, lambda: self.now)
+
+    def snapshot(self, held_out: Sequence[ReviewedItem], **changes: Any) -> Snapshot:
+        """With 30 examples to imitate, of which 6 are synthetic, and 10 pairs."""
+        sft = tuple(
+            taught(n, asked(n)).model_copy(update={"origin": "synthetic" if n % 5 == 0 else "telemetry"})
+            for n in range(30)
+        )
+        pairs = tuple(preferred(n, asked(n), "dunno") for n in range(30, 40))
+        validation = Examples(sft=tuple(taught(n, asked(n)) for n in range(40, 45)))
+        made = read_snapshot(
+            snapshot_in(self.loop.snapshots, Examples(sft=sft, pairs=pairs), validation, held_out)
+        )
+        outcomes = Outcomes(approved=60, corrected=30, rejected=10)
+        manifest = made.manifest.model_copy(
+            update={"reviewed": outcomes, "target": self.loop.target.key, **changes}
+        )
+        snapshot = made.model_copy(update={"manifest": manifest})
+        (self.loop.snapshots / snapshot.id / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
+        return snapshot
+
+    def searches(self, retrievals: Sequence[ReviewedRetrieval]) -> Snapshot:
+        """A snapshot of an embedding target."""
+        made = read_snapshot(snapshot_in(self.loop.snapshots, Examples()))
+        manifest = made.manifest.model_copy(update={"holdout": len(retrievals)})
+        snapshot = made.model_copy(update={"manifest": manifest, "retrievals": tuple(retrievals)})
+        path = self.loop.snapshots / snapshot.id
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+        write_snapshot(snapshot, self.loop.snapshots)
+        return snapshot
+
+    def train(
+        self,
+        snapshot: Snapshot,
+        stages: Sequence[Stage] = (SFT,),
+        training: Sequence[Trained] | None = None,
+    ) -> Cycle:
+        """A cycle up to its evaluation."""
+        began = self.now
+        cycle = self.store.start_cycle(self.loop.target.key, "new examples", began)
+        manifest = snapshot.manifest
+        counts = manifest.model_dump(include={"train", "validation", "holdout", "retention", "reviewed"})
+        self._step(
+            cycle,
+            CycleState.EXTRACTING,
+            CycleState.SELECTING,
+            snapshot_id=snapshot.id,
+            counts=counts | {"left_out": {}, "dropped": {"no feedback that counts reached this call": 12}},
+        )
+        plan = Plan(
+            stages=tuple(stages),
+            reason=f"{len(snapshot.train.sft)} answers to imitate",
+            snapshot_id=snapshot.id,
+            base_model="tiny",
+            base_digest="base1",
+        )
+        cycle = self._step(cycle, CycleState.SELECTING, CycleState.TRAINING, plan=plan)
+        for number, _ in enumerate(stages):
+            self._progress(cycle, f"train-{number}", began + (1 + 2 * number) * MINUTE)
+        default = tuple(Trained(method=each.method, figures=FIGURES[each.method]) for each in stages)
+        self.now += 10 * MINUTE
+        return self._step(
+            cycle,
+            CycleState.TRAINING,
+            CycleState.EVALUATING,
+            version_id=self._candidate(cycle, plan).id,
+            training=tuple(training) if training is not None else default,
+        )
+
+    def look_again(self, version: Version, snapshot: Snapshot) -> Cycle:
+        """A cycle that looks at a version on probation, up to its evaluation."""
+        cycle = self.store.start_cycle(self.loop.target.key, "second look", self.now, version_id=version.id)
+        return self._step(cycle, CycleState.EXTRACTING, CycleState.EVALUATING, snapshot_id=snapshot.id)
+
+    def end(self, cycle: Cycle, report: Report) -> Cycle:
+        """With the report; a promotion is left out."""
+        self._progress(cycle, "evaluate", self.now)
+        self.now += 5 * MINUTE
+        judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
+        return self._step(cycle, CycleState.EVALUATING, CycleState.DONE, **judged)
+
+    def fail(self, cycle: Cycle, reason: str) -> Cycle:
+        return self._step(cycle, cycle.state, CycleState.FAILED, reason=reason)
+
+    def run(self, snapshot: Snapshot, *, right: int, base_right: int = 5, **report: Any) -> Cycle:
+        """A whole run, whose candidate answers so many items right."""
+        cycle = self.train(snapshot)
+        made = a_report(snapshot, str(cycle.version_id), right=right, base_right=base_right, **report)
+        return self.end(cycle, made)
+
+    def _step(self, cycle: Cycle, old: CycleState, new: CycleState, **changes: Any) -> Cycle:
+        return self.store.advance_cycle(cycle.id, old, new, self.now, **changes)
+
+    def _progress(self, cycle: Cycle, job: str, began: datetime) -> None:
+        folder = self.loop.run_folder(cycle) / job
+        folder.mkdir(parents=True)
+        lines = [{"at": (began + n * MINUTE).isoformat(), "stage": "training", "step": n} for n in range(2)]
+        (folder / "progress.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+
+    def _candidate(self, cycle: Cycle, plan: Plan) -> Version:
+        path = f"adapters/{self.loop.target.slug}/{cycle.id}"
+        folder = self.loop.data_dir / path
+        folder.mkdir(parents=True)
+        (folder / "adapter_model.safetensors").write_bytes(cycle.id.encode())
+        return self.store.add_candidate(
+            cycle.id,
+            path=path,
+            files={"adapter_model.safetensors": file_digest(folder / "adapter_model.safetensors")},
+            base_model=plan.base_model,
+            base_digest=plan.base_digest,
+            rank=plan.lora_rank,
+            snapshot_id=plan.snapshot_id,
+            plan_id=plan.id,
+            parent_id=None,
+            code_version="0.1.0",
+            now=self.now,
+        )
+
+
+def held_out(count: int, first: int = 100) -> list[ReviewedItem]:
+    """Each third corrected item is one that was rejected without a correction instead."""
+    return [
+        reviewed(number, asked(number), outcome="rejected" if number % 10 == 9 else "corrected")
+        for number in range(first, first + count)
+    ]
+
+
+def a_report(
+    snapshot: Snapshot,
+    candidate: str,
+    *,
+    right: int,
+    base_right: int = 5,
+    live: str = "base",
+    live_right: int = 5,
+    look: Look = "first",
+    gate: Gate | None = None,
+    golden: Sequence[SFTExample] = (),
+    seeds: SeedRuns | None = None,
+    everything: bool = False,
+) -> Report:
+    """What the evaluation makes of answers of which so many are right, the first ones, and the rest invalid.
+
+    `everything`: also with a retention set, weights and a judge.
+    """
+    scoring = scorer("classification", LABELS, ())
+    rights = {"base": base_right} | ({live: live_right} if live != "base" else {}) | {candidate: right}
+    heard = {name: _heard(snapshot.holdout, count) for name, count in rights.items()}
+    sides = tuple(
+        score_side(name, snapshot.holdout, each, scoring, LABELS, latency_ms=20.0 + n)
+        for n, (name, each) in enumerate(heard.items())
+    )
+    older = held_out(12, first=500)
+    found = Findings(
+        sides=sides,
+        live=live,
+        sessions={item.id: item.id for item in (*snapshot.holdout, *older)},
+        weighting=weigh(snapshot.holdout, live=live) if everything else None,
+        rejected_without_correction=sum(item.gold is None for item in snapshot.holdout),
+        retention=_retention(older, scoring) if everything else None,
+        golden=_golden(golden, scoring) if golden else None,
+        overheads=tuple(
+            overhead([0.024 + n / 1e4 for n in range(16)], [0.02] * 16, against=name, alpha=0.05)
+            for name in rights
+            if name != candidate
+        ),
+        preferences=_preferences(len(snapshot.holdout)) if everything else None,
+        seeds=seeds,
+    )
+    return judge_findings(
+        found,
+        gate or Gate(),
+        "classification",
+        snapshot_id=snapshot.id,
+        held_out=len(snapshot.holdout),
+        look=look,
+    )
+
+
+def _heard(items: Sequence[ReviewedItem], right: int) -> Heard:
+    said = [
+        Said(text=item.gold.content if item.gold and n < right else "no idea", ended=True)
+        for n, item in enumerate(items)
+    ]
+    sure = [
+        [0.0 if item.gold and label == item.gold.content and n < right else -2.0 for label in LABELS]
+        for n, item in enumerate(items)
+    ]
+    return Heard(held_out=tuple(said), labels=tuple(map(tuple, sure)))
+
+
+def _retention(items: Sequence[ReviewedItem], scoring: Scorer) -> Any:
+    return tuple(score_answers(items, _heard(items, right).held_out, scoring) for right in (6, 7))
+
+
+def _golden(cases: Sequence[SFTExample], scoring: Scorer) -> Any:
+    """What is live passes all, the candidate all but the first, which it answers with HTML."""
+    live = [Said(text=case.completion.content, ended=True) for case in cases]
+    return score_golden(cases, live, [Said(text="<b>a|b</b>\n[c](d)", ended=True), *live[1:]], scoring)
+
+
+def _preferences(pairs: int) -> Preferences:
+    preferred = [1, 0, -1] * pairs
+    return Preferences(
+        model="judge-1", of_pairs=tuple(preferred[:pairs]), asked=pairs, contradicted=0.25, unread=1, calls=9
+    )
+
+
+def a_search(number: int, relevant: int = 1) -> ReviewedRetrieval:
+    documents = tuple(
+        JudgedDocument(id=f"d{number}-{n}", text=f"document {number}-{n}", relevant=n == relevant)
+        for n in range(3)
+    )
+    return ReviewedRetrieval(
+        query=f"query {number}",
+        documents=documents,
+        source_span_ids=(f"{number:016x}",),
+        trace_id=f"{number:032x}",
+        prompt_key=f"key {number}",
+        started_at=BEGAN + number * MINUTE,
+    )
+
+
+def a_search_report(snapshot: Snapshot, candidate: str, ranks: dict[str, Sequence[int]]) -> Report:
+    """Of the sides' ranks of the first relevant document; 0 is none."""
+    sides = []
+    for name, reached in ranks.items():
+        each = [
+            Ranked(
+                item_id=item.id,
+                hit=rank == 1,
+                recall={1: float(rank == 1), 5: float(0 < rank <= 5), 10: float(0 < rank <= 10)},
+                mrr=1 / rank if rank else 0.0,
+                ndcg=1 / rank if rank else 0.0,
+            )
+            for item, rank in zip(snapshot.retrievals, reached, strict=True)
+        ]
+        sides.append(side_of_searches(ranked_side(name, each)))
+    assert sides[-1].name == candidate
+    found = Findings(
+        sides=tuple(sides), live="base", sessions={item.id: item.id for item in snapshot.retrievals}
+    )
+    return judge_findings(
+        found, Gate(), "embedding", snapshot_id=snapshot.id, held_out=len(snapshot.retrievals)
+    )
+
+
+def utc(*moment: int) -> datetime:
+    return datetime(*moment, tzinfo=UTC)  # type: ignore[misc,arg-type]
