@@ -9,9 +9,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from daemon.approvals import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, Ruling
+from daemon.experiments import (
+    Compared,
+    Experiment,
+    ExperimentDetails,
+    UnknownExperiment,
+    compare,
+    details,
+    find,
+    list_experiments,
+)
 from daemon.history import CycleView, filtered, view
 from daemon.locks import Locked
 from daemon.loop import Loop
@@ -40,7 +50,7 @@ from trainers.plan import Kind
 
 PREFIX = "/api/v1"
 STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = (
-    ((UnknownBatch, UnknownCycle, UnknownVersion), 404),
+    ((UnknownBatch, UnknownCycle, UnknownExperiment, UnknownVersion), 404),
     ((EditInvalid, ReviewInvalid, ExampleInvalid), 422),
     (NotServed, 502),
     ((Locked, StoreUnavailable), 503),
@@ -121,6 +131,7 @@ def operators_api(
     inside.include_router(_targets(settings, store, health, door, clock))
     inside.include_router(_data(settings, store, clock))
     inside.include_router(_cycles(settings, store))
+    inside.include_router(_experiments(settings, store))
     inside.include_router(_versions(settings, store, door, clock))
     desk = Desk(settings, store, clock)
     inside.include_router(_batches(desk))
@@ -267,6 +278,43 @@ def _cycles(settings: Settings, store: Store) -> APIRouter:
         """Held-out items and what every side said to them; `changed` are those that the candidate gains or
         loses against what is live."""
         return answers_of(settings, store.cycle(cycle_id), changed=changed, offset=offset, limit=limit)
+
+    return router
+
+
+def _experiments(settings: Settings, store: Store) -> APIRouter:
+    router = APIRouter(prefix="/experiments", tags=["experiments"])
+
+    @router.get("")
+    def list_runs(
+        target: OfTarget = None,
+        method: Method | None = None,
+        verdict: Verdict | None = None,
+        since: AwareDatetime | None = None,
+        until: AwareDatetime | None = None,
+        limit: Limit = 100,
+    ) -> list[Experiment]:
+        """What trained, or looked at a version again, newest first."""
+        return list_experiments(
+            store,
+            settings.phoenix,
+            target=target,
+            method=method,
+            verdict=verdict,
+            since=since,
+            until=until,
+            limit=limit,
+        )
+
+    @router.get("/compare")
+    def compare_runs(run: Annotated[list[str], Query()]) -> Compared:
+        """Runs side by side, each named by its id, a beginning of it, or the version that it trained."""
+        return compare(store, settings.phoenix, [find(store, each) for each in run])
+
+    @router.get("/{run:path}")
+    def show_run(run: str) -> ExperimentDetails:
+        """One run, named so: data, plan, trainings, report, and where Phoenix shows it."""
+        return details(store, settings.phoenix, find(store, run))
 
     return router
 
