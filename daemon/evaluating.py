@@ -4,6 +4,7 @@ from pathlib import Path
 
 from daemon.card import write_card
 from daemon.children import Work, run_job
+from daemon.extras import needs
 from daemon.imports import golden_cases
 from daemon.loop import Loop
 from daemon.promotion import PROBES, adapter_folder
@@ -54,7 +55,10 @@ def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | No
         dtype=loop.settings.training.dtype,
         threads=loop.settings.training.threads,
     )
-    key = loop.target.judge.key() if loop.target.judge else None
+    key = None
+    if loop.target.judge:
+        needs("synthetic", "dspy")
+        key = loop.target.judge.key()
     run_job(
         Work.EVALUATE,
         folder,

@@ -27,8 +27,10 @@ def prune_target(loop: Loop) -> None:
             # Checkpoints are for going on after a crash; an ended cycle does not go on.
             for folder in loop.run_folder(cycle).glob("train-*"):
                 forget_checkpoints(folder)
-    # The next cycle compares its data with that of the last one that came to a verdict.
-    judged = [cycle for cycle in cycles if cycle.state is CycleState.DONE][:1]
+    # The next cycle compares its data with that of the last one that came to a verdict, and counts how many
+    # its window has judged.
+    trained = [cycle for cycle in cycles if cycle.state is CycleState.DONE and cycle.plan]
+    judged = trained[: loop.target.gate.candidates_per_window]
     kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged
     for cycle in cycles:
         if cycle not in kept:

@@ -35,6 +35,8 @@ class Findings(Value):
     overheads: tuple[Overhead, ...] = ()
     preferences: Preferences | None = None
     """A judge's, between the candidate's answers and those of what is live, in the order of the answers."""
+    no_judge: str = ""
+    """Why the judge could not be asked, in words."""
     seeds: SeedRuns | None = None
 
     def side(self, name: str) -> Side:
@@ -65,7 +67,7 @@ def judge_findings(
         retention=retained[0] if retained else None,
         guards=guards,
         over_waiting=waiting,
-        unfair=_unfair(found, gains),
+        unfair=_unfair(found, gains, judged=JUDGE in gate.gating(task)),
     )
     decision = decide(evidence, gate, look)
     answered = len(candidate.answers)
@@ -89,6 +91,7 @@ def judge_findings(
         golden=found.golden,
         overheads=found.overheads,
         preferences=found.preferences,
+        no_judge=found.no_judge,
         seeds=found.seeds,
         guards=guards,
         verdict=decision.verdict,
@@ -184,8 +187,10 @@ def _retained(found: Findings) -> tuple[Gain, Comparison] | None:
     return gained(candidate, live, sessions=sessions), comparison
 
 
-def _unfair(found: Findings, gains: Sequence[Gain]) -> str:
-    """Why the holdout cannot judge anybody fairly, in words; empty if it can."""
+def _unfair(found: Findings, gains: Sequence[Gain], *, judged: bool) -> str:
+    """Why the holdout, or the judge where one decides, cannot judge anybody; empty if they can."""
+    if judged and found.no_judge:
+        return f"the judge could not be asked: {found.no_judge}"
     if not any(gain.n for gain in gains):
         return "no held-out item has gold; approve answers or correct them"
     return found.weighting.unfair if found.weighting else ""

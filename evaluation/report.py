@@ -204,6 +204,8 @@ class Report(Value):
     """The candidate's latency over that of every other side."""
     preferences: Preferences | None = None
     """What a judge preferred, between the candidate's answers and those of what is live."""
+    no_judge: str = ""
+    """Why a judge that the settings name could not be asked, in words."""
     seeds: SeedRuns | None = None
     """Where the plan was trained with several seeds; the candidate is the median run."""
     served: Served | None = None

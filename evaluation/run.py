@@ -19,7 +19,7 @@ from evaluation.rules import Gate, Look
 from evaluation.scoring import Scorer, scorer
 from evaluation.sides import Heard, Logprobs, Said, score_answers, score_golden, score_side
 from evaluation.weighting import Weighting, weigh
-from extractors.endpoint import Endpoint
+from extractors.endpoint import Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.examples import ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.snapshot import Snapshot, read_snapshot
 from extractors.splits import HoldoutRules, common_prompts
@@ -180,6 +180,7 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
         folder / PROBES, _probes(engine, job.candidate.name, trained_on, asked, sides).model_dump_json()
     )
     progress.write("judging")
+    preferred = _preferences(job, asked, heard, folder, progress)
     found = Findings(
         sides=sides,
         live=job.live,
@@ -190,7 +191,8 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
         retention=_retention(job, asked, heard, scoring),
         golden=_golden(job, asked, heard, scoring),
         overheads=_overheads(timings, job),
-        preferences=_preferences(job, asked, heard, folder, progress),
+        preferences=None if isinstance(preferred, str) else preferred,
+        no_judge=preferred if isinstance(preferred, str) else "",
         seeds=job.seeds,
     )
     return judge_findings(
@@ -357,8 +359,11 @@ def _retention(
 
 def _preferences(
     job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], folder: Path, progress: Progress
-) -> Preferences | None:
-    """What the judge prefers, one pair a held-out item, from the file if an earlier run got that far."""
+) -> Preferences | str | None:
+    """What the judge prefers, one pair a held-out item, or why it could not be asked.
+
+    From the file if an earlier run got that far; None where there is no judge.
+    """
     if job.judge is None:
         return None
     kept = folder / PREFERENCES
@@ -370,12 +375,16 @@ def _preferences(
         for item, new, old in zip(asked.held_out, candidate, live, strict=True)
     ]
     model = job.judge.model
-    found = judge(
-        pairs,
-        job.judge,
-        api_key=os.environ.get(JUDGE_KEY),
-        on_progress=lambda done, total: progress.write("comparing", model, step=done, total=total),
-    )
+    try:
+        found = judge(
+            pairs,
+            job.judge,
+            api_key=os.environ.get(JUDGE_KEY),
+            on_progress=lambda done, total: progress.write("comparing", model, step=done, total=total),
+        )
+    except (EndpointUnreachable, EndpointRefused) as problem:
+        # All else was measured, and a training lies behind it.
+        return str(problem)
     write_whole(kept, found.model_dump_json())
     return found
 

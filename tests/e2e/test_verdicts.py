@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.demo.corpus import labels_of, load_corpus, system_prompt
+from daemon.demo.model import prepare_smollm2
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.run import AdapterSide, EvaluationJob, evaluate
@@ -12,6 +14,8 @@ from evaluation.seeds import SeedsJob, measure
 from extractors.examples import Examples, ReviewedItem, SFTExample
 from tests.e2e.test_training import LABELS, DyingProgress, asked, plan_for, train_here
 from tests.snapshots import reviewed, snapshot_in, taught
+from tests.tiny_model import CACHE
+from trainers.hyperparameters import Hyperparameters
 from trainers.job import TrainingJob
 
 HELD_OUT = range(200, 280)
@@ -47,19 +51,21 @@ def judged(
     items: Sequence[ReviewedItem],
     golden: Sequence[SFTExample] = (),
     gate: Gate | None = None,
+    labels: Sequence[str] = LABELS,
 ) -> Report:
+    tmp_path.mkdir(exist_ok=True)
     snapshot = snapshot_in(tmp_path / "snapshots", Examples(), holdout=items)
     job = EvaluationJob(
         snapshot=str(snapshot),
         base_model=str(base),
         task="classification",
-        output_space=LABELS,
+        output_space=tuple(labels),
         active=AdapterSide(name=LIVE, path=str(live)),
         candidate=AdapterSide(name=CANDIDATE, path=str(candidate)),
         # Both are as fast, but which of two is timed on a busy machine may not decide here.
         gate=gate or Gate(latency_margin=20),
         golden=tuple(golden),
-        max_new_tokens=8,
+        max_new_tokens=12,
     )
     evaluate(job, tmp_path, DyingProgress(tmp_path))
     return Report.model_validate_json((tmp_path / "report.json").read_text())
@@ -183,3 +189,32 @@ def test_of_runs_with_several_seeds_the_median_one_is_the_candidate(
     assert found.scores[0] == 0.5
     assert found.median == sorted(range(3), key=lambda run: (found.scores[run], run))[1]
     assert found.deviation > 0.1
+
+
+@pytest.mark.slow
+def test_of_real_adapters_of_one_plan_with_different_seeds_none_is_promoted_over_another(
+    tmp_path: Path,
+) -> None:
+    base = prepare_smollm2(CACHE / "smollm2")
+    corpus = [(request.text, request.label) for request in load_corpus()]
+    labels = tuple(labels_of(load_corpus()))
+    system = system_prompt(labels)
+    lessons = [taught(number, each, system=system) for number, each in enumerate(corpus[:200])]
+    items = [reviewed(300 + number, each, system=system) for number, each in enumerate(corpus[200:320])]
+    snapshot = snapshot_in(tmp_path / "lessons", Examples(sft=tuple(lessons)))
+    adapters = []
+    for seed in range(3):
+        usual = Hyperparameters(epochs=2, seed=seed).model_dump()
+        job = TrainingJob(plan=plan_for(base, snapshot, **usual), snapshot=str(snapshot))
+        adapters.append(tmp_path / f"seed-{seed}" / train_here(job, tmp_path / f"seed-{seed}").adapter)
+    for live, candidate in ((0, 1), (1, 2), (2, 0)):
+        report = judged(
+            tmp_path / f"{live}-{candidate}",
+            base,
+            live=adapters[live],
+            candidate=adapters[candidate],
+            items=items,
+            labels=labels,
+        )
+        assert report.verdict != "PROMOTE", report.reason
+        assert report.against("base").gained > 20

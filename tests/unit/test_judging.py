@@ -191,3 +191,13 @@ def test_a_tool_call_is_right_or_wrong_and_no_text_to_come_near_to() -> None:
 
 
 CALL = {"name": "track", "arguments": "{}"}
+
+
+def test_a_judge_that_cannot_be_asked_decides_nothing_and_loses_nothing() -> None:
+    found = findings(routed(100), set(range(30)), set(), no_judge="it does not answer")
+    assert judged(found).verdict == "PROMOTE"
+    writing = judged(found, Gate(metrics=("accuracy", "judge")), task="generation")
+    assert (writing.verdict, writing.reason) == (
+        "INCONCLUSIVE",
+        "the judge could not be asked: it does not answer",
+    )
