@@ -11,9 +11,9 @@ from daemon.promotion import PROBES, adapter_folder
 from daemon.served import confirm
 from daemon.traffic import open_phoenix
 from daemon.training import SEEDS, side_of
+from evaluation.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look
-from evaluation.run import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
 from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.redaction import Redaction, load_redactor
 from extractors.snapshot import read_snapshot

@@ -11,10 +11,10 @@ from pathlib import Path
 from daemon.locks import promotion_lock
 from daemon.loop import Loop
 from daemon.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replicas
-from evaluation.judging import Findings, confirmed
+from evaluation.job import BASE
+from evaluation.judging import Findings, confirmed, sessions_of
 from evaluation.probes import ProbeRecord
 from evaluation.report import Report
-from evaluation.run import BASE, sessions_of
 from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_side
 from extractors.examples import ReviewedItem

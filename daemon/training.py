@@ -10,9 +10,9 @@ from daemon.loop import Loop
 from daemon.promotion import adapter_folder
 from daemon.settings import TargetSettings
 from daemon.version import VERSION
+from evaluation.job import AdapterSide
 from evaluation.readiness import ReadinessJob
 from evaluation.report import SeedRuns
-from evaluation.run import AdapterSide
 from evaluation.seeds import SeedsJob
 from extractors.snapshot import Snapshot
 from registry.cycles import Cycle, Trained

@@ -1,6 +1,6 @@
 """From the sides of an evaluation to its report: comparisons, guards, and the verdict on them. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from evaluation.comparison import Gain, compare, gained, least_difference, worth_of
 from evaluation.judge import Preferences
@@ -9,7 +9,7 @@ from evaluation.report import Answer, Comparison, Golden, Guard, Report, SeedRun
 from evaluation.rules import JUDGE, Gate, Look
 from evaluation.verdict import Evidence, decide, explain
 from evaluation.weighting import Weighting
-from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.examples import ReviewedItem
 from extractors.values import Value
 from trainers.selection import Task
 
@@ -264,6 +264,6 @@ def _short(text: str, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def sessions_of(items: Sequence[ReviewedItem | ReviewedRetrieval]) -> Mapping[str, str]:
+def sessions_of(items: Sequence[ReviewedItem]) -> dict[str, str]:
     """What belongs together in a test: the session, else the item alone."""
     return {item.id: item.session_id or item.id for item in items}

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from evaluation.run import BASE, AdapterSide, answer_limit
+from evaluation.asking import answer_limit
+from evaluation.job import BASE, AdapterSide
 from evaluation.scoring import scorer
 from extractors.examples import PreferencePair
 from extractors.snapshot import read_snapshot

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from evaluation.asking import asked_of, labels_of
+from evaluation.job import BATCH_SIZE
 from evaluation.report import SeedRuns, Side
-from evaluation.run import BATCH_SIZE, asked_of, labels_of, side_of_searches
 from evaluation.scoring import scorer
-from evaluation.sides import Heard, Said, score_side
+from evaluation.sides import Heard, Said, score_side, side_of_searches
 from extractors.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.base_model import Device, Dtype, use_threads

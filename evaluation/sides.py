@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from evaluation.fields import field_figures, field_items
 from evaluation.labels import confidence_measures, label_measures
 from evaluation.report import Answer, Golden, GoldenAnswer, Side
+from evaluation.retrieval import RankedSide
 from evaluation.scoring import Scorer
 from extractors.examples import ReviewedItem, SFTExample
 from extractors.values import Value
@@ -75,6 +76,30 @@ def score_side(
         | (confidence.figures if confidence else {}),
         labels=classes,
         confidence=confidence,
+    )
+
+
+def side_of_searches(found: RankedSide, latency_ms: float = 0.0) -> Side:
+    """A side of the report: right is a search that finds a relevant document first."""
+    recall = {f"recall@{k}": share for k, share in found.recall.items()}
+    return Side(
+        name=found.name,
+        accuracy=found.hit_rate,
+        valid_rate=1.0,
+        latency_ms=latency_ms,
+        repeated_rejected=0,
+        answers=tuple(
+            Answer(
+                item_id=query.item_id,
+                text="",
+                correct=query.hit,
+                valid=True,
+                scores={f"recall@{k}": share for k, share in query.recall.items()}
+                | {"mrr@10": query.mrr, "ndcg@10": query.ndcg},
+            )
+            for query in found.ranked
+        ),
+        measures=recall | {"mrr@10": found.mrr, "ndcg@10": found.ndcg},
     )
 
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from daemon.demo.corpus import labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
+from evaluation.job import AdapterSide, EvaluationJob
 from evaluation.probes import ProbeRecord
 from evaluation.report import Report
 from evaluation.rules import Gate
-from evaluation.run import AdapterSide, EvaluationJob
 from extractors.examples import Examples
 from extractors.values import LearndError, Value, file_digest
 from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_in, taught, voted

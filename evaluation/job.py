@@ -1,0 +1,82 @@
+"""What an evaluation child is asked to do, and the files it works with."""
+
+from pathlib import Path
+
+from evaluation.report import SeedRuns, Verdict
+from evaluation.rules import Gate, Look
+from extractors.endpoint import Endpoint
+from extractors.examples import SFTExample
+from extractors.traffic import TrafficCall
+from extractors.values import Value
+from trainers.base_model import Device, Dtype
+from trainers.selection import Task
+
+REPORT, PROBES, TRAFFIC = "report.json", "probes.json", "traffic.json"
+PREFERENCES = "preferences.json"
+JUDGE_KEY = "JUDGE_API_KEY"
+"""Environment variable with the judge's API key."""
+BASE = "base"
+"""The side without an adapter."""
+BATCH_SIZE = 16
+
+
+class AdapterSide(Value):
+    """An adapter to compare."""
+
+    name: str
+    """The version's served name."""
+    path: str
+    """Its folder."""
+
+
+class EvaluationJob(Value):
+    """What an evaluation child is asked to do."""
+
+    snapshot: str
+    """Folder of the snapshot whose held-out items are asked."""
+    trained_on: str | None = None
+    """Folder of the snapshot that the candidate was trained on, where that is another one."""
+    base_model: str
+    task: Task
+    output_space: tuple[str, ...] = ()
+    active: AdapterSide | None
+    """What is live; None while the base model is."""
+    waiting: AdapterSide | None = None
+    """What is on probation."""
+    candidate: AdapterSide
+    gate: Gate = Gate()
+    judge: Endpoint | None = None
+    """A language model that compares the candidate's answers with those of what is live."""
+    seeds: SeedRuns | None = None
+    """How the runs of the plan with several seeds did, for the report."""
+    look: Look = "first"
+    golden: tuple[SFTExample, ...] = ()
+    max_new_tokens: int
+    batch_size: int = BATCH_SIZE
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    threads: int | None = None
+    """CPU threads; None takes what torch would."""
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """Folders of all sides but the base, the candidate last."""
+        sides = (self.active, self.waiting, self.candidate)
+        return {side.name: Path(side.path) for side in sides if side}
+
+    @property
+    def live(self) -> str:
+        return self.active.name if self.active else BASE
+
+
+class EvaluationResult(Value):
+    """What an evaluation child leaves, besides report.json and probes.json."""
+
+    verdict: Verdict
+    reason: str
+
+
+class TrafficSample(Value):
+    """Calls of the traffic that the held-out items come from; `traffic.json` in the run's folder."""
+
+    calls: tuple[TrafficCall, ...]

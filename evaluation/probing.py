@@ -1,0 +1,53 @@
+"""Recording what a trained adapter says to a few prompts, for serving to be checked against."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from evaluation.asking import Asked
+from evaluation.job import BASE
+from evaluation.probes import Probe, ProbeRecord
+from evaluation.report import Side
+from extractors.examples import ReviewedItem, SFTExample
+from extractors.snapshot import Snapshot
+from extractors.values import LearndError
+from trainers.rendering import render
+
+if TYPE_CHECKING:
+    from evaluation.answers import AnswerEngine
+
+MOST_PROBES = 8
+PROBE_TOKENS = 32
+
+
+class NothingToAsk(LearndError):
+    """There is no prompt at all that the model could be asked."""
+
+
+def record_probes(
+    engine: "AnswerEngine", candidate: str, trained_on: Snapshot, asked: Asked, sides: Sequence[Side]
+) -> ProbeRecord:
+    """What the candidate says to a few prompts, one at a time, as a server is asked."""
+    base, trained = sides[0].answers, sides[-1].answers
+    # Where training changed the answer, and to different answers, a probe tells most.
+    order = sorted(range(len(asked.held_out)), key=lambda i: base[i].text == trained[i].text)
+    first_of = {trained[i].text: i for i in reversed(order)}
+    chosen = list(dict.fromkeys([*sorted(first_of.values(), key=order.index), *order]))[:MOST_PROBES]
+    items: Sequence[ReviewedItem | SFTExample] = [asked.held_out[i] for i in chosen]
+    probes = [_probe(engine, candidate, each) for each in items or trained_on.train.sft[:MOST_PROBES]]
+    if not probes:
+        raise NothingToAsk(f"snapshot {trained_on.id} has neither held-out nor training prompts")
+    return ProbeRecord(probes=tuple(probes))
+
+
+def _probe(engine: "AnswerEngine", candidate: str, asked: ReviewedItem | SFTExample) -> Probe:
+    prompt = render(engine.tokenizer, asked.prompt, asked.tools).prompt_ids
+    [said] = engine.answers(candidate, [prompt], max_new_tokens=PROBE_TOKENS, batch_size=1)
+    return Probe(
+        messages=tuple(message.to_chat() for message in asked.prompt),
+        tools=asked.tools,
+        prompt_ids=prompt,
+        answer_ids=said.ids,
+        answer=said.text,
+        adapter_logprobs=engine.logprobs(candidate, prompt, said.ids),
+        base_logprobs=engine.logprobs(BASE, prompt, said.ids),
+    )
