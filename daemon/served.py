@@ -5,7 +5,7 @@ The evaluation's own engine is faster and needs no server; a server is what the 
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from daemon.locks import promotion_lock
@@ -19,7 +19,7 @@ from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_side
 from extractors.examples import ReviewedItem
 from extractors.snapshot import read_snapshot
-from registry.serving.replica import Replica, ReplicaUnreachable
+from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
 from registry.serving.swap import NotServedYet, bring_up
 from registry.versions import Version
 from trainers.child import write_whole
@@ -63,6 +63,9 @@ def _heard(
                     write_whole(path, Heard(held_out=said).model_dump_json())
             finally:
                 loop.store.unwant(candidate.id)
+                # Where it cannot now, the reconciler unloads it later.
+                with suppress(ReplicaUnreachable, ReplicaRefused):
+                    replica.unload(candidate.id)
     return {name: Heard.model_validate_json(path.read_text("utf-8")) for name, path in kept.items()}
 
 

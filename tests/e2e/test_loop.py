@@ -136,15 +136,24 @@ def test_a_training_child_that_is_killed_with_the_daemon_resumes(team: Team) -> 
     assert len((folder / "starts").read_text().splitlines()) == 2
 
 
-def test_where_promotion_is_manual_a_proven_version_waits_for_an_operator(
+def test_where_promotion_is_manual_a_version_that_two_engines_prove_waits_for_an_operator(
     tmp_path: Path, phoenix: PhoenixServer, vllm: VllmServer, tiny_model: Path
 ) -> None:
     tenant = f"t{uuid4().hex[:8]}"
     team = new_team(
-        tmp_path, tenant, phoenix=phoenix.url, vllm=vllm.url, model=tiny_model, promotion="manual"
+        tmp_path,
+        tenant,
+        phoenix=phoenix.url,
+        vllm=vllm.url,
+        model=tiny_model,
+        promotion="manual",
+        evaluate_with="replica",
     )
     cycle = team.ask("once")
     assert "promotion is manual" in cycle["reason"]
+    served = cycle["report"]["served"]
+    assert (served["verdict"], served["agreement"] > 0.9) == ("PROMOTE", True)
+    assert served["comparison"]["gained"] > 0.8 * HELD_OUT
     assert team.ask("status")[0]["active_version"] is None
     assert loaded(vllm, team) == []
     team.learnd("adapters", "promote")

@@ -25,6 +25,7 @@ def team(tmp_path: Path, phoenix: PhoenixServer, tiny_model: Path) -> Team:
         model=tiny_model,
         gate=gate,
         promotion="manual",
+        seeds=3,
     )
 
 
@@ -34,6 +35,9 @@ def test_a_promising_version_is_proven_on_newer_traffic_and_the_cycles_wait_for_
     first = team.ask("once")
     assert (first["state"], first["verdict"]) == ("DONE", "PROBATION"), first["reason"]
     assert "traffic that comes after its training" in first["reason"]
+    assert [stage["run"] for stage in first["training"]] == [0, 1, 2]
+    seeds = first["report"]["seeds"]["scores"]
+    assert first["report"]["sides"][-1]["accuracy"] == sorted(seeds)[1]
     [status] = team.ask("status")
     assert status["probation"] == {"version": first["version_id"], "needs": FRESH}
     assert team.ask("once")["state"] == "SKIPPED", "nothing new: it does not look again"

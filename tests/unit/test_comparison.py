@@ -97,6 +97,15 @@ def test_the_interval_holds_the_effect_and_comes_out_the_same_again():
     assert (low, high) == interval(candidate, other, range(40))
 
 
+def test_the_interval_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(2)
+    new, old, weights = rng.random(120), rng.random(120), rng.uniform(0.5, 1.5, 120)
+    drawn = rng.integers(0, 120, size=(20_000, 120))
+    means = ((new - old) * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1)
+    ours = interval(new.tolist(), old.tolist(), range(120), weights=weights.tolist())
+    assert ours == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))), abs=0.012)
+
+
 def test_turns_of_one_session_say_less_than_as_many_sessions():
     candidate, other = [True] * 20 + [False] * 20, [False] * 40
     one_each = interval(candidate, other, range(40))

@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
 
 from evaluation.retrieval import (
     NothingToSearch,
@@ -55,6 +59,15 @@ def test_figures_are_those_worked_out_by_hand() -> None:
     assert ranked.recall == {1: 0.0, 5: 0.5, 10: 1.0}
     assert ranked.mrr == 0.5
     assert ranked.ndcg == pytest.approx(0.9643 / 1.6309, abs=1e-4)
+
+
+@settings(deadline=None)
+@given(st.lists(st.booleans(), min_size=2, max_size=30), st.randoms())
+def test_the_gain_is_that_of_scikit_learn(relevant: list[bool], random: Random) -> None:
+    assume(any(relevant))
+    scores = random.sample(range(100), len(relevant))
+    ranked = rank(query(*(n for n, each in enumerate(relevant) if each)), [float(s) for s in scores])
+    assert ranked.ndcg == pytest.approx(ndcg_score([relevant], [scores], k=10))
 
 
 def test_what_lies_below_the_tenth_place_counts_for_nothing() -> None:
