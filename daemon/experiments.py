@@ -5,16 +5,16 @@ A run is a cycle. It is named by its id, by a beginning of that, or by the versi
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Literal
 
-from daemon.history import SEARCHED, methods
+from daemon.history import methods
 from daemon.settings import PhoenixSettings
 from evaluation.report import Report, Verdict
 from evaluation.rules import Look
 from extractors.values import LearndError, Value
 from registry.cycles import Cycle, CycleState
-from registry.store.cycles import UnknownCycle
+from registry.store.cycles import CycleFilter, UnknownCycle
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 from trainers.hyperparameters import Method
@@ -23,6 +23,8 @@ LOWER_IS_BETTER = frozenset(
     {"error_rate", "hallucination_rate", "confidence_calibration", "reference_perplexity", "latency_ms"}
 )
 NEITHER_GOOD_NOR_BAD = frozenset({"live", "95% interval", "p (better)", "items", "worth", "confidence"})
+PAGE = 50
+"""Cycles that are read at once."""
 Group = Literal["run", "plan", "data", "measures"]
 
 
@@ -106,26 +108,21 @@ def list_experiments(
     until: datetime | None = None,
     limit: int = 100,
 ) -> list[Experiment]:
-    """The newest `limit` runs that fit, newest first, of the newest 1000 cycles.
-
-    `since` and `until` bound when they began, the latter exclusively.
-    """
-    fitting = (
-        view(cycle, trained, phoenix)
-        for cycle, trained in _experiments(store, target)
-        if verdict in (None, cycle.verdict)
-        and (method is None or method in methods(trained))
-        and (since is None or cycle.started_at >= since)
-        and (until is None or cycle.started_at < until)
-    )
-    return list(islice(fitting, limit))
+    """The newest `limit` runs that fit, newest first; `since` and `until` bound when they began."""
+    wanted = CycleFilter(verdict=verdict, since=since, until=until, learned=True)
+    newest = _newest(store, target, wanted, min(limit, PAGE))
+    runs = ((cycle, _trained(store, cycle)) for cycle in newest)
+    fitting = (run for run in runs if method is None or method in methods(run[1]))
+    return [view(cycle, trained, phoenix) for cycle, trained in islice(fitting, limit)]
 
 
-def _experiments(store: Store, target: str | None) -> Iterator[tuple[Cycle, Cycle]]:
-    """The runs, newest first, each with the cycle that trained its candidate."""
-    for cycle in store.cycles(target, SEARCHED):
-        if cycle.plan is not None or cycle.version_id is not None:
-            yield cycle, _trained(store, cycle)
+def _newest(store: Store, target: str | None, wanted: CycleFilter, page: int) -> Iterator[Cycle]:
+    """Newest first, and no more at once than a page: a cycle holds all answers of its report."""
+    for offset in count(step=page):
+        found = store.cycles(target, page, offset=offset, **wanted)
+        yield from found
+        if len(found) < page:
+            return
 
 
 def _trained(store: Store, cycle: Cycle) -> Cycle:
@@ -141,15 +138,15 @@ def find(store: Store, run: str) -> Cycle:
             return known(run)
         except (UnknownCycle, UnknownVersion):
             continue
-    begun = [cycle for cycle in store.cycles(limit=SEARCHED) if run and cycle.id.startswith(run)]
+    begun = store.cycles(limit=2, beginning=run)
     if len(begun) > 1:
         raise UnknownExperiment(
-            f"{len(begun)} runs begin with {run!r}, {begun[0].id} and {begun[1].id} among them; say more"
+            f"several runs begin with {run!r}, {begun[0].id} and {begun[1].id} among them; say more"
         )
     if not begun:
         raise UnknownExperiment(
-            f"no run is called {run!r}, none of the newest {SEARCHED} begins so, and no version has this "
-            "name; `learnd experiments list` names them"
+            f"no run is called {run!r} or begins so, and no version has this name; "
+            "`learnd experiments list` names them"
         )
     return begun[0]
 
@@ -294,8 +291,8 @@ def _data(cycle: Cycle) -> dict[str, Any]:
     counts = cycle.counts
     known: dict[str, Any] = {"snapshot": cycle.snapshot_id}
     for name in ("train", "validation", "reviewed"):
-        for kind, count in counts.get(name, {}).items():
-            known[f"{name} {kind}"] = count or None
+        for kind, many in counts.get(name, {}).items():
+            known[f"{name} {kind}"] = many or None
     return known | {name: counts.get(name) for name in ("holdout", "retention")}
 
 

@@ -1,10 +1,11 @@
 """Cycles: one unfinished at a time per target, each step a compare-and-set."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from evaluation.report import Report, Verdict
@@ -46,6 +47,24 @@ class CycleChanges(TypedDict, total=False):
     training: tuple[Trained, ...]
     version_id: str
     report: Report
+
+
+class CycleFilter(TypedDict, total=False):
+    """Which cycles are wanted; None is any."""
+
+    verdict: Verdict | None
+    since: datetime | None
+    """Only those that began then or later."""
+    until: datetime | None
+    """Only those that began before."""
+    beginning: str | None
+    """Of their ids."""
+    learned: bool
+    """Only those that trained or judged something."""
+
+
+LEARNED = cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None)
+"""A training that failed left a plan and no version, a second look a version and no plan."""
 
 
 class CycleRecords(Database):
@@ -111,12 +130,19 @@ class CycleRecords(Database):
             return load_cycle(connection, cycle_id)
 
     def cycles(
-        self, target: str | None = None, limit: int = 100, state: CycleState | None = None
+        self,
+        target: str | None = None,
+        limit: int = 100,
+        state: CycleState | None = None,
+        *,
+        offset: int = 0,
+        **wanted: Unpack[CycleFilter],
     ) -> list[Cycle]:
-        """The newest `limit` cycles, newest first, of one target or of all, in one state or in any."""
-        newest = select(cycles).order_by(cycles.c.started_at.desc(), cycles.c.id.desc()).limit(limit)
+        """The newest `limit` cycles after the first `offset`, newest first, of those that fit."""
+        newest = select(cycles).order_by(cycles.c.started_at.desc(), cycles.c.id.desc())
         newest = newest if state is None else newest.where(cycles.c.state == state)
-        return self._cycles(newest if target is None else newest.where(cycles.c.target == target))
+        newest = newest if target is None else newest.where(cycles.c.target == target)
+        return self._cycles(newest.where(*_conditions(wanted)).limit(limit).offset(offset))
 
     def looks_at(self, version_id: str) -> list[Cycle]:
         """Cycles that judged the version or are to, oldest first: its training, then second looks."""
@@ -167,8 +193,7 @@ class CycleRecords(Database):
             cycles.c.target == target,
             cycles.c.state.in_((CycleState.DONE, CycleState.FAILED)),
             cycles.c.published_at.is_(None),
-            # A training that failed left a plan and no version.
-            cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None),
+            LEARNED,
         )
         return self._cycles(ended.order_by(cycles.c.started_at, cycles.c.id))
 
@@ -194,6 +219,20 @@ def load_cycle(connection: Connection, cycle_id: str) -> Cycle:
     if row is None:
         raise UnknownCycle(cycle_id)
     return Cycle.model_validate(dict(row))
+
+
+def _conditions(wanted: CycleFilter) -> Iterator[ColumnElement[bool]]:
+    known = cycles.c
+    if (verdict := wanted.get("verdict")) is not None:
+        yield known.verdict == verdict
+    if (since := wanted.get("since")) is not None:
+        yield known.started_at >= since
+    if (until := wanted.get("until")) is not None:
+        yield known.started_at < until
+    if beginning := wanted.get("beginning"):
+        yield known.id.startswith(beginning, autoescape=True)
+    if wanted.get("learned"):
+        yield LEARNED
 
 
 def _asked_since(connection: Connection, target: str, since: datetime | None) -> bool:
