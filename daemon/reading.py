@@ -10,6 +10,19 @@ CONFUSIONS = 10
 """The most frequent ones are shown."""
 STRATA = 20
 """Those with the most traffic are shown."""
+COMPARED = (
+    "against",
+    "metric",
+    "effect",
+    "95% interval",
+    "p (better)",
+    "p (worse)",
+    "gained",
+    "lost",
+    "items",
+    "worth",
+    "smallest effect that shows",
+)
 Rows = tuple[tuple[str, ...], ...]
 
 
@@ -33,6 +46,7 @@ def sections(report: Report, *, quoting: bool = True) -> Iterator[Section]:
         _latency(report),
         _weighting(report, quoting=quoting),
         _judge(report),
+        _served(report),
         _seeds(report),
         *_labels(report),
         *_confidence(report),
@@ -115,19 +129,7 @@ def _comparisons(report: Report) -> Section:
     return Section(
         title="The candidate against the others",
         words=(words,),
-        columns=(
-            "against",
-            "metric",
-            "effect",
-            "95% interval",
-            "p (better)",
-            "p (worse)",
-            "gained",
-            "lost",
-            "items",
-            "worth",
-            "smallest effect that shows",
-        ),
+        columns=COMPARED,
         rows=tuple(_comparison(against, each) for against, each in compared),
     )
 
@@ -230,7 +232,7 @@ def _weighting(report: Report, *, quoting: bool) -> Section | None:
 def _judge(report: Report) -> Section | None:
     found = report.preferences
     if found is None:
-        return None
+        return Section(title="What a judge prefers", words=(report.no_judge,)) if report.no_judge else None
     better, worse = found.of_pairs.count(1), found.of_pairs.count(-1)
     return Section(
         title="What a judge prefers",
@@ -240,6 +242,21 @@ def _judge(report: Report) -> Section | None:
             f"about it contradicted itself on {found.contradicted:.0%} when their order was swapped; these "
             f"count as ties, as do {found.unread} whose reply could not be read.",
         ),
+    )
+
+
+def _served(report: Report) -> Section | None:
+    found = report.served
+    if found is None:
+        return None
+    return Section(
+        title="By a replica's answers",
+        words=(
+            f"{found.verdict}: {found.reason}. {found.agreement:.0%} of the candidate's answers are the same "
+            "as above.",
+        ),
+        columns=COMPARED,
+        rows=(_comparison(titled(report, found.comparison.against), found.comparison),),
     )
 
 

@@ -157,6 +157,8 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     metrics = result.metrics
     assert metrics.prefix_shared
+    assert (metrics.examples, metrics.validated) == (56, 8)
+    assert metrics.epochs == pytest.approx(metrics.steps * 8 / 56)
     assert at_first(metrics).step == 0
     assert at_best(metrics).loss < at_first(metrics).loss / 10
     curves = [json.loads(line) for line in (adapter / "training.jsonl").read_text().splitlines()]
@@ -182,7 +184,7 @@ def test_a_training_that_is_killed_after_its_last_step_ends_without_another(
     job = TrainingJob.model_validate_json((again / "job.json").read_text())
     ended = TrainingResult.model_validate(finish("train", again, job))
     assert ended.files == result.files
-    assert ended.metrics.steps == result.metrics.steps
+    assert (ended.metrics.steps, ended.metrics.epochs) == (result.metrics.steps, result.metrics.epochs)
     assert ended.metrics.best_step == result.metrics.best_step
     assert ended.metrics.seconds > result.metrics.seconds
 

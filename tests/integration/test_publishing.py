@@ -296,7 +296,7 @@ def sides_in(runs: Runs, client: PhoenixClient) -> list[tuple[str, str, int]]:
         (
             each["metadata"]["learnd.run_id"],
             each["name"],
-            len(client.http.json("GET", f"/v1/experiments/{each['id']}/json")),
+            len(client.http.json("GET", f"/v1/experiments/{each['id']}/runs")["data"]),
         )
         for each in reversed(found)
     ]

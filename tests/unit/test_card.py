@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from daemon.card import CARD, write_card
 from daemon.promotion import verify_files
-from evaluation.report import Report, SeedRuns
+from evaluation.report import Report, SeedRuns, Served
 from registry.cycles import Cycle
 from tests.run_support import DPO, LABELS, SFT, Runs, a_report, a_search, a_search_report, asked, held_out
 from tests.snapshots import taught
@@ -123,7 +123,10 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
         seeds=seeds,
         everything=True,
     )
-    text = written(runs, cycle, report)[1].text
+    served = Served(
+        verdict="REJECT", reason="no better", agreement=0.95, comparison=report.against(report.live)
+    )
+    text = written(runs, cycle, report.model_copy(update={"served": served}))[1].text
     assert [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")] == [
         "Measures",
         "The candidate against the others",
@@ -132,6 +135,7 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
         "Latency",
         "How fair the held-out items are",
         "What a judge prefers",
+        "By a replica's answers",
         "Several seeds",
         "Label by label",
         "What the candidate confuses",
@@ -151,6 +155,7 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
     ]
     assert "3 runs of the plan: accuracy 0.750 ± 0.050" in text
     assert any(row[0] == "older traffic" for row in table(text, "The candidate against the others"))
+    assert "95% of the candidate's answers are the same" in text
     assert "No golden cases" not in text
     assert "was not measured" not in text
 
