@@ -1,0 +1,82 @@
+"""One window of held-out traffic judges so many candidates, and then waits for newer traffic."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from daemon.cycle import advance
+from daemon.loop import Loop
+from daemon.settings import Settings
+from extractors.examples import Examples
+from extractors.snapshot import read_snapshot, write_snapshot
+from extractors.splits import Window
+from registry.cycles import Cycle, CycleState
+from registry.store.store import Store
+from tests.snapshots import BEGAN, reviewed, snapshot_in, taught
+from trainers.base_model import base_digest
+from trainers.hyperparameters import Hyperparameters
+from trainers.plan import Plan, Stage
+
+MOST = 2
+
+
+def loop_of(tmp_path: Path, model: Path) -> Loop:
+    target = {
+        "tenant": "acme",
+        "agent": "routing",
+        "project": "routing",
+        "task": "classification",
+        "base_model": str(model),
+        "gate": {"candidates_per_window": MOST},
+    }
+    settings = Settings.model_validate({"data_dir": tmp_path / "data", "targets": [target]})
+    return Loop(settings, settings.targets[0], Store.open(settings.data_dir, BEGAN), lambda: BEGAN)
+
+
+def snapshot_id(loop: Loop, number: int, window: Window) -> str:
+    """A snapshot of its own training examples, judged by `window`."""
+    examples = Examples(sft=(taught(number, (f"question {number}", "billing")),))
+    held_out = [reviewed(99, ("held out", "billing"))]
+    made = read_snapshot(snapshot_in(loop.data_dir, examples, holdout=held_out))
+    manifest = made.manifest.model_copy(update={"window": window, "snapshot_id": f"snapshot{number}"})
+    write_snapshot(made.model_copy(update={"manifest": manifest}), loop.snapshots)
+    return manifest.snapshot_id
+
+
+def selecting(loop: Loop, number: int, window: Window) -> Cycle:
+    cycle = loop.store.start_cycle("acme/routing", "new examples", BEGAN + timedelta(hours=number))
+    return loop.move(cycle, CycleState.SELECTING, snapshot_id=snapshot_id(loop, number, window))
+
+
+def judged(loop: Loop, number: int, window: Window) -> None:
+    """A cycle that trained something, and came to a verdict."""
+    cycle = selecting(loop, number, window)
+    plan = Plan(
+        stages=(Stage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
+        reason="a test",
+        snapshot_id=str(cycle.snapshot_id),
+        base_model=loop.target.base_model,
+        base_digest=base_digest(loop.target.base_model),
+    )
+    for state, changes in (
+        (CycleState.TRAINING, {"plan": plan}),
+        (CycleState.EVALUATING, {}),
+        (CycleState.DONE, {"verdict": "REJECT"}),
+    ):
+        cycle = loop.move(cycle, state, **changes)
+
+
+def test_a_window_that_has_judged_enough_waits_for_newer_traffic(tmp_path: Path, tiny_model: Path) -> None:
+    loop = loop_of(tmp_path, tiny_model)
+    window = Window(start=BEGAN, end=BEGAN + timedelta(hours=1))
+    newer = Window(start=BEGAN + timedelta(days=1), end=BEGAN + timedelta(days=2))
+    judged(loop, 1, window)
+    once = advance(loop, selecting(loop, 2, window))
+    assert "candidates" not in once.reason, "one candidate is fewer than two"
+    judged(loop, 3, window)
+    skipped = advance(loop, selecting(loop, 4, window))
+    assert skipped.state is CycleState.SKIPPED
+    assert "has judged 2 candidates" in skipped.reason
+    assert "gate.candidates_per_window" in skipped.reason
+    moved = advance(loop, selecting(loop, 5, newer))
+    assert "candidates" not in moved.reason
+    loop.store.close()
