@@ -14,8 +14,8 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from evaluation.likelihood import Weighed, answer_logprobs, weigh_labels
-from evaluation.shared_prompts import Batch, SharedPrompts, Tokens, in_batches
+from evaluation.likelihood import Weighed, Weighing, answer_logprobs, weigh_labels
+from evaluation.shared_prompts import Batch, SharedPrompts, Tokens, alike, in_batches
 from extractors.values import LearndError, Value
 from trainers.base_model import Device, Dtype, load_model, load_tokenizer
 
@@ -74,33 +74,29 @@ class AnswerEngine:
         """What `side` says to each prompt, greedily, in their order.
 
         With `labels`, made by `label_tokens`, also how likely each of them is; an answer that is one of
-        them is known then, and not generated. Prompts of like length share a batch, and what all of them
-        begin with is computed once. `on_progress` hears how many are answered.
+        them is known then, and not generated. What prompts begin with alike is computed once, and those of
+        like length share a batch. `on_progress` hears how many are answered.
         """
         answered: dict[int, Generated] = {}
-        weighed: dict[int, Weighed] = {}
         with self._speaking(side), torch.inference_mode():
-            shared = self._shared(prompts)
-            for found, seconds in _timed(weigh_labels(self._model, shared, prompts, labels, batch_size)):
-                weighed |= found
-                answered |= self._foreseen(found, seconds, max_new_tokens)
-                on_progress(len(answered))
-            left = [number for number in range(len(prompts)) if number not in answered]
-            for numbers in in_batches([len(prompts[number]) + max_new_tokens for number in left], batch_size):
-                asked = [left[number] for number in numbers]
-                batch = shared.batch([prompts[number] for number in asked])
-                said, seconds = self._generate(batch, max_new_tokens)
-                for number, ids in zip(asked, said, strict=True):
-                    answered[number] = self._generated(ids, seconds / len(said), weighed.get(number))
-                on_progress(len(answered))
+            for numbers in alike(prompts):
+                group = [prompts[number] for number in numbers]
+                for said in self._answers(group, labels, max_new_tokens, batch_size):
+                    answered |= {numbers[place]: each for place, each in said.items()}
+                    on_progress(len(answered))
         return [answered[number] for number in range(len(prompts))]
 
     def answer_logprobs(
         self, side: str, prompts: Sequence[Tokens], answers: Sequence[Tokens], *, batch_size: int
     ) -> list[tuple[float, ...]]:
         """Log-probability (nats) of each token of each answer after its prompt."""
+        found: dict[int, tuple[float, ...]] = {}
         with self._speaking(side), torch.inference_mode():
-            return answer_logprobs(self._model, self._shared(prompts), prompts, answers, batch_size)
+            for numbers in alike(prompts):
+                asked, said = [prompts[n] for n in numbers], [answers[n] for n in numbers]
+                logprobs = answer_logprobs(self._model, self._shared(asked), asked, said, batch_size)
+                found |= dict(zip(numbers, logprobs, strict=True))
+        return [found[number] for number in range(len(prompts))]
 
     def logprobs(self, side: str, prompt: Tokens, answer: Tokens) -> tuple[float, ...]:
         """The same of one answer, shape (len(answer),)."""
@@ -111,25 +107,66 @@ class AnswerEngine:
         """Wall time to answer `prompt`, alone and from nothing, with exactly so many tokens."""
         with self._speaking(side), torch.inference_mode():
             batch = self._shared([prompt]).batch([prompt])
-            _, seconds = self._generate(batch, tokens, least=tokens)
-        return seconds
+            started = time.perf_counter()
+            self._say(batch, tokens, least=tokens)
+            return time.perf_counter() - started
 
     def _shared(self, prompts: Sequence[Tokens]) -> SharedPrompts:
         return SharedPrompts(self._model, prompts, pad=self.tokenizer.pad_token_id)
 
-    def _foreseen(self, weighed: Mapping[int, Weighed], seconds: float, most: int) -> dict[int, Generated]:
-        """The answers that the labels' trees hold to their ends, by the prompts' numbers."""
-        found = {}
-        for number, each in weighed.items() if self._foresees else ():
-            ids: Tokens = ()
-            while len(ids) < most and ids in each.said:
-                ids += (each.said[ids],)
-            if ids and ids[-1] in self._stops:
-                found[number] = self._generated(ids, seconds / len(weighed), each)
-        return found
+    def _answers(
+        self, prompts: Sequence[Tokens], labels: Sequence[Tokens], most: int, batch_size: int
+    ) -> Iterator[dict[int, Generated]]:
+        """The answers to prompts that begin alike, batch by batch, by the prompts' places."""
+        shared = self._shared(prompts)
+        weighed: dict[int, Weighed] = {}
+        left = set(range(len(prompts)))
+        for found, seconds in _timed(weigh_labels(self._model, shared, prompts, labels, batch_size)):
+            weighed |= dict(zip(found.numbers, found.weighed, strict=True))
+            answered = self._of_labels(found, seconds, most)
+            left -= answered.keys()
+            yield answered
+        rest = sorted(left)
+        for places in in_batches([len(prompts[number]) + most for number in rest], batch_size):
+            numbers = [rest[place] for place in places]
+            batch = shared.batch([prompts[number] for number in numbers])
+            yield self._generate(batch, numbers, weighed, most)
 
-    def _generate(self, batch: Batch, most: int, least: int | None = None) -> tuple[list[Tokens], float]:
-        """The rows' answers up to their ends, and the wall time."""
+    def _of_labels(self, found: Weighing, seconds: float, most: int) -> dict[int, Generated]:
+        """The answers that are labels; those of the other prompts too, where they are not but a few."""
+        weighed = dict(zip(found.numbers, found.weighed, strict=True))
+        answered = {
+            number: self._generated(ids, seconds / len(weighed), each)
+            for number, each in weighed.items()
+            if (ids := self._foreseen(each, most))
+        }
+        left = [place for place, number in enumerate(found.numbers) if number not in answered]
+        if 2 * len(left) < len(weighed):
+            return answered
+        numbers = [found.numbers[place] for place in left]
+        return answered | self._generate(found.batch.again(left), numbers, weighed, most)
+
+    def _foreseen(self, weighed: Weighed, most: int) -> Tokens:
+        """The answer, where the labels' tree holds it to its end; else nothing."""
+        ids: Tokens = ()
+        while self._foresees and len(ids) < most and ids in weighed.said:
+            ids += (weighed.said[ids],)
+        return ids if ids and ids[-1] in self._stops else ()
+
+    def _generate(
+        self, batch: Batch, numbers: Sequence[int], weighed: Mapping[int, Weighed], most: int
+    ) -> dict[int, Generated]:
+        """The answers of the rows of `batch`, which are the prompts of these `numbers`."""
+        started = time.perf_counter()
+        said = self._say(batch, most)
+        seconds = (time.perf_counter() - started) / len(said)
+        return {
+            number: self._generated(self._up_to_end(ids), seconds, weighed.get(number))
+            for number, ids in zip(numbers, said, strict=True)
+        }
+
+    def _say(self, batch: Batch, most: int, least: int | None = None) -> list[list[int]]:
+        """What follows each row: so many tokens, fewer only where all answers have ended."""
         config = GenerationConfig(
             do_sample=False,
             min_new_tokens=least,
@@ -137,15 +174,14 @@ class AnswerEngine:
             eos_token_id=sorted(self._stops),
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        started = time.perf_counter()
         out = self._model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
             past_key_values=batch.cache,
             generation_config=config,
         )
-        rows = out[:, batch.ids.shape[1] :].tolist()
-        return [self._up_to_end(row) for row in rows], time.perf_counter() - started
+        said: list[list[int]] = out[:, batch.ids.shape[1] :].tolist()
+        return said
 
     def _up_to_end(self, ids: Sequence[int]) -> Tokens:
         end = next((place for place, token in enumerate(ids) if token in self._stops), len(ids))

@@ -38,6 +38,18 @@ class Weighed:
 
 
 @dataclass(frozen=True)
+class Weighing:
+    """What one pass over several prompts tells."""
+
+    numbers: list[int]
+    """Which prompts."""
+    weighed: list[Weighed]
+    """One each."""
+    batch: Batch
+    """Their rows, to go on from."""
+
+
+@dataclass(frozen=True)
 class LabelTree:
     """Some labels, packed."""
 
@@ -87,19 +99,20 @@ def weigh_labels(
     prompts: Sequence[Tokens],
     labels: Sequence[Tokens],
     most_rows: int,
-) -> Iterator[dict[int, Weighed]]:
-    """How likely all `labels` are after each prompt, batch by batch, by the prompts' numbers."""
+) -> Iterator[Weighing]:
+    """How likely all `labels` are after each prompt, batch by batch; nothing without labels."""
     if not labels:
-        return
-    if not shared.exact:
-        yield dict(enumerate(_one_by_one(model, shared, prompts, labels, most_rows)))
         return
     trees = label_trees(labels, model.config.vocab_size)
     nodes = max(len(tree.packed.tokens) for tree in trees)
     lengths = [len(prompt) + nodes for prompt in prompts]
     for numbers in in_batches(lengths, _rows(most_rows, 1 + nodes, model)):
-        batch = shared.batch([prompts[number] for number in numbers])
-        yield dict(zip(numbers, _weigh(model, batch, trees), strict=True))
+        asked = [prompts[number] for number in numbers]
+        batch = shared.batch(asked)
+        if shared.exact:
+            yield Weighing(numbers, _weigh(model, batch, trees), batch)
+        else:
+            yield Weighing(numbers, _one_by_one(model, shared, asked, labels, most_rows), batch)
 
 
 def label_trees(labels: Sequence[Tokens], vocabulary: int) -> list[LabelTree]:
@@ -194,10 +207,10 @@ def _one_by_one(
     prompts: Sequence[Tokens],
     labels: Sequence[Tokens],
     most_rows: int,
-) -> Iterator[Weighed]:
+) -> list[Weighed]:
     """For models that take no mask of ours: every label after every prompt, in a row of its own."""
     pairs = [(prompt, label) for prompt in prompts for label in labels]
     asked, said = [prompt for prompt, _ in pairs], [label for _, label in pairs]
     sums = list(map(sum, answer_logprobs(model, shared, asked, said, most_rows)))
-    for start in range(0, len(sums), len(labels)):
-        yield Weighed(tuple(sums[start : start + len(labels)]), {})
+    starts = range(0, len(sums), len(labels))
+    return [Weighed(tuple(sums[start : start + len(labels)]), {}) for start in starts]

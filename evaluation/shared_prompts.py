@@ -11,7 +11,7 @@ no position counts it. Where a model does otherwise (sliding windows), rows are 
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from transformers import DynamicCache
 from trainers.shared_forward import is_exact_for
 
 Tokens = tuple[int, ...]
+LEAST_SAVED = 512
+"""Tokens that a group of prompts must save to be one: batches that are not full cost more a token."""
 MOST_TOKENS = 16384
 """Tokens of a batch, padding and answers included: its cache takes 2 GiB for each 128 KiB a token."""
 
@@ -46,6 +48,16 @@ class Batch:
             "past_key_values": self.cache,
         }
 
+    def again(self, rows: Sequence[int]) -> "Batch":
+        """Some rows that the model has computed, to go on from: all but their last token is kept.
+
+        This batch can then be used no more.
+        """
+        if self.cache is not None:
+            self.cache.batch_select_indices(torch.tensor(rows, device=self.ids.device))
+            self.cache.crop(-1)
+        return Batch(self.ids[rows], self.mask[rows], self.cache)
+
 
 class SharedPrompts:
     """What `model`, as it is now (its adapters on or off), makes of the beginning of all `prompts`."""
@@ -56,7 +68,7 @@ class SharedPrompts:
         self._pad = pad
         self.exact = _sees_all(model)
         """Whether the model takes masks and caches of ours; without it nothing is shared."""
-        self._beginning = _common(prompts) if self.exact else ()
+        self._beginning = _beginning(prompts) if self.exact else ()
         self._cache = DynamicCache(config=model.config)
         if self._beginning:
             ids = torch.tensor([self._beginning], device=self._device)
@@ -96,13 +108,48 @@ def in_batches(lengths: Sequence[int], most_rows: int) -> Iterator[list[int]]:
         left = left[rows:]
 
 
-def _common(prompts: Sequence[Tokens]) -> Tokens:
-    """The tokens that all begin with, but for each prompt's last, which has to be computed to go on."""
+def alike(prompts: Sequence[Tokens]) -> list[list[int]]:
+    """Numbers of `prompts`, in groups that each begin alike: one version of a system prompt, and the next.
+
+    In the sorted prompts, what begins alike stands together; a part that shares more than all do becomes
+    a group of its own where that saves tokens enough.
+    """
+    groups, parts = [], [sorted(range(len(prompts)), key=prompts.__getitem__)]
+    while parts:
+        group: list[int] = []
+        whole = parts.pop()
+        least = _shared(prompts, whole)
+        for part in _split(prompts, whole, least):
+            saves = (_shared(prompts, part) - least) * (len(part) - 1) - least
+            if len(part) < len(whole) and saves >= LEAST_SAVED:
+                parts.append(part)
+            else:
+                group += part
+        groups.append(group)
+    return [group for group in groups if group]
+
+
+def _split(prompts: Sequence[Tokens], numbers: Sequence[int], shared: int) -> Iterator[list[int]]:
+    """The parts of sorted prompts that go on alike after so many shared tokens."""
+    return (
+        list(part) for _, part in groupby(numbers, key=lambda number: prompts[number][shared : shared + 1])
+    )
+
+
+def _shared(prompts: Sequence[Tokens], numbers: Sequence[int]) -> int:
+    """How many tokens sorted prompts all begin with: as many as the first and the last of them."""
+    if not numbers:
+        return 0
+    pairs = zip(prompts[numbers[0]], prompts[numbers[-1]], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _beginning(prompts: Sequence[Tokens]) -> Tokens:
+    """What all begin with, but for each prompt's last token, which has to be computed to go on."""
     if len(prompts) < 2:
         return ()
-    pairs = zip(min(prompts), max(prompts), strict=False)
-    same = tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return same[: min(map(len, prompts)) - 1]
+    shared = _shared((min(prompts), max(prompts)), (0, 1))
+    return prompts[0][: min(shared, min(map(len, prompts)) - 1)]
 
 
 def _sees_all(model: Any) -> bool:

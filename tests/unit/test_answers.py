@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from evaluation.answers import BASE, AnswerEngine, open_engine
 from evaluation.likelihood import label_tokens, label_trees
-from evaluation.shared_prompts import MOST_TOKENS, SharedPrompts, in_batches
+from evaluation.shared_prompts import LEAST_SAVED, MOST_TOKENS, SharedPrompts, alike, in_batches
 from extractors.examples import Message
 from tests.tiny_model import tokenizer_folder
 from tests.unit.test_shared_forward import CONFIGS, SHAPE, SYSTEM, model_of
@@ -193,6 +193,37 @@ def test_odd_prompts_are_answered_too(prompts, tokenizer):
     engine = engine_of(CONFIGS["llama"], tokenizer)
     answers = engine.answers("candidate", prompts, max_new_tokens=4, batch_size=2, labels=LABELS)
     assert [answer.ids for answer in answers] == [alone(engine, "candidate", p, 4) for p in prompts]
+
+
+def test_prompts_are_grouped_by_what_they_begin_with():
+    one, two = (1, *range(100, 160)), (1, *range(200, 280))
+    questions = [(number, 3) for number in range(20)]
+    prompts = [(*system, *question) for question in questions for system in (one, two)]
+    odd = [(1, 7, 8), (1, *range(300, 340), 3)]
+    groups = alike([*odd, *prompts])
+    assert sorted(map(sorted, groups)) == [[0, 1], list(range(2, 42, 2)), list(range(3, 42, 2))]
+
+
+def test_prompts_are_not_scattered_for_a_few_tokens():
+    prompts = [(1, 2, 3, number // 5, number, 9) for number in range(100)]
+    assert sorted(alike(prompts)[0]) == list(range(100))
+    nested = [tuple(range(length)) for length in range(1, 1000)]
+    assert sorted(number for group in alike(nested) for number in group) == list(range(999))
+    assert len(alike(nested)) < sum(map(len, nested)) / LEAST_SAVED
+    assert alike([]) == []
+
+
+def test_the_answers_of_several_groups_come_in_the_prompts_order(tokenizer):
+    engine = engine_of(CONFIGS["llama"], tokenizer)
+    prompts = [(*range(start, start + 40), own, 3) for own in range(15) for start in (3, 20)]
+    assert len(alike(prompts)) == 2
+    answers = engine.answers("candidate", prompts, max_new_tokens=LIMIT, batch_size=4, labels=LABELS)
+    assert [answer.ids for answer in answers] == [alone(engine, "candidate", p, LIMIT) for p in prompts]
+    said = [answer.ids for answer in answers]
+    for prompt, answer, found in zip(
+        prompts, said, engine.answer_logprobs("candidate", prompts, said, batch_size=4), strict=True
+    ):
+        assert list(found) == pytest.approx(likelihoods(engine, "candidate", prompt, answer), abs=1e-4)
 
 
 def test_batches_hold_like_lengths_and_are_bounded_by_tokens():
