@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from pydantic import ValidationError
 
 from extractors.phoenix_http import PhoenixAnswer, PhoenixError, PhoenixHttp
-from extractors.spans import Annotation, Level, Span, document_subject
+from extractors.spans import LLM_ROOTS, Annotation, Level, Span, SpanFilter, document_subject, matches
 from extractors.values import Value
 
 ATTRIBUTE_ROOTS = (
@@ -31,6 +31,7 @@ ATTRIBUTE_ROOTS = (
 """Attribute roots that extraction reads; a target's filter may name more."""
 
 LIGHT_COLUMNS = ("name", "span_kind", "status_code", "parent_id", "start_time", "context.trace_id")
+SPANS_A_CALL = 500
 PAGE = 500
 """Spans of one page of the tail; Phoenix takes about half a second to write it."""
 EVERYTHING = 10_000_000
@@ -74,6 +75,18 @@ class Subject(NamedTuple):
     day: date
     """UTC day on which it began."""
     trace_ids: tuple[str, ...]
+
+
+def own_spans(wanted: SpanFilter) -> str:
+    """The condition that the spans which `wanted` names fulfil, as far as Phoenix can tell."""
+    kind = f"span_kind == {wanted.kind.upper()!r}"
+    if wanted.kind.upper() == "LLM":
+        # Tracers that drop attributes drop the kind first.
+        traced = " or ".join(f"attributes[{root!r}] is not None" for root in sorted(LLM_ROOTS))
+        kind = f"({kind} or (span_kind == 'UNKNOWN' and ({traced})))"
+    name = f" and name == {wanted.name!r}" if wanted.name else ""
+    condition = f" and ({wanted.condition})" if wanted.condition else ""
+    return f"{kind}{name}{condition}"
 
 
 def span_page(url: str, span_id: str) -> str:
@@ -133,15 +146,24 @@ class PhoenixClient:
             )
         return Project(id=found["id"], name=name, gate=found["streamingLastUpdatedAt"])
 
-    def count(self, project: Project, condition: str | None = None) -> int:
-        """How many spans the project has, or how many of them fulfil `condition`.
+    def count(
+        self,
+        project: Project,
+        condition: str | None = None,
+        window: tuple[datetime, datetime] | None = None,
+    ) -> int:
+        """How many spans the project has; or how many fulfil `condition`, or begin in `window` [start, end).
 
         Raises WrongCondition.
         """
         if condition:
             self.check_condition(project, condition)
-        query = "query($id:ID!,$c:String){node(id:$id){... on Project{recordCount(filterCondition:$c)}}}"
-        return int(self._node(query, project, c=condition)["recordCount"])
+        query = (
+            "query($id:ID!,$c:String,$t:TimeRange){node(id:$id){... on Project{"
+            "recordCount(filterCondition:$c,timeRange:$t)}}}"
+        )
+        times = {"start": window[0].isoformat(), "end": window[1].isoformat()} if window else None
+        return int(self._node(query, project, c=condition, t=times)["recordCount"])
 
     def check_condition(self, project: Project, condition: str) -> None:
         """Raises WrongCondition where `condition` does not parse.
@@ -204,6 +226,30 @@ class PhoenixClient:
             row.pop("context.span_id"): {root: value for root, value in row.items() if value is not None}
             for row in rows
         }
+
+    def selected(self, project: Project, spans: Sequence[Span], wanted: SpanFilter) -> list[Span]:
+        """`spans`, of which those that `wanted` names are selected and carry their attributes.
+
+        Raises WrongCondition.
+        """
+        light = wanted.model_copy(update={"attributes": {}})
+        roots = {*ATTRIBUTE_ROOTS, *(path.partition(".")[0] for path in wanted.attributes)}
+        candidates = [span for span in spans if matches(span, light)]
+        attributes: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(candidates), SPANS_A_CALL):
+            batch = candidates[start : start + SPANS_A_CALL]
+            attributes |= self.attributes_of_spans(project, batch, roots, wanted.condition)
+        return [_selected(span, attributes.get(span.span_id), wanted) for span in spans]
+
+    def traces_between(
+        self, project: Project, condition: str, window: tuple[datetime, datetime], most: int
+    ) -> set[str]:
+        """Ids of traces with spans that fulfil `condition` and begin in `window` [start, end).
+
+        Looks at no more than `most` such spans, whichever Phoenix finds first. Raises WrongCondition.
+        """
+        rows = self._rows(project, condition, {"trace": "context.trace_id"}, window, limit=most)
+        return {row["trace"] for row in rows}
 
     def spans_that(self, project: Project, condition: str, now: datetime) -> Iterator[Subject]:
         """Every span that fulfils `condition`, oldest first; the ids only. Raises WrongCondition."""
@@ -303,6 +349,8 @@ class PhoenixClient:
         condition: str,
         selected: Mapping[str, str],
         window: tuple[datetime | None, datetime | None] = (None, None),
+        *,
+        limit: int = EVERYTHING,
     ) -> list[dict[str, Any]]:
         """Rows of a span query, keyed by the labels of `selected` and `context.span_id`."""
         query = {
@@ -312,7 +360,7 @@ class PhoenixClient:
         times = {
             key: at.isoformat() for key, at in zip(("start_time", "end_time"), window, strict=True) if at
         }
-        body = {"queries": [query], "limit": EVERYTHING, **times}
+        body = {"queries": [query], "limit": limit, **times}
         try:
             table = self._http.part("/v1/spans", params={"project_name": project.name}, json=body)
         except PhoenixAnswer as error:
@@ -397,6 +445,13 @@ def _url_batches(parameters: list[tuple[str, str]], room: int) -> Iterator[list[
         used += length
     if batch:
         yield batch
+
+
+def _selected(span: Span, attributes: dict[str, Any] | None, wanted: SpanFilter) -> Span:
+    if attributes is None:
+        return span
+    full = span.model_copy(update={"attributes": attributes, "selected": True})
+    return full if matches(full, wanted) else span
 
 
 def _session_id(row: Mapping[str, Any]) -> str | None:

@@ -19,11 +19,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from extractors.mirror import Mirror, MirrorChange, MirrorState, difference, span_difference
-from extractors.phoenix import ATTRIBUTE_ROOTS, PAGE, Arrival, PhoenixClient, Project, Subject
-from extractors.spans import Annotation, AnnotationKey, Level, Span, SpanFilter, matches, span_of_document
+from extractors.phoenix import PAGE, Arrival, PhoenixClient, Project, Subject, own_spans
+from extractors.spans import Annotation, AnnotationKey, Level, Span, SpanFilter, span_of_document
 from extractors.values import content_id
 
 LEVELS: tuple[Level, ...] = ("span", "trace", "session")
@@ -38,7 +38,6 @@ TAIL_PAGES = 20
 """Pages of new spans (500 each) read in one poll."""
 TRACES_A_CALL = 250
 SUBJECTS_A_CALL = 500
-SPANS_A_CALL = 500
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -121,13 +120,6 @@ class _Look:
         followed = [self.project.id, self.filter.model_dump(), sorted(self.names)]
         return content_id([*followed, sorted(self.used_keys)] if self.used_keys else followed)
 
-    @property
-    def own_spans(self) -> str:
-        """The condition that the target's spans fulfil, as far as Phoenix can tell."""
-        name = f" and name == {self.filter.name!r}" if self.filter.name else ""
-        condition = f" and ({self.filter.condition})" if self.filter.condition else ""
-        return f"span_kind == {self.filter.kind.upper()!r}{name}{condition}"
-
     def change(self, state: MirrorState, new_span_count: int, *, complete: bool) -> MirrorChange:
         return MirrorChange(
             state=state.model_copy(update={"source": self.source}),
@@ -200,19 +192,9 @@ class _Look:
             self.removed_span_ids.extend(span.span_id for span in self.mirror.spans_of_traces(batch))
 
     def _with_attributes(self, spans: list[Span]) -> list[Span]:
-        """`spans`, of which those that the filter names are selected and carry their attributes."""
-        light = self.filter.model_copy(update={"attributes": {}})
-        roots = {*ATTRIBUTE_ROOTS, *(path.partition(".")[0] for path in self.filter.attributes)}
-        candidates = [span for span in spans if matches(span, light)]
-        attributes = {
-            span_id: found
-            for batch in _batches(candidates, SPANS_A_CALL)
-            for span_id, found in self.client.attributes_of_spans(
-                self.project, batch, roots, self.filter.condition
-            ).items()
-        }
-        self.fetched += len(attributes)
-        return [_selected(span, attributes.get(span.span_id), self.filter) for span in spans]
+        found = self.client.selected(self.project, spans, self.filter)
+        self.fetched += sum(span.selected for span in found)
+        return found
 
 
 @dataclass
@@ -326,7 +308,7 @@ def _searches(look: _Look, now: datetime) -> list[Subject]:
     """The target's searches, oldest first; none where its spans are none."""
     if look.filter.kind.upper() != "RETRIEVER" or not look.names:
         return []
-    return list(look.client.spans_that(look.project, look.own_spans, now))
+    return list(look.client.spans_that(look.project, own_spans(look.filter), now))
 
 
 def _used(look: _Look, now: datetime) -> list[Subject]:
@@ -334,7 +316,7 @@ def _used(look: _Look, now: datetime) -> list[Subject]:
     if not look.used_keys:
         return []
     used = " or ".join(f"metadata[{key!r}] is not None" for key in sorted(look.used_keys))
-    return list(look.client.spans_that(look.project, f"{look.own_spans} and ({used})", now))
+    return list(look.client.spans_that(look.project, f"{own_spans(look.filter)} and ({used})", now))
 
 
 def _sweep_documents(
@@ -382,13 +364,6 @@ def _trace_ids(subjects: Iterable[Subject]) -> set[str]:
 def _outline(spans: Iterable[Span]) -> set[tuple[str, str]]:
     """Which spans each trace has: spans never change, and only a new one changes a trace's session."""
     return {(span.trace_id, span.span_id) for span in spans}
-
-
-def _selected(span: Span, attributes: dict[str, Any] | None, wanted: SpanFilter) -> Span:
-    if attributes is None:
-        return span
-    full = span.model_copy(update={"attributes": attributes, "selected": True})
-    return full if matches(full, wanted) else span
 
 
 def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

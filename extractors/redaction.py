@@ -157,8 +157,9 @@ class Redaction:
         }
         if not changed:
             return record
+        keys = {name: key for name, key in prompt_keys({**fields, **changed}).items() if name in fields}
         # A copy would keep the id of what was said before.
-        return type(record)(**{**fields, **changed, **prompt_keys({**fields, **changed})})
+        return type(record)(**{**fields, **changed, **keys})
 
     def _without(self, value: Any) -> Any:
         """Messages and documents, alone or several, without personal data; anything else as it is."""

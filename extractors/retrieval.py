@@ -141,7 +141,7 @@ def reviewed_retrievals(
         else:
             drop(search)
     reviewed: dict[tuple[str, str], ReviewedRetrieval] = {}
-    for search in _merged(searches):
+    for search in merge_searches(searches):
         drop = partial(dropped.add, spans=search.span_ids)
         retrieval = _reviewed(search, said, rules, used, drop)
         if retrieval is None:
@@ -191,7 +191,7 @@ def _read(
     if span.status == "ERROR":
         return DropReason.FAILED
     try:
-        query, found = _query(span.attributes), _found(span.attributes, rules)
+        query, found = read_query(span.attributes), _found(span.attributes, rules)
     except Unreadable as unreadable:
         return unreadable.reason
     if not query:
@@ -209,8 +209,11 @@ def _read(
     )
 
 
-def _query(attributes: dict[str, Any]) -> str:
-    """The query in `input.value`: text, or a JSON object with one of QUERY_KEYS; empty without one."""
+def read_query(attributes: dict[str, Any]) -> str:
+    """The query in `input.value`: text, or a JSON object with one of QUERY_KEYS; empty without one.
+
+    Raises Unreadable.
+    """
     value = at(attributes, "input.value")
     body = parsed(value) if at(attributes, "input.mime_type") == "application/json" else value
     if isinstance(body, dict):
@@ -273,7 +276,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _merged(searches: Iterable[Search]) -> list[Search]:
+def merge_searches(searches: Iterable[Search]) -> list[Search]:
     """One search for each set of spans of one trace that have the same query and result list.
 
     A retriever that wraps another traces both; feedback may stand on either.

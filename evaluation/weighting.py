@@ -1,0 +1,313 @@
+"""Is the holdout a fair picture of the traffic? What each held-out item counts for, so that it is one.
+
+    did reviewers pick what to review? ─────> strata are weighted back to the traffic they came from
+    rejected without a correction? ─────────> those corrected of the same stratum stand for them
+
+Post-stratification (Holt and Smith 1979), only where a test says that reviewers picked: else the chance in
+the strata's shares would make every verdict less sure. Within a stratum, picking wrong answers goes unseen:
+nobody said which of the unreviewed ones are wrong.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import permutation_test
+
+from evaluation.strata import Strata, stratify
+from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.splits import group
+from extractors.traffic import TrafficCall, asked
+from extractors.values import Value
+
+ALPHA = 0.01
+"""P-value below which reviewers picked."""
+RESAMPLES = 1999
+GREATEST = 10.0
+"""What an item counts for at most, the average being 1."""
+SHOWN = 80
+"""Characters of the text that tells what a stratum is about."""
+FEW = 0.1
+"""Share of the traffic from which it is said that hardly any of its kind was reviewed."""
+
+Held = ReviewedItem | ReviewedRetrieval
+Floats = NDArray[np.float64]
+
+
+class Stratum(Value):
+    """Items and calls that one version answered (or several, where one has few) and that are about alike."""
+
+    answered_by: tuple[str | None, ...]
+    """None is unknown."""
+    like: str
+    """The beginning of the most typical of what was asked."""
+    reviewed: int
+    """Held-out items."""
+    reviewed_share: float
+    traffic: int
+    """Calls of the sample."""
+    traffic_share: float | None
+    """None where the traffic is not known."""
+    corrected: int
+    rejected: int
+    """Without a correction."""
+    weight: float
+    """Of a held-out item, before those corrected stand for those rejected; 1 where nobody picked."""
+
+
+class Weighting(Value):
+    """How fair the holdout is, and what makes up for it."""
+
+    weights: dict[str, float]
+    """By id of each item with gold; 1 on average."""
+    hundredths: dict[str, int]
+    """The same in whole hundredths, for tests that count."""
+    effective_n: float
+    """As how many items of equal weight they count (Kish 1965)."""
+    selected: bool
+    """Whether reviewers picked what to review, as far as version and input tell."""
+    p_value: float | None
+    """How often reviewers who do not pick would leave a holdout so unlike the traffic; None where there is
+    nothing to compare."""
+    strata: tuple[Stratum, ...]
+    """Those with the most traffic first."""
+    by_live: tuple[str, ...]
+    """Ids of items that the live version answered in production."""
+    capped: int
+    """Items that would count for more than `GREATEST`."""
+    unfair: str
+    """Why no weights make up for what is missing; empty if they do."""
+    words: str
+    """What was found, for people."""
+
+
+def weigh(
+    holdout: Sequence[Held],
+    traffic: Sequence[TrafficCall] = (),
+    *,
+    live: str | None = None,
+    common_prompts: Collection[str] = (),
+    seed: int = 0,
+) -> Weighting:
+    """What each item of the `holdout` counts for, beside a sample of all the `traffic` of its time.
+
+    Without traffic only the verdicts are weighed. Calls with one of the `common_prompts` do not count, since
+    such prompts are never held out. `live` is the version whose answers are pointed out.
+    """
+    common = frozenset(common_prompts)
+    calls = [call for call in traffic if call.prompt_key not in common]
+    picture = _Picture(holdout, calls, _stratified(holdout, calls, seed))
+    p_value = _p_value(picture, seed)
+    selected = p_value is not None and p_value < ALPHA
+    back = picture.back_to_traffic() if selected else np.ones(len(holdout))
+    weights, capped = _limited(_with_verdicts(picture, back)[picture.gold])
+    ids = [item.id for item, gold in zip(holdout, picture.gold, strict=True) if gold]
+    found = Weighting(
+        weights={item_id: round(weight, 6) for item_id, weight in zip(ids, weights.tolist(), strict=True)},
+        hundredths={item_id: round(100 * each) for item_id, each in zip(ids, weights.tolist(), strict=True)},
+        effective_n=float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0,
+        selected=selected,
+        p_value=p_value,
+        strata=tuple(sorted(_described(picture, back), key=lambda each: (-each.traffic, -each.reviewed))),
+        by_live=tuple(item.id for item in holdout if live is not None and _version(item) == live),
+        capped=capped,
+        unfair=_unfair(picture),
+        words="",
+    )
+    return found.model_copy(update={"words": " ".join(_sentences(found, picture))})
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Held-out items beside calls of the traffic, and the strata of both."""
+
+    holdout: Sequence[Held]
+    calls: Sequence[TrafficCall]
+    found: Strata
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """Of the held-out items, (items,)."""
+        return self.found.strata[: len(self.holdout)]
+
+    @cached_property
+    def gold(self) -> NDArray[np.bool_]:
+        return self._is("approved") | self._is("corrected")
+
+    @cached_property
+    def corrected(self) -> NDArray[np.bool_]:
+        return self._is("corrected")
+
+    @cached_property
+    def rejected(self) -> NDArray[np.bool_]:
+        """Calls that were rejected and not corrected. A search without a relevant document is none: nobody
+        could have found one there.
+        """
+        calls = np.array([isinstance(item, ReviewedItem) for item in self.holdout], dtype=bool)
+        return self._is("rejected") & calls
+
+    def back_to_traffic(self) -> Floats:
+        """What each held-out item counts for if its stratum is to count as in the traffic, (items,)."""
+        size = self.found.strata.max(initial=0) + 1
+        reviewed = np.bincount(self.strata, minlength=size) / len(self.holdout)
+        traffic = np.bincount(self.found.strata[len(self.holdout) :], minlength=size) / len(self.calls)
+        return np.asarray(traffic[self.strata] / reviewed[self.strata])
+
+    def _is(self, outcome: str) -> NDArray[np.bool_]:
+        return np.array([item.outcome == outcome for item in self.holdout], dtype=bool)
+
+
+def _stratified(holdout: Sequence[Held], calls: Sequence[TrafficCall], seed: int) -> Strata:
+    texts = [*map(asked, holdout), *(call.text for call in calls)]
+    versions = [*map(_version, holdout), *(call.answered_by for call in calls)]
+    return stratify(texts, versions, len(holdout), seed)
+
+
+def _version(item: Held) -> str | None:
+    return item.answered_by if isinstance(item, ReviewedItem) else None
+
+
+# ---- did reviewers pick?
+
+
+def _p_value(picture: _Picture, seed: int) -> float | None:
+    """How often chance makes held-out items so unlike the rest of the traffic (chi-squared over the cells).
+
+    Whole sessions are permuted: turns of one session are about the same, which alone would look like picking.
+    """
+    held = {span_id for item in picture.holdout for span_id in item.source_span_ids}
+    cells = picture.found.cells.tolist()
+    reviewed = [(group(item), cell) for item, cell in zip(picture.holdout, cells, strict=False)]
+    others = [
+        (group(call), cell)
+        for call, cell in zip(picture.calls, cells[len(reviewed) :], strict=True)
+        if call.span_id not in held
+    ]
+    some, rest = _by_session(reviewed, len(set(cells))), _by_session(others, len(set(cells)))
+    counts = np.concatenate([some, rest])
+    counts = counts[:, counts.any(axis=0)]
+    if not len(some) or not len(rest) or counts.shape[1] < 2:
+        return None
+    total = counts.sum(axis=0)
+
+    def unlike(chosen: Any, _rest: Any, axis: int) -> Floats:
+        inside = counts[chosen].sum(axis=axis - 1)
+        share = inside.sum(axis=-1, keepdims=True) / total.sum()
+        return np.asarray(((inside - share * total) ** 2 / (share * (1 - share) * total)).sum(axis=-1))
+
+    found = permutation_test(
+        (np.arange(len(some)), np.arange(len(some), len(counts))),
+        unlike,
+        permutation_type="independent",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=100,
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
+
+
+def _by_session(seen: Sequence[tuple[str, int]], cells: int) -> Floats:
+    """How often each session was seen in each cell, (sessions, cells)."""
+    number = {session: row for row, session in enumerate(dict.fromkeys(session for session, _ in seen))}
+    counts = np.zeros((len(number), cells))
+    for session, cell in seen:
+        counts[number[session], cell] += 1
+    return counts
+
+
+# ---- what each item counts for
+
+
+def _with_verdicts(picture: _Picture, weights: Floats) -> Floats:
+    """The same, but those corrected count for those rejected, too: of their stratum, else wherever."""
+    full, strays = weights.copy(), 0.0
+    for stratum in np.unique(picture.strata).tolist():
+        inside = picture.strata == stratum
+        corrected, lacking = inside & picture.corrected, float(weights[inside & picture.rejected].sum())
+        if full[corrected].sum():
+            full[corrected] *= 1 + lacking / full[corrected].sum()
+        else:
+            strays += lacking
+    if full[picture.corrected].sum():
+        full[picture.corrected] *= 1 + strays / full[picture.corrected].sum()
+    return full
+
+
+def _limited(weights: Floats) -> tuple[Floats, int]:
+    """The weights, 1 on average and `GREATEST` at most, and how many would have been greater."""
+    if not weights.sum():
+        return np.ones_like(weights), 0
+    limited, over = weights * (len(weights) / weights.sum()), np.zeros(len(weights), dtype=bool)
+    while (limited[~over] > GREATEST).any():
+        over |= limited > GREATEST
+        limited[over] = GREATEST
+        if limited[~over].sum():
+            limited[~over] *= (len(weights) - GREATEST * over.sum()) / limited[~over].sum()
+    return limited, int(over.sum())
+
+
+# ---- in words
+
+
+def _described(picture: _Picture, back: Floats) -> Iterator[Stratum]:
+    strata, items = picture.found.strata, len(picture.holdout)
+    versions = [*map(_version, picture.holdout), *(call.answered_by for call in picture.calls)]
+    texts = [*map(asked, picture.holdout), *(call.text for call in picture.calls)]
+    for stratum in np.unique(strata).tolist():
+        members, inside = np.flatnonzero(strata == stratum).tolist(), picture.strata == stratum
+        traffic = int((strata[items:] == stratum).sum())
+        yield Stratum(
+            answered_by=tuple(sorted({versions[member] for member in members}, key=str)),
+            like=texts[picture.found.typical(stratum)][:SHOWN],
+            reviewed=int(inside.sum()),
+            reviewed_share=float(inside.mean()) if items else 0.0,
+            traffic=traffic,
+            traffic_share=traffic / len(picture.calls) if picture.calls else None,
+            corrected=int((inside & picture.corrected).sum()),
+            rejected=int((inside & picture.rejected).sum()),
+            weight=float(back[inside][0]) if inside.any() else 0.0,
+        )
+
+
+def _unfair(picture: _Picture) -> str:
+    rejected = int(picture.rejected.sum())
+    if not rejected or picture.corrected.any():
+        return ""
+    return (
+        f"{rejected} held-out answers were rejected and none was corrected, so the holdout shows nothing of "
+        "what is live doing wrong; ask reviewers for corrections"
+    )
+
+
+def _sentences(found: Weighting, picture: _Picture) -> Iterator[str]:
+    items, corrected, rejected = len(found.weights), picture.corrected.sum(), picture.rejected.sum()
+    if found.p_value is None:
+        yield "There is no other traffic to compare with: items count as they were reviewed."
+    elif not found.selected:
+        yield f"The held-out items are like the traffic that they come from (p = {found.p_value:.2g})."
+    else:
+        yield (
+            f"Reviewers picked what to review (p = {found.p_value:.2g}): held-out items are weighted back to "
+            f"{len(picture.calls)} calls of the traffic."
+        )
+        rare = float((picture.found.cells != picture.found.strata)[len(picture.holdout) :].mean())
+        if rare >= FEW:
+            yield (
+                f"Hardly any were reviewed of the kinds that {rare:.0%} of the traffic is of: what is most "
+                "like them stands for them."
+            )
+    if rejected and corrected:
+        yield f"{corrected} corrected items stand for {rejected} more that were rejected and not corrected."
+    if found.unfair:
+        yield f"{found.unfair[0].upper()}{found.unfair[1:]}."
+    if found.capped:
+        yield f"{found.capped} items would count for more than {GREATEST:g}, and count for {GREATEST:g}."
+    if found.effective_n < 0.99 * items:
+        yield f"Together the {items} items with gold count as {found.effective_n:.0f} would of equal weight."
+    if found.by_live:
+        yield f"{len(found.by_live)} were answered by what is live."

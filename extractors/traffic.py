@@ -1,0 +1,157 @@
+"""A sample of all the calls of a target, reviewed or not: what its reviewed calls are compared with.
+
+    how many? ──> ids of their traces, of some slices of time if they are many ──> traces drawn by hash
+        ──> all spans of these ──> calls, each traced once or twice
+
+A million spans are never read: at most about `MOST_IDS` ids, and the content of a few thousand spans.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from math import ceil
+
+from extractors.calls import Call, is_anothers, is_internal, read_call, session_of
+from extractors.drops import Unreadable
+from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.phoenix import PhoenixClient, Project, own_spans
+from extractors.reach import Ancestry, merge_traced_twice
+from extractors.redaction import Redaction
+from extractors.retrieval import Search, merge_searches, query_key, read_query
+from extractors.spans import Span, SpanFilter
+from extractors.text import normalised, prompt_key
+from extractors.values import Value
+
+MOST_IDS = 50_000
+"""Ids that are looked at to draw from; of more calls, every so-manieth slice of time."""
+BLOCKS = 50
+"""Parts of the time of which a slice each is looked at."""
+TRACES_A_CALL = 100
+TRIED = 4
+"""Traces that are read at most, as a multiple of the calls that are wanted: not all need hold one."""
+RETRIEVER = "RETRIEVER"
+LONGEST = 2_000
+"""Characters of a text that tell what it is about."""
+
+
+class TrafficCall(Value):
+    """One call or search of a target, whichever spans traced it."""
+
+    span_id: str
+    """The outermost of its spans."""
+    trace_id: str
+    session_id: str | None = None
+    text: str
+    """What the user asked last, or the query, normalised."""
+    prompt_key: str
+    answered_by: str | None = None
+    """The adapter version that answered, as the gateway traced it; None when unknown."""
+
+
+def sample_traffic(
+    client: PhoenixClient,
+    project: str,
+    spans: SpanFilter,
+    *,
+    start: datetime,
+    end: datetime,
+    most: int = 2_000,
+    target: str | None = None,
+    redaction: Redaction | None = None,
+) -> tuple[TrafficCall, ...]:
+    """At most `most` of the calls that `spans` names and that began in [start, end], both included.
+
+    All of them where there are no more; else of traces drawn by a hash of their ids, so the same while the
+    traffic stays. With a `target` (`tenant/agent`), calls that the gateway answered for another one are left
+    out. `redaction` takes personal data out. Raises PhoenixError, RedactionFailed.
+    """
+    found = client.project(project)
+    window = start, end + timedelta(microseconds=1)
+    traces = sorted(_trace_ids(client, found, own_spans(spans), window), key=_lot)
+    calls: list[TrafficCall] = []
+    for batch in _batches(traces[: TRIED * most], TRACES_A_CALL):
+        light = client.spans_of_traces(found, batch)
+        seen = client.selected(found, [each for each in light if start <= each.started_at <= end], spans)
+        calls += _calls([each for each in seen if each.selected], Ancestry(light), target, redaction)
+        if len(calls) >= most:
+            break
+    return tuple(calls[:most])
+
+
+def asked(reviewed: ReviewedItem | ReviewedRetrieval | Call | Search) -> str:
+    """What the user asked last, or the query, normalised."""
+    if isinstance(reviewed, ReviewedRetrieval | Search):
+        return normalised(reviewed.query[:LONGEST])
+    said = [message for message in reviewed.prompt if message.role == "user"] or reviewed.prompt
+    return normalised(said[-1].content[:LONGEST])
+
+
+def _trace_ids(
+    client: PhoenixClient, project: Project, condition: str, window: tuple[datetime, datetime]
+) -> set[str]:
+    """Traces of the spans in `window`, or of those in slices of it that all are as likely to be chosen."""
+    every = ceil(client.count(project, condition, window) / MOST_IDS)
+    slices = [window] if every <= 1 else list(_slices(*window, every))
+    most = 2 * MOST_IDS // len(slices)
+    return {trace_id for each in slices for trace_id in client.traces_between(project, condition, each, most)}
+
+
+def _slices(start: datetime, end: datetime, every: int) -> Iterator[tuple[datetime, datetime]]:
+    """One of each `every` slices [start, end), in all parts of the time."""
+    width = (end - start) / (BLOCKS * every)
+    for block in range(BLOCKS):
+        begin = start + width * (block * every + int(_lot(str(block)), 16) % every)
+        yield begin, begin + width
+
+
+def _calls(
+    spans: Sequence[Span], ancestry: Ancestry, target: str | None, redaction: Redaction | None
+) -> Iterator[TrafficCall]:
+    """The calls or searches that these spans traced and that can be read."""
+    own = [span for span in spans if not is_anothers(span, target)]
+    read = [read_call(span) for span in own if span.kind != RETRIEVER]
+    searches = [_search(span) for span in own if span.kind == RETRIEVER]
+    calls: list[Call | Search] = [
+        *merge_traced_twice((each for each in read if isinstance(each, Call)), ancestry),
+        *merge_searches(each for each in searches if each is not None),
+    ]
+    for each in redaction.apply(calls) if redaction else calls:
+        yield TrafficCall(
+            span_id=each.span_ids[0],
+            trace_id=each.trace_id,
+            session_id=each.session_id,
+            text=asked(each),
+            prompt_key=query_key(each.query) if isinstance(each, Search) else prompt_key(each.prompt),
+            answered_by=each.answered_by if isinstance(each, Call) else None,
+        )
+
+
+def _search(span: Span) -> Search | None:
+    """The search that `span` traced, but for what was found; None where it cannot be read."""
+    if is_internal(span) or span.status == "ERROR":
+        return None
+    try:
+        query = read_query(span.attributes)
+        query.encode()
+    except (Unreadable, UnicodeEncodeError):
+        return None
+    if not query:
+        return None
+    return Search(
+        span_ids=(span.span_id,),
+        trace_id=span.trace_id,
+        session_id=session_of(span),
+        started_at=span.started_at,
+        query=query,
+        found=(),
+        used=(),
+    )
+
+
+def _lot(name: str) -> str:
+    return sha256(f"traffic {name}".encode()).hexdigest()
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
