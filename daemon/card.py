@@ -4,6 +4,7 @@ README.md as the Hugging Face hub has it: YAML that programs read, and below it 
 the traffic is quoted in it; golden cases, which the operator wrote, are.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ CARD = "README.md"
 MOST_LABELS = 50
 """An output space is written out up to so many labels."""
 LONGEST_CELL = 200
+MARKUP = re.compile(r"[\\|\[]|<(?=[A-Za-z/!?])")
+"""What Markdown would read as a table, a link, an image or HTML; `p < 0.05` is none of these."""
 SPOKEN_FROM = 0.1
 """From this share of the texts on, a language stands in the card's head."""
 TASKS = {
@@ -321,10 +324,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """One line of Markdown that shows the text as it is: no table, image, link or HTML of its own."""
-    text = " ".join(text.split())
-    for character in "\\|<[":
-        text = text.replace(character, f"\\{character}")
-    return text
+    return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _counted(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
