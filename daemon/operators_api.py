@@ -26,7 +26,7 @@ from daemon.history import CycleView, filtered, view
 from daemon.locks import Locked
 from daemon.loop import Loop
 from daemon.operators import Person
-from daemon.promotion import UNSEEN, activate, rollback
+from daemon.promotion import UNSEEN, activate, reject, rollback
 from daemon.runs import SideBySide, answers_of, progress_of
 from daemon.settings import Settings, SettingsError, TargetSettings
 from daemon.sign_in import Door, session_router
@@ -361,6 +361,11 @@ def _versions(settings: Settings, store: Store, door: Door, clock: Callable[[], 
     ) -> Served:
         """Serve a version whatever its verdict; the audit log says who did."""
         return served(version_id, asked, by, ready_only=False)
+
+    @router.post("/{version_id}/reject")
+    def reject_version(version_id: str, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Version:
+        """Have a version that is READY or on PROBATION not go live by itself; 409 for any other."""
+        return reject(store, version_id, actor=by.name, reason=asked.reason, now=clock())
 
     return router
 

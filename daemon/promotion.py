@@ -24,12 +24,18 @@ LOCK_PATIENCE = 60.0
 """Seconds to wait for the reconciler, which may be held up by a replica that hangs."""
 
 
+MAY_BE_REJECTED = frozenset({VersionState.PROBATION, VersionState.READY})
+"""States in which a version waits: for its second look, or for an operator."""
 UNSEEN = ""
 """In place of a version's id: whoever activates another did not look what is active."""
 
 
 class NotReady(LearndError):
     """No version, or not this one, passed every gate."""
+
+
+class NotWaiting(LearndError):
+    """A version was to be rejected that waits for nothing."""
 
 
 class NotServable(LearndError):
@@ -136,6 +142,20 @@ def newest_ready(store: Store, target: str) -> Version:
             "`learnd adapters activate` overrules a verdict"
         )
     return ready[-1]
+
+
+def reject(store: Store, version_id: str, *, actor: str, reason: str, now: datetime) -> Version:
+    """Have a version that is READY or on PROBATION not go live by itself, because an operator says so.
+
+    Raises NotWaiting for any other, and UnknownVersion.
+    """
+    version = store.version(version_id)
+    if version.state not in MAY_BE_REJECTED:
+        raise NotWaiting(
+            f"{version.id} is {version.state}: only a version that is READY or on PROBATION can be rejected; "
+            "`learnd adapters rollback` goes back from the active one"
+        )
+    return store.judge(version.id, VersionState.REJECTED, now=now, actor=actor, reason=reason)
 
 
 def rollback(

@@ -20,6 +20,7 @@ from daemon.cli.output import (
 )
 from daemon.promotion import activate as activate_version
 from daemon.promotion import newest_ready
+from daemon.promotion import reject as reject_version
 from daemon.promotion import rollback as roll_back
 from daemon.service import utc_now
 from daemon.settings import Settings
@@ -86,6 +87,19 @@ def activate(
     """Make any version the active one, whatever its verdict; the audit log says who did."""
     with opened(config) as (settings, store):
         _activate(settings, store, version_id, reason, as_json)
+
+
+@app.command()
+def reject(
+    version_id: str,
+    reason: Reason = "rejected by an operator",
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Have a version that is READY or on PROBATION not go live by itself."""
+    with opened(config) as (_, store):
+        judged = reject_version(store, version_id, actor=actor(), reason=reason, now=utc_now())
+    _tell(f"{judged.id} is {judged.state}.", {"version": judged.id, "state": judged.state}, as_json)
 
 
 @app.command()

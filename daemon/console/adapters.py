@@ -9,8 +9,9 @@ from nicegui import ui
 from daemon.console.asking import asked
 from daemon.console.frame import frame
 from daemon.console.parts import Link, Tagged, chip, facts, heading, labelled, moment, nothing, section, text
+from daemon.console.probation import waits_for
 from daemon.console.visit import Console, Visit
-from daemon.promotion import activate, drain_time, rollback
+from daemon.promotion import MAY_BE_REJECTED, activate, drain_time, reject, rollback
 from daemon.settings import TargetSettings
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
@@ -50,8 +51,10 @@ class Versions:
                 store.rollback_target(key),
             )
         )
-        replicas = self._visit.console.health.of(key)["replicas"]
-        found = (state.held, state.held_reason, versions, active, previous, replicas)
+        entries = await self._visit.read(self._visit.console.entries.of)
+        entry = next(each for each in entries if each["target"] == key)
+        replicas, waits = entry["replicas"], waits_for(entry)
+        found = (state.held, state.held_reason, versions, active, previous, replicas, waits)
         if found == self._shown:
             return
         self._shown = found
@@ -61,7 +64,7 @@ class Versions:
             if not versions:
                 nothing("There are no versions yet.", "The first cycle that trains makes one.")
             for version in versions:
-                self._version(version, active)
+                self._version(version, active, waits)
 
     def _served(
         self,
@@ -91,13 +94,17 @@ class Versions:
             else:
                 self._button("Hold", self._hold())
 
-    def _version(self, version: Version, active: Version | None) -> None:
+    def _version(self, version: Version, active: Version | None, waits: str) -> None:
         with labelled(ui.element("article"), version.id).classes("version"):
             with ui.element("div").classes("line"):
                 heading(version.id, 3)
                 chip(version.state)
                 if version.drain_until:
                     chip("draining", "busy")
+            if version.state is VersionState.PROBATION:
+                text(f"Promising, and not proven. It waits for {waits}.")
+            elif version.state is VersionState.READY:
+                text("It passed every gate, and waits for somebody to promote it.")
             facts(_lineage(version))
             if not self._visit.may_decide or version.files_removed_at:
                 return
@@ -106,6 +113,8 @@ class Versions:
                     self._button("Promote", self._activate(version, active, overrules=False), "positive")
                 elif version.state not in {VersionState.ACTIVE, VersionState.CANDIDATE}:
                     self._button("Activate", self._activate(version, active, overrules=True))
+                if version.state in MAY_BE_REJECTED:
+                    self._button("Reject", self._reject(version), "negative")
 
     def _button(self, words: str, ask: Callable[[], Awaitable[None]], color: str = "primary") -> None:
         ui.button(words, on_click=ask).props(f"no-caps outline color={color}")
@@ -148,6 +157,18 @@ class Versions:
 
         act = "Activate" if overrules else "Promote"
         return lambda: self._ask(f"{act} {version.id}", means, do, f"{version.id} is served.")
+
+    def _reject(self, version: Version) -> Callable[[], Awaitable[None]]:
+        console = self._visit.console
+        means = [
+            f"{version.id} does not go live by itself any more, and is not judged again. What is live stays "
+            "live. It can still be activated later, in somebody's name."
+        ]
+
+        def do(actor: str, reason: str) -> Version:
+            return reject(console.store, version.id, actor=actor, reason=reason, now=console.clock())
+
+        return lambda: self._ask(f"Reject {version.id}", means, do, f"{version.id} is rejected.")
 
     def _roll_back(self, active: Version, previous: Version | None) -> Callable[[], Awaitable[None]]:
         console, target = self._visit.console, self._target

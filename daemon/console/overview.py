@@ -9,6 +9,7 @@ from nicegui import ui
 from daemon.console.charts import curve_chart, losses, redraw
 from daemon.console.frame import frame
 from daemon.console.parts import Tagged, ago, chip, heading, labelled, moment, retone, text
+from daemon.console.probation import Probation
 from daemon.console.visit import Console, Visit
 from daemon.runs import progress_of
 from daemon.status import WORDS
@@ -72,6 +73,7 @@ class TargetCard:
             with ui.element("div").classes("needs"):
                 self._held_out = Need("reviewed calls to judge by, which come first")
                 self._needs = {kind: Need(WORDS[kind]) for kind in entry["needs"]}
+            self._probation = Probation()
             self._rest = ui.element("div").classes("needs")
             self._start = ui.button("Start a cycle", on_click=self._ask_for_cycle)
             self._start.props("no-caps outline color=primary").classes("start")
@@ -118,6 +120,7 @@ class TargetCard:
         self._held_out.show(entry["held_out"])
         for kind, need in self._needs.items():
             need.show(entry["needs"][kind])
+        self._probation.show(entry)
         self._rest.clear()
         with self._rest:
             _rest(entry)

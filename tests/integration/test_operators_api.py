@@ -22,6 +22,7 @@ from daemon.status import Health
 from daemon.tokens import TokensMissing
 from registry.batches import Batch
 from registry.store.store import Store
+from registry.versions import VersionState
 from tests.integration.batch_support import TARGET, a_batch, an_example
 from tests.integration.store_support import NOW, SOON, a_candidate, promote
 from tests.openai_stand_in import serving
@@ -494,6 +495,24 @@ def test_a_version_that_is_not_ready_or_whose_files_are_gone_is_not_served(daemo
         assert (refused.status_code, "missing or has changed" in refused.text) == (409, True)
         assert client.post("/api/v1/versions/nowhere/activate", json=asked).status_code == 404
     assert daemon.store.active(TARGET) is None
+
+
+def test_a_version_that_waits_is_rejected_and_no_other(daemon: Daemon) -> None:
+    version, waits = a_candidate(daemon.store, TARGET), {"reason": "it is rude"}
+    with daemon.as_ci() as client:
+        path = f"/api/v1/versions/{version.id}/reject"
+        refused = client.post(path, json=waits)
+        assert (refused.status_code, "only a version that is READY or on PROBATION" in refused.text) == (
+            409,
+            True,
+        )
+        daemon.store.judge(version.id, VersionState.PROBATION, now=daemon.now, actor="learnd", reason="")
+        assert client.post(path, json={}).status_code == 422
+        assert client.post(path, json=waits).json()["state"] == "REJECTED"
+        assert client.post(path, json=waits).status_code == 409
+        assert client.post("/api/v1/versions/nowhere/reject", json=waits).status_code == 404
+    (act, *_) = daemon.store.audit(TARGET)
+    assert (act.actor, act.detail) == ("ci", "PROBATION -> REJECTED: it is rude")
 
 
 def test_an_expired_batch_is_closed_over_the_api(daemon: Daemon, batch: Batch) -> None:
