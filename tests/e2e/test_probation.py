@@ -3,6 +3,7 @@
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
@@ -56,6 +57,12 @@ def test_a_promising_version_is_proven_on_newer_traffic_and_the_cycles_wait_for_
         assert version.state is VersionState.READY
         held_out = {item["item_id"] for item in first["report"]["sides"][0]["answers"]}
         assert held_out.isdisjoint(item["item_id"] for item in second["report"]["sides"][0]["answers"])
+    shown = [team.ask("experiments", "open", look["id"])["url"] for look in (first, second)]
+    assert all(httpx.get(url).is_success for url in shown), shown
+    assert shown[0].split("?")[0] == shown[1].split("?")[0], "one dataset, of which each look has a version"
+    card = (team.settings.data_dir / version.path / "README.md").read_text()
+    assert "What was measured, second look" in card
+    assert first["reason"] in card
     [status] = team.ask("status")
     assert status["probation"] is None
     assert status["held_out"]["has"] == HELD_OUT, "the counts are those of the last training"
