@@ -44,13 +44,17 @@ def sections(report: Report, *, quoting: bool = True) -> Iterator[Section]:
     for section in (
         _golden(report),
         _latency(report),
-        _weighting(report, quoting=quoting),
-        _judge(report),
-        _served(report),
-        _seeds(report),
+        *circumstances(report, quoting=quoting),
         *_labels(report),
         *_confidence(report),
     ):
+        if section is not None:
+            yield section
+
+
+def circumstances(report: Report, *, quoting: bool = True) -> Iterator[Section]:
+    """What bears on how far the verdict can be trusted: the held-out items, a judge, a replica, seeds."""
+    for section in (_weighting(report, quoting=quoting), _judge(report), _served(report), _seeds(report)):
         if section is not None:
             yield section
 

@@ -1,13 +1,13 @@
 """What the jobs of a cycle left in its run's folder, and what its versions answered."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from daemon.settings import Settings
 from evaluation.report import Answer
-from extractors.examples import Message, ReviewedItem
+from extractors.examples import Message, ReviewedItem, ReviewedRetrieval
 from extractors.snapshot import SnapshotDamaged, read_snapshot
 from extractors.values import Value
 from registry.cycles import Cycle
@@ -20,7 +20,8 @@ class SideBySide(Value):
     prompt: tuple[Message, ...]
     """Empty where the snapshot is gone."""
     gold: str | None
-    """The approved answer; None where there is none, or the snapshot is gone."""
+    """The approved answer, or the relevant documents of a search; None where there is none, or the snapshot
+    is gone."""
     answers: dict[str, Answer]
     """By the side's name."""
 
@@ -58,7 +59,7 @@ def answers_of(
     return tuple(
         SideBySide(
             item_id=item_id,
-            prompt=items[item_id].prompt if item_id in items else (),
+            prompt=_asked(items.get(item_id)),
             gold=_gold(items.get(item_id)),
             answers={name: answers[item_id] for name, answers in said.items() if item_id in answers},
         )
@@ -66,20 +67,31 @@ def answers_of(
     )
 
 
-def _gold(item: ReviewedItem | None) -> str | None:
+def _asked(item: ReviewedItem | ReviewedRetrieval | None) -> tuple[Message, ...]:
+    if isinstance(item, ReviewedRetrieval):
+        return (Message(role="user", content=item.query),)
+    return item.prompt if item else ()
+
+
+def _gold(item: ReviewedItem | ReviewedRetrieval | None) -> str | None:
+    if isinstance(item, ReviewedRetrieval):
+        return "\n\n".join(document.text for document in item.documents if document.relevant) or None
     return item.gold.content if item and item.gold else None
 
 
-def _held_out(settings: Settings, cycle: Cycle, wanted: frozenset[str]) -> dict[str, ReviewedItem]:
+def _held_out(
+    settings: Settings, cycle: Cycle, wanted: frozenset[str]
+) -> dict[str, ReviewedItem | ReviewedRetrieval]:
     if cycle.snapshot_id is None:
         return {}
     folder = settings.data_dir / "snapshots" / cycle.target.replace("/", ".") / cycle.snapshot_id
     try:
-        found = read_snapshot(folder).holdout
+        found = read_snapshot(folder)
     except SnapshotDamaged:
         # The retention policy may have removed it; the answers can be read without it.
         return {}
-    return {item.id: item for item in found if item.id in wanted}
+    items: Sequence[ReviewedItem | ReviewedRetrieval] = (*found.holdout, *found.retrievals)
+    return {item.id: item for item in items if item.id in wanted}
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

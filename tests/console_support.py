@@ -3,42 +3,69 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import tomli_w
 from argon2 import PasswordHasher
 
 from daemon.demo.servers import free_port, server
+from daemon.probation import SECOND_LOOK
 from daemon.settings import Settings, load_settings
-from evaluation.comparison import compare
-from evaluation.report import Answer, Report, Side, Verdict
-from extractors.examples import Examples, Message, SFTExample
+from evaluation.report import Report
+from extractors.examples import Examples, Message, ReviewedItem, ReviewedRetrieval, SFTExample
+from extractors.fresh import fresh_snapshot
 from extractors.mirror import MirrorChange, MirrorState
 from extractors.recipes import SyntheticKind
-from extractors.snapshot import Snapshot, read_snapshot
+from extractors.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.text import prompt_key
 from extractors.values import file_digest
 from registry.batches import Batch, Proposal, Provenance
 from registry.cycles import Cycle, CycleState, Trained
 from registry.store.store import Store
 from registry.versions import Version, VersionState
+from tests.console_reports import (
+    EVIL,
+    LABELS,
+    Model,
+    calls_like,
+    extracted,
+    of_before,
+    routed,
+    searched,
+    searches,
+    written,
+)
 from tests.phoenix_support import wait_until
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.unit.traffic import annotation, correction, openinference, span
 from trainers.plan import Plan
-from trainers.selection import Answered, Base, Thresholds, Wanted, choose
+from trainers.selection import Answered, Base, Task, Thresholds, Wanted, choose
 
 PASSWORD = "correct horse battery staple"
 # A cheap one: what is looked at is not how long argon2 takes.
 HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
-ROUTING, SEARCH = "acme/routing", "acme/search"
-LABELS = ("billing", "shipping")
-EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'> ${alert(1)} `x`"
+ROUTING, SEARCH, SUPPORT, INVOICES = "acme/routing", "acme/search", "acme/support", "acme/invoices"
+QUESTIONS = {
+    "shipping": "my parcel {} never came",
+    "billing": "invoice {} was charged twice",
+    "returns": "send kettle {} back",
+    "account": "close account {}",
+}
+FIGURES = {
+    "examples": 80,
+    "steps": 30,
+    "best_step": 30,
+    "seconds": 71.0,
+    "tokens_per_second": 5200.0,
+    "peak_memory_bytes": 2**31,
+}
+S = CycleState
 ASKED = [(f"where is parcel {n} with the kettle", "shipping") for n in range(80)]
 
 
@@ -79,30 +106,61 @@ def _document(port: int) -> dict[str, Any]:
         "targets": [
             {**target, "agent": "routing", "task": "classification", "output_space": list(LABELS)},
             {**target, "agent": "search", "task": "embedding"},
+            {**target, "agent": "support", "task": "generation"},
+            {**target, "agent": "invoices", "task": "extraction"},
         ],
     }
 
 
 def fill(store: Store, data: Path) -> None:
-    """A promoted and a rejected cycle, one that failed, versions to choose from, traffic, and its review."""
-    began = datetime.now(UTC) - timedelta(days=3)
-    snapshot = _snapshot(data)
-    first = _cycle(store, data, ROUTING, began, snapshot, right=60, verdict="PROMOTE")
-    _promote(store, first, None, began + timedelta(hours=1))
-    _cycle(store, data, ROUTING, began + timedelta(days=1), snapshot, right=55, verdict="REJECT")
-    failed = store.start_cycle(ROUTING, "schedule", began + timedelta(days=2))
-    store.advance_cycle(
-        failed.id,
-        CycleState.EXTRACTING,
-        CycleState.FAILED,
-        began + timedelta(days=2),
-        reason=f"the redactor refused: {EVIL}",
-    )
-    old = _cycle(store, data, SEARCH, began, snapshot, right=50, verdict="PROMOTE")
-    _promote(store, old, None, began + timedelta(hours=1))
-    newer = _cycle(store, data, SEARCH, began + timedelta(days=1), snapshot, right=60, verdict="PROMOTE")
-    store.judge(newer.id, VersionState.READY, now=began + timedelta(days=1), actor="learnd", reason="better")
+    """Targets with a past each: every kind of verdict, versions in every state, traffic."""
+    began = datetime.now(UTC) - timedelta(days=9)
+    _fill_routing(Past(store, data, ROUTING, "classification", _routing_snapshot(), began))
+    _fill_search(Past(store, data, SEARCH, "embedding", _search_snapshot(), began))
+    _fill_support(Past(store, data, SUPPORT, "generation", _support_snapshot(), began))
+    _fill_invoices(Past(store, data, INVOICES, "extraction", _invoices_snapshot(), began))
     store.apply_mirror(ROUTING, _traffic(), began)
+
+
+def _fill_routing(past: "Past") -> None:
+    """One that is live, one that breaks a golden case, and a cycle that failed."""
+    base, snapshot = Model("base", 5, ms=20, breaks=(1, 3)), past.snapshot
+    past.cycle(lambda name: routed(snapshot, base, Model(name, 60, ms=24, breaks=(3,))))
+    live = Model(past.versions[0], 60, ms=24, breaks=(3,))
+    sample = calls_like(snapshot.holdout, rarely=live.name, times=4)
+    past.cycle(
+        lambda name: routed(
+            snapshot, live, Model(name, 68, ms=26, breaks=(2, 3), retains=0.8), base, traffic=sample
+        )
+    )
+    store, at = past.store, past.next_day()
+    failed = store.start_cycle(ROUTING, "schedule", at)
+    why = f"the redactor refused: {EVIL}"
+    store.advance_cycle(failed.id, CycleState.EXTRACTING, CycleState.FAILED, at, reason=why)
+
+
+def _fill_search(past: "Past") -> None:
+    """One of before, whose report says little, and one that waits for an operator."""
+    base, snapshot = Model("base", 20), past.snapshot
+    past.cycle(lambda name: of_before(searched(snapshot, base, Model(name, 52))))
+    live = Model(past.versions[0], 52)
+    past.cycle(lambda name: searched(snapshot, live, Model(name, 80)), manual=True)
+
+
+def _fill_support(past: "Past") -> None:
+    """One that went live by way of probation, and one that is on probation."""
+    base, snapshot = Model("base", 20), past.snapshot
+    past.cycle(lambda name: written(snapshot, base, Model(name, 27)))
+    newer = fresh_snapshot(_support_items(160, first=1000), snapshot, past.at)
+    past.look_again(newer, lambda name: written(newer, base, Model(name, 64), look="second"))
+    live = Model(past.versions[0], 27)
+    past.cycle(lambda name: written(snapshot, live, Model(name, 42), base, judged=True))
+
+
+def _fill_invoices(past: "Past") -> None:
+    """One that so few items say nothing about."""
+    base, snapshot = Model("base", 6), past.snapshot
+    past.cycle(lambda name: extracted(snapshot, base, Model(name, 7)))
 
 
 def waiting_batch(
@@ -146,52 +204,151 @@ def _synthetic(question: str, label: str, now: datetime) -> SFTExample:
     )
 
 
-def _snapshot(data: Path) -> Snapshot:
+def _routing_snapshot() -> Snapshot:
     train = Examples(sft=tuple(taught(n, asked) for n, asked in enumerate(ASKED)))
-    held_out = [reviewed(100 + n, (f"my parcel {n} never came", "shipping")) for n in range(70)]
-    held_out.append(reviewed(300, (f"my parcel {EVIL}", "shipping")))
-    made = snapshot_in(data / "snapshots" / "acme.routing", train, holdout=held_out)
-    snapshot = read_snapshot(made)
-    held = snapshot.manifest.held_out.model_copy(update={"corrected": len(held_out)})
-    return snapshot.model_copy(update={"manifest": snapshot.manifest.model_copy(update={"held_out": held})})
-
-
-def _cycle(
-    store: Store, data: Path, target: str, at: datetime, snapshot: Snapshot, *, right: int, verdict: Verdict
-) -> Version:
-    cycle = store.start_cycle(target, "new examples", at)
-    counts = {
-        "train": snapshot.manifest.train,
-        "validation": snapshot.manifest.validation,
-        "holdout": snapshot.manifest.holdout,
-        "reviewed": {"approved": 60, "corrected": 90, "rejected": 1},
-        "dropped": {"no feedback that counts reached this call": 12},
-        "left_out": {},
-    }
-    step = store.advance_cycle
-    step(cycle.id, CycleState.EXTRACTING, CycleState.SELECTING, at, snapshot_id=snapshot.id, counts=counts)
-    plan = _plan(snapshot)
-    step(cycle.id, CycleState.SELECTING, CycleState.TRAINING, at, plan=plan)
-    _curves(data, cycle)
-    version = _candidate(store, data, cycle, plan)
-    figures = {"examples": 80, "steps": 30, "best_step": 30, "seconds": 71.0, "tokens_per_second": 5200.0}
-    step(
-        cycle.id,
-        CycleState.TRAINING,
-        CycleState.EVALUATING,
-        at,
-        version_id=version.id,
-        training=(Trained(method="sft", figures={**figures, "peak_memory_bytes": 2**31}),),
+    questions = [(words.format(n), label) for n in range(18) for label, words in QUESTIONS.items()][:70]
+    held_out = [
+        reviewed(100 + n, each) for n, each in enumerate([*questions, (f"parcel {EVIL}", "shipping")])
+    ]
+    return _snapshot(
+        train,
+        holdout=tuple(
+            # Every tenth call goes on with the conversation before it.
+            item.model_copy(
+                update={
+                    "session_id": f"s{n - (n % 10 == 9)}",
+                    "answered_by": "acme.routing.v1" if n < 40 else None,
+                }
+            )
+            for n, item in enumerate(held_out)
+        ),
     )
-    report = _report(snapshot, version, right, verdict)
-    judged = {"report": report, "verdict": verdict, "reason": report.reason}
-    if verdict == "PROMOTE":
-        step(cycle.id, CycleState.EVALUATING, CycleState.PROMOTING, at, **judged)
-        step(cycle.id, CycleState.PROMOTING, CycleState.DONE, at, reason=report.reason)
-    else:
-        store.judge(version.id, VersionState.REJECTED, now=at, actor="learnd", reason=report.reason)
-        step(cycle.id, CycleState.EVALUATING, CycleState.DONE, at, **judged)
-    return store.version(version.id)
+
+
+def _search_snapshot() -> Snapshot:
+    train = Examples(sft=tuple(taught(2000 + n, asked) for n, asked in enumerate(ASKED)))
+    return _snapshot(train, retrievals=searches(80))
+
+
+def _support_snapshot() -> Snapshot:
+    train = Examples(sft=tuple(taught(3000 + n, asked) for n, asked in enumerate(ASKED)))
+    return _snapshot(train, holdout=tuple(_support_items(80)))
+
+
+def _support_items(n: int, *, first: int = 0) -> list[ReviewedItem]:
+    return [
+        reviewed(
+            first + number,
+            (
+                f"how do I clean kettle {number}?",
+                f"Fill kettle {number} with water and vinegar, and boil it.",
+            ),
+        )
+        for number in range(first, first + n)
+    ]
+
+
+def _invoices_snapshot() -> Snapshot:
+    train = Examples(sft=tuple(taught(4000 + n, asked) for n, asked in enumerate(ASKED)))
+    return _snapshot(
+        train,
+        holdout=tuple(
+            reviewed(n, (f"Invoice {n} of Kettle & Sons: {n}0 euros", f'{{"number": {n}, "amount": {n}0}}'))
+            for n in range(1, 13)
+        ),
+    )
+
+
+def _snapshot(
+    train: Examples,
+    holdout: tuple[ReviewedItem, ...] = (),
+    retrievals: tuple[ReviewedRetrieval, ...] = (),
+) -> Snapshot:
+    with TemporaryDirectory() as folder:
+        made = read_snapshot(snapshot_in(Path(folder), train, holdout=holdout))
+    outcomes = Outcomes(approved=0, corrected=len(holdout) + len(retrievals), rejected=0)
+    manifest = made.manifest.model_copy(
+        update={"held_out": outcomes, "reviewed": outcomes, "holdout": len(holdout) + len(retrievals)}
+    )
+    return made.model_copy(update={"manifest": manifest, "retrievals": retrievals})
+
+
+@dataclass
+class Past:
+    """What happened to one target, a day after the other."""
+
+    store: Store
+    data: Path
+    target: str
+    task: Task
+    snapshot: Snapshot
+    at: datetime
+
+    @property
+    def versions(self) -> list[str]:
+        return [version.id for version in self.store.versions(self.target)]
+
+    def next_day(self) -> datetime:
+        self.at += timedelta(days=1)
+        return self.at
+
+    def cycle(self, report_of: Callable[[str], Report], *, manual: bool = False) -> None:
+        """A cycle that trains a version, and ends as the report on it (by its name) says."""
+        store, at, snapshot = self.store, self.next_day(), self.snapshot
+        write_snapshot(snapshot, self._snapshots)
+        cycle = store.start_cycle(self.target, "new examples", at)
+        counts = {
+            "train": snapshot.manifest.train,
+            "validation": snapshot.manifest.validation,
+            "holdout": snapshot.manifest.holdout,
+            "reviewed": {"approved": 60, "corrected": 90, "rejected": 1},
+            "dropped": {"no feedback that counts reached this call": 12},
+            "left_out": {},
+        }
+        step = store.advance_cycle
+        step(cycle.id, S.EXTRACTING, S.SELECTING, at, snapshot_id=snapshot.id, counts=counts)
+        plan = _plan(snapshot)
+        step(cycle.id, S.SELECTING, S.TRAINING, at, plan=plan)
+        _curves(self.data, cycle)
+        version = _candidate(store, self.data, cycle, plan)
+        trained = (Trained(method="sft", figures=FIGURES),)
+        step(cycle.id, S.TRAINING, S.EVALUATING, at, version_id=version.id, training=trained)
+        self._judge(cycle, version, report_of(version.id), manual=manual)
+
+    def look_again(self, newer: Snapshot, report_of: Callable[[str], Report]) -> None:
+        """A second look at the newest version."""
+        store, at, version = self.store, self.next_day(), self.store.versions(self.target)[-1]
+        write_snapshot(newer, self._snapshots)
+        cycle = store.start_cycle(self.target, SECOND_LOOK, at, version_id=version.id)
+        counts = {"holdout": newer.manifest.holdout, "reviewed": {"corrected": newer.manifest.holdout}}
+        store.advance_cycle(cycle.id, S.EXTRACTING, S.EVALUATING, at, snapshot_id=newer.id, counts=counts)
+        self._judge(cycle, version, report_of(version.id))
+
+    @property
+    def _snapshots(self) -> Path:
+        return self.data / "snapshots" / self.target.replace("/", ".")
+
+    def _judge(self, cycle: Cycle, version: Version, report: Report, *, manual: bool = False) -> None:
+        store, at, live = self.store, self.at, self.store.active(self.target)
+        judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
+        if report.verdict == "PROMOTE":
+            store.advance_cycle(cycle.id, S.EVALUATING, S.PROMOTING, at, **judged)
+            if manual:
+                store.judge(version.id, VersionState.READY, now=at, actor="learnd", reason=report.reason)
+            else:
+                store.activate(
+                    version.id,
+                    expected_active=live.id if live else None,
+                    drain_until=at,
+                    now=at,
+                    actor="learnd",
+                    reason=report.reason,
+                )
+            store.advance_cycle(cycle.id, S.PROMOTING, S.DONE, at, reason=report.reason)
+            return
+        became = VersionState.PROBATION if report.verdict == "PROBATION" else VersionState.REJECTED
+        store.judge(version.id, became, now=at, actor="learnd", reason=report.reason)
+        store.advance_cycle(cycle.id, S.EVALUATING, S.DONE, at, **judged)
 
 
 def _plan(snapshot: Snapshot) -> Plan:
@@ -242,43 +399,6 @@ def _curves(data: Path, cycle: Cycle) -> None:
                 {"at": at, "stage": "validating", "step": number, "validation_loss": 3 * 0.92**number}
             )
     (folder / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-
-
-def _report(snapshot: Snapshot, version: Version, right: int, verdict: Verdict) -> Report:
-    items = snapshot.holdout
-    base = _side("base", [(item.id, n < 5) for n, item in enumerate(items)])
-    made = _side(version.id, [(item.id, n < right) for n, item in enumerate(items)])
-    correct = [[bool(answer.correct) for answer in side.answers] for side in (made, base)]
-    compared = compare(*correct, against="base", sessions=range(len(items)), alpha=0.05)
-    return Report(
-        snapshot_id=snapshot.id,
-        holdout_size=len(items),
-        gold_size=len(items),
-        rejected_without_correction=0,
-        sides=(base, made),
-        comparisons=(compared,),
-        live="base",
-        verdict=verdict,
-        reason=f"the candidate is right on {right} of {len(items)}, base on 5 (p = {compared.p_value:.2g})",
-        regression=False,
-    )
-
-
-def _side(name: str, judged: list[tuple[str, bool]]) -> Side:
-    answers = tuple(
-        Answer(item_id=item_id, text="shipping" if right else EVIL, correct=right, valid=right)
-        for item_id, right in judged
-    )
-    share = sum(right for _, right in judged) / len(judged)
-    return Side(
-        name=name, accuracy=share, valid_rate=share, latency_ms=21.0, repeated_rejected=0, answers=answers
-    )
-
-
-def _promote(store: Store, version: Version, over: str | None, at: datetime) -> None:
-    store.activate(
-        version.id, expected_active=over, drain_until=at, now=at, actor="learnd", reason="proven better"
-    )
 
 
 def _traffic() -> MirrorChange:

@@ -1,8 +1,9 @@
-"""Curves of losses, and bars of accuracies.
+"""Curves of losses, bars of accuracies, intervals of what changed, and how rightly a model is sure of itself.
 
 Every chart's numbers also stand in a table or in words beside it.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ INK = "#76808f"
 """Legible on light and on dark."""
 COLORS = ("#2f7ed8", "#d9822b", "#2a9d6a", "#b3528a", "#7a6ff0", "#8c6d1f")
 Curve = list[tuple[float, float]]
+Interval = tuple[float, float, float]
+"""Low end, measured, high end."""
 
 
 def losses(progress: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Curve]:
@@ -63,7 +66,7 @@ def bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.e
     options = {
         **_common(),
         "grid": {"left": 8, "right": 48, "top": 8, "bottom": 8, "containLabel": True},
-        "xAxis": {"type": "value", "min": 0, "max": 100, "axisLabel": {"color": INK}},
+        "xAxis": {**_axis(), "min": 0, "max": 100},
         "yAxis": {
             "type": "category",
             "data": list(bars)[::-1],
@@ -82,6 +85,103 @@ def bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.e
     return labelled(chart.props("role=img"), label)
 
 
+def interval_chart(intervals: Mapping[str, Interval], wanted: float, label: str) -> ui.echart:
+    """Changes with their intervals, -1 to 1, in percent; lines at no change and at the `wanted` one."""
+    names = list(intervals)[::-1]
+    ends = [0.0, wanted, *(end for interval in intervals.values() for end in interval)]
+    lines = [
+        {
+            "type": "line",
+            "data": [[round(100 * low, 1), row], [round(100 * high, 1), row]],
+            "symbol": "rect",
+            "symbolSize": [2, 12],
+            "color": COLORS[0],
+            "lineStyle": {"width": 4},
+        }
+        for row, (low, _, high) in enumerate(intervals[name] for name in names)
+    ]
+    measured = {
+        "type": "scatter",
+        "data": [
+            {
+                "value": [round(100 * intervals[name][1], 1), row],
+                "label": {"formatter": f"{100 * intervals[name][1]:+.1f} %"},
+            }
+            for row, name in enumerate(names)
+        ],
+        "symbol": "diamond",
+        "symbolSize": 14,
+        "color": COLORS[0],
+        "label": {"show": True, "position": "top", "color": INK},
+        "markLine": {
+            "silent": True,
+            "symbol": "none",
+            "lineStyle": {"color": INK},
+            "data": [
+                {"xAxis": 0, "lineStyle": {"type": "solid"}, "label": {"show": False}},
+                {
+                    "xAxis": 100 * wanted,
+                    "lineStyle": {"type": "dashed"},
+                    "label": {"color": INK, "formatter": f"wanted: {wanted:+.0%}"},
+                },
+            ][: 2 if wanted else 1],
+        },
+    }
+    options = {
+        **_common(),
+        "grid": {"left": 8, "right": 24, "top": 28, "bottom": 8, "containLabel": True},
+        "xAxis": {
+            **_axis(),
+            "min": 5 * math.floor(20 * min(ends) - 0.2),
+            "max": 5 * math.ceil(20 * max(ends) + 0.2),
+            "axisLabel": {"color": INK, "formatter": "{value} %"},
+        },
+        "yAxis": {
+            "type": "category",
+            "data": names,
+            "axisLabel": {"color": INK, "width": 120, "overflow": "break", "lineHeight": 14},
+        },
+        "series": [*lines, measured],
+    }
+    chart = ui.echart(options, renderer="svg").style(f"height: {64 + 56 * len(names)}px; width: 100%")
+    return labelled(chart.props("role=img"), label)
+
+
+def reliability_chart(curves: Mapping[str, Curve], label: str) -> ui.echart:
+    """Share that is right over confidence, both 0 to 1, beside the line on which they agree."""
+    symbols = ("circle", "diamond", "triangle")
+    agreeing = {
+        "type": "line",
+        "data": [[0, 0], [100, 100]],
+        "showSymbol": False,
+        "color": INK,
+        "lineStyle": {"type": "dotted", "width": 1},
+    }
+    curves_shown = [
+        {
+            "name": name,
+            "type": "line",
+            "data": [[round(100 * sure, 1), round(100 * right, 1)] for sure, right in curve],
+            "symbol": symbols[number % len(symbols)],
+            "symbolSize": 11,
+            "color": COLORS[number % len(COLORS)],
+            "lineStyle": {"width": 2, "type": "dashed" if number else "solid"},
+        }
+        for number, (name, curve) in enumerate(curves.items())
+    ]
+    share = {**_axis(), "min": 0, "max": 100, "nameLocation": "middle"}
+    options = {
+        **_common(),
+        "legend": {"top": 0, "textStyle": {"color": INK}, "type": "scroll", "data": list(curves)},
+        "grid": {"left": 32, "right": 16, "top": 36, "bottom": 28, "containLabel": True},
+        "xAxis": {**share, "name": "how sure, %", "nameGap": 26},
+        "yAxis": {**share, "name": "right, %", "nameGap": 34},
+        "series": [agreeing, *curves_shown],
+    }
+    chart = ui.echart(options, renderer="svg").style("height: 320px; width: 100%; max-width: 560px")
+    return labelled(chart.props("role=img"), label)
+
+
 def accuracies(cycles: Iterable[Cycle]) -> dict[str, float]:
     """The candidates' accuracy by cycle, of those that were evaluated."""
     return {cycle.id: cycle.report.sides[-1].accuracy for cycle in cycles if cycle.report}
@@ -93,8 +193,8 @@ def _lines(curves: Mapping[str, Curve]) -> dict[str, Any]:
         "tooltip": {"trigger": "axis", "renderMode": "richText"},
         "legend": {"top": 0, "textStyle": {"color": INK}, "type": "scroll"},
         "grid": {"left": 8, "right": 16, "top": 36, "bottom": 24, "containLabel": True},
-        "xAxis": {"type": "value", "name": "step", "axisLabel": {"color": INK}, "minInterval": 1},
-        "yAxis": {"type": "value", "name": "loss", "axisLabel": {"color": INK}, "scale": True},
+        "xAxis": {**_axis(), "name": "step", "minInterval": 1},
+        "yAxis": {**_axis(), "name": "loss", "scale": True},
         "series": [
             {
                 "name": name,
@@ -111,3 +211,7 @@ def _lines(curves: Mapping[str, Curve]) -> dict[str, Any]:
 
 def _common() -> dict[str, Any]:
     return {"animation": False, "textStyle": {"color": INK, "fontFamily": "inherit"}}
+
+
+def _axis() -> dict[str, Any]:
+    return {"type": "value", "axisLabel": {"color": INK}, "splitLine": {"lineStyle": {"color": f"{INK}40"}}}

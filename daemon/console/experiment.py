@@ -1,4 +1,4 @@
-"""The page of one cycle, with its plan, data, curves, verdict, answers before and after, and files."""
+"""The page of one cycle, with its verdict, answers before and after, plan, data, curves, and files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,31 +6,21 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.charts import Curve, bar_chart, curve_chart, gap, losses, redraw
+from daemon.console.answers import Answers
+from daemon.console.charts import Curve, curve_chart, gap, losses, redraw
 from daemon.console.frame import frame
-from daemon.console.parts import (
-    Link,
-    Tagged,
-    chip,
-    facts,
-    heading,
-    moment,
-    nothing,
-    percent,
-    section,
-    table,
-    text,
-)
+from daemon.console.labels import labels_sections
+from daemon.console.measures import measures_section
+from daemon.console.parts import Link, chip, facts, moment, nothing, section, table, text
+from daemon.console.trust import Trust
+from daemon.console.verdict import Judged, guards_section, verdict_section
 from daemon.console.visit import Console, Visit
-from daemon.runs import SideBySide, answers_of, progress_of, run_folder
+from daemon.runs import progress_of, run_folder
 from daemon.words import duration, gigabytes
-from evaluation.report import Answer, Report
 from registry.cycles import Cycle, Trained
 from registry.store.cycles import UnknownCycle
 from trainers.estimate import Estimate
 
-ANSWERS = 20
-"""Held-out items that are shown at once."""
 REFRESH_SECONDS = 3.0
 
 
@@ -82,20 +72,29 @@ class Experiment:
             self._timer.deactivate()
 
     async def _show(self, curves: dict[str, Curve]) -> None:
-        cycle = self._cycle
+        console, cycle = self._visit.console, self._cycle
+        judged = await self._visit.read(lambda: Judged.read(console, cycle))
         self._body.clear()
         with self._body:
             _head(cycle)
+            later = self._judged(judged) if judged else ()
             _plan(cycle)
             _data(cycle)
             self._training(curves)
-            if cycle.report:
-                _verdict(cycle.report)
-                with section("Answers to held-out traffic"):
-                    answers = Answers(self._visit, cycle)
             await _files(self._visit, cycle)
-        if cycle.report:
-            await answers.read()
+        for part in later:
+            await part.read()
+
+    def _judged(self, judged: Judged) -> Sequence[Answers | Trust]:
+        """Show what the evaluation found; returns what is still to be read."""
+        verdict_section(judged, self._visit.console)
+        guards_section(judged.report)
+        measures_section(judged.report)
+        labels_sections(judged.report)
+        trust = Trust(self._visit, judged)
+        with section("Answers to held-out traffic"):
+            answers = Answers(self._visit, self._cycle, judged.report)
+        return answers, trust
 
     def _training(self, curves: dict[str, Curve]) -> None:
         with section("Training"):
@@ -115,7 +114,7 @@ def _head(cycle: Cycle) -> None:
         if cycle.verdict:
             chip(cycle.verdict)
     if cycle.reason:
-        text(cycle.reason, "lead")
+        text(cycle.reason[0].upper() + cycle.reason[1:], "lead")
     facts(
         {
             "Target": cycle.target,
@@ -188,112 +187,6 @@ def _stage(stage: Trained) -> dict[str, Any]:
         "tokens a second": took.get("tokens_per_second"),
         "notes": "; ".join(filter(None, (stage.left_out, *took.get("recoveries", ())))),
     }
-
-
-def _verdict(report: Report) -> None:
-    with section("Verdict", f"On {report.gold_size} held-out items with a known answer."):
-        text(report.reason)
-        labels = {side.name: _role(report, side.name) for side in report.sides}
-        bar_chart(
-            {labels[side.name]: side.accuracy for side in report.sides}, "Accuracy of each side, in percent"
-        )
-        rows = [
-            {
-                "side": labels[side.name],
-                "accuracy": percent(side.accuracy),
-                "valid answers": percent(side.valid_rate),
-                "ms an answer": f"{side.latency_ms:.0f}",
-                "rejected answers again": side.repeated_rejected,
-                **side.measures,
-            }
-            for side in report.sides
-        ]
-        table("What each side answers", rows, tuple(rows[0]), numbers=tuple(rows[0])[1:])
-        heading("The candidate against the others", 3)
-        compared = [
-            {
-                "against": labels[each.against],
-                "change": f"{each.effect:+.1%}",
-                "95% interval": f"{each.interval[0]:+.1%} to {each.interval[1]:+.1%}",
-                "p (better)": f"{each.p_value:.2g}",
-                "p (worse)": f"{each.p_worse:.2g}",
-                "gained": each.gained,
-                "lost": each.lost,
-                "items": each.n,
-                "smallest change that would show": percent(each.smallest_effect),
-            }
-            for each in report.comparisons
-        ]
-        table("Paired comparisons", compared, tuple(compared[0]), numbers=tuple(compared[0])[1:])
-
-
-def _role(report: Report, side: str) -> str:
-    """What a side is, beside its name."""
-    role = "candidate" if side == report.sides[-1].name else "live" if side == report.live else ""
-    return f"{side} ({role})" if role else side
-
-
-class Answers:
-    """Held-out items, and what each side said to them."""
-
-    def __init__(self, visit: Visit, cycle: Cycle) -> None:
-        self._visit = visit
-        self._cycle = cycle
-        self._offset = 0
-        with ui.element("div").classes("filters"):
-            self._changed = ui.checkbox("Only where right became wrong, or wrong right", value=True)
-            self._changed.on_value_change(self._from_the_start)
-        self._rows = ui.element("div")
-        self._more = ui.button("Show more", on_click=self.read).props("flat no-caps color=primary")
-
-    async def _from_the_start(self) -> None:
-        self._offset = 0
-        self._rows.clear()
-        await self.read()
-
-    async def read(self) -> None:
-        """Show the next ones."""
-        settings, cycle = self._visit.console.settings, self._cycle
-        changed, offset = bool(self._changed.value), self._offset
-        self._more.disable()
-        found = await self._visit.read(
-            lambda: answers_of(settings, cycle, changed=changed, offset=offset, limit=ANSWERS + 1)
-        )
-        shown = found[:ANSWERS]
-        if (changed, offset) != (bool(self._changed.value), self._offset):
-            return  # Something else was asked for meanwhile.
-        self._offset += len(shown)
-        with self._rows:
-            if not self._offset:
-                nothing("There are none.")
-            for item in shown:
-                _item(item)
-        self._more.enable()
-        self._more.set_visibility(len(found) > ANSWERS)
-
-
-def _item(item: SideBySide) -> None:
-    with ui.element("article").classes("answers"):
-        unread = f"item {item.item_id} (its snapshot cannot be read)"
-        asked = item.prompt[-1].content if item.prompt else unread
-        Tagged("pre", asked).classes("said")
-        if item.gold is not None:
-            _line("should be", item.gold, "")
-        for side, answer in item.answers.items():
-            _line(side, answer.text, _judged(answer))
-
-
-def _judged(answer: Answer) -> str:
-    said = {True: "right", False: "wrong", None: "no known answer"}[answer.correct]
-    return said if answer.valid else f"{said}, not valid"
-
-
-def _line(side: str, words: str, judged: str) -> None:
-    with ui.element("div").classes("answer"):
-        Tagged("span", side).classes("side")
-        Tagged("span", words or "(empty)").classes("words")
-        if judged:
-            chip(judged, "good" if judged == "right" else "bad" if judged.startswith("wrong") else "plain")
 
 
 async def _files(visit: Visit, cycle: Cycle) -> None:

@@ -9,6 +9,7 @@ from nicegui import ui
 
 from daemon.console.charts import accuracies, bar_chart, curve_chart, losses
 from daemon.console.frame import frame
+from daemon.console.measures import MEASURES, changed, measured
 from daemon.console.parts import (
     TONES,
     Link,
@@ -16,29 +17,31 @@ from daemon.console.parts import (
     label_choices,
     moment,
     nothing,
-    percent,
     section,
+    shown,
     table,
     text,
 )
+from daemon.console.verdict import CONDITIONS
 from daemon.console.visit import MOUNTED, Console, Visit, here
+from daemon.experiments import Fact, Group, compare
 from daemon.history import SEARCHED, CycleView, filtered, view
+from daemon.reading import between, chance
 from daemon.runs import progress_of
-from daemon.words import duration
 from evaluation.report import Verdict
-from registry.cycles import Cycle
+from registry.cycles import Cycle, CycleState
 from registry.store.cycles import UnknownCycle
 from trainers.hyperparameters import Method
 
 ANY = "any"
 MOST_COMPARED = 6
+GROUPS: dict[Group, str] = {"measures": "Measures", "plan": "Plan", "data": "Data"}
 MOST = 500
 """Cycles in the list."""
 COLUMNS = {
     "id": "Cycle",
     "target": "Target",
-    "state": "State",
-    "verdict": "Verdict",
+    "outcome": "Outcome",
     "method": "Method",
     "change": "Change",
     "reason": "Why",
@@ -55,7 +58,7 @@ def experiments_pages(console: Console) -> None:
             ui.timer(0, History(visit, dict(request.query_params)).read, once=True)
 
     @ui.page("/compare")
-    def compare(request: Request, ids: str = "") -> None:
+    def compared(request: Request, ids: str = "") -> None:
         visit = Visit.of(console, request)
         wanted = [each for each in ids.split(",") if each][:MOST_COMPARED]
         with frame(visit, "Compare", inside="Experiments", wide=True):
@@ -106,11 +109,16 @@ class History:
             '<q-td :props="props"><a :href="props.row.page">{{ props.value }}</a>'
             '<div class="muted">{{ props.row.started }}</div></q-td>',
         )
-        for column in ("state", "verdict"):
+        self._table.add_slot(
+            "body-cell-outcome",
+            '<q-td :props="props"><span v-for="word in props.value" :class="props.row.tones[word]">{{ word }}'
+            '</span><div class="muted">{{ props.row.guards }}</div></q-td>',
+        )
+        for column, below in (("method", "look"), ("change", "items")):
             self._table.add_slot(
                 f"body-cell-{column}",
-                '<q-td :props="props"><span v-if="props.value" :class="props.row.tones[props.value]">'
-                "{{ props.value }}</span></q-td>",
+                f'<q-td :props="props">{{{{ props.value }}}}'
+                f'<div class="muted">{{{{ props.row.{below} }}}}</div></q-td>',
             )
         self._most = text(f"The newest {MOST}; a filter looks among the newest {SEARCHED}.", "muted")
         self._most.set_visibility(False)
@@ -161,17 +169,20 @@ def _choice(label: str, options: Sequence[str], chosen: str | None) -> ui.select
 
 
 def _row(cycle: CycleView, whole: Cycle) -> dict[str, Any]:
+    over = cycle.state is CycleState.DONE and cycle.verdict is not None
+    outcome = [word for word in (None if over else cycle.state, cycle.verdict) if word]
+    items = _items(whole)
     return {
         "id": cycle.id,
         "page": f"{MOUNTED}/experiments/{quote(cycle.id, safe='')}",
         "target": cycle.target,
-        "state": cycle.state,
-        "verdict": cycle.verdict or "",
-        "tones": {
-            word: f"chip {tone}" for word, tone in TONES.items() if word in {cycle.state, cycle.verdict}
-        },
+        "outcome": outcome,
+        "tones": {word: f"chip {TONES[word]}" for word in outcome},
+        "guards": _guards(whole) or "",
         "method": cycle.method or "–",
+        "look": "second look" if _look(whole) == "second" else "",
         "change": _change(whole),
+        "items": f"on {items}" if items else "",
         "started": moment(cycle.started_at),
         "reason": cycle.reason,
     }
@@ -181,23 +192,39 @@ def _change(cycle: Cycle) -> str:
     """What the candidate gains over what was live."""
     if cycle.report is None:
         return "–"
-    against = cycle.report.against(cycle.report.live)
-    return f"{against.effect:+.1%} (p = {against.p_value:.2g})"
+    found = cycle.report.against(cycle.report.live)
+    return f"{changed(found.metric, found.effect)} (p = {chance(found.p_value)})"
+
+
+def _items(cycle: Cycle) -> str | None:
+    """Those that decide, and as how many independent ones they count."""
+    if cycle.report is None:
+        return None
+    found = cycle.report.against(cycle.report.live)
+    worth = round(found.effective_n)
+    return f"{found.n} items" if worth == found.n else f"{found.n} items, worth {worth}"
 
 
 async def _compared(visit: Visit, cycles: Sequence[Cycle]) -> None:
-    settings = visit.console.settings
+    settings, store = visit.console.settings, visit.console.store
     progress = await visit.read(lambda: {cycle.id: progress_of(settings, cycle) for cycle in cycles})
-    rows = [{"": name} | {cycle.id: fact(cycle) for cycle in cycles} for name, fact in FACTS]
-    with section("Side by side"):
-        heads = {cycle.id: Link(cycle.id, f"/experiments/{cycle.id}") for cycle in cycles}
-        table("The cycles side by side", [{"": "Cycle"} | heads, *rows], ("", *heads))
-    with section("Accuracy on held-out traffic"):
+    compared = await visit.read(lambda: compare(store, settings.phoenix, cycles))
+    for note in compared.notes:
+        text(note, "lead")
+    with section("Verdicts"):
         bars = accuracies(cycles)
         if bars:
-            bar_chart(bars, "Accuracy of each candidate, in percent")
+            bar_chart(bars, "Accuracy of each candidate on held-out traffic, in percent")
         else:
             nothing("None of them was evaluated.")
+        heads = {cycle.id: Link(cycle.id, f"/experiments/{cycle.id}") for cycle in cycles}
+        rows = [{"": name} | {cycle.id: fact(cycle) for cycle in cycles} for name, fact in FACTS]
+        table("The verdicts side by side", [{"": "Cycle"} | heads, *rows], ("", *heads), headed=True)
+    for group, title in GROUPS.items():
+        facts = [fact for fact in compared.facts if fact.group == group]
+        if facts:
+            with section(title):
+                table(f"{title} side by side", map(_fact_row, facts), ("", *heads), headed=True)
     with section("Validation losses", "In each method's own unit: only one method's can be compared."):
         curves = {
             f"{cycle_id}, {name}": curve
@@ -211,29 +238,42 @@ async def _compared(visit: Visit, cycles: Sequence[Cycle]) -> None:
             text("None of them validated anything.", "muted")
 
 
-def _seconds(cycle: Cycle) -> str | None:
-    took = [stage.figures["seconds"] for stage in cycle.training if "seconds" in stage.figures]
-    return duration(sum(took)) if took else None
+def _fact_row(fact: Fact) -> dict[str, Any]:
+    """What is best says so."""
+    name = MEASURES[fact.name].words if fact.name in MEASURES else fact.name.replace("_", " ")
+    return {"": name} | {
+        run: f"{_in_words(fact.name, value)}{' (best)' if run in fact.best else ''}"
+        for run, value in fact.values.items()
+    }
 
 
-def _shape(cycle: Cycle) -> str | None:
-    if cycle.plan is None:
-        return None
-    used = [stage.hyperparameters for stage in cycle.plan.stages]
-    return "; ".join(f"rank {each.lora_rank}, rate {each.learning_rate:.2g}" for each in used)
+def _in_words(name: str, value: Any) -> str:
+    if name in MEASURES:
+        return measured(name, value)
+    return between(value) if name == "95% interval" else shown(value)
+
+
+def _look(cycle: Cycle) -> str | None:
+    return ("first" if cycle.plan else "second") if cycle.version_id else None
+
+
+def _guards(cycle: Cycle) -> str | None:
+    """What is broken or open."""
+    guards = cycle.report.guards if cycle.report else ()
+    return ", ".join(f"{guard.name} {guard.state}" for guard in guards if guard.state != "kept") or None
+
+
+def _golden(cycle: Cycle) -> str | None:
+    golden = cycle.report.golden if cycle.report else None
+    return f"{len(golden.broken)} of {golden.cases}" if golden else None
 
 
 FACTS = (
     ("Verdict", lambda cycle: cycle.verdict),
     ("State", lambda cycle: str(cycle.state)),
-    ("Method", lambda cycle: view(cycle).method),
-    ("Began", lambda cycle: cycle.started_at),
-    ("Training examples", lambda cycle: cycle.counts.get("train")),
-    ("LoRA", _shape),
-    ("Training took", _seconds),
-    ("Accuracy", lambda cycle: percent(cycle.report.sides[-1].accuracy) if cycle.report else None),
-    ("Valid answers", lambda cycle: percent(cycle.report.sides[-1].valid_rate) if cycle.report else None),
-    ("Latency, ms", lambda cycle: cycle.report.sides[-1].latency_ms if cycle.report else None),
-    ("Change against live", _change),
+    ("Look", _look),
+    ("Decided by", lambda cycle: CONDITIONS[cycle.report.condition] if cycle.report else None),
+    ("Guards broken or open", _guards),
+    ("Golden cases broken", _golden),
     ("Why", lambda cycle: cycle.reason),
 )

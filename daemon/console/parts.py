@@ -111,14 +111,23 @@ class Link:
         ui.link(self.words, self.target)
 
 
+def outward(words: str, url: str) -> None:
+    """A way out of the console, in a window of its own."""
+    ui.link(words, url, new_tab=True).props('rel="noopener noreferrer"')
+
+
 def table(
     caption: str,
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str],
     *,
     numbers: Iterable[str] = (),
+    headed: bool = False,
 ) -> None:
-    """A plain table; `caption` is for those who hear it, `numbers` are columns that stand to the right."""
+    """A plain table; `caption` is for those who hear it, `numbers` are columns that stand to the right.
+
+    `headed`: the first cell of a row says what the row is.
+    """
     right = frozenset(numbers)
     # Whoever has no mouse can scroll what has the focus.
     around = ui.element("div").classes("scroll").props("tabindex=0 role=region")
@@ -130,18 +139,21 @@ def table(
         with ui.element("tbody"):
             for row in rows:
                 with ui.element("tr"):
-                    for column in columns:
-                        with ui.element("td").classes("right" if column in right else ""):
-                            _cell(row.get(column))
+                    for place, column in enumerate(columns):
+                        head = headed and not place
+                        cell = _cell(row.get(column), "th" if head else "td")
+                        cell.classes("right" if column in right else "").props("scope=row" if head else "")
 
 
-def _cell(value: Any) -> None:
-    if isinstance(value, Link):
-        value.show()
-    elif isinstance(value, str) and value in TONES:
-        chip(value)
-    else:
-        Tagged("span", shown(value))
+def _cell(value: Any, tag: str) -> ui.element:
+    if not isinstance(value, Link) and not (isinstance(value, str) and value in TONES):
+        return Tagged(tag, shown(value))
+    with ui.element(tag) as cell:
+        if isinstance(value, Link):
+            value.show()
+        else:
+            chip(value)
+    return cell
 
 
 def shown(value: Any) -> str:

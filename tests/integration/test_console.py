@@ -11,9 +11,20 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from registry.batches import Batch, BatchState, Decision, ItemState
+from registry.cycles import Cycle
 from registry.versions import VersionState
 from tests.browser import PHONE, UNSEEN_MS, barriers, chromium, page_of, picture, sign_in, visit
-from tests.console_support import EVIL, PASSWORD, ROUTING, SEARCH, Running, daemon_with_a_past, waiting_batch
+from tests.console_reports import EVIL
+from tests.console_support import (
+    INVOICES,
+    PASSWORD,
+    ROUTING,
+    SEARCH,
+    SUPPORT,
+    Running,
+    daemon_with_a_past,
+    waiting_batch,
+)
 from tests.phoenix_support import wait_until
 
 PAGES = ("", "approvals", "experiments", "adapters", "data", "audit")
@@ -345,18 +356,101 @@ def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: Running, batch: 
 # ---- looking at what was learned
 
 
+def open_cycle(page: Page, cycle: Cycle) -> None:
+    """Its page, and wait until everything is there: how often the rule is wrong comes last."""
+    page.goto(f"/console/experiments/{cycle.id}")
+    expect(
+        page.get_by_text(re.compile("Of 100 promotions by this rule about|thresholds were not kept"))
+    ).to_be_visible()
+
+
+def row(page: Page, region: str, *cells: str) -> None:
+    """Expect a row with these cells, among others, in a table."""
+    found = page.get_by_role("region", name=region).get_by_role("row")
+    for cell in cells:
+        found = found.filter(has=page.get_by_text(cell, exact=True))
+    expect(found).to_have_count(1)
+
+
 def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: Running) -> None:
     cycle = daemon.store.cycles(ROUTING)[-1]
     page.goto("/console/experiments")
     page.get_by_role("link", name=cycle.id).click()
     page.wait_for_url(f"**/console/experiments/{cycle.id}")
+    expect(page.get_by_text("Better than what was live, and nothing got worse.")).to_be_visible()
+    expect(page.get_by_text("tell as much as 59 independent ones; compared with base")).to_be_visible()
     expect(page.get_by_text("approved and corrected answers can be imitated")).to_be_visible()
     expect(page.get_by_text("Last losses: training")).to_be_visible()
-    expect(page.get_by_role("cell", name="+77.5%")).to_be_visible()
-    expect(page.get_by_text("my parcel 10 never came")).to_be_visible()
+    row(page, "The candidate against the others", "base (live)", "+78.9%", "71", "59")
+    row(page, "The candidate against the others", "base (live), on older traffic", "30")
+    row(page, "What each side measured", "answered right", "5.6%", "84.5%", "+78.9%")
+    expect(page.get_by_text("Two looks: live at once takes p ≤ 0.005")).to_be_visible()
+    expect(page.get_by_text("n = 59; if 10% of candidates are better by 10%")).to_be_visible()
+    expect(page.get_by_text("my parcel 5 never came")).to_be_visible()
+    expect(page.get_by_text("In Phoenix: not yet")).to_be_visible()
     expect(page.get_by_role("cell", name="adapter_model.safetensors")).to_be_visible()
     assert barriers(page) == []
     picture(page, "experiment")
+
+
+def test_a_candidate_that_breaks_a_golden_case_shows_it_and_what_it_confuses(
+    browser: Browser, daemon: Running
+) -> None:
+    cycle = daemon.store.cycles(ROUTING)[1]
+    with page_of(browser, daemon.url, color_scheme="dark") as page:
+        sign_in(page, "vic", PASSWORD)
+        open_cycle(page, cycle)
+        guard = page.get_by_role("listitem").filter(has_text="golden cases")
+        expect(guard.get_by_text("broken", exact=True)).to_be_visible()
+        expect(page.get_by_role("listitem").filter(has_text="latency").get_by_text("kept")).to_be_visible()
+        broken = page.get_by_role("article").filter(has_text="Case 3")
+        expect(broken.get_by_text("broken")).to_be_visible()
+        expect(broken.get_by_text("shipping")).to_be_visible()
+        row(page, "Each label", "account", "17", "0.824", "0.971", "+0.148")
+        row(page, "Confusion matrix of acme.routing.v1 (live)", "billing", "15", "3")
+        row(page, "Most frequent mistakes", "account", "(outside the output space)", "3", "0")
+        page.get_by_text("The numbers").click()
+        row(page, "How sure and how right", "acme.routing.v2 (candidate)", "90% to 100%", "100.0%")
+        expect(page.get_by_text("Reviewers picked what to review (p = 0.0005)")).to_be_visible()
+        expect(page.get_by_text("Items count for the traffic that they stand for")).to_be_visible()
+        assert barriers(page) == []
+        picture(page, "experiment-broken-dark")
+
+
+def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Running) -> None:
+    waiting, second, first = daemon.store.cycles(SUPPORT)
+    open_cycle(page, first)
+    expect(page.get_by_text("Promising, and not proven yet.")).to_be_visible()
+    page.get_by_role("link", name=f"PROMOTE in cycle {second.id}").click()
+    page.wait_for_url(f"**/{second.id}")
+    expect(page.get_by_text("second, on traffic newer than its training")).to_be_visible()
+    expect(page.get_by_role("link", name=f"PROBATION in cycle {first.id}")).to_be_visible()
+    expect(page.get_by_text(f"{second.version_id} is ACTIVE")).to_be_visible()
+    open_cycle(page, waiting)
+    expect(page.get_by_text("160 reviewed calls newer than its training")).to_be_visible()
+    row(page, "The candidate against the others", "words in common (token F1)", "acme.support.v1 (live)")
+    row(page, "The candidate against the others", "preferred by the judge")
+    expect(page.get_by_text("judge-7b prefers the candidate's answer")).to_be_visible()
+    expect(page.get_by_text("the candidate is the median one")).to_be_visible()
+    expect(page.get_by_text("100% of the candidate's answers are the same")).to_be_visible()
+    assert barriers(page) == []
+    picture(page, "experiment-probation")
+
+
+def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, daemon: Running) -> None:
+    newer, of_before = daemon.store.cycles(SEARCH)[-2:]
+    open_cycle(page, newer)
+    row(page, "What each side measured", "nDCG@10: how well they are ordered")
+    expect(page.get_by_text("not among the first 10").first).to_be_visible()
+    expect(page.get_by_text("page 0 on kettle 4", exact=True)).to_be_visible()
+    open_cycle(page, of_before)
+    row(page, "What each side measured", "answered right", "+26.2%")
+    expect(page.get_by_role("heading", name="What must not get worse")).to_have_count(0)
+    open_cycle(page, daemon.store.cycles(INVOICES)[-1])
+    expect(page.get_by_text("Too few held-out items to tell.")).to_be_visible()
+    row(page, "What each side measured", "answered fields that are right")
+    expect(page.get_by_role("listitem").filter(has_text="valid answers").get_by_text("open")).to_be_visible()
+    assert barriers(page) == []
 
 
 def test_cycles_are_filtered_and_compared(page: Page) -> None:
@@ -366,13 +460,19 @@ def test_cycles_are_filtered_and_compared(page: Page) -> None:
     page.get_by_label("Verdict").click()
     page.get_by_role("option", name="REJECT").click()
     expect(rows).to_have_count(1)
-    assert "verdict=REJECT" in page.url
+    expect(page).to_have_url(re.compile("verdict=REJECT"))
     page.goto("/console/experiments?method=sft")
-    expect(rows).to_have_count(4)
+    expect(rows).to_have_count(7)
+    expect(rows.filter(has_text="golden cases broken")).to_have_count(1)
+    expect(rows.filter(has_text="71 items, worth 59")).to_have_count(1)
+    page.goto("/console/experiments?target=acme/support")
+    expect(rows.filter(has_text="second look")).to_have_count(1)
     for number in (0, 1):
         rows.nth(number).get_by_role("checkbox").click()
     page.get_by_role("button", name="Compare 2").click()
-    expect(page.get_by_role("heading", name="Side by side")).to_be_visible()
+    row(page, "The verdicts side by side", "Look", "first", "second")
+    row(page, "Measures side by side", "words in common (token F1)")
+    expect(page.get_by_text("judged on different held-out traffic")).to_be_visible()
     expect(page.get_by_role("heading", name="Validation losses")).to_be_visible()
     assert barriers(page) == []
     picture(page, "compare")
@@ -411,6 +511,25 @@ def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_mean
         expect(page.get_by_text(words).first).to_be_visible()
 
 
+def test_an_operator_rejects_what_is_on_probation(page: Page, daemon: Running) -> None:
+    waiting = daemon.store.versions(SUPPORT)[-1].id
+    page.goto("/console/")
+    shown = page.get_by_role("article", name=SUPPORT)
+    expect(shown.get_by_text(f"{waiting} is on probation. It waits for 160 reviewed calls")).to_be_visible()
+    page.goto("/console/adapters")
+    version = page.get_by_role("article", name=waiting)
+    expect(version.get_by_text("Promising, and not proven. It waits for 160")).to_be_visible()
+    picture(page, "adapters-probation")
+    version.get_by_role("button", name="Reject").click()
+    expect(page.get_by_text("does not go live by itself any more")).to_be_visible()
+    page.get_by_label("Why").fill("it is rude")
+    page.get_by_role("button", name=f"Reject {waiting}").click()
+    expect(version.get_by_text("REJECTED")).to_be_visible()
+    expect(version.get_by_role("button", name="Reject")).to_have_count(0)
+    (entry, *_) = [act for act in daemon.store.audit(SUPPORT) if act.subject == waiting]
+    assert (entry.actor, entry.detail) == ("ann", "PROBATION -> REJECTED: it is rude")
+
+
 def test_an_operator_has_a_cycle_started(page: Page, daemon: Running) -> None:
     before = {cycle.id for cycle in daemon.store.cycles(SEARCH)}
     visit(page, "/console/")
@@ -436,8 +555,8 @@ def test_the_api_says_what_the_pages_show(daemon: Running) -> None:
         client.post("/session", json={"name": "vic", "password": PASSWORD})
         every = client.get(f"/cycles/{judged.id}/answers", params={"limit": 1000}).json()
         changed = client.get(f"/cycles/{judged.id}/answers", params={"limit": 1000, "changed": True}).json()
-        assert (len(every), len(changed)) == (71, 55)
-        assert changed[0]["prompt"][-1]["content"] == "my parcel 5 never came"
+        assert (len(every), len(changed)) == (71, 56)
+        assert changed[0]["prompt"][-1]["content"] == "invoice 1 was charged twice"
         assert {name: answer["correct"] for name, answer in changed[0]["answers"].items()} == {
             "base": False,
             f"{ROUTING.replace('/', '.')}.v1": True,
@@ -472,14 +591,16 @@ def test_every_page_can_be_used_by_keyboard_and_screen_reader(
 
 
 def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: Running, batch: Batch) -> None:
-    cycle = daemon.store.cycles(ROUTING)[-1]
+    judged = (daemon.store.cycles(target)[-1] for target in (ROUTING, SEARCH, SUPPORT))
+    cycles = [f"experiments/{cycle.id}" for cycle in judged]
     with page_of(browser, daemon.url, viewport=PHONE, is_mobile=True, has_touch=True) as page:
         sign_in(page, "ann", PASSWORD)
-        for path in (*PAGES, f"approvals/{batch.id}", f"experiments/{cycle.id}"):
+        for path in (*PAGES, f"approvals/{batch.id}", *cycles):
             page.goto(f"/console/{path}")
             page.wait_for_timeout(1000)
             assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"], path
-            picture(page, f"{path.replace('/', '-')[:12] or 'overview'}-phone")
+            name = f"experiment-{cycles.index(path)}" if path in cycles else path.partition("/")[0]
+            picture(page, f"{name or 'overview'}{'-desk' if path.startswith('approvals/') else ''}-phone")
         page.goto("/console/")
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("link", name="Adapters").click()

@@ -1,0 +1,294 @@
+"""Reports to look at, one of each kind: answers as models might give them, scored and judged for real."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.judge import Preferences
+from evaluation.judging import Findings, confirmed, judge_findings, sessions_of
+from evaluation.latency import Overhead, overhead
+from evaluation.report import Answer, Report, SeedRuns, Side
+from evaluation.retrieval import library, rank, ranked_side
+from evaluation.rules import Gate, Look
+from evaluation.scoring import Scorer, scorer
+from evaluation.sides import Heard, Said, score_answers, score_golden, score_side, side_of_searches
+from evaluation.weighting import weigh
+from extractors.examples import JudgedDocument, ReviewedItem, ReviewedRetrieval
+from extractors.snapshot import Snapshot
+from extractors.traffic import TrafficCall
+from tests.snapshots import BEGAN, reviewed, taught
+from trainers.selection import Task
+
+LABELS = ("billing", "shipping", "returns", "account", "complaints")
+EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'> ${alert(1)} `x`"
+TAKEN_FOR = {"shipping": "returns", "returns": "shipping", "billing": "account", "account": EVIL}
+"""What a wrong answer says."""
+CASES = (
+    ("the parcel is on fire", "shipping"),
+    ("charged after I closed my account", "billing"),
+    (f"send it back {EVIL}", "returns"),
+    ("forget my data", "account"),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One side, and how good it is."""
+
+    name: str
+    right: int
+    """Held-out items that it answers right: of the first ones all but a few."""
+    ms: float = 20.0
+    breaks: tuple[int, ...] = ()
+    """Golden cases that it fails, from 0."""
+    retains: float = 0.9
+    """Share of older traffic that it answers right."""
+
+
+def _right(model: Model, number: int, of: int) -> bool:
+    """Better models know most of what worse ones know."""
+    mixed = random.Random(f"{model.name} {number}").random()
+    return number < model.right if mixed > 0.1 else number >= of - model.right
+
+
+def _said(texts: Sequence[str]) -> tuple[Said, ...]:
+    return tuple(Said(text=each, ended=True) for each in texts)
+
+
+def _gold(item: ReviewedItem) -> str:
+    assert item.gold is not None
+    return item.gold.content
+
+
+# ---- routing
+
+
+def routed(
+    snapshot: Snapshot, live: Model, candidate: Model, *others: Model, traffic: Sequence[TrafficCall] = ()
+) -> Report:
+    """A classification: with golden cases, older traffic, and where there is `traffic`, weights."""
+    scoring = scorer("classification", LABELS, ())
+    older = [reviewed(900 + n, (f"last year, parcel {n}", "shipping")) for n in range(30)]
+    cases = [taught(800 + n, case) for n, case in enumerate(CASES)]
+    sides = [_routing_side(model, snapshot.holdout, scoring) for model in (*others, live, candidate)]
+    found = Findings(
+        sides=tuple(sides),
+        live=live.name,
+        sessions=sessions_of([*snapshot.holdout, *older]),
+        weighting=weigh(snapshot.holdout, traffic, live=live.name) if traffic else None,
+        retention=(_retained(live, older, scoring), _retained(candidate, older, scoring)),
+        golden=score_golden(cases, _to_cases(live), _to_cases(candidate), scoring),
+        overheads=_overheads(candidate, live, *others),
+    )
+    return _judged(found, snapshot, "classification")
+
+
+def _routing_side(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) -> Side:
+    of = len(items)
+    said = [
+        _gold(item) if _right(model, number, of) else TAKEN_FOR[_gold(item)]
+        for number, item in enumerate(items)
+    ]
+    weighed = tuple(_sureness(f"{model.name} {number}", label) for number, label in enumerate(said))
+    return score_side(
+        model.name, items, Heard(held_out=_said(said), labels=weighed), scoring, LABELS, model.ms
+    )
+
+
+def _sureness(seed: str, said: str) -> tuple[float, ...]:
+    """Log-likelihoods of the labels."""
+    sure = random.Random(seed).uniform(0.4, 0.99) if said in LABELS else 0.2
+    return tuple(math.log(sure if label == said else (1 - sure) / (len(LABELS) - 1)) for label in LABELS)
+
+
+def _retained(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) -> tuple[Answer, ...]:
+    said = [_gold(item) if n < model.retains * len(items) else "billing" for n, item in enumerate(items)]
+    return score_answers(items, _said(said), scoring)
+
+
+def _to_cases(model: Model) -> tuple[Said, ...]:
+    return _said(
+        [TAKEN_FOR[label] if number in model.breaks else label for number, (_, label) in enumerate(CASES)]
+    )
+
+
+def _overheads(candidate: Model, *others: Model) -> tuple[Overhead, ...]:
+    def seconds(model: Model) -> list[float]:
+        noise = random.Random(model.name)
+        return [model.ms / 1000 * noise.uniform(0.9, 1.1) for _ in range(16)]
+
+    return tuple(
+        overhead(seconds(candidate), seconds(other), against=other.name, alpha=0.05) for other in others
+    )
+
+
+def calls_like(items: Sequence[ReviewedItem], *, rarely: str, times: int) -> tuple[TrafficCall, ...]:
+    """Traffic in which what the version `rarely` answered is so many times rarer than among the items."""
+    copies = [(item, copy) for item in items for copy in range(1 if item.answered_by == rarely else times)]
+    return tuple(
+        TrafficCall(
+            span_id=f"{10_000 + number:016x}",
+            trace_id=f"{10_000 + number:032x}",
+            text=f"{item.prompt[-1].content} {copy or ''}".strip(),
+            prompt_key=f"{item.prompt_key} {copy}",
+            answered_by=item.answered_by,
+        )
+        for number, (item, copy) in enumerate(copies)
+    )
+
+
+# ---- written answers
+
+
+def written(
+    snapshot: Snapshot,
+    live: Model,
+    candidate: Model,
+    *others: Model,
+    look: Look = "first",
+    judged: bool = False,
+) -> Report:
+    """Texts: where `judged`, with a judge, several seeds, and a replica's word on it."""
+    sides = tuple(_writing_side(model, snapshot.holdout) for model in (*others, live, candidate))
+    found = Findings(
+        sides=sides,
+        live=live.name,
+        sessions=sessions_of(snapshot.holdout),
+        overheads=_overheads(candidate, live, *others),
+        preferences=_preferred(sides) if judged else None,
+        seeds=_seeds(sides[-1].accuracy) if judged else None,
+    )
+    report = _judged(found, snapshot, "generation", look)
+    if not judged:
+        return report
+    answered = (report.side(live.name), report.candidate)
+    served = Findings(sides=answered, live=live.name, sessions=sessions_of(snapshot.holdout))
+    return confirmed(report, served, "generation")
+
+
+def _writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
+    of = len(items)
+    texts = [
+        _gold(item) if _right(model, number, of) else " ".join(_gold(item).split()[number % 3 :])
+        for number, item in enumerate(items)
+    ]
+    nats = tuple((-1 / model.right, -4 / model.right) for _ in items)
+    heard = Heard(held_out=_said(texts), gold=nats)
+    return score_side(model.name, items, heard, scorer("generation", (), ()), latency_ms=model.ms)
+
+
+def _seeds(accuracy: float) -> SeedRuns:
+    return SeedRuns(metric="accuracy", scores=(accuracy - 0.05, accuracy, accuracy + 0.025))
+
+
+def _preferred(sides: Sequence[Side]) -> Preferences:
+    before, after = sides[-2].answers, sides[-1].answers
+    of_pairs = [bool(new.correct) - bool(old.correct) for old, new in zip(before, after, strict=True)]
+    asked = sum(old.text != new.text for old, new in zip(before, after, strict=True))
+    return Preferences(
+        model="judge-7b", of_pairs=tuple(of_pairs), asked=asked, contradicted=0.12, unread=1, calls=2 * asked
+    )
+
+
+# ---- fields
+
+
+def extracted(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
+    """JSON with fields, of which some are wrong."""
+    sides = tuple(_extracting_side(model, snapshot.holdout) for model in (live, candidate))
+    found = Findings(
+        sides=sides,
+        live=live.name,
+        sessions=sessions_of(snapshot.holdout),
+        overheads=_overheads(candidate, live),
+    )
+    return _judged(found, snapshot, "extraction")
+
+
+def _extracting_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
+    of = len(items)
+    texts = [
+        _gold(item) if _right(model, number, of) else ('{"amount": 1}' if number % 2 else "no idea")
+        for number, item in enumerate(items)
+    ]
+    return score_side(
+        model.name, items, Heard(held_out=_said(texts)), scorer("extraction", (), ()), latency_ms=model.ms
+    )
+
+
+# ---- searches
+
+
+def searches(n: int) -> tuple[ReviewedRetrieval, ...]:
+    """Searches with one relevant document of three each."""
+    return tuple(
+        ReviewedRetrieval(
+            query=f"how do I clean kettle {number}",
+            documents=tuple(
+                JudgedDocument(text=f"page {page} on kettle {number}", relevant=page == 0)
+                for page in range(3)
+            ),
+            source_span_ids=(f"{number:016x}",),
+            trace_id=f"{number:032x}",
+            prompt_key=f"kettle {number}",
+            started_at=BEGAN,
+        )
+        for number in range(n)
+    )
+
+
+def searched(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
+    """Encoders, of which the better one finds more relevant documents first."""
+    shelf = library(snapshot.retrievals)
+    sides = []
+    for model in (live, candidate):
+        chance = np.random.default_rng(model.right)
+        ranked = []
+        for number, query in enumerate(shelf.queries):
+            scores = chance.random(len(shelf.documents))
+            scores[list(query.relevant)] += 1 if _right(model, number, len(shelf.queries)) else 0.4
+            ranked.append(rank(query, scores))
+        sides.append(side_of_searches(ranked_side(model.name, ranked), model.ms))
+    found = Findings(
+        sides=tuple(sides),
+        live=live.name,
+        sessions={query.item_id: query.session for query in shelf.queries},
+        overheads=_overheads(candidate, live),
+    )
+    return _judged(found, snapshot, "embedding")
+
+
+def _judged(found: Findings, snapshot: Snapshot, task: Task, look: Look = "first") -> Report:
+    return judge_findings(
+        found, Gate(), task, snapshot_id=snapshot.id, held_out=snapshot.manifest.holdout, look=look
+    )
+
+
+# ---- of before
+
+
+def of_before(report: Report) -> Report:
+    """What the migration makes of a report of a time when accuracy alone was measured."""
+    bare = {"answers": True, "name": True, "accuracy": True, "valid_rate": True, "latency_ms": True}
+    kept = report.model_dump(
+        mode="json",
+        include={"snapshot_id", "holdout_size", "gold_size", "rejected_without_correction", "live", "verdict"}
+        | {"reason"},
+    )
+    return Report.model_validate(
+        kept
+        | {
+            "schema_version": 2,
+            "gate": {"rule": "one-look"},
+            "condition": "better" if report.verdict == "PROMOTE" else "not better",
+            "sides": [
+                side.model_dump(mode="json", include={*bare, "repeated_rejected"}) for side in report.sides
+            ],
+            "comparisons": [
+                each.model_dump(mode="json") for each in report.comparisons if each.metric == "accuracy"
+            ],
+        }
+    )
