@@ -32,7 +32,6 @@ from evaluation.weighting import Weighting, weigh
 from extractors.endpoint import EndpointRefused, EndpointUnreachable
 from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.snapshot import Snapshot, read_snapshot
-from extractors.splits import HoldoutRules, common_prompts
 from trainers.base_model import use_threads
 from trainers.child import Progress, run_job, write_whole
 
@@ -88,7 +87,7 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
         sessions=sessions_of((*asked.held_out, *asked.retention)),
-        weighting=_weighting(job, asked.held_out, snapshot.manifest.rules, folder),
+        weighting=_weighting(job, asked.held_out, snapshot.manifest.excluded_prompts, folder),
         rejected_without_correction=sum(item.gold is None for item in asked.held_out),
         retention=_retention(job, asked, heard, scoring),
         golden=_golden(job, asked, heard, scoring),
@@ -105,14 +104,13 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
 def _weighting(
     job: EvaluationJob,
     items: Sequence[ReviewedItem | ReviewedRetrieval],
-    rules: HoldoutRules,
+    excluded: Sequence[str],
     folder: Path,
 ) -> Weighting:
     """What each held-out item counts for, beside the sample of the traffic that lies in `folder`."""
     sample = folder / TRAFFIC
     calls = TrafficSample.model_validate_json(sample.read_text("utf-8")).calls if sample.exists() else ()
-    common = common_prompts(calls, rules.common_prompt_sessions)
-    return weigh(items, calls, live=job.live, common_prompts=common)
+    return weigh(items, calls, live=job.live, excluded_prompts=excluded)
 
 
 def _retention(
@@ -195,7 +193,7 @@ def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, prog
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
         sessions={query.item_id: query.session for query in asked},
-        weighting=_weighting(job, snapshot.retrievals, snapshot.manifest.rules, folder),
+        weighting=_weighting(job, snapshot.retrievals, snapshot.manifest.excluded_prompts, folder),
         retention=retention,
         overheads=overheads_of(timings, job),
         seeds=job.seeds,

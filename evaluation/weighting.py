@@ -89,16 +89,16 @@ def weigh(
     traffic: Sequence[TrafficCall] = (),
     *,
     live: str | None = None,
-    common_prompts: Collection[str] = (),
+    excluded_prompts: Collection[str] = (),
     seed: int = 0,
 ) -> Weighting:
     """What each item of the `holdout` counts for, beside a sample of all the `traffic` of its time.
 
-    Without traffic only the verdicts are weighed. Calls with one of the `common_prompts` do not count, since
-    such prompts are never held out. `live` is the version whose answers are pointed out.
+    Without traffic only the verdicts are weighed. Calls with one of the `excluded_prompts` do not count: they
+    could not be held out. `live` is the version whose answers are pointed out.
     """
-    common = frozenset(common_prompts)
-    calls = [call for call in traffic if call.prompt_key not in common]
+    excluded = frozenset(excluded_prompts)
+    calls = [call for call in traffic if call.prompt_key not in excluded]
     picture = _Picture(holdout, calls, _stratified(holdout, calls, seed))
     p_value = _p_value(picture, seed)
     selected = p_value is not None and p_value < ALPHA

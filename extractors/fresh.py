@@ -90,6 +90,9 @@ def fresh_snapshot(items: Sequence[Reviewed], trained_on: Snapshot, now: datetim
             "holdout": len(items),
             "reviewed": outcomes_of(items),
             "held_out": outcomes_of(items),
+            "excluded_prompts": tuple(
+                sorted(Seen.of(trained_on).prompt_keys.union(trained_on.manifest.excluded_prompts))
+            ),
             "left_out": {},
             "statistics": None,
             "files": {},

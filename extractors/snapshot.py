@@ -85,6 +85,8 @@ class Manifest(Value):
     reviewed: Outcomes
     """All reviewed calls or searches that the snapshot was built from."""
     held_out: Outcomes
+    excluded_prompts: tuple[str, ...] = ()
+    """Normalised prompts that are not held out, whoever asks them, since many sessions share them."""
     left_out: dict[str, int]
     """What stands on no side, by reason in words."""
     replaced: dict[str, int] = {}
@@ -148,6 +150,7 @@ def build_snapshot(
         retention=len(taught.retention) + len(taught.retained_retrievals),
         reviewed=outcomes_of(reviewed),
         held_out=outcomes_of(held_out),
+        excluded_prompts=taught.excluded_prompts,
         left_out=taught.left_out,
         replaced=extraction.replaced,
         statistics=_statistics(taught, rules, beside),

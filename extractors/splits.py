@@ -128,6 +128,8 @@ class Split(Value, Generic[Reviewed]):
     """Older than the window, with gold, and never trained on; oldest first."""
     window: Window | None
     """None where there is nothing to hold out."""
+    excluded_prompts: tuple[str, ...] = ()
+    """Normalised prompts that are not held out, whoever asks them."""
     left_out: dict[LeftOut, int]
 
     def may_train(self, groups: Collection[str], prompt_keys: Collection[str], started_at: datetime) -> bool:
@@ -197,6 +199,7 @@ def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | Non
         holdout=tuple(holdout),
         retention=tuple(sorted(retention, key=_age)),
         window=window,
+        excluded_prompts=tuple(sorted(common)),
         left_out={
             LeftOut.COMMON_PROMPT: len(ordered) - len(older) - len(recent),
             LeftOut.REPEATED: len(recent) - len(unique),

@@ -41,6 +41,7 @@ class Taught(Value):
     retention: tuple[ReviewedItem, ...]
     retained_retrievals: tuple[ReviewedRetrieval, ...]
     window: Window | None
+    excluded_prompts: tuple[str, ...]
     left_out: dict[str, int]
     """By reason in words."""
 
@@ -106,6 +107,7 @@ def _taught(
         retention=_calls(sides.retention),
         retained_retrievals=_searches(sides.retention),
         window=sides.window,
+        excluded_prompts=sides.excluded_prompts,
         left_out={reason.value: left_out[reason] for reason in sorted(left_out) if left_out[reason]},
     )
 

@@ -22,11 +22,11 @@ from extractors.spans import Span, SpanFilter
 from extractors.text import normalised, prompt_key
 from extractors.values import Value
 
-MOST_IDS = 50_000
+MOST_IDS = 30_000
 """Ids that are looked at to draw from; of more calls, every so-manieth slice of time."""
-BLOCKS = 50
+BLOCKS = 24
 """Parts of the time of which a slice each is looked at."""
-TRACES_A_CALL = 100
+TRACES_A_CALL = 250
 TRIED = 4
 """Traces that are read at most, as a multiple of the calls that are wanted: not all need hold one."""
 RETRIEVER = "RETRIEVER"

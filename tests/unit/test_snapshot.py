@@ -88,6 +88,8 @@ def test_prompts_that_many_sessions_share_stay_out_of_the_holdout() -> None:
     assert numbers(sides.holdout) == [15, 16, 17, 18, 19]
     assert {100, 101, 102} <= set(numbers(sides.train))
     assert sides.left_out[LeftOut.COMMON_PROMPT] == 1
+    made = snapshot([*greetings, *(item(n) for n in range(20))])
+    assert made.manifest.excluded_prompts == (greetings[0].prompt_key,)
 
 
 def test_sessions_and_prompts_of_the_holdout_are_not_trained_on() -> None:
