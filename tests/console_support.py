@@ -145,6 +145,8 @@ def _fill_search(past: "Past") -> None:
     past.cycle(lambda name: of_before(searched(snapshot, base, Model(name, 52))))
     live = Model(past.versions[0], 52)
     past.cycle(lambda name: searched(snapshot, live, Model(name, 80)), manual=True)
+    newest = past.store.cycles(SEARCH)[0]
+    past.store.published(newest.id, past.at, "/datasets/1/compare?experimentId=2")
 
 
 def _fill_support(past: "Past") -> None:

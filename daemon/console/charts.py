@@ -87,46 +87,8 @@ def bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.e
 
 def interval_chart(intervals: Mapping[str, Interval], wanted: float, label: str) -> ui.echart:
     """Changes with their intervals, -1 to 1, in percent; lines at no change and at the `wanted` one."""
-    names = list(intervals)[::-1]
+    rows = list(intervals.items())[::-1]
     ends = [0.0, wanted, *(end for interval in intervals.values() for end in interval)]
-    lines = [
-        {
-            "type": "line",
-            "data": [[round(100 * low, 1), row], [round(100 * high, 1), row]],
-            "symbol": "rect",
-            "symbolSize": [2, 12],
-            "color": COLORS[0],
-            "lineStyle": {"width": 4},
-        }
-        for row, (low, _, high) in enumerate(intervals[name] for name in names)
-    ]
-    measured = {
-        "type": "scatter",
-        "data": [
-            {
-                "value": [round(100 * intervals[name][1], 1), row],
-                "label": {"formatter": f"{100 * intervals[name][1]:+.1f} %"},
-            }
-            for row, name in enumerate(names)
-        ],
-        "symbol": "diamond",
-        "symbolSize": 14,
-        "color": COLORS[0],
-        "label": {"show": True, "position": "top", "color": INK},
-        "markLine": {
-            "silent": True,
-            "symbol": "none",
-            "lineStyle": {"color": INK},
-            "data": [
-                {"xAxis": 0, "lineStyle": {"type": "solid"}, "label": {"show": False}},
-                {
-                    "xAxis": 100 * wanted,
-                    "lineStyle": {"type": "dashed"},
-                    "label": {"color": INK, "formatter": f"wanted: {wanted:+.0%}"},
-                },
-            ][: 2 if wanted else 1],
-        },
-    }
     options = {
         **_common(),
         "grid": {"left": 8, "right": 24, "top": 28, "bottom": 8, "containLabel": True},
@@ -138,13 +100,58 @@ def interval_chart(intervals: Mapping[str, Interval], wanted: float, label: str)
         },
         "yAxis": {
             "type": "category",
-            "data": names,
+            "data": [name for name, _ in rows],
             "axisLabel": {"color": INK, "width": 120, "overflow": "break", "lineHeight": 14},
         },
-        "series": [*lines, measured],
+        "series": [
+            *(_whisker(row, interval) for row, (_, interval) in enumerate(rows)),
+            {**_diamonds([interval for _, interval in rows]), "markLine": _thresholds(wanted)},
+        ],
     }
-    chart = ui.echart(options, renderer="svg").style(f"height: {64 + 56 * len(names)}px; width: 100%")
+    chart = ui.echart(options, renderer="svg").style(f"height: {64 + 56 * len(rows)}px; width: 100%")
     return labelled(chart.props("role=img"), label)
+
+
+def _whisker(row: int, interval: Interval) -> dict[str, Any]:
+    low, _, high = interval
+    return {
+        "type": "line",
+        "data": [[round(100 * low, 1), row], [round(100 * high, 1), row]],
+        "symbol": "rect",
+        "symbolSize": [2, 12],
+        "color": COLORS[0],
+        "lineStyle": {"width": 4},
+    }
+
+
+def _diamonds(intervals: Sequence[Interval]) -> dict[str, Any]:
+    """What was measured, with its number."""
+    return {
+        "type": "scatter",
+        "data": [
+            {"value": [round(100 * change, 1), row], "label": {"formatter": f"{100 * change:+.1f} %"}}
+            for row, (_, change, _) in enumerate(intervals)
+        ],
+        "symbol": "diamond",
+        "symbolSize": 14,
+        "color": COLORS[0],
+        "label": {"show": True, "position": "top", "color": INK},
+    }
+
+
+def _thresholds(wanted: float) -> dict[str, Any]:
+    nothing = {"xAxis": 0, "lineStyle": {"type": "solid"}, "label": {"show": False}}
+    enough = {
+        "xAxis": 100 * wanted,
+        "lineStyle": {"type": "dashed"},
+        "label": {"color": INK, "formatter": f"wanted: {wanted:+.0%}"},
+    }
+    return {
+        "silent": True,
+        "symbol": "none",
+        "lineStyle": {"color": INK},
+        "data": [nothing, enough] if wanted else [nothing],
+    }
 
 
 def reliability_chart(curves: Mapping[str, Curve], label: str) -> ui.echart:

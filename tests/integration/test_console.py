@@ -359,9 +359,8 @@ def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: Running, batch: 
 def open_cycle(page: Page, cycle: Cycle) -> None:
     """Its page, and wait until everything is there: how often the rule is wrong comes last."""
     page.goto(f"/console/experiments/{cycle.id}")
-    expect(
-        page.get_by_text(re.compile("Of 100 promotions by this rule about|thresholds were not kept"))
-    ).to_be_visible()
+    last = page.get_by_text(re.compile("Of 100 promotions by this rule about|thresholds were not kept"))
+    expect(last).to_be_visible(timeout=20_000)
 
 
 def row(page: Page, region: str, *cells: str) -> None:
@@ -396,7 +395,7 @@ def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: Running) 
 def test_a_candidate_that_breaks_a_golden_case_shows_it_and_what_it_confuses(
     browser: Browser, daemon: Running
 ) -> None:
-    cycle = daemon.store.cycles(ROUTING)[1]
+    cycle = daemon.store.cycles(ROUTING)[-2]
     with page_of(browser, daemon.url, color_scheme="dark") as page:
         sign_in(page, "vic", PASSWORD)
         open_cycle(page, cycle)
@@ -440,6 +439,8 @@ def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Runn
 def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, daemon: Running) -> None:
     newer, of_before = daemon.store.cycles(SEARCH)[-2:]
     open_cycle(page, newer)
+    compare = page.get_by_role("link", name="Compare all answers in Phoenix")
+    expect(compare).to_have_attribute("href", "https://phoenix.example.com/datasets/1/compare?experimentId=2")
     row(page, "What each side measured", "nDCG@10: how well they are ordered")
     expect(page.get_by_text("not among the first 10").first).to_be_visible()
     expect(page.get_by_text("page 0 on kettle 4", exact=True)).to_be_visible()
