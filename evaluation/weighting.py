@@ -63,8 +63,6 @@ class Weighting(Value):
 
     weights: dict[str, float]
     """By id of each item with gold; 1 on average."""
-    hundredths: dict[str, int]
-    """The same in whole hundredths, for tests that count."""
     effective_n: float
     """As how many items of equal weight they count (Kish 1965)."""
     selected: bool
@@ -107,7 +105,6 @@ def weigh(
     ids = [item.id for item, gold in zip(holdout, picture.gold, strict=True) if gold]
     found = Weighting(
         weights={item_id: round(weight, 6) for item_id, weight in zip(ids, weights.tolist(), strict=True)},
-        hundredths={item_id: round(100 * each) for item_id, each in zip(ids, weights.tolist(), strict=True)},
         effective_n=float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0,
         selected=selected,
         p_value=p_value,
