@@ -31,7 +31,7 @@ from extractors.values import LearndError
 from registry.audit import DAEMON
 from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServed, NotServedYet
-from registry.store.activation import ActiveChanged
+from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.targets import TargetHeld
 from registry.versions import Version, VersionState
 from trainers.plan import Skip
@@ -204,7 +204,7 @@ def _promote(loop: Loop, cycle: Cycle) -> Cycle:
         waits_for = f"{failure}; then run `learnd adapters promote {candidate.id}`"
         _judge(loop, candidate, VersionState.READY, waits_for)
         return loop.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
-    except (ActiveChanged, TargetHeld):
+    except (ActiveChanged, TargetHeld, VersionRejected):
         # An operator was quicker. Look again: what is live is not what the report compared with.
         return store.cycle(cycle.id)
     return _promoted(loop, cycle, candidate, report)
@@ -226,6 +226,8 @@ STEPS: Mapping[CycleState, Callable[[Loop, Cycle], Cycle]] = {
 
 def _why_not_automatically(loop: Loop, report: Report, candidate: Version) -> str | None:
     """What keeps a proven candidate from going live by itself, in words; None if nothing does."""
+    if candidate.state is VersionState.REJECTED:
+        return f"rejected by an operator meanwhile: `learnd adapters activate {candidate.id}` overrules that"
     state = loop.store.target_state(loop.target.key)
     promote_it = f"`learnd adapters promote {candidate.id}`"
     if state.held:

@@ -13,7 +13,7 @@ from daemon.settings import TargetSettings
 from daemon.traffic import extract_target
 from extractors.extraction import Extraction
 from extractors.fresh import Reviewed, Seen, fresh_items, with_gold
-from extractors.snapshot import SnapshotDamaged
+from extractors.snapshot import SnapshotDamaged, read_manifest
 from extractors.values import Value
 from registry.audit import DAEMON
 from registry.store.store import Store
@@ -92,9 +92,11 @@ class SecondLooks:
             return None
         state = loop.store.target_state(loop.target.key)
         known = (version.id, state.feedback_changes, state.last_cycle_at)
-        if self._looked.get(loop.target.key) == known or not self._may_be_due(loop, version):
+        if self._looked.get(loop.target.key) == known:
             return None
         try:
+            if not self._may_be_due(loop, version):
+                return None
             found = probation_of(loop, version, extract_target(loop))
         except SnapshotDamaged as damaged:
             end_probation(loop, f"what it was trained on is unknown: {damaged}")
@@ -107,6 +109,6 @@ class SecondLooks:
 
     def _may_be_due(self, loop: Loop, version: Version) -> bool:
         """Whether there are calls enough, reviewed or not: this alone is cheap to ask."""
-        watermark = loop.snapshot(version.snapshot_id).manifest.watermark
+        watermark = read_manifest(loop.snapshots / version.snapshot_id).watermark
         calls = loop.store.mirrored_since(loop.target.key, watermark or version.created_at)
         return calls >= needed(loop.target, loop.store, version)

@@ -24,6 +24,13 @@ from registry.versions import TRANSITIONS, Version, VersionState
 BASE = "the base model"
 
 
+class VersionRejected(LearndError):
+    """A version that was rejected was to go live by itself."""
+
+    def __init__(self, version: Version) -> None:
+        super().__init__(f"{version.id} was rejected; `learnd adapters activate {version.id}` overrules that")
+
+
 class ActiveChanged(LearndError):
     """Somebody else moved the alias first."""
 
@@ -54,8 +61,8 @@ class ActivationRecords(Database):
     ) -> Version:
         """Make a version the active one; one that is active already stays as it is.
 
-        `unless_held` is for automatic promotion: a hold raises TargetHeld. Raises ActiveChanged,
-        WrongBase, FilesRemoved, UnknownVersion.
+        `unless_held` is for automatic promotion: a hold raises TargetHeld, and VersionRejected says that
+        an operator was quicker. Raises ActiveChanged, WrongBase, FilesRemoved, UnknownVersion.
         """
         with self._writing() as connection:
             version = load_version(connection, version_id)
@@ -64,6 +71,8 @@ class ActivationRecords(Database):
                 return version
             if unless_held and target.held:
                 raise TargetHeld(target)
+            if unless_held and version.state == VersionState.REJECTED:
+                raise VersionRejected(version)
             _retire(connection, version.target, expected_active, drain_until, now)
             _put_live(connection, version, now)
             _audit_move(

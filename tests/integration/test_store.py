@@ -17,7 +17,7 @@ from extractors.splits import Window
 from extractors.values import LearndError
 from registry.cycles import CycleState, IllegalTransition
 from registry.store import tables
-from registry.store.activation import ActiveChanged
+from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.cycles import CycleRunning, UnknownCycle
 from registry.store.database import for_writing, sqlite_engine
 from registry.store.store import Store
@@ -457,6 +457,17 @@ def test_a_rollback_holds_automatic_promotion_until_release(store: Store) -> Non
     assert store.target_state(T).held_by is None
     promote_by_itself()
     assert [entry.action for entry in store.audit(T)] == ["activate", "release", "rollback", "activate"]
+
+
+def test_what_an_operator_rejected_does_not_go_live_by_itself(store: Store) -> None:
+    version = a_candidate(store, T)
+    store.judge(version.id, VersionState.REJECTED, now=NOW, actor="ann", reason="wrong tone")
+    live = {"expected_active": None, "drain_until": SOON, "now": NOW}
+    with pytest.raises(VersionRejected, match="learnd adapters activate"):
+        store.activate(version.id, actor="learnd", reason="proven", unless_held=True, **live)
+    assert store.active(T) is None
+    store.activate(version.id, actor="ann", reason="after all", **live)
+    assert store.active(T) is not None
 
 
 def test_an_operator_may_activate_while_the_target_is_held(store: Store) -> None:

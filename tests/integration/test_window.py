@@ -1,16 +1,19 @@
-"""One window of held-out traffic judges so many candidates, and then waits for newer traffic."""
+"""One window of held-out traffic judges so many candidates; a version on probation may lose its data."""
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
 from daemon.cycle import advance
 from daemon.loop import Loop
+from daemon.probation import SecondLooks
 from daemon.settings import Settings
 from extractors.examples import Examples
 from extractors.snapshot import read_snapshot, write_snapshot
 from extractors.splits import Window
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
+from registry.versions import VersionState
 from tests.snapshots import BEGAN, reviewed, snapshot_in, taught
 from trainers.base_model import base_digest
 from trainers.hyperparameters import Hyperparameters
@@ -79,4 +82,33 @@ def test_a_window_that_has_judged_enough_waits_for_newer_traffic(tmp_path: Path,
     assert "gate.candidates_per_window" in skipped.reason
     moved = advance(loop, selecting(loop, 5, newer))
     assert "candidates" not in moved.reason
+    loop.store.close()
+
+
+def test_a_version_on_probation_whose_snapshot_is_gone_is_given_up_and_stops_nothing(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    loop = loop_of(tmp_path, tiny_model)
+    window = Window(start=BEGAN, end=BEGAN + timedelta(hours=1))
+    cycle = selecting(loop, 1, window)
+    version = loop.store.add_candidate(
+        cycle.id,
+        path="adapters/one",
+        files={},
+        base_model=loop.target.base_model,
+        base_digest="digest",
+        rank=8,
+        snapshot_id=str(cycle.snapshot_id),
+        plan_id="plan",
+        parent_id=None,
+        code_version="0.1.0",
+        now=BEGAN,
+    )
+    loop.store.judge(version.id, VersionState.PROBATION, now=BEGAN, actor="learnd", reason="promising")
+    looks = SecondLooks()
+    assert looks.due(loop) is None
+    assert loop.store.version(version.id).state is VersionState.PROBATION
+    shutil.rmtree(loop.snapshots / version.snapshot_id)
+    assert looks.due(loop) is None
+    assert loop.store.version(version.id).state is VersionState.REJECTED
     loop.store.close()
