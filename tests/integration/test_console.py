@@ -360,7 +360,7 @@ def open_cycle(page: Page, cycle: Cycle) -> None:
     """Its page, and wait until everything is there: how often the rule is wrong comes last."""
     page.goto(f"/console/experiments/{cycle.id}")
     last = page.get_by_text(re.compile("Of 100 promotions by this rule about|thresholds were not kept"))
-    expect(last).to_be_visible(timeout=20_000)
+    expect(last).to_be_visible(timeout=60_000)
 
 
 def row(page: Page, region: str, *cells: str) -> None:

@@ -123,7 +123,7 @@ def test_every_route_that_changes_something_wants_an_operator_and_a_csrf_token(d
             and method != "get"
             and (path, method) != ("/api/v1/session", "post")
         ]
-        assert len(changing) == 11
+        assert len(changing) == 12
         for method, path in changing:
             assert client.request(method, path, json={}).status_code == 401, path
         sign_in(client)
