@@ -74,7 +74,7 @@ def test_more_invalid_answers_than_allowed_keep_a_better_one_out() -> None:
 
 @pytest.mark.parametrize(
     ("lower", "upper", "state", "verdict"),
-    [(1.1, 1.5, "kept", "PROMOTE"), (1.5, 2.5, "open", "PROBATION"), (2.2, 2.5, "broken", "REJECT")],
+    [(1.1, 1.5, "kept", "PROMOTE"), (2.5, 3.5, "open", "PROBATION"), (3.2, 3.5, "broken", "REJECT")],
 )
 def test_latency_is_a_guard(lower: float, upper: float, state: str, verdict: str) -> None:
     overhead = Overhead(against=LIVE, n=16, ratio=1.9, interval=(lower, upper), lower=lower, upper=upper)
