@@ -28,6 +28,7 @@ from evaluation.probing import record_probes
 from evaluation.report import Answer, Golden, Report
 from evaluation.scoring import Scorer, scorer
 from evaluation.sides import Heard, score_answers, score_golden, score_side, side_of_searches
+from evaluation.strata import Embed
 from evaluation.weighting import Weighting, weigh
 from extractors.endpoint import EndpointRefused, EndpointUnreachable
 from extractors.examples import ReviewedItem, ReviewedRetrieval
@@ -106,11 +107,12 @@ def _weighting(
     items: Sequence[ReviewedItem | ReviewedRetrieval],
     excluded: Sequence[str],
     folder: Path,
+    embed: Embed | None = None,
 ) -> Weighting:
     """What each held-out item counts for, beside the sample of the traffic that lies in `folder`."""
     sample = folder / TRAFFIC
     calls = TrafficSample.model_validate_json(sample.read_text("utf-8")).calls if sample.exists() else ()
-    return weigh(items, calls, live=job.live, excluded_prompts=excluded)
+    return weigh(items, calls, live=job.live, excluded_prompts=excluded, embed=embed)
 
 
 def _retention(
@@ -193,7 +195,13 @@ def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, prog
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
         sessions={query.item_id: query.session for query in asked},
-        weighting=_weighting(job, snapshot.retrievals, snapshot.manifest.excluded_prompts, folder),
+        weighting=_weighting(
+            job,
+            snapshot.retrievals,
+            snapshot.manifest.excluded_prompts,
+            folder,
+            embed=lambda texts: encoder.queries(BASE, texts, job.batch_size),
+        ),
         retention=retention,
         overheads=overheads_of(timings, job),
         seeds=job.seeds,

@@ -5,7 +5,7 @@ version x cluster ─> cells ─> small ones joined to what is most like them �
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float64]
 
-MOST_CLUSTERS = 8
-ITEMS_A_CLUSTER = 25
+Embed = Callable[[Sequence[str]], Any]
+"""Texts to their vectors, (texts, dimensions)."""
+
+MOST_CLUSTERS = 16
+ITEMS_A_CLUSTER = 20
 """Held-out items for each cluster, on average at least."""
-LEAST = 10
+LEAST = 5
 """Held-out items of a stratum."""
 COMPARED = 300
 """Characters of a text by which it is compared."""
+MOST_PARTS = 6_000
+"""Different runs of characters that tell texts apart, the most frequent."""
 DIMENSIONS = 50
 
 
@@ -43,9 +48,14 @@ class Strata:
         return int(members[_distances(inside, inside.mean(axis=0)).argmin()])
 
 
-def stratify(texts: Sequence[str], versions: Sequence[str | None], held: int, seed: int) -> Strata:
-    """Strata of `texts`, of which the first `held` are those of held-out items; a version a text."""
-    vectors = _vectors(texts, seed)
+def stratify(
+    texts: Sequence[str], versions: Sequence[str | None], held: int, seed: int, embed: Embed | None = None
+) -> Strata:
+    """Strata of `texts`, of which the first `held` are those of held-out items; a version a text.
+
+    What is alike is told by the vectors of `embed`, or by the characters.
+    """
+    vectors = _vectors(texts, seed, embed)
     clusters = _clusters(vectors, min(MOST_CLUSTERS, held // ITEMS_A_CLUSTER), seed)
     number = {version: place for place, version in enumerate(sorted(set(versions), key=str))}
     version = np.array([number[each] for each in versions], dtype=np.int64)
@@ -53,20 +63,26 @@ def stratify(texts: Sequence[str], versions: Sequence[str | None], held: int, se
     return Strata(cells=cells, strata=_joined(cells, version, vectors, held), vectors=vectors)
 
 
-def _vectors(texts: Sequence[str], seed: int) -> Vectors:
-    from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped]
-    from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
+def _vectors(texts: Sequence[str], seed: int, embed: Embed | None) -> Vectors:
     from sklearn.preprocessing import normalize  # type: ignore[import-untyped]
 
     compared = [text[:COMPARED] for text in texts]
     if not any(text.strip() for text in compared):
         return np.zeros((len(texts), 1))
-    tfidf: Any = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), sublinear_tf=True)
-    weights = tfidf.fit_transform(compared)
+    return np.asarray(normalize(embed(compared) if embed else _lexical(compared, seed)), dtype=np.float64)
+
+
+def _lexical(texts: Sequence[str], seed: int) -> Any:
+    from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped]
+    from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
+
+    weights: Any = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(3, 5), max_features=MOST_PARTS, sublinear_tf=True
+    ).fit_transform(texts)
     dimensions = min(DIMENSIONS, min(weights.shape) - 1)
     if dimensions < 2:
-        return np.asarray(weights.toarray())
-    return np.asarray(normalize(TruncatedSVD(dimensions, random_state=seed).fit_transform(weights)))
+        return weights.toarray()
+    return TruncatedSVD(dimensions, random_state=seed).fit_transform(weights)
 
 
 def _clusters(vectors: Vectors, count: int, seed: int) -> Ids:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import permutation_test
 
-from evaluation.strata import Strata, stratify
+from evaluation.strata import Embed, Strata, stratify
 from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.splits import group
 from extractors.traffic import TrafficCall, asked
@@ -88,16 +88,18 @@ def weigh(
     *,
     live: str | None = None,
     excluded_prompts: Collection[str] = (),
+    embed: Embed | None = None,
     seed: int = 0,
 ) -> Weighting:
     """What each item of the `holdout` counts for, beside a sample of all the `traffic` of its time.
 
     Without traffic only the verdicts are weighed. Calls with one of the `excluded_prompts` do not count: they
-    could not be held out. `live` is the version whose answers are pointed out.
+    could not be held out. `live` is the version whose answers are pointed out. `embed` makes vectors of what
+    was asked, which tell better than characters what is alike.
     """
     excluded = frozenset(excluded_prompts)
     calls = [call for call in traffic if call.prompt_key not in excluded]
-    picture = _Picture(holdout, calls, _stratified(holdout, calls, seed))
+    picture = _Picture(holdout, calls, _stratified(holdout, calls, seed, embed))
     p_value = _p_value(picture, seed)
     selected = p_value is not None and p_value < ALPHA
     back = picture.back_to_traffic() if selected else np.ones(len(holdout))
@@ -157,10 +159,12 @@ class _Picture:
         return np.array([item.outcome == outcome for item in self.holdout], dtype=bool)
 
 
-def _stratified(holdout: Sequence[Held], calls: Sequence[TrafficCall], seed: int) -> Strata:
+def _stratified(
+    holdout: Sequence[Held], calls: Sequence[TrafficCall], seed: int, embed: Embed | None
+) -> Strata:
     texts = [*map(asked, holdout), *(call.text for call in calls)]
     versions = [*map(_version, holdout), *(call.answered_by for call in calls)]
-    return stratify(texts, versions, len(holdout), seed)
+    return stratify(texts, versions, len(holdout), seed, embed)
 
 
 def _version(item: Held) -> str | None:
@@ -186,7 +190,7 @@ def _p_value(picture: _Picture, seed: int) -> float | None:
     some, rest = _by_session(reviewed, len(set(cells))), _by_session(others, len(set(cells)))
     counts = np.concatenate([some, rest])
     counts = counts[:, counts.any(axis=0)]
-    if not len(some) or not len(rest) or counts.shape[1] < 2:
+    if len(some) < 2 or len(rest) < 2 or counts.shape[1] < 2:
         return None
     total = counts.sum(axis=0)
 

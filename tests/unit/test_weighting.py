@@ -1,109 +1,375 @@
-"""What a held-out item counts for: as in its traffic, and for those that lack a correction."""
+"""What held-out items count for, where reviewers pick what to review, or correct few of what they reject."""
 
-from random import Random
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import sqrt
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from evaluation.weighting import GREATEST, weigh
-from extractors.examples import Outcome, ReviewedItem
+from evaluation.weighting import GREATEST, Weighting, weigh
+from extractors.examples import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic import TrafficCall
-from tests.snapshots import reviewed
+from tests.unit.traffic import NOON, item
 
-KINDS = {
-    "billing": "invoice {} charges my credit card twice, I want the refund now",
-    "shipping": "where is parcel {}, the courier was to bring it yesterday",
+GOLD: dict[Outcome, dict[str, Any]] = {
+    "approved": {},
+    "corrected": {"gold": Message(role="assistant", content="better")},
+    "rejected": {"gold": None},
+}
+WORDS = {
+    "parcel": "where is my parcel delivery shipment courier tracking number late",
+    "refund": "refund money back invoice charged twice bill payment",
+    "login": "password login account locked reset email code",
+    "hours": "opening hours phone contact address visit branch office",
 }
 
 
-def text(number: int, kind: str) -> str:
-    """Numbers look alike wherever they stand: else they would tell items from calls."""
-    return KINDS[kind].format(Random(number).randrange(10_000, 100_000))
+@dataclass(frozen=True)
+class Asked:
+    """One call of a simulated traffic."""
+
+    number: int
+    topic: str
+    text: str
+    right: bool
+    version: str
+    session: str
+
+    def reviewed(self, corrects: bool = True) -> ReviewedItem:
+        outcome: Outcome = "approved" if self.right else "corrected" if corrects else "rejected"
+        return item(
+            self.number,
+            text=self.text,
+            outcome=outcome,
+            session_id=self.session,
+            answered_by=self.version,
+            **GOLD[outcome],
+        )
+
+    def seen(self) -> TrafficCall:
+        return TrafficCall(
+            span_id=f"span-{self.number}",
+            trace_id=f"trace-{self.number}",
+            session_id=self.session,
+            text=self.text,
+            prompt_key=str(self.number),
+            answered_by=self.version,
+        )
 
 
-def item(number: int, kind: str, outcome: Outcome = "corrected", by: str | None = None) -> ReviewedItem:
-    made = reviewed(number, (text(number, kind), kind), outcome=outcome)
-    return made.model_copy(update={"answered_by": by})
+@dataclass
+class World:
+    """A traffic, and what reviewers take from it."""
+
+    seed: int
+    calls: int = 900
+    wrong: Callable[[str, str], float] = lambda _topic, _version: 0.2
+    versions: tuple[str, ...] = ("v1",)
+    turns: int = 1
+    asked: list[Asked] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rng = rng = random.Random(self.seed)
+        self.asked = []
+        for session in range(self.calls // self.turns):
+            topic, version = rng.choice(list(WORDS)), rng.choice(self.versions)
+            for turn in range(self.turns):
+                text = " ".join(rng.choices(WORDS[topic].split(), k=6))
+                right = rng.random() >= self.wrong(topic, version)
+                number = session * self.turns + turn
+                self.asked.append(Asked(number, topic, text, right, version, f"session-{session}"))
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean([call.right for call in self.asked]))
+
+    def sample(self, size: int) -> list[TrafficCall]:
+        return [call.seen() for call in self._rng.sample(self.asked, size)]
+
+    def picked(self, size: int, likes: Callable[[Asked], float]) -> list[Asked]:
+        """So many calls, each as likely as reviewers like it (Efraimidis and Spirakis 2006)."""
+        return sorted(self.asked, key=lambda call: -(self._rng.random() ** (1 / likes(call))))[:size]
+
+    def sessions(self, size: int) -> list[Asked]:
+        """All calls of so many sessions."""
+        chosen = set(self._rng.sample(sorted({call.session for call in self.asked}), size))
+        return [call for call in self.asked if call.session in chosen]
 
 
-def call(number: int, kind: str) -> TrafficCall:
-    return TrafficCall(
-        span_id=f"{number:016x}",
-        trace_id=f"{number:032x}",
-        text=text(number, kind),
-        prompt_key=f"call {number}",
-    )
+def anything(_: Asked) -> float:
+    return 1.0
 
 
-def traffic(count: int = 600) -> list[TrafficCall]:
-    """Half of each kind."""
-    return [call(10_000 + number, ("billing", "shipping")[number % 2]) for number in range(count)]
+def accuracy(items: Sequence[ReviewedItem], found: Weighting | None = None) -> float:
+    """Share of the items with gold that were right, as they count."""
+    gold = [each for each in items if each.gold is not None]
+    weights = [found.weights[each.id] if found else 1.0 for each in gold]
+    return float(np.average([each.outcome == "approved" for each in gold], weights=weights))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_reviewers_who_do_not_pick_leave_every_item_its_own_weight(seed: int) -> None:
-    random = Random(seed)
-    items = [item(number, random.choice(list(KINDS))) for number in range(100)]
-    found = weigh(items, traffic())
-    assert not found.selected
-    assert set(found.weights.values()) == {1.0}
-    assert found.effective_n == pytest.approx(100)
+def error(found: Weighting, share: float) -> float:
+    """Three standard deviations of a share that so many items show."""
+    return 3 * sqrt(share * (1 - share) / found.effective_n)
 
 
-def test_what_reviewers_picked_is_weighted_back_to_the_traffic() -> None:
-    # Nine of ten reviewed calls are about billing, where half of the traffic is.
-    items = [item(number, "shipping" if number % 10 == 0 else "billing") for number in range(100)]
-    found = weigh(items, traffic())
+def hard(topic: str, _: str) -> float:
+    return 0.6 if topic == "refund" else 0.1
+
+
+# ---- back to the traffic
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reviewers_who_prefer_a_kind_of_question_are_weighted_back_to_the_traffic(seed: int) -> None:
+    world = World(seed, wrong=hard)
+    items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.topic == "refund" else 1)]
+    found = weigh(items, world.sample(400))
     assert found.selected
     assert found.p_value is not None
     assert found.p_value < 0.01
-    shipping = sum(found.weights[each.id] for number, each in enumerate(items) if number % 10 == 0)
-    assert shipping / sum(found.weights.values()) == pytest.approx(0.5, abs=0.06)
-    assert found.effective_n < 60
-    assert "Reviewers picked what to review" in found.words
-    # A side that is right about shipping alone is right on half of the traffic, not on a tenth.
-    assert sum(found.weights.values()) == pytest.approx(100)
+    assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
+    assert abs(accuracy(items) - world.accuracy) > error(found, world.accuracy)
+    assert found.effective_n < 200
+    assert "picked" in found.words
 
 
-def test_those_corrected_stand_for_those_rejected_and_not_corrected() -> None:
-    outcomes: list[Outcome] = ["approved"] * 60 + ["corrected"] * 10 + ["rejected"] * 30
-    items = [item(number, "billing", outcome) for number, outcome in enumerate(outcomes)]
+@pytest.mark.parametrize("seed", range(4))
+def test_reviewers_who_prefer_a_version_are_weighted_back_to_the_traffic(seed: int) -> None:
+    world = World(seed, wrong=lambda _, version: 0.55 if version == "v1" else 0.05, versions=("v1", "v2"))
+    items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.version == "v1" else 1)]
+    found = weigh(items, world.sample(400), live="v2")
+    assert found.selected
+    assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
+    assert abs(accuracy(items) - world.accuracy) > error(found, world.accuracy)
+    assert set(found.by_live) == {each.id for each in items if each.answered_by == "v2"}
+    assert f"{len(found.by_live)} were answered by what is live" in found.words
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reviewers_who_look_for_wrong_answers_and_correct_few_are_weighted_back(seed: int) -> None:
+    world = World(seed, wrong=hard)
+    picked = world.picked(240, lambda call: 6 if call.topic == "refund" else 1)
+    rng = random.Random(seed)
+    items = [
+        call.reviewed(corrects=rng.random() < (0.3 if call.topic == "refund" else 0.8)) for call in picked
+    ]
+    found = weigh(items, world.sample(400))
+    assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
+
+
+def test_reviewers_who_do_not_pick_leave_all_weights_at_one() -> None:
+    picked = 0
+    for seed in range(300):
+        world = World(seed, calls=260, wrong=hard, versions=("v1", "v2"))
+        found = weigh([call.reviewed() for call in world.picked(80, anything)], world.sample(120))
+        picked += found.selected
+        assert found.selected or set(found.weights.values()) == {1.0}
+    assert picked <= 6
+
+
+def test_turns_of_one_session_that_are_alike_do_not_look_like_picking() -> None:
+    picked = 0
+    for seed in range(40):
+        world = World(seed, calls=400, turns=8)
+        found = weigh([call.reviewed() for call in world.sessions(12)], [call.seen() for call in world.asked])
+        picked += found.selected
+    assert picked <= 2
+
+
+def test_vectors_tell_what_is_alike_where_characters_do_not() -> None:
+    world = World(0, wrong=hard)
+    topics = {call.text: list(WORDS).index(call.topic) for call in world.asked}
+
+    def disguised(text: str) -> str:
+        return sha256(text.encode()).hexdigest()
+
+    hidden = {disguised(text): topic for text, topic in topics.items()}
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.eye(4)[[hidden[text] for text in texts]]
+
+    picked = world.picked(200, lambda call: 8 if call.topic == "refund" else 1)
+    items = [
+        each.model_copy(update={"prompt": (Message(role="user", content=disguised(each.prompt[0].content)),)})
+        for each in (call.reviewed() for call in picked)
+    ]
+    calls = [call.model_copy(update={"text": disguised(call.text)}) for call in world.sample(400)]
+    found = weigh(items, calls, embed=embed)
+    assert len(found.strata) == 4
+    assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
+    assert abs(accuracy(items, weigh(items, calls)) - world.accuracy) > error(found, world.accuracy)
+
+
+def test_the_strata_say_who_answered_what_and_how_much_was_reviewed() -> None:
+    world = World(1, versions=("v1", "v2"))
+    items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.topic == "login" else 1)]
+    found = weigh(items, world.sample(400))
+    assert sum(each.reviewed for each in found.strata) == 200
+    assert sum(each.traffic for each in found.strata) == 400
+    assert sum(each.traffic_share or 0 for each in found.strata) == pytest.approx(1)
+    assert {version for each in found.strata for version in each.answered_by} == {"v1", "v2"}
+    for each in found.strata:
+        assert each.reviewed >= 5
+        assert each.traffic_share is not None
+        assert each.weight == pytest.approx(each.traffic_share / each.reviewed_share)
+        assert each.like in {call.text for call in world.asked}
+    assert sum(each.corrected for each in found.strata) == sum(each.outcome == "corrected" for each in items)
+
+
+def test_kinds_that_hardly_anybody_reviewed_are_pointed_out() -> None:
+    world = World(2)
+    items = [
+        call.reviewed() for call in world.picked(200, lambda call: 0.002 if call.topic == "hours" else 1)
+    ]
+    found = weigh(items, world.sample(400))
+    assert found.selected
+    assert "Hardly any were reviewed of the kinds that 2" in found.words
+
+
+def test_what_could_not_be_held_out_is_no_part_of_the_traffic() -> None:
+    world = World(3)
+    items = [call.reviewed() for call in world.picked(100, anything)]
+    greetings = [
+        call.model_copy(update={"text": "hello", "prompt_key": "hello"}) for call in world.sample(300)
+    ]
+    assert weigh(items, [*world.sample(300), *greetings]).selected
+    found = weigh(items, [*world.sample(300), *greetings], excluded_prompts=["hello"])
+    assert not found.selected
+    assert sum(each.traffic for each in found.strata) == 300
+
+
+def test_where_everything_was_reviewed_there_is_nothing_to_compare_with() -> None:
+    world = World(4, calls=120)
+    items = [call.reviewed() for call in world.asked]
+    for traffic in ([call.seen() for call in world.asked], []):
+        found = weigh(items, traffic)
+        assert (found.selected, found.p_value) == (False, None)
+        assert set(found.weights.values()) == {1.0}
+        assert "no other traffic to compare with" in found.words
+
+
+# ---- rejected without a correction
+
+
+def few(approved: int, corrected: int, rejected: int, start: int = 0, **changes: Any) -> list[ReviewedItem]:
+    counts: dict[Outcome, int] = {"approved": approved, "corrected": corrected, "rejected": rejected}
+    outcomes = [outcome for outcome, count in counts.items() for _ in range(count)]
+    return [
+        item(start + n, outcome=outcome, **GOLD[outcome], **changes) for n, outcome in enumerate(outcomes)
+    ]
+
+
+def test_corrected_items_stand_for_those_that_were_rejected() -> None:
+    items = few(2, 1, 1)
     found = weigh(items)
-    assert len(found.weights) == 70, "what was rejected without a correction has no gold"
-    corrected = sum(found.weights[each.id] for each in items if each.outcome == "corrected")
-    assert corrected / sum(found.weights.values()) == pytest.approx(0.4)
-    assert sum(found.weights.values()) == pytest.approx(70)
-    assert found.p_value is None
-    assert not found.unfair
+    assert [found.weights[each.id] for each in items[:3]] == [0.75, 0.75, 1.5]
+    assert found.effective_n == pytest.approx(9 / 3.375)
+    assert accuracy(items, found) == pytest.approx(0.5)
+    assert "1 corrected items stand for 1 more" in found.words
+    assert found.unfair == ""
+
+
+def test_they_stand_for_those_of_their_stratum_first() -> None:
+    often, seldom = few(10, 5, 0, answered_by="v1"), few(10, 2, 6, start=100, answered_by="v2")
+    found = weigh([*often, *seldom])
+    approved, corrected, stands_for_four = (
+        found.weights[each.id] for each in (often[0], often[10], seldom[10])
+    )
+    assert corrected == pytest.approx(approved)
+    assert stands_for_four == pytest.approx(4 * approved)
+
+
+def test_where_a_stratum_has_no_corrected_item_those_of_the_others_stand_for_it() -> None:
+    none, some = few(10, 0, 6, answered_by="v1"), few(10, 2, 0, start=100, answered_by="v2")
+    found = weigh([*none, *some])
+    assert found.weights[some[10].id] == pytest.approx(4 * found.weights[none[0].id])
+    assert accuracy([*none, *some], found) == pytest.approx(20 / 28)
+
+
+def test_where_nothing_was_corrected_the_holdout_cannot_judge() -> None:
+    found = weigh(few(5, 0, 2))
+    assert found.unfair.startswith("2 held-out answers were rejected and none was corrected")
+    assert found.unfair[1:] in found.words
+    assert set(found.weights.values()) == {1.0}
+    assert weigh(few(5, 0, 0)).unfair == ""
 
 
 def test_no_item_counts_for_more_than_ten() -> None:
-    outcomes: list[Outcome] = ["approved"] * 20 + ["corrected"] + ["rejected"] * 79
-    found = weigh([item(number, "billing", outcome) for number, outcome in enumerate(outcomes)])
-    assert max(found.weights.values()) == pytest.approx(GREATEST)
+    items = few(60, 1, 59)
+    found = weigh(items)
+    assert found.weights[items[60].id] == GREATEST
+    assert np.mean(list(found.weights.values())) == pytest.approx(1, abs=1e-5)
     assert found.capped == 1
-    assert "count for 10" in found.words
+    assert "1 items would count for more than 10" in found.words
 
 
-def test_where_nothing_was_corrected_the_holdout_can_judge_nobody() -> None:
-    outcomes: list[Outcome] = ["approved"] * 60 + ["rejected"]
-    found = weigh([item(number, "billing", outcome) for number, outcome in enumerate(outcomes)])
-    assert found.unfair.startswith("1 held-out answers were rejected and none was corrected")
+def test_a_search_without_a_relevant_document_is_no_wrong_answer() -> None:
+    def search(number: int, relevant: bool) -> ReviewedRetrieval:
+        documents = (JudgedDocument(text="a document", relevant=relevant),)
+        return ReviewedRetrieval(
+            query=f"query {number}",
+            documents=documents,
+            source_span_ids=(f"span-{number}",),
+            trace_id=f"trace-{number}",
+            prompt_key=f"{number}",
+            started_at=NOON,
+        )
+
+    searches = [search(n, relevant=n % 2 == 0) for n in range(10)]
+    found = weigh(searches)
+    assert (found.unfair, set(found.weights.values())) == ("", {1.0})
+    assert set(found.weights) == {each.id for each in searches[::2]}
 
 
-def test_what_the_live_version_answered_is_flagged() -> None:
-    items = [item(number, "billing", by="v2" if number < 3 else "v1") for number in range(30)]
-    assert weigh(items, live="v2").by_live == tuple(each.id for each in items[:3])
+def test_without_items_with_gold_there_are_no_weights() -> None:
+    for items in ([], few(0, 0, 3)):
+        found = weigh(items, World(0, calls=50).sample(20))
+        assert (found.weights, found.effective_n) == ({}, 0)
 
 
-def test_calls_that_could_not_be_held_out_are_not_compared_with() -> None:
-    items = [item(number, "billing") for number in range(60)]
-    shipping = [call(20_000 + number, "shipping") for number in range(500)]
-    billing = [call(30_000 + number, "billing") for number in range(300)]
-    excluded = [each.prompt_key for each in shipping]
-    assert weigh(items, [*shipping, *billing]).selected
-    assert not weigh(items, [*shipping, *billing], excluded_prompts=excluded).selected
+# ---- whatever comes
 
 
-def test_an_empty_holdout_weighs_nothing() -> None:
-    found = weigh([], traffic(10))
-    assert (found.weights, found.effective_n, found.selected) == ({}, 0.0, False)
+CALLS = st.tuples(
+    st.sampled_from(["", "a", "hello there", "where is my parcel", "mon colis 📦", "你好"]),
+    st.sampled_from([None, "v1", "v2"]),
+    st.integers(0, 9),
+)
+
+
+@given(
+    held=st.lists(st.tuples(CALLS, st.sampled_from(["approved", "corrected", "rejected"])), max_size=60),
+    traffic=st.lists(CALLS, max_size=80),
+)
+@settings(deadline=None, max_examples=60)
+def test_weights_are_one_on_average_and_never_too_great(
+    held: list[tuple[tuple[str, str | None, int], Outcome]], traffic: list[tuple[str, str | None, int]]
+) -> None:
+    items = [
+        item(
+            n, text=text, answer=f"{n}", answered_by=by, session_id=f"s{s}", outcome=outcome, **GOLD[outcome]
+        )
+        for n, ((text, by, s), outcome) in enumerate(held)
+    ]
+    calls = [
+        TrafficCall(
+            span_id=f"c{n}", trace_id=f"c{n}", session_id=f"s{s}", text=text, prompt_key=text, answered_by=by
+        )
+        for n, (text, by, s) in enumerate(traffic)
+    ]
+    found = weigh(items, calls)
+    assert found == weigh(items, calls)
+    assert set(found.weights) == {each.id for each in items if each.gold is not None}
+    weights = np.array(list(found.weights.values()))
+    assert found.words
+    if len(weights):
+        assert weights.mean() == pytest.approx(1, abs=1e-4)
+        assert weights.min() >= 0
+        assert weights.max() <= GREATEST
+        assert 0 < found.effective_n <= len(weights) + 1e-6
