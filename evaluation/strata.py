@@ -82,7 +82,9 @@ def _lexical(texts: Sequence[str], seed: int) -> Any:
     dimensions = min(DIMENSIONS, min(weights.shape) - 1)
     if dimensions < 2:
         return weights.toarray()
-    return TruncatedSVD(dimensions, random_state=seed).fit_transform(weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Of texts that are all the same it computes which share of no variance it explains.
+        return TruncatedSVD(dimensions, random_state=seed).fit_transform(weights)
 
 
 def _clusters(vectors: Vectors, count: int, seed: int) -> Ids:
