@@ -195,9 +195,9 @@ def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposal
         return encoder.encode(list(texts), show_progress_bar=False)
 
     held_out: list[Sequence[Message] | str] = [
-        *(item.prompt for item in snapshot.holdout),
+        *(item.prompt for item in (*snapshot.holdout, *snapshot.retention)),
         *(case.prompt for case in job.golden),
-        *(search.query for search in snapshot.retrievals),
+        *(search.query for search in (*snapshot.retrievals, *snapshot.retained_retrievals)),
     ]
     screened = screen(
         made.proposed,
