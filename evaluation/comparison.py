@@ -167,6 +167,7 @@ def compare(
         gained=sum(c > o for c, o in zip(candidate, other, strict=True)),
         lost=sum(c < o for c, o in zip(candidate, other, strict=True)),
         effect=gain.effect,
+        means=(gain.other + gain.effect, gain.other),
         p_value=gain.p_better,
         p_worse=gain.p_worse,
         interval=interval(candidate, other, sessions, weights=weights, seed=seed),

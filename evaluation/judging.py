@@ -1,6 +1,6 @@
 """From the sides of an evaluation to its report: comparisons, guards, and the verdict on them. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from evaluation.comparison import Gain, compare, gained, least_difference, worth_of
 from evaluation.judge import Preferences
@@ -71,7 +71,6 @@ def judge_findings(
     )
     decision = decide(evidence, gate, look)
     answered = len(candidate.answers)
-    others = [side.name for side in found.sides[:-1]]
     return Report(
         snapshot_id=snapshot_id,
         gate=gate,
@@ -82,10 +81,7 @@ def judge_findings(
         unanswerable=held_out - answered,
         weighting=found.weighting,
         sides=found.sides,
-        comparisons=(
-            *(outcomes.compare(primary, name, gate.alpha) for name in others),
-            *(outcomes.compare(metric, found.live, gate.alpha) for metric in shown if metric != primary),
-        ),
+        comparisons=tuple(outcomes.compare(*each, gate.alpha) for each in _compared(found, shown, primary)),
         live=found.live,
         retention=retained[1] if retained else None,
         golden=found.golden,
@@ -98,6 +94,18 @@ def judge_findings(
         condition=decision.condition,
         reason=explain(decision, evidence, gate, look),
     )
+
+
+def _compared(found: Findings, metrics: Sequence[str], primary: str) -> Iterator[tuple[str, str]]:
+    """What the report compares: metric and side."""
+    for side in found.sides[:-1]:
+        yield primary, side.name
+    others = [metric for metric in metrics if metric != primary]
+    for metric in others:
+        yield metric, found.live
+    base = found.sides[0].name
+    if "accuracy" in others and base != found.live:
+        yield "accuracy", base
 
 
 def confirmed(report: Report, served: Findings, task: Task) -> Report:

@@ -98,6 +98,9 @@ class Comparison(Value):
     """Items that only the other side got right, or did better."""
     effect: float
     """Mean difference, -1 to 1, weighted as the items are."""
+    means: tuple[float, float] | None = None
+    """Of the candidate and of the other side, 0 to 1, weighted as the items are, so that `effect` is their
+    difference. None in reports of before."""
     p_value: float
     """One-sided and exact: how often a candidate no better gains this much by chance."""
     p_worse: float
@@ -194,7 +197,8 @@ class Report(Value):
     sides: tuple[Side, ...]
     """Base first, then the active version and one on probation where there are such, the candidate last."""
     comparisons: tuple[Comparison, ...]
-    """Of the candidate with every other side by the primary metric, then with what is live by the others."""
+    """Of the candidate with every other side by the primary metric, then with what is live by the others, and
+    with the base by accuracy where that gates."""
     live: str
     """The side that the verdict compares with: what is served now."""
     retention: Comparison | None = None
@@ -228,6 +232,8 @@ class Report(Value):
     def side(self, name: str) -> Side:
         return next(side for side in self.sides if side.name == name)
 
-    def against(self, name: str) -> Comparison:
-        """By the primary metric."""
-        return next(comparison for comparison in self.comparisons if comparison.against == name)
+    def against(self, name: str, metric: str | None = None) -> Comparison:
+        """By the primary metric, or by `metric`. Raises StopIteration where that was not compared."""
+        return next(
+            each for each in self.comparisons if each.against == name and metric in {None, each.metric}
+        )

@@ -134,6 +134,7 @@ def test_weights_count_in_effect_p_value_and_worth():
     new, old, weights = [1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [2.0, 0.5, 1.0, 0.5]
     found = compare(new, old, against="base", sessions=range(4), alpha=0.05, weights=weights)
     assert found.effect == pytest.approx((2.0 - 0.5 + 0.5) / 4)
+    assert found.means == pytest.approx((3.5 / 4, 1.5 / 4))
     # Signs of 2.0, 0.5 and 0.5 that add up to at least 2.0: all but those with a negative 2.0, and --.
     assert found.p_value == pytest.approx(3 / 8)
     assert found.effective_n == pytest.approx(16 / 5.5)
