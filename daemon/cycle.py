@@ -8,9 +8,8 @@ after kill -9, is the normal path: load the cycle, call `advance`.
         └── a second look trains nothing ─────┘
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import TypeVar
 
 from daemon.children import Interrupted
@@ -23,7 +22,6 @@ from daemon.synthesis import ask_for_examples
 from daemon.traffic import extract_target, open_phoenix, poll_target, snapshot_of
 from daemon.training import base_of, choose_plan, train_candidate, wanted
 from evaluation.report import Report
-from extractors.extraction import Extraction
 from extractors.fresh import fresh_snapshot, with_gold
 from extractors.phoenix_http import PhoenixError
 from extractors.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
@@ -95,9 +93,9 @@ def start_cycle(loop: Loop, trigger: str, second_look: Version | None) -> Cycle:
 
 
 def _extract(loop: Loop, cycle: Cycle) -> Cycle:
-    extraction = extract_target(loop)
     if cycle.version_id is not None:
-        return _look_again(loop, cycle, extraction, loop.store.version(cycle.version_id))
+        return _look_again(loop, cycle, loop.store.version(cycle.version_id))
+    extraction = extract_target(loop)
     snapshot = snapshot_of(loop, extraction)
     write_snapshot(snapshot, loop.snapshots)
     counted = snapshot.manifest.model_dump(
@@ -111,11 +109,16 @@ def _extract(loop: Loop, cycle: Cycle) -> Cycle:
     )
 
 
-def _look_again(loop: Loop, cycle: Cycle, extraction: Extraction, version: Version) -> Cycle:
+def _look_again(loop: Loop, cycle: Cycle, version: Version) -> Cycle:
     """Have the version on probation judged on what came after its training."""
-    items, wanted_items = newer_items(loop, version, extraction), needed(loop.target, loop.store, version)
     if version.state is not VersionState.PROBATION:
         return loop.move(cycle, CycleState.SKIPPED, reason=f"{version.id} is {version.state} by now")
+    base = base_of(loop.target)
+    if version.base_digest != base.digest:
+        end_probation(loop, _other_base(base.name))
+        return loop.move(cycle, CycleState.SKIPPED, reason=f"{version.id} was {_other_base(base.name)}")
+    items = newer_items(loop, version, extract_target(loop))
+    wanted_items = needed(loop.target, loop.store, version)
     if with_gold(items) < wanted_items:
         left = f"{with_gold(items)} of {wanted_items} newer reviewed items for a second look at {version.id}"
         return loop.move(cycle, CycleState.SKIPPED, reason=left)
@@ -150,9 +153,13 @@ def _select(loop: Loop, cycle: Cycle) -> Cycle:
     loop.store.use_base(loop.target.key, chosen.base_digest, loop.clock())
     waiting = on_probation(loop.store, loop.target.key)
     if waiting and waiting.base_digest != chosen.base_digest:
-        end_probation(loop, f"trained on another base model than {chosen.base_model} as it is now")
+        end_probation(loop, _other_base(chosen.base_model))
     # Only a holdout that something is judged on binds the next cycles.
     return loop.move(cycle, CycleState.TRAINING, plan=chosen, window=snapshot.manifest.window)
+
+
+def _other_base(name: str) -> str:
+    return f"trained on another base model than {name} as it is now"
 
 
 def _train(loop: Loop, cycle: Cycle) -> Cycle:
@@ -247,7 +254,7 @@ def _judge(loop: Loop, version: Version, state: VersionState, reason: str) -> No
 
 def _taught_before(loop: Loop, base: Base, snapshot: Snapshot) -> Cycle | None:
     """The last cycle that came to a verdict, if it trained on the same data by the same settings."""
-    earlier = next(_judged_before(loop, 1), None)
+    earlier = next(iter(_judged_before(loop, 1)), None)
     if earlier is None or earlier.plan is None:
         return None
     now = settings_id(loop.target.task, loop.target.thresholds, base, wanted(loop))
@@ -261,11 +268,9 @@ def _taught_before(loop: Loop, base: Base, snapshot: Snapshot) -> Cycle | None:
     return earlier if (then.train, then.validation) == (snapshot.train, snapshot.validation) else None
 
 
-def _judged_before(loop: Loop, most: int) -> Iterator[Cycle]:
+def _judged_before(loop: Loop, most: int) -> Sequence[Cycle]:
     """The target's last cycles that trained something and came to a verdict, newest first."""
-    # A candidate is looked at a second time once at most.
-    ended = loop.store.cycles(loop.target.key, limit=2 * most + 1, state=CycleState.DONE)
-    return islice((cycle for cycle in ended if cycle.plan is not None), most)
+    return loop.store.cycles(loop.target.key, limit=most, state=CycleState.DONE, trains=True)
 
 
 def _window_used_up(loop: Loop, snapshot: Snapshot) -> str | None:

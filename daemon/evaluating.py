@@ -35,7 +35,6 @@ def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | No
     folder = loop.run_folder(cycle) / "evaluate"
     look: Look = "first" if cycle.plan else "second"
     snapshot = loop.snapshots / str(cycle.snapshot_id)
-    sample_once(loop, snapshot, folder)
     job = EvaluationJob(
         snapshot=str(snapshot),
         base_model=candidate.base_model,
@@ -59,6 +58,7 @@ def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | No
     if loop.target.judge:
         needs("synthetic", "dspy")
         key = loop.target.judge.key()
+    sample_once(loop, snapshot, folder)
     run_job(
         Work.EVALUATE,
         folder,

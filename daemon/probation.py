@@ -6,6 +6,7 @@ and trains nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from math import ceil
 
 from daemon.loop import Loop
@@ -16,11 +17,17 @@ from extractors.fresh import Reviewed, Seen, fresh_items, with_gold
 from extractors.snapshot import SnapshotDamaged, read_manifest
 from extractors.values import Value
 from registry.audit import DAEMON
+from registry.cycles import CycleState
 from registry.store.store import Store
+from registry.targets import TargetState
 from registry.versions import Version, VersionState
 
 SECOND_LOOK = "second look"
 """The trigger of a cycle that looks at a version on probation again."""
+MOST_FAILED = 3
+"""Second looks of a version that may fail."""
+RECOUNT_AFTER = timedelta(minutes=10)
+"""One word on a whole session may have reviewed many calls."""
 
 
 class Probation(Value):
@@ -73,42 +80,96 @@ def end_probation(loop: Loop, reason: str, *, but: str | None = None) -> None:
             loop.store.judge(version.id, VersionState.REJECTED, now=loop.clock(), actor=DAEMON, reason=reason)
 
 
+@dataclass(frozen=True)
+class _Count:
+    """How far a version was when that was last counted, and what was known then."""
+
+    found: Probation
+    state: TargetState
+    at: datetime
+
+    def holds(self, state: TargetState, now: datetime) -> bool:
+        """Whether to count anew could not bring the second look about, as far as one can tell."""
+        if state.last_cycle_at != self.state.last_cycle_at:
+            return False
+        changes = state.feedback_changes - self.state.feedback_changes
+        missing = self.found.needed - self.found.reviewed
+        return not changes or (changes < missing and now < self.at + RECOUNT_AFTER)
+
+
 @dataclass
 class SecondLooks:
     """Notices when a version's second look is due, and does not extract everything anew to find that it
     is not.
     """
 
-    found: dict[str, Probation] = field(default_factory=dict)
-    """By target: how far the version was when that was last counted."""
-    _looked: dict[str, tuple[object, ...]] = field(default_factory=dict)
-    """By target: the version, and what was known when it was found not due."""
+    _counts: dict[str, _Count] = field(default_factory=dict)
+    """By target."""
+
+    def reviewed(self, target: str) -> int | None:
+        """Newer reviewed items for the version on probation, when last counted; None before that."""
+        return self._counts[target].found.reviewed if target in self._counts else None
 
     def due(self, loop: Loop) -> Version | None:
-        """The version to look at again now. Raises RedactorUnusable, RedactionFailed."""
+        """The version to look at again now. Raises RedactorUnusable, RedactionFailed.
+
+        One whose second looks fail again and again, or that has waited for too long, is rejected.
+        """
         version = on_probation(loop.store, loop.target.key)
         if version is None:
-            self.found.pop(loop.target.key, None)
+            self._counts.pop(loop.target.key, None)
             return None
-        state = loop.store.target_state(loop.target.key)
-        known = (version.id, state.feedback_changes, state.last_cycle_at)
-        if self._looked.get(loop.target.key) == known:
+        if _rests(loop, version):
             return None
         try:
-            if not self._may_be_due(loop, version):
-                return None
-            found = probation_of(loop, version, extract_target(loop))
+            found = self._counted(loop, version)
         except SnapshotDamaged as damaged:
             end_probation(loop, f"what it was trained on is unknown: {damaged}")
             return None
-        self.found[loop.target.key] = found
-        if found.due:
+        if found and found.due:
             return version
-        self._looked[loop.target.key] = known
+        days = loop.target.gate.probation_days
+        if loop.clock() >= version.created_at + timedelta(days=days):
+            had = f"{found.reviewed if found else 0} of {needed(loop.target, loop.store, version)}"
+            end_probation(
+                loop,
+                f"{had} newer reviewed items for a second look in the {days:g} days after its training "
+                "(gate.probation_days)",
+            )
         return None
 
-    def _may_be_due(self, loop: Loop, version: Version) -> bool:
-        """Whether there are calls enough, reviewed or not: this alone is cheap to ask."""
-        watermark = read_manifest(loop.snapshots / version.snapshot_id).watermark
-        calls = loop.store.mirrored_since(loop.target.key, watermark or version.created_at)
-        return calls >= needed(loop.target, loop.store, version)
+    def _counted(self, loop: Loop, version: Version) -> Probation | None:
+        """How far it is; None while there are not even calls enough, reviewed or not. Raises
+        SnapshotDamaged.
+        """
+        key = loop.target.key
+        state, now = loop.store.target_state(key), loop.clock()
+        count = self._counts.get(key)
+        if count and count.found.version.id == version.id and count.holds(state, now):
+            return count.found
+        if not _may_be_due(loop, version):
+            self._counts.pop(key, None)
+            return None
+        found = probation_of(loop, version, extract_target(loop))
+        self._counts[key] = _Count(found, state, now)
+        return found
+
+
+def _rests(loop: Loop, version: Version) -> bool:
+    """Whether its second look failed and is not to be tried (yet); after several failures it is rejected."""
+    failed = loop.store.cycles(
+        loop.target.key, MOST_FAILED, CycleState.FAILED, trains=False, version_id=version.id
+    )
+    if len(failed) == MOST_FAILED:
+        end_probation(
+            loop, f"its second look failed {MOST_FAILED} times, the last time so: {failed[0].reason}"
+        )
+        return True
+    return bool(failed) and loop.clock() < failed[0].updated_at + loop.target.schedule.cooldown
+
+
+def _may_be_due(loop: Loop, version: Version) -> bool:
+    """Whether there are calls enough, reviewed or not: this alone is cheap to ask."""
+    watermark = read_manifest(loop.snapshots / version.snapshot_id).watermark
+    calls = loop.store.mirrored_since(loop.target.key, watermark or version.created_at)
+    return calls >= needed(loop.target, loop.store, version)

@@ -25,7 +25,7 @@ from daemon.loop import Loop
 from daemon.metrics import Metrics
 from daemon.notifications import Notifier
 from daemon.operators import Operators
-from daemon.probation import SECOND_LOOK, SecondLooks
+from daemon.probation import SecondLooks
 from daemon.publishing import publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
@@ -273,8 +273,7 @@ class Service:
     def _begin(self, loop: Loop) -> Cycle | None:
         self.store.expire_batches(utc_now())
         again = self._second_looks.due(loop)
-        counted = self._second_looks.found.get(loop.target.key)
-        self.health.probation(loop.target.key, counted.reviewed if counted else None)
+        self.health.probation(loop.target.key, self._second_looks.reviewed(loop.target.key))
         trigger = self._trigger(loop)
         if again is None and trigger is None:
             return None
@@ -284,13 +283,12 @@ class Service:
     def _trigger(self, loop: Loop) -> Trigger | None:
         """Why a cycle should train now."""
         key, state = loop.target.key, self.store.target_state(loop.target.key)
-        trained = (cycle for cycle in self.store.cycles(key, limit=2) if cycle.trigger != SECOND_LOOK)
         return due(
             loop.target,
             feedback_changes=state.feedback_changes,
             batch_decided=self.store.decided_since(key, state.last_cycle_at),
             asked=self.store.cycle_asked(key, state.last_cycle_at),
-            last=next(trained, None),
+            last=next(iter(self.store.cycles(key, limit=1, trains=True)), None),
             since=self._started_at,
             now=utc_now(),
         )

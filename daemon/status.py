@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.probation import SECOND_LOOK, needed, on_probation
+from daemon.probation import needed, on_probation
 from daemon.schedule import next_run
 from daemon.settings import Settings, TargetSettings
 from registry.batches import BatchState
@@ -73,10 +73,8 @@ def status(settings: Settings, store: Store) -> list[dict[str, Any]]:
 
 def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
     state, active = store.target_state(target.key), store.active(target.key)
-    # A second look follows a cycle that trained.
-    recent = store.cycles(target.key, limit=2)
-    last = next(iter(recent), None)
-    trained = next((cycle for cycle in recent if cycle.trigger != SECOND_LOOK), None)
+    last = next(iter(store.cycles(target.key, limit=1)), None)
+    trained = next(iter(store.cycles(target.key, limit=1, trains=True)), None)
     waiting = on_probation(store, target.key)
     fires = next_run(target, last.started_at) if last and target.schedule.cron else None
     return {

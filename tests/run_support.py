@@ -127,8 +127,9 @@ class Runs:
         snapshot: Snapshot,
         stages: Sequence[Stage] = (SFT,),
         training: Sequence[Trained] | None = None,
+        base: str = "base1",
     ) -> Cycle:
-        """A cycle up to its evaluation."""
+        """A cycle up to its evaluation; `base` is the digest of its base model."""
         began = self.now
         cycle = self.store.start_cycle(self.loop.target.key, "new examples", began)
         manifest = snapshot.manifest
@@ -145,7 +146,7 @@ class Runs:
             reason=f"{len(snapshot.train.sft)} answers to imitate",
             snapshot_id=snapshot.id,
             base_model="tiny",
-            base_digest="base1",
+            base_digest=base,
         )
         cycle = self._step(cycle, CycleState.SELECTING, CycleState.TRAINING, plan=plan)
         for number, _ in enumerate(stages):

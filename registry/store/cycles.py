@@ -61,10 +61,15 @@ class CycleFilter(TypedDict, total=False):
     """Of their ids."""
     learned: bool
     """Only those that trained or judged something."""
+    trains: bool
+    """Only those that began in order to train; or, if not, to look at a version again."""
+    version_id: str | None
+    """Only those that trained it, or look at it."""
 
 
 LEARNED = cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None)
 """A training that failed left a plan and no version, a second look a version and no plan."""
+LOOKS_AGAIN = cycles.c.plan.is_(None) & cycles.c.version_id.is_not(None)
 
 
 class CycleRecords(Database):
@@ -233,6 +238,10 @@ def _conditions(wanted: CycleFilter) -> Iterator[ColumnElement[bool]]:
         yield known.id.startswith(beginning, autoescape=True)
     if wanted.get("learned"):
         yield LEARNED
+    if (trains := wanted.get("trains")) is not None:
+        yield ~LOOKS_AGAIN if trains else LOOKS_AGAIN
+    if version_id := wanted.get("version_id"):
+        yield known.version_id == version_id
 
 
 def _asked_since(connection: Connection, target: str, since: datetime | None) -> bool:
