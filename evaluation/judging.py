@@ -59,7 +59,7 @@ def judge_findings(
     candidate, live = found.sides[-1], found.side(found.live)
     outcomes = _Outcomes(found)
     gains = tuple(outcomes.gain(metric, found.live) for metric in metrics)
-    retained = _retained(found)
+    retained = _retained(found, primary)
     guards = tuple(_guards(found, gate, task, live, candidate))
     waiting = outcomes.gain(primary, found.waiting).effect if found.waiting else None
     evidence = Evidence(
@@ -181,18 +181,18 @@ class _Outcomes:
         return (None, None) if preferred is None else ((1 + preferred) / 2, (1 - preferred) / 2)
 
 
-def _retained(found: Findings) -> tuple[Gain, Comparison] | None:
+def _retained(found: Findings, metric: str) -> tuple[Gain, Comparison] | None:
     """The candidate against what is live on the retention set; None without one."""
-    if found.retention is None or not found.retention[0]:
+    if not found.retention:
         return None
     live, candidate = (
-        [float(answer.correct) for answer in side if answer.correct is not None] for side in found.retention
+        [score for answer in side if (score := answer.by(metric)) is not None] for side in found.retention
     )
     sessions = [found.sessions[answer.item_id] for answer in found.retention[0] if answer.correct is not None]
     if not live:
         return None
-    comparison = compare(candidate, live, against=found.live, sessions=sessions, alpha=0.05)
-    return gained(candidate, live, sessions=sessions), comparison
+    comparison = compare(candidate, live, against=found.live, metric=metric, sessions=sessions, alpha=0.05)
+    return gained(candidate, live, metric=metric, sessions=sessions), comparison
 
 
 def _unfair(found: Findings, gains: Sequence[Gain], *, judged: bool) -> str:

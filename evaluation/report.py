@@ -51,10 +51,11 @@ class Answer(Value):
     """How near it comes to gold by graded metrics, 0 to 1: `field_f1`, `token_f1`, `ndcg@10`, …"""
 
     def by(self, metric: str) -> float | None:
-        """The answer's score, 0 to 1; None for items without gold."""
-        if metric == "accuracy":
-            return None if self.correct is None else float(self.correct)
-        return self.scores.get(metric)
+        """The answer's score, 0 to 1; None for items without gold.
+
+        Where nothing can be near to gold (a tool call), right counts as 1 and wrong as 0.
+        """
+        return None if self.correct is None else self.scores.get(metric, float(self.correct))
 
 
 class Side(Value):
@@ -80,8 +81,11 @@ class Side(Value):
     """Of a classification: how sure it is, and how rightly so."""
 
     def mean(self, metric: str) -> float:
-        """The mean of a gating metric over the items with gold, 0 to 1."""
-        return self.accuracy if metric == "accuracy" else self.measures.get(metric, 0.0)
+        """The mean of a gating metric over the items with gold, each counting once; 0 to 1."""
+        if metric == "accuracy":
+            return self.accuracy
+        scores = [score for answer in self.answers if (score := answer.by(metric)) is not None]
+        return mean(scores) if scores else 0.0
 
 
 class Comparison(Value):

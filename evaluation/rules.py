@@ -23,11 +23,12 @@ METRICS: dict[Task, tuple[str, ...]] = {
 USUAL_METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy",),
     "extraction": ("accuracy", "field_f1"),
-    "generation": ("accuracy", "token_f1"),
-    "chat": ("accuracy", "token_f1"),
+    # Hardly ever is a text exactly the gold one, so nearness decides.
+    "generation": ("token_f1", "accuracy"),
+    "chat": ("token_f1", "accuracy"),
     "embedding": ("accuracy", "ndcg@10"),
 }
-"""What gates where the settings do not say."""
+"""What gates where the settings do not say, the primary one first."""
 
 
 class Gate(Value):

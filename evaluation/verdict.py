@@ -122,7 +122,7 @@ def _forgetting(evidence: Evidence, *_: object) -> str:
     kept = evidence.retention
     assert kept is not None  # noqa: S101  # the condition rests on it
     return (
-        f"it forgets: {kept.effect:+.3f} on {kept.n:.0f} older items that were reserved, "
+        f"it forgets: {kept.metric} {kept.effect:+.3f} on {kept.n:.0f} older items that were reserved, "
         f"p for worse = {kept.p_worse:.2g}; on newer traffic {_measured(evidence)}"
     )
 

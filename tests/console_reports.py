@@ -159,7 +159,7 @@ def written(
         sessions=sessions_of(snapshot.holdout),
         overheads=_overheads(candidate, live, *others),
         preferences=_preferred(sides) if judged else None,
-        seeds=_seeds(sides[-1].accuracy) if judged else None,
+        seeds=_seeds(sides[-1].mean("token_f1")) if judged else None,
     )
     report = _judged(found, snapshot, "generation", look)
     if not judged:
@@ -180,8 +180,8 @@ def _writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
     return score_side(model.name, items, heard, scorer("generation", (), ()), latency_ms=model.ms)
 
 
-def _seeds(accuracy: float) -> SeedRuns:
-    return SeedRuns(metric="accuracy", scores=(accuracy - 0.05, accuracy, accuracy + 0.025))
+def _seeds(nearness: float) -> SeedRuns:
+    return SeedRuns(metric="token_f1", scores=(nearness - 0.05, nearness, nearness + 0.025))
 
 
 def _preferred(sides: Sequence[Side]) -> Preferences:

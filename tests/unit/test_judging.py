@@ -138,8 +138,8 @@ def test_texts_gate_by_nearness_and_a_judge_decides_where_it_is_asked_to() -> No
     report = judged(Findings(sides=sides, live=LIVE, sessions=sessions), task="generation")
     assert report.verdict == "PROMOTE"
     assert [(each.metric, each.effect > 0.5) for each in report.comparisons] == [
-        ("accuracy", False),
         ("token_f1", True),
+        ("accuracy", False),
     ]
     assert report.candidate.measures["bleu"] > report.side(LIVE).measures["bleu"]
 
@@ -152,6 +152,70 @@ def test_texts_gate_by_nearness_and_a_judge_decides_where_it_is_asked_to() -> No
     assert shown.comparisons[-1].metric == "judge"
     asked = judged(found, Gate(metrics=("token_f1", "judge")), task="generation")
     assert (asked.verdict, asked.condition) == ("REJECT", "regression")
+
+
+def writing(items: list[ReviewedItem], words: int) -> tuple[Said, ...]:
+    """The gold answers with so many of their eight words, and as many others."""
+    golds = [str(item.gold and item.gold.content).split() for item in items]
+    return tuple(Said(text=" ".join([*gold[:words], *"abcdefgh"[words:]]), ended=True) for gold in golds)
+
+
+def texts(
+    items: list[ReviewedItem],
+    words: dict[str, int],
+    *,
+    retained: tuple[int, int] | None = None,
+    **more: object,
+) -> Findings:
+    """Sides whose answers have so many of the words that are gold; none is exactly gold."""
+    sides = tuple(
+        score_side(name, items, Heard(held_out=writing(items, count)), WRITING)
+        for name, count in words.items()
+    )
+    older = written(30)
+    retention = retained and tuple(score_answers(older, writing(older, count), WRITING) for count in retained)
+    sessions = {item.id: item.id for item in (*items, *older)}
+    return Findings(**{"sides": sides, "live": LIVE, "sessions": sessions, "retention": retention, **more})
+
+
+def test_of_texts_that_are_never_exactly_gold_the_nearer_one_wins() -> None:
+    items = written(60)
+    waiting = {"base": 0, LIVE: 1, "waiting": 3, CANDIDATE: 6}
+    report = judged(texts(items, waiting), task="generation")
+    assert (report.verdict, report.condition) == ("PROMOTE", "better"), report.reason
+    assert {side.accuracy for side in report.sides} == {0}
+    doubtful = Gate(at_once=1e-30)
+    report = judged(texts(items, waiting, waiting="waiting"), doubtful, task="generation")
+    assert report.verdict == "PROBATION", "it is nearer than the one that waits, too"
+    assert report.against("waiting").effect == pytest.approx(3 / 8, abs=0.01)
+    worse = waiting | {"waiting": 7}
+    report = judged(texts(items, worse, waiting="waiting"), doubtful, task="generation")
+    assert report.condition == "another is on probation"
+
+
+def test_older_texts_are_forgotten_where_they_are_further_from_gold() -> None:
+    sides = {"base": 0, LIVE: 1, CANDIDATE: 6}
+    report = judged(texts(written(60), sides, retained=(7, 1)), task="generation")
+    assert (report.verdict, report.condition) == ("REJECT", "forgetting")
+    assert "it forgets: token_f1 -0.7" in report.reason
+    assert report.retention is not None
+    assert report.retention.metric == "token_f1"
+
+
+def test_an_agent_that_calls_tools_is_judged_by_whether_the_calls_are_right() -> None:
+    call = Message.model_validate({"role": "assistant", "tool_calls": [CALL]})
+    items = [item.model_copy(update={"gold": call}) for item in written(80)]
+    right, wrong = Said(text='{"name": "track", "arguments": {}}', ended=True), Said(text="hm", ended=True)
+    sides = tuple(
+        score_side(name, items, Heard(held_out=(right,) * count + (wrong,) * (80 - count)), WRITING)
+        for name, count in ((LIVE, 20), (CANDIDATE, 60))
+    )
+    report = judged(
+        Findings(sides=sides, live=LIVE, sessions={item.id: item.id for item in items}), task="generation"
+    )
+    assert report.verdict == "PROMOTE"
+    assert (report.against(LIVE).metric, report.against(LIVE).effect) == ("token_f1", 0.5)
+    assert report.candidate.mean("token_f1") == 0.75
 
 
 def test_turns_of_a_conversation_count_together() -> None:

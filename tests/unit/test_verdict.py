@@ -146,7 +146,7 @@ def test_a_guard_that_so_few_items_leave_open_waits_for_more():
 def test_forgetting_rejects_what_is_better():
     found = evidence(80, 30, 0, retention=gain_of(Pairs(n=60, gained=1, lost=14)))
     assert decide(found, TWO).condition == "forgetting"
-    assert "it forgets: -0.217 on 60 older items" in words(found)
+    assert "it forgets: accuracy -0.217 on 60 older items" in words(found)
 
 
 def test_of_several_metrics_one_may_prove_it_but_each_must_be_the_more_certain():
