@@ -43,10 +43,10 @@ class Gate(Value):
     promising: float = Field(0.2, gt=0, lt=1)
     """Greatest p-value that earns a second look."""
     min_effect: float = Field(0.05, ge=0, lt=1)
-    """Least measured gain in a gating metric."""
+    """Least measured gain in the primary metric."""
     metrics: tuple[str, ...] = ()
-    """Gating metrics, the primary one first: to be better by one of them is enough, to be worse by any is
-    too much. Empty: those that are usual for the task."""
+    """Gating metrics, the primary one first: by this a candidate must be better, and by none significantly
+    worse, each p corrected for their number (Holm). Empty: those that are usual for the task."""
     golden_tolerance: int = Field(0, ge=0)
     """Golden cases that a candidate may break which what is live passes."""
     valid_margin: float = Field(0.05, ge=0, lt=1)
@@ -75,7 +75,8 @@ class Gate(Value):
         return self.metrics or USUAL_METRICS[task]
 
     def primary(self, task: Task) -> str:
-        """The first that has a value for every side: a judge compares with one other side alone."""
+        """The first that has a value for every side. A judge compares with what is live alone: where it
+        stands first, it decides there, and the next metric everywhere else."""
         return next((metric for metric in self.gating(task) if metric != JUDGE), "accuracy")
 
     def passing(self, look: Look) -> float:

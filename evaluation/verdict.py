@@ -21,7 +21,8 @@ class Evidence(Value):
     """What an evaluation found, as far as it decides."""
 
     gains: tuple[Gain, ...]
-    """Over what is live, by each gating metric, the primary one first."""
+    """Over what is live, by each gating metric. The first one, the primary, has to get better; none may get
+    worse."""
     retention: Gain | None = None
     """Over what is live, on older traffic that neither was trained on."""
     guards: tuple[Guard, ...] = ()
@@ -58,7 +59,7 @@ def decide(evidence: Evidence, gate: Gate, look: Look = "first") -> Decision:
         if evidence.over_waiting is not None and evidence.over_waiting <= 0:
             return _decision("REJECT", "another is on probation")
         return _decision("PROBATION", "open guard" if best else "promising")
-    if all(gain.other >= 1 for gain in evidence.gains):
+    if evidence.gains[0].other >= 1:
         return _decision("INCONCLUSIVE", "nothing to improve")
     if _out_of_reach(evidence, gate, look):
         return _decision("INCONCLUSIVE", "too few items")
@@ -81,17 +82,15 @@ def _worse(evidence: Evidence, gate: Gate) -> Condition | None:
 
 
 def _passes(evidence: Evidence, level: float, least: float) -> bool:
-    """Whether the candidate is better by one of the gating metrics (it is significantly worse by none)."""
+    """Whether the candidate is better by the primary metric, as one of several that are tested."""
     adjusted = holm([gain.p_better for gain in evidence.gains])
-    return any(p <= level and gain.effect >= least for p, gain in zip(adjusted, evidence.gains, strict=True))
+    return adjusted[0] <= level and evidence.gains[0].effect >= least
 
 
 def _out_of_reach(evidence: Evidence, gate: Gate, look: Look) -> bool:
     """Whether so few items could hardly have shown the effect that is wanted."""
     level = gate.telling(look) / len(evidence.gains)
-    return gate.min_effect > 0 and all(
-        gain.smallest_effect(level) > gate.min_effect for gain in evidence.gains
-    )
+    return evidence.gains[0].smallest_effect(level) > gate.min_effect > 0
 
 
 def explain(decision: Decision, evidence: Evidence, gate: Gate, look: Look = "first") -> str:
@@ -155,11 +154,12 @@ def _another(evidence: Evidence, *_: object) -> str:
 
 
 def _too_few(evidence: Evidence, gate: Gate, look: Look) -> str:
-    level = gate.telling(look) / len(evidence.gains)
-    n, needed = min((gain.n, gain.items_needed(gate.min_effect, level)) for gain in evidence.gains)
+    primary, level = evidence.gains[0], gate.telling(look) / len(evidence.gains)
+    needed = primary.items_needed(gate.min_effect, level)
     return (
-        f"{n:.0f} held-out items are too few to show an effect of {gate.min_effect:g}: it needs about "
-        f"{max(1, needed - round(n))} more, so review more traffic; measured {_measured(evidence)}"
+        f"{primary.n:.0f} held-out items are too few to show an effect of {gate.min_effect:g}: it needs "
+        f"about {max(1, needed - round(primary.n))} more, so review more traffic; measured "
+        f"{_measured(evidence)}"
     )
 
 

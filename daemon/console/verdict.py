@@ -139,7 +139,11 @@ def _comparisons(report: Report) -> None:
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     table("The candidate against the others", rows, columns, numbers=columns[2:])
     if len(decisive) > 1:
-        text(f"It takes one of {len(decisive)} metrics, so each must be the more certain (Holm).", "muted")
+        text(
+            f"By the first of these {len(decisive)} metrics it must be better, by none worse; as one of several "
+            "each must be the more certain (Holm).",
+            "muted",
+        )
     if report.weighting and set(report.weighting.weights.values()) - {1.0}:
         text(
             "Items count for the traffic that they stand for, not each for one, so a change may differ from "
