@@ -203,9 +203,14 @@ def gained(
         p_worse=sign_flip(-step for step in steps),
         n=worth,
         churn=counts.churn,
-        spread=None if binary else float(np.std(new - old)),
+        spread=None if binary else _spread(new - old),
         other=float((old * weight).sum() / weight.sum()),
     )
+
+
+def _spread(differences: np.ndarray) -> float:
+    """Their standard deviation, with one difference of 1 more, so that it is never 0, as `Pairs.churn`."""
+    return sqrt((((differences - differences.mean()) ** 2).sum() + 1) / len(differences))
 
 
 def worth_of(weights: Sequence[float] | np.ndarray, sessions: Sequence[Hashable]) -> float:

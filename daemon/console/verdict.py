@@ -140,8 +140,8 @@ def _comparisons(report: Report) -> None:
     table("The candidate against the others", rows, columns, numbers=columns[2:])
     if len(decisive) > 1:
         text(
-            f"By the first of these {len(decisive)} metrics it must be better, by none worse; as one of several "
-            "each must be the more certain (Holm).",
+            f"By the first of these {len(decisive)} metrics it must be better, by none worse; each must be the "
+            "more certain for being one of several (Holm).",
             "muted",
         )
     if report.weighting and set(report.weighting.weights.values()) - {1.0}:

@@ -177,6 +177,19 @@ def test_the_smallest_graded_effect_is_that_of_statsmodels():
     assert gain.model_copy(update={"n": needed}).smallest_effect(0.05) == pytest.approx(0.05, rel=0.01)
 
 
+@pytest.mark.parametrize("differences", [[0.0], [0.5], [0.0] * 3, [0.2] * 5])
+def test_a_few_graded_items_that_are_alike_show_next_to_nothing(differences):
+    new = [0.4 + difference for difference in differences]
+    found = gained(new, [0.4] * len(new), sessions=range(len(new)))
+    assert found.smallest_effect(0.2) > 0.3
+
+
+def test_many_graded_items_hardly_feel_the_one_that_is_assumed():
+    differences = np.random.default_rng(4).normal(0, 0.2, 400)
+    found = gained((0.5 + differences).tolist(), [0.5] * 400, sessions=range(400))
+    assert found.spread == pytest.approx(float(np.std(differences)), rel=0.05)
+
+
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=20))
 def test_items_are_worth_at_most_their_number(weights):
     assert 1 - 1e-9 <= worth_of(weights, range(len(weights))) <= len(weights) + 1e-9

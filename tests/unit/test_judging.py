@@ -202,6 +202,17 @@ def test_older_texts_are_forgotten_where_they_are_further_from_gold() -> None:
     assert report.retention.metric == "token_f1"
 
 
+@pytest.mark.parametrize(("count", "words"), [(1, 2), (3, 1), (8, 1)])
+def test_a_few_texts_that_come_as_near_to_gold_are_too_few_to_tell(count: int, words: int) -> None:
+    report = judged(texts(written(count), {LIVE: 1, CANDIDATE: words}), task="generation")
+    assert (report.verdict, report.condition) == ("INCONCLUSIVE", "too few items"), report.reason
+
+
+def test_many_texts_that_come_as_near_to_gold_are_no_better() -> None:
+    report = judged(texts(written(120), {LIVE: 1, CANDIDATE: 1}), task="generation")
+    assert (report.verdict, report.condition) == ("REJECT", "not better")
+
+
 def test_an_agent_that_calls_tools_is_judged_by_whether_the_calls_are_right() -> None:
     call = Message.model_validate({"role": "assistant", "tool_calls": [CALL]})
     items = [item.model_copy(update={"gold": call}) for item in written(80)]
