@@ -10,7 +10,7 @@ apart, because its resampling would slow down whoever simulates decisions.
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache, reduce
-from math import gcd, sqrt
+from math import ceil, gcd, sqrt
 
 import numpy as np
 from scipy.optimize import brentq
@@ -59,8 +59,10 @@ class Gain(Value):
     """One-sided: how often a candidate no better gains this much by chance."""
     p_worse: float
     """The same in the other direction."""
-    n: float
-    """Items, or as many as they are worth where they are weighted or belong to sessions."""
+    items: int
+    """Those that both sides answered and that have gold."""
+    worth: float
+    """As how many independent items of equal weight they count; turns of one session count as one."""
     churn: float = 1.0
     """As `Pairs.churn`, of outcomes that are right or wrong."""
     spread: float | None = None
@@ -68,17 +70,19 @@ class Gain(Value):
     other: float = 0.0
     """The other side's mean, 0 to 1."""
 
-    def smallest_effect(self, alpha: float) -> float:
-        """Smallest difference that so many items show with power 0.8."""
+    def smallest_effect(self, level: float) -> float:
+        """Smallest difference that so many items show with power 0.8, at p <= `level`."""
         if self.spread is None:
-            return smallest_effect(round(self.n), self.churn, alpha)
-        return _normal_effect(self.n, self.spread, alpha)
+            return smallest_effect(round(self.worth), self.churn, level)
+        return _normal_effect(self.worth, self.spread, level)
 
-    def items_needed(self, effect: float, alpha: float) -> int:
-        """About how many items show `effect` with power 0.8."""
+    def items_lacking(self, effect: float, level: float) -> int:
+        """About how many items more, worth as much as these, show `effect` with power 0.8."""
         if self.spread is None:
-            return items_needed(effect, self.churn, alpha)
-        return int(np.ceil((_normal_effect(1, self.spread, alpha) / effect) ** 2))
+            needed: float = items_needed(effect, self.churn, level)
+        else:
+            needed = (self.spread * _deviations(level) / effect) ** 2
+        return max(1, ceil((needed - self.worth) * (self.items / self.worth if self.worth else 1.0)))
 
 
 def pairs(candidate: Sequence[bool], other: Sequence[bool]) -> Pairs:
@@ -96,7 +100,8 @@ def gain_of(counts: Pairs, *, metric: str = "accuracy", other: float = 0.0) -> G
         effect=(counts.gained - counts.lost) / counts.n if counts.n else 0.0,
         p_better=mcnemar(counts.gained, counts.lost),
         p_worse=mcnemar(counts.lost, counts.gained),
-        n=counts.n,
+        items=counts.n,
+        worth=counts.n,
         churn=counts.churn,
         spread=None,
         other=other,
@@ -147,7 +152,7 @@ def compare(
     *,
     against: str,
     sessions: Sequence[Hashable],
-    alpha: float,
+    level: float,
     metric: str = "accuracy",
     weights: Sequence[float] | None = None,
     seed: int = 0,
@@ -155,7 +160,7 @@ def compare(
     """The whole comparison of the candidate with the side named `against`, by one metric.
 
     Outcomes are right (1) or wrong (0), or graded in between. `sessions` says which items belong
-    together, one key an item; `weights` what each counts for, 1 on average; `alpha` is the test's level.
+    together, one key an item; `weights` what each counts for, 1 on average; at p <= `level` an effect shows.
     Raises UnpairedOutcomes.
     """
     gain = gained(candidate, other, metric=metric, sessions=sessions, weights=weights)
@@ -163,7 +168,7 @@ def compare(
         against=against,
         metric=metric,
         n=len(candidate),
-        effective_n=gain.n,
+        effective_n=gain.worth,
         gained=sum(c > o for c, o in zip(candidate, other, strict=True)),
         lost=sum(c < o for c, o in zip(candidate, other, strict=True)),
         effect=gain.effect,
@@ -171,7 +176,8 @@ def compare(
         p_value=gain.p_better,
         p_worse=gain.p_worse,
         interval=interval(candidate, other, sessions, weights=weights, seed=seed),
-        smallest_effect=gain.smallest_effect(alpha),
+        smallest_effect=gain.smallest_effect(level),
+        level=level,
     )
 
 
@@ -193,7 +199,6 @@ def gained(
     changes, sizes = _by_session((new - old) * weight, weight, sessions)
     steps = [round(UNITS * change) for change in changes]
     binary = bool(np.isin(np.concatenate([new, old]), (0.0, 1.0)).all())
-    worth = worth_of(weight, sessions)
     moved = [c - o for c, o in zip(candidate, other, strict=True)]
     counts = Pairs(n=len(moved), gained=sum(m > 0 for m in moved), lost=sum(m < 0 for m in moved))
     return Gain(
@@ -201,7 +206,8 @@ def gained(
         effect=float(changes.sum() / sizes.sum()),
         p_better=sign_flip(steps),
         p_worse=sign_flip(-step for step in steps),
-        n=worth,
+        items=len(moved),
+        worth=worth_of(weight, sessions),
         churn=counts.churn,
         spread=None if binary else _spread(new - old),
         other=float((old * weight).sum() / weight.sum()),
@@ -319,7 +325,12 @@ def power(n: int, effect: float, churn: float, alpha: float) -> float:
 
 def _normal_effect(n: float, spread: float, alpha: float) -> float:
     """Smallest mean difference that `n` graded items show with power 0.8, by the normal approximation."""
-    return min(1.0, float((norm.isf(alpha) + norm.ppf(POWER)) * spread / sqrt(n))) if n else 1.0
+    return min(1.0, _deviations(alpha) * spread / sqrt(n)) if n else 1.0
+
+
+def _deviations(alpha: float) -> float:
+    """Standard errors between no effect and one that is found with power 0.8."""
+    return float(norm.isf(alpha) + norm.ppf(POWER))
 
 
 def _by_session(

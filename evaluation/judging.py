@@ -59,7 +59,7 @@ def judge_findings(
     candidate, live = found.sides[-1], found.side(found.live)
     outcomes = _Outcomes(found)
     gains = tuple(outcomes.gain(metric, found.live) for metric in metrics)
-    retained = _retained(found, primary)
+    retained = _retained(found, primary, gate.alpha / (len(metrics) + 1))
     guards = tuple(_guards(found, gate, task, live, candidate))
     waiting = outcomes.gain(primary, found.waiting).effect if found.waiting else None
     evidence = Evidence(
@@ -71,6 +71,7 @@ def judge_findings(
     )
     decision = decide(evidence, gate, look)
     answered = len(candidate.answers)
+    reach = gate.reach(look, len(metrics))
     return Report(
         snapshot_id=snapshot_id,
         gate=gate,
@@ -81,7 +82,7 @@ def judge_findings(
         unanswerable=held_out - answered,
         weighting=found.weighting,
         sides=found.sides,
-        comparisons=tuple(outcomes.compare(*each, gate.alpha) for each in _compared(found, shown, primary)),
+        comparisons=tuple(outcomes.compare(*each, reach) for each in _compared(found, shown, primary)),
         live=found.live,
         retention=retained[1] if retained else None,
         golden=found.golden,
@@ -154,10 +155,10 @@ class _Outcomes:
         new, old, sessions, weights = self._paired(metric, other)
         return gained(new, old, metric=metric, sessions=sessions, weights=weights)
 
-    def compare(self, metric: str, other: str, alpha: float) -> Comparison:
+    def compare(self, metric: str, other: str, level: float) -> Comparison:
         new, old, sessions, weights = self._paired(metric, other)
         return compare(
-            new, old, against=other, metric=metric, sessions=sessions, weights=weights, alpha=alpha
+            new, old, against=other, metric=metric, sessions=sessions, weights=weights, level=level
         )
 
     def _paired(
@@ -181,8 +182,8 @@ class _Outcomes:
         return (None, None) if preferred is None else ((1 + preferred) / 2, (1 - preferred) / 2)
 
 
-def _retained(found: Findings, metric: str) -> tuple[Gain, Comparison] | None:
-    """The candidate against what is live on the retention set; None without one."""
+def _retained(found: Findings, metric: str, level: float) -> tuple[Gain, Comparison] | None:
+    """The candidate against what is live on the retention set; None without one. A loss shows at `level`."""
     if not found.retention:
         return None
     live, candidate = (
@@ -191,7 +192,7 @@ def _retained(found: Findings, metric: str) -> tuple[Gain, Comparison] | None:
     sessions = [found.sessions[answer.item_id] for answer in found.retention[0] if answer.correct is not None]
     if not live:
         return None
-    comparison = compare(candidate, live, against=found.live, metric=metric, sessions=sessions, alpha=0.05)
+    comparison = compare(candidate, live, against=found.live, metric=metric, sessions=sessions, level=level)
     return gained(candidate, live, metric=metric, sessions=sessions), comparison
 
 
@@ -199,7 +200,7 @@ def _unfair(found: Findings, gains: Sequence[Gain], *, judged: bool) -> str:
     """Why the holdout, or the judge where one decides, cannot judge anybody; empty if they can."""
     if judged and found.no_judge:
         return f"the judge could not be asked: {found.no_judge}"
-    if not any(gain.n for gain in gains):
+    if not gains[0].items:
         return "no held-out item has gold; approve answers or correct them"
     return found.weighting.unfair if found.weighting else ""
 

@@ -112,7 +112,9 @@ class Comparison(Value):
     interval: tuple[float, float]
     """95% bootstrap interval of the effect, resampling whole sessions."""
     smallest_effect: float
-    """Smallest difference that so many items would show with power 0.8."""
+    """Smallest difference that so many items would show with power 0.8, at p <= `level`."""
+    level: float | None = None
+    """What the verdict goes by where it says that items are too few; None in reports of before."""
 
 
 class GoldenAnswer(Value):

@@ -86,3 +86,7 @@ class Gate(Value):
     def telling(self, look: Look) -> float:
         """Greatest p-value that leads anywhere."""
         return self.promising if self.rule == "two-looks" and look == "first" else self.alpha
+
+    def reach(self, look: Look, metrics: int) -> float:
+        """P-value by which it is told what effect so many items could have shown, by one of `metrics`."""
+        return self.telling(look) / metrics

@@ -89,7 +89,7 @@ def _passes(evidence: Evidence, level: float, least: float) -> bool:
 
 def _out_of_reach(evidence: Evidence, gate: Gate, look: Look) -> bool:
     """Whether so few items could hardly have shown the effect that is wanted."""
-    level = gate.telling(look) / len(evidence.gains)
+    level = gate.reach(look, len(evidence.gains))
     return evidence.gains[0].smallest_effect(level) > gate.min_effect > 0
 
 
@@ -103,8 +103,13 @@ def _in_words(gain: Gain) -> str:
 
 
 def _measured(evidence: Evidence, *_: object) -> str:
-    worth = f"{evidence.gains[0].n:.0f} items"
-    return f"{'; '.join(map(_in_words, evidence.gains))} on {worth}"
+    return f"{'; '.join(map(_in_words, evidence.gains))} on {_items(evidence.gains[0])}"
+
+
+def _items(gain: Gain, kind: str = "items") -> str:
+    """How many there are, and as how many independent ones they count where that is fewer."""
+    worth = round(gain.worth)
+    return f"{gain.items} {kind}" + (f" (worth {worth} independent ones)" if worth < gain.items else "")
 
 
 def _better(evidence: Evidence, _gate: Gate, look: Look) -> str:
@@ -121,7 +126,7 @@ def _forgetting(evidence: Evidence, *_: object) -> str:
     kept = evidence.retention
     assert kept is not None  # noqa: S101  # the condition rests on it
     return (
-        f"it forgets: {kept.metric} {kept.effect:+.3f} on {kept.n:.0f} older items that were reserved, "
+        f"it forgets: {kept.metric} {kept.effect:+.3f} on {_items(kept, 'older items')} that were reserved, "
         f"p for worse = {kept.p_worse:.2g}; on newer traffic {_measured(evidence)}"
     )
 
@@ -154,18 +159,17 @@ def _another(evidence: Evidence, *_: object) -> str:
 
 
 def _too_few(evidence: Evidence, gate: Gate, look: Look) -> str:
-    primary, level = evidence.gains[0], gate.telling(look) / len(evidence.gains)
-    needed = primary.items_needed(gate.min_effect, level)
+    primary, level = evidence.gains[0], gate.reach(look, len(evidence.gains))
+    more = primary.items_lacking(gate.min_effect, level)
     return (
-        f"{primary.n:.0f} held-out items are too few to show an effect of {gate.min_effect:g}: it needs "
-        f"about {max(1, needed - round(primary.n))} more, so review more traffic; measured "
-        f"{_measured(evidence)}"
+        f"{_items(primary, 'held-out items')} are too few to show an effect of {gate.min_effect:g}: it needs "
+        f"about {more} more, so review more traffic; measured {_measured(evidence)}"
     )
 
 
 def _nothing_to_improve(evidence: Evidence, *_: object) -> str:
     return (
-        f"what is live answers all {evidence.gains[0].n:.0f} held-out items right, so nothing could be "
+        f"what is live answers all {evidence.gains[0].items} held-out items right, so nothing could be "
         f"improved; review more traffic, the mistakes above all; measured {_measured(evidence)}"
     )
 

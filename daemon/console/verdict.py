@@ -36,6 +36,7 @@ CONDITIONS: dict[Condition, str] = {
     "not better": "Not better than what was live.",
     "engines disagree": "The evaluation and a replica come to different verdicts.",
 }
+SMALLEST = "smallest change that would show"
 LOOKS: dict[str, tuple[str, Tone]] = {"kept": ("check_circle", "good"), "open": ("help", "warn")}
 """Icon and tone of a guard's state; a broken one has the others."""
 
@@ -138,10 +139,13 @@ def _comparisons(report: Report) -> None:
         rows.append(_comparison(report, report.retention, {}) | older)
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     table("The candidate against the others", rows, columns, numbers=columns[2:])
+    level = report.against(report.live).level
+    shown = f"p ≤ {level:g}" if level else "the rule's p"
+    text(f"{SMALLEST.capitalize()}: by so many items, in 8 of 10 tests that take {shown}.", "muted")
     if len(decisive) > 1:
         text(
-            f"By the first of these {len(decisive)} metrics it must be better, by none worse; each must be the "
-            "more certain for being one of several (Holm).",
+            f"By the first of these {len(decisive)} metrics it must be better, by none worse; as one of "
+            "several each must be the more certain (Holm).",
             "muted",
         )
     if report.weighting and set(report.weighting.weights.values()) - {1.0}:
@@ -169,7 +173,7 @@ def _comparison(report: Report, found: Comparison, adjusted: dict[str, float]) -
         "lost": found.lost,
         "items": found.n,
         "worth": round(found.effective_n),
-        "smallest change that would show": changed(found.metric, found.smallest_effect).removeprefix("+"),
+        SMALLEST: changed(found.metric, found.smallest_effect).removeprefix("+"),
     }
 
 

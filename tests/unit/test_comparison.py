@@ -81,7 +81,7 @@ def test_the_p_value_of_the_facts_page():
 
 def test_a_side_compared_with_itself_differs_nowhere():
     outcomes = [True, False, True]
-    same = compare(outcomes, outcomes, against="base", sessions="abc", alpha=0.05)
+    same = compare(outcomes, outcomes, against="base", sessions="abc", level=0.05)
     assert (same.gained, same.lost, same.p_value, same.effect, same.interval) == (0, 0, 1.0, 0.0, (0.0, 0.0))
 
 
@@ -127,12 +127,12 @@ def test_turns_that_change_together_count_as_one():
     assert apart.p_better == pytest.approx(2**-20)
     assert together.p_better == pytest.approx(2**-2)
     assert (apart.effect, together.effect) == (0.5, 0.5)
-    assert (apart.n, together.n) == (40, 4)
+    assert [(found.items, found.worth) for found in (apart, together)] == [(40, 40), (40, 4)]
 
 
 def test_weights_count_in_effect_p_value_and_worth():
     new, old, weights = [1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [2.0, 0.5, 1.0, 0.5]
-    found = compare(new, old, against="base", sessions=range(4), alpha=0.05, weights=weights)
+    found = compare(new, old, against="base", sessions=range(4), level=0.05, weights=weights)
     assert found.effect == pytest.approx((2.0 - 0.5 + 0.5) / 4)
     assert found.means == pytest.approx((3.5 / 4, 1.5 / 4))
     # Signs of 2.0, 0.5 and 0.5 that add up to at least 2.0: all but those with a negative 2.0, and --.
@@ -170,11 +170,18 @@ def test_the_least_difference_is_seldom_above_the_true_one():
 
 
 def test_the_smallest_graded_effect_is_that_of_statsmodels():
-    gain = Gain(metric="f1", effect=0.0, p_better=1.0, p_worse=1.0, n=200, spread=0.3)
+    gain = Gain(metric="f1", effect=0.0, p_better=1.0, p_worse=1.0, items=200, worth=200, spread=0.3)
     theirs = TTestPower().solve_power(nobs=200, alpha=0.05, power=0.8, alternative="larger") * 0.3
     assert gain.smallest_effect(0.05) == pytest.approx(theirs, rel=0.01)
-    needed = gain.items_needed(0.05, 0.05)
-    assert gain.model_copy(update={"n": needed}).smallest_effect(0.05) == pytest.approx(0.05, rel=0.01)
+    needed = 200 + gain.items_lacking(0.05, 0.05)
+    assert gain.model_copy(update={"worth": needed}).smallest_effect(0.05) == pytest.approx(0.05, rel=0.01)
+
+
+def test_of_items_that_are_worth_less_the_more_are_lacking():
+    alone = Gain(metric="f1", effect=0.0, p_better=1.0, p_worse=1.0, items=100, worth=100, spread=0.5)
+    sessions = alone.model_copy(update={"worth": 10.0})
+    needed = 100 + alone.items_lacking(0.1, 0.05)
+    assert sessions.items_lacking(0.1, 0.05) == pytest.approx(10 * (needed - 10), rel=0.01)
 
 
 @pytest.mark.parametrize("differences", [[0.0], [0.5], [0.0] * 3, [0.2] * 5])

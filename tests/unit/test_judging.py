@@ -93,6 +93,8 @@ def test_what_is_forgotten_on_the_retention_set_rejects() -> None:
     assert (report.verdict, report.condition) == ("REJECT", "forgetting")
     assert report.retention is not None
     assert (report.retention.lost, report.retention.n) == (20, 60)
+    assert report.retention.level == 0.025, "of two tests for something worse"
+    assert report.against(LIVE).level == 0.2, "what is promising goes on"
 
 
 def test_golden_cases_that_are_broken_are_listed() -> None:
@@ -238,6 +240,7 @@ def test_turns_of_a_conversation_count_together() -> None:
     assert report.against(LIVE).effective_n == 10
     assert report.against(LIVE).p_value == pytest.approx(2**-3)
     assert report.verdict == "PROBATION"
+    assert "on 100 items (worth 10 independent ones)" in report.reason
 
 
 def test_without_gold_nobody_can_be_judged() -> None:

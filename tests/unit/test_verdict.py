@@ -125,6 +125,25 @@ def test_a_small_holdout_says_how_many_items_it_takes():
     assert "it needs about" in words(few)
 
 
+def test_items_that_belong_together_are_counted_and_what_they_are_worth_is_told():
+    turns = gain_of(Pairs(n=100, gained=9, lost=9)).model_copy(update={"worth": 10.0})
+    few = Evidence(gains=(turns,))
+    assert verdict(few) == "INCONCLUSIVE"
+    assert "100 held-out items (worth 10 independent ones) are too few" in words(few)
+    apart = turns.model_copy(update={"worth": 100.0, "churn": turns.churn})
+    lacking = turns.items_lacking(0.05, 0.2)
+    assert f"it needs about {lacking} more" in words(few)
+    assert lacking == pytest.approx(10 * (90 + apart.items_lacking(0.05, 0.2)), rel=0.01)
+
+
+@pytest.mark.parametrize("lost", range(40, 80, 5))
+def test_what_the_report_calls_out_of_reach_is_never_rejected_as_no_better(lost):
+    gain = gain_of(Pairs(n=500, gained=lost, lost=lost))
+    decision = decide(Evidence(gains=(gain,)), TWO)
+    out_of_reach = gain.smallest_effect(TWO.reach("first", 1)) > TWO.min_effect
+    assert decision.condition == ("too few items" if out_of_reach else "not better")
+
+
 def test_twelve_items_that_show_little_are_too_few():
     few = evidence(12, 2, 1)
     assert verdict(few) == "INCONCLUSIVE"
