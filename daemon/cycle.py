@@ -9,15 +9,15 @@ after kill -9, is the normal path: load the cycle, call `advance`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from daemon.children import Interrupted
-from daemon.evaluating import evaluate
+from daemon.evaluating import evaluate, report_of
 from daemon.locks import Locked
 from daemon.loop import Loop
 from daemon.probation import SECOND_LOOK, SecondLooks, end_probation, needed, newer_items, on_probation
-from daemon.promotion import promote
+from daemon.promotion import SERVING_PATIENCE, promote
 from daemon.synthesis import ask_for_examples
 from daemon.traffic import extract_target, open_phoenix, poll_target, snapshot_of
 from daemon.training import base_of, choose_plan, train_candidate, wanted
@@ -27,7 +27,7 @@ from extractors.phoenix_http import PhoenixError
 from extractors.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
 from extractors.values import LearndError
 from registry.audit import DAEMON
-from registry.cycles import Cycle, CycleState
+from registry.cycles import Cycle, CycleState, IllegalTransition
 from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.targets import TargetHeld
@@ -37,8 +37,8 @@ from trainers.selection import Base, settings_id
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """What stands in a cycle's way for a while only; the next try may succeed."""
-SERVING_PATIENCE = timedelta(hours=1)
-"""How long a cycle waits for replicas that do not answer, before its version becomes READY."""
+WENT_LIVE = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
+"""States of a version that an operator activated, whatever its verdict would be."""
 T = TypeVar("T")
 
 
@@ -168,17 +168,34 @@ def _train(loop: Loop, cycle: Cycle) -> Cycle:
 
 
 def _evaluate(loop: Loop, cycle: Cycle) -> Cycle:
+    # Before the candidate, which an operator may activate in this moment: it is not compared with itself.
+    active, waiting = loop.store.active(loop.target.key), on_probation(loop.store, loop.target.key)
     candidate = loop.store.version(_known(cycle.version_id))
-    report = evaluate(loop, cycle, candidate, on_probation(loop.store, loop.target.key))
+    if candidate.state in WENT_LIVE:
+        return _overruled(loop, cycle, report_of(loop, cycle))
+    report = evaluate(loop, cycle, candidate, active, waiting)
     judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
     if report.verdict == "PROMOTE":
         return loop.move(cycle, CycleState.PROMOTING, **judged)
-    if report.verdict == "PROBATION":
-        end_probation(loop, f"{candidate.id} is better and takes its place on probation", but=candidate.id)
-        _judge(loop, candidate, VersionState.PROBATION, report.reason)
-    else:
-        _judge(loop, candidate, VersionState.REJECTED, f"{report.verdict}: {report.reason}")
+    try:
+        if report.verdict == "PROBATION":
+            _judge(loop, candidate, VersionState.PROBATION, report.reason)
+            better = f"{candidate.id} is better and takes its place on probation"
+            end_probation(loop, better, but=candidate.id)
+        else:
+            _judge(loop, candidate, VersionState.REJECTED, f"{report.verdict}: {report.reason}")
+    except IllegalTransition:
+        return _overruled(loop, cycle, report)
     return loop.move(cycle, CycleState.DONE, **judged)
+
+
+def _overruled(loop: Loop, cycle: Cycle, report: Report | None) -> Cycle:
+    """End the cycle, whose version an operator activated before there was a verdict on it."""
+    reason = f"{cycle.version_id} was activated by an operator meanwhile"
+    if report is None:
+        return loop.move(cycle, CycleState.DONE, reason=reason)
+    reason = f"{reason}; {report.verdict}: {report.reason}"
+    return loop.move(cycle, CycleState.DONE, report=report, verdict=report.verdict, reason=reason)
 
 
 def _promote(loop: Loop, cycle: Cycle) -> Cycle:
