@@ -1,13 +1,16 @@
 """Having a candidate judged: the evaluation's job, what it needs to know of the traffic, and its report."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import structlog
 
 from daemon.card import write_card
 from daemon.children import Work, run_job
 from daemon.extras import needs
 from daemon.imports import golden_cases
 from daemon.loop import Loop
-from daemon.promotion import PROBES, adapter_folder
+from daemon.promotion import PROBES, SERVING_PATIENCE, adapter_folder
 from daemon.served import confirm
 from daemon.traffic import open_phoenix
 from daemon.training import SEEDS, side_of
@@ -15,50 +18,38 @@ from evaluation.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJo
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look
 from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.phoenix_http import PhoenixError
 from extractors.redaction import Redaction, load_redactor
 from extractors.snapshot import read_snapshot
 from extractors.traffic import TrafficCall, sample_traffic
 from registry.cycles import Cycle
+from registry.serving.swap import NotServed, NotServedYet
 from registry.versions import Version
 from trainers.child import RESULT, write_whole
 
 CONFIRMED = {"PROMOTE", "PROBATION"}
 """Verdicts that a replica's answers must lead to as well, where that is asked for."""
+SAMPLE_PATIENCE = timedelta(hours=1)
+"""How long a candidate waits for Phoenix to give a sample of the traffic, before it is judged without."""
+log = structlog.get_logger()
 
 
-def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | None) -> Report:
-    """Compare `candidate` with what is live, and with `waiting`, which is on probation.
+def evaluate(
+    loop: Loop, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
+) -> Report:
+    """Compare `candidate` with `active`, or the base where that is None, and with `waiting`, which is on
+    probation.
 
-    Leaves report, model card and probes beside the adapter. Raises JobFailed, Interrupted, PhoenixError,
-    ImportInvalid, RedactorUnusable, RedactionFailed.
+    Leaves report, model card and probes beside the adapter. Raises JobFailed, ImportInvalid,
+    RedactorUnusable, RedactionFailed, and what may pass: PhoenixError, NotServedYet, Locked, Interrupted.
     """
-    folder = loop.run_folder(cycle) / "evaluate"
-    look: Look = "first" if cycle.plan else "second"
-    snapshot = loop.snapshots / str(cycle.snapshot_id)
-    job = EvaluationJob(
-        snapshot=str(snapshot),
-        base_model=candidate.base_model,
-        task=loop.target.task,
-        output_space=loop.target.output_space,
-        active=side_of(loop, loop.store.active(loop.target.key)),
-        waiting=side_of(loop, waiting) if waiting and waiting.id != candidate.id else None,
-        candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(loop.data_dir, candidate))),
-        trained_on=str(loop.snapshots / candidate.snapshot_id),
-        gate=loop.target.gate,
-        look=look,
-        judge=loop.target.judge.endpoint if loop.target.judge else None,
-        seeds=_seeds(loop.run_folder(cycle) / SEEDS),
-        golden=golden_cases(loop.target),
-        max_new_tokens=loop.target.max_new_tokens,
-        device=loop.settings.training.device,
-        dtype=loop.settings.training.dtype,
-        threads=loop.settings.training.threads,
-    )
+    folder, snapshot = _folder(loop, cycle), loop.snapshots / str(cycle.snapshot_id)
+    job = _job(loop, cycle, candidate, active, waiting)
     key = None
     if loop.target.judge:
         needs("synthetic", "dspy")
         key = loop.target.judge.key()
-    sample_once(loop, snapshot, folder)
+    sample_once(loop, snapshot, folder, patient_until=cycle.updated_at + SAMPLE_PATIENCE)
     run_job(
         Work.EVALUATE,
         folder,
@@ -72,33 +63,95 @@ def evaluate(loop: Loop, cycle: Cycle, candidate: Version, waiting: Version | No
     if (folder / PROBES).exists():
         (adapter / PROBES).write_bytes((folder / PROBES).read_bytes())
     if loop.target.evaluate_with == "replica" and report.verdict in CONFIRMED:
-        report = confirm(loop, candidate, report, snapshot, folder)
+        report = _by_replica(loop, candidate, report, snapshot, folder)
     write_whole(adapter / REPORT, report.model_dump_json(indent=2))
     write_card(loop, candidate, report)
     return report
 
 
-def sample_once(loop: Loop, snapshot: Path, folder: Path) -> None:
-    """Leave a sample of the traffic that the held-out items come from in `folder`. Raises PhoenixError."""
+def report_of(loop: Loop, cycle: Cycle) -> Report | None:
+    """What the cycle's evaluation found, if it got that far."""
+    kept = _folder(loop, cycle) / REPORT
+    return Report.model_validate_json(kept.read_text("utf-8")) if kept.exists() else None
+
+
+def _folder(loop: Loop, cycle: Cycle) -> Path:
+    return loop.run_folder(cycle) / "evaluate"
+
+
+def _job(
+    loop: Loop, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
+) -> EvaluationJob:
+    look: Look = "first" if cycle.plan else "second"
+    return EvaluationJob(
+        snapshot=str(loop.snapshots / str(cycle.snapshot_id)),
+        base_model=candidate.base_model,
+        task=loop.target.task,
+        output_space=loop.target.output_space,
+        active=side_of(loop, active),
+        waiting=side_of(loop, waiting) if waiting and waiting.id != candidate.id else None,
+        candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(loop.data_dir, candidate))),
+        trained_on=str(loop.snapshots / candidate.snapshot_id),
+        gate=loop.target.gate,
+        look=look,
+        judge=loop.target.judge.endpoint if loop.target.judge else None,
+        seeds=_seeds(loop.run_folder(cycle) / SEEDS),
+        golden=golden_cases(loop.target),
+        max_new_tokens=loop.target.max_new_tokens,
+        device=loop.settings.training.device,
+        dtype=loop.settings.training.dtype,
+        threads=loop.settings.training.threads,
+    )
+
+
+def _by_replica(loop: Loop, candidate: Version, report: Report, snapshot: Path, folder: Path) -> Report:
+    """`report` with what a replica's answers make of it; INCONCLUSIVE where none can be asked. Raises
+    NotServedYet while one may still come.
+    """
+    try:
+        return confirm(loop, candidate, report, snapshot, folder)
+    except NotServed as failure:
+        judged_at = datetime.fromtimestamp((folder / REPORT).stat().st_mtime, UTC)
+        if isinstance(failure, NotServedYet) and loop.clock() < judged_at + SERVING_PATIENCE:
+            raise
+        reason = f"no replica could be asked: {failure}; {report.verdict} by transformers ({report.reason})"
+        unknown = {"verdict": "INCONCLUSIVE", "condition": "open guard", "reason": reason}
+        return report.model_copy(update=unknown)
+
+
+def sample_once(loop: Loop, snapshot: Path, folder: Path, *, patient_until: datetime) -> None:
+    """Leave a sample of the traffic that the held-out items come from in `folder`; from `patient_until` on
+    an empty one, where Phoenix gives none. Raises PhoenixError.
+    """
     if (folder / TRAFFIC).exists():
         return
+    try:
+        calls = _sampled(loop, snapshot)
+    except PhoenixError as problem:
+        if loop.clock() < patient_until:
+            raise
+        log.warning("judged without a sample of the traffic", target=loop.target.key, problem=str(problem))
+        calls = ()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
+
+
+def _sampled(loop: Loop, snapshot: Path) -> tuple[TrafficCall, ...]:
     held_out = read_snapshot(snapshot)
     items: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*held_out.holdout, *held_out.retrievals)
     times = [item.started_at for item in items]
-    calls: tuple[TrafficCall, ...] = ()
-    if times:
-        with open_phoenix(loop.settings) as client:
-            calls = sample_traffic(
-                client,
-                loop.target.project,
-                loop.target.spans,
-                start=min(times),
-                end=max(times),
-                target=loop.target.key,
-                redaction=Redaction(load_redactor(loop.target.redaction), loop.target.output_space),
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
+    if not times:
+        return ()
+    with open_phoenix(loop.settings) as client:
+        return sample_traffic(
+            client,
+            loop.target.project,
+            loop.target.spans,
+            start=min(times),
+            end=max(times),
+            target=loop.target.key,
+            redaction=Redaction(load_redactor(loop.target.redaction), loop.target.output_space),
+        )
 
 
 def _seeds(folder: Path) -> SeedRuns | None:

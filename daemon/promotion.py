@@ -22,6 +22,8 @@ from registry.versions import Version, VersionState
 PROBES = "probes.json"
 LOCK_PATIENCE = 60.0
 """Seconds to wait for the reconciler, which may be held up by a replica that hangs."""
+SERVING_PATIENCE = timedelta(hours=1)
+"""How long a cycle waits for replicas that do not answer, before it ends without them."""
 
 
 MAY_BE_REJECTED = frozenset({VersionState.PROBATION, VersionState.READY})

@@ -7,6 +7,7 @@ import structlog
 from daemon.locks import Locked, promotion_lock
 from daemon.loop import Loop
 from daemon.promotion import adapter_folder, open_replicas
+from registry.cycles import CycleState
 from registry.serving.reconciler import Wanted, reconcile
 from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
 from registry.versions import VersionState
@@ -32,12 +33,22 @@ def reconcile_target(loop: Loop) -> dict[str, str]:
             Wanted(name=version.id, path=adapter_folder(loop.data_dir, version))
             for version in loop.store.wanted(loop.target.key)
         ]
+        tried, target = _tried(loop), loop.target.key
         replicas = open_replicas(loop.settings, loop.target, stack)
-        return {replica.name: _reconcile_one(replica, wanted, loop.target.key) for replica in replicas}
+        return {replica.name: _reconcile_one(replica, wanted, tried, target) for replica in replicas}
 
 
-def _reconcile_one(replica: Replica, wanted: list[Wanted], target: str) -> str:
+def _tried(loop: Loop) -> set[str]:
+    """What an evaluation asks one replica for: it stays there, and goes to no other."""
+    judged = {c.version_id for c in loop.store.unfinished_cycles() if c.state is CycleState.EVALUATING}
+    wanted = loop.store.wanted(loop.target.key)
+    return {each.id for each in wanted if each.id in judged and each.state is not VersionState.ACTIVE}
+
+
+def _reconcile_one(replica: Replica, wanted: list[Wanted], tried: set[str], target: str) -> str:
     try:
+        there = replica.adapters() if tried else {}
+        wanted = [each for each in wanted if each.name not in tried or each.name in there]
         outcome = reconcile(replica, wanted, targets=[target])
     except (ReplicaUnreachable, ReplicaRefused) as problem:
         return str(problem)

@@ -3,12 +3,13 @@
 The evaluation's own engine is faster and needs no server; a server is what the agents get.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from daemon.locks import promotion_lock
+from daemon.children import Interrupted
+from daemon.locks import Locked, promotion_lock
 from daemon.loop import Loop
 from daemon.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replicas
 from evaluation.job import BASE
@@ -19,54 +20,121 @@ from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_side
 from extractors.examples import ReviewedItem
 from extractors.snapshot import read_snapshot
-from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
-from registry.serving.swap import NotServedYet, bring_up
+from extractors.values import Value
+from registry.serving.replica import Refusal, Replica, ReplicaRefused, ReplicaUnreachable
+from registry.serving.swap import NotServed, NotServedYet, bring_up
+from registry.store.versions import VersionInUse
 from registry.versions import Version
 from trainers.child import write_whole
 
 AT_ONCE = 8
 """Prompts that the replica is asked at the same time."""
 SERVED = "served"
+UNANSWERED = Said(text="", ended=False)
+
+
+class Replies(Value):
+    """What a replica says to the held-out prompts."""
+
+    said: tuple[Said | None, ...]
+    """None to a prompt that it refuses, such as one that is too long for it."""
+    refusal: str = ""
+    """What it says to the first of these."""
 
 
 def confirm(loop: Loop, candidate: Version, report: Report, snapshot: Path, folder: Path) -> Report:
     """`report`, as it stands where a replica's answers lead to the same verdict, INCONCLUSIVE where not.
 
-    The candidate is loaded for that on one replica, and unloaded again. Raises NotServed, NotServedYet.
+    The candidate is loaded for that on one replica, and unloaded again. A prompt that the replica refuses to
+    either side counts as answered wrongly by both. Raises NotServed, NotServedYet, Interrupted, Locked.
     """
     answered = {answer.item_id for answer in report.candidate.answers}
     items = [item for item in read_snapshot(snapshot).holdout if item.id in answered]
-    heard = _heard(loop, candidate, items, (report.live, candidate.id), folder)
+    replies = _replies(loop, candidate, items, (report.live, candidate.id), folder)
+    refused = {n for each in replies.values() for n, said in enumerate(each.said) if said is None}
+    judged = confirmed(report, _found(loop, report, items, replies, refused), loop.target.task)
+    if not refused or judged.served is None:
+        return judged
+    why = next(each.refusal for each in replies.values() if each.refusal)
+    words = (
+        f"; the replica refuses {len(refused)} of {len(items)} held-out prompts, which counts as wrong for "
+        f"both sides ({why})"
+    )
+    served = judged.served.model_copy(update={"reason": f"{judged.served.reason}{words}"})
+    return judged.model_copy(update={"served": served, "reason": f"{judged.reason}{words}"})
+
+
+def _found(
+    loop: Loop,
+    report: Report,
+    items: Sequence[ReviewedItem],
+    replies: Mapping[str, Replies],
+    refused: set[int],
+) -> Findings:
+    """What was found, with the replica's answers to the held-out prompts in place of the engine's.
+
+    Nobody asks a replica for what older traffic wants: the report has come through that.
+    """
     labels = [cell.label for cell in report.candidate.labels.classes] if report.candidate.labels else []
     scoring = scorer(loop.target.task, loop.target.output_space, tuple(labels))
-    sides = tuple(score_side(name, items, each, scoring) for name, each in heard.items())
-    found = Findings(sides=sides, live=report.live, sessions=sessions_of(items), weighting=report.weighting)
-    return confirmed(report, found, loop.target.task)
+    heard = {
+        name: Heard(held_out=[UNANSWERED if n in refused else said for n, said in enumerate(each.said)])
+        for name, each in replies.items()
+    }
+    others = {report.sides[0].name, report.live, report.candidate.name}
+    return Findings(
+        sides=tuple(
+            score_side(side.name, items, heard[side.name], scoring) if side.name in heard else side
+            for side in report.sides
+        ),
+        live=report.live,
+        waiting=next((side.name for side in report.sides if side.name not in others), None),
+        sessions=sessions_of(items),
+        weighting=report.weighting,
+        rejected_without_correction=report.rejected_without_correction,
+        golden=report.golden,
+        overheads=report.overheads,
+        preferences=report.preferences,
+        no_judge=report.no_judge,
+    )
 
 
-def _heard(
+def _replies(
     loop: Loop, candidate: Version, items: Sequence[ReviewedItem], names: Sequence[str], folder: Path
-) -> dict[str, Heard]:
+) -> dict[str, Replies]:
     """The replica's answers by side, from files where an earlier run got that far."""
     kept = {name: folder / f"{SERVED}-{number}.json" for number, name in enumerate(names)}
-    if not all(path.exists() for path in kept.values()):
-        target = loop.target
-        with promotion_lock(loop.data_dir, target.slug, LOCK_PATIENCE), ExitStack() as stack:
-            replica = _first_healthy(candidate, open_replicas(loop.settings, target, stack))
-            loop.store.want(candidate.id)
-            try:
-                adapter = adapter_folder(loop.data_dir, candidate)
-                record = ProbeRecord.model_validate_json((adapter / PROBES).read_text("utf-8"))
-                bring_up([replica], candidate.id, adapter, record)
-                for name, path in kept.items():
-                    said = _ask(replica, name, items, target.max_new_tokens)
-                    write_whole(path, Heard(held_out=said).model_dump_json())
-            finally:
-                loop.store.unwant(candidate.id)
-                # Where it cannot now, the reconciler unloads it later.
-                with suppress(ReplicaUnreachable, ReplicaRefused):
-                    replica.unload(candidate.id)
-    return {name: Heard.model_validate_json(path.read_text("utf-8")) for name, path in kept.items()}
+    missing = {name: path for name, path in kept.items() if not path.exists()}
+    if missing:
+        with ExitStack() as stack:
+            replica = _loaded(loop, candidate, stack)
+            for name, path in missing.items():
+                write_whole(path, _ask(loop, replica, candidate, name, items).model_dump_json())
+    return {name: Replies.model_validate_json(path.read_text("utf-8")) for name, path in kept.items()}
+
+
+def _loaded(loop: Loop, candidate: Version, stack: ExitStack) -> Replica:
+    """A replica that serves the candidate until `stack` ends. Raises NotServed, NotServedYet, Locked."""
+    folder = adapter_folder(loop.data_dir, candidate)
+    record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
+    # Only for this: to have all prompts answered takes long, and an operator may want to roll back.
+    with promotion_lock(loop.data_dir, loop.target.slug, LOCK_PATIENCE):
+        replica = _first_healthy(candidate, open_replicas(loop.settings, loop.target, stack))
+        stack.callback(_unload, loop, replica, candidate.id)
+        loop.store.want(candidate.id)
+        bring_up([replica], candidate.id, folder, record)
+    return replica
+
+
+def _unload(loop: Loop, replica: Replica, version_id: str) -> None:
+    """Take the candidate down, unless an operator has activated it or is about to."""
+    # Where it cannot be unloaded now, the reconciler does it later.
+    with (
+        suppress(Locked, VersionInUse, ReplicaUnreachable, ReplicaRefused),
+        promotion_lock(loop.data_dir, loop.target.slug),
+    ):
+        loop.store.unwant(version_id)
+        replica.unload(version_id)
 
 
 def _first_healthy(candidate: Version, replicas: Sequence[Replica]) -> Replica:
@@ -79,13 +147,31 @@ def _first_healthy(candidate: Version, replicas: Sequence[Replica]) -> Replica:
     return healthy
 
 
-def _ask(replica: Replica, side: str, items: Sequence[ReviewedItem], limit: int) -> tuple[Said, ...]:
-    model = replica.base_name if side == BASE else side
+def _ask(
+    loop: Loop, replica: Replica, candidate: Version, side: str, items: Sequence[ReviewedItem]
+) -> Replies:
+    """Raises NotServed, NotServedYet, Interrupted."""
+    model, limit = replica.base_name if side == BASE else side, loop.target.max_new_tokens
+    refusals: list[str] = []
 
-    def answered(item: ReviewedItem) -> Said:
+    def answered(item: ReviewedItem) -> Said | None:
+        if loop.stop.is_set():
+            raise Interrupted("stopped while a replica was asked; the next start asks it again")
         messages = [message.to_chat() for message in item.prompt]
-        reply = replica.answer(model, messages, tools=item.tools, max_tokens=limit)
+        try:
+            reply = replica.answer(model, messages, tools=item.tools, max_tokens=limit)
+        except ReplicaRefused as refused:
+            if refused.why is not Refusal.OTHER:
+                raise
+            refusals.append(str(refused))
+            return None
         return Said(text=reply.text, ended=reply.ended)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return tuple(pool.map(answered, items))
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            said = tuple(pool.map(answered, items))
+    except (ReplicaUnreachable, ReplicaRefused) as problem:
+        # A replica that was restarted has lost the adapter.
+        gone = isinstance(problem, ReplicaUnreachable) or problem.why is Refusal.UNKNOWN_MODEL
+        raise (NotServedYet if gone else NotServed)(candidate.id, {replica.name: problem}) from problem
+    return Replies(said=said, refusal=next(iter(refusals), ""))

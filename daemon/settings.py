@@ -549,6 +549,12 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"targets.{index}.replicas: {sorted(unknown)} not among the replicas {names}"
                 )
+            if target.evaluate_with == "replica" and not self.replicas_of(target):
+                raise ValueError(
+                    f"targets.{index}.evaluate_with: no replica serves {target.key}"
+                    f"{', since agents load embeddings themselves' if target.task == 'embedding' else ''}; "
+                    "leave it out, or add one under [[replicas]]"
+                )
         return self
 
     def target(self, key: str) -> TargetSettings:

@@ -77,13 +77,21 @@ def asked(number: int) -> Asked:
 class Runs:
     """A target, and the runs that it has had."""
 
-    def __init__(self, folder: Path, phoenix_url: str, agent: str = "routing", **target: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        phoenix_url: str,
+        agent: str = "routing",
+        replicas: Sequence[dict[str, str]] = (),
+        **target: Any,
+    ) -> None:
         known = {"tenant": "acme", "agent": agent, "project": "p", "base_model": "tiny"}
         usual = {"task": "classification", "output_space": LABELS}
         self.settings = Settings.model_validate(
             {
                 "data_dir": folder,
                 "phoenix": {"url": phoenix_url, "experiments_project": f"learnd-{agent}"},
+                "replicas": replicas,
                 "targets": [known | usual | target],
             }
         )

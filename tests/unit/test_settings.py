@@ -99,6 +99,18 @@ def test_a_wrong_key_is_named_by_its_path(config: Path, change: tuple[str, str],
     assert words in refusal(write(config, MINIMAL.replace(*change)))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        MINIMAL.replace("classification", "embedding"),
+        MINIMAL[MINIMAL.index("[[targets]]") :],
+    ],
+)
+def test_a_replica_is_to_confirm_verdicts_only_where_one_serves_the_target(config: Path, text: str) -> None:
+    said = refusal(write(config, f'{text}evaluate_with = "replica"\n'))
+    assert "targets.0.evaluate_with: no replica serves acme/routing" in said
+
+
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     assert "learnd init" in refusal(tmp_path / "nothing.toml")
 
