@@ -237,17 +237,23 @@ def _golden(golden: Golden, gate: Gate, live: str) -> Guard:
 
 
 def _valid(found: Findings, gate: Gate, live: Side, candidate: Side) -> Guard:
-    """Non-inferiority of the share of valid answers, by the score interval of paired shares."""
+    """Non-inferiority of the share of valid answers, by the score interval of paired shares.
+
+    Where no valid answer was lost there is nothing to doubt, however few answers there are.
+    """
     pairs = list(zip(candidate.answers, live.answers, strict=True))
     gained_ = sum(new.valid and not old.valid for new, old in pairs)
     lost = sum(old.valid and not new.valid for new, old in pairs)
-    worth = worth_of([1.0] * len(pairs), [found.sessions[new.item_id] for new, _ in pairs]) if pairs else 0.0
-    scale = worth / len(pairs) if pairs else 0.0
+    shares = f"valid answers {candidate.valid_rate:.1%} against {live.valid_rate:.1%} of what is live"
+    if not lost:
+        return Guard(name="valid answers", state="kept", words=f"{shares}; none was lost")
+    worth = worth_of([1.0] * len(pairs), [found.sessions[new.item_id] for new, _ in pairs])
+    scale = worth / len(pairs)
     least = least_difference(worth, scale * gained_, scale * lost, gate.alpha)
     most = -least_difference(worth, scale * lost, scale * gained_, gate.alpha)
     words = (
-        f"valid answers {candidate.valid_rate:.1%} against {live.valid_rate:.1%} of what is live "
-        f"(between {least:+.1%} and {most:+.1%}; down to {-gate.valid_margin:.0%} is allowed)"
+        f"{shares} ({lost} of {len(pairs)} lost; between {least:+.1%} and {most:+.1%}; "
+        f"down to {-gate.valid_margin:.0%} is allowed)"
     )
     return Guard(name="valid answers", state=_state(least, most, -gate.valid_margin), words=words)
 

@@ -50,7 +50,8 @@ class Gate(Value):
     golden_tolerance: int = Field(0, ge=0)
     """Golden cases that a candidate may break which what is live passes."""
     valid_margin: float = Field(0.05, ge=0, lt=1)
-    """How much lower its share of valid answers may be."""
+    """How much lower its share of valid answers may be, by the interval's lower end; where no valid answer
+    was lost, nobody asks for that."""
     latency_margin: float = Field(2.0, ge=0)
     """How much longer it may take for the same work, as a share: 2 is three times as long. Generous, since
     a first adapter is always slower than the bare base: 1.3 times with a model of 135M, 1.9 with MiniLM."""

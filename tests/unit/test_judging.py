@@ -68,8 +68,31 @@ def test_more_invalid_answers_than_allowed_keep_a_better_one_out() -> None:
     found = Findings(sides=sides, live=LIVE, sessions={item.id: item.id for item in items})
     report = judged(found)
     assert (report.verdict, report.condition) == ("REJECT", "broken guard")
-    assert report.reason.startswith("valid answers 85.0% against 100.0% of what is live (between -2")
+    words = "valid answers 85.0% against 100.0% of what is live (15 of 100 lost; between -2"
+    assert report.reason.startswith(words)
     assert judged(found, Gate(valid_margin=0.3)).verdict == "PROMOTE"
+
+
+@pytest.mark.parametrize(("count", "mended"), [(50, 20), (12, 11)])
+@pytest.mark.parametrize("gate", [Gate(), Gate(rule="one-look")])
+def test_where_no_valid_answer_was_lost_few_items_suffice(count: int, mended: int, gate: Gate) -> None:
+    report = judged(findings(routed(count), set(range(mended)), set()), gate)
+    assert (report.verdict, report.condition) == ("PROMOTE", "better"), report.reason
+    assert report.guards[0].words.endswith("of what is live; none was lost")
+
+
+def test_a_few_lost_valid_answers_leave_it_open_where_items_are_few() -> None:
+    items = routed(50)
+    sides = tuple(
+        score_side(name, items, Heard(held_out=said), ROUTING)
+        for name, said in (
+            (LIVE, answers(items, set(range(1, 40, 2)), says="billing")),
+            (CANDIDATE, answers(items, {48}, says="no idea")),
+        )
+    )
+    report = judged(Findings(sides=sides, live=LIVE, sessions={item.id: item.id for item in items}))
+    assert (report.verdict, report.condition) == ("PROBATION", "open guard")
+    assert "(1 of 50 lost; between" in report.reason
 
 
 @pytest.mark.parametrize(
