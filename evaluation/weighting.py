@@ -8,14 +8,14 @@ the strata's shares would make every verdict less sure. Within a stratum, pickin
 nobody said which of the unreviewed ones are wrong.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import permutation_test
+from scipy.stats import MonteCarloMethod, chi2_contingency
 
 from evaluation.strata import Embed, Strata, stratify
 from extractors.examples import ReviewedItem, ReviewedRetrieval
@@ -68,8 +68,8 @@ class Weighting(Value):
     selected: bool
     """Whether reviewers picked what to review, as far as version and input tell."""
     p_value: float | None
-    """How often reviewers who do not pick would leave a holdout so unlike the traffic; None where there is
-    nothing to compare."""
+    """How often reviewers who do not pick would leave a holdout so unlike the traffic; None where that cannot
+    be told."""
     strata: tuple[Stratum, ...]
     """Those with the most traffic first."""
     by_live: tuple[str, ...]
@@ -148,6 +148,13 @@ class _Picture:
         calls = np.array([isinstance(item, ReviewedItem) for item in self.holdout], dtype=bool)
         return self._is("rejected") & calls
 
+    @cached_property
+    def others(self) -> list[tuple[int, TrafficCall]]:
+        """Calls of sessions of which nothing was held out, with their places among all."""
+        held = {group(item) for item in self.holdout}
+        places = enumerate(self.calls, start=len(self.holdout))
+        return [(place, call) for place, call in places if group(call) not in held]
+
     def back_to_traffic(self) -> Floats:
         """What each held-out item counts for if its stratum is to count as in the traffic, (items,)."""
         size = self.found.strata.max(initial=0) + 1
@@ -177,48 +184,28 @@ def _version(item: Held) -> str | None:
 def _p_value(picture: _Picture, seed: int) -> float | None:
     """How often chance makes held-out items so unlike the rest of the traffic (chi-squared over the cells).
 
-    Whole sessions are permuted: turns of one session are about the same, which alone would look like picking.
+    Of each session one call counts, since its turns are about the same, which alone would look like picking.
     """
-    held = {span_id for item in picture.holdout for span_id in item.source_span_ids}
-    cells = picture.found.cells.tolist()
-    reviewed = [(group(item), cell) for item, cell in zip(picture.holdout, cells, strict=False)]
-    others = [
-        (group(call), cell)
-        for call, cell in zip(picture.calls, cells[len(reviewed) :], strict=True)
-        if call.span_id not in held
-    ]
-    some, rest = _by_session(reviewed, len(set(cells))), _by_session(others, len(set(cells)))
-    counts = np.concatenate([some, rest])
+    cells = picture.found.cells
+    reviewed = _one_a_session(zip(picture.holdout, cells.tolist(), strict=False))
+    others = _one_a_session((call, int(cells[place])) for place, call in picture.others)
+    size = cells.max(initial=0) + 1
+    counts = np.array([np.bincount([*each.values()], minlength=size) for each in (reviewed, others)])
     counts = counts[:, counts.any(axis=0)]
-    if len(some) < 2 or len(rest) < 2 or counts.shape[1] < 2:
+    if min(len(reviewed), len(others), counts.shape[1]) < 2:
         return None
-    total = counts.sum(axis=0)
-
-    def unlike(chosen: Any, _rest: Any, axis: int) -> Floats:
-        inside = counts[chosen].sum(axis=axis - 1)
-        share = inside.sum(axis=-1, keepdims=True) / total.sum()
-        return np.asarray(((inside - share * total) ** 2 / (share * (1 - share) * total)).sum(axis=-1))
-
-    found = permutation_test(
-        (np.arange(len(some)), np.arange(len(some), len(counts))),
-        unlike,
-        permutation_type="independent",
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=100,
-        alternative="greater",
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.pvalue)
+    chance = MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
+    return float(chi2_contingency(counts, correction=False, method=chance).pvalue)
 
 
-def _by_session(seen: Sequence[tuple[str, int]], cells: int) -> Floats:
-    """How often each session was seen in each cell, (sessions, cells)."""
-    number = {session: row for row, session in enumerate(dict.fromkeys(session for session, _ in seen))}
-    counts = np.zeros((len(number), cells))
-    for session, cell in seen:
-        counts[number[session], cell] += 1
-    return counts
+def _one_a_session(seen: Iterable[tuple[Held | TrafficCall, int]]) -> dict[str, int]:
+    """By session the cell of one of its calls, drawn by lot."""
+    drawn = sorted(seen, key=lambda each: sha256(_span(each[0]).encode()).hexdigest(), reverse=True)
+    return {group(call): cell for call, cell in drawn}
+
+
+def _span(seen: Held | TrafficCall) -> str:
+    return seen.span_id if isinstance(seen, TrafficCall) else seen.source_span_ids[0]
 
 
 # ---- what each item counts for
@@ -280,15 +267,20 @@ def _unfair(picture: _Picture) -> str:
     if not rejected or picture.corrected.any():
         return ""
     return (
-        f"{rejected} held-out answers were rejected and none was corrected, so the holdout shows nothing of "
-        "what is live doing wrong; ask reviewers for corrections"
+        f"of the held-out answers that were rejected ({rejected}) none was corrected, so the holdout shows "
+        "nothing of what is live doing wrong; ask reviewers for corrections"
     )
 
 
 def _sentences(found: Weighting, picture: _Picture) -> Iterator[str]:
     items, corrected, rejected = len(found.weights), picture.corrected.sum(), picture.rejected.sum()
-    if found.p_value is None:
+    if not picture.others:
         yield "There is no other traffic to compare with: items count as they were reviewed."
+    elif found.p_value is None:
+        yield (
+            f"The held-out items ({len(picture.holdout)}) are too few, or too much alike, to tell whether "
+            "reviewers picked what to review: they count as they were reviewed."
+        )
     elif not found.selected:
         yield f"The held-out items are like the traffic that they come from (p = {found.p_value:.2g})."
     else:
@@ -303,12 +295,12 @@ def _sentences(found: Weighting, picture: _Picture) -> Iterator[str]:
                 "like them stands for them."
             )
     if rejected and corrected:
-        yield f"{corrected} corrected items stand for {rejected} more that were rejected and not corrected."
+        yield f"Corrected items ({corrected}) stand for those rejected without a correction ({rejected})."
     if found.unfair:
         yield f"{found.unfair[0].upper()}{found.unfair[1:]}."
     if found.capped:
-        yield f"{found.capped} items would count for more than {GREATEST:g}, and count for {GREATEST:g}."
+        yield f"Items that would count for more than {GREATEST:g} count for {GREATEST:g} ({found.capped})."
     if found.effective_n < 0.99 * items:
         yield f"Together the {items} items with gold count as {found.effective_n:.0f} would of equal weight."
     if found.by_live:
-        yield f"{len(found.by_live)} were answered by what is live."
+        yield f"Answered by what is live: {len(found.by_live)} of {len(picture.holdout)}."

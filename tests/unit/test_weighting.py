@@ -106,6 +106,12 @@ def anything(_: Asked) -> float:
     return 1.0
 
 
+def by_topic(texts: Sequence[str]) -> np.ndarray:
+    """A vector for each topic, as an encoder that knows them all would give."""
+    words = [set(words.split()) for words in WORDS.values()]
+    return np.array([[len(known.intersection(text.split())) for known in words] for text in texts])
+
+
 def accuracy(items: Sequence[ReviewedItem], found: Weighting | None = None) -> float:
     """Share of the items with gold that were right, as they count."""
     gold = [each for each in items if each.gold is not None]
@@ -125,12 +131,14 @@ def hard(topic: str, _: str) -> float:
 # ---- back to the traffic
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_reviewers_who_prefer_a_kind_of_question_are_weighted_back_to_the_traffic(seed: int) -> None:
     world = World(seed, wrong=hard)
     items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.topic == "refund" else 1)]
-    found = weigh(items, world.sample(400))
+    calls = world.sample(400)
+    found = weigh(items, calls)
     assert found.selected
+    assert found == weigh(items, calls), "it comes out the same again"
     assert found.p_value is not None
     assert found.p_value < 0.01
     assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
@@ -139,7 +147,7 @@ def test_reviewers_who_prefer_a_kind_of_question_are_weighted_back_to_the_traffi
     assert "picked" in found.words
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_reviewers_who_prefer_a_version_are_weighted_back_to_the_traffic(seed: int) -> None:
     world = World(seed, wrong=lambda _, version: 0.55 if version == "v1" else 0.05, versions=("v1", "v2"))
     items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.version == "v1" else 1)]
@@ -148,10 +156,10 @@ def test_reviewers_who_prefer_a_version_are_weighted_back_to_the_traffic(seed: i
     assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
     assert abs(accuracy(items) - world.accuracy) > error(found, world.accuracy)
     assert set(found.by_live) == {each.id for each in items if each.answered_by == "v2"}
-    assert f"{len(found.by_live)} were answered by what is live" in found.words
+    assert f"Answered by what is live: {len(found.by_live)} of 200." in found.words
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_reviewers_who_look_for_wrong_answers_and_correct_few_are_weighted_back(seed: int) -> None:
     world = World(seed, wrong=hard)
     picked = world.picked(240, lambda call: 6 if call.topic == "refund" else 1)
@@ -165,21 +173,32 @@ def test_reviewers_who_look_for_wrong_answers_and_correct_few_are_weighted_back(
 
 def test_reviewers_who_do_not_pick_leave_all_weights_at_one() -> None:
     picked = 0
-    for seed in range(300):
+    for seed in range(100):
         world = World(seed, calls=260, wrong=hard, versions=("v1", "v2"))
-        found = weigh([call.reviewed() for call in world.picked(80, anything)], world.sample(120))
+        items = [call.reviewed() for call in world.picked(80, anything)]
+        found = weigh(items, world.sample(120), embed=by_topic)
         picked += found.selected
         assert found.selected or set(found.weights.values()) == {1.0}
-    assert picked <= 6
+    assert picked <= 4
 
 
-def test_turns_of_one_session_that_are_alike_do_not_look_like_picking() -> None:
+@pytest.mark.parametrize("sampled", [400, 1600])
+def test_turns_of_one_session_that_are_alike_do_not_look_like_picking(sampled: int) -> None:
     picked = 0
-    for seed in range(40):
-        world = World(seed, calls=400, turns=8)
-        found = weigh([call.reviewed() for call in world.sessions(12)], [call.seen() for call in world.asked])
-        picked += found.selected
-    assert picked <= 2
+    for seed in range(60):
+        world = World(seed, calls=1600, turns=8)
+        items = [call.reviewed() for call in world.sessions(12)]
+        picked += weigh(items, world.sample(sampled), embed=by_topic).selected
+    assert picked <= 3
+
+
+def test_sessions_that_reviewers_pick_still_look_picked() -> None:
+    for seed in range(4):
+        world = World(seed, calls=1600, turns=8)
+        refunds = [call.reviewed() for call in world.asked if call.topic == "refund"][:240]
+        others = [call.reviewed() for call in world.sessions(10)]
+        once = {each.id: each for each in (*refunds, *others)}
+        assert weigh([*once.values()], world.sample(400), embed=by_topic).selected
 
 
 def test_vectors_tell_what_is_alike_where_characters_do_not() -> None:
@@ -244,6 +263,14 @@ def test_what_could_not_be_held_out_is_no_part_of_the_traffic() -> None:
     assert sum(each.traffic for each in found.strata) == 300
 
 
+def test_fewer_items_than_make_two_clusters_do_not_tell_whether_anybody_picked() -> None:
+    world = World(5)
+    items = [call.reviewed() for call in world.picked(39, lambda call: 50 if call.topic == "refund" else 1)]
+    found = weigh(items, world.sample(400))
+    assert (found.selected, found.p_value) == (False, None)
+    assert "The held-out items (39) are too few, or too much alike, to tell" in found.words
+
+
 def test_where_everything_was_reviewed_there_is_nothing_to_compare_with() -> None:
     world = World(4, calls=120)
     items = [call.reviewed() for call in world.asked]
@@ -271,7 +298,7 @@ def test_corrected_items_stand_for_those_that_were_rejected() -> None:
     assert [found.weights[each.id] for each in items[:3]] == [0.75, 0.75, 1.5]
     assert found.effective_n == pytest.approx(9 / 3.375)
     assert accuracy(items, found) == pytest.approx(0.5)
-    assert "1 corrected items stand for 1 more" in found.words
+    assert "Corrected items (1) stand for those rejected without a correction (1)" in found.words
     assert found.unfair == ""
 
 
@@ -294,7 +321,7 @@ def test_where_a_stratum_has_no_corrected_item_those_of_the_others_stand_for_it(
 
 def test_where_nothing_was_corrected_the_holdout_cannot_judge() -> None:
     found = weigh(few(5, 0, 2))
-    assert found.unfair.startswith("2 held-out answers were rejected and none was corrected")
+    assert found.unfair.startswith("of the held-out answers that were rejected (2) none was corrected")
     assert found.unfair[1:] in found.words
     assert set(found.weights.values()) == {1.0}
     assert weigh(few(5, 0, 0)).unfair == ""
@@ -306,7 +333,7 @@ def test_no_item_counts_for_more_than_ten() -> None:
     assert found.weights[items[60].id] == GREATEST
     assert np.mean(list(found.weights.values())) == pytest.approx(1, abs=1e-5)
     assert found.capped == 1
-    assert "1 items would count for more than 10" in found.words
+    assert "Items that would count for more than 10 count for 10 (1)." in found.words
 
 
 def test_a_search_without_a_relevant_document_is_no_wrong_answer() -> None:
@@ -364,7 +391,6 @@ def test_weights_are_one_on_average_and_never_too_great(
         for n, (text, by, s) in enumerate(traffic)
     ]
     found = weigh(items, calls)
-    assert found == weigh(items, calls)
     assert set(found.weights) == {each.id for each in items if each.gold is not None}
     weights = np.array(list(found.weights.values()))
     assert found.words
