@@ -72,7 +72,9 @@ def run_cycle(loop: Loop, trigger: str) -> Cycle:
 
 def unfinished_cycle(loop: Loop) -> Cycle | None:
     """The target's cycle that has not ended; there is one at most."""
-    return next((c for c in loop.store.unfinished_cycles() if c.target == loop.target.key), None)
+    mine = (cycle for cycle in loop.store.unfinished_cycles() if cycle.target == loop.target.key)
+    listed = next(mine, None)
+    return loop.store.cycle(listed.id) if listed else None
 
 
 def begin_cycle(loop: Loop, trigger: str) -> Cycle:

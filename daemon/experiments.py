@@ -5,16 +5,15 @@ A run is a cycle. It is named by its id, by a beginning of that, or by the versi
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import count, islice
 from typing import Any, Literal
 
-from daemon.history import methods
+from daemon.history import methods, newest, trained
 from daemon.settings import PhoenixSettings
-from evaluation.report import Report, Verdict
+from evaluation.report import Verdict
 from evaluation.rules import Look
 from extractors.values import LearndError, Value
-from registry.cycles import Cycle, CycleState
-from registry.store.cycles import CycleFilter, UnknownCycle
+from registry.cycles import MOST_TRIES, Cycle, CycleState, Outcome
+from registry.store.cycles import UnknownCycle
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 from trainers.hyperparameters import Method
@@ -23,8 +22,6 @@ LOWER_IS_BETTER = frozenset(
     {"error_rate", "hallucination_rate", "confidence_calibration", "reference_perplexity", "latency_ms"}
 )
 NEITHER_GOOD_NOR_BAD = frozenset({"live", "95% interval", "p (better)", "items", "worth", "confidence"})
-PAGE = 50
-"""Cycles that are read at once."""
 Group = Literal["run", "plan", "data", "measures"]
 
 
@@ -47,7 +44,7 @@ class Experiment(Value):
     live_version: str | None
     """What was live then, and the candidate was compared with; `base` where no version was."""
     metric: str | None
-    """What the next four are measured by: the primary metric, 0 to 1."""
+    """What the next four are measured by: the primary metric, 0 to 1, weighted as the items are."""
     base: float | None
     live: float | None
     candidate: float | None
@@ -109,26 +106,17 @@ def list_experiments(
     limit: int = 100,
 ) -> list[Experiment]:
     """The newest `limit` runs that fit, newest first; `since` and `until` bound when they began."""
-    wanted = CycleFilter(verdict=verdict, since=since, until=until, learned=True)
-    newest = _newest(store, target, wanted, min(limit, PAGE))
-    runs = ((cycle, _trained(store, cycle)) for cycle in newest)
-    fitting = (run for run in runs if method is None or method in methods(run[1]))
-    return [view(cycle, trained, phoenix) for cycle, trained in islice(fitting, limit)]
-
-
-def _newest(store: Store, target: str | None, wanted: CycleFilter, page: int) -> Iterator[Cycle]:
-    """Newest first, and no more at once than a page: a cycle holds all answers of its report."""
-    for offset in count(step=page):
-        found = store.cycles(target, page, offset=offset, **wanted)
-        yield from found
-        if len(found) < page:
-            return
-
-
-def _trained(store: Store, cycle: Cycle) -> Cycle:
-    if cycle.plan is not None or cycle.version_id is None:
-        return cycle
-    return store.cycle(store.version(cycle.version_id).cycle_id)
+    found = newest(
+        store,
+        target=target,
+        method=method,
+        limit=limit,
+        verdict=verdict,
+        since=since,
+        until=until,
+        learned=True,
+    )
+    return [view(cycle, trained(store, cycle), phoenix) for cycle in found]
 
 
 def find(store: Store, run: str) -> Cycle:
@@ -148,7 +136,7 @@ def find(store: Store, run: str) -> Cycle:
             f"no run is called {run!r} or begins so, and no version has this name; "
             "`learnd experiments list` names them"
         )
-    return begun[0]
+    return store.cycle(begun[0].id)
 
 
 def details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> ExperimentDetails:
@@ -158,7 +146,7 @@ def details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> ExperimentD
         bare = tuple(side.model_copy(update={"answers": ()}) for side in report.sides)
         report = report.model_copy(update={"sides": bare})
     return ExperimentDetails(
-        experiment=view(cycle, _trained(store, cycle), phoenix),
+        experiment=view(cycle, trained(store, cycle), phoenix),
         in_phoenix=in_phoenix(cycle, phoenix),
         run=cycle.model_copy(update={"report": report}),
     )
@@ -166,30 +154,15 @@ def details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> ExperimentD
 
 def view(cycle: Cycle, trained: Cycle, phoenix: PhoenixSettings) -> Experiment:
     """What a list shows of the run whose candidate `trained` made."""
-    report = cycle.report
+    known = dict.fromkeys(Outcome.model_fields) if cycle.outcome is None else cycle.outcome.model_dump()
     return Experiment(
         **cycle.model_dump(include=Experiment.model_fields.keys() & Cycle.model_fields.keys()),
+        **{name: known[name] for name in Experiment.model_fields.keys() & known.keys()},
         method="+".join(methods(trained)),
         look="first" if cycle.plan else "second",
-        **(_outcome(report) if report else dict.fromkeys(OUTCOME)),
         ended_at=cycle.updated_at if cycle.ended else None,
         compare_url=compare_url(cycle, phoenix),
     )
-
-
-OUTCOME = ("live_version", "metric", "base", "live", "candidate", "effect", "interval", "p_value", "n")
-
-
-def _outcome(report: Report) -> dict[str, Any]:
-    compared = report.against(report.live)
-    sides = report.sides[0], report.side(report.live), report.candidate
-    base, live, candidate = (side.mean(compared.metric) for side in sides)
-    return compared.model_dump(include=set(OUTCOME)) | {
-        "live_version": report.live,
-        "base": base,
-        "live": live,
-        "candidate": candidate,
-    }
 
 
 # ---- where Phoenix shows it
@@ -206,9 +179,14 @@ def in_phoenix(cycle: Cycle, phoenix: PhoenixSettings) -> str:
         return url
     if not cycle.ended:
         return f"not before the run has ended; it is {cycle.state}"
-    if cycle.plan is None and cycle.version_id is None:
+    if cycle.state is CycleState.SKIPPED or (cycle.plan is None and cycle.version_id is None):
         return "no: it neither trained nor judged anything"
     if cycle.published_at is None:
+        tried = f"it was told Phoenix {cycle.publish_tries} times, the last time so: {cycle.publish_problem}"
+        if cycle.publish_tries >= MOST_TRIES:
+            return f"no, and this is given up: {tried}"
+        if cycle.publish_tries:
+            return f"not yet: {tried}; a running daemon tells it again"
         return (
             "not yet: a running daemon tells Phoenix within seconds, and again until Phoenix answers; "
             "`learnd status` says whether it does"
@@ -228,13 +206,13 @@ def in_phoenix(cycle: Cycle, phoenix: PhoenixSettings) -> str:
 def compare(store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]) -> Compared:
     """What distinguishes the runs: plan, data, measures."""
     chosen = list({cycle.id: cycle for cycle in cycles}.values())
-    trained = {cycle.id: _trained(store, cycle) for cycle in chosen}
+    makers = {cycle.id: trained(store, cycle) for cycle in chosen}
     one_target = len({cycle.target for cycle in chosen}) == 1
     return Compared(
-        experiments=tuple(view(cycle, trained[cycle.id], phoenix) for cycle in chosen),
+        experiments=tuple(view(cycle, makers[cycle.id], phoenix) for cycle in chosen),
         facts=(
             *_facts("run", {cycle.id: _about(cycle) for cycle in chosen}),
-            *_facts("plan", {run: _planned(cycle) for run, cycle in trained.items()}),
+            *_facts("plan", {run: _planned(cycle) for run, cycle in makers.items()}),
             *_facts("data", {cycle.id: _data(cycle) for cycle in chosen}),
             *_facts("measures", {cycle.id: _measured(cycle) for cycle in chosen}, ranked=one_target),
         ),

@@ -1,16 +1,19 @@
 """The history of cycles: what a list of them shows, and finding some among them."""
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from itertools import count, islice
+from typing import Any, Unpack
 
 from evaluation.report import Verdict
 from extractors.values import Value
 from registry.cycles import Cycle, CycleState
+from registry.store.cycles import CycleFilter
 from registry.store.store import Store
 from trainers.hyperparameters import Method
 
-SEARCHED = 1000
-"""Cycles among which a filter looks."""
+PAGE = 200
+"""Cycles that are read at once."""
 
 
 class CycleView(Value):
@@ -30,23 +33,40 @@ class CycleView(Value):
     counts: dict[str, Any]
 
 
-def filtered(
+def newest(
     store: Store,
     *,
     target: str | None = None,
     state: CycleState | None = None,
-    verdict: Verdict | None = None,
     method: Method | None = None,
     limit: int = 100,
+    **wanted: Unpack[CycleFilter],
 ) -> list[Cycle]:
-    """The newest `limit` cycles that fit, newest first."""
-    some = verdict is not None or method is not None
-    found = [
-        cycle
-        for cycle in store.cycles(target, SEARCHED if some else limit, state)
-        if verdict in (None, cycle.verdict) and (method is None or method in methods(cycle))
-    ]
-    return found[:limit]
+    """The newest `limit` cycles that fit, newest first, without their reports.
+
+    A second look goes by the method that its version was trained with.
+    """
+    if method is None:
+        return store.cycles(target, limit, state, **wanted)
+    found = _page_by_page(store, target, state, wanted)
+    return list(islice((cycle for cycle in found if method in methods(trained(store, cycle))), limit))
+
+
+def _page_by_page(
+    store: Store, target: str | None, state: CycleState | None, wanted: CycleFilter
+) -> Iterator[Cycle]:
+    for offset in count(step=PAGE):
+        found = store.cycles(target, PAGE, state, offset=offset, **wanted)
+        yield from found
+        if len(found) < PAGE:
+            return
+
+
+def trained(store: Store, cycle: Cycle) -> Cycle:
+    """The cycle that trained the candidate: itself, but for a second look."""
+    if cycle.plan is not None or cycle.version_id is None:
+        return cycle
+    return store.cycles(limit=1, trains=True, version_id=cycle.version_id)[0]
 
 
 def methods(cycle: Cycle) -> list[str]:

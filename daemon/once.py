@@ -12,7 +12,7 @@ from daemon.children import Interrupted
 from daemon.cycle import run_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
-from daemon.publishing import publish_target
+from daemon.publishing import NotPublished, publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.service import utc_now
@@ -56,6 +56,6 @@ def _publish(loop: Loop) -> None:
     try:
         with open_phoenix(loop.settings) as client:
             publish_target(loop, client)
-    except (PhoenixError, Interrupted) as problem:
+    except (PhoenixError, NotPublished, Interrupted) as problem:
         words = f"not all of it is in Phoenix yet; the next call, or a daemon, goes on with it: {problem}"
         loop.on_progress({"stage": "publishing", "message": words})

@@ -22,7 +22,7 @@ from daemon.experiments import (
     find,
     list_experiments,
 )
-from daemon.history import CycleView, filtered, view
+from daemon.history import CycleView, newest, view
 from daemon.locks import Locked
 from daemon.loop import Loop
 from daemon.operators import Person
@@ -258,7 +258,7 @@ def _cycles(settings: Settings, store: Store) -> APIRouter:
         limit: Limit = 100,
     ) -> list[CycleView]:
         """The history, newest first."""
-        found = filtered(store, target=target, state=state, verdict=verdict, method=method, limit=limit)
+        found = newest(store, target=target, state=state, verdict=verdict, method=method, limit=limit)
         return [view(cycle) for cycle in found]
 
     @router.get("/{cycle_id}")

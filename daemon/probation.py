@@ -68,8 +68,9 @@ def newer_items(loop: Loop, version: Version, extraction: Extraction) -> Sequenc
 
 def needed(target: TargetSettings, store: Store, version: Version) -> int:
     """Newer items with gold that its second look takes: more than the first look had."""
-    report = store.cycle(version.cycle_id).report
-    first = report.gold_size if report else target.holdout.least
+    first_look = store.cycles(target.key, limit=1, trains=True, version_id=version.id)
+    outcome = first_look[0].outcome if first_look else None
+    first = outcome.gold_size if outcome else target.holdout.least
     return max(1, ceil(target.gate.fresh_items * first))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from pydantic import JsonValue
 
 from daemon.children import Interrupted
@@ -45,9 +46,11 @@ from extractors.experiments import (
     publish_experiments,
 )
 from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import PhoenixAnswer, PhoenixUnreachable
+from extractors.phoenix_http import PhoenixAnswer, PhoenixError
 from extractors.snapshot import Snapshot, SnapshotDamaged
+from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState, Trained
+from registry.store.database import StoreUnavailable
 from registry.versions import Version
 from trainers.plan import Plan, Stage
 
@@ -57,24 +60,47 @@ BACKEND = "trl"
 SYSTEM = frozenset({"system", "developer"})
 
 
+log = structlog.get_logger()
+
+
+class NotPublished(LearndError):
+    """Phoenix is there, and has not got a run."""
+
+
 def publish_target(loop: Loop, client: PhoenixClient) -> int:
     """Have Phoenix keep every run of the target that it has not got, oldest first; returns how many.
 
-    Raises PhoenixError: what is not there yet is told again at the next call. A run that Phoenix does not
-    take keeps no later one waiting. Raises Interrupted when the daemon is to stop.
+    Raises PhoenixError where Phoenix is not there: all is told at the next call. Raises NotPublished where
+    it is, and one run does not get there: that keeps no later one waiting, and is given up after
+    `MOST_TRIES`. Raises Interrupted when the daemon is to stop.
     """
-    published, refused = 0, None
+    published, problems = 0, []
     for cycle in loop.store.unpublished_cycles(loop.target.key):
         try:
-            compare_path = _publish(loop, client, Run.read(loop, cycle))
-        except PhoenixAnswer as answer:
-            refused = refused or answer
-            continue
-        loop.store.published(cycle.id, loop.clock(), compare_path)
-        published += 1
-    if refused:
-        raise refused
+            compare_path = _publish(loop, client, Run.read(loop, cycle.id))
+        except (Interrupted, StoreUnavailable):
+            raise
+        except Exception as problem:
+            # Of whatever kind: a run that cannot even be read is no reason to keep the others waiting.
+            if isinstance(problem, PhoenixError):
+                _must_be_there(client)
+            log.warning("run not published", cycle=cycle.id, exc_info=not isinstance(problem, LearndError))
+            words = (
+                str(problem) if isinstance(problem, LearndError) else f"{type(problem).__name__}: {problem}"
+            )
+            loop.store.not_published(cycle.id, words)
+            problems.append(f"Phoenix has not got {cycle.id}: {words}")
+        else:
+            loop.store.published(cycle.id, loop.clock(), compare_path)
+            published += 1
+    if problems:
+        raise NotPublished("; ".join(problems))
     return published
+
+
+def _must_be_there(client: PhoenixClient) -> None:
+    """Raises PhoenixError where Phoenix does not answer at all, or not to this key."""
+    client.http.json("GET", "/v1/projects", params={"limit": "1"})
 
 
 @dataclass(frozen=True)
@@ -91,7 +117,8 @@ class Run:
     """What it was judged on, and but for a second look trained on; None where retention has removed it."""
 
     @classmethod
-    def read(cls, loop: Loop, cycle: Cycle) -> "Run":
+    def read(cls, loop: Loop, cycle_id: str) -> "Run":
+        cycle = loop.store.cycle(cycle_id)
         version = loop.store.version(cycle.version_id) if cycle.version_id else None
         trained = loop.store.cycle(version.cycle_id) if version else cycle
         try:
@@ -120,7 +147,7 @@ def _publish(loop: Loop, client: PhoenixClient, run: Run) -> str | None:
     """Path of Phoenix's page that compares the sides; None where there is nothing to compare."""
     project = loop.settings.phoenix.experiments_project
     if not publish_spans(client, project, experiment_span(run), evaluation_span(run)):
-        raise PhoenixUnreachable(
+        raise PhoenixAnswer(
             f"Phoenix has taken the spans of {run.cycle.id} and does not show them; they are sent again"
         )
     experiments = experiments_of(run)

@@ -31,9 +31,12 @@ def prune_target(loop: Loop) -> None:
     # its window has judged.
     trained = [cycle for cycle in cycles if cycle.state is CycleState.DONE and cycle.plan]
     judged = trained[: loop.target.gate.candidates_per_window]
-    kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged
+    # Phoenix may have been down for long; it is still to get what was measured.
+    untold = loop.store.unpublished_cycles(loop.target.key)
+    kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged + untold
+    kept_ids = {cycle.id for cycle in kept}
     for cycle in cycles:
-        if cycle not in kept:
+        if cycle.id not in kept_ids:
             shutil.rmtree(loop.run_folder(cycle), ignore_errors=True)
     named = {cycle.snapshot_id for cycle in kept}
     named |= {v.snapshot_id for v in loop.store.versions(loop.target.key) if v.files_removed_at is None}

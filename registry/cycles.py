@@ -32,6 +32,8 @@ TRANSITIONS: dict[CycleState, frozenset[CycleState]] = {
     S.SKIPPED: frozenset(),
     S.FAILED: frozenset(),
 }
+MOST_TRIES = 20
+"""How often a run is told to a Phoenix that does not take it."""
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 
 
@@ -52,6 +54,46 @@ class Trained(Value):
     """Why it was not worth training, in words; empty where it was trained."""
     figures: dict[str, Any] = {}
     """The training's metrics (`trainers.job.TrainingMetrics`)."""
+
+
+class Outcome(Value):
+    """What a list shows of a report, which is large: it has every answer."""
+
+    live_version: str
+    """What the candidate was compared with: `base` where no version was live."""
+    metric: str
+    """The primary one, which all of these are by."""
+    base: float
+    live: float
+    candidate: float
+    effect: float
+    interval: tuple[float, float]
+    p_value: float
+    n: int
+    effective_n: float
+    gold_size: int
+    guards: dict[str, str] = {}
+    """States of those that are not kept."""
+
+    @classmethod
+    def of(cls, report: Report) -> "Outcome":
+        """Shares are weighted as the items are, where the report says so."""
+        compared = report.against(report.live)
+        means = {each.against: each.means for each in reversed(report.comparisons) if each.means}
+        candidate, live = means.get(report.live) or (
+            report.candidate.mean(compared.metric),
+            report.side(report.live).mean(compared.metric),
+        )
+        base = report.sides[0]
+        return cls(
+            **compared.model_dump(include=cls.model_fields.keys() & type(compared).model_fields.keys()),
+            live_version=report.live,
+            base=means[base.name][1] if base.name in means else base.mean(compared.metric),
+            live=live,
+            candidate=candidate,
+            gold_size=report.gold_size,
+            guards={guard.name: guard.state for guard in report.guards if guard.state != "kept"},
+        )
 
 
 class Cycle(Value):
@@ -77,8 +119,15 @@ class Cycle(Value):
     version_id: str | None = None
     """The candidate that it trained, or looks at again."""
     report: Report | None = None
+    """None in lists, and before the evaluation."""
+    outcome: Outcome | None = None
+    """The report in short, in lists too."""
     published_at: datetime | None = None
     """Since when Phoenix has what it measured."""
+    publish_tries: int = 0
+    """How often Phoenix was there and did not take it."""
+    publish_problem: str = ""
+    """Why, the last time."""
     compare_path: str | None = None
     """Phoenix's page that compares the sides."""
 

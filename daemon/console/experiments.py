@@ -25,7 +25,7 @@ from daemon.console.parts import (
 from daemon.console.verdict import CONDITIONS
 from daemon.console.visit import MOUNTED, Console, Visit, here
 from daemon.experiments import Fact, Group, compare
-from daemon.history import SEARCHED, CycleView, filtered, view
+from daemon.history import CycleView, newest, view
 from daemon.reading import between, chance
 from daemon.runs import progress_of
 from evaluation.report import Verdict
@@ -120,7 +120,7 @@ class History:
                 f'<q-td :props="props">{{{{ props.value }}}}'
                 f'<div class="muted">{{{{ props.row.{below} }}}}</div></q-td>',
             )
-        self._most = text(f"The newest {MOST}; a filter looks among the newest {SEARCHED}.", "muted")
+        self._most = text(f"The newest {MOST}; a filter finds older ones.", "muted")
         self._most.set_visibility(False)
         self._empty = ui.element("div")
         with self._empty:
@@ -140,7 +140,7 @@ class History:
         self._readings += 1
         reading = self._readings
         found = await self._visit.read(
-            lambda: filtered(store, target=target, method=method, verdict=verdict, limit=MOST)
+            lambda: newest(store, target=target, method=method, verdict=verdict, limit=MOST)
         )
         if reading != self._readings:
             return  # Something else was asked for meanwhile.
@@ -168,20 +168,20 @@ def _choice(label: str, options: Sequence[str], chosen: str | None) -> ui.select
     return select.props("outlined dense options-dense").classes("filter")
 
 
-def _row(cycle: CycleView, whole: Cycle) -> dict[str, Any]:
+def _row(shown: CycleView, cycle: Cycle) -> dict[str, Any]:
     over = cycle.state is CycleState.DONE and cycle.verdict is not None
     outcome = [word for word in (None if over else cycle.state, cycle.verdict) if word]
-    items = _items(whole)
+    items = _items(cycle)
     return {
         "id": cycle.id,
         "page": f"{MOUNTED}/experiments/{quote(cycle.id, safe='')}",
         "target": cycle.target,
         "outcome": outcome,
         "tones": {word: f"chip {TONES[word]}" for word in outcome},
-        "guards": _guards(whole) or "",
-        "method": cycle.method or "–",
-        "look": "second look" if _look(whole) == "second" else "",
-        "change": _change(whole),
+        "guards": _guards(cycle) or "",
+        "method": shown.method or "–",
+        "look": "second look" if _look(cycle) == "second" else "",
+        "change": _change(cycle),
         "items": f"on {items}" if items else "",
         "started": moment(cycle.started_at),
         "reason": cycle.reason,
@@ -190,17 +190,17 @@ def _row(cycle: CycleView, whole: Cycle) -> dict[str, Any]:
 
 def _change(cycle: Cycle) -> str:
     """What the candidate gains over what was live."""
-    if cycle.report is None:
+    found = cycle.outcome
+    if found is None:
         return "–"
-    found = cycle.report.against(cycle.report.live)
     return f"{changed(found.metric, found.effect)} (p = {chance(found.p_value)})"
 
 
 def _items(cycle: Cycle) -> str | None:
     """Those that decide, and as how many independent ones they count."""
-    if cycle.report is None:
+    found = cycle.outcome
+    if found is None:
         return None
-    found = cycle.report.against(cycle.report.live)
     worth = round(found.effective_n)
     return f"{found.n} items" if worth == found.n else f"{found.n} items, worth {worth}"
 
@@ -259,8 +259,8 @@ def _look(cycle: Cycle) -> str | None:
 
 def _guards(cycle: Cycle) -> str | None:
     """What is broken or open."""
-    guards = cycle.report.guards if cycle.report else ()
-    return ", ".join(f"{guard.name} {guard.state}" for guard in guards if guard.state != "kept") or None
+    guards = cycle.outcome.guards if cycle.outcome else {}
+    return ", ".join(f"{name} {state}" for name, state in guards.items()) or None
 
 
 def _golden(cycle: Cycle) -> str | None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from evaluation.report import Report, Verdict
 from extractors.splits import Window
 from extractors.values import LearndError
-from registry.cycles import TRANSITIONS, Cycle, CycleState, IllegalTransition, Trained
+from registry.cycles import MOST_TRIES, TRANSITIONS, Cycle, CycleState, IllegalTransition, Outcome, Trained
 from registry.store.audit import write_audit
 from registry.store.database import Database, lock_target
 from registry.store.notices import write_notice
@@ -69,6 +69,8 @@ class CycleFilter(TypedDict, total=False):
 
 LEARNED = cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None)
 """A training that failed left a plan and no version, a second look a version and no plan."""
+LISTED = [column for column in cycles.c if column is not cycles.c.report]
+"""A report takes longer to read than all the rest of many cycles."""
 LOOKS_AGAIN = cycles.c.plan.is_(None) & cycles.c.version_id.is_not(None)
 
 
@@ -143,8 +145,10 @@ class CycleRecords(Database):
         offset: int = 0,
         **wanted: Unpack[CycleFilter],
     ) -> list[Cycle]:
-        """The newest `limit` cycles after the first `offset`, newest first, of those that fit."""
-        newest = select(cycles).order_by(cycles.c.started_at.desc(), cycles.c.id.desc())
+        """The newest `limit` cycles after the first `offset`, newest first, of those that fit, without
+        their reports.
+        """
+        newest = select(*LISTED).order_by(cycles.c.started_at.desc(), cycles.c.id.desc())
         newest = newest if state is None else newest.where(cycles.c.state == state)
         newest = newest if target is None else newest.where(cycles.c.target == target)
         return self._cycles(newest.where(*_conditions(wanted)).limit(limit).offset(offset))
@@ -155,8 +159,8 @@ class CycleRecords(Database):
         return self._cycles(of_version.order_by(cycles.c.started_at, cycles.c.id))
 
     def unfinished_cycles(self) -> list[Cycle]:
-        """Of all targets, oldest first: what a restart goes on with."""
-        unfinished = select(cycles).where(cycles.c.state.in_(UNFINISHED))
+        """Of all targets, oldest first, without their reports: what a restart goes on with."""
+        unfinished = select(*LISTED).where(cycles.c.state.in_(UNFINISHED))
         return self._cycles(unfinished.order_by(cycles.c.started_at, cycles.c.id))
 
     def advance_cycle(
@@ -176,11 +180,13 @@ class CycleRecords(Database):
         """
         if new not in TRANSITIONS[old]:
             raise IllegalTransition(f"cycle {cycle_id}", old, new)
+        report = changes.get("report")
+        outcome = {"outcome": Outcome.of(report)} if report else {}
         with self._writing() as connection:
             step = (
                 update(cycles)
                 .where(cycles.c.id == cycle_id, cycles.c.state == old)
-                .values({"reason": "", **changes, "state": new, "updated_at": now})
+                .values({"reason": "", **changes, **outcome, "state": new, "updated_at": now})
             )
             taken = connection.execute(step).rowcount == 1
             cycle = load_cycle(connection, cycle_id)
@@ -193,11 +199,14 @@ class CycleRecords(Database):
             return cycle
 
     def unpublished_cycles(self, target: str) -> list[Cycle]:
-        """Those that ended, trained or judged something, and are not in Phoenix yet; oldest first."""
-        ended = select(cycles).where(
+        """Those that ended, trained or judged something, and that Phoenix has not got and is to get; oldest
+        first, without their reports.
+        """
+        ended = select(*LISTED).where(
             cycles.c.target == target,
             cycles.c.state.in_((CycleState.DONE, CycleState.FAILED)),
             cycles.c.published_at.is_(None),
+            cycles.c.publish_tries < MOST_TRIES,
             LEARNED,
         )
         return self._cycles(ended.order_by(cycles.c.started_at, cycles.c.id))
@@ -207,6 +216,12 @@ class CycleRecords(Database):
         known = {"published_at": now, "compare_path": compare_path}
         with self._writing() as connection:
             connection.execute(update(cycles).where(cycles.c.id == cycle_id).values(known))
+
+    def not_published(self, cycle_id: str, problem: str) -> None:
+        """Note that Phoenix was there, and why it has not got what the cycle measured."""
+        tried = {"publish_tries": cycles.c.publish_tries + 1, "publish_problem": problem}
+        with self._writing() as connection:
+            connection.execute(update(cycles).where(cycles.c.id == cycle_id).values(tried))
 
     def note(self, cycle_id: str, reason: str) -> None:
         """Say what an unfinished cycle waits for; a cycle that has ended keeps its reason."""

@@ -147,7 +147,10 @@ cycles = Table(
     Column("training", Json, nullable=False, server_default="[]"),
     Column("version_id", String),
     Column("report", Json),
+    Column("outcome", Json),
     Column("published_at", UtcDateTime),
+    Column("publish_tries", Integer, nullable=False, server_default="0"),
+    Column("publish_problem", Text, nullable=False, server_default=""),
     Column("compare_path", String),
     Index(None, "target", "started_at"),
 )

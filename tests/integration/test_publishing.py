@@ -11,16 +11,26 @@ import pytest
 from daemon.children import Interrupted
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port
+from daemon.experiments import in_phoenix
 from daemon.once import run_once
-from daemon.publishing import Run, evaluation_span, experiment_span, experiments_of, publish_target
+from daemon.publishing import (
+    NotPublished,
+    Run,
+    evaluation_span,
+    experiment_span,
+    experiments_of,
+    publish_target,
+)
+from daemon.retention import RUNS_KEPT, prune_target
 from daemon.service import Service
 from evaluation.report import SeedRuns
 from extractors.experiment_spans import attributes
 from extractors.experiments import RunExperiments
 from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import PhoenixAnswer, PhoenixUnreachable
-from registry.cycles import Cycle, CycleState, Trained
+from extractors.phoenix_http import PhoenixUnreachable
+from registry.cycles import MOST_TRIES, Cycle, CycleState, Trained
 from registry.store.store import Store
+from registry.versions import VersionState
 from tests.phoenix_support import new_project, wait_until
 from tests.run_support import (
     DPO,
@@ -48,7 +58,7 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
 
 
 def ended(runs: Runs, cycle: Cycle) -> Run:
-    return Run.read(runs.loop, runs.store.cycle(cycle.id))
+    return Run.read(runs.loop, cycle.id)
 
 
 # ---- the spans
@@ -364,11 +374,55 @@ def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
         other = told.snapshot(held_out(5)).id
         database.execute("UPDATE cycles SET published_at = NULL, snapshot_id = ?", (other,))
     later = told.run(told.snapshot(held_out(6, first=400)), right=6)
-    with pytest.raises(PhoenixAnswer, match=f"other examples than those of run {refused.id}"):
+    with pytest.raises(NotPublished, match=f"other examples than those of run {refused.id}"):
         publish_target(told.loop, client)
     unpublished = [cycle.id for cycle in told.store.unpublished_cycles(told.loop.target.key)]
     assert unpublished == [refused.id]
     assert told.store.cycle(later.id).compare_path is not None
+    known = told.store.cycle(refused.id)
+    assert known.publish_tries == 1
+    assert in_phoenix(known, told.settings.phoenix).startswith(
+        "not yet: it was told Phoenix 1 times, the last"
+    )
+
+
+def test_a_run_that_nobody_can_read_is_given_up_in_words_and_keeps_no_other_waiting(
+    told: Runs, client: PhoenixClient
+) -> None:
+    broken = told.run(told.snapshot(held_out(12)), right=10)
+    with sqlite3.connect(next(told.loop.data_dir.rglob("*.db"))) as database:
+        database.execute("UPDATE cycles SET plan = NULL")
+    told.now += MINUTE
+    later = told.run(told.snapshot(held_out(6, first=400)), right=6)
+    for _ in range(MOST_TRIES):
+        with pytest.raises(NotPublished, match="lacks its plan"):
+            publish_target(told.loop, client)
+    assert told.store.cycle(later.id).published_at is not None
+    assert publish_target(told.loop, client) == 0
+    given_up = told.store.cycle(broken.id)
+    assert given_up.published_at is None
+    words = in_phoenix(given_up, told.settings.phoenix)
+    assert words.startswith(
+        "no, and this is given up: it was told Phoenix 20 times, the last time so: LookupE"
+    )
+
+
+def test_what_phoenix_is_still_to_get_outlives_the_retention_policy(told: Runs) -> None:
+    untold = told.run(told.snapshot(held_out(12)), right=2)
+    for number in range(RUNS_KEPT + 5):
+        told.now += MINUTE
+        cycle = told.run(told.snapshot(held_out(2, first=1000 + 10 * number)), right=1)
+        told.store.published(cycle.id, told.now, None)
+    version = told.store.version(str(untold.version_id))
+    told.store.judge(version.id, VersionState.REJECTED, now=told.now, actor="learnd", reason="no better")
+    told.store.files_removed(version.id, told.now)
+    prune_target(told.loop)
+    assert told.loop.snapshot(str(untold.snapshot_id)).holdout
+    assert told.loop.run_folder(untold).exists()
+    told.store.published(untold.id, told.now, None)
+    prune_target(told.loop)
+    assert not (told.loop.snapshots / str(untold.snapshot_id)).exists()
+    assert not told.loop.run_folder(untold).exists()
 
 
 def test_publishing_stops_when_the_daemon_does_and_goes_on_later(told: Runs, client: PhoenixClient) -> None:

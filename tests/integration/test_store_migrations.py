@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from extractors.mirror import MirrorChange, MirrorState
+from registry.cycles import Outcome
 from registry.store import tables
 from registry.store.database import sqlite_engine
 from registry.store.migrate import (
@@ -36,8 +37,8 @@ ADD_A_COLUMN = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 def upgrade():
     # Rebuilds a table that others refer to, as SQLite needs for most changes.
@@ -47,8 +48,8 @@ def upgrade():
 LOSE_ROWS = """
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 def upgrade():
     op.execute("DELETE FROM targets")
@@ -57,8 +58,8 @@ CRASH = """
 import os, signal
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 def upgrade():
     op.execute("DELETE FROM audit")
@@ -71,7 +72,7 @@ def newer_migrations(tmp_path: Path, revision: str) -> Path:
     """The migrations of a learnd to come, with one more revision."""
     folder = tmp_path / "migrations 100%"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "versions" / "0007_next.py").write_text(revision)
+    (folder / "versions" / "0008_next.py").write_text(revision)
     return folder
 
 
@@ -162,7 +163,7 @@ def test_an_older_database_is_backed_up_and_then_migrated_with_its_data(
     assert rows(database, "SELECT target, colour FROM targets") == [(T, "blue")]
     assert rows(database, "SELECT id, state FROM versions") == [("acme.routing.v1", "ACTIVE")]
     assert rows(database, "SELECT span_id FROM mirror_spans") == [("a",)]
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0007",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0008",)]
     # The back-up is a whole database of its own, at the old revision.
     restored = tmp_path / "restored"
     restored.mkdir()
@@ -174,9 +175,9 @@ def test_an_older_database_is_backed_up_and_then_migrated_with_its_data(
 def test_a_database_of_a_newer_learnd_is_refused_untouched(tmp_path: Path) -> None:
     database, backups = filled_store(tmp_path), tmp_path / "data" / "backups"
     migrate(database, backups, NOW, newer_migrations(tmp_path, ADD_A_COLUMN))
-    with pytest.raises(DatabaseTooNew, match=r"learnd\.db is at revision 0007.*backups"):
+    with pytest.raises(DatabaseTooNew, match=r"learnd\.db is at revision 0008.*backups"):
         Store.open(database.parent, SOON)
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0007",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0008",)]
     assert len(list(backups.iterdir())) == 1
 
 
@@ -184,7 +185,7 @@ def test_a_migration_that_would_orphan_rows_is_undone(tmp_path: Path) -> None:
     database = filled_store(tmp_path)
     with pytest.raises(MigrationFailed):
         migrate(database, tmp_path / "backups", NOW, newer_migrations(tmp_path, LOSE_ROWS))
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("0006",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("0007",)]
     assert rows(database, "SELECT target FROM targets") == [(T,)]
 
 
@@ -327,6 +328,9 @@ def test_a_report_of_the_time_of_one_look_says_what_it_decided_by_and_is_not_tol
     with Store.open(tmp_path / "data", SOON) as store:
         cycle = store.cycle("c")
         assert store.unpublished_cycles(T) == []
+        [listed] = store.cycles(T)
     assert cycle.report is not None
     assert (cycle.report.condition, cycle.report.gate.rule) == ("better", "one-look")
     assert cycle.report.against("base").effect == 0.2
+    assert listed.report is None
+    assert listed.outcome == cycle.outcome == Outcome.of(cycle.report)
