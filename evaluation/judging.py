@@ -36,7 +36,7 @@ class Findings(Value):
     preferences: Preferences | None = None
     """A judge's, between the candidate's answers and those of what is live, in the order of the answers."""
     no_judge: str = ""
-    """Why the judge could not be asked, in words."""
+    """Why no judge has a say, in words."""
     seeds: SeedRuns | None = None
 
     def side(self, name: str) -> Side:
@@ -53,55 +53,74 @@ def judge_findings(
     look: Look = "first",
 ) -> Report:
     """The report on `found`; `held_out` counts the snapshot's items, unanswerable ones included."""
-    metrics = [metric for metric in gate.gating(task) if metric != JUDGE or found.preferences is not None]
-    shown = [*metrics, JUDGE] if found.preferences and JUDGE not in metrics else metrics
-    primary = gate.primary(task)
-    candidate, live = found.sides[-1], found.side(found.live)
-    outcomes = _Outcomes(found)
-    gains = tuple(outcomes.gain(metric, found.live) for metric in metrics)
-    retained = _retained(found, primary, gate.alpha / (len(metrics) + 1))
-    guards = tuple(_guards(found, gate, task, live, candidate))
-    waiting = outcomes.gain(primary, found.waiting).effect if found.waiting else None
-    evidence = Evidence(
-        gains=gains,
-        retention=retained[0] if retained else None,
-        guards=guards,
-        over_waiting=waiting,
-        unfair=_unfair(found, gains, judged=JUDGE in gate.gating(task)),
-    )
+    found = _without_unread_judge(found)
+    evidence, retention = _evidence(found, gate, task)
     decision = decide(evidence, gate, look)
-    answered = len(candidate.answers)
-    reach = gate.reach(look, len(metrics))
+    reach, outcomes = gate.reach(look, len(evidence.gains)), _Outcomes(found)
+    answers = found.sides[-1].answers
     return Report(
         snapshot_id=snapshot_id,
         gate=gate,
         look=look,
-        holdout_size=answered,
-        gold_size=sum(answer.correct is not None for answer in candidate.answers),
+        holdout_size=len(answers),
+        gold_size=sum(answer.correct is not None for answer in answers),
         rejected_without_correction=found.rejected_without_correction,
-        unanswerable=held_out - answered,
+        # Of searches those with one query are one, and a chat template plays no part.
+        unanswerable=0 if task == "embedding" else held_out - len(answers),
         weighting=found.weighting,
         sides=found.sides,
-        comparisons=tuple(outcomes.compare(*each, reach) for each in _compared(found, shown, primary)),
+        comparisons=tuple(outcomes.compare(*each, reach) for each in _compared(found, gate, task)),
         live=found.live,
-        retention=retained[1] if retained else None,
+        retention=retention,
         golden=found.golden,
         overheads=found.overheads,
         preferences=found.preferences,
         no_judge=found.no_judge,
         seeds=found.seeds,
-        guards=guards,
+        guards=evidence.guards,
         verdict=decision.verdict,
         condition=decision.condition,
         reason=explain(decision, evidence, gate, look),
     )
 
 
-def _compared(found: Findings, metrics: Sequence[str], primary: str) -> Iterator[tuple[str, str]]:
+def _without_unread_judge(found: Findings) -> Findings:
+    """The same, but a judge that named no preference at all is none: its ties would decide."""
+    judge = found.preferences
+    if judge is None or not judge.unread == judge.asked > 0:
+        return found
+    why = f"{judge.model} named no preference between any of {judge.asked} pairs of answers"
+    return found.model_copy(update={"preferences": None, "no_judge": why})
+
+
+def _evidence(found: Findings, gate: Gate, task: Task) -> tuple[Evidence, Comparison | None]:
+    """What decides, and the comparison on the retention set."""
+    outcomes, primary, metrics = _Outcomes(found), gate.primary(task), _gating(found, gate, task)
+    gains = tuple(outcomes.gain(metric, found.live) for metric in metrics)
+    retained, compared = _retained(found, primary, gate.alpha / (len(metrics) + 1)) or (None, None)
+    evidence = Evidence(
+        gains=gains,
+        retention=retained,
+        guards=tuple(_guards(found, gate, task)),
+        over_waiting=outcomes.gain(primary, found.waiting).effect if found.waiting else None,
+        unfair=_unfair(found, gains, judged=JUDGE in gate.gating(task)),
+    )
+    return evidence, compared
+
+
+def _gating(found: Findings, gate: Gate, task: Task) -> list[str]:
+    """The gating metrics of which there is a value."""
+    known = [metric for metric in gate.gating(task) if metric != JUDGE or found.preferences]
+    return known or [gate.primary(task)]
+
+
+def _compared(found: Findings, gate: Gate, task: Task) -> Iterator[tuple[str, str]]:
     """What the report compares: metric and side."""
+    primary = gate.primary(task)
     for side in found.sides[:-1]:
         yield primary, side.name
-    others = [metric for metric in metrics if metric != primary]
+    shown = dict.fromkeys([*_gating(found, gate, task), *([JUDGE] if found.preferences else [])])
+    others = [metric for metric in shown if metric != primary]
     for metric in others:
         yield metric, found.live
     base = found.sides[0].name
@@ -164,16 +183,18 @@ class _Outcomes:
     def _paired(
         self, metric: str, other: str
     ) -> tuple[list[float], list[float], list[str], list[float] | None]:
+        weights = self._found.weighting.weights if self._found.weighting else None
         ids, new, old = [], [], []
         for item_id, answer in self._answers[self._candidate].items():
             ours, theirs = self._scores(metric, answer, self._answers[other][item_id])
-            if ours is not None and theirs is not None:
+            # For those without gold, which a judge compares as well, the corrected ones stand.
+            stood_for = answer.correct is None and weights is not None
+            if ours is not None and theirs is not None and not stood_for:
                 ids.append(item_id)
                 new.append(ours)
                 old.append(theirs)
-        weighting = self._found.weighting
-        weights = [weighting.weights.get(item_id, 1.0) for item_id in ids] if weighting else None
-        return new, old, [self._found.sessions[item_id] for item_id in ids], weights
+        sessions = [self._found.sessions[item_id] for item_id in ids]
+        return new, old, sessions, None if weights is None else [weights[item_id] for item_id in ids]
 
     def _scores(self, metric: str, ours: Answer, theirs: Answer) -> tuple[float | None, float | None]:
         if metric != JUDGE:
@@ -199,18 +220,18 @@ def _retained(found: Findings, metric: str, level: float) -> tuple[Gain, Compari
 def _unfair(found: Findings, gains: Sequence[Gain], *, judged: bool) -> str:
     """Why the holdout, or the judge where one decides, cannot judge anybody; empty if they can."""
     if judged and found.no_judge:
-        return f"the judge could not be asked: {found.no_judge}"
+        return f"without the judge nothing is decided: {found.no_judge}"
     if not gains[0].items:
         return "no held-out item has gold; approve answers or correct them"
     return found.weighting.unfair if found.weighting else ""
 
 
-def _guards(found: Findings, gate: Gate, task: Task, live: Side, candidate: Side) -> list[Guard]:
+def _guards(found: Findings, gate: Gate, task: Task) -> list[Guard]:
     guards = []
     if found.golden:
         guards.append(_golden(found.golden, gate, found.live))
     if task != "embedding":
-        guards.append(_valid(found, gate, live, candidate))
+        guards.append(_valid(found, gate))
     against = next((each for each in found.overheads if each.against == found.live), None)
     if against:
         guards.append(_latency(against, gate))
@@ -236,11 +257,12 @@ def _golden(golden: Golden, gate: Gate, live: str) -> Guard:
     )
 
 
-def _valid(found: Findings, gate: Gate, live: Side, candidate: Side) -> Guard:
+def _valid(found: Findings, gate: Gate) -> Guard:
     """Non-inferiority of the share of valid answers, by the score interval of paired shares.
 
     Where no valid answer was lost there is nothing to doubt, however few answers there are.
     """
+    candidate, live = found.sides[-1], found.side(found.live)
     pairs = list(zip(candidate.answers, live.answers, strict=True))
     gained_ = sum(new.valid and not old.valid for new, old in pairs)
     lost = sum(old.valid and not new.valid for new, old in pairs)

@@ -68,7 +68,7 @@ class Side(Value):
     valid_rate: float
     """Share of all items, 0 to 1."""
     latency_ms: float
-    """Mean wall time of the same work (an answer of so many tokens, asked alone; the vector of a query),
+    """Median wall time of the same work (an answer of so many tokens, asked alone; the vector of a query),
     all sides in turn, in milliseconds."""
     repeated_rejected: int
     """Items without gold to which this side gave the rejected answer again."""
@@ -197,7 +197,7 @@ class Report(Value):
     """Held-out items with gold; these decide."""
     rejected_without_correction: int
     unanswerable: int = 0
-    """Held-out items left out of all this, because the chat template refuses their prompts."""
+    """Held-out items left out of all this, because the chat template refuses their prompts; 0 of searches."""
     weighting: Weighting | None = None
     """Whether the holdout is a fair picture of the traffic, and what each item counts for."""
     sides: tuple[Side, ...]
@@ -215,7 +215,7 @@ class Report(Value):
     preferences: Preferences | None = None
     """What a judge preferred, between the candidate's answers and those of what is live."""
     no_judge: str = ""
-    """Why a judge that the settings name could not be asked, in words."""
+    """Why a judge that the settings name has no say, in words."""
     seeds: SeedRuns | None = None
     """Where the plan was trained with several seeds; the candidate is the median run."""
     served: Served | None = None

@@ -2,13 +2,14 @@
 
 import pytest
 
-from evaluation.judge import Preferences
+from evaluation.judge import Preference, Preferences
 from evaluation.judging import Findings, confirmed, judge_findings
 from evaluation.latency import Overhead
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_answers, score_golden, score_side
+from evaluation.weighting import weigh
 from extractors.examples import Message, ReviewedItem
 from tests.snapshots import reviewed, taught
 from trainers.selection import Task
@@ -300,5 +301,57 @@ def test_a_judge_that_cannot_be_asked_decides_nothing_and_loses_nothing() -> Non
     writing = judged(found, Gate(metrics=("accuracy", "judge")), task="generation")
     assert (writing.verdict, writing.reason) == (
         "INCONCLUSIVE",
-        "the judge could not be asked: it does not answer",
+        "without the judge nothing is decided: it does not answer",
     )
+
+
+def preferring(of_pairs: tuple[Preference, ...], *, unread: int = 0) -> Preferences:
+    asked = len(of_pairs)
+    return Preferences(
+        model="judge-1", of_pairs=of_pairs, asked=asked, contradicted=0, unread=unread, calls=2 * asked
+    )
+
+
+@pytest.mark.parametrize("metrics", [("judge",), ("accuracy", "judge")])
+def test_a_judge_of_whom_nothing_can_be_read_is_none(metrics: tuple[str, ...]) -> None:
+    found = findings(routed(100), set(range(30)), set(), preferences=preferring((0,) * 100, unread=100))
+    writing = judged(found, Gate(metrics=metrics), task="generation")
+    assert (writing.verdict, writing.preferences) == ("INCONCLUSIVE", None)
+    assert writing.no_judge == "judge-1 named no preference between any of 100 pairs of answers"
+    assert judged(found).verdict == "PROMOTE", "where it does not gate it does not matter"
+    some = found.model_copy(update={"preferences": preferring((1,) * 100, unread=99)})
+    assert judged(some, Gate(metrics=("judge",)), task="generation").verdict == "PROMOTE"
+
+
+def test_a_judge_that_stands_first_decides() -> None:
+    found = findings(routed(100), set(range(30)), set(), preferences=preferring((0,) * 100))
+    report = judged(found, Gate(metrics=("judge", "accuracy")), task="generation")
+    assert report.verdict == "REJECT"
+    assert report.reason.startswith("not better than what is live: judge +0.000")
+
+
+def test_rejected_items_do_not_count_twice_where_corrected_ones_stand_for_them() -> None:
+    items = [
+        reviewed(n, (f"question {n}", LABELS[n % 2]), outcome="rejected" if n < 40 else "corrected")
+        for n in range(80)
+    ]
+    weights = {item.id: 1.0 for item in items if item.gold}
+    found = findings(
+        items,
+        set(),
+        set(),
+        preferences=preferring((-1,) * 40 + (1,) * 40),
+        weighting=weigh(items).model_copy(update={"weights": weights}),
+    )
+    report = judged(found, Gate(metrics=("accuracy", "judge")), task="generation")
+    by_judge = report.against(LIVE, "judge")
+    assert (by_judge.n, by_judge.effect) == (40, 1)
+    everything = judged(found.model_copy(update={"weighting": None}), Gate(), task="generation")
+    assert (everything.against(LIVE, "judge").n, everything.against(LIVE, "judge").effect) == (80, 0)
+
+
+def test_of_searches_none_is_left_out_by_a_template() -> None:
+    found = findings(routed(40), set(range(30)), set())
+    for task, left_out in (("classification", 5), ("embedding", 0)):
+        report = judge_findings(found, Gate(metrics=("accuracy",)), task, snapshot_id="s", held_out=45)
+        assert report.unanswerable == left_out
