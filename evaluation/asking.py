@@ -29,6 +29,7 @@ class Asked(Value):
     held_out: tuple[ReviewedItem, ...]
     retention: tuple[ReviewedItem, ...]
     golden: tuple[SFTExample, ...]
+    """Those that the template can express; nobody passes the others."""
     prompts: dict[str, tuple[int, ...]]
     """Tokens of each prompt by the id of its item or case."""
     references: dict[str, tuple[int, ...]]

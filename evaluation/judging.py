@@ -10,6 +10,7 @@ from evaluation.rules import JUDGE, Gate, Look
 from evaluation.verdict import Evidence, decide, explain
 from evaluation.weighting import Weighting
 from extractors.examples import ReviewedItem
+from extractors.splits import group
 from extractors.values import Value
 from trainers.selection import Task
 
@@ -239,9 +240,11 @@ def _guards(found: Findings, gate: Gate, task: Task) -> list[Guard]:
 
 
 def _golden(golden: Golden, gate: Gate, live: str) -> Guard:
-    broken = golden.broken
+    broken, refused = golden.broken, sum(case.refused for case in golden.failed)
     if not broken:
-        return Guard(name="golden cases", state="kept", words=f"no golden case of {golden.cases} is broken")
+        words = f"no golden case of {golden.cases} is broken"
+        words += f"; the chat template refuses to ask {refused} of them" if refused else ""
+        return Guard(name="golden cases", state="kept", words=words)
     named = "; ".join(
         f"{_short(case.asked)!r} is answered {_short(case.candidate)!r}, not {_short(case.expected)!r}"
         for case in broken[:NAMED]
@@ -302,5 +305,5 @@ def _short(text: str, length: int = 60) -> str:
 
 
 def sessions_of(items: Sequence[ReviewedItem]) -> dict[str, str]:
-    """What belongs together in a test: the session, else the item alone."""
-    return {item.id: item.session_id or item.id for item in items}
+    """What belongs together in a test: the session, else the trace."""
+    return {item.id: group(item) for item in items}

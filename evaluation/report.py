@@ -124,6 +124,8 @@ class GoldenAnswer(Value):
     """Its place among the cases, from 1."""
     asked: str
     """The last message of its prompt."""
+    refused: bool = False
+    """By the chat template, which cannot express its prompt: nobody passes what nobody can be asked."""
     expected: str
     live: str
     candidate: str

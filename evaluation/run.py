@@ -163,8 +163,12 @@ def _preferences(
 def _golden(job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scoring: Scorer) -> Golden | None:
     if not job.golden:
         return None
-    live, candidate = heard[job.live].golden, heard[job.candidate.name].golden
-    return score_golden(asked.golden, live, candidate, scoring)
+    numbers = {case.id: number for number, case in enumerate(asked.golden)}
+    live, candidate = (
+        [side.golden[numbers[case.id]] if case.id in numbers else None for case in job.golden]
+        for side in (heard[job.live], heard[job.candidate.name])
+    )
+    return score_golden(job.golden, live, candidate, scoring)
 
 
 def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:

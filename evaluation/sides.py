@@ -12,6 +12,7 @@ from evaluation.report import Answer, Golden, GoldenAnswer, Side
 from evaluation.retrieval import RankedSide
 from evaluation.scoring import Scorer
 from extractors.examples import ReviewedItem, SFTExample
+from extractors.splits import group
 from extractors.values import Value
 
 Logprobs = tuple[float, ...]
@@ -119,20 +120,21 @@ def score_answers(items: Sequence[ReviewedItem], said: Sequence[Said], scorer: S
 
 
 def score_golden(
-    cases: Sequence[SFTExample], live: Sequence[Said], candidate: Sequence[Said], scorer: Scorer
+    cases: Sequence[SFTExample], live: Sequence[Said | None], candidate: Sequence[Said | None], scorer: Scorer
 ) -> Golden:
-    """How the candidate and what is live do on the golden cases."""
+    """How the candidate and what is live do on the golden cases; None where the template refuses one."""
 
-    def passes(case: SFTExample, said: Said) -> bool:
-        return scorer.correct(said.text, ended=said.ended, gold=case.completion)
+    def passes(case: SFTExample, said: Said | None) -> bool:
+        return said is not None and scorer.correct(said.text, ended=said.ended, gold=case.completion)
 
     answered = [
         GoldenAnswer(
             number=number,
             asked=case.prompt[-1].content if case.prompt else "",
+            refused=before is None,
             expected=case.completion.content,
-            live=before.text,
-            candidate=after.text,
+            live=before.text if before else "",
+            candidate=after.text if after else "",
             live_passes=passes(case, before),
             candidate_passes=passes(case, after),
         )
@@ -200,5 +202,5 @@ def _by_session(items: Sequence[ReviewedItem], answers: Sequence[Answer]) -> dic
     sessions = defaultdict[str, list[bool]](list)
     for item, answer in zip(items, answers, strict=True):
         if answer.correct is not None:
-            sessions[item.session_id or item.id].append(answer.correct)
+            sessions[group(item)].append(answer.correct)
     return {"sessions_right": share([all(turns) for turns in sessions.values()])} if sessions else {}

@@ -216,6 +216,8 @@ def _golden(report: Report, golden: Golden) -> None:
 
 def _golden_answer(report: Report, case: GoldenAnswer) -> None:
     became = "broken" if case.broken else "mended" if case.candidate_passes else "passed by neither"
+    if case.refused:
+        became = "refused by the chat template"
     with ui.element("article").classes("answers"):
         with ui.element("div").classes("line"):
             Tagged("strong", f"Case {case.number}")

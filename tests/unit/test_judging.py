@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.judge import Preference, Preferences
-from evaluation.judging import Findings, confirmed, judge_findings
+from evaluation.judging import Findings, confirmed, judge_findings, sessions_of
 from evaluation.latency import Overhead
 from evaluation.report import Report
 from evaluation.rules import Gate
@@ -132,6 +132,25 @@ def test_golden_cases_that_are_broken_are_listed() -> None:
     assert report.verdict == "REJECT"
     assert "it breaks 1 golden case of 4" in report.reason
     assert "'golden 0' is answered 'dunno', not 'billing'" in report.reason
+
+
+def test_golden_cases_that_the_template_refuses_are_passed_by_nobody_and_listed() -> None:
+    cases = [taught(number, (f"golden {number}", LABELS[number % 2])) for number in range(3)]
+    said = [Said(text=case.completion.content, ended=True) for case in cases]
+    asked = [said[0], None, said[2]]
+    golden = score_golden(cases, asked, [*asked[:2], Said(text="dunno", ended=True)], ROUTING)
+    assert golden.cases == 3
+    assert [(each.number, each.refused, each.broken) for each in golden.failed] == [
+        (2, True, False),
+        (3, False, True),
+    ]
+    report = judged(
+        findings(routed(100), set(range(30)), set(), golden=score_golden(cases, asked, asked, ROUTING))
+    )
+    assert (report.verdict, report.guards[0].words) == (
+        "PROMOTE",
+        "no golden case of 3 is broken; the chat template refuses to ask 1 of them",
+    )
 
 
 def test_a_waiting_version_is_replaced_only_by_a_better_one() -> None:
@@ -265,6 +284,15 @@ def test_turns_of_a_conversation_count_together() -> None:
     assert report.against(LIVE).p_value == pytest.approx(2**-3)
     assert report.verdict == "PROBATION"
     assert "on 100 items (worth 10 independent ones)" in report.reason
+
+
+def test_what_was_asked_in_one_trace_counts_together_where_there_are_no_sessions() -> None:
+    items = [
+        item.model_copy(update={"trace_id": f"trace {number // 10}"})
+        for number, item in enumerate(routed(100))
+    ]
+    report = judged(findings(items, set(range(30)), set(), sessions=sessions_of(items)))
+    assert report.against(LIVE).effective_n == 10
 
 
 def test_without_gold_nobody_can_be_judged() -> None:
