@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from extractors.examples import ReviewedRetrieval
+from extractors.splits import group
 from extractors.text import normalised
 from extractors.values import LearndError, Value
 
@@ -29,12 +30,12 @@ class Query(Value):
     """One query, whatever searches it came from."""
 
     item_id: str
-    """Id of the first held-out search with this query."""
+    """Id of the first held-out search with this query that has a relevant document."""
     text: str
     relevant: tuple[int, ...]
     """Numbers of the library's documents that somebody called relevant in one of these searches."""
     session: str
-    """Session or trace of the first search: what belongs together in a bootstrap."""
+    """Session or trace of that search: what belongs together in a test."""
 
 
 class Library(Value):
@@ -96,15 +97,31 @@ def library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
             texts.setdefault(normalised(document.text), document.text)
     # In no order that says which document was relevant: ties are broken by it.
     numbers = {key: number for number, key in enumerate(sorted(texts))}
-    asked: dict[str, list[ReviewedRetrieval]] = {}
-    for retrieval in retrievals:
-        asked.setdefault(retrieval.prompt_key, []).append(retrieval)
-    queries = [query for searches in asked.values() if (query := _query(searches, numbers)) is not None]
+    asked = by_query(retrievals)
+    queries = [query for searches in asked if (query := _query(searches, numbers)) is not None]
     if not queries:
         raise NothingToSearch(
             f"none of {len(retrievals)} held-out searches has a relevant document; have documents judged"
         )
     return Library(queries=tuple(queries), documents=tuple(texts[key] for key in numbers))
+
+
+def by_query(retrievals: Sequence[ReviewedRetrieval]) -> list[list[ReviewedRetrieval]]:
+    """The searches with each query; first one that has a relevant document, where there is any."""
+    asked: dict[str, list[ReviewedRetrieval]] = {}
+    for retrieval in retrievals:
+        asked.setdefault(retrieval.prompt_key, []).append(retrieval)
+    return [sorted(searches, key=lambda each: each.outcome != "approved") for searches in asked.values()]
+
+
+def one_a_query(retrievals: Sequence[ReviewedRetrieval]) -> list[ReviewedRetrieval]:
+    """Under the ids of the library's queries one search each, with the spans of all that had the query."""
+    return [
+        searches[0].model_copy(
+            update={"source_span_ids": tuple(span for each in searches for span in each.source_span_ids)}
+        )
+        for searches in by_query(retrievals)
+    ]
 
 
 def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Query | None:
@@ -121,7 +138,7 @@ def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Qu
         item_id=first.id,
         text=first.query,
         relevant=tuple(sorted(relevant)),
-        session=first.session_id or first.trace_id,
+        session=group(first),
     )
 
 

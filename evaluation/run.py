@@ -23,9 +23,10 @@ from evaluation.job import (
 )
 from evaluation.judge import AnswerPair, Preferences, judge
 from evaluation.judging import Findings, judge_findings, sessions_of
-from evaluation.latency import time_sides
+from evaluation.latency import Timings, time_sides
 from evaluation.probing import record_probes
-from evaluation.report import Answer, Golden, Report
+from evaluation.report import Answer, Golden, Report, Side
+from evaluation.retrieval import Encodes, Library, library, one_a_query, search_side
 from evaluation.scoring import Scorer, scorer
 from evaluation.sides import Heard, score_answers, score_golden, score_side, side_of_searches
 from evaluation.strata import Embed
@@ -67,51 +68,60 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
     scoring = scorer(job.task, job.output_space, labels)
     heard = hear(job, engine, asked, labels, folder, progress)
     timings = timings_of(engine, list(heard), asked, progress)
-    sides = tuple(
-        score_side(
-            name,
-            asked.held_out,
-            each,
-            scoring,
-            labels,
-            latency_ms=timings.latency_ms(name) if timings else 0.0,
-        )
-        for name, each in heard.items()
-    )
-    write_whole(
-        folder / PROBES, record_probes(engine, job.candidate.name, trained_on, asked, sides).model_dump_json()
-    )
+    sides = _scored(asked, heard, scoring, labels, timings)
+    record = record_probes(engine, job.candidate.name, trained_on, asked, sides)
+    write_whole(folder / PROBES, record.model_dump_json())
     progress.write("judging")
-    preferred = _preferences(job, asked, heard, folder, progress)
+    preferences, no_judge = _preferences(job, asked, heard, folder, progress)
     found = Findings(
         sides=sides,
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
         sessions=sessions_of((*asked.held_out, *asked.retention)),
-        weighting=_weighting(job, asked.held_out, snapshot.manifest.excluded_prompts, folder),
+        weighting=_weighting(job, snapshot, asked.held_out, folder),
         rejected_without_correction=sum(item.gold is None for item in asked.held_out),
         retention=_retention(job, asked, heard, scoring),
         golden=_golden(job, asked, heard, scoring),
         overheads=overheads_of(timings, job),
-        preferences=None if isinstance(preferred, str) else preferred,
-        no_judge=preferred if isinstance(preferred, str) else "",
+        preferences=preferences,
+        no_judge=no_judge,
         seeds=job.seeds,
     )
+    return _judged(job, snapshot, found)
+
+
+def _scored(
+    asked: Asked,
+    heard: Mapping[str, Heard],
+    scoring: Scorer,
+    labels: Sequence[str],
+    timings: Timings | None,
+) -> tuple[Side, ...]:
+    latency = timings.latency_ms if timings else lambda _: 0.0
+    return tuple(
+        score_side(name, asked.held_out, each, scoring, labels, latency_ms=latency(name))
+        for name, each in heard.items()
+    )
+
+
+def _judged(job: EvaluationJob, snapshot: Snapshot, found: Findings) -> Report:
+    held_out = snapshot.manifest.holdout
     return judge_findings(
-        found, job.gate, job.task, snapshot_id=snapshot.id, held_out=snapshot.manifest.holdout, look=job.look
+        found, job.gate, job.task, snapshot_id=snapshot.id, held_out=held_out, look=job.look
     )
 
 
 def _weighting(
     job: EvaluationJob,
+    snapshot: Snapshot,
     items: Sequence[ReviewedItem | ReviewedRetrieval],
-    excluded: Sequence[str],
     folder: Path,
     embed: Embed | None = None,
 ) -> Weighting:
     """What each held-out item counts for, beside the sample of the traffic that lies in `folder`."""
     sample = folder / TRAFFIC
     calls = TrafficSample.model_validate_json(sample.read_text("utf-8")).calls if sample.exists() else ()
+    excluded = snapshot.manifest.excluded_prompts
     return weigh(items, calls, live=job.live, excluded_prompts=excluded, embed=embed)
 
 
@@ -130,16 +140,16 @@ def _retention(
 
 def _preferences(
     job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], folder: Path, progress: Progress
-) -> Preferences | str | None:
-    """What the judge prefers, one pair a held-out item, or why it could not be asked.
+) -> tuple[Preferences | None, str]:
+    """What the judge prefers, one pair a held-out item, and why it could not be asked if it could not.
 
-    From the file if an earlier run got that far; None where there is no judge.
+    From the file if an earlier run got that far.
     """
     if job.judge is None:
-        return None
+        return None, ""
     kept = folder / PREFERENCES
     if kept.exists():
-        return Preferences.model_validate_json(kept.read_text("utf-8"))
+        return Preferences.model_validate_json(kept.read_text("utf-8")), ""
     live, candidate = heard[job.live].held_out, heard[job.candidate.name].held_out
     pairs = [
         AnswerPair(prompt=item.prompt, gold=item.gold, candidate=new.text, other=old.text)
@@ -155,9 +165,9 @@ def _preferences(
         )
     except (EndpointUnreachable, EndpointRefused) as problem:
         # All else was measured, and a training lies behind it.
-        return str(problem)
+        return None, str(problem)
     write_whole(kept, found.model_dump_json())
-    return found
+    return found, ""
 
 
 def _golden(job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scoring: Scorer) -> Golden | None:
@@ -174,7 +184,6 @@ def _golden(job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scorin
 def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
     """Base, active version and candidate make the held-out searches again."""
     from evaluation.encoding import open_encoder
-    from evaluation.retrieval import library, search_side
 
     encoder = open_encoder(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
     shelf = library(snapshot.retrievals)
@@ -186,30 +195,30 @@ def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, prog
     for number, name in enumerate(names):
         sides.append(side_of_searches(search_side(encoder, name, shelf), timings.latency_ms(name)))
         progress.write("searching", name, step=number + 1, total=len(names))
-    retention = None
-    if older:
-        live, candidate = (
-            side_of_searches(search_side(encoder, name, older)).answers
-            for name in (job.live, job.candidate.name)
-        )
-        retention = live, candidate
-    asked = (*shelf.queries, *(older.queries if older else ()))
     found = Findings(
         sides=tuple(sides),
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
-        sessions={query.item_id: query.session for query in asked},
+        sessions={each.item_id: each.session for each in (*shelf.queries, *(older.queries if older else ()))},
         weighting=_weighting(
             job,
-            snapshot.retrievals,
-            snapshot.manifest.excluded_prompts,
+            snapshot,
+            one_a_query(snapshot.retrievals),
             folder,
             embed=lambda texts: encoder.queries(BASE, texts, job.batch_size),
         ),
-        retention=retention,
+        retention=_searched_again(job, encoder, older) if older else None,
         overheads=overheads_of(timings, job),
         seeds=job.seeds,
     )
-    return judge_findings(
-        found, job.gate, job.task, snapshot_id=snapshot.id, held_out=snapshot.manifest.holdout, look=job.look
+    return _judged(job, snapshot, found)
+
+
+def _searched_again(
+    job: EvaluationJob, encoder: Encodes, older: Library
+) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+    """What is live and the candidate find for the retention set."""
+    live, candidate = (
+        side_of_searches(search_side(encoder, name, older)).answers for name in (job.live, job.candidate.name)
     )
+    return live, candidate

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from evaluation.fields import field_figures, field_items
-from evaluation.labels import confidence_measures, label_measures
+from evaluation.labels import ConfidenceMeasures, LabelMeasures, confidence_measures, label_measures
 from evaluation.report import Answer, Golden, GoldenAnswer, Side
 from evaluation.retrieval import RankedSide
 from evaluation.scoring import Scorer
@@ -50,16 +50,11 @@ def score_side(
     answers = score_answers(items, heard.held_out, scorer)
     judged = [answer.correct for answer in answers if answer.correct is not None]
     with_gold = [(item, said) for item, said in zip(items, heard.held_out, strict=True) if _is_text(item)]
-    texts = [said.text if said.ended else "" for _, said in with_gold]
+    texts = [_ended(said) for _, said in with_gold]
     golds = [item.gold.content for item, _ in with_gold if item.gold]
     classes = confidence = None
     if scorer.task == "classification" and golds:
-        everything = [said.text if said.ended else "" for said in heard.held_out]
-        known = [item.gold.content if item.gold and _is_text(item) else None for item in items]
-        classes = label_measures(everything, known, scorer.labels)
-        weighed = [dict(zip(labels, found, strict=True)) for found in heard.labels]
-        gold_weighed = [each for each, item in zip(weighed, items, strict=False) if _is_text(item)]
-        confidence = confidence_measures(gold_weighed, golds) if gold_weighed else None
+        classes, confidence = _classified(items, heard, scorer, labels)
     return Side(
         name=name,
         accuracy=share(judged),
@@ -78,6 +73,25 @@ def score_side(
         labels=classes,
         confidence=confidence,
     )
+
+
+def _classified(
+    items: Sequence[ReviewedItem], heard: Heard, scorer: Scorer, labels: Sequence[str]
+) -> tuple[LabelMeasures, ConfidenceMeasures | None]:
+    """Class by class, and how sure, where there are the labels' likelihoods."""
+    golds = [item.gold.content if item.gold and _is_text(item) else None for item in items]
+    classes = label_measures([_ended(said) for said in heard.held_out], golds, scorer.labels)
+    weighed = [
+        (dict(zip(labels, found, strict=True)), gold)
+        for found, gold in zip(heard.labels, golds, strict=False)
+        if gold is not None
+    ]
+    return classes, confidence_measures(*zip(*weighed, strict=True)) if weighed else None
+
+
+def _ended(said: Said) -> str:
+    """The text of an answer; one that was cut off says nothing."""
+    return said.text if said.ended else ""
 
 
 def side_of_searches(found: RankedSide, latency_ms: float = 0.0) -> Side:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation.retrieval import library, one_a_query
 from evaluation.weighting import GREATEST, Weighting, weigh
 from extractors.examples import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic import TrafficCall
@@ -336,18 +337,31 @@ def test_no_item_counts_for_more_than_ten() -> None:
     assert "Items that would count for more than 10 count for 10 (1)." in found.words
 
 
-def test_a_search_without_a_relevant_document_is_no_wrong_answer() -> None:
-    def search(number: int, relevant: bool) -> ReviewedRetrieval:
-        documents = (JudgedDocument(text="a document", relevant=relevant),)
-        return ReviewedRetrieval(
-            query=f"query {number}",
-            documents=documents,
-            source_span_ids=(f"span-{number}",),
-            trace_id=f"trace-{number}",
-            prompt_key=f"{number}",
-            started_at=NOON,
-        )
+def search(number: int, relevant: bool, query: int | None = None) -> ReviewedRetrieval:
+    query = number if query is None else query
+    return ReviewedRetrieval(
+        query=f"query {query}",
+        documents=(JudgedDocument(text=f"document {number}", relevant=relevant),),
+        source_span_ids=(f"span-{number}",),
+        trace_id=f"trace-{number}",
+        prompt_key=f"{query}",
+        started_at=NOON,
+    )
 
+
+def test_a_query_that_comes_again_has_one_weight_whichever_of_its_searches_found_something() -> None:
+    searches = [search(n, relevant=n % 2 == 1, query=n // 2) for n in range(10)]
+    searches += [search(n, relevant=False) for n in range(10, 14)]
+    once = one_a_query(searches)
+    assert [each.source_span_ids for each in once[:2]] == [("span-1", "span-0"), ("span-3", "span-2")]
+    queries = library(searches).queries
+    assert (
+        {query.item_id for query in queries} == set(weigh(once).weights) == {s.id for s in searches[1:10:2]}
+    )
+    assert {query.session for query in queries} == {f"trace trace-{n}" for n in range(1, 10, 2)}
+
+
+def test_a_search_without_a_relevant_document_is_no_wrong_answer() -> None:
     searches = [search(n, relevant=n % 2 == 0) for n in range(10)]
     found = weigh(searches)
     assert (found.unfair, set(found.weights.values())) == ("", {1.0})
