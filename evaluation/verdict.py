@@ -148,7 +148,8 @@ SECOND_LOOK = "it is judged again on traffic that comes after its training"
 
 
 def _promising(evidence: Evidence, gate: Gate, _look: Look) -> str:
-    return f"promising: {_measured(evidence)}; live at once takes p <= {gate.at_once:g}; {SECOND_LOOK}"
+    at_once = f"live at once takes p <= {gate.at_once:g} and an effect of at least {gate.min_effect:g}"
+    return f"promising: {_measured(evidence)}; {at_once}; {SECOND_LOOK}"
 
 
 def _another(evidence: Evidence, *_: object) -> str:

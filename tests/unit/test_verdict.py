@@ -111,7 +111,10 @@ def test_one_that_is_no_better_than_the_version_on_probation_does_not_replace_it
 
 
 def test_a_significant_but_tiny_gain_is_not_promoted():
-    assert verdict(evidence(2000, 40, 15), ONE) == "REJECT"
+    tiny = evidence(2000, 40, 15)
+    assert verdict(tiny, ONE) == "REJECT"
+    assert verdict(tiny) == "PROBATION"
+    assert "live at once takes p <= 0.005 and an effect of at least 0.05" in words(tiny)
 
 
 def test_a_large_holdout_without_a_gain_rejects():
