@@ -22,8 +22,8 @@ from extractors.values import LearndError, Value
 POWER = 0.8
 """How often a smallest effect must be found."""
 RESAMPLES = 2000
-UNITS = 100
-"""Of a difference of 1 at weight 1: weighted differences are compared in hundredths."""
+STEPS = 100_000
+"""In which the exact test counts all differences together, so that small ones count, too."""
 
 
 class UnpairedOutcomes(LearndError):
@@ -197,7 +197,9 @@ def gained(
         return gain_of(Pairs(n=0, gained=0, lost=0), metric=metric)
     new, old = np.asarray(candidate, dtype=float), np.asarray(other, dtype=float)
     changes, sizes = _by_session((new - old) * weight, weight, sessions)
-    steps = [round(UNITS * change) for change in changes]
+    # A whole number of steps, so that differences of 1 stay equal.
+    unit = max(1, int(STEPS / max(np.abs(changes).sum(), 1e-9)))
+    steps = [round(unit * change) for change in changes]
     binary = bool(np.isin(np.concatenate([new, old]), (0.0, 1.0)).all())
     moved = [c - o for c, o in zip(candidate, other, strict=True)]
     counts = Pairs(n=len(moved), gained=sum(m > 0 for m in moved), lost=sum(m < 0 for m in moved))

@@ -43,7 +43,8 @@ class Scorer(Value):
         if self.task == "classification":
             return normalise_label(one) == normalise_label(other)
         if self.task == "extraction" and (found := read_json(one)) is not None:
-            return found == read_json(other)
+            # As text, since Python takes true for 1.
+            return _canonical(found) == _canonical(read_json(other))
         return one.split() == other.split()
 
 
@@ -56,10 +57,20 @@ def read_json(text: str) -> dict[str, Any] | list[Any] | None:
     """The object or array that `text` is, also inside a Markdown fence; None where it is neither."""
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", text, re.DOTALL)
     try:
-        found = json.loads(fenced[1] if fenced else text)
+        found = json.loads(fenced[1] if fenced else text, parse_float=_number)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict | list) else None
+
+
+def _number(text: str) -> float:
+    """1.0 is 1."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def _canonical(found: Any) -> str:
+    return json.dumps(found, sort_keys=True)
 
 
 def normalise_label(text: str) -> str:
@@ -86,6 +97,6 @@ def calls_in(text: str) -> Iterator[Call]:
 
 def _call(name: str, arguments: str) -> Call:
     try:
-        return name, json.dumps(json.loads(arguments), sort_keys=True)
+        return name, _canonical(json.loads(arguments))
     except json.JSONDecodeError:
         return name, arguments

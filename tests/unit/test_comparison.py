@@ -70,6 +70,14 @@ def test_the_sign_flip_test_agrees_with_a_permutation_test_on_graded_outcomes():
     assert ours == pytest.approx(resampled, abs=0.01)
 
 
+def test_small_weighted_differences_count():
+    found = gained([0.504] * 20, [0.5] * 20, sessions=range(20), weights=[1.0] * 20)
+    assert found.p_better == pytest.approx(2**-20)
+    among = gained([0.504] * 40 + [1.0] * 2 + [0.0] * 2, [0.5] * 44, sessions=range(44))
+    without = gained([0.5] * 40 + [1.0] * 2 + [0.0] * 2, [0.5] * 44, sessions=range(44))
+    assert among.p_better < without.p_better
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_p_values_of_several_tests_are_adjusted_as_statsmodels_does(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])

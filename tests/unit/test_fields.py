@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from evaluation.fields import field_figures, field_items, fields
+from evaluation.scoring import scorer
 
+SCORER = scorer("extraction", (), ())
 GOLD = '{"name": "Ada", "address": {"city": "Köln", "zip": "50667"}, "orders": [{"id": 1}, {"id": 2}]}'
 
 flat = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 2), min_size=1)
@@ -128,3 +130,23 @@ def test_the_f1_is_symmetrical_within_bounds_and_1_against_itself(one, other):
     assert f1(one, one) == 1
     assert 0 <= f1(one, other) <= 1
     assert f1(one, other) == f1(other, one)
+
+
+@given(objects, objects)
+def test_an_answer_that_is_right_has_all_fields_right(one, other):
+    one, other = json.dumps(one), json.dumps(other)
+    assert SCORER.same(one, one)
+    assert not SCORER.same(one, other) or f1(one, other) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ('{"n": true}', '{"n": 1}', False),
+        ('{"n": 1.0, "m": [1e2]}', '{"m": [100], "n": 1}', True),
+        ('{"n": "1"}', '{"n": 1}', False),
+        ('{"n": 12345678901234567890}', '{"n": 12345678901234567891}', False),
+    ],
+)
+def test_values_are_the_same_by_what_json_calls_them(one, other, same):
+    assert SCORER.same(one, other) is same
