@@ -1,6 +1,6 @@
 """Reviewed traffic that a version has never seen: what came after the data that it was trained on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -51,21 +51,26 @@ def fresh_items(extraction: Extraction, seen: Seen, *, need: int, common_session
     """The oldest reviewed items after the watermark whose session and prompt `seen` does not know, until
     `need` of them have gold. A prompt that `common_sessions` share (a greeting) tells nothing.
     """
+    common = common_in(extraction, common_sessions)
     if extraction.retrievals:
-        return _fresh(extraction.retrievals, seen, need, common_sessions)
-    return _fresh(extraction.items, seen, need, common_sessions)
+        return _fresh(extraction.retrievals, seen, need, common)
+    return _fresh(extraction.items, seen, need, common)
 
 
-def _fresh(items: Iterable[AnyReviewed], seen: Seen, need: int, common_sessions: int) -> list[AnyReviewed]:
-    later = [
+def common_in(extraction: Extraction, sessions: int) -> set[str]:
+    """Normalised prompts that so many sessions share: none of them is a fresh item."""
+    return common_prompts(extraction.retrievals or extraction.items, sessions)
+
+
+def _fresh(items: Iterable[AnyReviewed], seen: Seen, need: int, common: Collection[str]) -> list[AnyReviewed]:
+    later = (
         item
         for item in items
         if item.started_at > seen.watermark
         and group(item) not in seen.groups
-        and item.prompt_key not in seen.prompt_keys
-    ]
-    common = common_prompts(later, common_sessions)
-    once = {(item.id, item.outcome): item for item in later if item.prompt_key not in common}
+        and item.prompt_key not in seen.prompt_keys.union(common)
+    )
+    once = {(item.id, item.outcome): item for item in later}
     ordered = sorted(once.values(), key=lambda item: (item.started_at, item.source_span_ids))
     ends = [number for number, item in enumerate(ordered, start=1) if item.outcome != "rejected"]
     return ordered[: ends[need - 1]] if len(ends) >= need else ordered
@@ -76,8 +81,13 @@ def with_gold(items: Sequence[Reviewed]) -> int:
     return sum(item.outcome != "rejected" for item in items)
 
 
-def fresh_snapshot(items: Sequence[Reviewed], trained_on: Snapshot, now: datetime) -> Snapshot:
-    """A dataset to judge by alone, with `items` as its holdout, and the retention set of `trained_on`."""
+def fresh_snapshot(
+    items: Sequence[Reviewed], trained_on: Snapshot, now: datetime, *, common: Collection[str] = ()
+) -> Snapshot:
+    """A dataset to judge by alone, with `items` as its holdout, and the retention set of `trained_on`.
+
+    Prompts that are `common` or known to the version are none of the traffic that the items stand for.
+    """
     nothing = counts(Examples())
     manifest = trained_on.manifest.model_copy(
         update={
@@ -91,7 +101,7 @@ def fresh_snapshot(items: Sequence[Reviewed], trained_on: Snapshot, now: datetim
             "reviewed": outcomes_of(items),
             "held_out": outcomes_of(items),
             "excluded_prompts": tuple(
-                sorted(Seen.of(trained_on).prompt_keys.union(trained_on.manifest.excluded_prompts))
+                sorted(Seen.of(trained_on).prompt_keys.union(trained_on.manifest.excluded_prompts, common))
             ),
             "left_out": {},
             "statistics": None,

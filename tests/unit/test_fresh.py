@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from extractors.examples import Examples, ReviewedItem
 from extractors.extraction import Extraction
-from extractors.fresh import Seen, fresh_items, fresh_snapshot, with_gold
+from extractors.fresh import Seen, common_in, fresh_items, fresh_snapshot, with_gold
 from extractors.snapshot import Snapshot, read_snapshot
 from tests.snapshots import BEGAN, conversation, reviewed, snapshot_in, taught
 
@@ -62,6 +62,23 @@ def test_what_repeats_counts_once_and_a_greeting_not_at_all(tmp_path) -> None:
     hello = [reviewed(110 + n, ("hello", "billing")) for n in range(3)]
     twice = [reviewed(120 + n, ("twice", "billing")) for n in range(2)]
     assert fresh([*hello, *twice], seen_snapshot(tmp_path)) == ["twice"]
+    # What is common was so before, too.
+    earlier = reviewed(50, ("twice", "billing"))
+    assert fresh([earlier, *twice], seen_snapshot(tmp_path)) == []
+
+
+def test_neither_common_prompts_nor_those_it_knows_are_traffic_that_fresh_items_stand_for(tmp_path) -> None:
+    hello = [reviewed(110 + n, ("hello", "billing")) for n in range(3)]
+    new = reviewed(120, ("new", "billing"))
+    extraction = Extraction(items=(*hello, new))
+    common = common_in(extraction, 3)
+    assert common == {hello[0].prompt_key}
+    excluded = fresh_snapshot(
+        [new], seen_snapshot(tmp_path), WATERMARK, common=common
+    ).manifest.excluded_prompts
+    known = {taught(1, (said, "billing")).prompt_key for said in ("taught before", "first turn")}
+    assert known | common <= set(excluded)
+    assert new.prompt_key not in excluded
 
 
 def test_the_fresh_items_are_a_snapshot_to_judge_by_alone(tmp_path) -> None:
