@@ -85,14 +85,6 @@ class Gain(Value):
         return max(1, ceil((needed - self.worth) * (self.items / self.worth if self.worth else 1.0)))
 
 
-def pairs(candidate: Sequence[bool], other: Sequence[bool]) -> Pairs:
-    """One outcome an item each, in the same order. Raises UnpairedOutcomes when the lengths differ."""
-    _require_pairs(candidate, other)
-    gained = sum(c and not o for c, o in zip(candidate, other, strict=True))
-    lost = sum(o and not c for c, o in zip(candidate, other, strict=True))
-    return Pairs(n=len(candidate), gained=gained, lost=lost)
-
-
 def gain_of(counts: Pairs, *, metric: str = "accuracy", other: float = 0.0) -> Gain:
     """The gain of right and wrong answers to items that have nothing to do with each other."""
     return Gain.model_construct(

@@ -359,7 +359,7 @@ def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: Running, batch: 
 def open_cycle(page: Page, cycle: Cycle) -> None:
     """Its page, and wait until everything is there: how often the rule is wrong comes last."""
     page.goto(f"/console/experiments/{cycle.id}")
-    last = page.get_by_text(re.compile("Of 100 promotions by this rule about|thresholds were not kept"))
+    last = page.get_by_text(re.compile("of 100 promotions are no better|thresholds were not kept"))
     expect(last).to_be_visible(timeout=60_000)
 
 

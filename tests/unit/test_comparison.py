@@ -23,7 +23,6 @@ from evaluation.comparison import (
     items_needed,
     least_difference,
     mcnemar,
-    pairs,
     sign_flip,
     smallest_effect,
     worth_of,
@@ -78,6 +77,7 @@ def test_small_weighted_differences_count():
     assert among.p_better < without.p_better
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_p_values_of_several_tests_are_adjusted_as_statsmodels_does(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
@@ -95,7 +95,7 @@ def test_a_side_compared_with_itself_differs_nowhere():
 
 def test_sides_that_answered_different_items_are_refused():
     with pytest.raises(UnpairedOutcomes):
-        pairs([True], [True, False])
+        gained([1.0], [1.0, 0.0], sessions=range(2))
 
 
 def test_the_interval_holds_the_effect_and_comes_out_the_same_again():
