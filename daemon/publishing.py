@@ -20,9 +20,10 @@ from pydantic import JsonValue
 from daemon.children import Interrupted
 from daemon.loop import Loop
 from daemon.promotion import adapter_folder
+from daemon.reading import answer_words, role, titled
 from daemon.runs import progress_of
-from evaluation.report import Answer, Report, Side
-from evaluation.retrieval import DEPTH, library
+from evaluation.report import Answer, Comparison, Report, Side
+from evaluation.retrieval import library
 from extractors.examples import Message, ReviewedItem
 from extractors.experiment_spans import (
     BothMetrics,
@@ -171,7 +172,9 @@ def experiment_span(run: Run) -> ExperimentSpan:
     names what the candidate was trained with, but neither data nor metrics: those are the training run's,
     and who sums them up over all runs should count each training once.
     """
-    plan = _known(run.trained.plan)
+    plan = run.trained.plan
+    if plan is None:
+        raise LookupError(f"{run.trained.id} trained and lacks its plan; the store was edited by hand")
     second = run.cycle.plan is None
     started_at, ended_at = (run.cycle.started_at, run.cycle.updated_at) if second else run.times("train-")
     stages = list(_stages(run.trained, plan))
@@ -273,6 +276,7 @@ def evaluation_span(run: Run) -> EvaluationSpan | None:
     if report is None:
         return None
     started_at, ended_at = run.times("evaluate")
+    base, adapter = _accuracies(report)
     return EvaluationSpan(
         started_at=started_at,
         ended_at=ended_at,
@@ -280,20 +284,36 @@ def evaluation_span(run: Run) -> EvaluationSpan | None:
             adapter_path=run.adapter_path, agent_type=run.loop.target.agent, test_size=report.gold_size
         ),
         metrics=BothMetrics(
-            base=_side_metrics(report, report.sides[0]), adapter=_side_metrics(report, report.candidate)
+            base=_side_metrics(report, report.sides[0], base),
+            adapter=_side_metrics(report, report.candidate, adapter),
         ),
         improvement=_improvement(report),
     )
 
 
-def _side_metrics(report: Report, side: Side) -> SideMetrics:
-    accuracy = side.accuracy if report.gold_size else None
+def _by_accuracy(report: Report) -> Comparison | None:
+    """The candidate and the base by accuracy; None where that does not gate."""
+    base = report.sides[0].name
+    found = (each for each in report.comparisons if (each.against, each.metric) == (base, "accuracy"))
+    return next(found, None)
+
+
+def _accuracies(report: Report) -> tuple[float, float]:
+    """Of the base and the candidate, weighted as the items are where the report says so."""
+    compared = _by_accuracy(report)
+    if compared and compared.means:
+        return compared.means[1], compared.means[0]
+    return report.sides[0].accuracy, report.candidate.accuracy
+
+
+def _side_metrics(report: Report, side: Side, accuracy: float) -> SideMetrics:
+    measured = accuracy if report.gold_size else None
     return SideMetrics(
-        accuracy=accuracy,
+        accuracy=measured,
         top_k_accuracy=side.confidence.top_k_accuracy if side.confidence else None,
         confidence=side.confidence.confidence if side.confidence else None,
         confidence_calibration=side.confidence.confidence_calibration if side.confidence else None,
-        error_rate=None if accuracy is None else 1 - accuracy,
+        error_rate=None if measured is None else 1 - measured,
         hallucination_rate=side.labels.hallucination_rate if side.labels else None,
         # 0 where there was no prompt to time.
         latency_ms=side.latency_ms or None,
@@ -301,23 +321,24 @@ def _side_metrics(report: Report, side: Side) -> SideMetrics:
 
 
 def _improvement(report: Report) -> Improvement:
-    """Over the base, as the metrics beside it; the verdict compares with what is live."""
+    """Over the base, as the metrics beside it; the verdict compares with what is live.
+
+    The p-value is that of the accuracy, and there is none where accuracy does not gate.
+    """
     if not report.gold_size:
         return Improvement()
-    base, adapter = report.sides[0], report.candidate
-    sure = (base.confidence, adapter.confidence)
-    compared = report.against(base.name)
-    slower = next((each.ratio - 1 for each in report.overheads if each.against == base.name), None)
+    sure = (report.sides[0].confidence, report.candidate.confidence)
+    base, adapter = _accuracies(report)
+    compared = _by_accuracy(report)
+    slower = (each.ratio - 1 for each in report.overheads if each.against == report.sides[0].name)
     return Improvement(
-        accuracy=adapter.accuracy - base.accuracy,
+        accuracy=adapter - base,
         confidence=sure[1].confidence - sure[0].confidence if sure[0] and sure[1] else None,
         # The share of the base's errors that are gone.
-        error_reduction=(adapter.accuracy - base.accuracy) / (1 - base.accuracy)
-        if base.accuracy < 1
-        else None,
-        latency_overhead=slower,
-        significant=compared.p_value <= report.gate.alpha,
-        p_value=compared.p_value,
+        error_reduction=(adapter - base) / (1 - base) if base < 1 else None,
+        latency_overhead=next(slower, None),
+        significant=compared.p_value <= report.gate.alpha if compared else None,
+        p_value=compared.p_value if compared else None,
     )
 
 
@@ -399,10 +420,9 @@ def _about(item: ReviewedItem) -> dict[str, JsonValue]:
 def _side(
     run: Run, report: Report, side: Side, examples: Mapping[str, HoldoutExample], began: datetime
 ) -> ExperimentSide:
-    role = _role(report, side)
     known = {
         "target": run.loop.target.key,
-        "role": role,
+        "role": role(report, side.name),
         "look": report.look,
         "verdict": report.verdict if side is report.candidate else None,
         "accuracy": side.accuracy,
@@ -412,19 +432,11 @@ def _side(
     }
     return ExperimentSide(
         name=side.name,
-        title=f"{side.name} ({role})" if role else side.name,
+        title=titled(report, side.name),
         description=report.reason if side is report.candidate else f"beside {report.candidate.name}",
         metadata={name: value for name, value in known.items() if value is not None},
         runs=tuple(_answered(side, answer, began) for answer in side.answers if answer.item_id in examples),
     )
-
-
-def _role(report: Report, side: Side) -> str:
-    if side is report.candidate:
-        return "candidate"
-    if side.name == report.live:
-        return "live"
-    return "" if side is report.sides[0] else "on probation"
 
 
 def _answered(side: Side, answer: Answer, began: datetime) -> ExampleRun:
@@ -433,27 +445,10 @@ def _answered(side: Side, answer: Answer, began: datetime) -> ExampleRun:
     """
     return ExampleRun(
         example_id=answer.item_id,
-        output=_said(answer),
+        output=answer_words(answer),
         started_at=began,
         ended_at=began + timedelta(milliseconds=side.latency_ms),
         correct=answer.correct,
         valid=answer.valid,
         measures=answer.scores,
     )
-
-
-def _said(answer: Answer) -> str:
-    """The text; of a search, where it found the first relevant document."""
-    reciprocal = answer.scores.get("mrr@10")
-    if reciprocal is None:
-        return answer.text
-    if not reciprocal:
-        return f"no relevant document among the first {DEPTH}"
-    return f"first relevant document at rank {round(1 / reciprocal)}"
-
-
-def _known(value: Plan | None) -> Plan:
-    """The plan, which every cycle has that trained. Raises LookupError where the store lost it."""
-    if value is None:
-        raise LookupError("a cycle with a candidate lacks its plan; the store was edited by hand")
-    return value

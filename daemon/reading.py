@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from evaluation.labels import ClassFigures
-from evaluation.report import Comparison, Report, Side
+from evaluation.report import Answer, Comparison, Report, Side
+from evaluation.retrieval import DEPTH
 from extractors.values import Value
 
 CONFUSIONS = 10
@@ -13,6 +14,8 @@ STRATA = 20
 COMPARED = (
     "against",
     "metric",
+    "candidate",
+    "the other",
     "effect",
     "95% interval",
     "p (better)",
@@ -74,6 +77,16 @@ def titled(report: Report, side: str) -> str:
     return f"{side} ({known})" if known else side
 
 
+def answer_words(answer: Answer) -> str:
+    """The text; of a search, where it found the first relevant document."""
+    reciprocal = answer.scores.get("mrr@10")
+    if reciprocal is None:
+        return answer.text
+    if not reciprocal:
+        return f"no relevant document among the first {DEPTH}"
+    return f"first relevant document at rank {round(1 / reciprocal)}"
+
+
 def number(value: float | None) -> str:
     """With three decimals, or as few digits as it takes above that."""
     if value is None:
@@ -126,7 +139,8 @@ def _comparisons(report: Report) -> Section:
     compared = (*((titled(report, each.against), each) for each in report.comparisons), *older)
     words = (
         "Paired, item by item. p is one-sided: how often a candidate that is no better gains as much by "
-        "chance, or one that is no worse loses as much. The interval is a 95% bootstrap over sessions."
+        "chance, or one that is no worse loses as much. The interval is a 95% bootstrap over sessions. All "
+        "are weighted as the items are, so they may differ from the measures."
     )
     if report.retention:
         words += f" Older traffic is what is reserved and never trained on; there it meets {report.live}."
@@ -142,6 +156,7 @@ def _comparison(against: str, found: Comparison) -> tuple[str, ...]:
     return (
         against,
         found.metric,
+        *(map(number, found.means or (None, None))),
         f"{found.effect:+.3f}",
         between(found.interval),
         chance(found.p_value),

@@ -131,6 +131,30 @@ def test_the_spans_say_what_was_trained_on_what_and_how_it_did(runs: Runs) -> No
     assert evaluation.started_at == began + 10 * MINUTE
 
 
+def test_what_is_said_of_the_accuracy_is_weighted_and_goes_with_its_own_test(runs: Runs) -> None:
+    snapshot = runs.snapshot(held_out(40))
+    cycle = runs.train(snapshot)
+    report = a_report(snapshot, str(cycle.version_id), right=30)
+    [compared] = report.comparisons
+    weighted = compared.model_copy(update={"means": (0.5, 0.6), "effect": -0.1, "p_value": 0.9})
+    primary = compared.model_copy(update={"metric": "token_f1", "p_value": 1e-9})
+    runs.end(cycle, report.model_copy(update={"comparisons": (primary, weighted)}))
+    evaluation = evaluation_span(ended(runs, cycle))
+    assert evaluation is not None
+    assert (evaluation.metrics.adapter.accuracy, evaluation.metrics.base.error_rate) == (0.5, 0.4)
+    found = evaluation.improvement
+    assert (found.accuracy, found.error_reduction) == (pytest.approx(-0.1), pytest.approx(-0.25))
+    assert (found.p_value, found.significant) == (0.9, False)
+
+    runs.now += MINUTE
+    cycle = runs.train(runs.snapshot(held_out(40, first=200)))
+    runs.end(cycle, report.model_copy(update={"comparisons": (primary,)}))
+    untested = evaluation_span(ended(runs, cycle))
+    assert untested is not None
+    assert untested.improvement.accuracy == pytest.approx(22 / 36)
+    assert (untested.improvement.p_value, untested.improvement.significant) == (None, None)
+
+
 def test_of_several_stages_and_seeds_the_last_stage_of_the_median_run_is_told(runs: Runs) -> None:
     snapshot = runs.snapshot(held_out(40))
     worse = FIGURES["dpo"] | {"train_loss": 9.0}
