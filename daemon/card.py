@@ -29,8 +29,11 @@ CARD = "README.md"
 MOST_LABELS = 50
 """An output space is written out up to so many labels."""
 LONGEST_CELL = 200
-MARKUP = re.compile(r"[\\|\[]|<(?=[A-Za-z/!?])")
-"""What Markdown would read as a table, a link, an image or HTML; `p < 0.05` is none of these."""
+ADDRESS = r"\b(?:[a-z][a-z0-9+.-]*://|www\.)[^\s|`]+|[\w.+-]+@[\w-]+\.[^\s|`]+"
+MARKUP = r"[\\|\[*`~]|<(?=[a-z/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])"
+SPECIAL = re.compile(f"(?P<address>{ADDRESS})|{MARKUP}", re.IGNORECASE)
+"""What Markdown would read as a link, with or without brackets, a table, HTML or emphasis; `p < 0.05` and
+`token_f1` are none of these."""
 SPOKEN_FROM = 0.1
 """From this share of the texts on, a language stands in the card's head."""
 TASKS = {
@@ -298,7 +301,7 @@ def _digests(version: Version) -> Section:
     }
     return Section(
         title="Digests",
-        words=("SHA-256 of the files, and what names the rest; `report.json` is the whole report.",),
+        words=("SHA-256 of the files, and what names the rest; report.json is the whole report.",),
         columns=("of", "digest or name"),
         rows=(*((name, value) for name, value in known.items() if value), *sorted(version.files.items())),
     )
@@ -323,8 +326,13 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line of Markdown that shows the text as it is: no table, image, link or HTML of its own."""
-    return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    """One line of Markdown that shows the text as it is: no table, image, link, HTML or emphasis of its own.
+
+    Only code keeps an address from becoming a link.
+    """
+    return SPECIAL.sub(
+        lambda found: f"`{found[0]}`" if found["address"] else f"\\{found[0]}", " ".join(text.split())
+    )
 
 
 def _counted(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:

@@ -3,6 +3,7 @@
 import sys
 
 from daemon.cli.commands import app
+from daemon.cli.output import plain
 from extractors.values import LearndError
 
 
@@ -11,5 +12,5 @@ def main() -> None:
     try:
         app()
     except LearndError as problem:
-        print(f"learnd: {problem}", file=sys.stderr)  # noqa: T201
+        print(plain(f"learnd: {problem}"), file=sys.stderr)  # noqa: T201
         sys.exit(1)

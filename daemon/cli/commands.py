@@ -16,6 +16,7 @@ from daemon.cli.output import (
     TargetKey,
     opened,
     out,
+    plain,
     print_json,
     print_table,
     progress_out,
@@ -88,9 +89,9 @@ def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         found.append(check)
         if not as_json:
             out.print(f"{'[green]ok[/]  ' if check.ok else '[red]FAIL[/]'} [bold]{check.name}[/]: ", end="")
-            out.print(check.found, markup=False, highlight=False)
+            out.print(plain(check.found), markup=False, highlight=False)
             if not check.ok:
-                out.print(f"     → {check.what_to_do}", markup=False, highlight=False)
+                out.print(plain(f"     → {check.what_to_do}"), markup=False, highlight=False)
     if as_json:
         print_json([check.model_dump() for check in found])
     if not all(check.ok for check in found):

@@ -106,8 +106,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
-    return escape(value.strftime("%Y-%m-%d %H:%M UTC") if hasattr(value, "strftime") else str(value))
+        return ", ".join(f"{escape(plain(str(name)))} {_cell(item)}" for name, item in value.items())
+    return escape(value.strftime("%Y-%m-%d %H:%M UTC") if hasattr(value, "strftime") else plain(str(value)))
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,6 +13,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from daemon.cli.output import plain
 
 
 class CycleProgress:
@@ -43,7 +46,9 @@ class CycleProgress:
             self._end_bars_without_count()
             self._tasks[stage] = self._bars.add_task(stage, total=None, note="")
         loss = line.get("loss")
-        note = f"loss {loss:.3f}" if isinstance(loss, float) else str(line.get("message") or "")
+        note = (
+            f"loss {loss:.3f}" if isinstance(loss, float) else escape(plain(str(line.get("message") or "")))
+        )
         self._bars.update(self._tasks[stage], completed=line.get("step"), total=line.get("total"), note=note)
 
     def _end_bars_without_count(self) -> None:

@@ -144,6 +144,25 @@ def test_a_run_is_shown_in_full(learnd: Learnd) -> None:
     assert [side["answers"] for side in details["run"]["report"]["sides"]] == [[], []]
 
 
+def test_what_others_said_does_nothing_in_a_terminal(learnd: Learnd) -> None:
+    runs = learnd.runs
+    cycle = runs.train(runs.snapshot(held_out(12)))
+    runs.fail(cycle, "Phoenix failed (500 \x1b]0;mine\x07 [red]no\u202e)")
+    for words in (("cycles", "list"), ("experiments", "show", cycle.id)):
+        printed = learnd(*words)
+        assert "Phoenix failed (500 �]0;mine� [red]no�)" in " ".join(printed.split())
+    runs.store.published(cycle.id, runs.now, None)
+    assert "\x1b" not in learnd("experiments", "show", "no\x1b[2Jsuch", fails=True)
+
+
+def test_a_skipped_second_look_is_not_on_its_way_to_phoenix(learnd: Learnd) -> None:
+    runs = learnd.runs
+    first = runs.run(runs.snapshot(held_out(40)), right=9)
+    look = runs.store.start_cycle("acme/routing", "second look", runs.now, version_id=str(first.version_id))
+    runs.store.advance_cycle(look.id, CycleState.EXTRACTING, CycleState.SKIPPED, runs.now, reason="too few")
+    assert learnd.json("open", look.id)["in_phoenix"] == "no: it neither trained nor judged anything"
+
+
 def test_a_run_is_named_by_its_id_a_beginning_of_it_or_its_version(learnd: Learnd) -> None:
     first, look, _ = three(learnd.runs)
     for name, found in ((first, first), (look[:12], look), ("acme.routing.v1", first)):

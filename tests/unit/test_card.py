@@ -82,9 +82,12 @@ def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
     assert ["the same prompt and answer again", "3"] in table(text, "Left out")
     (compared,) = table(text, "The candidate against the others")[1:]
     found = report.against("base")
-    assert compared[:4] == [
+    assert found.means is not None
+    assert compared[:6] == [
         "base (live)",
         "accuracy",
+        f"{found.means[0]:.3f}",
+        f"{found.means[1]:.3f}",
         f"{found.effect:+.3f}",
         f"{found.interval[0]:+.3f} to {found.interval[1]:+.3f}",
     ]
@@ -158,6 +161,26 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
     assert "95% of the candidate's answers are the same" in text
     assert "No golden cases" not in text
     assert "was not measured" not in text
+
+
+def test_what_is_quoted_becomes_neither_link_nor_emphasis(runs: Runs) -> None:
+    snapshot = runs.snapshot(held_out(40))
+    cycle = runs.train(snapshot)
+    said = (
+        "*now* `x` _y_ token_f1 ~z~ &lt; 3 < 4 http://evil.example/a_b*c), www.evil.example or a.b@c.example"
+    )
+    golden = [taught(0, (said, LABELS[0]))]
+    report = a_report(snapshot, str(cycle.version_id), right=30, golden=golden)
+    (row,) = table(written(runs, cycle, report)[1].text, "Golden cases")[1:]
+    assert row[1] == (
+        r"\*now\* \`x\` \_y\_ token_f1 \~z\~ \&lt; 3 < 4 `http://evil.example/a_b*c),` `www.evil.example` or "
+        "`a.b@c.example`"
+    )
+    from markdown_it import MarkdownIt
+
+    # But for code, a reader sees what was said.
+    [line] = MarkdownIt("commonmark").parseInline(row[1])
+    assert "".join(each.content for each in line.children or ()) == said
 
 
 def test_after_a_second_look_both_looks_are_there(runs: Runs) -> None:
