@@ -164,6 +164,8 @@ def _ask(
         raise NoSuchExperiment(_said(answer))
     if answer.is_client_error:
         raise Refused(f"{address}: {_said(answer)}")
+    if answer.is_server_error:
+        raise DaemonUnreachable(f"{address} answered {answer.status_code}: {_said(answer)}")
     try:
         return read(answer.raise_for_status().json())
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as odd:

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +103,26 @@ def test_a_daemon_that_is_down_or_is_none_is_told_so() -> None:
         list_experiments(url=nowhere)
     with serving(StandIn()) as url, pytest.raises(DaemonUnreachable, match="is it learnd's daemon"):
         list_experiments(url=url)
+
+
+def test_a_daemon_that_says_why_it_cannot_is_quoted() -> None:
+    class Locked(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b'{"detail": "the database is locked; try again"}')
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Locked)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        with pytest.raises(DaemonUnreachable, match="answered 503: the database is locked; try again"):
+            list_experiments(url=f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_importing_learnd_does_not_load_them() -> None:
