@@ -396,7 +396,9 @@ def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
     with sqlite3.connect(next(told.loop.data_dir.rglob("*.db"))) as database:
         # Another holdout than the one that Phoenix has under this run's id.
         other = told.snapshot(held_out(5)).id
-        database.execute("UPDATE cycles SET published_at = NULL, snapshot_id = ?", (other,))
+        database.execute(
+            "UPDATE cycles SET published_at = NULL, compare_path = NULL, snapshot_id = ?", (other,)
+        )
     later = told.run(told.snapshot(held_out(6, first=400)), right=6)
     with pytest.raises(NotPublished, match=f"other examples than those of run {refused.id}"):
         publish_target(told.loop, client)
