@@ -443,7 +443,8 @@ class TargetSettings(Value):
     holdout: HoldoutRules = HoldoutRules()
     gate: Gate = Gate()
     evaluate_with: Literal["transformers", "replica"] = "transformers"
-    """`replica` has a replica answer the held-out prompts, too; a verdict stands where both lead to it."""
+    """`replica` has a replica answer the held-out prompts, too; a verdict stands where both lead to it. Where
+    none can be asked for an hour it is INCONCLUSIVE."""
     judge: JudgeSettings | None = None
     """Compares the candidate's answers with those of what is live; decides where `gate.metrics` names it."""
     schedule: ScheduleSettings = ScheduleSettings()

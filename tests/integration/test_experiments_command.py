@@ -155,6 +155,23 @@ def test_what_others_said_does_nothing_in_a_terminal(learnd: Learnd) -> None:
     assert "\x1b" not in learnd("experiments", "show", "no\x1b[2Jsuch", fails=True)
 
 
+def test_a_list_reads_no_report_and_shows_means_that_differ_by_the_effect(learnd: Learnd) -> None:
+    runs = learnd.runs
+    snapshot = runs.snapshot(held_out(40))
+    cycle = runs.train(snapshot)
+    report = a_report(snapshot, str(cycle.version_id), right=30)
+    [compared] = report.comparisons
+    weighted = compared.model_copy(update={"means": (0.7, 0.6), "effect": 0.1})
+    runs.end(cycle, report.model_copy(update={"comparisons": (weighted,)}))
+    [listed] = runs.store.cycles()
+    assert listed.report is None
+    assert listed.outcome == runs.store.cycle(cycle.id).outcome
+    [shown] = learnd.json("list")
+    assert (shown["base"], shown["live"], shown["candidate"], shown["effect"]) == (0.6, 0.6, 0.7, 0.1)
+    assert [each["id"] for each in learnd.json("list", "--method", "sft")] == [cycle.id]
+    assert learnd.json("list", "--method", "dpo") == []
+
+
 def test_a_skipped_second_look_is_not_on_its_way_to_phoenix(learnd: Learnd) -> None:
     runs = learnd.runs
     first = runs.run(runs.snapshot(held_out(40)), right=9)

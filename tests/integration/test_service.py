@@ -1,12 +1,20 @@
-"""Starting `learnd run` where it cannot."""
+"""Starting `learnd run` where it cannot, and what it says of its health."""
 
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 
+from daemon.api import build_api
+from daemon.metrics import Metrics
+from daemon.operators import Operators
 from daemon.service import PortTaken, serve
 from daemon.settings import Settings
+from daemon.sign_in import Door
+from daemon.status import Health
+from tests.openai_stand_in import serving
+from tests.run_support import Runs
 
 
 def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> None:
@@ -25,3 +33,19 @@ def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> 
         with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{port} .*set another daemon\.port"):
             serve(settings)
     assert not list(tmp_path.rglob("*.db"))
+
+
+def test_what_phoenix_has_not_got_holds_nothing_up_and_stands_in_the_status(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, "http://127.0.0.1:9")
+    health, key = Health(), runs.loop.target.key
+    operators = Operators(runs.settings.operators, lambda: runs.now)
+    door = Door(operators, {})
+    api = build_api(runs.settings, runs.store, {}, door, health, Metrics(), lambda: runs.now)
+    with serving(api) as url:
+        health.ill(key, "publish", "Phoenix has not got a run")
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        [entry] = httpx.get(f"{url}/v1/status").json()
+        assert entry["problems"] == {"publish": "Phoenix has not got a run"}
+        health.ill(key, "poll", "Phoenix does not answer")
+        assert httpx.get(f"{url}/readyz").status_code == 503
+    runs.store.close()
