@@ -186,11 +186,11 @@ def test_reviewers_who_do_not_pick_leave_all_weights_at_one() -> None:
 @pytest.mark.parametrize("sampled", [400, 1600])
 def test_turns_of_one_session_that_are_alike_do_not_look_like_picking(sampled: int) -> None:
     picked = 0
-    for seed in range(60):
+    for seed in range(40):
         world = World(seed, calls=1600, turns=8)
         items = [call.reviewed() for call in world.sessions(12)]
         picked += weigh(items, world.sample(sampled), embed=by_topic).selected
-    assert picked <= 3
+    assert picked <= 2
 
 
 def test_sessions_that_reviewers_pick_still_look_picked() -> None:
@@ -388,7 +388,7 @@ CALLS = st.tuples(
     held=st.lists(st.tuples(CALLS, st.sampled_from(["approved", "corrected", "rejected"])), max_size=60),
     traffic=st.lists(CALLS, max_size=80),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_weights_are_one_on_average_and_never_too_great(
     held: list[tuple[tuple[str, str | None, int], Outcome]], traffic: list[tuple[str, str | None, int]]
 ) -> None:
