@@ -1,7 +1,7 @@
 """The model card in an adapter's folder: what it was made from and how, what was measured, and its limits.
 
 README.md as the Hugging Face hub has it: YAML that programs read, and below it text for people. Nothing of
-the traffic is quoted in it; golden cases, which the operator wrote, are.
+the traffic is quoted in it; golden cases, which the operator wrote, and the answers to them are.
 """
 
 import re

@@ -29,7 +29,6 @@ from trainers.child import write_whole
 
 AT_ONCE = 8
 """Prompts that the replica is asked at the same time."""
-SERVED = "served"
 UNANSWERED = Said(text="", ended=False)
 
 
@@ -103,7 +102,7 @@ def _replies(
     loop: Loop, candidate: Version, items: Sequence[ReviewedItem], names: Sequence[str], folder: Path
 ) -> dict[str, Replies]:
     """The replica's answers by side, from files where an earlier run got that far."""
-    kept = {name: folder / f"{SERVED}-{number}.json" for number, name in enumerate(names)}
+    kept = {name: folder / f"replies-{number}.json" for number, name in enumerate(names)}
     missing = {name: path for name, path in kept.items() if not path.exists()}
     if missing:
         with ExitStack() as stack:

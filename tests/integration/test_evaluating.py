@@ -146,7 +146,7 @@ def replied(folder: Path, report: Report, *, refused: set[int]) -> None:
         )
         refusal = "HTTP 400: too long" if refused else ""
         replies = Replies(said=said, refusal="" if None not in said else refusal)
-        (folder / f"served-{number}.json").write_text(replies.model_dump_json(), "utf-8")
+        (folder / f"replies-{number}.json").write_text(replies.model_dump_json(), "utf-8")
 
 
 @pytest.mark.parametrize("margin", [0.24, 2.0])
