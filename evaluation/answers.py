@@ -47,7 +47,8 @@ class Generated(Value):
     seconds: float
     """Wall time: its batch's, shared evenly."""
     label_logprobs: tuple[float, ...] = ()
-    """Log-likelihood (nats) of each label as the whole answer, its end included; empty without labels."""
+    """Log-likelihood (nats) of each label, its end included only where another label goes on there; empty
+    without labels."""
 
 
 class AnswerEngine:

@@ -3,12 +3,14 @@
 Labels are packed into a tree (`trainers/prefix_shared.py`) that goes on from the prompt's cache; a mask
 lets each token see the prompt and what stands before it in its own label:
 
-    prompt ─┬─ bill ─┬─ ing ── ⟨end⟩
+    prompt ─┬─ bill ─┬─ ing · ─ ⟨end⟩
             │        └─ ⟨end⟩
-            └─ ship ─── ping ─ ⟨end⟩
+            └─ ship ─── ping · ─ ⟨end⟩
 
-At every place of the tree stands then also what the model would say next: a greedy answer that is a
-label is known without generating it (tree verification: Miao et al. 2024, SpecInfer).
+After a label's last token (·) nothing has to be computed, unless another label goes on there. At every
+place of the tree stands also what the model would say next: where it begins as a label does, that label's
+last place is computed too, and a greedy answer that is a label is known without generating it (tree
+verification: Miao et al. 2024, SpecInfer).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evaluation.shared_prompts import Batch, SharedPrompts, Tokens, in_batches
 from extractors.examples import Message
 from trainers.prefix_shared import Packed, pack
 from trainers.rendering import render
 
+Ids = NDArray[np.int64]
 MOST_LOGITS = 2**26
 """Logits held at once: 256 MiB in float32."""
 
@@ -32,9 +36,9 @@ class Weighed:
     """What one prompt's labels tell."""
 
     logprobs: tuple[float, ...]
-    """Log-likelihood (nats) of each label as the whole answer."""
+    """Log-likelihood (nats) of each label, as `counted` says."""
     said: dict[Tokens, int]
-    """What the model says after the prompt and these tokens, for all that a label begins with."""
+    """What the model says after the prompt and these tokens, for what labels begin with."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,30 @@ class LabelTree:
     labels: tuple[Tokens, ...]
     packed: Packed
     """The labels without their ends, after which nothing comes."""
+    counted: tuple[Tokens, ...]
+    """What of each label makes its likelihood."""
+    inner: Ids
+    """(inner nodes,) those after which some label goes on."""
+    leaves: Ids
+    """(leaves,) the others."""
+
+    @property
+    def starts(self) -> Ids:
+        """(nodes,) the first token on the way to each node."""
+        return np.array([label[0] for label in self.labels])[self.packed.owner]
+
+    def asked(self, words: Sequence[int]) -> Ids:
+        """(rows, asked) the nodes that matter to rows that begin with these words, -1 where fewer do.
+
+        All inner nodes come first, then the leaves of labels that begin so.
+        """
+        starts = self.starts[self.leaves]
+        own = [self.leaves[starts == word] for word in words]
+        asked = np.full((len(words), len(self.inner) + max(map(len, own))), -1)
+        asked[:, : len(self.inner)] = self.inner
+        for row, leaves in zip(asked, own, strict=True):
+            row[len(self.inner) : len(self.inner) + len(leaves)] = leaves
+        return asked
 
 
 def label_tokens(
@@ -118,11 +146,38 @@ def weigh_labels(
 def label_trees(labels: Sequence[Tokens], vocabulary: int) -> list[LabelTree]:
     """All `labels`, in trees whose logits, with so many words in the vocabulary, can be held for a prompt."""
     trees = []
+    said, inner = counted(labels), _inner(labels)
     for numbers in _apportioned(labels, MOST_LOGITS // vocabulary - 1):
         chosen = tuple(labels[number] for number in numbers)
-        inner = [np.array(label[:-1], dtype=np.int64) for label in chosen]
-        trees.append(LabelTree(tuple(numbers), chosen, pack(inner, list(map(len, inner)))))
+        texts = [np.array(label[:-1], dtype=np.int64) for label in chosen]
+        packed = pack(texts, list(map(len, texts)))
+        goes_on = np.array([begun in inner for begun in _beginnings(chosen, packed)], dtype=bool)
+        trees.append(
+            LabelTree(
+                numbers=tuple(numbers),
+                labels=chosen,
+                packed=packed,
+                counted=tuple(said[number] for number in numbers),
+                inner=np.flatnonzero(goes_on),
+                leaves=np.flatnonzero(~goes_on),
+            )
+        )
     return trees
+
+
+def counted(labels: Sequence[Tokens]) -> list[Tokens]:
+    """What of each label makes its likelihood: its tokens, and its end where another label goes on there.
+
+    So no two labels say the same, and what a model adds to a label does not count against it (as in
+    EleutherAI's lm-evaluation-harness).
+    """
+    inner = _inner(labels)
+    return [label if label[:-1] in inner else label[:-1] or label for label in labels]
+
+
+def _inner(labels: Sequence[Tokens]) -> set[Tokens]:
+    """All that a label begins with, short of its last token."""
+    return {label[:place] for label in labels for place in range(len(label) - 1)}
 
 
 def _apportioned(labels: Sequence[Tokens], most_tokens: int) -> Iterator[list[int]]:
@@ -147,58 +202,70 @@ def _rows(most: int, places: int, model: Any) -> int:
 def _weigh(model: Any, batch: Batch, trees: Sequence[LabelTree]) -> list[Weighed]:
     """For each row of `batch`, how likely the labels of all `trees` are after it."""
     first = model(**batch.inputs(), logits_to_keep=1).logits[:, 0].float()
+    begun: list[int] = first.argmax(dim=-1).tolist()
     logprobs: list[dict[int, float]] = [{} for _ in batch.ids]
-    said: list[dict[Tokens, int]] = [{(): word} for word in first.argmax(dim=-1).tolist()]
+    said: list[dict[Tokens, int]] = [{(): word} for word in begun]
     for tree in trees:
-        logits = _logits_after(model, batch, tree)
+        asked = tree.asked(begun)
+        logits = _logits_after(model, batch, tree, asked)
         for row, found in enumerate(_likelihoods(first, logits, tree).tolist()):
             logprobs[row].update(zip(tree.numbers, found, strict=True))
-        beginnings = _beginnings(tree)
+        beginnings = _beginnings(tree.labels, tree.packed)
         for row, words in enumerate(logits.argmax(dim=-1).tolist()):
-            said[row].update(zip(beginnings, words, strict=True))
+            said[row].update(
+                (beginnings[node], word)
+                for node, word in zip(asked[row].tolist(), words, strict=True)
+                if node >= 0
+            )
     return [
         Weighed(tuple(found[number] for number in range(len(found))), words)
         for found, words in zip(logprobs, said, strict=True)
     ]
 
 
-def _logits_after(model: Any, batch: Batch, tree: LabelTree) -> torch.Tensor:
-    """(rows, nodes, vocabulary): what comes after each node of `tree`. Leaves the batch's cache as it was."""
-    packed, rows, device = tree.packed, len(batch.ids), batch.ids.device
-    tokens, depths, sees = (
-        torch.from_numpy(array).to(device) for array in (packed.tokens, packed.positions, packed.sees())
-    )
-    if not len(tokens):
+def _logits_after(model: Any, batch: Batch, tree: LabelTree, asked: Ids) -> torch.Tensor:
+    """(rows, asked, vocabulary): what comes after each asked node. Leaves the batch's cache as it was."""
+    packed, device = tree.packed, batch.ids.device
+    rows, nodes = asked.shape
+    if not nodes:
         return torch.empty((rows, 0, model.config.vocab_size), device=device)
-    prompt = batch.mask.bool()[:, None].expand(-1, len(tokens), -1)
-    visible = torch.cat([prompt, sees.expand(rows, -1, -1)], dim=-1)
+    own = packed.sees()[asked[:, :, None], asked[:, None, :]] & (asked >= 0)[:, None, :]
+    tokens, depths, sees = (
+        torch.from_numpy(array).to(device)
+        for array in (packed.tokens[asked], packed.positions[asked], own | np.eye(nodes, dtype=bool))
+    )
+    prompt = batch.mask.bool()[:, None].expand(-1, nodes, -1)
+    visible = torch.cat([prompt, sees], dim=-1)
     hidden = torch.zeros(visible.shape, dtype=model.dtype, device=device)
     cache: Any = batch.cache
     logits: torch.Tensor = model(
-        input_ids=tokens.expand(rows, -1),
+        input_ids=tokens,
         attention_mask=hidden.masked_fill_(~visible, torch.finfo(model.dtype).min)[:, None],
         position_ids=batch.mask.sum(dim=1, keepdim=True) + depths,
         past_key_values=cache,
     ).logits.float()
-    cache.crop(-len(tokens))
+    cache.crop(-nodes)
     return logits
 
 
 def _likelihoods(first: torch.Tensor, logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
     """(rows, labels): the first token after the prompt, then each after those before it."""
-    starts = [label[0] for label in tree.labels]
-    begun = first[:, starts] - first.logsumexp(dim=-1, keepdim=True)
-    nodes = np.concatenate(tree.packed.paths)
-    following = [token for label in tree.labels for token in label[1:]]
-    scores = logits[:, nodes, following] - logits.logsumexp(dim=-1)[:, nodes]
-    parts = scores.split([len(label) - 1 for label in tree.labels], dim=1)
+    begun = first[:, [said[0] for said in tree.counted]] - first.logsumexp(dim=-1, keepdim=True)
+    later = [len(said) - 1 for said in tree.counted]
+    before = [path[:tokens] for path, tokens in zip(tree.packed.paths, later, strict=True)]
+    places = np.searchsorted(tree.inner, np.concatenate(before))
+    following = [token for said in tree.counted for token in said[1:]]
+    # Row by row: the sums' exponentials of all rows would take as much memory as the logits again.
+    sums = torch.stack([row.logsumexp(dim=-1) for row in logits])
+    scores = logits[:, places, following] - sums[:, places]
+    parts = scores.split(later, dim=1)
     return begun + torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
 
-def _beginnings(tree: LabelTree) -> list[Tokens]:
+def _beginnings(labels: Sequence[Tokens], packed: Packed) -> list[Tokens]:
     """The tokens from the root to each node, itself included."""
-    nodes = zip(tree.packed.owner.tolist(), tree.packed.positions.tolist(), strict=True)
-    return [tree.labels[owner][: position + 1] for owner, position in nodes]
+    nodes = zip(packed.owner.tolist(), packed.positions.tolist(), strict=True)
+    return [labels[owner][: position + 1] for owner, position in nodes]
 
 
 def _one_by_one(
@@ -209,7 +276,7 @@ def _one_by_one(
     most_rows: int,
 ) -> list[Weighed]:
     """For models that take no mask of ours: every label after every prompt, in a row of its own."""
-    pairs = [(prompt, label) for prompt in prompts for label in labels]
+    pairs = [(prompt, label) for prompt in prompts for label in counted(labels)]
     asked, said = [prompt for prompt, _ in pairs], [label for _, label in pairs]
     sums = list(map(sum, answer_logprobs(model, shared, asked, said, most_rows)))
     starts = range(0, len(sums), len(labels))

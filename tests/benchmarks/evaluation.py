@@ -1,9 +1,9 @@
-"""What evaluating a side costs, against answering its questions one by one with `model.generate`.
+"""What an evaluation costs, against answering its questions one by one with `model.generate`.
 
-200 questions of the demo's corpus, which the 135M model was shortly trained to route, with the same
-limit of tokens, in float32, in a process as the daemon starts it for an evaluation. Ours includes how
-likely each of the ten destinations is, the plain way does not. Both take turns at quarters of the
-questions, so that a busy machine slows down both.
+200 questions of the demo's corpus, asked of the 135M model and of an adapter that was shortly trained to
+route them, as a first cycle does: with the same limit of tokens, in float32, in a process as the daemon
+starts it. Ours includes how likely each of the ten destinations is, the plain way does not. Both take
+turns at quarters of the questions, so that a busy machine slows down both.
 
 python -m tests.benchmarks.evaluation MODEL ADAPTER_FOLDER OUTPUT_FOLDER
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from daemon.demo.corpus import labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.traffic import ANSWER_TOKENS
-from evaluation.answers import AnswerEngine, open_engine
+from evaluation.answers import BASE, AnswerEngine, open_engine
 from evaluation.job import BATCH_SIZE
 from evaluation.likelihood import label_tokens
 from extractors.examples import Examples
@@ -37,12 +38,12 @@ from trainers.rendering import render
 
 MODEL = Path(".cache/smollm2")
 QUESTIONS, QUARTER = 200, 50
-SIDE = "candidate"
+CANDIDATE = "candidate"
 Tokens = tuple[int, ...]
 
 
 class Cost(Value):
-    """What 200 answers took."""
+    """What one side's answers took."""
 
     ours: float = 0.0
     """Seconds, how likely the destinations are included."""
@@ -53,6 +54,22 @@ class Cost(Value):
     destinations: int = 0
     """Answers that are destinations."""
 
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in Cost.model_fields})
+
+
+class Costs(Value):
+    """What an evaluation took."""
+
+    sides: dict[str, Cost]
+
+    @property
+    def ratio(self) -> float:
+        """Seconds of ours over seconds one by one."""
+        return sum(side.ours for side in self.sides.values()) / sum(
+            side.one_by_one for side in self.sides.values()
+        )
+
 
 def measure() -> float:
     """Seconds of ours over seconds one by one."""
@@ -61,38 +78,41 @@ def measure() -> float:
     with tempfile.TemporaryDirectory() as folder:
         adapter = _trained(model, Path(folder), questions[QUESTIONS:], system)
         child("tests.benchmarks.evaluation", str(model), str(adapter), folder)
-        cost = Cost.model_validate_json(Path(folder, "cost.json").read_text("utf-8"))
-    print(
-        f"ours {cost.ours:.1f} s, one by one {cost.one_by_one:.1f} s; of {QUESTIONS} answers {cost.same} "
-        f"are the same, {cost.destinations} are destinations"
-    )
-    return cost.ours / cost.one_by_one
+        costs = Costs.model_validate_json(Path(folder, "costs.json").read_text("utf-8"))
+    for side, cost in costs.sides.items():
+        print(
+            f"{side}: ours {cost.ours:.1f} s, one by one {cost.one_by_one:.1f} s; of {QUESTIONS} answers "
+            f"{cost.same} are the same, {cost.destinations} are destinations"
+        )
+    return costs.ratio
 
 
 def main(model: str, adapter: Path, folder: Path) -> None:
     questions, system = _traffic()
-    engine = open_engine(model, {SIDE: adapter}, device="cpu", dtype="float32")
+    engine = open_engine(model, {CANDIDATE: adapter}, device="cpu", dtype="float32")
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     plain = PeftModel.from_pretrained(plain, adapter).eval()
     items = [reviewed(number, each, system=system) for number, each in enumerate(questions[:QUESTIONS])]
     prompts = [render(engine.tokenizer, item.prompt).prompt_ids for item in items]
     labels = label_tokens(engine.tokenizer, items[0].prompt, (), labels_of(load_corpus()))
-    _compare(engine, plain, prompts[:2], labels)  # warms up
-    parts = [
-        _compare(engine, plain, prompts[start : start + QUARTER], labels)
-        for start in range(0, QUESTIONS, QUARTER)
-    ]
-    cost = Cost(**{name: sum(getattr(part, name) for part in parts) for name in Cost.model_fields})
-    (folder / "cost.json").write_text(cost.model_dump_json(), "utf-8")
+    sides = dict.fromkeys((BASE, CANDIDATE), Cost())
+    for side in sides:
+        _compare(engine, plain, side, prompts[:2], labels)  # warms up
+        for start in range(0, QUESTIONS, QUARTER):
+            sides[side] += _compare(engine, plain, side, prompts[start : start + QUARTER], labels)
+    (folder / "costs.json").write_text(Costs(sides=sides).model_dump_json(), "utf-8")
 
 
-def _compare(engine: AnswerEngine, plain: Any, prompts: Sequence[Tokens], labels: Sequence[Tokens]) -> Cost:
+def _compare(
+    engine: AnswerEngine, plain: Any, side: str, prompts: Sequence[Tokens], labels: Sequence[Tokens]
+) -> Cost:
     began = time.perf_counter()
     answers = engine.answers(
-        SIDE, prompts, max_new_tokens=ANSWER_TOKENS, batch_size=BATCH_SIZE, labels=labels
+        side, prompts, max_new_tokens=ANSWER_TOKENS, batch_size=BATCH_SIZE, labels=labels
     )
     between = time.perf_counter()
-    expected = [_alone(plain, prompt, engine.tokenizer.pad_token_id) for prompt in prompts]
+    with plain.disable_adapter() if side == BASE else nullcontext():
+        expected = [_alone(plain, prompt, engine.tokenizer.pad_token_id) for prompt in prompts]
     return Cost(
         ours=between - began,
         one_by_one=time.perf_counter() - between,

@@ -25,6 +25,8 @@ PROMPTS = [
     for own in ([20, 21, 3], [22, 3], [3], [20, 21, 3], [9, 8, 7, 6, 5, 4, 30, 31, 32, 3], [33, 34, 35, 3])
 ]
 LABELS = [(30, 2), (30, 31, 2), (31, 32, 33, 2), (34, 2), (2,)]
+COUNTED = [(30, 2), (30, 31), (31, 32, 33), (34,), (2,)]
+"""An end says something where another label goes on from there."""
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def test_labels_weigh_what_each_weighs_alone_and_change_no_answer(engine, side):
     assert [answer.ids for answer in weighed] == [answer.ids for answer in plain]
     assert {answer.label_logprobs for answer in plain} == {()}
     for prompt, answer in zip(PROMPTS, weighed, strict=True):
-        expected = [sum(likelihoods(engine, side, prompt, label)) for label in LABELS]
+        expected = [sum(likelihoods(engine, side, prompt, label)) for label in COUNTED]
         assert answer.label_logprobs == pytest.approx(expected, abs=1e-4)
 
 
@@ -146,14 +148,16 @@ def test_an_answer_that_is_a_label_is_not_generated(tokenizer):
     generated = {alone(engine, "candidate", prompt, LIMIT) for prompt in PROMPTS}
     labels = sorted(said for said in generated if said[-1] in STOPS)
     assert labels
-    nodes = len({label[:place] for label in labels for place in range(1, len(label))})
+    inner = {label[:place] for label in labels for place in range(1, len(label) - 1)}
+    ends = [{label[:-1] for label in labels if label[0] == first} - inner for first in range(1, 500)]
     known = [prompt for prompt in PROMPTS if alone(engine, "candidate", prompt, LIMIT) in labels]
     own = max(map(len, known)) - len(SYSTEM)
     computed, answers = tokens_computed(
         engine,
         lambda: engine.answers("candidate", known, max_new_tokens=LIMIT, batch_size=16, labels=labels),
     )
-    assert computed == len(SYSTEM) + len(known) * (own + nodes)
+    # Of the labels, what another goes on from; of those that are begun with, their last tokens.
+    assert computed == len(SYSTEM) + len(known) * (own + len(inner) + max(map(len, ends)))
     assert [answer.ids for answer in answers] == [alone(engine, "candidate", p, LIMIT) for p in known]
     # A shorter limit cuts it off as it would cut off what is generated.
     cut = engine.answers("candidate", known, max_new_tokens=1, batch_size=16, labels=labels)
@@ -180,7 +184,7 @@ def test_many_labels_are_weighed_in_several_trees(tokenizer):
     assert sorted(number for tree in trees for number in tree.numbers) == list(range(120))
     answers = engine.answers(BASE, PROMPTS[:2], max_new_tokens=2, batch_size=16, labels=labels)
     for prompt, answer in zip(PROMPTS, answers, strict=False):
-        expected = [sum(likelihoods(engine, BASE, prompt, label)) for label in labels[::40]]
+        expected = [sum(likelihoods(engine, BASE, prompt, label[:-1])) for label in labels[::40]]
         assert answer.label_logprobs[::40] == pytest.approx(expected, abs=1e-4)
 
 
