@@ -75,7 +75,8 @@ def sample_traffic(
         calls += _calls([each for each in seen if each.selected], Ancestry(light), target, redaction)
         if len(calls) >= most:
             break
-    return tuple(calls[:most])
+    # By lot, too, or those of the last traces that began late would be missing.
+    return tuple(sorted(calls, key=lambda call: (_lot(call.trace_id), _lot(call.span_id)))[:most])
 
 
 def asked(reviewed: ReviewedItem | ReviewedRetrieval | Call | Search) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -115,6 +116,10 @@ def test_of_many_calls_a_sample_is_drawn_that_stays_the_same(
     some = sample(client, project, most=10)
     assert len(some) == 10
     assert sample(client, project, most=10) == some
+    late = {span.span_id for span in sent[30:]}
+    few = [ids(sample(client, project, most=most)) for most in range(1, 31)]
+    assert all(one < more for one, more in pairwise(few))
+    assert 5 <= len(few[-1] & late) <= 25, "of a batch the newest are not the ones that are left out"
     # Beyond so many, only slices of the time are looked at.
     monkeypatch.setattr("extractors.traffic.MOST_IDS", 20)
     few = ids(sample(client, project))
