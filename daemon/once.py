@@ -9,13 +9,13 @@ from threading import Event
 from typing import Any
 
 from daemon.children import Interrupted
+from daemon.clock import utc_now
 from daemon.cycle import run_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.publishing import NotPublished, publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
-from daemon.service import utc_now
 from daemon.settings import Settings
 from daemon.traffic import open_phoenix
 from extractors.phoenix_http import PhoenixError

@@ -19,6 +19,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.api import build_api
 from daemon.children import Interrupted
+from daemon.clock import utc_now
 from daemon.cycle import PASSING, advance, start_cycle, unfinished_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
@@ -54,10 +55,6 @@ HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
 
 class PortTaken(LearndError):
     """Something else listens where the API should."""
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def serve(settings: Settings) -> None:

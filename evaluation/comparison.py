@@ -13,8 +13,7 @@ from functools import lru_cache, reduce
 from math import ceil, gcd, sqrt
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import binom, bootstrap, norm
+import scipy
 
 from evaluation.report import Comparison
 from extractors.values import LearndError, Value
@@ -103,7 +102,7 @@ def gain_of(counts: Pairs, *, metric: str = "accuracy", other: float = 0.0) -> G
 @lru_cache(maxsize=1 << 16)
 def mcnemar(gained: int, lost: int) -> float:
     """Exact one-sided p-value of `gained` against `lost` items: the binomial tail."""
-    return float(binom.sf(gained - 1, gained + lost, 0.5)) if gained + lost else 1.0
+    return float(scipy.stats.binom.sf(gained - 1, gained + lost, 0.5)) if gained + lost else 1.0
 
 
 def sign_flip(changes: Iterable[int]) -> float:
@@ -240,7 +239,7 @@ def interval(
         return -1.0, 1.0
     weight = np.ones(len(candidate)) if weights is None else np.asarray(weights, dtype=float)
     moved = (np.asarray(candidate, dtype=float) - np.asarray(other, dtype=float)) * weight
-    found = bootstrap(
+    found = scipy.stats.bootstrap(
         _by_session(moved, weight, sessions),
         lambda change, size, axis: change.sum(axis=axis) / size.sum(axis=axis),
         paired=True,
@@ -257,7 +256,7 @@ def least_difference(n: float, gained: float, lost: float, alpha: float) -> floa
     The score interval of Tango (1998), which holds its level for few items and shares near 1, where the
     usual interval of n = 80 without a difference would be a point.
     """
-    z = float(norm.isf(alpha))
+    z = float(scipy.stats.norm.isf(alpha))
     if not n:
         return -1.0
 
@@ -272,7 +271,7 @@ def least_difference(n: float, gained: float, lost: float, alpha: float) -> floa
     if too_low(-1.0) <= 0:
         return -1.0
     # Just below the measured difference: without a single change that itself is a root.
-    return float(brentq(too_low, -1.0, (gained - lost) / n - 1e-9))
+    return float(scipy.optimize.brentq(too_low, -1.0, (gained - lost) / n - 1e-9))
 
 
 @lru_cache(maxsize=4096)
@@ -312,9 +311,9 @@ def power(n: int, effect: float, churn: float, alpha: float) -> float:
     differing = np.arange(n + 1)
     discordance = min(1.0, churn + effect)
     # isf gives the least k with P(K > k) <= alpha, so k + 1 gained items are significant.
-    needed = binom.isf(alpha, differing, 0.5) + 1
-    found = binom.sf(needed - 1, differing, (discordance + effect) / (2 * discordance))
-    return float((binom.pmf(differing, n, discordance) * found).sum())
+    needed = scipy.stats.binom.isf(alpha, differing, 0.5) + 1
+    found = scipy.stats.binom.sf(needed - 1, differing, (discordance + effect) / (2 * discordance))
+    return float((scipy.stats.binom.pmf(differing, n, discordance) * found).sum())
 
 
 def _normal_effect(n: float, spread: float, alpha: float) -> float:
@@ -324,7 +323,7 @@ def _normal_effect(n: float, spread: float, alpha: float) -> float:
 
 def _deviations(alpha: float) -> float:
     """Standard errors between no effect and one that is found with power 0.8."""
-    return float(norm.isf(alpha) + norm.ppf(POWER))
+    return float(scipy.stats.norm.isf(alpha) + scipy.stats.norm.ppf(POWER))
 
 
 def _by_session(

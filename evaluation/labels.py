@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy.special import softmax
+import scipy
 
 from evaluation.scoring import normalise_label
 from extractors.values import Value
@@ -168,7 +168,7 @@ def label_probabilities(likelihoods: Mapping[str, float]) -> dict[str, float]:
     `likelihoods` are in nats. Where none is a number above -inf, every label is as probable as the next.
     """
     nats = np.nan_to_num(np.array(list(likelihoods.values()), dtype=float), nan=-np.inf, neginf=-np.inf)
-    shares = softmax(nats if np.isfinite(nats).any() else np.zeros_like(nats))
+    shares = scipy.special.softmax(nats if np.isfinite(nats).any() else np.zeros_like(nats))
     found: dict[str, float] = {}
     for label, share in zip(likelihoods, shares.tolist(), strict=True):
         found[normalise_label(label)] = found.get(normalise_label(label), 0.0) + share

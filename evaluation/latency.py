@@ -12,7 +12,7 @@ from statistics import median, median_low
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy.stats import quantile_test
+import scipy
 
 from extractors.values import Value
 
@@ -98,7 +98,7 @@ def overhead(candidate: Sequence[float], other: Sequence[float], *, against: str
 
 
 def _bounds(ratios: np.ndarray[Any, Any], alternative: str, confidence: float) -> tuple[float, float]:
-    found = quantile_test(ratios, p=0.5, alternative=alternative).confidence_interval(confidence)
+    found = scipy.stats.quantile_test(ratios, p=0.5, alternative=alternative).confidence_interval(confidence)
     low, high = float(found.low), float(found.high)
     return (
         float(ratios.min()) if math.isnan(low) else low,

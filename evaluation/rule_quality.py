@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import ceil
 
 import numpy as np
-from scipy.stats import binom
+import scipy
 
 from evaluation.comparison import Pairs, gain_of
 from evaluation.report import Verdict
@@ -89,11 +89,13 @@ def _promoted(gate: Gate, n: int, fresh: int, effect: float, discordance: float)
 def _verdicts(gate: Gate, n: int, look: Look, effect: float, discordance: float) -> dict[Verdict, float]:
     """How often each verdict is reached."""
     differing = np.arange(n + 1)
-    chances = binom.pmf(differing, n, discordance)
+    chances = scipy.stats.binom.pmf(differing, n, discordance)
     found: dict[Verdict, float] = {}
     for count in differing[chances > NEGLIGIBLE].tolist():
         gained = np.arange(count + 1)
-        share = chances[count] * binom.pmf(gained, count, (discordance + effect) / (2 * discordance))
+        share = chances[count] * scipy.stats.binom.pmf(
+            gained, count, (discordance + effect) / (2 * discordance)
+        )
         for got in gained[share > NEGLIGIBLE].tolist():
             gains = (gain_of(Pairs(n=n, gained=got, lost=count - got)),)
             verdict = decide(Evidence.model_construct(gains=gains), gate, look).verdict

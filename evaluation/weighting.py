@@ -14,8 +14,8 @@ from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import MonteCarloMethod, chi2_contingency
 
 from evaluation.strata import Embed, Strata, stratify
 from extractors.examples import ReviewedItem, ReviewedRetrieval
@@ -194,8 +194,8 @@ def _p_value(picture: _Picture, seed: int) -> float | None:
     counts = counts[:, counts.any(axis=0)]
     if min(len(reviewed), len(others), counts.shape[1]) < 2:
         return None
-    chance = MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
-    return float(chi2_contingency(counts, correction=False, method=chance).pvalue)
+    chance = scipy.stats.MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
+    return float(scipy.stats.chi2_contingency(counts, correction=False, method=chance).pvalue)
 
 
 def _one_a_session(seen: Iterable[tuple[Held | TrafficCall, int]]) -> dict[str, int]:

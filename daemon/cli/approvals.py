@@ -26,7 +26,7 @@ from daemon.cli.output import (
     print_json,
     print_table,
 )
-from daemon.service import utc_now
+from daemon.clock import utc_now
 from extractors.values import LearndError
 from registry.batches import Batch, BatchState, ItemState
 

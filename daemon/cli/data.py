@@ -18,9 +18,9 @@ from daemon.cli.output import (
     print_table,
     the_target,
 )
+from daemon.clock import utc_now
 from daemon.imports import forget_import, import_file, imports
 from daemon.loop import Loop
-from daemon.service import utc_now
 from daemon.summary import TargetData
 from daemon.traffic import extract_target, snapshot_of
 from extractors.exchange import write_records

@@ -23,10 +23,10 @@ from daemon.cli.output import (
 )
 from daemon.cli.progress import CycleProgress
 from daemon.cli.report import print_expectations
+from daemon.clock import utc_now
 from daemon.extras import needs
 from daemon.loop import Loop
 from daemon.planning import Forecast, Preview, forecast, rehearsed, test_rates
-from daemon.service import utc_now
 from daemon.words import duration, gigabytes
 from trainers.plan import Skip
 from trainers.rate_test import LEAST_STEPS

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.cli.progress import CycleProgress
+from daemon.clock import utc_now
 from daemon.demo.corpus import Request, labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.phoenix import phoenix_server
@@ -31,7 +32,6 @@ from daemon.demo.traffic import ANSWER_TOKENS, Agent, Reply, Steady, send_all, s
 from daemon.demo.vllm import vllm_server
 from daemon.once import run_once
 from daemon.promotion import adapter_folder
-from daemon.service import utc_now
 from daemon.settings import Settings, load_settings
 from daemon.traffic import open_phoenix
 from extractors.phoenix import PhoenixClient, ProjectNotFound

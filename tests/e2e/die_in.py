@@ -10,10 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+from daemon.clock import utc_now
 from daemon.cycle import advance, begin_cycle, unfinished_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
-from daemon.service import utc_now
 from daemon.settings import load_settings
 from registry.store.store import Store
 
