@@ -172,7 +172,7 @@ def written(
 def _writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
     of = len(items)
     texts = [
-        _gold(item) if _right(model, number, of) else " ".join(_gold(item).split()[number % 3 :])
+        _gold(item) if _right(model, number, of) else " ".join(_gold(item).split()[3 + number % 3 :])
         for number, item in enumerate(items)
     ]
     nats = tuple((-1 / model.right, -4 / model.right) for _ in items)
@@ -211,7 +211,9 @@ def extracted(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
 def _extracting_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
     of = len(items)
     texts = [
-        _gold(item) if _right(model, number, of) else ('{"amount": 1}' if number % 2 else "no idea")
+        _gold(item)
+        if _right(model, number, of)
+        else ('{"amount": 1}' if (number + model.right) % 2 else "no idea")
         for number, item in enumerate(items)
     ]
     return score_side(

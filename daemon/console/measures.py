@@ -85,7 +85,7 @@ def measures_section(report: Report) -> None:
     with section("Measures", _counted(report)):
         sides = {titled(report, side.name): side for side in report.sides}
         primary = report.comparisons[0].metric
-        bars = {name: side.mean(primary) for name, side in sides.items()}
+        bars = {name: _as_items_count(report, side) for name, side in sides.items()}
         bar_chart(bars, f"{named(primary, report)}: each side, in percent")
         table(
             "What each side measured",
@@ -96,6 +96,19 @@ def measures_section(report: Report) -> None:
         )
 
 
+def is_weighed(report: Report) -> bool:
+    """Whether some items count for more than others."""
+    return report.weighting is not None and bool(set(report.weighting.weights.values()) - {1.0})
+
+
+def _as_items_count(report: Report, side: Side) -> float:
+    """The side's mean by the primary metric, weighted as the verdict weighs it."""
+    found = report.comparisons[0] if side is report.candidate else report.against(side.name)
+    if found.means is None:
+        return side.mean(found.metric)
+    return found.means[0] if side is report.candidate else found.means[1]
+
+
 def _counted(report: Report) -> str:
     words = f"{report.gold_size} of {report.holdout_size} held-out items have a known answer."
     if report.unanswerable:
@@ -104,11 +117,19 @@ def _counted(report: Report) -> str:
         words += (
             f" Of {report.rejected_without_correction} people rejected the answer and gave no better one."
         )
+    if is_weighed(report):
+        words += " The first row weighs them as the verdict does; in the others each counts once."
     return words
 
 
 def _rows(report: Report, sides: Mapping[str, Side]) -> Iterator[Mapping[str, Any]]:
     live = report.side(report.live)
+    if is_weighed(report):
+        primary = report.against(report.live)
+        yield {
+            "": f"{named(primary.metric, report)}, weighted",
+            "change": changed(primary.metric, primary.effect),
+        } | {name: measured(primary.metric, _as_items_count(report, side)) for name, side in sides.items()}
     for metric in _metrics(report):
         found = {name: _value(side, metric) for name, side in sides.items()}
         before, after = _value(live, metric), _value(report.candidate, metric)

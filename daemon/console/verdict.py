@@ -8,7 +8,7 @@ from nicegui import ui
 
 from daemon.console.answers import answer_line
 from daemon.console.charts import interval_chart
-from daemon.console.measures import changed, named
+from daemon.console.measures import changed, is_weighed, measured, named
 from daemon.console.parts import Link, Tagged, Tone, chip, facts, outward, section, table, text
 from daemon.console.probation import waits_for
 from daemon.console.visit import Console
@@ -148,12 +148,8 @@ def _comparisons(report: Report) -> None:
             "several each must be the more certain (Holm).",
             "muted",
         )
-    if report.weighting and set(report.weighting.weights.values()) - {1.0}:
-        text(
-            "Items count for the traffic that they stand for, not each for one, so a change may differ from "
-            "the difference of what the sides measured.",
-            "muted",
-        )
+    if is_weighed(report):
+        text("Items count for the traffic that they stand for, not each for one.", "muted")
     if report.retention:
         text("Older traffic is reserved to tell what is forgotten; nothing trains on it.", "muted")
 
@@ -165,6 +161,8 @@ def _comparison(report: Report, found: Comparison, adjusted: dict[str, float]) -
         "by": named(found.metric, report),
         "against": titled(report, found.against),
         "change": changed(found.metric, found.effect),
+        "candidate": None if found.means is None else measured(found.metric, found.means[0]),
+        "the other": None if found.means is None else measured(found.metric, found.means[1]),
         "95% interval": f"{low} to {high}",
         "p (better)": chance(found.p_value),
         "p, as one of several": None if corrected is None else chance(corrected),
