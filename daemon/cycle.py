@@ -22,7 +22,7 @@ from daemon.synthesis import ask_for_examples
 from daemon.traffic import extract_target, open_phoenix, poll_target, snapshot_of
 from daemon.training import base_of, choose_plan, train_candidate, wanted
 from evaluation.report import Report
-from extractors.fresh import fresh_snapshot, with_gold
+from extractors.fresh import common_in, fresh_snapshot, with_gold
 from extractors.phoenix_http import PhoenixError
 from extractors.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
 from extractors.values import LearndError
@@ -119,12 +119,14 @@ def _look_again(loop: Loop, cycle: Cycle, version: Version) -> Cycle:
     if version.base_digest != base.digest:
         end_probation(loop, _other_base(base.name))
         return loop.move(cycle, CycleState.SKIPPED, reason=f"{version.id} was {_other_base(base.name)}")
-    items = newer_items(loop, version, extract_target(loop))
+    extraction = extract_target(loop)
+    items = newer_items(loop, version, extraction)
     wanted_items = needed(loop.target, loop.store, version)
     if with_gold(items) < wanted_items:
         left = f"{with_gold(items)} of {wanted_items} newer reviewed items for a second look at {version.id}"
         return loop.move(cycle, CycleState.SKIPPED, reason=left)
-    snapshot = fresh_snapshot(items, loop.snapshot(version.snapshot_id), loop.clock())
+    common = common_in(extraction, loop.target.holdout.common_prompt_sessions)
+    snapshot = fresh_snapshot(items, loop.snapshot(version.snapshot_id), loop.clock(), common=common)
     write_snapshot(snapshot, loop.snapshots)
     return loop.move(
         cycle,

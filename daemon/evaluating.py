@@ -115,7 +115,7 @@ def _by_replica(loop: Loop, candidate: Version, report: Report, snapshot: Path, 
         if isinstance(failure, NotServedYet) and loop.clock() < judged_at + SERVING_PATIENCE:
             raise
         reason = f"no replica could be asked: {failure}; {report.verdict} by transformers ({report.reason})"
-        unknown = {"verdict": "INCONCLUSIVE", "condition": "open guard", "reason": reason}
+        unknown = {"verdict": "INCONCLUSIVE", "condition": "no replica", "reason": reason}
         return report.model_copy(update=unknown)
 
 

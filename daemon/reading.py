@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from evaluation.labels import ClassFigures
-from evaluation.report import Answer, Comparison, Report, Side
+from evaluation.report import Answer, Comparison, GoldenAnswer, Report, Side
 from evaluation.retrieval import DEPTH
 from extractors.values import Value
 
@@ -196,11 +196,19 @@ def _golden(report: Report) -> Section | None:
                 case.expected,
                 case.live,
                 case.candidate,
-                "broken" if case.broken else "mended" if case.candidate_passes else "failed by both",
+                _golden_words(case),
             )
             for case in golden.failed
         ),
     )
+
+
+def _golden_words(case: GoldenAnswer) -> str:
+    if case.refused:
+        return "refused by the chat template"
+    if case.broken:
+        return "broken"
+    return "mended" if case.candidate_passes else "failed by both"
 
 
 def _latency(report: Report) -> Section | None:

@@ -24,6 +24,7 @@ Condition = Literal[
     "too few items",
     "not better",
     "engines disagree",
+    "no replica",
 ]
 """What decides."""
 
@@ -227,11 +228,6 @@ class Report(Value):
     condition: Condition
     reason: str
     """The condition that decided, in words, with its numbers."""
-
-    @property
-    def regression(self) -> bool:
-        """The candidate is significantly worse than what is live."""
-        return self.condition in {"regression", "forgetting"}
 
     @property
     def candidate(self) -> Side:

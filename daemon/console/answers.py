@@ -4,10 +4,9 @@ from nicegui import ui
 
 from daemon.console.parts import Tagged, chip, nothing
 from daemon.console.visit import Visit
-from daemon.reading import titled
+from daemon.reading import answer_words, titled
 from daemon.runs import SideBySide, answers_of
 from evaluation.report import Answer, Report
-from evaluation.retrieval import DEPTH
 from registry.cycles import Cycle
 
 ANSWERS = 20
@@ -62,15 +61,7 @@ def _item(item: SideBySide, report: Report) -> None:
         if item.gold is not None:
             answer_line("should be", item.gold)
         for side, answer in item.answers.items():
-            answer_line(titled(report, side), _said(answer), _judged(answer))
-
-
-def _said(answer: Answer) -> str:
-    """The text; of a search, where it found the first relevant document."""
-    reciprocal = answer.scores.get("mrr@10")
-    if reciprocal is None:
-        return answer.text
-    return f"found at rank {round(1 / reciprocal)}" if reciprocal else f"not among the first {DEPTH}"
+            answer_line(titled(report, side), answer_words(answer), _judged(answer))
 
 
 def _judged(answer: Answer) -> str:

@@ -35,6 +35,7 @@ CONDITIONS: dict[Condition, str] = {
     "too few items": "Too few held-out items to tell.",
     "not better": "Not better than what was live.",
     "engines disagree": "The evaluation and a replica come to different verdicts.",
+    "no replica": "Better by the evaluation, and no replica could be asked to confirm it.",
 }
 SMALLEST = "smallest change that would show"
 LOOKS: dict[str, tuple[str, Tone]] = {"kept": ("check_circle", "good"), "open": ("help", "warn")}
