@@ -63,7 +63,7 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     team = team.with_thresholds(pairs=20)
     with gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
         assert agent.route(requests[0]).version == "base"
-        with steady_traffic(agent, requests, pause=0.6) as traffic:
+        with steady_traffic(agent, requests, pause=1.5) as traffic:
             traffic.wait_for(3)
             cycle = team.ask("once")
             traffic.wait_for(5, version=cycle["version_id"], seconds=60)
