@@ -444,7 +444,7 @@ def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, d
     compare = page.get_by_role("link", name="Compare all answers in Phoenix")
     expect(compare).to_have_attribute("href", "https://phoenix.example.com/datasets/1/compare?experimentId=2")
     row(page, "What each side measured", "nDCG@10: how well they are ordered")
-    expect(page.get_by_text("not among the first 10").first).to_be_visible()
+    expect(page.get_by_text("no relevant document among the first 10").first).to_be_visible()
     expect(page.get_by_text("page 0 on kettle 4", exact=True)).to_be_visible()
     open_cycle(page, of_before)
     row(page, "What each side measured", "answered right", "+26.2%")

@@ -30,7 +30,7 @@ def found(*documents: tuple[str, bool | None], query: str = "q", number: int = 0
         documents=tuple(JudgedDocument(text=text, relevant=relevant) for text, relevant in documents),
         source_span_ids=(f"s{number}",),
         trace_id=f"t{number}",
-        session_id=f"session {number}",
+        session_id=str(number),
         prompt_key=query_key(query),
         started_at=NOON,
     )
