@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.extras import ExtraMissing, needs
+from daemon.imports import golden_cases
 from daemon.notifications import signing_key
 from daemon.operators import Operators, must_keep_apart
 from daemon.promotion import open_replicas
@@ -60,6 +61,8 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield _check("targets", False, "none", "add a [[targets]] section; `learnd init` writes an example")
     for target in settings.targets:
         yield _rule(target)
+        if target.golden:
+            yield _golden(target)
         yield from _target(settings, target)
         if target.synthesis.enabled:
             yield from _synthesis(settings, target)
@@ -109,6 +112,19 @@ def _rule(target: TargetSettings) -> Check:
     """How often the promotion rule errs, for a holdout as small as the settings allow."""
     n = target.holdout.least
     return _check(f"{target.key}: verdict", True, in_words(target.gate, n))
+
+
+def _golden(target: TargetSettings) -> Check:
+    name = f"{target.key}: golden cases"
+    try:
+        cases = golden_cases(target)
+    except LearndError as problem:
+        what = (
+            f"correct the target's `golden` ({target.golden}): on each line a JSON object with `prompt` and "
+            "`completion`"
+        )
+        return _check(name, False, str(problem), what)
+    return _check(name, True, f"{len(cases)} in {target.golden}")
 
 
 def _phoenix(phoenix: PhoenixClient, settings: Settings) -> Check:

@@ -28,6 +28,15 @@ SERVING_PATIENCE = timedelta(hours=1)
 
 MAY_BE_REJECTED = frozenset({VersionState.PROBATION, VersionState.READY})
 """States in which a version waits: for its second look, or for an operator."""
+OVERRULE = "`learnd adapters activate` overrules that"
+UNREADY: dict[VersionState, str] = {
+    VersionState.CANDIDATE: f"it is still being judged; {OVERRULE}",
+    VersionState.PROBATION: f"it waits for its second look, which `learnd status` follows; {OVERRULE}",
+    VersionState.ACTIVE: "it is live already",
+    VersionState.RETIRED: "it was live before; `learnd adapters activate` brings it back",
+    VersionState.REJECTED: f"it did not pass every gate; {OVERRULE}",
+}
+"""Why a version cannot be promoted."""
 UNSEEN = ""
 """In place of a version's id: whoever activates another did not look what is active."""
 
@@ -118,10 +127,7 @@ def activate(
     """
     version = store.version(version_id)
     if ready_only and version.state is not VersionState.READY:
-        raise NotReady(
-            f"{version.id} is {version.state}, not READY: it did not pass every gate; "
-            "`learnd adapters activate` overrules that"
-        )
+        raise NotReady(f"{version.id} is {version.state}, not READY: {UNREADY[version.state]}")
     active = store.active(version.target)
     return promote(
         settings,

@@ -42,6 +42,30 @@ def test_memory_is_what_the_smallest_training_takes_and_4_bits_are_looked_for_wh
     assert checks["4 bits"].ok
 
 
+def test_golden_cases_are_read_and_a_file_that_cannot_be_is_named_with_its_key(
+    phoenix: PhoenixServer, tiny_model: Path, tmp_path: Path
+) -> None:
+    golden = tmp_path / "golden.jsonl"
+
+    def found() -> Check:
+        target = {"tenant": "acme", "agent": "support", "project": "p", "task": "generation"}
+        target |= {"base_model": str(tiny_model), "golden": str(golden)}
+        settings = {"data_dir": tmp_path, "phoenix": {"url": phoenix.url}, "targets": [target]}
+        checks = examine(Settings.model_validate(settings))
+        return next(check for check in checks if check.name == "acme/support: golden cases")
+
+    missing = found()
+    assert not missing.ok
+    assert "`golden`" in missing.what_to_do
+    golden.write_text('{"prompt": [{"role": "user", "content": "Send it back"}]}\n')
+    assert "completion" in found().found
+    golden.write_text(
+        '{"prompt": [{"role": "user", "content": "Send it back"}], '
+        '"completion": {"role": "assistant", "content": "returns"}}\n'
+    )
+    assert (found().ok, found().found) == (True, f"1 in {golden}")
+
+
 def test_the_language_model_and_the_encoder_of_proposals_are_asked(
     phoenix: PhoenixServer, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -420,10 +420,13 @@ def test_a_run_that_nobody_can_read_is_given_up_in_words_and_keeps_no_other_wait
         database.execute("UPDATE cycles SET plan = NULL")
     told.now += MINUTE
     later = told.run(told.snapshot(held_out(6, first=400)), right=6)
-    for _ in range(MOST_TRIES):
-        with pytest.raises(NotPublished, match="lacks its plan"):
-            publish_target(told.loop, client)
+    with pytest.raises(NotPublished, match="lacks its plan"):
+        publish_target(told.loop, client)
     assert told.store.cycle(later.id).published_at is not None
+    for _ in range(MOST_TRIES - 2):
+        told.store.not_published(broken.id, "as before")
+    with pytest.raises(NotPublished, match="lacks its plan"):
+        publish_target(told.loop, client)
     assert publish_target(told.loop, client) == 0
     given_up = told.store.cycle(broken.id)
     assert given_up.published_at is None
