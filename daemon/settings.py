@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from apscheduler.triggers.cron import CronTrigger
 from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as VariableUnreadable
 
 from evaluation.rules import JUDGE, METRICS, Gate
 from extractors.endpoint import Endpoint
@@ -597,6 +598,11 @@ def load_settings(path: Path) -> Settings:
         return Settings(**_beside({"data_dir": "learnd-data"} | content, path.parent))
     except ValidationError as wrong:
         raise SettingsError(f"{path}:\n{_explain(wrong)}") from None
+    except VariableUnreadable as wrong:
+        set_now = ", ".join(environment_names())
+        raise SettingsError(
+            f"one of the environment variables {set_now} should be JSON and is not: {wrong}"
+        ) from None
 
 
 def read_secret(path: Path) -> str:

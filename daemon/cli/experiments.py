@@ -51,7 +51,9 @@ TITLES = {"run": "Runs", "plan": "Plans, where they differ", "data": "Data", "me
 def list_(
     target: TargetKey = None,
     method: Annotated[Method | None, typer.Option(help="Only runs that train by it.")] = None,
-    verdict: Annotated[Verdict | None, typer.Option(help="Only runs that ended so.")] = None,
+    verdict: Annotated[
+        Verdict | None, typer.Option(case_sensitive=False, help="Only runs that ended so.")
+    ] = None,
     since: Annotated[
         datetime | None, typer.Option(help="Only runs that began then or later, in UTC.")
     ] = None,

@@ -143,6 +143,14 @@ def test_tokens_come_from_the_environment(config: Path, monkeypatch: pytest.Monk
     assert load_settings(config).agents.by_token() == {"abc": "acme"}
 
 
+def test_a_variable_that_should_be_json_and_is_not_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEARND_TARGETS", "x")
+    with pytest.raises(SettingsError, match=r"LEARND_TARGETS.* should be JSON"):
+        load_settings(config)
+
+
 def test_defaults_are_enough_for_everything_but_targets() -> None:
     assert Settings().targets == ()
 
