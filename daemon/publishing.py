@@ -81,8 +81,8 @@ def publish_target(loop: Loop, client: PhoenixClient) -> int:
             compare_path = _publish(loop, client, Run.read(loop, cycle.id))
         except (Interrupted, StoreUnavailable):
             raise
-        except Exception as problem:
-            # Of whatever kind: a run that cannot even be read is no reason to keep the others waiting.
+        except (LearndError, LookupError, OSError, ValueError) as problem:
+            # A run whose files are gone or damaged is no reason to keep the others waiting.
             if isinstance(problem, PhoenixError):
                 _must_be_there(client)
             log.warning("run not published", cycle=cycle.id, exc_info=not isinstance(problem, LearndError))
