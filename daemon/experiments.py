@@ -36,7 +36,7 @@ class Experiment(Value):
     target: str
     state: CycleState
     method: str
-    """The methods of its plan's stages: `sft`, `sft+dpo`, …"""
+    """The methods that it trains by: `sft`, `sft+dpo`, …"""
     look: Look
     """`second`: it trained nothing, and looked at a version on probation again."""
     verdict: Verdict | None
@@ -134,7 +134,7 @@ def find(store: Store, run: str) -> Cycle:
     if not begun:
         raise UnknownExperiment(
             f"no run is called {run!r} or begins so, and no version has this name; "
-            "`learnd experiments list` names them"
+            "`learnd cycles list` names them"
         )
     return store.cycle(begun[0].id)
 

@@ -24,7 +24,7 @@ class CycleView(Value):
     state: CycleState
     verdict: Verdict | None
     method: str | None
-    """The methods of its plan, in words."""
+    """The methods that it trains by, in words."""
     reason: str
     trigger: str
     started_at: datetime
@@ -70,8 +70,11 @@ def trained(store: Store, cycle: Cycle) -> Cycle:
 
 
 def methods(cycle: Cycle) -> list[str]:
-    """The methods of its plan's stages."""
-    return [stage.method for stage in cycle.plan.stages] if cycle.plan else []
+    """The methods of its plan's stages, but for those that its training left out."""
+    took = {stage.method for stage in cycle.training if not stage.left_out}
+    left_out = {stage.method for stage in cycle.training} - took
+    planned = [stage.method for stage in cycle.plan.stages] if cycle.plan else []
+    return [method for method in planned if method not in left_out]
 
 
 def view(cycle: Cycle) -> CycleView:

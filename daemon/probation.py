@@ -74,6 +74,11 @@ def needed(target: TargetSettings, store: Store, version: Version) -> int:
     return max(1, ceil(target.gate.fresh_items * first))
 
 
+def gives_up_at(target: TargetSettings, version: Version) -> datetime:
+    """When it has waited for too long."""
+    return version.created_at + timedelta(days=target.gate.probation_days)
+
+
 def end_probation(loop: Loop, reason: str, *, but: str | None = None) -> None:
     """Reject what is on probation, except the version `but`."""
     for version in loop.store.versions(loop.target.key):
@@ -129,8 +134,8 @@ class SecondLooks:
             return None
         if found and found.due:
             return version
-        days = loop.target.gate.probation_days
-        if loop.clock() >= version.created_at + timedelta(days=days):
+        if loop.clock() >= gives_up_at(loop.target, version):
+            days = loop.target.gate.probation_days
             had = f"{found.reviewed if found else 0} of {needed(loop.target, loop.store, version)}"
             end_probation(
                 loop,

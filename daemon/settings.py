@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -18,6 +19,7 @@ from apscheduler.triggers.cron import CronTrigger
 from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as VariableUnreadable
+from pydantic_core import ErrorDetails
 
 from evaluation.rules import JUDGE, METRICS, Gate
 from extractors.endpoint import Endpoint
@@ -657,9 +659,18 @@ def _secrets_in(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
 def _explain(wrong: ValidationError) -> str:
     """One line a problem: the key's path, what is wrong; never the value, which may be a secret."""
     return "\n".join(
-        f"  {_path(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
+        f"  {_path(error['loc'])}: {_what(error)}"
         for error in wrong.errors(include_input=False, include_url=False)
     )
+
+
+def _what(error: ErrorDetails) -> str:
+    if error["type"] != "extra_forbidden":
+        return error["msg"].removeprefix("Value error, ")
+    schema = Settings.model_json_schema()
+    known = {key for each in (schema, *schema["$defs"].values()) for key in each.get("properties", {})}
+    near = get_close_matches(str(error["loc"][-1]), known, n=1)
+    return f"there is no such key here{f'; is it {near[0]}?' if near else ''}"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -2,15 +2,17 @@
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.probation import needed, on_probation
+from daemon.probation import gives_up_at, needed, on_probation
 from daemon.schedule import next_run
 from daemon.settings import Settings, TargetSettings
 from registry.batches import BatchState
 from registry.cycles import Cycle
 from registry.store.store import Store
+from registry.versions import Version
 from trainers.selection import NAMES, RULES
 
 VOTES = {"liked": "votes", "disliked": "votes"}
@@ -92,7 +94,7 @@ def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
             "has": (trained.counts if trained else {}).get("holdout", 0),
             "needs": target.holdout.least,
         },
-        "probation": {"version": waiting.id, "needs": needed(target, store, waiting)} if waiting else None,
+        "probation": _probation(target, store, waiting) if waiting else None,
         "batches": [
             batch.model_dump(include={"id", "kind", "pending", "approved", "rejected"})
             for batch in store.batches(target.key, BatchState.WAITING)
@@ -103,6 +105,27 @@ def _target_status(target: TargetSettings, store: Store) -> dict[str, Any]:
         "last_poll_error": state.last_poll_error,
         "next_scheduled": fires,
     }
+
+
+def _probation(target: TargetSettings, store: Store, version: Version) -> dict[str, Any]:
+    return {
+        "version": version.id,
+        "needs": needed(target, store, version),
+        "until": gives_up_at(target, version),
+    }
+
+
+def waits_for(entry: Mapping[str, Any]) -> str:
+    """What the version on probation of a status' `entry` waits for, in words; empty where there is none."""
+    waiting = entry["probation"]
+    if waiting is None:
+        return ""
+    reviewed = entry.get("probation_reviewed")
+    so_far = "" if reviewed is None else f" (there are {reviewed})"
+    return (
+        f"{waiting['needs']} reviewed calls newer than its training{so_far}, to be judged again, "
+        f"until {waiting['until']:%Y-%m-%d}"
+    )
 
 
 def needs(target: TargetSettings, last: Cycle | None) -> dict[str, dict[str, int]]:

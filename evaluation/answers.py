@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import GenerationConfig
 
 from evaluation.likelihood import Weighed, Weighing, answer_logprobs, weigh_labels
-from evaluation.shared_prompts import Batch, SharedPrompts, Tokens, alike, in_batches
+from evaluation.shared_prompts import Batch, Gathered, SharedPrompts, Tokens, alike, in_batches
 from extractors.values import LearndError, Value
 from trainers.base_model import Device, Dtype, load_model, load_tokenizer
 
@@ -120,32 +120,32 @@ class AnswerEngine:
     ) -> Iterator[dict[int, Generated]]:
         """The answers to prompts that begin alike, batch by batch, by the prompts' places."""
         shared = self._shared(prompts)
+        if not labels:
+            for numbers in in_batches([len(prompt) + most for prompt in prompts], batch_size):
+                yield self._generate(numbers, shared.batch([prompts[number] for number in numbers]), {}, most)
+            return
         weighed: dict[int, Weighed] = {}
-        left = set(range(len(prompts)))
+        unsaid = Gathered(batch_size, most)
         for found, seconds in _timed(weigh_labels(self._model, shared, prompts, labels, batch_size)):
             weighed |= dict(zip(found.numbers, found.weighed, strict=True))
             answered = self._of_labels(found, seconds, most)
-            left -= answered.keys()
             yield answered
-        rest = sorted(left)
-        for places in in_batches([len(prompts[number]) + most for number in rest], batch_size):
-            numbers = [rest[place] for place in places]
-            batch = shared.batch([prompts[number] for number in numbers])
-            yield self._generate(batch, numbers, weighed, most)
+            left = [place for place, number in enumerate(found.numbers) if number not in answered]
+            if left:
+                rows = found.batch.again(left)
+                if not unsaid.has_room(rows):
+                    yield self._generate(*unsaid.take(), weighed, most)
+                unsaid.add([found.numbers[place] for place in left], rows)
+        if unsaid.numbers:
+            yield self._generate(*unsaid.take(), weighed, most)
 
     def _of_labels(self, found: Weighing, seconds: float, most: int) -> dict[int, Generated]:
-        """The answers that are labels; those of the other prompts too, where they are not but a few."""
-        weighed = dict(zip(found.numbers, found.weighed, strict=True))
-        answered = {
-            number: self._generated(ids, seconds / len(weighed), each)
-            for number, each in weighed.items()
-            if (ids := self._foreseen(each, most))
+        """The answers that are labels."""
+        return {
+            number: self._generated(ids, seconds / len(found.numbers), weighed)
+            for number, weighed in zip(found.numbers, found.weighed, strict=True)
+            if (ids := self._foreseen(weighed, most))
         }
-        left = [place for place, number in enumerate(found.numbers) if number not in answered]
-        if 2 * len(left) < len(weighed):
-            return answered
-        numbers = [found.numbers[place] for place in left]
-        return answered | self._generate(found.batch.again(left), numbers, weighed, most)
 
     def _foreseen(self, weighed: Weighed, most: int) -> Tokens:
         """The answer, where the labels' tree holds it to its end; else nothing."""
@@ -155,7 +155,7 @@ class AnswerEngine:
         return ids if ids and ids[-1] in self._stops else ()
 
     def _generate(
-        self, batch: Batch, numbers: Sequence[int], weighed: Mapping[int, Weighed], most: int
+        self, numbers: Sequence[int], batch: Batch, weighed: Mapping[int, Weighed], most: int
     ) -> dict[int, Generated]:
         """The answers of the rows of `batch`, which are the prompts of these `numbers`."""
         started = time.perf_counter()

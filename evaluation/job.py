@@ -17,7 +17,7 @@ JUDGE_KEY = "JUDGE_API_KEY"
 """Environment variable with the judge's API key."""
 BASE = "base"
 """The side without an adapter."""
-BATCH_SIZE = 32
+BATCH_SIZE = 64
 
 
 class AdapterSide(Value):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.shared_prompts import Batch, SharedPrompts, Tokens, in_batches
+from evaluation.shared_prompts import MOST_PADDING, Batch, SharedPrompts, Tokens, in_batches
 from extractors.examples import Message
 from trainers.prefix_shared import Packed, pack
 from trainers.rendering import render
@@ -110,7 +110,7 @@ def answer_logprobs(
     rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
     most = _rows(most_rows, 1 + max(map(len, answers), default=0), model)
     found: dict[int, tuple[float, ...]] = {}
-    for numbers in in_batches(list(map(len, rows)), most):
+    for numbers in in_batches(list(map(len, rows)), most, MOST_PADDING):
         inputs = shared.batch([rows[number] for number in numbers]).inputs()
         longest = max(len(answers[number]) for number in numbers)
         logits = model(**inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
@@ -134,7 +134,7 @@ def weigh_labels(
     trees = label_trees(labels, model.config.vocab_size)
     nodes = max(len(tree.packed.tokens) for tree in trees)
     lengths = [len(prompt) + nodes for prompt in prompts]
-    for numbers in in_batches(lengths, _rows(most_rows, 1 + nodes, model)):
+    for numbers in in_batches(lengths, _rows(most_rows, 1 + nodes, model), MOST_PADDING):
         asked = [prompts[number] for number in numbers]
         batch = shared.batch(asked)
         if shared.exact:

@@ -15,6 +15,7 @@ from itertools import groupby, takewhile
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import DynamicCache
 
 from trainers.shared_forward import is_exact_for
@@ -24,6 +25,8 @@ LEAST_SAVED = 512
 """Tokens that a group of prompts must save to be one: batches that are not full cost more a token."""
 MOST_TOKENS = 16384
 """Tokens of a batch, padding and answers included: its cache takes 2 GiB for each 128 KiB a token."""
+MOST_PADDING = 128
+"""Tokens of a batch's padding; to compute more costs more than another batch, measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,52 @@ class Batch:
             self.cache.batch_select_indices(torch.tensor(rows, device=self.ids.device))
             self.cache.crop(-1)
         return Batch(self.ids[rows], self.mask[rows], self.cache)
+
+
+class Gathered:
+    """Rows from several batches, by their numbers, until they are a batch of their own."""
+
+    def __init__(self, most_rows: int, more: int) -> None:
+        """`more` tokens will be added to each row."""
+        self._most_rows = most_rows
+        self._more = more
+        self.numbers: list[int] = []
+        self._batches: list[Batch] = []
+
+    def has_room(self, batch: Batch) -> bool:
+        """Whether these rows may come with those that are here, if any are."""
+        longest = max(each.ids.shape[1] for each in (*self._batches, batch))
+        most = min(self._most_rows, MOST_TOKENS // (longest + self._more))
+        return not self.numbers or len(self.numbers) + len(batch.ids) <= most
+
+    def add(self, numbers: Sequence[int], batch: Batch) -> None:
+        """Take rows that the model has computed, as `Batch.again` gives them."""
+        self.numbers += numbers
+        self._batches.append(batch)
+
+    def take(self) -> tuple[list[int], Batch]:
+        """All rows, which are then here no more."""
+        numbers, batches = self.numbers, self._batches
+        self.numbers, self._batches = [], []
+        return numbers, _joined(batches)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """The rows of all, filled up on the left."""
+    longest = max(batch.ids.shape[1] for batch in batches)
+    lacking = [longest - batch.ids.shape[1] for batch in batches]
+    ids, mask = (
+        torch.cat([functional.pad(each, (left, 0)) for each, left in zip(rows, lacking, strict=True)])
+        for rows in ([batch.ids for batch in batches], [batch.mask for batch in batches])
+    )
+    caches = [batch.cache for batch in batches if batch.cache is not None]
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        for name in ("keys", "values"):
+            held = [getattr(layer, name) for layer in layers]
+            # (rows, heads, tokens, size of a head)
+            filled = [functional.pad(each, (0, 0, left, 0)) for each, left in zip(held, lacking, strict=True)]
+            setattr(layers[0], name, torch.cat(filled))
+    return Batch(ids, mask, caches[0] if caches else None)
 
 
 class SharedPrompts:
@@ -96,16 +145,27 @@ class SharedPrompts:
         return cache
 
 
-def in_batches(lengths: Sequence[int], most_rows: int) -> Iterator[list[int]]:
+def in_batches(
+    lengths: Sequence[int], most_rows: int, most_padding: int = MOST_TOKENS
+) -> Iterator[list[int]]:
     """Indices of rows of such `lengths`: like ones together, the longest first, what lacks memory at once.
 
-    A batch has at most `most_rows`, and no more than MOST_TOKENS when padded, but one row in any case.
+    A batch has at most `most_rows`, `most_padding`, and MOST_TOKENS when padded, but one row in any case.
     """
-    left = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while left:
-        rows = max(1, min(most_rows, MOST_TOKENS // max(1, lengths[left[0]])))
-        yield left[:rows]
-        left = left[rows:]
+    batch: list[int] = []
+    padding = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        longest = lengths[batch[0]] if batch else 0
+        padding += longest - lengths[row]
+        most = min(most_rows, MOST_TOKENS // max(1, longest))
+        if batch and (len(batch) >= most or padding > most_padding):
+            yield batch
+            batch = []
+        if not batch:
+            padding = 0
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def alike(prompts: Sequence[Tokens]) -> list[list[int]]:

@@ -58,16 +58,18 @@ def sample_traffic(
     most: int = 2_000,
     target: str | None = None,
     redaction: Redaction | None = None,
+    most_ids: int = MOST_IDS,
 ) -> tuple[TrafficCall, ...]:
     """At most `most` of the calls that `spans` names and that began in [start, end], both included.
 
     All of them where there are no more; else of traces drawn by a hash of their ids, so the same while the
     traffic stays. With a `target` (`tenant/agent`), calls that the gateway answered for another one are left
-    out. `redaction` takes personal data out. Raises PhoenixError, RedactionFailed.
+    out. `redaction` takes personal data out. Beyond `most_ids` spans only slices of the time are looked at.
+    Raises PhoenixError, RedactionFailed.
     """
     found = client.project(project)
     window = start, end + timedelta(microseconds=1)
-    traces = sorted(_trace_ids(client, found, own_spans(spans), window), key=_lot)
+    traces = sorted(_trace_ids(client, found, own_spans(spans), window, most_ids), key=_lot)
     calls: list[TrafficCall] = []
     for batch in _batches(traces[: TRIED * most], TRACES_A_CALL):
         light = client.spans_of_traces(found, batch)
@@ -88,12 +90,16 @@ def asked(reviewed: ReviewedItem | ReviewedRetrieval | Call | Search) -> str:
 
 
 def _trace_ids(
-    client: PhoenixClient, project: Project, condition: str, window: tuple[datetime, datetime]
+    client: PhoenixClient,
+    project: Project,
+    condition: str,
+    window: tuple[datetime, datetime],
+    most_ids: int,
 ) -> set[str]:
     """Traces of the spans in `window`, or of those in slices of it that all are as likely to be chosen."""
-    every = ceil(client.count(project, condition, window) / MOST_IDS)
+    every = ceil(client.count(project, condition, window) / most_ids)
     slices = [window] if every <= 1 else list(_slices(*window, every))
-    most = 2 * MOST_IDS // len(slices)
+    most = 2 * most_ids // len(slices)
     return {trace_id for each in slices for trace_id in client.traces_between(project, condition, each, most)}
 
 

@@ -33,7 +33,7 @@ class Experiment:
     target: str
     state: str
     method: str
-    """The methods of its plan's stages: `sft`, `sft+dpo`, …"""
+    """The methods that it trains by: `sft`, `sft+dpo`, …"""
     look: str
     """`first`, or `second`: it trained nothing, and looked at a version on probation again."""
     verdict: str | None
@@ -173,8 +173,11 @@ def _ask(
 
 
 def _said(answer: httpx.Response) -> str:
-    """What the daemon says about a problem."""
+    """What the daemon says about a problem, or about each parameter that it cannot take."""
     try:
-        return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
+        said = answer.json()["detail"]
+        if isinstance(said, str):
+            return said
+        return "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in said)
+    except (ValueError, KeyError, TypeError, IndexError):
         return answer.text[:200]

@@ -28,7 +28,7 @@ from daemon.cli.work import work
 from daemon.extras import needs
 from daemon.logs import configure_logging
 from daemon.settings import load_settings
-from daemon.status import status
+from daemon.status import status, waits_for
 from daemon.version import VERSION
 from extractors.values import LearndError
 from registry.cycles import CycleState
@@ -162,6 +162,10 @@ def status_command(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> 
         "last_poll_error",
     )
     print_table(rows, columns=columns, empty="No targets in the settings; add a [[targets]] section.")
+    for entry in entries:
+        if waiting := waits_for(entry):
+            words = f"{entry['probation']['version']} is on probation. It waits for {waiting}."
+            out.print(words, highlight=False)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from daemon.cli.output import (
     DEFAULT_CONFIG,
     AsJson,
     Config,
+    Run,
     TargetKey,
     actor,
     opened,
@@ -18,6 +19,7 @@ from daemon.cli.output import (
 )
 from daemon.cli.report import print_run
 from daemon.clock import utc_now
+from daemon.experiments import find
 
 app = typer.Typer(help="Passes of the loop.", no_args_is_help=True)
 
@@ -58,11 +60,11 @@ def start(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: As
 
 
 @app.command()
-def show(cycle_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def show(cycle: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """One cycle: data, plan, measures, verdict."""
     with opened(config) as (settings, store):
-        cycle = store.cycle(cycle_id)
+        found = find(store, cycle)
     if as_json:
-        print_json(cycle)
+        print_json(found)
     else:
-        print_run(cycle, settings)
+        print_run(found, settings)

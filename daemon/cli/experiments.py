@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.output import DEFAULT_CONFIG, AsJson, Config, TargetKey, opened, out, print_json, print_table
+from daemon.cli.output import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    Run,
+    TargetKey,
+    opened,
+    out,
+    print_json,
+    print_table,
+)
 from daemon.cli.report import print_run, print_section
 from daemon.experiments import (
     Compared,
@@ -27,7 +37,6 @@ from extractors.values import LearndError
 from trainers.hyperparameters import Method
 
 app = typer.Typer(help="Trainings and their verdicts.", no_args_is_help=True)
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Id, the beginning of one, or a version.")]
 COLUMNS = (
     "run",
     "target",
@@ -102,7 +111,8 @@ def compare_(
     with opened(config) as (settings, store):
         compared = compare(store, settings.phoenix, [find(store, run) for run in runs])
     if len(compared.experiments) < 2:
-        raise LearndError("there is nothing to compare: name two runs at least")
+        same = f" (all of these are {compared.experiments[0].id})" if len(runs) > 1 else ""
+        raise LearndError(f"there is nothing to compare: name two runs at least{same}")
     if as_json:
         print_json(compared)
     else:
@@ -148,7 +158,8 @@ def _print_compared(compared: Compared) -> None:
         if group == "plan":
             facts = [fact for fact in facts if len({fact.values.get(run) for run in runs}) > 1]
         rows = tuple(_fact_row(fact, runs) for fact in facts)
-        print_section(Section(title=title, columns=("", *runs), rows=rows))
+        words = () if rows else ("nothing",)
+        print_section(Section(title=title, words=words, columns=("", *runs), rows=rows))
     out.print()
     for note in compared.notes:
         out.print(note, markup=False, highlight=False)

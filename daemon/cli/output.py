@@ -24,6 +24,7 @@ Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="LEARND_CONFIG", help="Settings file.", show_default=True)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Id, the beginning of one, or a version.")]
 TargetKey = Annotated[
     str | None,
     typer.Option("--target", "-t", metavar="TENANT/AGENT", help="May be left out where there is only one."),

@@ -6,15 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from daemon.console.parts import labelled, text
-
-
-def waits_for(entry: Mapping[str, Any]) -> str:
-    """What a target's version on probation waits for; empty where there is none. `entry` as in the status."""
-    if entry["probation"] is None:
-        return ""
-    words = f"{entry['probation']['needs']} reviewed calls newer than its training, to be judged again"
-    reviewed = entry.get("probation_reviewed")
-    return words if reviewed is None else f"{words}; there are {reviewed}"
+from daemon.status import waits_for
 
 
 class Probation:

@@ -93,7 +93,7 @@ def test_whoever_has_no_right_token_is_told_so(runs: Runs) -> None:
     three(runs)
     with pytest.raises(Refused, match="POST /api/v1/session"):
         list_experiments(token="wrong")
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="since: Input should have timezone info"):
         list_experiments(since=datetime(2026, 3, 3))  # noqa: DTZ001 - what is tested
 
 

@@ -12,8 +12,9 @@ import pytest
 import tomli_w
 
 from daemon.cli import main, output
-from registry.cycles import CycleState
-from tests.run_support import DPO, LABELS, SFT, Runs, a_report, asked, held_out
+from registry.cycles import CycleState, Trained
+from registry.versions import VersionState
+from tests.run_support import DPO, FIGURES, LABELS, SFT, Runs, a_report, asked, held_out
 from tests.snapshots import taught
 
 PHOENIX = "https://phoenix.example.com"
@@ -184,10 +185,11 @@ def test_a_run_is_named_by_its_id_a_beginning_of_it_or_its_version(learnd: Learn
     first, look, _ = three(learnd.runs)
     for name, found in ((first, first), (look[:12], look), ("acme.routing.v1", first)):
         assert learnd.json("show", name)["run"]["id"] == found
+        assert json.loads(learnd("cycles", "show", name, "--json"))["id"] == found
     assert "several runs begin with '2026'" in learnd("experiments", "show", "2026", fails=True)
     unknown = learnd("experiments", "show", "acme.routing.v9", fails=True)
     assert "no run is called 'acme.routing.v9'" in unknown
-    assert "`learnd experiments list` names them" in unknown
+    assert "`learnd cycles list` names them" in unknown
 
 
 def test_runs_are_compared_and_the_best_is_marked(learnd: Learnd) -> None:
@@ -209,7 +211,30 @@ def test_runs_are_compared_and_the_best_is_marked(learnd: Learnd) -> None:
     assert [line.split()[-2:] for line in printed.splitlines() if line.startswith("accuracy ")] == [
         ["1", "*"]
     ]
-    assert "name two runs at least" in learnd("experiments", "compare", first, first, fails=True)
+    assert "name two runs at least" in learnd("experiments", "compare", first, fails=True)
+    assert f"all of these are {first}" in learnd("experiments", "compare", first, first, fails=True)
+
+
+def test_the_status_says_what_a_version_on_probation_waits_for(learnd: Learnd) -> None:
+    runs = learnd.runs
+    cycle = runs.run(runs.snapshot(held_out(40)), right=9)
+    runs.store.judge(str(cycle.version_id), VersionState.PROBATION, now=runs.now, actor="learnd", reason="")
+    [waiting] = [line for line in learnd("status").splitlines() if "on probation" in line]
+    until = f"{runs.now + timedelta(days=30):%Y-%m-%d}"
+    assert waiting.startswith(f"{cycle.version_id} is on probation. It waits for 72 reviewed calls newer")
+    assert waiting.endswith(f"to be judged again, until {until}.")
+
+
+def test_a_stage_that_was_left_out_is_no_method_of_its_run(learnd: Learnd) -> None:
+    runs = learnd.runs
+    training = [
+        Trained(method="sft", figures=FIGURES["sft"]),
+        Trained(method="dpo", left_out="too few pairs"),
+    ]
+    cycle = runs.train(runs.snapshot(held_out(40)), (SFT, DPO), training)
+    runs.fail(cycle, "killed")
+    assert [each["method"] for each in learnd.json("list", "--method", "sft")] == ["sft"]
+    assert learnd.json("list", "--method", "dpo") == []
 
 
 def test_the_link_to_phoenix_or_why_there_is_none(learnd: Learnd) -> None:

@@ -107,7 +107,7 @@ def test_the_filter_of_the_target_counts(client: PhoenixClient, phoenix: Phoenix
 
 
 def test_of_many_calls_a_sample_is_drawn_that_stays_the_same(
-    client: PhoenixClient, phoenix: PhoenixServer, project: str, monkeypatch: pytest.MonkeyPatch
+    client: PhoenixClient, phoenix: PhoenixServer, project: str
 ) -> None:
     sent = [chat_span(f"question {n}", started_at=NOON + n * MINUTE) for n in range(60)]
     send_spans(phoenix.url, project, sent)
@@ -120,9 +120,7 @@ def test_of_many_calls_a_sample_is_drawn_that_stays_the_same(
     few = [ids(sample(client, project, most=most)) for most in range(1, 31)]
     assert all(one < more for one, more in pairwise(few))
     assert 5 <= len(few[-1] & late) <= 25, "of a batch the newest are not the ones that are left out"
-    # Beyond so many, only slices of the time are looked at.
-    monkeypatch.setattr("extractors.traffic.MOST_IDS", 20)
-    few = ids(sample(client, project))
+    few = ids(sample(client, project, most_ids=20))
     assert 5 <= len(few) <= 40
     assert few < {span.span_id for span in sent}
 

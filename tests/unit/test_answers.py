@@ -123,6 +123,22 @@ def test_labels_weigh_what_each_weighs_alone_and_change_no_answer(engine, side):
 
 
 @pytest.mark.parametrize("side", SIDES)
+def test_what_was_weighed_apart_for_its_length_is_generated_together(engine, side):
+    prompts = [(*SYSTEM, *(20 + n % 15 for n in range(length)), 3) for length in (150, 4, 145, 7)]
+    labels = [(5, 6, 2)]
+    seen = []
+    embedding = engine._model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
+    answers = engine.answers(side, prompts, max_new_tokens=LIMIT, batch_size=8, labels=labels)
+    handle.remove()
+    assert 2 in {rows for rows, _ in seen}
+    # The tree, where there is one, knows which answers end at once.
+    assert seen[-1] in {(4, 1), (sum(len(answer.ids) > 1 for answer in answers), 1)}
+    assert seen[-1][0] > 2
+    assert [answer.ids for answer in answers] == [alone(engine, side, prompt, LIMIT) for prompt in prompts]
+
+
+@pytest.mark.parametrize("side", SIDES)
 def test_given_answers_are_as_likely_as_each_alone(engine, side):
     answers = [(30, 2), (31, 32, 33, 34, 35, 2), (), (40,), (9, 8, 7), (30, 2)]
     found = engine.answer_logprobs(side, PROMPTS, answers, batch_size=4)
@@ -238,6 +254,7 @@ def test_batches_hold_like_lengths_and_are_bounded_by_tokens():
         [2],
     ]
     assert list(in_batches([], 4)) == []
+    assert list(in_batches([9, 40, 35, 10, 1], 8, most_padding=10)) == [[1, 2], [3, 0, 4]]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

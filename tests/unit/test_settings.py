@@ -87,7 +87,11 @@ def test_a_secret_in_the_file_is_refused(config: Path, section: str) -> None:
         (("some/model", ""), "targets.0.base_model"),
         (('task = "classification"', 'task = "poetry"'), "targets.0.task"),
         (('agent = "routing"', 'agent = "Routing!"'), "targets.0.agent"),
-        (("[[targets]]", "[[targets]]\nalpha = 0.05"), "targets.0.alpha: Extra inputs"),
+        (("[[targets]]", "[[targets]]\nalpha = 0.05"), "targets.0.alpha: there is no such key here"),
+        (
+            ("[[targets]]", "[[targets]]\ngate.min_efect = 0.1"),
+            "targets.0.gate.min_efect: there is no such key here; is it min_effect?",
+        ),
         (("[[targets]]", "[[targets]]\ngate.alpha = 2"), "targets.0.gate.alpha"),
         (("[[targets]]", "[[targets]]\nreplicas = ['other']"), "targets.0.replicas"),
         (("[[targets]]", "[[targets]]\nschedule.timezone = 'Mars/Base'"), "Mars/Base"),
