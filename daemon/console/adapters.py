@@ -9,10 +9,10 @@ from nicegui import ui
 from daemon.console.asking import asked
 from daemon.console.frame import frame
 from daemon.console.parts import Link, Tagged, chip, facts, heading, labelled, moment, nothing, section, text
-from daemon.status import waits_for
 from daemon.console.visit import Console, Visit
 from daemon.promotion import MAY_BE_REJECTED, activate, drain_time, reject, rollback
 from daemon.settings import TargetSettings
+from daemon.status import waits_for
 from registry.targets import TargetState
 from registry.versions import Version, VersionState
 

@@ -10,10 +10,10 @@ from daemon.console.answers import answer_line
 from daemon.console.charts import interval_chart
 from daemon.console.measures import changed, is_weighed, measured, named
 from daemon.console.parts import Link, Tagged, Tone, chip, facts, outward, section, table, text
-from daemon.status import waits_for
 from daemon.console.visit import Console
 from daemon.experiments import compare_url, in_phoenix
 from daemon.reading import chance, titled
+from daemon.status import waits_for
 from evaluation.comparison import holm
 from evaluation.report import Comparison, Condition, Golden, GoldenAnswer, Guard, Report
 from evaluation.rules import JUDGE
