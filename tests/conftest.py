@@ -14,6 +14,7 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer, phoenix_server
 from tests.phoenix_support import new_project
+from tests.run_support import NOWHERE, Runs
 from tests.tiny_model import tiny_llama
 
 
@@ -27,6 +28,14 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoenixServer]
 @pytest.fixture
 def project() -> str:
     return new_project()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    """A target whose Phoenix is not there, without any run so far."""
+    made = Runs(tmp_path, NOWHERE)
+    yield made
+    made.store.close()
 
 
 @pytest.fixture(scope="session")

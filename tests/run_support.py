@@ -33,6 +33,8 @@ from tests.snapshots import BEGAN, Asked, preferred, reviewed, snapshot_in, taug
 from trainers.hyperparameters import Hyperparameters, Method
 from trainers.plan import Plan, Stage
 
+NOWHERE = "http://127.0.0.1:9"
+"""Where no Phoenix is."""
 LABELS = ("billing", "shipping", "returns")
 SFT = Stage(method="sft", data="sft", hyperparameters=Hyperparameters(epochs=3, learning_rate=2e-3))
 DPO = Stage(

@@ -18,7 +18,7 @@ from registry.serving.replica import Replica
 from registry.versions import Version
 from tests.e2e.adapters import record, save_adapter
 from tests.phoenix_support import wait_until
-from tests.run_support import Runs, a_report, held_out
+from tests.run_support import NOWHERE, Runs, a_report, held_out
 
 # PEFT 0.21 asks transformers 5.23 by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
@@ -31,7 +31,7 @@ class Judged(Runs):
         replicas = [{"name": "one", "url": vllm.url}]
         super().__init__(
             folder,
-            "http://127.0.0.1:9",
+            NOWHERE,
             "served",
             replicas,
             base_model=str(base),

@@ -25,17 +25,8 @@ from extractors.phoenix_http import PhoenixRefused
 from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServedYet
 from registry.versions import VersionState
-from tests.run_support import MINUTE, Runs, a_report, asked, held_out
+from tests.run_support import MINUTE, NOWHERE, Runs, a_report, asked, held_out
 from tests.snapshots import taught
-
-NOWHERE = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    made = Runs(tmp_path, NOWHERE)
-    yield made
-    made.store.close()
 
 
 def leave(runs: Runs, cycle: Cycle, report: Report) -> Path:

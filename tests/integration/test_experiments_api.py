@@ -24,7 +24,7 @@ from learnd import compare_experiments, get_experiment_details, list_experiments
 from learnd.errors import DaemonUnreachable, NoSuchExperiment, Refused
 from tests.integration.test_experiments_command import three
 from tests.openai_stand_in import StandIn, serving
-from tests.run_support import Runs
+from tests.run_support import NOWHERE, Runs
 
 VIEWER = "vic-token"
 OPERATORS = OperatorSettings.model_validate({"users": {"vic": {"role": "viewer"}}, "tokens": {VIEWER: "vic"}})
@@ -41,7 +41,7 @@ def daemon(runs: Runs) -> Iterator[str]:
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     """A target whose daemon is up, where the environment says."""
-    made = Runs(tmp_path, "http://127.0.0.1:9")
+    made = Runs(tmp_path, NOWHERE)
     with daemon(made) as url:
         monkeypatch.setenv("LEARND_URL", url)
         monkeypatch.setenv("LEARND_TOKEN", VIEWER)

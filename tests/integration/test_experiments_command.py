@@ -14,7 +14,7 @@ import tomli_w
 from daemon.cli import main, output
 from registry.cycles import CycleState, Trained
 from registry.versions import VersionState
-from tests.run_support import DPO, FIGURES, LABELS, SFT, Runs, a_report, asked, held_out
+from tests.run_support import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, a_report, asked, held_out
 from tests.snapshots import taught
 
 PHOENIX = "https://phoenix.example.com"
@@ -24,7 +24,7 @@ class Learnd:
     """The command in the folder of a target that has had runs; it runs in this process."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.runs = Runs(folder / "data", "http://127.0.0.1:9")
+        self.runs = Runs(folder / "data", NOWHERE)
         self.patch, self.capsys = patch, capsys
         target = self.runs.settings.targets[0].model_dump(
             mode="json", include={"tenant", "agent", "project", "task", "output_space", "base_model"}

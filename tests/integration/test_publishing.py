@@ -37,6 +37,7 @@ from tests.run_support import (
     FIGURES,
     LABELS,
     MINUTE,
+    NOWHERE,
     SFT,
     Runs,
     a_report,
@@ -45,16 +46,6 @@ from tests.run_support import (
     held_out,
 )
 from tests.snapshots import reviewed
-
-NOWHERE = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    """A target whose Phoenix is not there."""
-    made = Runs(tmp_path, NOWHERE)
-    yield made
-    made.store.close()
 
 
 def ended(runs: Runs, cycle: Cycle) -> Run:

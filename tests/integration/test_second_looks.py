@@ -12,7 +12,7 @@ from daemon.probation import MOST_FAILED, SecondLooks
 from extractors.mirror import MirrorChange, MirrorState
 from registry.cycles import CycleState
 from registry.versions import Version, VersionState
-from tests.run_support import MINUTE, Runs, a_report, held_out
+from tests.run_support import MINUTE, NOWHERE, Runs, a_report, held_out
 from tests.unit.traffic import annotation, span
 from trainers.base_model import base_digest
 
@@ -28,9 +28,7 @@ class Waiting(Runs):
         golden = folder / "golden.jsonl"
         golden.write_text("", "utf-8")
         gate = {"fresh_items": NEEDED / (HELD_OUT - 1), "probation_days": 20, **target.pop("gate", {})}
-        super().__init__(
-            folder, "http://127.0.0.1:9", base_model=str(model), golden=golden, gate=gate, **target
-        )
+        super().__init__(folder, NOWHERE, base_model=str(model), golden=golden, gate=gate, **target)
         self.came = 0
         self.version = self.wait()
 

@@ -14,7 +14,7 @@ from daemon.settings import Settings
 from daemon.sign_in import Door
 from daemon.status import Health
 from tests.openai_stand_in import serving
-from tests.run_support import Runs
+from tests.run_support import NOWHERE, Runs
 
 
 def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> 
 
 
 def test_what_phoenix_has_not_got_holds_nothing_up_and_stands_in_the_status(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, "http://127.0.0.1:9")
+    runs = Runs(tmp_path, NOWHERE)
     health, key = Health(), runs.loop.target.key
     operators = Operators(runs.settings.operators, lambda: runs.now)
     door = Door(operators, {})

@@ -1,6 +1,5 @@
 """The model card: what programs read in its head, what people read below, and what it must not break."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,19 @@ from daemon.card import CARD, write_card
 from daemon.promotion import verify_files
 from evaluation.report import Report, SeedRuns, Served
 from registry.cycles import Cycle
-from tests.run_support import DPO, LABELS, SFT, Runs, a_report, a_search, a_search_report, asked, held_out
+from tests.run_support import (
+    DPO,
+    LABELS,
+    NOWHERE,
+    SFT,
+    Runs,
+    a_report,
+    a_search,
+    a_search_report,
+    asked,
+    held_out,
+)
 from tests.snapshots import taught
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    made = Runs(tmp_path, "http://127.0.0.1:9")
-    yield made
-    made.store.close()
 
 
 def written(runs: Runs, cycle: Cycle, report: Report) -> tuple[Path, ModelCard]:
@@ -195,7 +198,7 @@ def test_after_a_second_look_both_looks_are_there(runs: Runs) -> None:
 
 
 def test_an_adapter_that_finds_documents_has_a_card_too(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, "http://127.0.0.1:9", "search", task="embedding", output_space=())
+    runs = Runs(tmp_path, NOWHERE, "search", task="embedding", output_space=())
     snapshot = runs.searches([a_search(number) for number in range(3)])
     cycle = runs.train(snapshot)
     report = a_search_report(
