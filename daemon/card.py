@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from daemon.history import methods
 from daemon.loop import Loop
 from daemon.promotion import adapter_folder
 from daemon.reading import Section, number, sections
@@ -71,7 +72,7 @@ def card(
         library_name="peft",
         pipeline_tag=_pipeline(target),
         language=_languages(snapshot.manifest) or None,
-        tags=["learnd", "lora", target.task, *_methods(trained)],
+        tags=["learnd", "lora", target.task, *methods(trained)],
         metrics=[result.metric_type for result in results],
         eval_results=results,
     )
@@ -112,10 +113,6 @@ def _pipeline(target: TargetSettings) -> str:
 def _languages(manifest: Manifest) -> list[str]:
     found = manifest.statistics.languages if manifest.statistics else {}
     return [code for code, share in found.items() if share >= SPOKEN_FROM and code != "und"]
-
-
-def _methods(trained: Cycle) -> list[str]:
-    return [stage.method for stage in trained.plan.stages] if trained.plan else []
 
 
 # ---- the sections

@@ -70,7 +70,7 @@ def trained(store: Store, cycle: Cycle) -> Cycle:
 
 
 def methods(cycle: Cycle) -> list[str]:
-    """The methods of its plan's stages, but for those that its training left out."""
+    """The methods of its plan's stages, but for those that all its trainings left out."""
     took = {stage.method for stage in cycle.training if not stage.left_out}
     left_out = {stage.method for stage in cycle.training} - took
     planned = [stage.method for stage in cycle.plan.stages] if cycle.plan else []

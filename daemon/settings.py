@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -667,10 +668,18 @@ def _explain(wrong: ValidationError) -> str:
 def _what(error: ErrorDetails) -> str:
     if error["type"] != "extra_forbidden":
         return error["msg"].removeprefix("Value error, ")
+    given, known = str(error["loc"][-1]), _keys()
+    near = get_close_matches(given, known, n=1) if given not in known else []
+    return f"there is no such key here{f'; did you mean {near[0]}?' if near else ''}"
+
+
+@cache
+def _keys() -> frozenset[str]:
+    """The keys of all sections."""
     schema = Settings.model_json_schema()
-    known = {key for each in (schema, *schema["$defs"].values()) for key in each.get("properties", {})}
-    near = get_close_matches(str(error["loc"][-1]), known, n=1)
-    return f"there is no such key here{f'; is it {near[0]}?' if near else ''}"
+    return frozenset(
+        key for each in (schema, *schema["$defs"].values()) for key in each.get("properties", {})
+    )
 
 
 def _path(location: tuple[int | str, ...]) -> str:

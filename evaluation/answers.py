@@ -113,7 +113,7 @@ class AnswerEngine:
             return time.perf_counter() - started
 
     def _shared(self, prompts: Sequence[Tokens]) -> SharedPrompts:
-        return SharedPrompts(self._model, prompts, pad=self.tokenizer.pad_token_id)
+        return SharedPrompts(self._model, prompts)
 
     def _answers(
         self, prompts: Sequence[Tokens], labels: Sequence[Tokens], most: int, batch_size: int
@@ -132,10 +132,9 @@ class AnswerEngine:
             yield answered
             left = [place for place, number in enumerate(found.numbers) if number not in answered]
             if left:
-                rows = found.batch.again(left)
-                if not unsaid.has_room(rows):
+                if not unsaid.has_room(len(left), found.batch.ids.shape[1]):
                     yield self._generate(*unsaid.take(), weighed, most)
-                unsaid.add([found.numbers[place] for place in left], rows)
+                unsaid.add([found.numbers[place] for place in left], found.batch.again(left))
         if unsaid.numbers:
             yield self._generate(*unsaid.take(), weighed, most)
 

@@ -57,7 +57,7 @@ class Gate(Value):
     a first adapter is always slower than the bare base: 1.3 times with a model of 135M, 1.9 with MiniLM."""
     fresh_items: float = Field(2.0, gt=0)
     """Newer reviewed items that a second look takes, as a multiple of those that the first had."""
-    probation_days: float = Field(30, gt=0)
+    probation_days: float = Field(30, gt=0, le=3650)
     """How long after its training a version may wait for these; then it is rejected."""
     candidates_per_window: int = Field(5, ge=1)
     """Candidates that one window of held-out traffic judges; the next waits for newer traffic."""

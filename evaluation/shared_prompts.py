@@ -5,7 +5,9 @@
     positions  0 1 2 3   . . 4 5
 
 It is exact where a token sees all that stand before it: the hole that the padding leaves is hidden, and
-no position counts it. Where a model does otherwise (sliding windows), rows are whole and padded on the left.
+no position counts it. Where a model does otherwise (sliding windows), rows are whole and padded on the left;
+so are rows of several batches that go on together. Padding repeats the row's last token, so that a penalty on
+repetitions, which sees what the mask hides, means no other token.
 """
 
 import copy
@@ -72,11 +74,11 @@ class Gathered:
         self.numbers: list[int] = []
         self._batches: list[Batch] = []
 
-    def has_room(self, batch: Batch) -> bool:
-        """Whether these rows may come with those that are here, if any are."""
-        longest = max(each.ids.shape[1] for each in (*self._batches, batch))
+    def has_room(self, rows: int, length: int) -> bool:
+        """Whether so many rows of this length may come with those that are here, if any are."""
+        longest = max(length, *(batch.ids.shape[1] for batch in self._batches), 1)
         most = min(self._most_rows, MOST_TOKENS // (longest + self._more))
-        return not self.numbers or len(self.numbers) + len(batch.ids) <= most
+        return not self.numbers or len(self.numbers) + rows <= most
 
     def add(self, numbers: Sequence[int], batch: Batch) -> None:
         """Take rows that the model has computed, as `Batch.again` gives them."""
@@ -84,37 +86,39 @@ class Gathered:
         self._batches.append(batch)
 
     def take(self) -> tuple[list[int], Batch]:
-        """All rows, which are then here no more."""
+        """All rows, filled up on the left, which are then here no more."""
         numbers, batches = self.numbers, self._batches
         self.numbers, self._batches = [], []
         return numbers, _joined(batches)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    """The rows of all, filled up on the left."""
+    """The rows of all, which can then be used no more."""
+    if len(batches) == 1:
+        return batches[0]
     longest = max(batch.ids.shape[1] for batch in batches)
     lacking = [longest - batch.ids.shape[1] for batch in batches]
-    ids, mask = (
-        torch.cat([functional.pad(each, (left, 0)) for each, left in zip(rows, lacking, strict=True)])
-        for rows in ([batch.ids for batch in batches], [batch.mask for batch in batches])
-    )
+    of_each = list(zip(batches, lacking, strict=True))
+    ids = [torch.cat([batch.ids[:, -1:].expand(-1, left), batch.ids], dim=1) for batch, left in of_each]
+    mask = [functional.pad(batch.mask, (left, 0)) for batch, left in of_each]
     caches = [batch.cache for batch in batches if batch.cache is not None]
-    for layers in zip(*(cache.layers for cache in caches), strict=True):
+    for first, *others in zip(*(cache.layers for cache in caches), strict=True):
         for name in ("keys", "values"):
-            held = [getattr(layer, name) for layer in layers]
+            held = [getattr(layer, name) for layer in (first, *others)]
             # (rows, heads, tokens, size of a head)
             filled = [functional.pad(each, (0, 0, left, 0)) for each, left in zip(held, lacking, strict=True)]
-            setattr(layers[0], name, torch.cat(filled))
-    return Batch(ids, mask, caches[0] if caches else None)
+            setattr(first, name, torch.cat(filled))
+            for layer in others:
+                setattr(layer, name, None)
+    return Batch(torch.cat(ids), torch.cat(mask), caches[0] if caches else None)
 
 
 class SharedPrompts:
     """What `model`, as it is now (its adapters on or off), makes of the beginning of all `prompts`."""
 
-    def __init__(self, model: Any, prompts: Sequence[Tokens], *, pad: int) -> None:
-        """`pad` is the padding token. Call it, and use it, without gradients."""
+    def __init__(self, model: Any, prompts: Sequence[Tokens]) -> None:
+        """Call it, and use it, without gradients."""
         self._device = model.device
-        self._pad = pad
         self.exact = _sees_all(model)
         """Whether the model takes masks and caches of ours; without it nothing is shared."""
         self._beginning = _beginning(prompts) if self.exact else ()
@@ -127,7 +131,7 @@ class SharedPrompts:
         """`rows` are prompts, with or without something after them."""
         shared = len(self._beginning)
         longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self._pad)
+        ids = torch.tensor([[row[-1]] * longest for row in rows])
         mask = torch.zeros_like(ids)
         ids[:, :shared] = torch.tensor(self._beginning, dtype=torch.long)
         mask[:, :shared] = 1
@@ -155,14 +159,12 @@ def in_batches(
     batch: list[int] = []
     padding = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        longest = lengths[batch[0]] if batch else 0
+        longest = lengths[batch[0]] if batch else lengths[row]
         padding += longest - lengths[row]
         most = min(most_rows, MOST_TOKENS // max(1, longest))
         if batch and (len(batch) >= most or padding > most_padding):
             yield batch
-            batch = []
-        if not batch:
-            padding = 0
+            batch, padding = [], 0
         batch.append(row)
     if batch:
         yield batch

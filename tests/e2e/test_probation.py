@@ -1,5 +1,6 @@
 """A promising version waits on probation, and is judged again on traffic that came after its training."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,7 +41,9 @@ def test_a_promising_version_is_proven_on_newer_traffic_and_the_cycles_wait_for_
     seeds = first["report"]["seeds"]["scores"]
     assert first["report"]["sides"][-1]["accuracy"] == sorted(seeds)[1]
     [status] = team.ask("status")
-    assert status["probation"] == {"version": first["version_id"], "needs": FRESH}
+    waiting = status["probation"]
+    assert (waiting["version"], waiting["needs"]) == (first["version_id"], FRESH)
+    assert datetime.fromisoformat(waiting["until"]) > datetime.now(UTC) + timedelta(days=29)
     assert team.ask("once")["state"] == "SKIPPED", "nothing new: it does not look again"
 
     # Some of it asks what was asked before, which proves nothing.

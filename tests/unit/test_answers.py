@@ -9,7 +9,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from evaluation.answers import BASE, AnswerEngine, open_engine
 from evaluation.likelihood import label_tokens, label_trees
-from evaluation.shared_prompts import LEAST_SAVED, MOST_TOKENS, SharedPrompts, alike, in_batches
+from evaluation.shared_prompts import (
+    LEAST_SAVED,
+    MOST_TOKENS,
+    Batch,
+    Gathered,
+    SharedPrompts,
+    alike,
+    in_batches,
+)
 from extractors.examples import Message
 from tests.tiny_model import tokenizer_folder
 from tests.unit.test_shared_forward import CONFIGS, SHAPE, SYSTEM, model_of
@@ -132,9 +140,11 @@ def test_what_was_weighed_apart_for_its_length_is_generated_together(engine, sid
     answers = engine.answers(side, prompts, max_new_tokens=LIMIT, batch_size=8, labels=labels)
     handle.remove()
     assert 2 in {rows for rows, _ in seen}
-    # The tree, where there is one, knows which answers end at once.
-    assert seen[-1] in {(4, 1), (sum(len(answer.ids) > 1 for answer in answers), 1)}
-    assert seen[-1][0] > 2
+    # A tree knows which answers end at once.
+    with torch.inference_mode():
+        at_once = sum(len(answer.ids) == 1 for answer in answers) if engine._shared(prompts).exact else 0
+    assert seen[-1] == (4 - at_once, 1)
+    assert at_once < 2
     assert [answer.ids for answer in answers] == [alone(engine, side, prompt, LIMIT) for prompt in prompts]
 
 
@@ -187,8 +197,27 @@ def test_a_penalty_on_repetitions_is_heeded_with_labels_too(tokenizer):
     labels = [alone(engine_of(CONFIGS["llama"], tokenizer), "candidate", p, LIMIT) for p in PROMPTS]
     expected = [alone(engine, "candidate", prompt, LIMIT) for prompt in PROMPTS]
     assert expected != labels
-    answers = engine.answers("candidate", PROMPTS, max_new_tokens=LIMIT, batch_size=1, labels=labels)
-    assert [answer.ids for answer in answers] == expected
+    for batch_size in (1, 16):
+        answers = engine.answers(
+            "candidate", PROMPTS, max_new_tokens=LIMIT, batch_size=batch_size, labels=labels
+        )
+        assert [answer.ids for answer in answers] == expected
+
+
+def test_rows_are_gathered_as_long_as_they_are_few_and_short_enough():
+    gathered = Gathered(most_rows=8, more=10)
+    assert gathered.has_room(99, 99), "what comes alone is bounded already"
+    rows = torch.arange(4 * 30).view(4, 30)
+    gathered.add([3, 1, 2, 0], Batch(rows, torch.ones_like(rows), None))
+    assert gathered.has_room(4, 20)
+    assert not gathered.has_room(5, 20)
+    assert not gathered.has_room(1, MOST_TOKENS // 5 - 9)
+    assert gathered.has_room(1, MOST_TOKENS // 5 - 10)
+    gathered.add([9], Batch(rows[:1, :28], torch.ones_like(rows[:1, :28]), None))
+    numbers, batch = gathered.take()
+    assert (numbers, gathered.numbers) == ([3, 1, 2, 0, 9], [])
+    assert batch.ids[-1].tolist() == [27, 27, *range(28)]
+    assert batch.mask[-1].tolist() == [0, 0, *[1] * 28]
 
 
 def test_many_labels_are_weighed_in_several_trees(tokenizer):
@@ -261,7 +290,7 @@ def test_batches_hold_like_lengths_and_are_bounded_by_tokens():
 def test_nothing_is_shared_where_tokens_do_not_see_all_before_them(kind):
     windows = {"mistral", "qwen2-sliding", "gemma2", "gemma3"}
     with torch.inference_mode():
-        shared = SharedPrompts(model_of(CONFIGS[kind]), PROMPTS, pad=0)
+        shared = SharedPrompts(model_of(CONFIGS[kind]), PROMPTS)
     assert shared.exact == (kind not in windows)
 
 

@@ -90,7 +90,7 @@ def test_a_secret_in_the_file_is_refused(config: Path, section: str) -> None:
         (("[[targets]]", "[[targets]]\nalpha = 0.05"), "targets.0.alpha: there is no such key here"),
         (
             ("[[targets]]", "[[targets]]\ngate.min_efect = 0.1"),
-            "targets.0.gate.min_efect: there is no such key here; is it min_effect?",
+            "targets.0.gate.min_efect: there is no such key here; did you mean min_effect?",
         ),
         (("[[targets]]", "[[targets]]\ngate.alpha = 2"), "targets.0.gate.alpha"),
         (("[[targets]]", "[[targets]]\nreplicas = ['other']"), "targets.0.replicas"),
@@ -101,6 +101,11 @@ def test_a_secret_in_the_file_is_refused(config: Path, section: str) -> None:
 )
 def test_a_wrong_key_is_named_by_its_path(config: Path, change: tuple[str, str], words: str) -> None:
     assert words in refusal(write(config, MINIMAL.replace(*change)))
+
+
+def test_a_key_that_belongs_elsewhere_is_not_offered_again(config: Path) -> None:
+    said = refusal(write(config, MINIMAL.replace("[[targets]]", "[[targets]]\nalpha = 0.05")))
+    assert said.endswith("targets.0.alpha: there is no such key here")
 
 
 @pytest.mark.parametrize(
