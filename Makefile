@@ -24,10 +24,10 @@ export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
 demo: setup setup-vllm
 	$(BIN)/learnd demo $(if $(KEEP),--keep)
 
-# Two files at a time; what trains and serves is kept apart from the rest.
+# Two files at a time; what trains and serves is kept apart from the rest, and its long files begin early.
 test: setup setup-vllm setup-browser
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 10 tests/unit tests/integration
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 10 tests/e2e
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 tests/e2e
 
 test-slow: setup setup-vllm setup-browser
 	$(BIN)/python -m pytest -m slow
