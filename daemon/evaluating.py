@@ -21,7 +21,7 @@ from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.phoenix_http import PhoenixError
 from extractors.redaction import Redaction, load_redactor
 from extractors.snapshot import read_snapshot
-from extractors.traffic import TrafficCall, sample_traffic
+from extractors.traffic_sample import TrafficCall, sample_traffic
 from registry.cycles import Cycle
 from registry.serving.swap import NotServed, NotServedYet
 from registry.versions import Version

@@ -6,7 +6,7 @@ from evaluation.report import SeedRuns, Verdict
 from evaluation.rules import Gate, Look
 from extractors.endpoint import Endpoint
 from extractors.examples import SFTExample
-from extractors.traffic import TrafficCall
+from extractors.traffic_sample import TrafficCall
 from extractors.values import Value
 from trainers.base_model import Device, Dtype
 from trainers.selection import Task

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from evaluation.strata import Embed, Strata, stratify
 from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.splits import group
-from extractors.traffic import TrafficCall, asked
+from extractors.traffic_sample import TrafficCall, asked
 from extractors.values import Value
 
 ALPHA = 0.01

@@ -18,7 +18,7 @@ from evaluation.sides import Heard, Said, score_answers, score_golden, score_sid
 from evaluation.weighting import weigh
 from extractors.examples import JudgedDocument, ReviewedItem, ReviewedRetrieval
 from extractors.snapshot import Snapshot
-from extractors.traffic import TrafficCall
+from extractors.traffic_sample import TrafficCall
 from tests.snapshots import BEGAN, reviewed, taught
 from trainers.selection import Task
 

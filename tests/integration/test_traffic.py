@@ -12,7 +12,7 @@ from extractors.phoenix import PhoenixClient, ProjectNotFound, WrongCondition
 from extractors.redaction import Redaction
 from extractors.retrieval import query_key
 from extractors.spans import SpanFilter
-from extractors.traffic import TrafficCall, sample_traffic
+from extractors.traffic_sample import TrafficCall, sample_traffic
 from tests.phoenix_support import NOON, SentSpan, chat_span, send_and_wait, send_spans, wait_for_ids
 
 HOUR = timedelta(hours=1)
