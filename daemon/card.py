@@ -16,7 +16,7 @@ from daemon.reading import Section, number, sections
 from daemon.settings import TargetSettings
 from daemon.words import duration, gigabytes
 from evaluation.report import Report
-from extractors.quality import by_kind
+from extractors.cleaning.quality import by_kind
 from extractors.snapshot import Manifest, Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version

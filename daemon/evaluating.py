@@ -17,9 +17,9 @@ from daemon.training import SEEDS, side_of
 from evaluation.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look
+from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.phoenix_http import PhoenixError
-from extractors.redaction import Redaction, load_redactor
 from extractors.snapshot import read_snapshot
 from extractors.traffic_sample import TrafficCall, sample_traffic
 from registry.cycles import Cycle

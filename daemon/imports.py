@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.settings import TargetSettings
+from extractors.cleaning.quality import check
+from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.columns import read_columns
 from extractors.examples import Examples, SFTExample
 from extractors.exchange import read_records, write_records
 from extractors.lines import Form
-from extractors.quality import check
-from extractors.redaction import Redaction, load_redactor
 from extractors.snapshot import KINDS
 from extractors.values import LearndError, Value, content_id
 

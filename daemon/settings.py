@@ -23,10 +23,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as VariableUnreadable
 
 from evaluation.rules import JUDGE, METRICS, Gate
+from extractors.cleaning.quality import QualityRules
+from extractors.cleaning.redaction import RedactionRules
 from extractors.endpoint import Endpoint
 from extractors.feedback import FeedbackRules
-from extractors.quality import QualityRules
-from extractors.redaction import RedactionRules
 from extractors.retrieval import RELEVANCE, RetrievalRules
 from extractors.screening import ScreeningRules
 from extractors.spans import SpanFilter

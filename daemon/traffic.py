@@ -6,11 +6,11 @@ from datetime import timedelta
 from daemon.imports import golden_cases, imported_examples
 from daemon.loop import Loop
 from daemon.settings import Settings, TargetSettings
+from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.extraction import Extraction, extract
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
-from extractors.redaction import Redaction, load_redactor
 from extractors.retrieval import reviewed_retrievals
 from extractors.snapshot import Snapshot, build_snapshot
 from extractors.teaching import Beside

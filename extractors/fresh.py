@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
+from extractors.cleaning.quality import by_kind
 from extractors.examples import Examples, ReviewedItem, ReviewedRetrieval
 from extractors.extraction import Extraction
-from extractors.quality import by_kind
 from extractors.snapshot import Snapshot, counts, outcomes_of
 from extractors.splits import common_prompts, group
 from extractors.teaching import prompt_keys_of

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from extractors.cleaning.near_duplicates import NEAR, near_duplicates, near_matches, templates_of
+from extractors.cleaning.quality import by_kind, flaw, spoken
+from extractors.cleaning.templates import find_templates
 from extractors.examples import (
     Example,
     Examples,
@@ -26,11 +29,8 @@ from extractors.examples import (
     Triplet,
 )
 from extractors.labels import OutputSpace
-from extractors.near_duplicates import NEAR, near_duplicates, near_matches, templates_of
-from extractors.quality import by_kind, flaw, spoken
 from extractors.recipes import better_answer, common_shape, functions_of, said, shape_of
 from extractors.synthetic import Proposed
-from extractors.templates import find_templates
 from extractors.text import normalised
 from extractors.values import LearndError, Value
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from extractors.cleaning.statistics import Statistics, describe
 from extractors.columns import read_columns, write_columns
 from extractors.examples import (
     Examples,
@@ -25,7 +26,6 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.splits import HoldoutRules, Window
-from extractors.statistics import Statistics, describe
 from extractors.teaching import Beside, Taught, teach
 from extractors.values import LearndError, Value, content_id, file_digest
 

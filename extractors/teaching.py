@@ -6,6 +6,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
+from extractors.cleaning.quality import QualityRules, by_kind, clean, templates_in, unlike
 from extractors.examples import (
     Example,
     Examples,
@@ -18,7 +19,6 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.preference import nearly_equal, preference_pairs, unpaired_preferences
-from extractors.quality import QualityRules, by_kind, clean, templates_in, unlike
 from extractors.retrieval import triplets
 from extractors.splits import HoldoutRules, LeftOut, Split, Validated, Window, group, set_apart, split
 from extractors.values import Value, content_id

@@ -12,11 +12,11 @@ from hashlib import sha256
 from math import ceil
 
 from extractors.calls import Call, is_anothers, is_internal, read_call, session_of
+from extractors.cleaning.redaction import Redaction
 from extractors.drops import Unreadable
 from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.phoenix import PhoenixClient, Project, own_spans
 from extractors.reach import Ancestry, merge_traced_twice
-from extractors.redaction import Redaction
 from extractors.retrieval import Search, merge_searches, query_key, read_query
 from extractors.spans import Span, SpanFilter
 from extractors.text import normalised, prompt_key

@@ -23,9 +23,9 @@ from daemon.imports import forget_import, import_file, imports
 from daemon.loop import Loop
 from daemon.summary import TargetData
 from daemon.traffic import extract_target, snapshot_of
+from extractors.cleaning.quality import by_kind
 from extractors.exchange import write_records
 from extractors.lines import Form
-from extractors.quality import by_kind
 from extractors.snapshot import KINDS
 
 app = typer.Typer(help="Reviewed traffic, examples, and what was dropped.", no_args_is_help=True)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from daemon.demo.servers import free_port
+from extractors.cleaning.quality import flaw
 from extractors.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.examples import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
-from extractors.quality import flaw
 from extractors.recipes import NothingToShow
 from extractors.retrieval import query_key
 from extractors.synthetic import Synthesis, SynthesisRequest, SynthesisRules, propose

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
+from extractors.cleaning.redaction import Redaction
 from extractors.phoenix import PhoenixClient, ProjectNotFound, WrongCondition
-from extractors.redaction import Redaction
 from extractors.retrieval import query_key
 from extractors.spans import SpanFilter
 from extractors.traffic_sample import TrafficCall, sample_traffic

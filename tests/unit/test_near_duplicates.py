@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.near_duplicates import near_duplicates, near_matches
+from extractors.cleaning.near_duplicates import near_duplicates, near_matches
 
 QUESTIONS = (
     "can you check the status of my credit card application",

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extractors.cleaning.quality import ExamplesInvalid, Flaw, QualityRules, check, clean, flaw
+from extractors.cleaning.statistics import describe
 from extractors.examples import (
     Document,
     Examples,
@@ -21,8 +23,6 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.quality import ExamplesInvalid, Flaw, QualityRules, check, clean, flaw
-from extractors.statistics import describe
 from extractors.text import normalised, prompt_key
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

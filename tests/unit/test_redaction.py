@@ -17,6 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from extractors.cleaning.redaction import (
+    RECOGNIZERS,
+    WINDOW,
+    PresidioRedactor,
+    Redaction,
+    RedactionFailed,
+    RedactionRules,
+    Redactor,
+    RedactorUnusable,
+    load_redactor,
+)
 from extractors.examples import (
     Document,
     Examples,
@@ -30,17 +41,6 @@ from extractors.examples import (
     ToolCall,
     Trajectory,
     Triplet,
-)
-from extractors.redaction import (
-    RECOGNIZERS,
-    WINDOW,
-    PresidioRedactor,
-    Redaction,
-    RedactionFailed,
-    RedactionRules,
-    Redactor,
-    RedactorUnusable,
-    load_redactor,
 )
 from extractors.retrieval import query_key
 from extractors.text import prompt_key

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractors.cleaning.quality import Flaw
 from extractors.examples import (
     Document,
     Examples,
@@ -21,7 +22,6 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.quality import Flaw
 from extractors.recipes import Synthetic
 from extractors.retrieval import query_key
 from extractors.screening import Screened, ScreeningRules, Unfit, VectorsInvalid, screen

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
+from extractors.cleaning.near_duplicates import NEAR, KnownTexts, near_duplicates, near_matches, templates_of
+from extractors.cleaning.templates import Templates
 from extractors.examples import (
     Example,
     Examples,
@@ -23,9 +25,7 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.near_duplicates import NEAR, KnownTexts, near_duplicates, near_matches, templates_of
 from extractors.preference import nearly_equal
-from extractors.templates import Templates
 from extractors.text import normalised
 from extractors.values import LearndError, Value
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from extractors.cleaning.quality import QualityRules, by_kind, text_of
 from extractors.examples import Example, Examples, PreferencePair, SFTExample, Trajectory, Triplet
-from extractors.quality import QualityRules, by_kind, text_of
 from extractors.text import normalised
 from extractors.values import Value
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.templates import Templates, find_templates, is_long
+from extractors.cleaning.templates import Templates, find_templates, is_long
 from extractors.text import normalised
 
 NEAR = 0.9

@@ -1,0 +1,1 @@
+"""What is removed or replaced before training: flaws, near-duplicates, personal data."""
