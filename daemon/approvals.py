@@ -16,11 +16,11 @@ from pydantic import Field, ValidationError
 
 from daemon.settings import Settings, SettingsError
 from extractors.cleaning.quality import flaw
+from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples import Message, PreferencePair, SFTExample
 from extractors.labels import OutputSpace
 from extractors.lines import Form, LineInvalid, described, from_line, to_line
 from extractors.recipes import SyntheticKind
-from extractors.snapshot import SnapshotDamaged, read_snapshot
 from extractors.values import LearndError, Value
 from registry.batches import (
     Batch,

@@ -17,7 +17,7 @@ from daemon.settings import TargetSettings
 from daemon.words import duration, gigabytes
 from evaluation.report import Report
 from extractors.cleaning.quality import by_kind
-from extractors.snapshot import Manifest, Snapshot
+from extractors.dataset.snapshot import Manifest, Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version
 from trainers.child import write_whole

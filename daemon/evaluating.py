@@ -18,9 +18,9 @@ from evaluation.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJo
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look
 from extractors.cleaning.redaction import Redaction, load_redactor
+from extractors.dataset.snapshot import read_snapshot
 from extractors.examples import ReviewedItem, ReviewedRetrieval
 from extractors.phoenix_http import PhoenixError
-from extractors.snapshot import read_snapshot
 from extractors.traffic_sample import TrafficCall, sample_traffic
 from registry.cycles import Cycle
 from registry.serving.swap import NotServed, NotServedYet

@@ -9,7 +9,7 @@ from typing import Any
 
 from daemon.children import OnProgress
 from daemon.settings import Settings, TargetSettings
-from extractors.snapshot import Snapshot, read_snapshot
+from extractors.dataset.snapshot import Snapshot, read_snapshot
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 

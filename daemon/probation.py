@@ -12,9 +12,9 @@ from math import ceil
 from daemon.loop import Loop
 from daemon.settings import TargetSettings
 from daemon.traffic import extract_target
+from extractors.dataset.second_look import Reviewed, Seen, fresh_items, with_gold
+from extractors.dataset.snapshot import SnapshotDamaged, read_manifest
 from extractors.extraction import Extraction
-from extractors.fresh import Reviewed, Seen, fresh_items, with_gold
-from extractors.snapshot import SnapshotDamaged, read_manifest
 from extractors.values import Value
 from registry.audit import DAEMON
 from registry.cycles import CycleState

@@ -24,6 +24,7 @@ from daemon.reading import answer_words, role, titled
 from daemon.runs import progress_of
 from evaluation.report import Answer, Comparison, Report, Side
 from evaluation.retrieval import library
+from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
 from extractors.examples import Message, ReviewedItem
 from extractors.experiment_spans import (
     BothMetrics,
@@ -48,7 +49,6 @@ from extractors.experiments import (
 )
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixAnswer, PhoenixError
-from extractors.snapshot import Snapshot, SnapshotDamaged
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState, Trained
 from registry.store.database import StoreUnavailable

@@ -25,12 +25,12 @@ from pydantic_settings import SettingsError as VariableUnreadable
 from evaluation.rules import JUDGE, METRICS, Gate
 from extractors.cleaning.quality import QualityRules
 from extractors.cleaning.redaction import RedactionRules
+from extractors.dataset.holdout_split import HoldoutRules
 from extractors.endpoint import Endpoint
 from extractors.feedback import FeedbackRules
 from extractors.retrieval import RELEVANCE, RetrievalRules
 from extractors.screening import ScreeningRules
 from extractors.spans import SpanFilter
-from extractors.splits import HoldoutRules
 from extractors.synthetic import SynthesisRules
 from extractors.values import LearndError, Value
 from registry.audit import DAEMON

@@ -8,11 +8,11 @@ from typing import Any, get_args
 from daemon.loop import Loop
 from daemon.traffic import extract_target, snapshot_of
 from extractors.cleaning.quality import by_kind
+from extractors.dataset.snapshot import Snapshot
 from extractors.examples import Origin
 from extractors.extraction import Extraction
 from extractors.lines import NEEDS, AnyExample, Form, to_line
 from extractors.phoenix import span_page
-from extractors.snapshot import Snapshot
 from extractors.values import Value
 from trainers.plan import Kind
 

@@ -16,12 +16,12 @@ from daemon.extras import needs
 from daemon.imports import golden_cases
 from daemon.loop import Loop
 from daemon.settings import Settings, TargetSettings
+from extractors.dataset.build import most_synthetic
+from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.endpoint import Endpoint
 from extractors.examples import Message, SFTExample
 from extractors.screening import ScreeningRules
-from extractors.snapshot import Snapshot, read_snapshot
 from extractors.synthetic import SynthesisRequest
-from extractors.teaching import most_synthetic
 from extractors.values import LearndError, Value
 from registry.batches import Batch, BatchState, Proposal, Provenance
 from registry.cycles import Cycle

@@ -7,13 +7,13 @@ from daemon.imports import golden_cases, imported_examples
 from daemon.loop import Loop
 from daemon.settings import Settings, TargetSettings
 from extractors.cleaning.redaction import Redaction, load_redactor
+from extractors.dataset.build import Beside
+from extractors.dataset.snapshot import Snapshot, build_snapshot
 from extractors.extraction import Extraction, extract
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
 from extractors.retrieval import reviewed_retrievals
-from extractors.snapshot import Snapshot, build_snapshot
-from extractors.teaching import Beside
 
 
 def open_phoenix(settings: Settings) -> PhoenixClient:

@@ -14,7 +14,7 @@ from evaluation.job import AdapterSide
 from evaluation.readiness import ReadinessJob
 from evaluation.report import SeedRuns
 from evaluation.seeds import SeedsJob
-from extractors.snapshot import Snapshot
+from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version
 from trainers.base_model import base_digest, model_bytes

@@ -9,8 +9,8 @@ from evaluation.report import Answer, Comparison, Golden, Guard, Report, SeedRun
 from evaluation.rules import JUDGE, Gate, Look
 from evaluation.verdict import Evidence, decide, explain
 from evaluation.weighting import Weighting
+from extractors.dataset.holdout_split import group
 from extractors.examples import ReviewedItem
-from extractors.splits import group
 from extractors.values import Value
 from trainers.selection import Task
 

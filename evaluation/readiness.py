@@ -5,8 +5,8 @@ from pathlib import Path
 from evaluation.asking import answer_limit
 from evaluation.job import BASE, AdapterSide
 from evaluation.scoring import scorer
+from extractors.dataset.snapshot import read_snapshot
 from extractors.examples import PreferencePair
-from extractors.snapshot import read_snapshot
 from extractors.values import Value
 from trainers.base_model import Device, Dtype, use_threads
 from trainers.child import Progress, run_job

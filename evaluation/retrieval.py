@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from extractors.dataset.holdout_split import group
 from extractors.examples import ReviewedRetrieval
-from extractors.splits import group
 from extractors.text import normalised
 from extractors.values import LearndError, Value
 

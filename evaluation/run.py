@@ -31,9 +31,9 @@ from evaluation.scoring import Scorer, scorer
 from evaluation.sides import Heard, score_answers, score_golden, score_side, side_of_searches
 from evaluation.strata import Embed
 from evaluation.weighting import Weighting, weigh
+from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.endpoint import EndpointRefused, EndpointUnreachable
 from extractors.examples import ReviewedItem, ReviewedRetrieval
-from extractors.snapshot import Snapshot, read_snapshot
 from trainers.base_model import use_threads
 from trainers.child import Progress, run_job, write_whole
 

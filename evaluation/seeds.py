@@ -8,7 +8,7 @@ from evaluation.job import BATCH_SIZE
 from evaluation.report import SeedRuns, Side
 from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_side, side_of_searches
-from extractors.snapshot import Snapshot, read_snapshot
+from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.base_model import Device, Dtype, use_threads
 from trainers.child import Progress, run_job

@@ -11,8 +11,8 @@ from evaluation.labels import ConfidenceMeasures, LabelMeasures, confidence_meas
 from evaluation.report import Answer, Golden, GoldenAnswer, Side
 from evaluation.retrieval import RankedSide
 from evaluation.scoring import Scorer
+from extractors.dataset.holdout_split import group
 from extractors.examples import ReviewedItem, SFTExample
-from extractors.splits import group
 from extractors.values import Value
 
 Logprobs = tuple[float, ...]

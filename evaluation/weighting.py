@@ -18,8 +18,8 @@ import scipy
 from numpy.typing import NDArray
 
 from evaluation.strata import Embed, Strata, stratify
+from extractors.dataset.holdout_split import group
 from extractors.examples import ReviewedItem, ReviewedRetrieval
-from extractors.splits import group
 from extractors.traffic_sample import TrafficCall, asked
 from extractors.values import Value
 

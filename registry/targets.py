@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from extractors.splits import Window
+from extractors.dataset.holdout_split import Window
 from extractors.values import Value
 
 

@@ -18,11 +18,11 @@ from daemon.demo.servers import free_port, server
 from daemon.probation import SECOND_LOOK
 from daemon.settings import Settings, load_settings
 from evaluation.report import Report
+from extractors.dataset.second_look import fresh_snapshot
+from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.examples import Examples, Message, ReviewedItem, ReviewedRetrieval, SFTExample
-from extractors.fresh import fresh_snapshot
 from extractors.mirror import MirrorChange, MirrorState
 from extractors.recipes import SyntheticKind
-from extractors.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.text import prompt_key
 from extractors.values import file_digest
 from registry.batches import Batch, Proposal, Provenance

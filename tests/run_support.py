@@ -17,6 +17,7 @@ from evaluation.rules import Gate, Look
 from evaluation.scoring import Scorer, scorer
 from evaluation.sides import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.weighting import weigh
+from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.examples import (
     Examples,
     JudgedDocument,
@@ -24,7 +25,6 @@ from extractors.examples import (
     ReviewedRetrieval,
     SFTExample,
 )
-from extractors.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.values import file_digest
 from registry.cycles import Cycle, CycleState, Trained
 from registry.store.store import Store

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from extractors.dataset.holdout_split import HoldoutRules
+from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
 from extractors.examples import (
     Examples,
     Message,
@@ -14,8 +16,6 @@ from extractors.examples import (
     Trajectory,
     UnpairedPreference,
 )
-from extractors.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
-from extractors.splits import HoldoutRules
 from extractors.values import content_id
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)

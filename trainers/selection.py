@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from extractors.dataset.snapshot import Snapshot
 from extractors.examples import Examples
-from extractors.snapshot import Snapshot
 from extractors.values import Value, content_id
 from trainers.hyperparameters import Method, Preset, choose_hyperparameters
 from trainers.ladders import Limits

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from extractors.snapshot import read_snapshot
+from extractors.dataset.snapshot import read_snapshot
 from extractors.values import LearndError
 from trainers.base_model import base_digest, load_model, load_tokenizer, use_threads
 from trainers.child import Progress, run_job

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from extractors.cleaning.near_duplicates import NEAR, KnownTexts, near_duplicates, near_matches, templates_of
 from extractors.cleaning.templates import Templates
+from extractors.dataset.preference_pairs import nearly_equal
 from extractors.examples import (
     Example,
     Examples,
@@ -25,7 +26,6 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.preference import nearly_equal
 from extractors.text import normalised
 from extractors.values import LearndError, Value
 

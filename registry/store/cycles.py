@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from evaluation.report import Report, Verdict
-from extractors.splits import Window
+from extractors.dataset.holdout_split import Window
 from extractors.values import LearndError
 from registry.cycles import MOST_TRIES, TRANSITIONS, Cycle, CycleState, IllegalTransition, Outcome, Trained
 from registry.store.audit import write_audit

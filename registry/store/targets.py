@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, update
 
-from extractors.splits import Window
+from extractors.dataset.holdout_split import Window
 from extractors.values import LearndError
 from registry.store.audit import write_audit
 from registry.store.database import Database, lock_target

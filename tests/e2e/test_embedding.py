@@ -14,7 +14,7 @@ import pytest
 
 from daemon.demo.corpus import Request, labels_of, load_corpus
 from evaluation.retrieval import RankedSide, library, search_side
-from extractors.snapshot import read_snapshot
+from extractors.dataset.snapshot import read_snapshot
 from extractors.values import LearndError, file_digest
 from tests.searches import Asked, searches_in
 from tests.tiny_encoder import tiny_encoder

@@ -8,11 +8,11 @@ import pytest
 
 from daemon.approvals import AlreadyDecided, Desk, EditInvalid, ReviewInvalid, Ruling
 from daemon.settings import Settings
+from extractors.dataset.build import Beside
+from extractors.dataset.holdout_split import HoldoutRules
+from extractors.dataset.snapshot import build_snapshot, write_snapshot
 from extractors.examples import Examples, SFTExample
 from extractors.extraction import Extraction
-from extractors.snapshot import build_snapshot, write_snapshot
-from extractors.splits import HoldoutRules
-from extractors.teaching import Beside
 from extractors.text import prompt_key
 from registry.batches import Batch, BatchEnded, ItemChanged, ItemState, Proposal
 from registry.cycles import CycleState

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError, StatementError
 
+from extractors.dataset.holdout_split import Window
 from extractors.mirror import MirrorChange, MirrorState
 from extractors.spans import Annotation, Span
-from extractors.splits import Window
 from extractors.values import LearndError
 from registry.cycles import CycleState, IllegalTransition
 from registry.store import tables

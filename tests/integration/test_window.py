@@ -8,9 +8,9 @@ from daemon.cycle import advance
 from daemon.loop import Loop
 from daemon.probation import SecondLooks
 from daemon.settings import Settings
+from extractors.dataset.holdout_split import Window
+from extractors.dataset.snapshot import read_snapshot, write_snapshot
 from extractors.examples import Examples
-from extractors.snapshot import read_snapshot, write_snapshot
-from extractors.splits import Window
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 from registry.versions import VersionState

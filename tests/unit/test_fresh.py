@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from extractors.dataset.second_look import Seen, common_in, fresh_items, fresh_snapshot, with_gold
+from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples import Examples, ReviewedItem
 from extractors.extraction import Extraction
-from extractors.fresh import Seen, common_in, fresh_items, fresh_snapshot, with_gold
-from extractors.snapshot import Snapshot, read_snapshot
 from tests.snapshots import BEGAN, conversation, reviewed, snapshot_in, taught
 
 WATERMARK = BEGAN + timedelta(minutes=100)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from extractors.dataset.build import Beside, teach
+from extractors.dataset.holdout_split import HoldoutRules
+from extractors.dataset.preference_pairs import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
 from extractors.drops import DropReason
 from extractors.examples import Message
 from extractors.extraction import Extraction, extract
 from extractors.feedback import FeedbackRules
-from extractors.preference import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
 from extractors.spans import Annotation, Span
-from extractors.splits import HoldoutRules
-from extractors.teaching import Beside, teach
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 RULES = FeedbackRules(inherit="last")

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extractors.dataset.build import Beside
+from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, draw, group, split
+from extractors.dataset.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
 from extractors.examples import (
     Examples,
     JudgedDocument,
@@ -20,9 +23,6 @@ from extractors.examples import (
 )
 from extractors.extraction import Extraction
 from extractors.retrieval import query_key
-from extractors.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
-from extractors.splits import HoldoutRules, LeftOut, Window, draw, group, split
-from extractors.teaching import Beside
 from tests.unit.traffic import NOON, item
 
 RULES = HoldoutRules(share=0.2, least=4, greatest=8, retention_share=0.5, retention_greatest=20)

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from extractors.dataset.holdout_split import HoldoutRules
+from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, counts
 from extractors.examples import (
     Examples,
     Message,
@@ -13,8 +15,6 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.snapshot import Manifest, Outcomes, Snapshot, counts
-from extractors.splits import HoldoutRules
 from tests.unit.traffic import NOON
 from trainers.plan import Plan, Skip
 from trainers.selection import (

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.examples import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
-from extractors.extraction import Extraction
-from extractors.snapshot import (
+from extractors.dataset.build import Beside
+from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, group, set_apart, split
+from extractors.dataset.snapshot import (
     Snapshot,
     SnapshotDamaged,
     build_snapshot,
     read_snapshot,
     write_snapshot,
 )
-from extractors.splits import HoldoutRules, LeftOut, Window, group, set_apart, split
-from extractors.teaching import Beside
+from extractors.examples import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
+from extractors.extraction import Extraction
 from extractors.text import prompt_key
 from tests.unit.traffic import NOON, item
 

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from extractors.cleaning.statistics import Statistics, describe
 from extractors.columns import read_columns, write_columns
+from extractors.dataset.build import Beside, Taught, teach
+from extractors.dataset.holdout_split import HoldoutRules, Window
 from extractors.examples import (
     Examples,
     PreferencePair,
@@ -25,8 +27,6 @@ from extractors.examples import (
     UnpairedPreference,
 )
 from extractors.extraction import Extraction
-from extractors.splits import HoldoutRules, Window
-from extractors.teaching import Beside, Taught, teach
 from extractors.values import LearndError, Value, content_id, file_digest
 
 MANIFEST = "manifest.json"

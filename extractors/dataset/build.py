@@ -7,6 +7,17 @@ from itertools import chain
 from typing import Any
 
 from extractors.cleaning.quality import QualityRules, by_kind, clean, templates_in, unlike
+from extractors.dataset.holdout_split import (
+    HoldoutRules,
+    LeftOut,
+    Split,
+    Validated,
+    Window,
+    group,
+    set_apart,
+    split,
+)
+from extractors.dataset.preference_pairs import nearly_equal, preference_pairs, unpaired_preferences
 from extractors.examples import (
     Example,
     Examples,
@@ -18,9 +29,7 @@ from extractors.examples import (
     Trajectory,
 )
 from extractors.extraction import Extraction
-from extractors.preference import nearly_equal, preference_pairs, unpaired_preferences
 from extractors.retrieval import triplets
-from extractors.splits import HoldoutRules, LeftOut, Split, Validated, Window, group, set_apart, split
 from extractors.values import Value, content_id
 
 Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import TypeVar
 
 from extractors.cleaning.quality import by_kind
+from extractors.dataset.build import prompt_keys_of
+from extractors.dataset.holdout_split import common_prompts, group
+from extractors.dataset.snapshot import Snapshot, counts, outcomes_of
 from extractors.examples import Examples, ReviewedItem, ReviewedRetrieval
 from extractors.extraction import Extraction
-from extractors.snapshot import Snapshot, counts, outcomes_of
-from extractors.splits import common_prompts, group
-from extractors.teaching import prompt_keys_of
 from extractors.values import Value, content_id
 
 Reviewed = ReviewedItem | ReviewedRetrieval

@@ -1,0 +1,1 @@
+"""Holdout, training side and retention set, frozen as a snapshot."""
