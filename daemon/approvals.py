@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError
 from daemon.settings import Settings, SettingsError
 from extractors.cleaning.quality import flaw
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
-from extractors.examples import Message, PreferencePair, SFTExample
-from extractors.labels import OutputSpace
+from extractors.examples.output_space import OutputSpace
+from extractors.examples.types import Message, PreferencePair, SFTExample
 from extractors.lines import Form, LineInvalid, described, from_line, to_line
 from extractors.recipes import SyntheticKind
 from extractors.values import LearndError, Value

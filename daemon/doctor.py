@@ -17,7 +17,7 @@ from daemon.synthesis import endpoint_of, key_of
 from daemon.traffic import open_phoenix
 from evaluation.rule_quality import in_words
 from extractors.endpoint import Call, Endpoint, Unusable
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.phoenix_http import PhoenixError
 from extractors.recipes import MESSAGE

@@ -12,7 +12,7 @@ from extractors.cleaning.quality import check
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.columns import read_columns
 from extractors.dataset.snapshot import KINDS
-from extractors.examples import Examples, SFTExample
+from extractors.examples.types import Examples, SFTExample
 from extractors.exchange import read_records, write_records
 from extractors.lines import Form
 from extractors.values import LearndError, Value, content_id

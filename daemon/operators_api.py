@@ -33,7 +33,7 @@ from daemon.sign_in import Door, session_router
 from daemon.status import Health, status
 from daemon.summary import Shown, SpanLink, TargetData
 from evaluation.report import Report, Verdict
-from extractors.examples import Origin
+from extractors.examples.types import Origin
 from extractors.values import LearndError, Value
 from registry.audit import AuditEntry
 from registry.batches import Batch, BatchState, ExampleInvalid, ItemState

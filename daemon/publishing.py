@@ -25,7 +25,7 @@ from daemon.runs import progress_of
 from evaluation.report import Answer, Comparison, Report, Side
 from evaluation.retrieval import library
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
-from extractors.examples import Message, ReviewedItem
+from extractors.examples.types import Message, ReviewedItem
 from extractors.experiment_spans import (
     BothMetrics,
     Data,

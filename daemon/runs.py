@@ -8,7 +8,7 @@ from typing import Any
 from daemon.settings import Settings
 from evaluation.report import Answer
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
-from extractors.examples import Message, ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import Message, ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
 from registry.cycles import Cycle
 

@@ -19,7 +19,7 @@ from evaluation.report import Report
 from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_side
 from extractors.dataset.snapshot import read_snapshot
-from extractors.examples import ReviewedItem
+from extractors.examples.types import ReviewedItem
 from extractors.values import Value
 from registry.serving.replica import Refusal, Replica, ReplicaRefused, ReplicaUnreachable
 from registry.serving.swap import NotServed, NotServedYet, bring_up

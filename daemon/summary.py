@@ -9,7 +9,7 @@ from daemon.loop import Loop
 from daemon.traffic import extract_target, snapshot_of
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples import Origin
+from extractors.examples.types import Origin
 from extractors.extraction import Extraction
 from extractors.lines import NEEDS, AnyExample, Form, to_line
 from extractors.phoenix import span_page

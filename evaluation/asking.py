@@ -8,7 +8,7 @@ from evaluation.job import BASE, EvaluationJob
 from evaluation.latency import Overhead, Timings, time_sides, typical_length
 from evaluation.sides import Heard, Logprobs, Said
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples import ReviewedItem, SFTExample
+from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value
 from trainers.child import Progress, write_whole
 from trainers.rendering import Rendered, TemplateUnusable, render

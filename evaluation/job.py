@@ -5,7 +5,7 @@ from pathlib import Path
 from evaluation.report import SeedRuns, Verdict
 from evaluation.rules import Gate, Look
 from extractors.endpoint import Endpoint
-from extractors.examples import SFTExample
+from extractors.examples.types import SFTExample
 from extractors.traffic_sample import TrafficCall
 from extractors.values import Value
 from trainers.base_model import Device, Dtype

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from extractors.endpoint import Call, Endpoint, EndpointRefused, Step, Unusable
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.recipes import said
 from extractors.values import Value
 

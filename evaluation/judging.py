@@ -10,7 +10,7 @@ from evaluation.rules import JUDGE, Gate, Look
 from evaluation.verdict import Evidence, decide, explain
 from evaluation.weighting import Weighting
 from extractors.dataset.holdout_split import group
-from extractors.examples import ReviewedItem
+from extractors.examples.types import ReviewedItem
 from extractors.values import Value
 from trainers.selection import Task
 

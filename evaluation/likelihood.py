@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.shared_prompts import MOST_PADDING, Batch, SharedPrompts, Tokens, in_batches
-from extractors.examples import Message
+from extractors.examples.types import Message
 from trainers.prefix_shared import Packed, pack
 from trainers.rendering import render
 

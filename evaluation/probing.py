@@ -8,7 +8,7 @@ from evaluation.job import BASE
 from evaluation.probes import Probe, ProbeRecord
 from evaluation.report import Side
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples import ReviewedItem, SFTExample
+from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import LearndError
 from trainers.rendering import render
 

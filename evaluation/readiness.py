@@ -6,7 +6,7 @@ from evaluation.asking import answer_limit
 from evaluation.job import BASE, AdapterSide
 from evaluation.scoring import scorer
 from extractors.dataset.snapshot import read_snapshot
-from extractors.examples import PreferencePair
+from extractors.examples.types import PreferencePair
 from extractors.values import Value
 from trainers.base_model import Device, Dtype, use_threads
 from trainers.child import Progress, run_job

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from extractors.dataset.holdout_split import group
-from extractors.examples import ReviewedRetrieval
-from extractors.text import normalised
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import ReviewedRetrieval
 from extractors.values import LearndError, Value
 
 RECALL_AT = (1, 5, 10)

@@ -33,7 +33,7 @@ from evaluation.strata import Embed
 from evaluation.weighting import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.endpoint import EndpointRefused, EndpointUnreachable
-from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from trainers.base_model import use_threads
 from trainers.child import Progress, run_job, write_whole
 

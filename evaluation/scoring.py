@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.values import Value
 from trainers.selection import Task
 

@@ -12,7 +12,7 @@ from evaluation.report import Answer, Golden, GoldenAnswer, Side
 from evaluation.retrieval import RankedSide
 from evaluation.scoring import Scorer
 from extractors.dataset.holdout_split import group
-from extractors.examples import ReviewedItem, SFTExample
+from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value
 
 Logprobs = tuple[float, ...]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from evaluation.strata import Embed, Strata, stratify
 from extractors.dataset.holdout_split import group
-from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall, asked
 from extractors.values import Value
 

@@ -9,7 +9,7 @@ from extractors import genai, openinference
 from extractors.attributes import MOST_CHARACTERS, at, parsed
 from extractors.chat import Request
 from extractors.drops import DropReason, Unreadable
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.spans import Span
 from extractors.values import Value
 

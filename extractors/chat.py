@@ -9,7 +9,7 @@ from typing import Any
 
 from extractors.attributes import parsed
 from extractors.drops import DropReason, Unreadable
-from extractors.examples import Message, ToolCall
+from extractors.examples.types import Message, ToolCall
 from extractors.values import Value
 
 ROLES = {

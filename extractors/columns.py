@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extractors.examples import (
+from extractors.examples.types import (
     PreferencePair,
     ReviewedItem,
     ReviewedRetrieval,

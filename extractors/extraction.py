@@ -12,19 +12,13 @@ from itertools import chain
 
 from extractors.calls import Call, is_anothers, read_call
 from extractors.drops import DropReason, Drops
-from extractors.examples import (
-    JudgedResponse,
-    Outcome,
-    ReviewedItem,
-    ReviewedRetrieval,
-    Trajectory,
-)
+from extractors.examples.output_space import OutputSpace
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import JudgedResponse, Outcome, ReviewedItem, ReviewedRetrieval, Trajectory
 from extractors.feedback import FeedbackRules, Verdict, answer_unreadable, resolve
 from extractors.judged import judged_answers, judged_others
-from extractors.labels import OutputSpace
 from extractors.reach import Ancestry, Candidate, Reach, merge_traced_twice
 from extractors.spans import Annotation, Span
-from extractors.text import prompt_key
 from extractors.trajectories import trajectories
 from extractors.values import Value
 

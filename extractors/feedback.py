@@ -15,7 +15,7 @@ from extractors.attributes import parsed
 from extractors.calls import check_storable
 from extractors.chat import read_content, read_message
 from extractors.drops import DropReason, Unreadable
-from extractors.examples import Message, Outcome
+from extractors.examples.types import Message, Outcome
 from extractors.spans import Annotation
 from extractors.values import Value
 

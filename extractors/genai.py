@@ -11,7 +11,7 @@ from typing import Any
 from extractors.attributes import at, entries, parsed
 from extractors.chat import Request, one_answer, read_message, read_tools
 from extractors.drops import DropReason, Unreadable
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.spans import Span
 
 

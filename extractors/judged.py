@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from extractors.calls import Call
-from extractors.examples import Judged, JudgedResponse, Message, ReviewedItem
+from extractors.examples.output_space import OutputSpace
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Judged, JudgedResponse, Message, ReviewedItem
 from extractors.feedback import FeedbackRules, Verdict, judged_candidates
-from extractors.labels import OutputSpace
 from extractors.spans import Annotation
-from extractors.text import prompt_key
 
 
 def judged_answers(item: ReviewedItem) -> list[JudgedResponse]:

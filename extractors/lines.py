@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from extractors.chat import ROLES, read_content
 from extractors.columns import Record
 from extractors.drops import Unreadable
-from extractors.examples import (
+from extractors.examples.types import (
     Message,
     PreferencePair,
     SFTExample,

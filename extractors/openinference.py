@@ -10,7 +10,7 @@ from extractors.attributes import at, attribute_count, entries, parsed
 from extractors.chat import Request, one_answer, read_content, read_message, read_response, read_tools
 from extractors.chat import read_request as read_body
 from extractors.drops import DropReason, Unreadable
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.spans import Span
 
 # A span that lost attributes has as many as its tracer's limit allows (128 by default); a few

@@ -15,10 +15,10 @@ from random import Random
 from typing import Any, Literal, Protocol
 
 from extractors.endpoint import Step, Unusable
-from extractors.examples import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
-from extractors.labels import OutputSpace
+from extractors.examples.output_space import OutputSpace
+from extractors.examples.prompt_keys import normalised, prompt_key, said_alike
+from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.retrieval import query_key
-from extractors.text import normalised, prompt_key, said_alike
 from extractors.values import LearndError, content_id
 
 SyntheticKind = Literal["sft", "pairs", "triplets"]

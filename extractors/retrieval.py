@@ -21,10 +21,10 @@ from extractors.attributes import MOST_CHARACTERS, at, entries, parsed
 from extractors.calls import identifier, is_anothers, is_internal, metadata_of, session_of
 from extractors.chat import read_content
 from extractors.drops import DropReason, Drops, Unreadable
-from extractors.examples import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
 from extractors.feedback import AnnotationRule, FeedbackRules, resolve
 from extractors.spans import Annotation, Span, Subject, by_subject, document_subject
-from extractors.text import normalised
 from extractors.values import Value, content_id
 
 RELEVANCE = AnnotationRule(

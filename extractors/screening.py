@@ -19,7 +19,9 @@ from pydantic import Field
 from extractors.cleaning.near_duplicates import NEAR, near_duplicates, near_matches, templates_of
 from extractors.cleaning.quality import by_kind, flaw, spoken
 from extractors.cleaning.templates import find_templates
-from extractors.examples import (
+from extractors.examples.output_space import OutputSpace
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import (
     Example,
     Examples,
     Message,
@@ -28,10 +30,8 @@ from extractors.examples import (
     Trajectory,
     Triplet,
 )
-from extractors.labels import OutputSpace
 from extractors.recipes import better_answer, common_shape, functions_of, said, shape_of
 from extractors.synthetic import Proposed
-from extractors.text import normalised
 from extractors.values import LearndError, Value
 
 Encode = Callable[[Sequence[str]], Any]

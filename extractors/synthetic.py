@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from extractors.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
-from extractors.examples import PreferencePair, SFTExample, Triplet
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import PreferencePair, SFTExample, Triplet
 from extractors.recipes import Recipe, Shown, Synthetic, SyntheticKind, recipe
 from extractors.retrieval import query_key
-from extractors.text import prompt_key
 from extractors.values import Value
 from extractors.written import read_text
 

@@ -14,12 +14,12 @@ from math import ceil
 from extractors.calls import Call, is_anothers, is_internal, read_call, session_of
 from extractors.cleaning.redaction import Redaction
 from extractors.drops import Unreadable
-from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.examples.prompt_keys import normalised, prompt_key
+from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.phoenix import PhoenixClient, Project, own_spans
 from extractors.reach import Ancestry, merge_traced_twice
 from extractors.retrieval import Search, merge_searches, query_key, read_query
 from extractors.spans import Span, SpanFilter
-from extractors.text import normalised, prompt_key
 from extractors.values import Value
 
 MOST_IDS = 30_000

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from extractors.calls import Call
 from extractors.drops import DropReason, Drops
-from extractors.examples import Message, Trajectory
+from extractors.examples.prompt_keys import prompt_key, said_alike
+from extractors.examples.types import Message, Trajectory
 from extractors.feedback import FeedbackRules, Verdict, resolve
 from extractors.spans import Annotation, Subject, by_subject
-from extractors.text import prompt_key, said_alike
 
 Rejects = Callable[[Call], bool]
 """Whether people rejected this one answer."""

@@ -17,7 +17,7 @@ from evaluation.scoring import Scorer, scorer
 from evaluation.sides import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.weighting import weigh
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples import JudgedDocument, ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
 from tests.snapshots import BEGAN, reviewed, taught
 from trainers.selection import Task

@@ -20,10 +20,10 @@ from daemon.settings import Settings, load_settings
 from evaluation.report import Report
 from extractors.dataset.second_look import fresh_snapshot
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
-from extractors.examples import Examples, Message, ReviewedItem, ReviewedRetrieval, SFTExample
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Examples, Message, ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.mirror import MirrorChange, MirrorState
 from extractors.recipes import SyntheticKind
-from extractors.text import prompt_key
 from extractors.values import file_digest
 from registry.batches import Batch, Proposal, Provenance
 from registry.cycles import Cycle, CycleState, Trained

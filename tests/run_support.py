@@ -18,13 +18,7 @@ from evaluation.scoring import Scorer, scorer
 from evaluation.sides import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.weighting import weigh
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
-from extractors.examples import (
-    Examples,
-    JudgedDocument,
-    ReviewedItem,
-    ReviewedRetrieval,
-    SFTExample,
-)
+from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.values import file_digest
 from registry.cycles import Cycle, CycleState, Trained
 from registry.store.store import Store

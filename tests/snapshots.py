@@ -6,7 +6,7 @@ from pathlib import Path
 
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
-from extractors.examples import (
+from extractors.examples.types import (
     Examples,
     Message,
     Outcome,

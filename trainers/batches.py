@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
-from extractors.examples import Triplet
-from extractors.text import normalised
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import Triplet
 from extractors.values import Value
 
 LEAST_BATCH = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.dataset.snapshot import read_snapshot
-from extractors.examples import Triplet
+from extractors.examples.types import Triplet
 from trainers.batches import Batches, choose_batches
 from trainers.child import Progress
 from trainers.encoder import add_encoder_lora, go_on_from, load_encoder, save_encoder_adapter

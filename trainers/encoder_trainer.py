@@ -20,8 +20,8 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import cos_sim, dot_score
 from transformers import PrinterCallback, TrainerCallback
 
-from extractors.examples import Triplet
-from extractors.text import normalised
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import Triplet
 from trainers.arguments import arguments
 from trainers.batches import Batches
 from trainers.encoder import adapter_weights, prompts_by_column, set_adapter_weights

@@ -7,7 +7,7 @@ the first failure is often the kernel's, which kills without a word.
 from pathlib import Path
 
 from extractors.dataset.snapshot import read_snapshot
-from extractors.examples import Examples
+from extractors.examples.types import Examples
 from trainers.base_model import BaseModelUnusable, Dtype, load_tokenizer, torch_device, torch_dtype
 from trainers.estimate import Estimate, Memory, estimate, estimate_memory, first_that_fits
 from trainers.hyperparameters import Hyperparameters

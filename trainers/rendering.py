@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.values import LearndError, Value
 
 

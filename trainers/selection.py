@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples import Examples
+from extractors.examples.types import Examples
 from extractors.values import Value, content_id
 from trainers.hyperparameters import Method, Preset, choose_hyperparameters
 from trainers.ladders import Limits

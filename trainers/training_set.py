@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from extractors.examples import (
+from extractors.examples.types import (
     Examples,
     Message,
     PreferencePair,

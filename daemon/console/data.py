@@ -12,7 +12,7 @@ from daemon.console.parts import chip, facts, labelled, moment, nothing, section
 from daemon.console.visit import Console, Visit, tell_problem
 from daemon.status import WORDS
 from daemon.summary import KINDS, Shown, SpanLink, TargetData
-from extractors.examples import Origin
+from extractors.examples.types import Origin
 from extractors.values import LearndError
 from registry.store.database import StoreUnavailable
 from trainers.plan import Kind

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.cleaning.templates import Templates, find_templates, is_long
-from extractors.text import normalised
+from extractors.examples.prompt_keys import normalised
 
 NEAR = 0.9
 """Similarity from which two texts count as one.

@@ -16,7 +16,8 @@ from pydantic import Field
 from extractors.cleaning.near_duplicates import NEAR, KnownTexts, near_duplicates, near_matches, templates_of
 from extractors.cleaning.templates import Templates
 from extractors.dataset.preference_pairs import nearly_equal
-from extractors.examples import (
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import (
     Example,
     Examples,
     Message,
@@ -26,7 +27,6 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.text import normalised
 from extractors.values import LearndError, Value
 
 

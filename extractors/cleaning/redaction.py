@@ -25,9 +25,9 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 from pydantic import Field, model_validator
 
 from extractors.columns import Record
-from extractors.examples import Document, Examples, Message
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import Document, Examples, Message
 from extractors.keys import prompt_keys
-from extractors.text import normalised
 from extractors.values import LearndError, Value
 
 PRESIDIO = "presidio"

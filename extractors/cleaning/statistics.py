@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from extractors.cleaning.quality import QualityRules, by_kind, text_of
-from extractors.examples import Example, Examples, PreferencePair, SFTExample, Trajectory, Triplet
-from extractors.text import normalised
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import Example, Examples, PreferencePair, SFTExample, Trajectory, Triplet
 from extractors.values import Value
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from extractors.dataset.holdout_split import (
     split,
 )
 from extractors.dataset.preference_pairs import nearly_equal, preference_pairs, unpaired_preferences
-from extractors.examples import (
+from extractors.examples.types import (
     Example,
     Examples,
     JudgedResponse,

@@ -20,7 +20,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from extractors.examples import ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
 
 Reviewed = TypeVar("Reviewed", ReviewedItem, ReviewedRetrieval)

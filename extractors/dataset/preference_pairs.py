@@ -14,7 +14,8 @@ from itertools import pairwise
 from math import gcd, lcm
 from typing import Any, NamedTuple, TypeVar
 
-from extractors.examples import (
+from extractors.examples.prompt_keys import normalised, said_alike
+from extractors.examples.types import (
     JudgedResponse,
     Message,
     PreferencePair,
@@ -22,7 +23,6 @@ from extractors.examples import (
     Trajectory,
     UnpairedPreference,
 )
-from extractors.text import normalised, said_alike
 from extractors.values import content_id
 
 Side = TypeVar("Side")

@@ -16,7 +16,7 @@ from extractors.cleaning.statistics import Statistics, describe
 from extractors.columns import read_columns, write_columns
 from extractors.dataset.build import Beside, Taught, teach
 from extractors.dataset.holdout_split import HoldoutRules, Window
-from extractors.examples import (
+from extractors.examples.types import (
     Examples,
     PreferencePair,
     ReviewedItem,

@@ -26,7 +26,7 @@ from daemon.demo.traffic import ANSWER_TOKENS
 from evaluation.answers import BASE, AnswerEngine, open_engine
 from evaluation.job import BATCH_SIZE
 from evaluation.likelihood import label_tokens
-from extractors.examples import Examples
+from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.benchmarks.runs import child
 from tests.snapshots import Asked, reviewed, snapshot_in, taught

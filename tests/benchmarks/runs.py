@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from daemon.demo.corpus import labels_of, load_corpus
-from extractors.examples import Examples
+from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.snapshots import Asked, preferred, snapshot_in, taught
 from trainers.base_model import base_digest

@@ -15,7 +15,7 @@ from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port, server
 from daemon.demo.vllm import VllmServer, vllm_server
 from extractors.dataset.snapshot import read_snapshot
-from extractors.examples import SFTExample
+from extractors.examples.types import SFTExample
 from registry.batches import Batch, BatchState, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store

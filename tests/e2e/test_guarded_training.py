@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from extractors.examples import Examples, SFTExample
+from extractors.examples.types import Examples, SFTExample
 from tests.snapshots import snapshot_in, taught
 from tests.validations import at_best, at_first
 from trainers.base_model import base_digest

@@ -13,7 +13,7 @@ from daemon.promotion import PROBES, adapter_folder
 from daemon.served import confirm
 from evaluation.report import Report
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples import Message, ReviewedItem
+from extractors.examples.types import Message, ReviewedItem
 from registry.serving.replica import Replica
 from registry.versions import Version
 from tests.e2e.adapters import record, save_adapter

@@ -22,7 +22,7 @@ from evaluation.job import AdapterSide, EvaluationJob
 from evaluation.probes import ProbeRecord
 from evaluation.report import Report
 from evaluation.rules import Gate
-from extractors.examples import Examples
+from extractors.examples.types import Examples
 from extractors.values import LearndError, Value, file_digest
 from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_in, taught, voted
 from tests.tiny_model import CACHE

@@ -12,7 +12,7 @@ from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.run import evaluate
 from evaluation.seeds import SeedsJob, measure
-from extractors.examples import Examples, ReviewedItem, SFTExample
+from extractors.examples.types import Examples, ReviewedItem, SFTExample
 from tests.e2e.test_training import LABELS, DyingProgress, asked, plan_for, train_here
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.tiny_model import CACHE

@@ -3,10 +3,10 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from extractors.examples import Document, Message, PreferencePair, SFTExample, Triplet
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Document, Message, PreferencePair, SFTExample, Triplet
 from extractors.recipes import SyntheticKind
 from extractors.retrieval import query_key
-from extractors.text import prompt_key
 from registry.batches import Batch, Decision, ItemState, Proposal, Provenance, SyntheticExample
 from registry.cycles import CycleState
 from registry.store.store import Store

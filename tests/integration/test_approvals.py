@@ -11,9 +11,9 @@ from daemon.settings import Settings
 from extractors.dataset.build import Beside
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import build_snapshot, write_snapshot
-from extractors.examples import Examples, SFTExample
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Examples, SFTExample
 from extractors.extraction import Extraction
-from extractors.text import prompt_key
 from registry.batches import Batch, BatchEnded, ItemChanged, ItemState, Proposal
 from registry.cycles import CycleState
 from registry.store.batches import UnknownBatch

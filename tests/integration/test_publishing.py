@@ -239,7 +239,7 @@ def test_the_holdout_and_each_side_s_answers_are_told_item_by_item(runs: Runs) -
 
 
 def test_a_conversation_is_told_as_messages(runs: Runs) -> None:
-    from extractors.examples import Message
+    from extractors.examples.types import Message
 
     (item,) = held_out(1)
     said = (Message(role="assistant", content="which parcel?"), Message(role="user", content="number 5"))

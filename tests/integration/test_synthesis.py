@@ -12,7 +12,7 @@ from daemon.loop import Loop
 from daemon.settings import Settings
 from daemon.synthesis import ask_for_examples
 from extractors.dataset.snapshot import Snapshot, read_snapshot
-from extractors.examples import Examples
+from extractors.examples.types import Examples
 from registry.batches import BatchState, Decision, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store

@@ -16,11 +16,11 @@ import pytest
 from daemon.demo.servers import free_port
 from extractors.cleaning.quality import flaw
 from extractors.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
-from extractors.examples import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.recipes import NothingToShow
 from extractors.retrieval import query_key
 from extractors.synthetic import Synthesis, SynthesisRequest, SynthesisRules, propose
-from extractors.text import prompt_key
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)

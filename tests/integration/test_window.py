@@ -10,7 +10,7 @@ from daemon.probation import SecondLooks
 from daemon.settings import Settings
 from extractors.dataset.holdout_split import Window
 from extractors.dataset.snapshot import read_snapshot, write_snapshot
-from extractors.examples import Examples
+from extractors.examples.types import Examples
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 from registry.versions import VersionState

@@ -18,7 +18,7 @@ from evaluation.shared_prompts import (
     alike,
     in_batches,
 )
-from extractors.examples import Message
+from extractors.examples.types import Message
 from tests.tiny_model import tokenizer_folder
 from tests.unit.test_shared_forward import CONFIGS, SHAPE, SYSTEM, model_of
 

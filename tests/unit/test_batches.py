@@ -2,7 +2,7 @@
 
 import pytest
 
-from extractors.examples import Document, Triplet
+from extractors.examples.types import Document, Triplet
 from extractors.retrieval import query_key
 from tests.unit.traffic import NOON
 from trainers.batches import Batches, choose_batches, false_negatives

@@ -7,7 +7,7 @@ import pytest
 
 from extractors.calls import Call, read_call
 from extractors.drops import DropReason
-from extractors.examples import Message, ToolCall
+from extractors.examples.types import Message, ToolCall
 from tests.unit.traffic import openinference, span
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extractors.columns import SCHEMAS, read_columns, write_columns
-from extractors.examples import (
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import (
     Document,
     JudgedDocument,
     Message,
@@ -29,7 +30,6 @@ from extractors.examples import (
 )
 from extractors.exchange import MOST_PROBLEMS, ImportInvalid, read_records, write_records
 from extractors.lines import Form, NotExpressible
-from extractors.text import prompt_key
 from extractors.values import Value
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extractors.drops import MOST_SPANS, DropReason
-from extractors.examples import Message
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Message
 from extractors.extraction import Extraction, extract
 from extractors.feedback import FeedbackRules
 from extractors.spans import Annotation, Span
-from extractors.text import prompt_key
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 ONLY, LAST, NEVER = (FeedbackRules(inherit=rule) for rule in ("only", "last", "never"))

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from extractors.drops import DropReason
-from extractors.examples import Message, ToolCall
+from extractors.examples.types import Message, ToolCall
 from extractors.extraction import extract
 from extractors.feedback import (
     AnnotationRule,

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from extractors.dataset.second_look import Seen, common_in, fresh_items, fresh_snapshot, with_gold
 from extractors.dataset.snapshot import Snapshot, read_snapshot
-from extractors.examples import Examples, ReviewedItem
+from extractors.examples.types import Examples, ReviewedItem
 from extractors.extraction import Extraction
 from tests.snapshots import BEGAN, conversation, reviewed, snapshot_in, taught
 

@@ -10,7 +10,7 @@ from evaluation.rules import Gate
 from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_answers, score_golden, score_side
 from evaluation.weighting import weigh
-from extractors.examples import Message, ReviewedItem
+from extractors.examples.types import Message, ReviewedItem
 from tests.snapshots import reviewed, taught
 from trainers.selection import Task
 

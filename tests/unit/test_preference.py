@@ -11,7 +11,7 @@ from extractors.dataset.build import Beside, teach
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.preference_pairs import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
 from extractors.drops import DropReason
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.extraction import Extraction, extract
 from extractors.feedback import FeedbackRules
 from extractors.spans import Annotation, Span

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from extractors.cleaning.quality import ExamplesInvalid, Flaw, QualityRules, check, clean, flaw
 from extractors.cleaning.statistics import describe
-from extractors.examples import (
+from extractors.examples.prompt_keys import normalised, prompt_key
+from extractors.examples.types import (
     Document,
     Examples,
     Message,
@@ -23,7 +24,6 @@ from extractors.examples import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.text import normalised, prompt_key
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SYSTEM = Message(role="system", content="Name the department that answers the customer.")

@@ -19,7 +19,7 @@ from evaluation.retrieval import (
     ranked_side,
     search_side,
 )
-from extractors.examples import JudgedDocument, ReviewedRetrieval
+from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from extractors.retrieval import query_key
 from tests.unit.traffic import NOON
 

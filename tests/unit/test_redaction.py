@@ -28,7 +28,8 @@ from extractors.cleaning.redaction import (
     RedactorUnusable,
     load_redactor,
 )
-from extractors.examples import (
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import (
     Document,
     Examples,
     JudgedDocument,
@@ -43,7 +44,6 @@ from extractors.examples import (
     Triplet,
 )
 from extractors.retrieval import query_key
-from extractors.text import prompt_key
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from extractors.examples import Message, ToolCall
+from extractors.examples.types import Message, ToolCall
 from tests.tiny_model import tokenizer_folder
 from trainers.rendering import TemplateUnusable, render
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from extractors.dataset.build import Beside
 from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, draw, group, split
 from extractors.dataset.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
-from extractors.examples import (
+from extractors.examples.types import (
     Examples,
     JudgedDocument,
     JudgedResponse,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from extractors.drops import DropReason
-from extractors.examples import JudgedDocument, ReviewedRetrieval
+from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from extractors.feedback import FeedbackRules
 from extractors.retrieval import (
     RELEVANCE,

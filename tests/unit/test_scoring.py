@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.scoring import scorer
-from extractors.examples import Message, ToolCall
+from extractors.examples.types import Message, ToolCall
 
 ROUTING = scorer("classification", ("Billing", "Card lost"), ())
 WRITING = scorer("generation", (), ())

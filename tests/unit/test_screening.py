@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.cleaning.quality import Flaw
-from extractors.examples import (
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import (
     Document,
     Examples,
     Message,
@@ -26,7 +27,6 @@ from extractors.recipes import Synthetic
 from extractors.retrieval import query_key
 from extractors.screening import Screened, ScreeningRules, Unfit, VectorsInvalid, screen
 from extractors.synthetic import Proposed
-from extractors.text import prompt_key
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SYSTEM = Message(role="system", content="Route.")

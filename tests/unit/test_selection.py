@@ -6,7 +6,7 @@ import pytest
 
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, counts
-from extractors.examples import (
+from extractors.examples.types import (
     Examples,
     Message,
     PreferencePair,

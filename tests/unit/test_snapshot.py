@@ -20,9 +20,9 @@ from extractors.dataset.snapshot import (
     read_snapshot,
     write_snapshot,
 )
-from extractors.examples import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
 from extractors.extraction import Extraction
-from extractors.text import prompt_key
 from tests.unit.traffic import NOON, item
 
 SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3, retention_share=0)

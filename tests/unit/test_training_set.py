@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from extractors.examples import Examples, Message, ToolCall
+from extractors.examples.types import Examples, Message, ToolCall
 from tests.snapshots import conversation, preferred, taught, voted
 from tests.tiny_model import tokenizer_folder
 from trainers.hyperparameters import Hyperparameters

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evaluation.retrieval import library, one_a_query
 from evaluation.weighting import GREATEST, Weighting, weigh
-from extractors.examples import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
 from tests.unit.traffic import NOON, item
 

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from extractors.examples import Message, ReviewedItem
+from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.types import Message, ReviewedItem
 from extractors.spans import Annotation, Span
-from extractors.text import prompt_key
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from extractors.examples import Message
-from extractors.text import normalised
+from extractors.examples.prompt_keys import normalised
+from extractors.examples.types import Message
 
 
 class OutputSpace:

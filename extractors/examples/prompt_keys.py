@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.examples import Message
+from extractors.examples.types import Message
 from extractors.values import content_id
 
 

@@ -1,0 +1,1 @@
+"""The five kinds of training examples, and the keys that tell when two prompts are the same."""
