@@ -14,7 +14,7 @@ from daemon.settings import TargetSettings
 from daemon.traffic import extract_target
 from extractors.dataset.second_look import Reviewed, Seen, fresh_items, with_gold
 from extractors.dataset.snapshot import SnapshotDamaged, read_manifest
-from extractors.extraction import Extraction
+from extractors.feedback.extract import Extraction
 from extractors.values import Value
 from registry.audit import DAEMON
 from registry.cycles import CycleState

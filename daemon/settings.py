@@ -27,8 +27,8 @@ from extractors.cleaning.quality import QualityRules
 from extractors.cleaning.redaction import RedactionRules
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.endpoint import Endpoint
-from extractors.feedback import FeedbackRules
-from extractors.retrieval import RELEVANCE, RetrievalRules
+from extractors.feedback.rules import FeedbackRules
+from extractors.feedback.searches import RELEVANCE, RetrievalRules
 from extractors.screening import ScreeningRules
 from extractors.spans import SpanFilter
 from extractors.synthetic import SynthesisRules

@@ -10,7 +10,7 @@ from daemon.traffic import extract_target, snapshot_of
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Origin
-from extractors.extraction import Extraction
+from extractors.feedback.extract import Extraction
 from extractors.lines import NEEDS, AnyExample, Form, to_line
 from extractors.phoenix import span_page
 from extractors.values import Value

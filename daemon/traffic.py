@@ -9,11 +9,11 @@ from daemon.settings import Settings, TargetSettings
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.build import Beside
 from extractors.dataset.snapshot import Snapshot, build_snapshot
-from extractors.extraction import Extraction, extract
+from extractors.feedback.extract import Extraction, extract
+from extractors.feedback.searches import reviewed_retrievals
 from extractors.phoenix import PhoenixClient
 from extractors.phoenix_http import PhoenixError
 from extractors.poll import poll
-from extractors.retrieval import reviewed_retrievals
 
 
 def open_phoenix(settings: Settings) -> PhoenixClient:

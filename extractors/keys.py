@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extractors.examples.prompt_keys import prompt_key
-from extractors.retrieval import query_key
+from extractors.feedback.searches import query_key
 
 
 def prompt_keys(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 from extractors.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
+from extractors.feedback.searches import query_key
 from extractors.recipes import Recipe, Shown, Synthetic, SyntheticKind, recipe
-from extractors.retrieval import query_key
 from extractors.values import Value
 from extractors.written import read_text
 

@@ -16,9 +16,9 @@ from extractors.cleaning.redaction import Redaction
 from extractors.drops import Unreadable
 from extractors.examples.prompt_keys import normalised, prompt_key
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
+from extractors.feedback.attribution import Ancestry, merge_traced_twice
+from extractors.feedback.searches import Search, merge_searches, query_key, read_query
 from extractors.phoenix import PhoenixClient, Project, own_spans
-from extractors.reach import Ancestry, merge_traced_twice
-from extractors.retrieval import Search, merge_searches, query_key, read_query
 from extractors.spans import Span, SpanFilter
 from extractors.values import Value
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
 from extractors.examples.types import Document, Examples, JudgedDocument, ReviewedRetrieval, Triplet
-from extractors.retrieval import query_key
+from extractors.feedback.searches import query_key
 from extractors.values import content_id
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)

@@ -28,8 +28,8 @@ from extractors.examples.types import (
     SFTExample,
     Trajectory,
 )
-from extractors.extraction import Extraction
-from extractors.retrieval import triplets
+from extractors.feedback.extract import Extraction
+from extractors.feedback.searches import triplets
 from extractors.values import Value, content_id
 
 Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval

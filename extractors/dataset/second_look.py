@@ -9,7 +9,7 @@ from extractors.dataset.build import prompt_keys_of
 from extractors.dataset.holdout_split import common_prompts, group
 from extractors.dataset.snapshot import Snapshot, counts, outcomes_of
 from extractors.examples.types import Examples, ReviewedItem, ReviewedRetrieval
-from extractors.extraction import Extraction
+from extractors.feedback.extract import Extraction
 from extractors.values import Value, content_id
 
 Reviewed = ReviewedItem | ReviewedRetrieval

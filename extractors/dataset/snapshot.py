@@ -26,7 +26,7 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.extraction import Extraction
+from extractors.feedback.extract import Extraction
 from extractors.values import LearndError, Value, content_id, file_digest
 
 MANIFEST = "manifest.json"

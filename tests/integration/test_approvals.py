@@ -13,7 +13,7 @@ from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import build_snapshot, write_snapshot
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Examples, SFTExample
-from extractors.extraction import Extraction
+from extractors.feedback.extract import Extraction
 from registry.batches import Batch, BatchEnded, ItemChanged, ItemState, Proposal
 from registry.cycles import CycleState
 from registry.store.batches import UnknownBatch

@@ -17,8 +17,8 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from extractors.drops import DropReason
-from extractors.extraction import Extraction, extract
-from extractors.feedback import FeedbackRules
+from extractors.feedback.extract import Extraction, extract
+from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix import PhoenixClient
 from extractors.poll import poll
 from extractors.spans import SpanFilter

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
-from extractors.feedback import FeedbackRules
+from extractors.feedback.rules import FeedbackRules
+from extractors.feedback.searches import RELEVANCE, RetrievalDrop, Retrievals, reviewed_retrievals
 from extractors.mirror import MirrorChange
 from extractors.phoenix import PhoenixClient
 from extractors.poll import poll
-from extractors.retrieval import RELEVANCE, RetrievalDrop, Retrievals, reviewed_retrievals
 from extractors.spans import Annotation, Span, SpanFilter
 from registry.store.store import Store
 from registry.targets import TargetState

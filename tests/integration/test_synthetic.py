@@ -18,8 +18,8 @@ from extractors.cleaning.quality import flaw
 from extractors.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
+from extractors.feedback.searches import query_key
 from extractors.recipes import NothingToShow
-from extractors.retrieval import query_key
 from extractors.synthetic import Synthesis, SynthesisRequest, SynthesisRules, propose
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing
 

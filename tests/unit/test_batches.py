@@ -3,7 +3,7 @@
 import pytest
 
 from extractors.examples.types import Document, Triplet
-from extractors.retrieval import query_key
+from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON
 from trainers.batches import Batches, choose_batches, false_negatives
 from trainers.embedding import in_parts

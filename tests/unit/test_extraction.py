@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from extractors.drops import MOST_SPANS, DropReason
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Message
-from extractors.extraction import Extraction, extract
-from extractors.feedback import FeedbackRules
+from extractors.feedback.extract import Extraction, extract
+from extractors.feedback.rules import FeedbackRules
 from extractors.spans import Annotation, Span
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from extractors.drops import DropReason
 from extractors.examples.types import Message, ToolCall
-from extractors.extraction import extract
-from extractors.feedback import (
+from extractors.feedback.extract import extract
+from extractors.feedback.rules import (
     AnnotationRule,
     FeedbackRules,
     Verdict,

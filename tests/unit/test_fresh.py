@@ -6,7 +6,7 @@ from datetime import timedelta
 from extractors.dataset.second_look import Seen, common_in, fresh_items, fresh_snapshot, with_gold
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples, ReviewedItem
-from extractors.extraction import Extraction
+from extractors.feedback.extract import Extraction
 from tests.snapshots import BEGAN, conversation, reviewed, snapshot_in, taught
 
 WATERMARK = BEGAN + timedelta(minutes=100)

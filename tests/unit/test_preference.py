@@ -12,8 +12,8 @@ from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.preference_pairs import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
 from extractors.drops import DropReason
 from extractors.examples.types import Message
-from extractors.extraction import Extraction, extract
-from extractors.feedback import FeedbackRules
+from extractors.feedback.extract import Extraction, extract
+from extractors.feedback.rules import FeedbackRules
 from extractors.spans import Annotation, Span
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 

@@ -20,7 +20,7 @@ from evaluation.retrieval import (
     search_side,
 )
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
-from extractors.retrieval import query_key
+from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON
 
 

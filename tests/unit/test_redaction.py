@@ -43,7 +43,7 @@ from extractors.examples.types import (
     Trajectory,
     Triplet,
 )
-from extractors.retrieval import query_key
+from extractors.feedback.searches import query_key
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -21,8 +21,8 @@ from extractors.examples.types import (
     ReviewedItem,
     ReviewedRetrieval,
 )
-from extractors.extraction import Extraction
-from extractors.retrieval import query_key
+from extractors.feedback.extract import Extraction
+from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON, item
 
 RULES = HoldoutRules(share=0.2, least=4, greatest=8, retention_share=0.5, retention_greatest=20)

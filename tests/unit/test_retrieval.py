@@ -6,8 +6,8 @@ import pytest
 
 from extractors.drops import DropReason
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
-from extractors.feedback import FeedbackRules
-from extractors.retrieval import (
+from extractors.feedback.rules import FeedbackRules
+from extractors.feedback.searches import (
     RELEVANCE,
     RetrievalDrop,
     RetrievalRules,

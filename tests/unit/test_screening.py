@@ -23,8 +23,8 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
+from extractors.feedback.searches import query_key
 from extractors.recipes import Synthetic
-from extractors.retrieval import query_key
 from extractors.screening import Screened, ScreeningRules, Unfit, VectorsInvalid, screen
 from extractors.synthetic import Proposed
 

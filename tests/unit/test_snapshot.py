@@ -22,7 +22,7 @@ from extractors.dataset.snapshot import (
 )
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
-from extractors.extraction import Extraction
+from extractors.feedback.extract import Extraction
 from tests.unit.traffic import NOON, item
 
 SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3, retention_share=0)

@@ -13,7 +13,7 @@ from extractors.calls import Call
 from extractors.drops import DropReason, Drops
 from extractors.examples.prompt_keys import prompt_key, said_alike
 from extractors.examples.types import Message, Trajectory
-from extractors.feedback import FeedbackRules, Verdict, resolve
+from extractors.feedback.rules import FeedbackRules, Verdict, resolve
 from extractors.spans import Annotation, Subject, by_subject
 
 Rejects = Callable[[Call], bool]

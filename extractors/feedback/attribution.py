@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from extractors.calls import Call
-from extractors.feedback import FeedbackRules, beyond_the_last
+from extractors.feedback.rules import FeedbackRules, beyond_the_last
 from extractors.spans import Annotation, Span, Subject, by_subject
 from extractors.values import Value
 

@@ -6,7 +6,7 @@ from extractors.calls import Call
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Judged, JudgedResponse, Message, ReviewedItem
-from extractors.feedback import FeedbackRules, Verdict, judged_candidates
+from extractors.feedback.rules import FeedbackRules, Verdict, judged_candidates
 from extractors.spans import Annotation
 
 

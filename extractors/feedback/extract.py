@@ -15,11 +15,11 @@ from extractors.drops import DropReason, Drops
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import JudgedResponse, Outcome, ReviewedItem, ReviewedRetrieval, Trajectory
-from extractors.feedback import FeedbackRules, Verdict, answer_unreadable, resolve
-from extractors.judged import judged_answers, judged_others
-from extractors.reach import Ancestry, Candidate, Reach, merge_traced_twice
+from extractors.feedback.attribution import Ancestry, Candidate, Reach, merge_traced_twice
+from extractors.feedback.conversations import trajectories
+from extractors.feedback.judged_answers import judged_answers, judged_others
+from extractors.feedback.rules import FeedbackRules, Verdict, answer_unreadable, resolve
 from extractors.spans import Annotation, Span
-from extractors.trajectories import trajectories
 from extractors.values import Value
 
 NEVER_ANSWERED = frozenset(

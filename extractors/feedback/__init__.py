@@ -1,0 +1,1 @@
+"""Annotations become verdicts on calls, conversations and searches."""
