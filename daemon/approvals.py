@@ -19,7 +19,7 @@ from extractors.cleaning.quality import flaw
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.types import Message, PreferencePair, SFTExample
-from extractors.lines import Form, LineInvalid, described, from_line, to_line
+from extractors.file_formats.jsonl import Form, LineInvalid, described, from_line, to_line
 from extractors.recipes import SyntheticKind
 from extractors.values import LearndError, Value
 from registry.batches import (

@@ -10,11 +10,11 @@ from pathlib import Path
 from daemon.settings import TargetSettings
 from extractors.cleaning.quality import check
 from extractors.cleaning.redaction import Redaction, load_redactor
-from extractors.columns import read_columns
 from extractors.dataset.snapshot import KINDS
 from extractors.examples.types import Examples, SFTExample
-from extractors.exchange import read_records, write_records
-from extractors.lines import Form
+from extractors.file_formats.jsonl import Form
+from extractors.file_formats.parquet import read_columns
+from extractors.file_formats.read_write import read_records, write_records
 from extractors.values import LearndError, Value, content_id
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

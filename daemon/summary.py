@@ -11,7 +11,7 @@ from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Origin
 from extractors.feedback.extract import Extraction
-from extractors.lines import NEEDS, AnyExample, Form, to_line
+from extractors.file_formats.jsonl import NEEDS, AnyExample, Form, to_line
 from extractors.phoenix import span_page
 from extractors.values import Value
 from trainers.plan import Kind

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
-from extractors.lines import described
+from extractors.file_formats.jsonl import described
 from extractors.recipes import SyntheticKind
 from extractors.values import LearndError, Value
 

@@ -25,8 +25,8 @@ from daemon.summary import TargetData
 from daemon.traffic import extract_target, snapshot_of
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import KINDS
-from extractors.exchange import write_records
-from extractors.lines import Form
+from extractors.file_formats.jsonl import Form
+from extractors.file_formats.read_write import write_records
 
 app = typer.Typer(help="Reviewed traffic, examples, and what was dropped.", no_args_is_help=True)
 

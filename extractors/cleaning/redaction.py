@@ -24,9 +24,9 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 
 from pydantic import Field, model_validator
 
-from extractors.columns import Record
 from extractors.examples.prompt_keys import normalised
 from extractors.examples.types import Document, Examples, Message
+from extractors.file_formats.parquet import Record
 from extractors.keys import prompt_keys
 from extractors.values import LearndError, Value
 

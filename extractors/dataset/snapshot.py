@@ -13,7 +13,6 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from extractors.cleaning.statistics import Statistics, describe
-from extractors.columns import read_columns, write_columns
 from extractors.dataset.build import Beside, Taught, teach
 from extractors.dataset.holdout_split import HoldoutRules, Window
 from extractors.examples.types import (
@@ -27,6 +26,7 @@ from extractors.examples.types import (
     UnpairedPreference,
 )
 from extractors.feedback.extract import Extraction
+from extractors.file_formats.parquet import read_columns, write_columns
 from extractors.values import LearndError, Value, content_id, file_digest
 
 MANIFEST = "manifest.json"

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors.columns import SCHEMAS, read_columns, write_columns
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import (
     Document,
@@ -28,8 +27,9 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.exchange import MOST_PROBLEMS, ImportInvalid, read_records, write_records
-from extractors.lines import Form, NotExpressible
+from extractors.file_formats.jsonl import Form, NotExpressible
+from extractors.file_formats.parquet import SCHEMAS, read_columns, write_columns
+from extractors.file_formats.read_write import MOST_PROBLEMS, ImportInvalid, read_records, write_records
 from extractors.values import Value
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -19,8 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from extractors.columns import SCHEMAS, Record, from_row, read_rows, write_columns
-from extractors.lines import (
+from extractors.file_formats.jsonl import (
     IN_WORDS,
     Form,
     LineInvalid,
@@ -31,6 +30,7 @@ from extractors.lines import (
     from_line,
     to_line,
 )
+from extractors.file_formats.parquet import SCHEMAS, Record, from_row, read_rows, write_columns
 from extractors.values import LearndError, Value
 
 MOST_PROBLEMS = 20

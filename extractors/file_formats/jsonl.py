@@ -20,7 +20,6 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from extractors.chat import ROLES, read_content
-from extractors.columns import Record
 from extractors.drops import Unreadable
 from extractors.examples.types import (
     Message,
@@ -31,6 +30,7 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
+from extractors.file_formats.parquet import Record
 from extractors.keys import prompt_keys
 from extractors.values import LearndError, Value
 

@@ -1,0 +1,1 @@
+"""Examples as Parquet and JSONL, and back without loss."""
