@@ -16,8 +16,8 @@ from daemon.settings import JudgeSettings, NotifySettings, Settings, TargetSetti
 from daemon.synthesis import endpoint_of, key_of
 from daemon.traffic import open_phoenix
 from evaluation.rule_quality import in_words
-from extractors.endpoint import Call, Endpoint, Unusable
 from extractors.examples.types import Message
+from extractors.llm.endpoint import Call, Endpoint, Unusable
 from extractors.phoenix import PhoenixClient, ProjectNotFound
 from extractors.phoenix_http import PhoenixError
 from extractors.recipes import MESSAGE
@@ -249,7 +249,7 @@ def _judge(key: str, judge: JudgeSettings) -> Check:
 
 def _ask(endpoint: Endpoint, key: str | None) -> None:
     """Have the model write a few words. Raises EndpointUnreachable, EndpointRefused."""
-    from extractors.language_model import LanguageModel
+    from extractors.llm.dspy_client import LanguageModel
 
     asked = Call(shown=[], inputs={"number": "1"}, temperature=0, seed=0, most_tokens=8)
     with LanguageModel(endpoint, key) as model, suppress(Unusable):

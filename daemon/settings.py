@@ -26,9 +26,9 @@ from evaluation.rules import JUDGE, METRICS, Gate
 from extractors.cleaning.quality import QualityRules
 from extractors.cleaning.redaction import RedactionRules
 from extractors.dataset.holdout_split import HoldoutRules
-from extractors.endpoint import Endpoint
 from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import RELEVANCE, RetrievalRules
+from extractors.llm.endpoint import Endpoint
 from extractors.screening import ScreeningRules
 from extractors.spans import SpanFilter
 from extractors.synthetic import SynthesisRules

@@ -18,8 +18,8 @@ from daemon.loop import Loop
 from daemon.settings import Settings, TargetSettings
 from extractors.dataset.build import most_synthetic
 from extractors.dataset.snapshot import Snapshot, read_snapshot
-from extractors.endpoint import Endpoint
 from extractors.examples.types import Message, SFTExample
+from extractors.llm.endpoint import Endpoint
 from extractors.screening import ScreeningRules
 from extractors.synthetic import SynthesisRequest
 from extractors.values import LearndError, Value

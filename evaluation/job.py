@@ -4,8 +4,8 @@ from pathlib import Path
 
 from evaluation.report import SeedRuns, Verdict
 from evaluation.rules import Gate, Look
-from extractors.endpoint import Endpoint
 from extractors.examples.types import SFTExample
+from extractors.llm.endpoint import Endpoint
 from extractors.traffic_sample import TrafficCall
 from extractors.values import Value
 from trainers.base_model import Device, Dtype

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from extractors.endpoint import Call, Endpoint, EndpointRefused, Step, Unusable
 from extractors.examples.types import Message
+from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, Step, Unusable
 from extractors.recipes import said
 from extractors.values import Value
 
 if TYPE_CHECKING:
-    from extractors.language_model import LanguageModel
+    from extractors.llm.dspy_client import LanguageModel
 
 COMPARE = Step(
     inputs=("conversation", "first_answer", "second_answer"),
@@ -94,7 +94,7 @@ def judge(
     Raises EndpointUnreachable as soon as a call has failed again when repeated, and EndpointRefused where
     the endpoint takes no call. Needs DSPy (`learnd[synthetic]`).
     """
-    from extractors.language_model import LanguageModel
+    from extractors.llm.dspy_client import LanguageModel
 
     asked = [pair for pair in pairs if not pair.alike]
     outcomes: list[tuple[_Reply, _Reply]] = []

@@ -32,8 +32,8 @@ from evaluation.sides import Heard, score_answers, score_golden, score_side, sid
 from evaluation.strata import Embed
 from evaluation.weighting import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
-from extractors.endpoint import EndpointRefused, EndpointUnreachable
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
+from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable
 from trainers.base_model import use_threads
 from trainers.child import Progress, run_job, write_whole
 

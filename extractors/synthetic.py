@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from extractors.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
 from extractors.feedback.searches import query_key
+from extractors.llm.clean_reply import read_text
+from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
 from extractors.recipes import Recipe, Shown, Synthetic, SyntheticKind, recipe
 from extractors.values import Value
-from extractors.written import read_text
 
 if TYPE_CHECKING:
-    from extractors.language_model import LanguageModel
+    from extractors.llm.dspy_client import LanguageModel
 
 PROGRAM = "learnd.synthetic 1"
 """Changes with what is asked of the model; the provenance of a batch."""
@@ -124,7 +124,7 @@ def propose(
     NothingToShow without a demonstration that can be used and, if there is no proposal at all,
     EndpointUnreachable and EndpointRefused. Needs DSPy (`learnd[synthetic]`).
     """
-    from extractors.language_model import LanguageModel
+    from extractors.llm.dspy_client import LanguageModel
 
     rules = request.rules
     made = recipe(

@@ -23,7 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from daemon.gateway.attributes import answer_attributes, request_attributes, valid_text
 from daemon.gateway.calls import SESSION_HEADER, Call
 from daemon.gateway.sse import assemble, chunk_of
-from extractors.endpoint import INTERNAL_HEADER
+from extractors.llm.endpoint import INTERNAL_HEADER
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import pytest
 
 from daemon.demo.servers import free_port
 from evaluation.judge import AnswerPair, Preferences, judge, read_preference
-from extractors.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable, Unusable
 from extractors.examples.types import Message, ToolCall
+from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable, Unusable
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing
 
 PROMPT = (

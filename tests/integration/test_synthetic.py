@@ -15,10 +15,10 @@ import pytest
 
 from daemon.demo.servers import free_port
 from extractors.cleaning.quality import flaw
-from extractors.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.feedback.searches import query_key
+from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.recipes import NothingToShow
 from extractors.synthetic import Synthesis, SynthesisRequest, SynthesisRules, propose
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.endpoint import Unusable, Written
+from extractors.llm.clean_reply import longest, read_text
+from extractors.llm.endpoint import Unusable, Written
 from extractors.recipes import Selection, answered, said
 from extractors.synthetic import shares
-from extractors.written import longest, read_text
 
 PLAIN = ("where is my parcel?", "I was charged twice")
 

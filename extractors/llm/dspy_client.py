@@ -15,7 +15,7 @@ from typing import Any, Self
 import dspy  # type: ignore[import-untyped]
 from dspy import lm15
 
-from extractors.endpoint import (
+from extractors.llm.endpoint import (
     INTERNAL_HEADER,
     Call,
     Endpoint,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.endpoint import Unusable, Written
+from extractors.llm.endpoint import Unusable, Written
 
 _THOUGHT = re.compile(r"^\s*<think>.*?(</think>|\Z)", re.DOTALL)
 _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")

@@ -1,0 +1,1 @@
+"""One language model behind an OpenAI-compatible endpoint."""
