@@ -24,7 +24,7 @@ from daemon.training import base_of, choose_plan, train_candidate, wanted
 from evaluation.report import Report
 from extractors.dataset.second_look import common_in, fresh_snapshot, with_gold
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
-from extractors.phoenix_http import PhoenixError
+from extractors.phoenix.http import PhoenixError
 from extractors.values import LearndError
 from registry.audit import DAEMON
 from registry.cycles import Cycle, CycleState, IllegalTransition

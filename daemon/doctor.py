@@ -18,8 +18,8 @@ from daemon.traffic import open_phoenix
 from evaluation.rule_quality import in_words
 from extractors.examples.types import Message
 from extractors.llm.endpoint import Call, Endpoint, Unusable
-from extractors.phoenix import PhoenixClient, ProjectNotFound
-from extractors.phoenix_http import PhoenixError
+from extractors.phoenix.client import PhoenixClient, ProjectNotFound
+from extractors.phoenix.http import PhoenixError
 from extractors.recipes import MESSAGE
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect

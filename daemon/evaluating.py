@@ -20,7 +20,7 @@ from evaluation.rules import Look
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
-from extractors.phoenix_http import PhoenixError
+from extractors.phoenix.http import PhoenixError
 from extractors.traffic_sample import TrafficCall, sample_traffic
 from registry.cycles import Cycle
 from registry.serving.swap import NotServed, NotServedYet

@@ -18,7 +18,7 @@ from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.settings import Settings
 from daemon.traffic import open_phoenix
-from extractors.phoenix_http import PhoenixError
+from extractors.phoenix.http import PhoenixError
 from registry.cycles import Cycle
 from registry.store.store import Store
 

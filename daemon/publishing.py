@@ -26,7 +26,16 @@ from evaluation.report import Answer, Comparison, Report, Side
 from evaluation.retrieval import library
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
 from extractors.examples.types import Message, ReviewedItem
-from extractors.experiment_spans import (
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.http import PhoenixAnswer, PhoenixError
+from extractors.phoenix.write_experiments import (
+    ExampleRun,
+    ExperimentSide,
+    HoldoutExample,
+    RunExperiments,
+    publish_experiments,
+)
+from extractors.phoenix.write_spans import (
     BothMetrics,
     Data,
     Evaluated,
@@ -40,15 +49,6 @@ from extractors.experiment_spans import (
     TrainingMetrics,
     publish_spans,
 )
-from extractors.experiments import (
-    ExampleRun,
-    ExperimentSide,
-    HoldoutExample,
-    RunExperiments,
-    publish_experiments,
-)
-from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import PhoenixAnswer, PhoenixError
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState, Trained
 from registry.store.database import StoreUnavailable

@@ -29,8 +29,8 @@ from extractors.dataset.holdout_split import HoldoutRules
 from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import RELEVANCE, RetrievalRules
 from extractors.llm.endpoint import Endpoint
+from extractors.phoenix.spans import SpanFilter
 from extractors.screening import ScreeningRules
-from extractors.spans import SpanFilter
 from extractors.synthetic import SynthesisRules
 from extractors.values import LearndError, Value
 from registry.audit import DAEMON

@@ -12,7 +12,7 @@ from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Origin
 from extractors.feedback.extract import Extraction
 from extractors.file_formats.jsonl import NEEDS, AnyExample, Form, to_line
-from extractors.phoenix import span_page
+from extractors.phoenix.client import span_page
 from extractors.values import Value
 from trainers.plan import Kind
 

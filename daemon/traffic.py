@@ -11,9 +11,9 @@ from extractors.dataset.build import Beside
 from extractors.dataset.snapshot import Snapshot, build_snapshot
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.searches import reviewed_retrievals
-from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import PhoenixError
-from extractors.poll import poll
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.http import PhoenixError
+from extractors.phoenix.poll import poll
 
 
 def open_phoenix(settings: Settings) -> PhoenixClient:

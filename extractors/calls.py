@@ -10,7 +10,7 @@ from extractors.attributes import MOST_CHARACTERS, at, parsed
 from extractors.chat import Request
 from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message
-from extractors.spans import Span
+from extractors.phoenix.spans import Span
 from extractors.values import Value
 
 OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})

@@ -12,7 +12,7 @@ from extractors.attributes import at, entries, parsed
 from extractors.chat import Request, one_answer, read_message, read_tools
 from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message
-from extractors.spans import Span
+from extractors.phoenix.spans import Span
 
 
 def read_request(span: Span) -> Request | None:

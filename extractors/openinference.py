@@ -11,7 +11,7 @@ from extractors.chat import Request, one_answer, read_content, read_message, rea
 from extractors.chat import read_request as read_body
 from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message
-from extractors.spans import Span
+from extractors.phoenix.spans import Span
 
 # A span that lost attributes has as many as its tracer's limit allows (128 by default); a few
 # of them lie outside the attribute roots that the mirror keeps.

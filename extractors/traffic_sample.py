@@ -18,8 +18,8 @@ from extractors.examples.prompt_keys import normalised, prompt_key
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.feedback.attribution import Ancestry, merge_traced_twice
 from extractors.feedback.searches import Search, merge_searches, query_key, read_query
-from extractors.phoenix import PhoenixClient, Project, own_spans
-from extractors.spans import Span, SpanFilter
+from extractors.phoenix.client import PhoenixClient, Project, own_spans
+from extractors.phoenix.spans import Span, SpanFilter
 from extractors.values import Value
 
 MOST_IDS = 30_000

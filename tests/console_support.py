@@ -22,7 +22,7 @@ from extractors.dataset.second_look import fresh_snapshot
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Examples, Message, ReviewedItem, ReviewedRetrieval, SFTExample
-from extractors.mirror import MirrorChange, MirrorState
+from extractors.phoenix.mirror import MirrorChange, MirrorState
 from extractors.recipes import SyntheticKind
 from extractors.values import file_digest
 from registry.batches import Batch, Proposal, Provenance

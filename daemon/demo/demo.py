@@ -34,7 +34,7 @@ from daemon.once import run_once
 from daemon.promotion import adapter_folder
 from daemon.settings import Settings, load_settings
 from daemon.traffic import open_phoenix
-from extractors.phoenix import PhoenixClient, ProjectNotFound
+from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store

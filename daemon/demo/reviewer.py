@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from extractors.spans import Annotation
+from extractors.phoenix.spans import Annotation
 
 REVIEWER = "demo-reviewer"
 UNCORRECTED_EVERY = 8

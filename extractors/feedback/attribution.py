@@ -10,7 +10,7 @@ from typing import Any
 
 from extractors.calls import Call
 from extractors.feedback.rules import FeedbackRules, beyond_the_last
-from extractors.spans import Annotation, Span, Subject, by_subject
+from extractors.phoenix.spans import Annotation, Span, Subject, by_subject
 from extractors.values import Value
 
 

@@ -14,7 +14,7 @@ from extractors.drops import DropReason, Drops
 from extractors.examples.prompt_keys import prompt_key, said_alike
 from extractors.examples.types import Message, Trajectory
 from extractors.feedback.rules import FeedbackRules, Verdict, resolve
-from extractors.spans import Annotation, Subject, by_subject
+from extractors.phoenix.spans import Annotation, Subject, by_subject
 
 Rejects = Callable[[Call], bool]
 """Whether people rejected this one answer."""

@@ -19,7 +19,7 @@ from extractors.feedback.attribution import Ancestry, Candidate, Reach, merge_tr
 from extractors.feedback.conversations import trajectories
 from extractors.feedback.judged_answers import judged_answers, judged_others
 from extractors.feedback.rules import FeedbackRules, Verdict, answer_unreadable, resolve
-from extractors.spans import Annotation, Span
+from extractors.phoenix.spans import Annotation, Span
 from extractors.values import Value
 
 NEVER_ANSWERED = frozenset(

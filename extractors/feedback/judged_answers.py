@@ -7,7 +7,7 @@ from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Judged, JudgedResponse, Message, ReviewedItem
 from extractors.feedback.rules import FeedbackRules, Verdict, judged_candidates
-from extractors.spans import Annotation
+from extractors.phoenix.spans import Annotation
 
 
 def judged_answers(item: ReviewedItem) -> list[JudgedResponse]:

@@ -16,7 +16,7 @@ from extractors.calls import check_storable
 from extractors.chat import read_content, read_message
 from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message, Outcome
-from extractors.spans import Annotation
+from extractors.phoenix.spans import Annotation
 from extractors.values import Value
 
 AnnotatorKind = Literal["HUMAN", "LLM", "CODE"]

@@ -24,7 +24,7 @@ from extractors.drops import DropReason, Drops, Unreadable
 from extractors.examples.prompt_keys import normalised
 from extractors.examples.types import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
 from extractors.feedback.rules import AnnotationRule, FeedbackRules, resolve
-from extractors.spans import Annotation, Span, Subject, by_subject, document_subject
+from extractors.phoenix.spans import Annotation, Span, Subject, by_subject, document_subject
 from extractors.values import Value, content_id
 
 RELEVANCE = AnnotationRule(

@@ -17,8 +17,8 @@ from sqlalchemy import (
     update,
 )
 
-from extractors.mirror import Mirror, MirrorChange, MirrorState
-from extractors.spans import Annotation, AnnotationKey, Level, Span, about
+from extractors.phoenix.mirror import Mirror, MirrorChange, MirrorState
+from extractors.phoenix.spans import Annotation, AnnotationKey, Level, Span, about
 from registry.store.database import Database, chunks, lock_target
 from registry.store.tables import mirror_annotations, mirror_spans, mirror_states, targets
 

@@ -23,8 +23,8 @@ from contextlib import contextmanager
 
 import httpx
 
-from extractors.phoenix import PhoenixClient
-from extractors.spans import Annotation
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.spans import Annotation
 from tests.benchmarks.filled_phoenix import (
     ANNOTATIONS,
     REVIEWED,

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.demo.phoenix import PhoenixServer, phoenix_server
-from extractors.phoenix import PhoenixClient
-from extractors.spans import Annotation
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.spans import Annotation
 from extractors.values import content_id
 from tests.phoenix_support import SentSpan, send_spans, span_count
 

@@ -13,8 +13,8 @@ from typing import Any
 import tomli_w
 
 from daemon.settings import Settings, load_settings
-from extractors.phoenix import PhoenixClient
-from extractors.spans import Annotation
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.spans import Annotation
 from registry.store.store import Store
 from tests.phoenix_support import chat_span, send_spans, wait_for_spans
 from tests.snapshots import Asked

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from extractors.spans import Annotation, Span
+from extractors.phoenix.spans import Annotation, Span
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 from registry.versions import Version

@@ -21,7 +21,7 @@ from evaluation.probes import ProbeRecord
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.sides import Said
-from extractors.phoenix_http import PhoenixRefused
+from extractors.phoenix.http import PhoenixRefused
 from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServedYet
 from registry.versions import VersionState

@@ -10,7 +10,17 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port
-from extractors.experiment_spans import (
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.http import PhoenixAnswer, PhoenixHttp, PhoenixUnreachable
+from extractors.phoenix.write_experiments import (
+    ExampleRun,
+    ExperimentSide,
+    HoldoutExample,
+    Published,
+    RunExperiments,
+    publish_experiments,
+)
+from extractors.phoenix.write_spans import (
     BothMetrics,
     Data,
     Evaluated,
@@ -25,16 +35,6 @@ from extractors.experiment_spans import (
     attributes,
     publish_spans,
 )
-from extractors.experiments import (
-    ExampleRun,
-    ExperimentSide,
-    HoldoutExample,
-    Published,
-    RunExperiments,
-    publish_experiments,
-)
-from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import PhoenixAnswer, PhoenixHttp, PhoenixUnreachable
 from tests.browser import chromium, page_of, picture
 from tests.phoenix_support import NOON, chat_span, new_project, send_and_wait
 

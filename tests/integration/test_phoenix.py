@@ -14,10 +14,10 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer, phoenix_server
 from daemon.demo.servers import free_port
-from extractors.phoenix import PhoenixClient, WrongCondition
-from extractors.phoenix_http import PhoenixAnswer, PhoenixRefused, PhoenixUnreachable
-from extractors.poll import poll
-from extractors.spans import Annotation, SpanFilter
+from extractors.phoenix.client import PhoenixClient, WrongCondition
+from extractors.phoenix.http import PhoenixAnswer, PhoenixRefused, PhoenixUnreachable
+from extractors.phoenix.poll import poll
+from extractors.phoenix.spans import Annotation, SpanFilter
 from registry.store.store import Store
 from tests.phoenix_support import NOON, chat_span, new_project, send_and_wait, send_spans, wait_for_spans
 

@@ -11,10 +11,10 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer, phoenix_server
 from daemon.demo.servers import free_port
-from extractors.mirror import MirrorChange
-from extractors.phoenix import PhoenixClient, ProjectNotFound, WrongCondition
-from extractors.poll import poll
-from extractors.spans import Annotation, Span, SpanFilter
+from extractors.phoenix.client import PhoenixClient, ProjectNotFound, WrongCondition
+from extractors.phoenix.mirror import MirrorChange
+from extractors.phoenix.poll import poll
+from extractors.phoenix.spans import Annotation, Span, SpanFilter
 from registry.store.store import Store
 from tests.phoenix_support import (
     GATE_SECONDS,
@@ -177,7 +177,7 @@ def test_an_old_annotation_is_followed_when_its_label_or_its_text_is_edited(
 def test_edits_on_older_days_are_found_as_these_take_turns_though_nothing_more_is_written(
     phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extractors.poll.COLD_READS", 1)
+    monkeypatch.setattr("extractors.phoenix.poll.COLD_READS", 1)
     calls = [chat_span(started_at=NOON - timedelta(days=40 * n)) for n in range(3)]
     send_and_wait(phoenix.url, follower.project, *calls)
     for call in calls:
@@ -405,7 +405,7 @@ def test_other_names_or_another_filter_start_the_mirror_anew(
 def test_a_long_back_fill_comes_in_several_polls_and_loses_what_arrives_meanwhile_to_none(
     phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extractors.poll.TRACES_A_CALL", 100)
+    monkeypatch.setattr("extractors.phoenix.poll.TRACES_A_CALL", 100)
     agents = [SentSpan(kind="AGENT", started_at=NOON + timedelta(minutes=n)) for n in range(250)]
     calls = [agent.child(kind="LLM") for agent in agents]
     send_and_wait(phoenix.url, follower.project, *agents, *calls)

@@ -12,10 +12,10 @@ import pytest
 from daemon.demo.phoenix import PhoenixServer
 from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import RELEVANCE, RetrievalDrop, Retrievals, reviewed_retrievals
-from extractors.mirror import MirrorChange
-from extractors.phoenix import PhoenixClient
-from extractors.poll import poll
-from extractors.spans import Annotation, Span, SpanFilter
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.mirror import MirrorChange
+from extractors.phoenix.poll import poll
+from extractors.phoenix.spans import Annotation, Span, SpanFilter
 from registry.store.store import Store
 from registry.targets import TargetState
 from tests.phoenix_support import (
@@ -188,8 +188,8 @@ def test_added_and_edited_annotations_are_found_at_once_and_deleted_ones_by_the_
 def test_old_searches_are_read_as_their_days_take_turns_and_the_newest_each_time(
     phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extractors.poll.SEARCHES", 1)
-    monkeypatch.setattr("extractors.poll.COLD_READS", 1)
+    monkeypatch.setattr("extractors.phoenix.poll.SEARCHES", 1)
+    monkeypatch.setattr("extractors.phoenix.poll.COLD_READS", 1)
     old = [search(started_at=NOON - timedelta(days=40 * n)) for n in (2, 1)]
     hot = [search(started_at=NEXT_YEAR - timedelta(hours=hours)) for hours in (3, 2)]
     send_and_wait(phoenix.url, follower.project, *old, *hot)
@@ -282,7 +282,7 @@ def test_a_long_back_fill_of_searches_comes_in_several_polls(
     phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SUBJECTS_A_CALL", "TRACES_A_CALL"):
-        monkeypatch.setattr(f"extractors.poll.{name}", 10)
+        monkeypatch.setattr(f"extractors.phoenix.poll.{name}", 10)
     spans = [search(query=f"query {n}", started_at=NOON + timedelta(seconds=n)) for n in range(60)]
     send_and_wait(phoenix.url, follower.project, *spans)
     for span in spans[::2]:

@@ -24,10 +24,10 @@ from daemon.publishing import (
 from daemon.retention import RUNS_KEPT, prune_target
 from daemon.service import Service
 from evaluation.report import SeedRuns
-from extractors.experiment_spans import attributes
-from extractors.experiments import RunExperiments
-from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import PhoenixUnreachable
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.http import PhoenixUnreachable
+from extractors.phoenix.write_experiments import RunExperiments
+from extractors.phoenix.write_spans import attributes
 from registry.cycles import MOST_TRIES, Cycle, CycleState, Trained
 from registry.store.store import Store
 from registry.versions import VersionState

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.cycle import advance, start_cycle
 from daemon.probation import MOST_FAILED, SecondLooks
-from extractors.mirror import MirrorChange, MirrorState
+from extractors.phoenix.mirror import MirrorChange, MirrorState
 from registry.cycles import CycleState
 from registry.versions import Version, VersionState
 from tests.run_support import MINUTE, NOWHERE, Runs, a_report, held_out

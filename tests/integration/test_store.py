@@ -12,8 +12,8 @@ from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from extractors.dataset.holdout_split import Window
-from extractors.mirror import MirrorChange, MirrorState
-from extractors.spans import Annotation, Span
+from extractors.phoenix.mirror import MirrorChange, MirrorState
+from extractors.phoenix.spans import Annotation, Span
 from extractors.values import LearndError
 from registry.cycles import CycleState, IllegalTransition
 from registry.store import tables

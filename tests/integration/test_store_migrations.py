@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from extractors.mirror import MirrorChange, MirrorState
+from extractors.phoenix.mirror import MirrorChange, MirrorState
 from registry.cycles import Outcome
 from registry.store import tables
 from registry.store.database import sqlite_engine

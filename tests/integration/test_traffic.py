@@ -10,8 +10,8 @@ import pytest
 from daemon.demo.phoenix import PhoenixServer
 from extractors.cleaning.redaction import Redaction
 from extractors.feedback.searches import query_key
-from extractors.phoenix import PhoenixClient, ProjectNotFound, WrongCondition
-from extractors.spans import SpanFilter
+from extractors.phoenix.client import PhoenixClient, ProjectNotFound, WrongCondition
+from extractors.phoenix.spans import SpanFilter
 from extractors.traffic_sample import TrafficCall, sample_traffic
 from tests.phoenix_support import NOON, SentSpan, chat_span, send_and_wait, send_spans, wait_for_ids
 

@@ -13,7 +13,7 @@ from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Message
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
-from extractors.spans import Annotation, Span
+from extractors.phoenix.spans import Annotation, Span
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 ONLY, LAST, NEVER = (FeedbackRules(inherit=rule) for rule in ("only", "last", "never"))

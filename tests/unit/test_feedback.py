@@ -17,7 +17,7 @@ from extractors.feedback.rules import (
     judged_candidates,
     resolve,
 )
-from extractors.spans import Annotation
+from extractors.phoenix.spans import Annotation
 from tests.unit.traffic import NOON, annotation, correction, span
 
 BILLING = Message(role="assistant", content="billing")

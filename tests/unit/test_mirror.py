@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from extractors.mirror import difference, span_difference
-from extractors.poll import COLD_READS, days_to_read
-from extractors.spans import Annotation, Span, SpanFilter, matches
+from extractors.phoenix.mirror import difference, span_difference
+from extractors.phoenix.poll import COLD_READS, days_to_read
+from extractors.phoenix.spans import Annotation, Span, SpanFilter, matches
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 

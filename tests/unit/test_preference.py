@@ -14,7 +14,7 @@ from extractors.drops import DropReason
 from extractors.examples.types import Message
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
-from extractors.spans import Annotation, Span
+from extractors.phoenix.spans import Annotation, Span
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 RULES = FeedbackRules(inherit="last")

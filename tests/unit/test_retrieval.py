@@ -16,7 +16,7 @@ from extractors.feedback.searches import (
     reviewed_retrievals,
     triplets,
 )
-from extractors.spans import Annotation, Span
+from extractors.phoenix.spans import Annotation, Span
 from tests.unit.traffic import NOON, annotation, span
 
 RULES = FeedbackRules(annotations=(RELEVANCE,))

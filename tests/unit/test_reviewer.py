@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from daemon.demo.reviewer import Answer, review
-from extractors.spans import Annotation
+from extractors.phoenix.spans import Annotation
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extractors.spans import SpanFilter, matches
+from extractors.phoenix.spans import SpanFilter, matches
 from tests.unit.traffic import openinference, span
 
 

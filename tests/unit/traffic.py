@@ -5,7 +5,7 @@ from typing import Any
 
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Message, ReviewedItem
-from extractors.spans import Annotation, Span
+from extractors.phoenix.spans import Annotation, Span
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

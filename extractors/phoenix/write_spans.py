@@ -16,8 +16,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 from pydantic import AwareDatetime
 
-from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import storable
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.http import storable
 from extractors.values import Value, content_id
 
 SHOWN_AFTER = 5.0

@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
-from extractors.phoenix_http import PhoenixAnswer, PhoenixError, PhoenixHttp
-from extractors.spans import LLM_ROOTS, Annotation, Level, Span, SpanFilter, document_subject, matches
+from extractors.phoenix.http import PhoenixAnswer, PhoenixError, PhoenixHttp
+from extractors.phoenix.spans import LLM_ROOTS, Annotation, Level, Span, SpanFilter, document_subject, matches
 from extractors.values import Value
 
 ATTRIBUTE_ROOTS = (

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from datetime import date, datetime
 from typing import Protocol
 
-from extractors.spans import Annotation, AnnotationKey, Level, Span
+from extractors.phoenix.spans import Annotation, AnnotationKey, Level, Span
 from extractors.values import Value
 
 

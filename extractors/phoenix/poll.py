@@ -21,9 +21,9 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
-from extractors.mirror import Mirror, MirrorChange, MirrorState, difference, span_difference
-from extractors.phoenix import PAGE, Arrival, PhoenixClient, Project, Subject, own_spans
-from extractors.spans import Annotation, AnnotationKey, Level, Span, SpanFilter, span_of_document
+from extractors.phoenix.client import PAGE, Arrival, PhoenixClient, Project, Subject, own_spans
+from extractors.phoenix.mirror import Mirror, MirrorChange, MirrorState, difference, span_difference
+from extractors.phoenix.spans import Annotation, AnnotationKey, Level, Span, SpanFilter, span_of_document
 from extractors.values import content_id
 
 LEVELS: tuple[Level, ...] = ("span", "trace", "session")

@@ -18,8 +18,8 @@ from urllib.parse import quote, urlencode
 
 from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
-from extractors.phoenix import PhoenixClient
-from extractors.phoenix_http import PhoenixAnswer, PhoenixHttp, storable
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.http import PhoenixAnswer, PhoenixHttp, storable
 from extractors.values import Value
 
 RUN_KEY, SIDE_KEY = "learnd.run_id", "learnd.side"

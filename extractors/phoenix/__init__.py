@@ -1,0 +1,1 @@
+"""Everything read from Phoenix and written to it: client, mirror, poll, experiments."""
