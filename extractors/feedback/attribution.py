@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from extractors.calls import Call
 from extractors.feedback.rules import FeedbackRules, beyond_the_last
 from extractors.phoenix.spans import Annotation, Span, Subject, by_subject
+from extractors.span_parsing.calls import Call
 from extractors.values import Value
 
 

@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from extractors.calls import Call
-from extractors.drops import DropReason, Drops
 from extractors.examples.prompt_keys import prompt_key, said_alike
 from extractors.examples.types import Message, Trajectory
 from extractors.feedback.rules import FeedbackRules, Verdict, resolve
 from extractors.phoenix.spans import Annotation, Subject, by_subject
+from extractors.span_parsing.calls import Call
+from extractors.span_parsing.drop_reasons import DropReason, Drops
 
 Rejects = Callable[[Call], bool]
 """Whether people rejected this one answer."""

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from extractors.calls import Call, is_anothers, read_call
-from extractors.drops import DropReason, Drops
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import JudgedResponse, Outcome, ReviewedItem, ReviewedRetrieval, Trajectory
@@ -20,6 +18,8 @@ from extractors.feedback.conversations import trajectories
 from extractors.feedback.judged_answers import judged_answers, judged_others
 from extractors.feedback.rules import FeedbackRules, Verdict, answer_unreadable, resolve
 from extractors.phoenix.spans import Annotation, Span
+from extractors.span_parsing.calls import Call, is_anothers, read_call
+from extractors.span_parsing.drop_reasons import DropReason, Drops
 from extractors.values import Value
 
 NEVER_ANSWERED = frozenset(

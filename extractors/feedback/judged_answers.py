@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from extractors.calls import Call
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Judged, JudgedResponse, Message, ReviewedItem
 from extractors.feedback.rules import FeedbackRules, Verdict, judged_candidates
 from extractors.phoenix.spans import Annotation
+from extractors.span_parsing.calls import Call
 
 
 def judged_answers(item: ReviewedItem) -> list[JudgedResponse]:

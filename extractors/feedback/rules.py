@@ -11,12 +11,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from extractors.attributes import parsed
-from extractors.calls import check_storable
-from extractors.chat import read_content, read_message
-from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message, Outcome
 from extractors.phoenix.spans import Annotation
+from extractors.span_parsing.calls import check_storable
+from extractors.span_parsing.chat_messages import read_content, read_message
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import parsed
 from extractors.values import Value
 
 AnnotatorKind = Literal["HUMAN", "LLM", "CODE"]

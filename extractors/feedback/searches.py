@@ -17,14 +17,14 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from extractors.attributes import MOST_CHARACTERS, at, entries, parsed
-from extractors.calls import identifier, is_anothers, is_internal, metadata_of, session_of
-from extractors.chat import read_content
-from extractors.drops import DropReason, Drops, Unreadable
 from extractors.examples.prompt_keys import normalised
 from extractors.examples.types import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
 from extractors.feedback.rules import AnnotationRule, FeedbackRules, resolve
 from extractors.phoenix.spans import Annotation, Span, Subject, by_subject, document_subject
+from extractors.span_parsing.calls import identifier, is_anothers, is_internal, metadata_of, session_of
+from extractors.span_parsing.chat_messages import read_content
+from extractors.span_parsing.drop_reasons import DropReason, Drops, Unreadable
+from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, at, entries, parsed
 from extractors.values import Value, content_id
 
 RELEVANCE = AnnotationRule(

@@ -19,8 +19,6 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from extractors.chat import ROLES, read_content
-from extractors.drops import Unreadable
 from extractors.examples.types import (
     Message,
     PreferencePair,
@@ -32,6 +30,8 @@ from extractors.examples.types import (
 )
 from extractors.file_formats.parquet import Record
 from extractors.keys import prompt_keys
+from extractors.span_parsing.chat_messages import ROLES, read_content
+from extractors.span_parsing.drop_reasons import Unreadable
 from extractors.values import LearndError, Value
 
 AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory

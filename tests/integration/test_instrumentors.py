@@ -16,12 +16,12 @@ import httpx
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
-from extractors.drops import DropReason
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.poll import poll
 from extractors.phoenix.spans import SpanFilter
+from extractors.span_parsing.drop_reasons import DropReason
 from registry.store.store import Store
 from tests.openai_stand_in import TOOL_CALL, StandIn, serving
 from tests.phoenix_support import SentSpan, annotate, send_and_wait, wait_until

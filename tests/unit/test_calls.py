@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from extractors.calls import Call, read_call
-from extractors.drops import DropReason
 from extractors.examples.types import Message, ToolCall
+from extractors.span_parsing.calls import Call, read_call
+from extractors.span_parsing.drop_reasons import DropReason
 from tests.unit.traffic import openinference, span
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

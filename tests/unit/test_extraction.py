@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors.drops import MOST_SPANS, DropReason
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Message
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix.spans import Annotation, Span
+from extractors.span_parsing.drop_reasons import MOST_SPANS, DropReason
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 ONLY, LAST, NEVER = (FeedbackRules(inherit=rule) for rule in ("only", "last", "never"))

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from extractors.drops import DropReason
 from extractors.examples.types import Message, ToolCall
 from extractors.feedback.extract import extract
 from extractors.feedback.rules import (
@@ -18,6 +17,7 @@ from extractors.feedback.rules import (
     resolve,
 )
 from extractors.phoenix.spans import Annotation
+from extractors.span_parsing.drop_reasons import DropReason
 from tests.unit.traffic import NOON, annotation, correction, span
 
 BILLING = Message(role="assistant", content="billing")

@@ -10,11 +10,11 @@ import pytest
 from extractors.dataset.build import Beside, teach
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.preference_pairs import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
-from extractors.drops import DropReason
 from extractors.examples.types import Message
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix.spans import Annotation, Span
+from extractors.span_parsing.drop_reasons import DropReason
 from tests.unit.traffic import NOON, annotation, correction, openinference, span
 
 RULES = FeedbackRules(inherit="last")

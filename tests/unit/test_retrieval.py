@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from extractors.drops import DropReason
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import (
@@ -17,6 +16,7 @@ from extractors.feedback.searches import (
     triplets,
 )
 from extractors.phoenix.spans import Annotation, Span
+from extractors.span_parsing.drop_reasons import DropReason
 from tests.unit.traffic import NOON, annotation, span
 
 RULES = FeedbackRules(annotations=(RELEVANCE,))

@@ -6,12 +6,19 @@ Specification: https://github.com/Arize-ai/openinference/blob/main/spec/semantic
 import re
 from typing import Any
 
-from extractors.attributes import at, attribute_count, entries, parsed
-from extractors.chat import Request, one_answer, read_content, read_message, read_response, read_tools
-from extractors.chat import read_request as read_body
-from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
+from extractors.span_parsing.chat_messages import (
+    Request,
+    one_answer,
+    read_content,
+    read_message,
+    read_response,
+    read_tools,
+)
+from extractors.span_parsing.chat_messages import read_request as read_body
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import at, attribute_count, entries, parsed
 
 # A span that lost attributes has as many as its tracer's limit allows (128 by default); a few
 # of them lie outside the attribute roots that the mirror keeps.

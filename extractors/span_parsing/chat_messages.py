@@ -7,9 +7,9 @@ Everything is brought to OpenAI's chat format. LangChain's serialised messages
 import json
 from typing import Any
 
-from extractors.attributes import parsed
-from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message, ToolCall
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import parsed
 from extractors.values import Value
 
 ROLES = {

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from extractors.drops import DropReason, Unreadable
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 
 MOST_CHARACTERS = 500_000
 """Longest text that is looked at, about 125,000 tokens; no training sequence is that long."""

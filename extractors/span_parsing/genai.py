@@ -8,11 +8,11 @@ that its schema does not know, and none arrives there.
 import json
 from typing import Any
 
-from extractors.attributes import at, entries, parsed
-from extractors.chat import Request, one_answer, read_message, read_tools
-from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
+from extractors.span_parsing.chat_messages import Request, one_answer, read_message, read_tools
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import at, entries, parsed
 
 
 def read_request(span: Span) -> Request | None:

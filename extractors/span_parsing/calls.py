@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from extractors import genai, openinference
-from extractors.attributes import MOST_CHARACTERS, at, parsed
-from extractors.chat import Request
-from extractors.drops import DropReason, Unreadable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
+from extractors.span_parsing import genai, openinference
+from extractors.span_parsing.chat_messages import Request
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, at, parsed
 from extractors.values import Value
 
 OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})
