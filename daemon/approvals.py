@@ -20,7 +20,7 @@ from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.types import Message, PreferencePair, SFTExample
 from extractors.file_formats.jsonl import Form, LineInvalid, described, from_line, to_line
-from extractors.recipes import SyntheticKind
+from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import LearndError, Value
 from registry.batches import (
     Batch,

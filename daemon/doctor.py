@@ -20,7 +20,7 @@ from extractors.examples.types import Message
 from extractors.llm.endpoint import Call, Endpoint, Unusable
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.phoenix.http import PhoenixError
-from extractors.recipes import MESSAGE
+from extractors.synthesis.recipes import MESSAGE
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
 from trainers.base_model import (

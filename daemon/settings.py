@@ -30,8 +30,8 @@ from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import RELEVANCE, RetrievalRules
 from extractors.llm.endpoint import Endpoint
 from extractors.phoenix.spans import SpanFilter
-from extractors.screening import ScreeningRules
-from extractors.synthetic import SynthesisRules
+from extractors.synthesis.filters import ScreeningRules
+from extractors.synthesis.generate import SynthesisRules
 from extractors.values import LearndError, Value
 from registry.audit import DAEMON
 from registry.notices import Event

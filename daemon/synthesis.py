@@ -20,8 +20,8 @@ from extractors.dataset.build import most_synthetic
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Message, SFTExample
 from extractors.llm.endpoint import Endpoint
-from extractors.screening import ScreeningRules
-from extractors.synthetic import SynthesisRequest
+from extractors.synthesis.filters import ScreeningRules
+from extractors.synthesis.generate import SynthesisRequest
 from extractors.values import LearndError, Value
 from registry.batches import Batch, BatchState, Proposal, Provenance
 from registry.cycles import Cycle
@@ -176,8 +176,8 @@ def run(folder: Path) -> None:
 
 def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposals:
     """Have proposals written, and keep those that are worth reading. Raises LearndError as both do."""
-    from extractors.screening import screen
-    from extractors.synthetic import propose
+    from extractors.synthesis.filters import screen
+    from extractors.synthesis.generate import propose
     from trainers.encoder import load_encoder
 
     wanted = job.request.wanted

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from extractors.examples.types import Message
 from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, Step, Unusable
-from extractors.recipes import said
+from extractors.synthesis.recipes import said
 from extractors.values import Value
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
 from extractors.file_formats.jsonl import described
-from extractors.recipes import SyntheticKind
+from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import LearndError, Value
 
 SyntheticExample = SFTExample | PreferencePair | Triplet

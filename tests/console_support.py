@@ -23,7 +23,7 @@ from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Examples, Message, ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.phoenix.mirror import MirrorChange, MirrorState
-from extractors.recipes import SyntheticKind
+from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import file_digest
 from registry.batches import Batch, Proposal, Provenance
 from registry.cycles import Cycle, CycleState, Trained

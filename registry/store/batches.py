@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from extractors.examples.types import Examples
-from extractors.recipes import SyntheticKind
+from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import LearndError
 from registry.audit import DAEMON, Action
 from registry.batches import (

@@ -6,7 +6,7 @@ from typing import Any
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, Triplet
 from extractors.feedback.searches import query_key
-from extractors.recipes import SyntheticKind
+from extractors.synthesis.recipes import SyntheticKind
 from registry.batches import Batch, Decision, ItemState, Proposal, Provenance, SyntheticExample
 from registry.cycles import CycleState
 from registry.store.store import Store

@@ -19,8 +19,8 @@ from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.feedback.searches import query_key
 from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
-from extractors.recipes import NothingToShow
-from extractors.synthetic import Synthesis, SynthesisRequest, SynthesisRules, propose
+from extractors.synthesis.generate import Synthesis, SynthesisRequest, SynthesisRules, propose
+from extractors.synthesis.recipes import NothingToShow
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)

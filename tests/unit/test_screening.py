@@ -24,9 +24,9 @@ from extractors.examples.types import (
     UnpairedPreference,
 )
 from extractors.feedback.searches import query_key
-from extractors.recipes import Synthetic
-from extractors.screening import Screened, ScreeningRules, Unfit, VectorsInvalid, screen
-from extractors.synthetic import Proposed
+from extractors.synthesis.filters import Screened, ScreeningRules, Unfit, VectorsInvalid, screen
+from extractors.synthesis.generate import Proposed
+from extractors.synthesis.recipes import Synthetic
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SYSTEM = Message(role="system", content="Route.")

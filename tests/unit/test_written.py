@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from extractors.llm.clean_reply import longest, read_text
 from extractors.llm.endpoint import Unusable, Written
-from extractors.recipes import Selection, answered, said
-from extractors.synthetic import shares
+from extractors.synthesis.generate import shares
+from extractors.synthesis.recipes import Selection, answered, said
 
 PLAIN = ("where is my parcel?", "I was charged twice")
 

@@ -30,8 +30,8 @@ from extractors.examples.types import (
     Trajectory,
     Triplet,
 )
-from extractors.recipes import better_answer, common_shape, functions_of, said, shape_of
-from extractors.synthetic import Proposed
+from extractors.synthesis.generate import Proposed
+from extractors.synthesis.recipes import better_answer, common_shape, functions_of, said, shape_of
 from extractors.values import LearndError, Value
 
 Encode = Callable[[Sequence[str]], Any]

@@ -22,7 +22,7 @@ from extractors.examples.types import PreferencePair, SFTExample, Triplet
 from extractors.feedback.searches import query_key
 from extractors.llm.clean_reply import read_text
 from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
-from extractors.recipes import Recipe, Shown, Synthetic, SyntheticKind, recipe
+from extractors.synthesis.recipes import Recipe, Shown, Synthetic, SyntheticKind, recipe
 from extractors.values import Value
 
 if TYPE_CHECKING:

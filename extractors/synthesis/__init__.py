@@ -1,0 +1,1 @@
+"""Synthetic examples: recipes, generation, filters."""
