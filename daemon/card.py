@@ -20,7 +20,7 @@ from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Manifest, Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version
-from trainers.child import write_whole
+from trainers.job_folder import write_whole
 from trainers.plan import Stage
 
 if TYPE_CHECKING:

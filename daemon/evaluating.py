@@ -25,7 +25,7 @@ from extractors.traffic_sample import TrafficCall, sample_traffic
 from registry.cycles import Cycle
 from registry.serving.swap import NotServed, NotServedYet
 from registry.versions import Version
-from trainers.child import RESULT, write_whole
+from trainers.job_folder import RESULT, write_whole
 
 CONFIRMED = {"PROMOTE", "PROBATION"}
 """Verdicts that a replica's answers must lead to as well, where that is asked for."""

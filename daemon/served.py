@@ -25,7 +25,7 @@ from registry.serving.replica import Refusal, Replica, ReplicaRefused, ReplicaUn
 from registry.serving.swap import NotServed, NotServedYet, bring_up
 from registry.store.versions import VersionInUse
 from registry.versions import Version
-from trainers.child import write_whole
+from trainers.job_folder import write_whole
 
 AT_ONCE = 8
 """Prompts that the replica is asked at the same time."""

@@ -26,8 +26,8 @@ from extractors.values import LearndError, Value
 from registry.batches import Batch, BatchState, Proposal, Provenance
 from registry.cycles import Cycle
 from trainers.base_model import Device
-from trainers.child import Progress
-from trainers.child import run_job as run_in_child
+from trainers.job_folder import Progress
+from trainers.job_folder import run_job as run_in_child
 from trainers.selection import Lack, count, lacking
 
 API_KEY = "SYNTHESIS_API_KEY"

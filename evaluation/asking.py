@@ -10,7 +10,7 @@ from evaluation.sides import Heard, Logprobs, Said
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value
-from trainers.child import Progress, write_whole
+from trainers.job_folder import Progress, write_whole
 from trainers.rendering import Rendered, TemplateUnusable, render
 from trainers.selection import Task
 

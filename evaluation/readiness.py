@@ -9,7 +9,7 @@ from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import PreferencePair
 from extractors.values import Value
 from trainers.base_model import Device, Dtype, use_threads
-from trainers.child import Progress, run_job
+from trainers.job_folder import Progress, run_job
 from trainers.rendering import Rendered, TemplateUnusable, render
 from trainers.selection import Answered, Task
 

@@ -1,6 +1,6 @@
 """One evaluation, in a child process: base, active version and candidate answer the same held-out traffic.
 
-The run's folder holds the job's files (`trainers/child.py`), each side's answers once they are
+The run's folder holds the job's files (`trainers/job_folder.py`), each side's answers once they are
 complete (a run that was killed goes on with the next side), and in the end report.json and
 probes.json.
 """
@@ -35,7 +35,7 @@ from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable
 from trainers.base_model import use_threads
-from trainers.child import Progress, run_job, write_whole
+from trainers.job_folder import Progress, run_job, write_whole
 
 
 def run(folder: Path) -> None:

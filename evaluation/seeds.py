@@ -11,7 +11,7 @@ from evaluation.sides import Heard, Said, score_side, side_of_searches
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.base_model import Device, Dtype, use_threads
-from trainers.child import Progress, run_job
+from trainers.job_folder import Progress, run_job
 from trainers.selection import Task
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Triplet
 from trainers.batches import Batches, choose_batches
-from trainers.child import Progress
 from trainers.encoder import add_encoder_lora, go_on_from, load_encoder, save_encoder_adapter
 from trainers.guards import Guard, with_guards
 from trainers.hyperparameters import Hyperparameters
 from trainers.job import ADAPTER, TrainingJob, TrainingResult
+from trainers.job_folder import Progress
 from trainers.ladders import Attempt, MemoryRules
 from trainers.lora import TRAINED
 from trainers.running import Opened, Try, callbacks, fit, keep, metrics

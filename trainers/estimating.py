@@ -4,10 +4,10 @@ from pathlib import Path
 
 from extractors.values import Value
 from trainers.base_model import torch_device
-from trainers.child import Progress, run_job
 from trainers.estimate import Estimate, fits
 from trainers.foresight import counted, estimated
 from trainers.job import TrainingJob
+from trainers.job_folder import Progress, run_job
 from trainers.ladders import OutOfMemory, is_out_of_memory
 from trainers.memory import free_memory
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from extractors.values import Value
 from trainers.checkpoints import CHECKPOINTS, step_of, whole_checkpoints
-from trainers.child import Progress, write_whole
+from trainers.job_folder import Progress, write_whole
 from trainers.ladders import (
     MOST_ROLLBACKS,
     Attempt,

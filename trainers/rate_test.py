@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import Field
 
 from extractors.values import LearndError, Value
-from trainers.child import Progress, run_job, write_whole
 from trainers.job import TrainingJob
+from trainers.job_folder import Progress, run_job, write_whole
 
 CURVE = "rates.json"
 BREAKS_AT = 2.0

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from trainers.checkpoints import WHOLE
-from trainers.child import Progress
 from trainers.hyperparameters import Method
+from trainers.job_folder import Progress
 from trainers.memory import most_memory
 
 FIGURES: Mapping[Method, Mapping[str, str]] = {

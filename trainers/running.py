@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from extractors.values import file_digest
 from trainers.base_model import BaseModelUnusable
 from trainers.checkpoints import CHECKPOINTS, last_checkpoint
-from trainers.child import Progress, ProgressLine
 from trainers.estimate import Estimate
 from trainers.foresight import estimated
 from trainers.guards import Guard
 from trainers.hyperparameters import Hyperparameters, Method
 from trainers.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
+from trainers.job_folder import Progress, ProgressLine
 from trainers.ladders import Attempt
 from trainers.memory import most_memory
 from trainers.workload import Workload

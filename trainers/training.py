@@ -1,6 +1,6 @@
 """A stage of a plan becomes a LoRA adapter, in a child process, by whatever method the plan chose.
 
-The run's folder holds the job's files (`trainers/child.py`), the checkpoints while it runs, and in
+The run's folder holds the job's files (`trainers/job_folder.py`), the checkpoints while it runs, and in
 the end the adapter. A run that was killed resumes from its last checkpoint.
 """
 
@@ -12,11 +12,11 @@ from typing import Any
 from extractors.dataset.snapshot import read_snapshot
 from extractors.values import LearndError
 from trainers.base_model import base_digest, load_model, load_tokenizer, use_threads
-from trainers.child import Progress, run_job
 from trainers.foresight import likely_to_fit, memory_rules, planned_attempt
 from trainers.guards import Guard, is_begun, with_guards
 from trainers.hyperparameters import Method
 from trainers.job import ADAPTER, TrainingJob, TrainingResult
+from trainers.job_folder import Progress, run_job
 from trainers.ladders import Attempt
 from trainers.running import Opened, Try, callbacks, fit, keep, metrics
 from trainers.training_set import TrainingSet, check_learnable, tokenised

@@ -13,9 +13,9 @@ from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.snapshots import Asked, preferred, snapshot_in, taught
 from trainers.base_model import base_digest
-from trainers.child import CHILD_ENV
 from trainers.hyperparameters import Hyperparameters, Method
 from trainers.job import TrainingJob
+from trainers.job_folder import CHILD_ENV
 from trainers.plan import Kind, Plan, Stage
 
 STEPS = 4

@@ -20,10 +20,10 @@ from tests.searches import Asked, searches_in
 from tests.tiny_encoder import tiny_encoder
 from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
-from trainers.child import CHILD_ENV, Progress
 from trainers.embedding import train_embedding
 from trainers.hyperparameters import Hyperparameters
 from trainers.job import TrainingJob, TrainingResult
+from trainers.job_folder import CHILD_ENV, Progress
 from trainers.ladders import Limits
 from trainers.plan import Plan, Stage
 

@@ -16,10 +16,10 @@ from extractors.examples.types import Examples, SFTExample
 from tests.snapshots import snapshot_in, taught
 from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
-from trainers.child import CHILD_ENV, Progress
 from trainers.estimating import Foretold, foretell
 from trainers.hyperparameters import Hyperparameters
 from trainers.job import TrainingJob, TrainingResult
+from trainers.job_folder import CHILD_ENV, Progress
 from trainers.ladders import Limits, TrainingDiverged
 from trainers.plan import Plan, Stage
 from trainers.rate_test import RateTest, RateTestJob

@@ -28,9 +28,9 @@ from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_i
 from tests.tiny_model import CACHE
 from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
-from trainers.child import CHILD_ENV, Progress
 from trainers.hyperparameters import Hyperparameters, Method
 from trainers.job import TrainingJob, TrainingResult
+from trainers.job_folder import CHILD_ENV, Progress
 from trainers.plan import Kind, Plan, Stage
 from trainers.training import run, train
 

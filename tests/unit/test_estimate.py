@@ -9,7 +9,6 @@ from safetensors.numpy import save_file
 
 from tests.unit.traffic import NOON
 from trainers.base_model import BaseModelUnusable, model_bytes
-from trainers.child import Progress
 from trainers.estimate import (
     Memory,
     estimate,
@@ -17,6 +16,7 @@ from trainers.estimate import (
     first_that_fits,
 )
 from trainers.hyperparameters import Hyperparameters
+from trainers.job_folder import Progress
 from trainers.ladders import Attempt, MemoryRules, after_out_of_memory, first_attempt
 from trainers.reporting import Reporter
 from trainers.shape import Shape, read_shape

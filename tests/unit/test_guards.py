@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainers.child import Progress
 from trainers.guards import Guard, with_guards
+from trainers.job_folder import Progress
 from trainers.ladders import Attempt, Limits, MemoryRules, OutOfMemory, TrainingDiverged
 
 FIRST = Attempt(micro_batch=4, accumulation=1, checkpointing=False, quantization=None)
