@@ -1,6 +1,6 @@
 """How likely are given answers? Those of each prompt, or the same labels after all prompts, in one pass.
 
-Labels are packed into a tree (`trainers/prefix_shared.py`) that goes on from the prompt's cache; a mask
+Labels are packed into a tree (`trainers/batching/prefix_tree.py`) that goes on from the prompt's cache; a mask
 lets each token see the prompt and what stands before it in its own label:
 
     prompt ─┬─ bill ─┬─ ing · ─ ⟨end⟩
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from evaluation.shared_prompts import MOST_PADDING, Batch, SharedPrompts, Tokens, in_batches
 from extractors.examples.types import Message
-from trainers.prefix_shared import Packed, pack
+from trainers.batching.prefix_tree import Packed, pack
 from trainers.rendering import render
 
 Ids = NDArray[np.int64]

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
-from trainers.shared_forward import is_exact_for
+from trainers.batching.shared_forward import is_exact_for
 
 Tokens = tuple[int, ...]
 LEAST_SAVED = 512

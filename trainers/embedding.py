@@ -13,6 +13,8 @@ from typing import Any
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Triplet
 from trainers.batches import Batches, choose_batches
+from trainers.batching.tokenise import NothingToLearn
+from trainers.batching.workload import Workload
 from trainers.encoder import add_encoder_lora, go_on_from, load_encoder, save_encoder_adapter
 from trainers.guards import Guard, with_guards
 from trainers.hyperparameters import Hyperparameters
@@ -21,8 +23,6 @@ from trainers.job_folder import Progress
 from trainers.ladders import Attempt, MemoryRules
 from trainers.lora import TRAINED
 from trainers.running import Opened, Try, callbacks, fit, keep, metrics
-from trainers.training_set import NothingToLearn
-from trainers.workload import Workload
 
 LARGEST_PART = 64
 """Rows of a batch, three texts each, that are in memory at once at first."""

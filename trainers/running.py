@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from extractors.values import file_digest
 from trainers.base_model import BaseModelUnusable
+from trainers.batching.workload import Workload
 from trainers.checkpoints import CHECKPOINTS, last_checkpoint
 from trainers.estimate import Estimate
 from trainers.foresight import estimated
@@ -20,7 +21,6 @@ from trainers.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
 from trainers.job_folder import Progress, ProgressLine
 from trainers.ladders import Attempt
 from trainers.memory import most_memory
-from trainers.workload import Workload
 
 TRAINER_STATE = "trainer_state.json"
 """transformers' file in a checkpoint."""

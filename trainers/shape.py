@@ -7,7 +7,7 @@ from typing import Any
 
 from extractors.values import Value
 from trainers.base_model import BaseModelUnusable, base_folder, weight_files
-from trainers.prefix_shared import Widths
+from trainers.batching.prefix_tree import Widths
 
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "pooler")
 """In the names of matrices that are neither adapted nor held in 4 bits."""

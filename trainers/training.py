@@ -12,6 +12,8 @@ from typing import Any
 from extractors.dataset.snapshot import read_snapshot
 from extractors.values import LearndError
 from trainers.base_model import base_digest, load_model, load_tokenizer, use_threads
+from trainers.batching.tokenise import TrainingSet, check_learnable, tokenised
+from trainers.batching.workload import measured
 from trainers.foresight import likely_to_fit, memory_rules, planned_attempt
 from trainers.guards import Guard, is_begun, with_guards
 from trainers.hyperparameters import Method
@@ -19,8 +21,6 @@ from trainers.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.job_folder import Progress, run_job
 from trainers.ladders import Attempt
 from trainers.running import Opened, Try, callbacks, fit, keep, metrics
-from trainers.training_set import TrainingSet, check_learnable, tokenised
-from trainers.workload import measured
 
 
 class BaseChanged(LearndError):
@@ -154,9 +154,9 @@ def _trainer(
     from transformers import set_seed
 
     from trainers.arguments import arguments
+    from trainers.batching.shared_forward import share_prefixes
     from trainers.lora import checked, set_lora
     from trainers.quantized import train_in_float32
-    from trainers.shared_forward import share_prefixes
 
     set_seed(this.hyperparameters.seed)
     job, quantization = this.job, this.attempt.quantization
@@ -201,7 +201,7 @@ def _made(method: Method) -> Any:
 
 def _shares(this: Try, base: Any) -> bool:
     """Whether batches share what they can: if the plan says so and it is exact."""
-    from trainers.shared_forward import is_exact_for
+    from trainers.batching.shared_forward import is_exact_for
 
     # TRL switches dropout off for DPO and KTO: their reference would differ by it.
     dropout = this.hyperparameters.lora_dropout if this.method == "sft" else 0.0

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from tests.unit.traffic import NOON
 from trainers.base_model import BaseModelUnusable, model_bytes
+from trainers.batching.workload import Workload, measured
 from trainers.estimate import (
     Memory,
     estimate,
@@ -20,7 +21,6 @@ from trainers.job_folder import Progress
 from trainers.ladders import Attempt, MemoryRules, after_out_of_memory, first_attempt
 from trainers.reporting import Reporter
 from trainers.shape import Shape, read_shape
-from trainers.workload import Workload, measured
 
 GB = 10**9
 CONFIG = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.prefix_shared import Widths, pack, pack_if_cheaper
+from trainers.batching.prefix_tree import Widths, pack, pack_if_cheaper
 
 SMOLLM2 = Widths(layers=30, hidden=576, intermediate=1536, attention=576, linear=106_168_320)
 """SmolLM2-135M."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
-from trainers.prefix_shared import Packed, Widths, pack_if_cheaper
-from trainers.training_set import IGNORED
+from trainers.batching.prefix_tree import Packed, Widths, pack_if_cheaper
+from trainers.batching.tokenise import IGNORED
 
 PROVEN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
 """Architectures for which tests show equal losses and gradients."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from extractors.values import Value
-from trainers.prefix_shared import Tokens, Widths, pack_if_cheaper
-from trainers.training_set import IGNORED
+from trainers.batching.prefix_tree import Tokens, Widths, pack_if_cheaper
+from trainers.batching.tokenise import IGNORED
 
 MOST_BATCHES = 64
 """Batches that are looked at; a large set is as its sample."""

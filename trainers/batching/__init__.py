@@ -1,0 +1,1 @@
+"""Examples as tokens and batches; shared prefixes computed once."""
