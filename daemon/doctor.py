@@ -30,7 +30,7 @@ from trainers.base_model import (
     load_tokenizer,
     torch_device,
 )
-from trainers.estimate import fits
+from trainers.estimate.memory_and_time import fits
 from trainers.foresight import least_memory
 from trainers.memory import free_memory
 from trainers.quantized import why_not

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from extractors.values import Value
 from trainers.base_model import torch_device
-from trainers.estimate import Estimate, fits
+from trainers.estimate.memory_and_time import Estimate, fits
 from trainers.foresight import counted, estimated
 from trainers.job import TrainingJob
 from trainers.job_folder import Progress, run_job

@@ -2,7 +2,7 @@
 
 from extractors.values import Value
 from trainers.base_model import Device, Dtype
-from trainers.estimate import Estimate
+from trainers.estimate.memory_and_time import Estimate
 from trainers.hyperparameters import Method
 from trainers.ladders import Limits
 from trainers.plan import Plan, Stage

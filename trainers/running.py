@@ -13,7 +13,7 @@ from extractors.values import file_digest
 from trainers.base_model import BaseModelUnusable
 from trainers.batching.workload import Workload
 from trainers.checkpoints import CHECKPOINTS, last_checkpoint
-from trainers.estimate import Estimate
+from trainers.estimate.memory_and_time import Estimate
 from trainers.foresight import estimated
 from trainers.guards import Guard
 from trainers.hyperparameters import Hyperparameters, Method

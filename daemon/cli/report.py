@@ -11,7 +11,7 @@ from daemon.reading import Section, sections
 from daemon.settings import Settings, TrainingSettings
 from daemon.words import duration, gigabytes
 from registry.cycles import Cycle, Trained
-from trainers.estimate import Estimate
+from trainers.estimate.memory_and_time import Estimate
 
 STAGE = (
     "method",

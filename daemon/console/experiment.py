@@ -19,7 +19,7 @@ from daemon.runs import progress_of, run_folder
 from daemon.words import duration, gigabytes
 from registry.cycles import Cycle, Trained
 from registry.store.cycles import UnknownCycle
-from trainers.estimate import Estimate
+from trainers.estimate.memory_and_time import Estimate
 
 REFRESH_SECONDS = 3.0
 
