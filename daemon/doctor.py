@@ -31,7 +31,7 @@ from trainers.base_model import (
     torch_device,
 )
 from trainers.estimate.memory_and_time import fits
-from trainers.foresight import least_memory
+from trainers.jobs.first_attempt import least_memory
 from trainers.memory import free_memory
 from trainers.quantized import why_not
 from trainers.rendering import render

@@ -16,7 +16,7 @@ from extractors.values import LearndError, Value
 from registry.cycles import Cycle
 from trainers.estimating import Foretold
 from trainers.hyperparameters import Method
-from trainers.job import TrainingJob
+from trainers.jobs.job import TrainingJob
 from trainers.plan import Plan
 from trainers.rate_test import RateTest, RateTestJob
 from trainers.selection import Choice

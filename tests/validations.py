@@ -1,6 +1,6 @@
 """What a training's validations say of where it began and of what was kept."""
 
-from trainers.job import TrainingMetrics, Validation
+from trainers.jobs.job import TrainingMetrics, Validation
 
 
 def at_first(metrics: TrainingMetrics) -> Validation:

@@ -5,9 +5,9 @@ from pathlib import Path
 from extractors.values import Value
 from trainers.base_model import torch_device
 from trainers.estimate.memory_and_time import Estimate, fits
-from trainers.foresight import counted, estimated
-from trainers.job import TrainingJob
 from trainers.job_folder import Progress, run_job
+from trainers.jobs.first_attempt import counted, estimated
+from trainers.jobs.job import TrainingJob
 from trainers.ladders import OutOfMemory, is_out_of_memory
 from trainers.memory import free_memory
 
@@ -53,9 +53,9 @@ def foretell(job: TrainingJob, folder: Path, progress: Progress) -> Foretold:
 
 def _of_first_steps(job: TrainingJob, folder: Path, progress: Progress) -> Estimate | None:
     """The estimate from a few steps; None where memory was too little for them."""
-    from trainers.reporting import EARLY
+    from trainers.jobs.language_model import opened
+    from trainers.jobs.reporting import EARLY
     from trainers.short_run import short_run
-    from trainers.training import opened
 
     if (folder / TRIED).exists():
         return None

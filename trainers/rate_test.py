@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import Field
 
 from extractors.values import LearndError, Value
-from trainers.job import TrainingJob
 from trainers.job_folder import Progress, run_job, write_whole
+from trainers.jobs.job import TrainingJob
 
 CURVE = "rates.json"
 BREAKS_AT = 2.0
@@ -72,8 +72,8 @@ def test_rates(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
 
     Raises RateUnclear, and as `train` does.
     """
+    from trainers.jobs.language_model import opened
     from trainers.short_run import ShortStep, short_run
-    from trainers.training import opened
 
     beginning: list[float] = []
 

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from extractors.values import Value
-from trainers.reporting import MarkWhole
-from trainers.running import Opened
+from trainers.jobs.reporting import MarkWhole
+from trainers.jobs.shared_steps import Opened
 from trainers.watching import StopDiverging, StopInTime
 
 

@@ -9,7 +9,7 @@ def work(what: Work, folder: Path) -> None:
     """Do the job in FOLDER; its result is renamed into place there, last."""
     match what:
         case Work.TRAIN:
-            from trainers.training import run
+            from trainers.jobs.language_model import run
         case Work.MEASURE:
             from evaluation.readiness import run
         case Work.SEEDS:

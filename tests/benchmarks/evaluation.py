@@ -32,7 +32,7 @@ from tests.benchmarks.runs import child
 from tests.snapshots import Asked, reviewed, snapshot_in, taught
 from trainers.base_model import base_digest
 from trainers.hyperparameters import Hyperparameters
-from trainers.job import TrainingJob
+from trainers.jobs.job import TrainingJob
 from trainers.plan import Plan, Stage
 from trainers.rendering import render
 

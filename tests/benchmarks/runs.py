@@ -14,8 +14,8 @@ from extractors.values import Value
 from tests.snapshots import Asked, preferred, snapshot_in, taught
 from trainers.base_model import base_digest
 from trainers.hyperparameters import Hyperparameters, Method
-from trainers.job import TrainingJob
 from trainers.job_folder import CHILD_ENV
+from trainers.jobs.job import TrainingJob
 from trainers.plan import Kind, Plan, Stage
 
 STEPS = 4

@@ -20,10 +20,10 @@ from tests.searches import Asked, searches_in
 from tests.tiny_encoder import tiny_encoder
 from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
-from trainers.embedding import train_embedding
 from trainers.hyperparameters import Hyperparameters
-from trainers.job import TrainingJob, TrainingResult
 from trainers.job_folder import CHILD_ENV, Progress
+from trainers.jobs.embedding import train_embedding
+from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.ladders import Limits
 from trainers.plan import Plan, Stage
 
@@ -170,7 +170,7 @@ def test_a_batch_computed_in_parts_teaches_the_same(
     encoder: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_in(tmp_path / "whole", job_for(encoder, snapshot, epochs=1))
-    monkeypatch.setattr("trainers.embedding.LARGEST_PART", 4)
+    monkeypatch.setattr("trainers.jobs.embedding.LARGEST_PART", 4)
     parts = train_in(tmp_path / "parts", job_for(encoder, snapshot, epochs=1))
     for one, other in zip(whole.metrics.validation, parts.metrics.validation, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-3)

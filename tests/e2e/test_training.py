@@ -29,10 +29,10 @@ from tests.tiny_model import CACHE
 from tests.validations import at_best, at_first
 from trainers.base_model import base_digest
 from trainers.hyperparameters import Hyperparameters, Method
-from trainers.job import TrainingJob, TrainingResult
 from trainers.job_folder import CHILD_ENV, Progress
+from trainers.jobs.job import TrainingJob, TrainingResult
+from trainers.jobs.language_model import run, train
 from trainers.plan import Kind, Plan, Stage
-from trainers.training import run, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")

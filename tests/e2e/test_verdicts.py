@@ -17,7 +17,7 @@ from tests.e2e.test_training import LABELS, DyingProgress, asked, plan_for, trai
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.tiny_model import CACHE
 from trainers.hyperparameters import Hyperparameters
-from trainers.job import TrainingJob
+from trainers.jobs.job import TrainingJob
 
 HELD_OUT = range(200, 280)
 LIVE, CANDIDATE = "acme.routing.v1", "acme.routing.v2"

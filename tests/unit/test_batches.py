@@ -6,8 +6,8 @@ from extractors.examples.types import Document, Triplet
 from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON
 from trainers.batches import Batches, choose_batches, false_negatives
-from trainers.embedding import in_parts
 from trainers.hyperparameters import Hyperparameters
+from trainers.jobs.embedding import in_parts
 
 
 def triplet(query: str, positive: str, negative: str = "no") -> Triplet:

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from trainers.base_model import load_model
 from trainers.batching.prefix_tree import pack
 from trainers.hyperparameters import Hyperparameters
-from trainers.job import TrainingJob
+from trainers.jobs.job import TrainingJob
 from trainers.lora import checked, lora_config, save_adapter
 from trainers.plan import Plan, Stage
 from trainers.quantized import BITS_PER_WEIGHT, QuantizationUnavailable, nf4, train_in_float32, why_not

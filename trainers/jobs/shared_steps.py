@@ -14,11 +14,11 @@ from trainers.base_model import BaseModelUnusable
 from trainers.batching.workload import Workload
 from trainers.checkpoints import CHECKPOINTS, last_checkpoint
 from trainers.estimate.memory_and_time import Estimate
-from trainers.foresight import estimated
 from trainers.guards import Guard
 from trainers.hyperparameters import Hyperparameters, Method
-from trainers.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
 from trainers.job_folder import Progress, ProgressLine
+from trainers.jobs.first_attempt import estimated
+from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
 from trainers.ladders import Attempt
 from trainers.memory import most_memory
 
@@ -66,7 +66,7 @@ def callbacks(this: Try, reporter: Any, *, validates: bool) -> list[Any]:
     """What watches the steps; without validations nothing can stop a training early."""
     from transformers import EarlyStoppingCallback
 
-    from trainers.reporting import MarkWhole
+    from trainers.jobs.reporting import MarkWhole
     from trainers.watching import RateOfAttempt, StopDiverging, StopInTime
 
     watching = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]

@@ -14,13 +14,13 @@ from extractors.values import LearndError
 from trainers.base_model import base_digest, load_model, load_tokenizer, use_threads
 from trainers.batching.tokenise import TrainingSet, check_learnable, tokenised
 from trainers.batching.workload import measured
-from trainers.foresight import likely_to_fit, memory_rules, planned_attempt
 from trainers.guards import Guard, is_begun, with_guards
 from trainers.hyperparameters import Method
-from trainers.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.job_folder import Progress, run_job
+from trainers.jobs.first_attempt import likely_to_fit, memory_rules, planned_attempt
+from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
+from trainers.jobs.shared_steps import Opened, Try, callbacks, fit, keep, metrics
 from trainers.ladders import Attempt
-from trainers.running import Opened, Try, callbacks, fit, keep, metrics
 
 
 class BaseChanged(LearndError):
@@ -42,7 +42,7 @@ def train(job: TrainingJob, folder: Path, progress: Progress) -> TrainingResult:
         raise BaseChanged(f"{job.plan.base_model} has changed since the plan was made; start the cycle again")
     use_threads(job.threads)
     if job.chosen.method == "embedding":
-        from trainers.embedding import train_embedding
+        from trainers.jobs.embedding import train_embedding
 
         return train_embedding(job, folder, progress)
     return _train_language_model(job, folder, progress)
@@ -61,7 +61,7 @@ def opened(job: TrainingJob, folder: Path, progress: Progress) -> Opened:
     """What the job's training would begin with, for a short run of it. Raises as `train` does."""
     use_threads(job.threads)
     if job.chosen.method == "embedding":
-        from trainers.embedding import opened_encoder
+        from trainers.jobs.embedding import opened_encoder
 
         return opened_encoder(job, folder, progress)
     return _opened(_first_try(job, folder, progress))
@@ -88,7 +88,7 @@ def _first_try(job: TrainingJob, folder: Path, progress: Progress) -> Try:
 
 
 def _opened(this: Try) -> _Opened:
-    from trainers.reporting import Reporter, figures
+    from trainers.jobs.reporting import Reporter, figures
 
     plan, kind, progress = this.job.plan, this.job.chosen.data, this.progress
     progress.write("loading", f"base model {plan.base_model}")

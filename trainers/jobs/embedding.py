@@ -1,6 +1,6 @@
 """Learning to find documents: triplets and a plan become a LoRA adapter of a sentence-transformer.
 
-A stage like any other (`trainers/training.py`): the run's folder holds the job's files, the checkpoints
+A stage like any other (`trainers/jobs/language_model.py`): the run's folder holds the job's files, the checkpoints
 while it runs, and in the end the adapter; a run that was killed goes on from its last checkpoint.
 """
 
@@ -18,11 +18,11 @@ from trainers.batching.workload import Workload
 from trainers.encoder import add_encoder_lora, go_on_from, load_encoder, save_encoder_adapter
 from trainers.guards import Guard, with_guards
 from trainers.hyperparameters import Hyperparameters
-from trainers.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.job_folder import Progress
+from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
+from trainers.jobs.shared_steps import Opened, Try, callbacks, fit, keep, metrics
 from trainers.ladders import Attempt, MemoryRules
 from trainers.lora import TRAINED
-from trainers.running import Opened, Try, callbacks, fit, keep, metrics
 
 LARGEST_PART = 64
 """Rows of a batch, three texts each, that are in memory at once at first."""
@@ -82,7 +82,7 @@ def _opened(this: _Try) -> Opened:
     from transformers import set_seed
 
     from trainers.encoder_trainer import encoder_trainer, recalls
-    from trainers.reporting import Reporter
+    from trainers.jobs.reporting import Reporter
 
     plan, hyperparameters = this.job.plan, this.job.chosen.hyperparameters
     this.progress.write("loading", f"base model {plan.base_model}")

@@ -14,7 +14,7 @@ from trainers.batching.workload import Workload, measured
 from trainers.estimate.architecture import Shape, read_shape
 from trainers.estimate.memory_and_time import Estimate, Memory, estimate, estimate_memory, first_that_fits
 from trainers.hyperparameters import Hyperparameters
-from trainers.job import TrainingJob
+from trainers.jobs.job import TrainingJob
 from trainers.ladders import Attempt, MemoryRules, first_attempt
 from trainers.memory import free_memory
 from trainers.plan import Kind

@@ -1,0 +1,1 @@
+"""One training stage in a child process, from job to adapter."""
