@@ -24,8 +24,8 @@ from trainers.batching.shared_forward import is_exact_for, share_prefixes, width
 from trainers.estimate.architecture import read_shape
 from trainers.hyperparameters import Hyperparameters
 from trainers.lora import checked, lora_config, save_adapter
-from trainers.preference import dpo_trainer, kto_trainer
-from trainers.sft import sft_trainer
+from trainers.methods.dpo_kto import dpo_trainer, kto_trainer
+from trainers.methods.sft import sft_trainer
 
 # TRL's own calls of transformers, which a training child prints into its log.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainers.preference import VoteWeights, vote_weights
+from trainers.methods.dpo_kto import VoteWeights, vote_weights
 
 
 @pytest.mark.parametrize(

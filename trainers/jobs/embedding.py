@@ -12,7 +12,6 @@ from typing import Any
 
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Triplet
-from trainers.batches import Batches, choose_batches
 from trainers.batching.tokenise import NothingToLearn
 from trainers.batching.workload import Workload
 from trainers.encoder import add_encoder_lora, go_on_from, load_encoder, save_encoder_adapter
@@ -23,6 +22,7 @@ from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.jobs.shared_steps import Opened, Try, callbacks, fit, keep, metrics
 from trainers.ladders import Attempt, MemoryRules
 from trainers.lora import TRAINED
+from trainers.methods.triplet_batches import Batches, choose_batches
 
 LARGEST_PART = 64
 """Rows of a batch, three texts each, that are in memory at once at first."""
@@ -81,8 +81,8 @@ def in_parts(batches: Batches, hyperparameters: Hyperparameters) -> Attempt:
 def _opened(this: _Try) -> Opened:
     from transformers import set_seed
 
-    from trainers.encoder_trainer import encoder_trainer, recalls
     from trainers.jobs.reporting import Reporter
+    from trainers.methods.encoder_trainer import encoder_trainer, recalls
 
     plan, hyperparameters = this.job.plan, this.job.chosen.hyperparameters
     this.progress.write("loading", f"base model {plan.base_model}")

@@ -153,9 +153,9 @@ def _trainer(
     from datasets import Dataset
     from transformers import set_seed
 
-    from trainers.arguments import arguments
     from trainers.batching.shared_forward import share_prefixes
     from trainers.lora import checked, set_lora
+    from trainers.methods.arguments import arguments
     from trainers.quantized import train_in_float32
 
     set_seed(this.hyperparameters.seed)
@@ -191,10 +191,10 @@ def _trainer(
 def _made(method: Method) -> Any:
     """What makes the method's trainer."""
     if method == "sft":
-        from trainers.sft import sft_trainer
+        from trainers.methods.sft import sft_trainer
 
         return sft_trainer
-    from trainers.preference import dpo_trainer, kto_trainer
+    from trainers.methods.dpo_kto import dpo_trainer, kto_trainer
 
     return {"dpo": dpo_trainer, "kto": kto_trainer}[method]
 

@@ -1,0 +1,1 @@
+"""The trainers of SFT, DPO, KTO and embeddings."""
