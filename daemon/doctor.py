@@ -23,18 +23,18 @@ from extractors.phoenix.http import PhoenixError
 from extractors.synthesis.recipes import MESSAGE
 from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
-from trainers.base_model import (
+from trainers.estimate.memory_and_time import fits
+from trainers.jobs.first_attempt import least_memory
+from trainers.memory import free_memory
+from trainers.models.base_model import (
     BaseModelUnusable,
     base_digest,
     describe_device,
     load_tokenizer,
     torch_device,
 )
-from trainers.estimate.memory_and_time import fits
-from trainers.jobs.first_attempt import least_memory
-from trainers.memory import free_memory
-from trainers.quantized import why_not
-from trainers.rendering import render
+from trainers.models.chat_template import render
+from trainers.models.quantization import why_not
 
 GIB = 2**30
 SAMPLE = (
@@ -195,7 +195,7 @@ def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
 
 def _embedding_model(settings: Settings, target: TargetSettings) -> Iterator[Check]:
     """Agents load these themselves, so there is no replica to look at."""
-    from trainers.encoder import load_encoder
+    from trainers.models.encoder import load_encoder
 
     name = f"{target.key}: base model"
     try:
@@ -224,7 +224,7 @@ def _synthesis(settings: Settings, target: TargetSettings) -> Iterator[Check]:
         yield _check(name, False, str(problem), what)
         return
     yield _check(name, True, f"{endpoint.model} at {endpoint.url} answers")
-    from trainers.encoder import load_encoder
+    from trainers.models.encoder import load_encoder
 
     encoder = target.synthesis.encoder
     try:

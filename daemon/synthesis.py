@@ -25,9 +25,9 @@ from extractors.synthesis.generate import SynthesisRequest
 from extractors.values import LearndError, Value
 from registry.batches import Batch, BatchState, Proposal, Provenance
 from registry.cycles import Cycle
-from trainers.base_model import Device
 from trainers.job_folder import Progress
 from trainers.job_folder import run_job as run_in_child
+from trainers.models.base_model import Device
 from trainers.selection import Lack, count, lacking
 
 API_KEY = "SYNTHESIS_API_KEY"
@@ -178,7 +178,7 @@ def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposal
     """Have proposals written, and keep those that are worth reading. Raises LearndError as both do."""
     from extractors.synthesis.filters import screen
     from extractors.synthesis.generate import propose
-    from trainers.encoder import load_encoder
+    from trainers.models.encoder import load_encoder
 
     wanted = job.request.wanted
     made = propose(

@@ -17,9 +17,9 @@ from evaluation.seeds import SeedsJob
 from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version
-from trainers.base_model import base_digest, model_bytes
 from trainers.checkpoints import forget_checkpoints
 from trainers.jobs.job import TrainingJob, TrainingResult
+from trainers.models.base_model import base_digest, model_bytes
 from trainers.plan import Plan, Stage
 from trainers.selection import Answered, Base, Choice, Live, Wanted, choose, worthwhile
 

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from evaluation.likelihood import Weighed, Weighing, answer_logprobs, weigh_labels
 from evaluation.shared_prompts import Batch, Gathered, SharedPrompts, Tokens, alike, in_batches
 from extractors.values import LearndError, Value
-from trainers.base_model import Device, Dtype, load_model, load_tokenizer
+from trainers.models.base_model import Device, Dtype, load_model, load_tokenizer
 
 BASE = "base"
 """The side without an adapter."""

@@ -11,7 +11,7 @@ from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value
 from trainers.job_folder import Progress, write_whole
-from trainers.rendering import Rendered, TemplateUnusable, render
+from trainers.models.chat_template import Rendered, TemplateUnusable, render
 from trainers.selection import Task
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trainers.base_model import Device, Dtype
-from trainers.encoder import load_encoder, load_encoder_adapter
+from trainers.models.base_model import Device, Dtype
+from trainers.models.encoder import load_encoder, load_encoder_adapter
 
 BASE = "base"
 """The side without an adapter."""

@@ -8,7 +8,7 @@ from extractors.examples.types import SFTExample
 from extractors.llm.endpoint import Endpoint
 from extractors.traffic_sample import TrafficCall
 from extractors.values import Value
-from trainers.base_model import Device, Dtype
+from trainers.models.base_model import Device, Dtype
 from trainers.selection import Task
 
 REPORT, PROBES, TRAFFIC = "report.json", "probes.json", "traffic.json"

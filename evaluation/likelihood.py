@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from evaluation.shared_prompts import MOST_PADDING, Batch, SharedPrompts, Tokens, in_batches
 from extractors.examples.types import Message
 from trainers.batching.prefix_tree import Packed, pack
-from trainers.rendering import render
+from trainers.models.chat_template import render
 
 Ids = NDArray[np.int64]
 MOST_LOGITS = 2**26

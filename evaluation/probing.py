@@ -10,7 +10,7 @@ from evaluation.report import Side
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import LearndError
-from trainers.rendering import render
+from trainers.models.chat_template import render
 
 if TYPE_CHECKING:
     from evaluation.answers import AnswerEngine

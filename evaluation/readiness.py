@@ -8,9 +8,9 @@ from evaluation.scoring import scorer
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import PreferencePair
 from extractors.values import Value
-from trainers.base_model import Device, Dtype, use_threads
 from trainers.job_folder import Progress, run_job
-from trainers.rendering import Rendered, TemplateUnusable, render
+from trainers.models.base_model import Device, Dtype, use_threads
+from trainers.models.chat_template import Rendered, TemplateUnusable, render
 from trainers.selection import Answered, Task
 
 MOST_ASKED = 64

@@ -34,8 +34,8 @@ from evaluation.weighting import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable
-from trainers.base_model import use_threads
 from trainers.job_folder import Progress, run_job, write_whole
+from trainers.models.base_model import use_threads
 
 
 def run(folder: Path) -> None:

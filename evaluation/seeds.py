@@ -10,8 +10,8 @@ from evaluation.scoring import scorer
 from evaluation.sides import Heard, Said, score_side, side_of_searches
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
-from trainers.base_model import Device, Dtype, use_threads
 from trainers.job_folder import Progress, run_job
+from trainers.models.base_model import Device, Dtype, use_threads
 from trainers.selection import Task
 
 

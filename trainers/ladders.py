@@ -15,7 +15,7 @@ from pydantic import Field
 
 from extractors.values import LearndError, Value
 from trainers.hyperparameters import Hyperparameters
-from trainers.quantized import Quantization
+from trainers.models.quantization import Quantization
 
 RATE_AFTER_DIVERGENCE = 0.1
 MOST_ROLLBACKS = 2

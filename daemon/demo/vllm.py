@@ -65,7 +65,7 @@ def vllm_server(
 
 def _fast_dtype() -> str:
     """What this machine computes fast in: without such instructions bfloat16 is many times slower."""
-    from trainers.base_model import torch_device, torch_dtype
+    from trainers.models.base_model import torch_device, torch_dtype
 
     return str(torch_dtype("auto", torch_device("auto"))).removeprefix("torch.")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from daemon.demo.model import prepare_smollm2
 from tests.benchmarks.runs import ours, system_prompt_of
-from trainers.base_model import load_tokenizer
+from trainers.models.base_model import load_tokenizer
 
 MODEL = Path(".cache/smollm2")
 PROMPT_TOKENS = 300

@@ -11,7 +11,7 @@ from typing import Any
 
 from daemon.demo.model import prepare_smollm2
 from tests.benchmarks.runs import Run, child, ours, system_prompt_of
-from trainers.base_model import load_tokenizer
+from trainers.models.base_model import load_tokenizer
 
 MODEL = Path(".cache/smollm2")
 PROMPT_TOKENS = (50, 300, 1000)

@@ -19,12 +19,12 @@ from extractors.values import LearndError, file_digest
 from tests.searches import Asked, searches_in
 from tests.tiny_encoder import tiny_encoder
 from tests.validations import at_best, at_first
-from trainers.base_model import base_digest
 from trainers.hyperparameters import Hyperparameters
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.embedding import train_embedding
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.ladders import Limits
+from trainers.models.base_model import base_digest
 from trainers.plan import Plan, Stage
 
 ROOT = Path(__file__).resolve().parents[2]

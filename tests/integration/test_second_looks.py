@@ -14,7 +14,7 @@ from registry.cycles import CycleState
 from registry.versions import Version, VersionState
 from tests.run_support import MINUTE, NOWHERE, Runs, a_report, held_out
 from tests.unit.traffic import annotation, span
-from trainers.base_model import base_digest
+from trainers.models.base_model import base_digest
 
 NEEDED = 8
 HELD_OUT = 10

@@ -14,13 +14,19 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from trainers.base_model import load_model
 from trainers.batching.prefix_tree import pack
 from trainers.hyperparameters import Hyperparameters
 from trainers.jobs.job import TrainingJob
-from trainers.lora import checked, lora_config, save_adapter
+from trainers.models.base_model import load_model
+from trainers.models.lora import checked, lora_config, save_adapter
+from trainers.models.quantization import (
+    BITS_PER_WEIGHT,
+    QuantizationUnavailable,
+    nf4,
+    train_in_float32,
+    why_not,
+)
 from trainers.plan import Plan, Stage
-from trainers.quantized import BITS_PER_WEIGHT, QuantizationUnavailable, nf4, train_in_float32, why_not
 
 # PEFT asks transformers by a name that is going.
 pytestmark = pytest.mark.filterwarnings("default:`is_gradient_checkpointing`:FutureWarning")

@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from extractors.examples.types import Message, ToolCall
 from tests.tiny_model import tokenizer_folder
-from trainers.rendering import TemplateUnusable, render
+from trainers.models.chat_template import TemplateUnusable, render
 
 PROMPT = (Message(role="system", content="Route."), Message(role="user", content="My card is gone"))
 GOLD = Message(role="assistant", content="card_lost")

@@ -15,8 +15,8 @@ from extractors.examples.types import (
 )
 from extractors.values import LearndError, Value
 from trainers.hyperparameters import Hyperparameters
+from trainers.models.chat_template import TemplateUnusable, TurnsUnstable, render, render_conversation
 from trainers.plan import Kind
-from trainers.rendering import TemplateUnusable, TurnsUnstable, render, render_conversation
 
 IGNORED = -100
 """The label of a token that teaches nothing."""

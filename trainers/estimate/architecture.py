@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from extractors.values import Value
-from trainers.base_model import BaseModelUnusable, base_folder, weight_files
 from trainers.batching.prefix_tree import Widths
+from trainers.models.base_model import BaseModelUnusable, base_folder, weight_files
 
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "pooler")
 """In the names of matrices that are neither adapted nor held in 4 bits."""

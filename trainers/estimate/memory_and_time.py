@@ -11,7 +11,7 @@ from trainers.batching.workload import Workload
 from trainers.estimate.architecture import Shape
 from trainers.hyperparameters import Hyperparameters
 from trainers.ladders import Attempt, MemoryRules, after_out_of_memory
-from trainers.quantized import BITS_PER_WEIGHT
+from trainers.models.quantization import BITS_PER_WEIGHT
 
 TRAINED_BYTES = 4 + 4 + 8
 """For each weight of the adapter: itself, its gradient, and Adam's two moments, in float32 (Rajbhandari

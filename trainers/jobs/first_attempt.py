@@ -8,7 +8,6 @@ from pathlib import Path
 
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Examples
-from trainers.base_model import BaseModelUnusable, Dtype, load_tokenizer, torch_device, torch_dtype
 from trainers.batching.tokenise import LEAST_VOTES, check_learnable, tokenised
 from trainers.batching.workload import Workload, measured
 from trainers.estimate.architecture import Shape, read_shape
@@ -17,8 +16,9 @@ from trainers.hyperparameters import Hyperparameters
 from trainers.jobs.job import TrainingJob
 from trainers.ladders import Attempt, MemoryRules, first_attempt
 from trainers.memory import free_memory
+from trainers.models.base_model import BaseModelUnusable, Dtype, load_tokenizer, torch_device, torch_dtype
+from trainers.models.quantization import why_not
 from trainers.plan import Kind
-from trainers.quantized import why_not
 
 SAMPLE = 512
 """Examples that are looked at, at most."""

@@ -1,12 +1,12 @@
 """What a training child is asked to do, and what it leaves."""
 
 from extractors.values import Value
-from trainers.base_model import Device, Dtype
 from trainers.estimate.memory_and_time import Estimate
 from trainers.hyperparameters import Method
 from trainers.ladders import Limits
+from trainers.models.base_model import Device, Dtype
+from trainers.models.quantization import Quantization
 from trainers.plan import Plan, Stage
-from trainers.quantized import Quantization
 
 ADAPTER = "adapter"
 """Folder of the adapter in the run's folder."""

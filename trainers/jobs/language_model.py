@@ -11,7 +11,6 @@ from typing import Any
 
 from extractors.dataset.snapshot import read_snapshot
 from extractors.values import LearndError
-from trainers.base_model import base_digest, load_model, load_tokenizer, use_threads
 from trainers.batching.tokenise import TrainingSet, check_learnable, tokenised
 from trainers.batching.workload import measured
 from trainers.guards import Guard, is_begun, with_guards
@@ -21,6 +20,7 @@ from trainers.jobs.first_attempt import likely_to_fit, memory_rules, planned_att
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.jobs.shared_steps import Opened, Try, callbacks, fit, keep, metrics
 from trainers.ladders import Attempt
+from trainers.models.base_model import base_digest, load_model, load_tokenizer, use_threads
 
 
 class BaseChanged(LearndError):
@@ -109,7 +109,7 @@ def _opened(this: Try) -> _Opened:
 
 
 def _trained(this: Try) -> TrainingResult:
-    from trainers.lora import save_adapter
+    from trainers.models.lora import save_adapter
 
     begun = _opened(this)
     trainer, learned = begun.trainer, begun.learned
@@ -154,9 +154,9 @@ def _trainer(
     from transformers import set_seed
 
     from trainers.batching.shared_forward import share_prefixes
-    from trainers.lora import checked, set_lora
     from trainers.methods.arguments import arguments
-    from trainers.quantized import train_in_float32
+    from trainers.models.lora import checked, set_lora
+    from trainers.models.quantization import train_in_float32
 
     set_seed(this.hyperparameters.seed)
     job, quantization = this.job, this.attempt.quantization
@@ -213,7 +213,7 @@ def _shares(this: Try, base: Any) -> bool:
 
 def _adapter(this: Try, base: Any) -> dict[str, Any]:
     """The base with the adapter of the stage before, or with a fresh one that TRL is to make."""
-    from trainers.lora import load_lora, lora_config
+    from trainers.models.lora import load_lora, lora_config
 
     if this.job.start_adapter:
         return {"model": load_lora(base, Path(this.job.start_adapter), this.job.plan.base_model)}

@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from extractors.values import file_digest
-from trainers.base_model import BaseModelUnusable
 from trainers.batching.workload import Workload
 from trainers.checkpoints import CHECKPOINTS, last_checkpoint
 from trainers.estimate.memory_and_time import Estimate
@@ -21,6 +20,7 @@ from trainers.jobs.first_attempt import estimated
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
 from trainers.ladders import Attempt
 from trainers.memory import most_memory
+from trainers.models.base_model import BaseModelUnusable
 
 TRAINER_STATE = "trainer_state.json"
 """transformers' file in a checkpoint."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from extractors.values import LearndError, content_id, file_digest
 from trainers.memory import give_back
-from trainers.quantized import Quantization, keep_trainable, nf4
+from trainers.models.quantization import Quantization, keep_trainable, nf4
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]

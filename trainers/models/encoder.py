@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from extractors.values import file_digest
-from trainers.base_model import BaseModelUnusable, Device, Dtype, base_folder, torch_device, torch_dtype
 from trainers.hyperparameters import Hyperparameters
-from trainers.lora import CONFIG, TRAINED, WEIGHTS, AdapterUnusable, LoraMatchesNothing
+from trainers.models.base_model import (
+    BaseModelUnusable,
+    Device,
+    Dtype,
+    base_folder,
+    torch_device,
+    torch_dtype,
+)
+from trainers.models.lora import CONFIG, TRAINED, WEIGHTS, AdapterUnusable, LoraMatchesNothing
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which models keep the prompt for documents, as `encode_document` looks for them."""

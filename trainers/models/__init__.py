@@ -1,0 +1,1 @@
+"""The base model, its chat template, its adapter, its precision."""
