@@ -21,7 +21,7 @@ from extractors.dataset.snapshot import Manifest, Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version
 from trainers.job_folder import write_whole
-from trainers.plan import Stage
+from trainers.planning.plan import Stage
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

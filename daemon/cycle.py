@@ -32,8 +32,8 @@ from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.targets import TargetHeld
 from registry.versions import Version, VersionState
-from trainers.plan import Skip
-from trainers.selection import Base, settings_id
+from trainers.planning.method_rules import Base, settings_id
+from trainers.planning.plan import Skip
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """What stands in a cycle's way for a while only; the next try may succeed."""

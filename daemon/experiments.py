@@ -16,7 +16,7 @@ from registry.cycles import MOST_TRIES, Cycle, CycleState, Outcome
 from registry.store.cycles import UnknownCycle
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
-from trainers.hyperparameters import Method
+from trainers.planning.hyperparameters import Method
 
 LOWER_IS_BETTER = frozenset(
     {"error_rate", "hallucination_rate", "confidence_calibration", "reference_perplexity", "latency_ms"}

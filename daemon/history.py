@@ -10,7 +10,7 @@ from extractors.values import Value
 from registry.cycles import Cycle, CycleState
 from registry.store.cycles import CycleFilter
 from registry.store.store import Store
-from trainers.hyperparameters import Method
+from trainers.planning.hyperparameters import Method
 
 PAGE = 200
 """Cycles that are read at once."""

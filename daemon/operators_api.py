@@ -45,8 +45,8 @@ from registry.store.database import StoreUnavailable
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 from registry.versions import Version, VersionState
-from trainers.hyperparameters import Method
-from trainers.plan import Kind
+from trainers.planning.hyperparameters import Method
+from trainers.planning.plan import Kind
 
 PREFIX = "/api/v1"
 STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = (

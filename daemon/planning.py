@@ -15,11 +15,11 @@ from extractors.dataset.snapshot import Manifest, write_snapshot
 from extractors.values import LearndError, Value
 from registry.cycles import Cycle
 from trainers.estimating import Foretold
-from trainers.hyperparameters import Method
 from trainers.jobs.job import TrainingJob
-from trainers.plan import Plan
+from trainers.planning.hyperparameters import Method
+from trainers.planning.method_rules import Choice
+from trainers.planning.plan import Plan
 from trainers.rate_test import RateTest, RateTestJob
-from trainers.selection import Choice
 
 
 class NothingToTrain(LearndError):

@@ -53,7 +53,7 @@ from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState, Trained
 from registry.store.database import StoreUnavailable
 from registry.versions import Version
-from trainers.plan import Plan, Stage
+from trainers.planning.plan import Plan, Stage
 
 BACKENDS = {"embedding": "sentence-transformers"}
 """What trains, by the method."""

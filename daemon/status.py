@@ -13,7 +13,7 @@ from registry.batches import BatchState
 from registry.cycles import Cycle
 from registry.store.store import Store
 from registry.versions import Version
-from trainers.selection import NAMES, RULES
+from trainers.planning.method_rules import NAMES, RULES
 
 VOTES = {"liked": "votes", "disliked": "votes"}
 """What the rules count apart and a cycle together."""

@@ -14,7 +14,7 @@ from extractors.feedback.extract import Extraction
 from extractors.file_formats.jsonl import NEEDS, AnyExample, Form, to_line
 from extractors.phoenix.client import span_page
 from extractors.values import Value
-from trainers.plan import Kind
+from trainers.planning.plan import Kind
 
 
 class SpanLink(Value):

@@ -28,7 +28,7 @@ from registry.cycles import Cycle
 from trainers.job_folder import Progress
 from trainers.job_folder import run_job as run_in_child
 from trainers.models.base_model import Device
-from trainers.selection import Lack, count, lacking
+from trainers.planning.method_rules import Lack, count, lacking
 
 API_KEY = "SYNTHESIS_API_KEY"
 """Environment variable of the child with the endpoint's key."""

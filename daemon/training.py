@@ -20,8 +20,8 @@ from registry.versions import Version
 from trainers.checkpoints import forget_checkpoints
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import base_digest, model_bytes
-from trainers.plan import Plan, Stage
-from trainers.selection import Answered, Base, Choice, Live, Wanted, choose, worthwhile
+from trainers.planning.method_rules import Answered, Base, Choice, Live, Wanted, choose, worthwhile
+from trainers.planning.plan import Plan, Stage
 
 SEEDS = "seeds"
 """Folder of the job that finds the median run."""

@@ -12,7 +12,7 @@ from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value
 from trainers.job_folder import Progress, write_whole
 from trainers.models.chat_template import Rendered, TemplateUnusable, render
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 if TYPE_CHECKING:
     from evaluation.answers import AnswerEngine

@@ -9,7 +9,7 @@ from extractors.llm.endpoint import Endpoint
 from extractors.traffic_sample import TrafficCall
 from extractors.values import Value
 from trainers.models.base_model import Device, Dtype
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 REPORT, PROBES, TRAFFIC = "report.json", "probes.json", "traffic.json"
 PREFERENCES = "preferences.json"

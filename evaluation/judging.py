@@ -12,7 +12,7 @@ from evaluation.weighting import Weighting
 from extractors.dataset.holdout_split import group
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 NAMED = 3
 """Golden cases that the reason names; the report has all."""

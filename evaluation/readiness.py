@@ -11,7 +11,7 @@ from extractors.values import Value
 from trainers.job_folder import Progress, run_job
 from trainers.models.base_model import Device, Dtype, use_threads
 from trainers.models.chat_template import Rendered, TemplateUnusable, render
-from trainers.selection import Answered, Task
+from trainers.planning.method_rules import Answered, Task
 
 MOST_ASKED = 64
 """Prompts of pairs that are tried: the share of valid answers is then known to about 0.12 (95%)."""

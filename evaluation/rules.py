@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from extractors.values import Value
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 Look = Literal["first", "second"]
 """`second`: on reviewed traffic that came after the candidate's training."""

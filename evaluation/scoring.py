@@ -7,7 +7,7 @@ from typing import Any
 
 from extractors.examples.types import Message
 from extractors.values import Value
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 Call = tuple[str, str]
 """Name of a tool, and its arguments as canonical JSON."""

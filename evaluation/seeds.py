@@ -12,7 +12,7 @@ from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job
 from trainers.models.base_model import Device, Dtype, use_threads
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 
 class SeedsJob(Value):

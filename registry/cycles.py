@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.report import Report, Verdict
 from extractors.values import LearndError, Value
-from trainers.plan import Plan
+from trainers.planning.plan import Plan
 
 
 class CycleState(StrEnum):

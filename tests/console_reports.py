@@ -20,7 +20,7 @@ from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
 from tests.snapshots import BEGAN, reviewed, taught
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 LABELS = ("billing", "shipping", "returns", "account", "complaints")
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'> ${alert(1)} `x`"

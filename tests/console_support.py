@@ -44,8 +44,8 @@ from tests.console_reports import (
 from tests.phoenix_support import wait_until
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.unit.traffic import annotation, correction, openinference, span
-from trainers.plan import Plan
-from trainers.selection import Answered, Base, Task, Thresholds, Wanted, choose
+from trainers.planning.method_rules import Answered, Base, Task, Thresholds, Wanted, choose
+from trainers.planning.plan import Plan
 
 PASSWORD = "correct horse battery staple"
 # A cheap one: what is looked at is not how long argon2 takes.

@@ -24,8 +24,8 @@ from registry.cycles import Cycle, CycleState, Trained
 from registry.store.store import Store
 from registry.versions import Version
 from tests.snapshots import BEGAN, Asked, preferred, reviewed, snapshot_in, taught
-from trainers.hyperparameters import Hyperparameters, Method
-from trainers.plan import Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters, Method
+from trainers.planning.plan import Plan, Stage
 
 NOWHERE = "http://127.0.0.1:9"
 """Where no Phoenix is."""

@@ -14,8 +14,8 @@ import math
 from pydantic import Field
 
 from extractors.values import LearndError, Value
-from trainers.hyperparameters import Hyperparameters
 from trainers.models.quantization import Quantization
+from trainers.planning.hyperparameters import Hyperparameters
 
 RATE_AFTER_DIVERGENCE = 0.1
 MOST_ROLLBACKS = 2

@@ -34,7 +34,7 @@ from daemon.experiments import (
 from daemon.reading import Section, chance, number
 from evaluation.report import Verdict
 from extractors.values import LearndError
-from trainers.hyperparameters import Method
+from trainers.planning.hyperparameters import Method
 
 app = typer.Typer(help="Trainings and their verdicts.", no_args_is_help=True)
 COLUMNS = (

@@ -28,7 +28,7 @@ from daemon.extras import needs
 from daemon.loop import Loop
 from daemon.planning import Forecast, Preview, forecast, rehearsed, test_rates
 from daemon.words import duration, gigabytes
-from trainers.plan import Skip
+from trainers.planning.plan import Skip
 from trainers.rate_test import LEAST_STEPS
 
 

@@ -15,7 +15,7 @@ from daemon.summary import KINDS, Shown, SpanLink, TargetData
 from extractors.examples.types import Origin
 from extractors.values import LearndError
 from registry.store.database import StoreUnavailable
-from trainers.plan import Kind
+from trainers.planning.plan import Kind
 
 PAGE = 20
 """Examples that are shown at once."""

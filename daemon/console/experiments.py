@@ -31,7 +31,7 @@ from daemon.runs import progress_of
 from evaluation.report import Verdict
 from registry.cycles import Cycle, CycleState
 from registry.store.cycles import UnknownCycle
-from trainers.hyperparameters import Method
+from trainers.planning.hyperparameters import Method
 
 ANY = "any"
 MOST_COMPARED = 6

@@ -17,7 +17,7 @@ from registry.store.database import Database, lock_target
 from registry.store.notices import write_notice
 from registry.store.tables import UNFINISHED, audit, cycles, targets
 from registry.store.targets import write_window
-from trainers.plan import Plan
+from trainers.planning.plan import Plan
 
 
 class CycleRunning(LearndError):

@@ -30,11 +30,11 @@ from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.benchmarks.runs import child
 from tests.snapshots import Asked, reviewed, snapshot_in, taught
-from trainers.hyperparameters import Hyperparameters
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import base_digest
 from trainers.models.chat_template import render
-from trainers.plan import Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.plan import Plan, Stage
 
 MODEL = Path(".cache/smollm2")
 QUESTIONS, QUARTER = 200, 50

@@ -12,11 +12,11 @@ from daemon.demo.corpus import labels_of, load_corpus
 from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.snapshots import Asked, preferred, snapshot_in, taught
-from trainers.hyperparameters import Hyperparameters, Method
 from trainers.job_folder import CHILD_ENV
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import base_digest
-from trainers.plan import Kind, Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters, Method
+from trainers.planning.plan import Kind, Plan, Stage
 
 STEPS = 4
 BATCH = 8

@@ -16,13 +16,13 @@ from extractors.examples.types import Examples, SFTExample
 from tests.snapshots import snapshot_in, taught
 from tests.validations import at_best, at_first
 from trainers.estimating import Foretold, foretell
-from trainers.hyperparameters import Hyperparameters
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.language_model import train
 from trainers.ladders import Limits, TrainingDiverged
 from trainers.models.base_model import base_digest
-from trainers.plan import Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.plan import Plan, Stage
 from trainers.rate_test import RateTest, RateTestJob
 from trainers.rate_test import test_rates as rates_tested
 

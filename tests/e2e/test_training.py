@@ -27,12 +27,12 @@ from extractors.values import LearndError, Value, file_digest
 from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_in, taught, voted
 from tests.tiny_model import CACHE
 from tests.validations import at_best, at_first
-from trainers.hyperparameters import Hyperparameters, Method
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.language_model import run, train
 from trainers.models.base_model import base_digest
-from trainers.plan import Kind, Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters, Method
+from trainers.planning.plan import Kind, Plan, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")

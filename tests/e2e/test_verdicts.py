@@ -16,8 +16,8 @@ from extractors.examples.types import Examples, ReviewedItem, SFTExample
 from tests.e2e.test_training import LABELS, DyingProgress, asked, plan_for, train_here
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.tiny_model import CACHE
-from trainers.hyperparameters import Hyperparameters
 from trainers.jobs.job import TrainingJob
+from trainers.planning.hyperparameters import Hyperparameters
 
 HELD_OUT = range(200, 280)
 LIVE, CANDIDATE = "acme.routing.v1", "acme.routing.v2"

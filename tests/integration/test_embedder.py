@@ -15,8 +15,8 @@ from learnd.embedding import VersionNotHere
 from learnd.errors import BrokenAdapter, DaemonUnreachable
 from tests.integration.test_client import Clock, Daemon
 from tests.tiny_encoder import tiny_encoder
-from trainers.hyperparameters import Hyperparameters
 from trainers.models.encoder import add_encoder_lora, load_encoder, save_encoder_adapter
+from trainers.planning.hyperparameters import Hyperparameters
 
 TEXTS = ["where is my refund", "the app crashes", "cancel my plan"]
 PROMPTS = {"query": "query: ", "document": "passage: "}

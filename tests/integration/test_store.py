@@ -35,8 +35,8 @@ from tests.integration.store_support import (
     promote,
     roll_back,
 )
-from trainers.hyperparameters import Hyperparameters
-from trainers.plan import Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.plan import Plan, Stage
 
 T = "acme/routing"
 OTHER = "globex/routing"

@@ -15,9 +15,9 @@ from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 from registry.versions import VersionState
 from tests.snapshots import BEGAN, reviewed, snapshot_in, taught
-from trainers.hyperparameters import Hyperparameters
 from trainers.models.base_model import base_digest
-from trainers.plan import Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.plan import Plan, Stage
 
 MOST = 2
 

@@ -5,9 +5,9 @@ import pytest
 from extractors.examples.types import Document, Triplet
 from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON
-from trainers.hyperparameters import Hyperparameters
 from trainers.jobs.embedding import in_parts
 from trainers.methods.triplet_batches import Batches, choose_batches, false_negatives
+from trainers.planning.hyperparameters import Hyperparameters
 
 
 def triplet(query: str, positive: str, negative: str = "no") -> Triplet:

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from trainers.hyperparameters import (
+from trainers.planning.hyperparameters import (
     TABLE,
     Hyperparameters,
     Method,

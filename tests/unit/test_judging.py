@@ -12,7 +12,7 @@ from evaluation.sides import Heard, Said, score_answers, score_golden, score_sid
 from evaluation.weighting import weigh
 from extractors.examples.types import Message, ReviewedItem
 from tests.snapshots import reviewed, taught
-from trainers.selection import Task
+from trainers.planning.method_rules import Task
 
 LABELS = ("billing", "shipping")
 ROUTING = scorer("classification", LABELS, ())

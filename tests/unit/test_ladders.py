@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 
-from trainers.hyperparameters import Hyperparameters
 from trainers.ladders import (
     Attempt,
     Limits,
@@ -16,6 +15,7 @@ from trainers.ladders import (
     first_attempt,
     is_out_of_memory,
 )
+from trainers.planning.hyperparameters import Hyperparameters
 
 PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1e-3)
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from trainers.batching.prefix_tree import pack
-from trainers.hyperparameters import Hyperparameters
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import load_model
 from trainers.models.lora import checked, lora_config, save_adapter
@@ -26,7 +25,8 @@ from trainers.models.quantization import (
     train_in_float32,
     why_not,
 )
-from trainers.plan import Plan, Stage
+from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.plan import Plan, Stage
 
 # PEFT asks transformers by a name that is going.
 pytestmark = pytest.mark.filterwarnings("default:`is_gradient_checkpointing`:FutureWarning")

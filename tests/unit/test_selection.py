@@ -16,8 +16,7 @@ from extractors.examples.types import (
     UnpairedPreference,
 )
 from tests.unit.traffic import NOON
-from trainers.plan import Plan, Skip
-from trainers.selection import (
+from trainers.planning.method_rules import (
     Answered,
     Base,
     Choice,
@@ -29,6 +28,7 @@ from trainers.selection import (
     overrides_for,
     worthwhile,
 )
+from trainers.planning.plan import Plan, Skip
 
 BASE = Base(name="base", digest="digest", bytes=10**8)
 NOTHING = Outcomes(approved=0, corrected=0, rejected=0)

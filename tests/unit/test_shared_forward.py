@@ -22,10 +22,10 @@ from transformers import (
 from tests.tiny_model import tokenizer_folder
 from trainers.batching.shared_forward import is_exact_for, share_prefixes, widths_of
 from trainers.estimate.architecture import read_shape
-from trainers.hyperparameters import Hyperparameters
 from trainers.methods.dpo_kto import dpo_trainer, kto_trainer
 from trainers.methods.sft import sft_trainer
 from trainers.models.lora import checked, lora_config, save_adapter
+from trainers.planning.hyperparameters import Hyperparameters
 
 # TRL's own calls of transformers, which a training child prints into its log.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")

@@ -7,7 +7,7 @@ from extractors.examples.types import Examples, Message, ToolCall
 from tests.snapshots import conversation, preferred, taught, voted
 from tests.tiny_model import tokenizer_folder
 from trainers.batching.tokenise import NothingToLearn, check_learnable, tokenised
-from trainers.hyperparameters import Hyperparameters
+from trainers.planning.hyperparameters import Hyperparameters
 
 ASKED = [(f"Question number {number}?", f"answer {number}") for number in range(6)]
 FORGETS_THOUGHTS = (

@@ -14,9 +14,9 @@ from extractors.examples.types import (
     UnpairedPreference,
 )
 from extractors.values import LearndError, Value
-from trainers.hyperparameters import Hyperparameters
 from trainers.models.chat_template import TemplateUnusable, TurnsUnstable, render, render_conversation
-from trainers.plan import Kind
+from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.plan import Kind
 
 IGNORED = -100
 """The label of a token that teaches nothing."""

@@ -15,7 +15,6 @@ from extractors.examples.types import Triplet
 from trainers.batching.tokenise import NothingToLearn
 from trainers.batching.workload import Workload
 from trainers.guards import Guard, with_guards
-from trainers.hyperparameters import Hyperparameters
 from trainers.job_folder import Progress
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.jobs.shared_steps import Opened, Try, callbacks, fit, keep, metrics
@@ -23,6 +22,7 @@ from trainers.ladders import Attempt, MemoryRules
 from trainers.methods.triplet_batches import Batches, choose_batches
 from trainers.models.encoder import add_encoder_lora, go_on_from, load_encoder, save_encoder_adapter
 from trainers.models.lora import TRAINED
+from trainers.planning.hyperparameters import Hyperparameters
 
 LARGEST_PART = 64
 """Rows of a batch, three texts each, that are in memory at once at first."""

@@ -14,13 +14,13 @@ from trainers.batching.workload import Workload
 from trainers.checkpoints import CHECKPOINTS, last_checkpoint
 from trainers.estimate.memory_and_time import Estimate
 from trainers.guards import Guard
-from trainers.hyperparameters import Hyperparameters, Method
 from trainers.job_folder import Progress, ProgressLine
 from trainers.jobs.first_attempt import estimated
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
 from trainers.ladders import Attempt
 from trainers.memory import most_memory
 from trainers.models.base_model import BaseModelUnusable
+from trainers.planning.hyperparameters import Hyperparameters, Method
 
 TRAINER_STATE = "trainer_state.json"
 """transformers' file in a checkpoint."""

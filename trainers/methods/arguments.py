@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from trainers.checkpoints import last_checkpoint
-from trainers.hyperparameters import Hyperparameters
+from trainers.planning.hyperparameters import Hyperparameters
 
 MOST_LOG_LINES = 500
 """Progress lines of a long training; a short one has a line for each step."""

@@ -11,7 +11,7 @@ from typing import Any
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from extractors.values import Value
-from trainers.hyperparameters import Hyperparameters
+from trainers.planning.hyperparameters import Hyperparameters
 
 BALANCED = (1.0, 4 / 3)
 """Where the weight of all liked answers over that of all disliked ones should lie: equation 8 of KTO

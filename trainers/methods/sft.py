@@ -4,7 +4,7 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from trainers.hyperparameters import Hyperparameters
+from trainers.planning.hyperparameters import Hyperparameters
 
 
 def sft_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> SFTTrainer:  # noqa: ARG001

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from extractors.values import file_digest
-from trainers.hyperparameters import Hyperparameters
 from trainers.models.base_model import (
     BaseModelUnusable,
     Device,
@@ -20,6 +19,7 @@ from trainers.models.base_model import (
     torch_dtype,
 )
 from trainers.models.lora import CONFIG, TRAINED, WEIGHTS, AdapterUnusable, LoraMatchesNothing
+from trainers.planning.hyperparameters import Hyperparameters
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which models keep the prompt for documents, as `encode_document` looks for them."""

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from extractors.values import LearndError, file_digest
-from trainers.hyperparameters import Hyperparameters
+from trainers.planning.hyperparameters import Hyperparameters
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TRAINED = "default"

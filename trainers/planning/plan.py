@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from extractors.values import Value, content_id
-from trainers.hyperparameters import Hyperparameters, Method
+from trainers.planning.hyperparameters import Hyperparameters, Method
 
 Kind = Literal["sft", "pairs", "votes", "triplets", "trajectories"]
 """A kind of examples: the field of `extractors.examples.Examples` that holds them."""

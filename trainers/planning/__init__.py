@@ -1,0 +1,1 @@
+"""Which method, with which hyperparameters, within which limits."""
