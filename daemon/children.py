@@ -24,8 +24,8 @@ from pydantic import BaseModel
 
 from daemon.locks import try_lock
 from extractors.values import LearndError
-from trainers.guards import how_far
 from trainers.job_folder import CHILD_ENV, write_whole
+from trainers.recovery.guards import how_far
 
 
 class Work(StrEnum):

@@ -9,7 +9,7 @@ from daemon.loop import Loop
 from daemon.promotion import adapter_folder, open_replicas
 from registry.cycles import CycleState
 from registry.serving.replica import ReplicaRefused, ReplicaUnreachable
-from trainers.checkpoints import forget_checkpoints
+from trainers.recovery.checkpoints import forget_checkpoints
 
 log = structlog.get_logger()
 RUNS_KEPT = 20

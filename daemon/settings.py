@@ -35,9 +35,9 @@ from extractors.synthesis.generate import SynthesisRules
 from extractors.values import LearndError, Value
 from registry.audit import DAEMON
 from registry.notices import Event
-from trainers.ladders import Limits
 from trainers.planning.hyperparameters import Hyperparameters, Method, Preset
 from trainers.planning.method_rules import Task, Thresholds, overrides_for
+from trainers.recovery.fallbacks import Limits
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Lower-case letters, digits, `-` and `_`: part of model names and of folder names."""

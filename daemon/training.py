@@ -17,11 +17,11 @@ from evaluation.seeds import SeedsJob
 from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version
-from trainers.checkpoints import forget_checkpoints
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import base_digest, model_bytes
 from trainers.planning.method_rules import Answered, Base, Choice, Live, Wanted, choose, worthwhile
 from trainers.planning.plan import Plan, Stage
+from trainers.recovery.checkpoints import forget_checkpoints
 
 SEEDS = "seeds"
 """Folder of the job that finds the median run."""

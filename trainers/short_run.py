@@ -10,7 +10,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from extractors.values import Value
 from trainers.jobs.reporting import MarkWhole
 from trainers.jobs.shared_steps import Opened
-from trainers.watching import StopDiverging, StopInTime
+from trainers.recovery.callbacks import StopDiverging, StopInTime
 
 
 class ShortStep(Value):

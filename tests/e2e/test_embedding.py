@@ -22,10 +22,10 @@ from tests.validations import at_best, at_first
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.embedding import train_embedding
 from trainers.jobs.job import TrainingJob, TrainingResult
-from trainers.ladders import Limits
 from trainers.models.base_model import base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import Plan, Stage
+from trainers.recovery.fallbacks import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = tuple(f"thing{number}" for number in range(30))

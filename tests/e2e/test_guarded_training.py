@@ -19,12 +19,12 @@ from trainers.estimating import Foretold, foretell
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.language_model import train
-from trainers.ladders import Limits, TrainingDiverged
 from trainers.models.base_model import base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import Plan, Stage
 from trainers.rate_test import RateTest, RateTestJob
 from trainers.rate_test import test_rates as rates_tested
+from trainers.recovery.fallbacks import Limits, TrainingDiverged
 
 ROOT = Path(__file__).resolve().parents[2]
 # TRL's own calls of transformers.

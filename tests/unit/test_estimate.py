@@ -13,9 +13,9 @@ from trainers.estimate.architecture import Shape, read_shape
 from trainers.estimate.memory_and_time import Memory, estimate, estimate_memory, first_that_fits
 from trainers.job_folder import Progress
 from trainers.jobs.reporting import Reporter
-from trainers.ladders import Attempt, MemoryRules, after_out_of_memory, first_attempt
 from trainers.models.base_model import BaseModelUnusable, model_bytes
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.recovery.fallbacks import Attempt, MemoryRules, after_out_of_memory, first_attempt
 
 GB = 10**9
 CONFIG = {

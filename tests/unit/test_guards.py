@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainers.guards import Guard, with_guards
 from trainers.job_folder import Progress
-from trainers.ladders import Attempt, Limits, MemoryRules, OutOfMemory, TrainingDiverged
+from trainers.recovery.fallbacks import Attempt, Limits, MemoryRules, OutOfMemory, TrainingDiverged
+from trainers.recovery.guards import Guard, with_guards
 
 FIRST = Attempt(micro_batch=4, accumulation=1, checkpointing=False, quantization=None)
 

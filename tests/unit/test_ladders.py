@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from trainers.ladders import (
+from trainers.planning.hyperparameters import Hyperparameters
+from trainers.recovery.fallbacks import (
     Attempt,
     Limits,
     MemoryRules,
@@ -15,7 +16,6 @@ from trainers.ladders import (
     first_attempt,
     is_out_of_memory,
 )
-from trainers.planning.hyperparameters import Hyperparameters
 
 PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1e-3)
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from trainers.ladders import TrainingDiverged
-from trainers.watching import IN_A_ROW, LossWatch
+from trainers.recovery.callbacks import IN_A_ROW, LossWatch
+from trainers.recovery.fallbacks import TrainingDiverged
 
 
 def watch(losses: list[float]) -> None:

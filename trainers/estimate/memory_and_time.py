@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from extractors.values import Value
 from trainers.batching.workload import Workload
 from trainers.estimate.architecture import Shape
-from trainers.ladders import Attempt, MemoryRules, after_out_of_memory
 from trainers.models.quantization import BITS_PER_WEIGHT
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.recovery.fallbacks import Attempt, MemoryRules, after_out_of_memory
 
 TRAINED_BYTES = 4 + 4 + 8
 """For each weight of the adapter: itself, its gradient, and Adam's two moments, in float32 (Rajbhandari

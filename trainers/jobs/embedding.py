@@ -14,15 +14,15 @@ from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Triplet
 from trainers.batching.tokenise import NothingToLearn
 from trainers.batching.workload import Workload
-from trainers.guards import Guard, with_guards
 from trainers.job_folder import Progress
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.jobs.shared_steps import Opened, Try, callbacks, fit, keep, metrics
-from trainers.ladders import Attempt, MemoryRules
 from trainers.methods.triplet_batches import Batches, choose_batches
 from trainers.models.encoder import add_encoder_lora, go_on_from, load_encoder, save_encoder_adapter
 from trainers.models.lora import TRAINED
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.recovery.fallbacks import Attempt, MemoryRules
+from trainers.recovery.guards import Guard, with_guards
 
 LARGEST_PART = 64
 """Rows of a batch, three texts each, that are in memory at once at first."""

@@ -13,12 +13,12 @@ from trainers.batching.workload import Workload, measured
 from trainers.estimate.architecture import Shape, read_shape
 from trainers.estimate.memory_and_time import Estimate, Memory, estimate, estimate_memory, first_that_fits
 from trainers.jobs.job import TrainingJob
-from trainers.ladders import Attempt, MemoryRules, first_attempt
 from trainers.memory import free_memory
 from trainers.models.base_model import BaseModelUnusable, Dtype, load_tokenizer, torch_device, torch_dtype
 from trainers.models.quantization import why_not
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import Kind
+from trainers.recovery.fallbacks import Attempt, MemoryRules, first_attempt
 
 SAMPLE = 512
 """Examples that are looked at, at most."""

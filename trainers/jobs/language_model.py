@@ -13,14 +13,14 @@ from extractors.dataset.snapshot import read_snapshot
 from extractors.values import LearndError
 from trainers.batching.tokenise import TrainingSet, check_learnable, tokenised
 from trainers.batching.workload import measured
-from trainers.guards import Guard, is_begun, with_guards
 from trainers.job_folder import Progress, run_job
 from trainers.jobs.first_attempt import likely_to_fit, memory_rules, planned_attempt
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
 from trainers.jobs.shared_steps import Opened, Try, callbacks, fit, keep, metrics
-from trainers.ladders import Attempt
 from trainers.models.base_model import base_digest, load_model, load_tokenizer, use_threads
 from trainers.planning.hyperparameters import Method
+from trainers.recovery.fallbacks import Attempt
+from trainers.recovery.guards import Guard, is_begun, with_guards
 
 
 class BaseChanged(LearndError):

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trainers.checkpoints import WHOLE
 from trainers.job_folder import Progress
 from trainers.memory import most_memory
 from trainers.planning.hyperparameters import Method
+from trainers.recovery.checkpoints import WHOLE
 
 FIGURES: Mapping[Method, Mapping[str, str]] = {
     "sft": {"token_accuracy": "eval_mean_token_accuracy"},

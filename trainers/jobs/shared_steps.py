@@ -11,16 +11,16 @@ from pydantic import ValidationError
 
 from extractors.values import file_digest
 from trainers.batching.workload import Workload
-from trainers.checkpoints import CHECKPOINTS, last_checkpoint
 from trainers.estimate.memory_and_time import Estimate
-from trainers.guards import Guard
 from trainers.job_folder import Progress, ProgressLine
 from trainers.jobs.first_attempt import estimated
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
-from trainers.ladders import Attempt
 from trainers.memory import most_memory
 from trainers.models.base_model import BaseModelUnusable
 from trainers.planning.hyperparameters import Hyperparameters, Method
+from trainers.recovery.checkpoints import CHECKPOINTS, last_checkpoint
+from trainers.recovery.fallbacks import Attempt
+from trainers.recovery.guards import Guard
 
 TRAINER_STATE = "trainer_state.json"
 """transformers' file in a checkpoint."""
@@ -67,7 +67,7 @@ def callbacks(this: Try, reporter: Any, *, validates: bool) -> list[Any]:
     from transformers import EarlyStoppingCallback
 
     from trainers.jobs.reporting import MarkWhole
-    from trainers.watching import RateOfAttempt, StopDiverging, StopInTime
+    from trainers.recovery.callbacks import RateOfAttempt, StopDiverging, StopInTime
 
     watching = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]
     if this.attempt.rate_scale != 1:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from trainers.checkpoints import last_checkpoint
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.recovery.checkpoints import last_checkpoint
 
 MOST_LOG_LINES = 500
 """Progress lines of a long training; a short one has a line for each step."""

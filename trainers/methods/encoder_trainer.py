@@ -22,11 +22,11 @@ from transformers import PrinterCallback, TrainerCallback
 
 from extractors.examples.prompt_keys import normalised
 from extractors.examples.types import Triplet
-from trainers.ladders import Attempt
 from trainers.methods.arguments import arguments
 from trainers.methods.triplet_batches import Batches
 from trainers.models.encoder import adapter_weights, prompts_by_column, set_adapter_weights
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.recovery.fallbacks import Attempt
 
 WEIGHTS = "adapter.safetensors"
 """The adapter in a checkpoint."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trainers.guards import Guard
-from trainers.ladders import TrainingDiverged
+from trainers.recovery.fallbacks import TrainingDiverged
+from trainers.recovery.guards import Guard
 
 SMOOTHING = 0.7
 """Share of the past in the smoothed loss."""

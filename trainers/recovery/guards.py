@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from extractors.values import Value
-from trainers.checkpoints import CHECKPOINTS, step_of, whole_checkpoints
 from trainers.job_folder import Progress, write_whole
-from trainers.ladders import (
+from trainers.memory import give_back
+from trainers.recovery.checkpoints import CHECKPOINTS, step_of, whole_checkpoints
+from trainers.recovery.fallbacks import (
     MOST_ROLLBACKS,
     Attempt,
     Limits,
@@ -30,7 +31,6 @@ from trainers.ladders import (
     after_out_of_memory,
     is_out_of_memory,
 )
-from trainers.memory import give_back
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""What happens after out-of-memory, divergence or a kill."""
