@@ -14,12 +14,12 @@ from daemon.training import base_of, choose_plan, start_adapter, training_job
 from extractors.dataset.snapshot import Manifest, write_snapshot
 from extractors.values import LearndError, Value
 from registry.cycles import Cycle
-from trainers.estimating import Foretold
 from trainers.jobs.job import TrainingJob
 from trainers.planning.hyperparameters import Method
 from trainers.planning.method_rules import Choice
 from trainers.planning.plan import Plan
-from trainers.rate_test import RateTest, RateTestJob
+from trainers.trials.estimate_job import Foretold
+from trainers.trials.rate_range_test import RateTest, RateTestJob
 
 
 class NothingToTrain(LearndError):

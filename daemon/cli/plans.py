@@ -29,7 +29,7 @@ from daemon.loop import Loop
 from daemon.planning import Forecast, Preview, forecast, rehearsed, test_rates
 from daemon.words import duration, gigabytes
 from trainers.planning.plan import Skip
-from trainers.rate_test import LEAST_STEPS
+from trainers.trials.rate_range_test import LEAST_STEPS
 
 
 def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:

@@ -17,9 +17,9 @@ def work(what: Work, folder: Path) -> None:
         case Work.EVALUATE:
             from evaluation.run import run
         case Work.RATES:
-            from trainers.rate_test import run
+            from trainers.trials.rate_range_test import run
         case Work.SYNTHESISE:
             from daemon.synthesis import run
         case Work.ESTIMATE:
-            from trainers.estimating import run
+            from trainers.trials.estimate_job import run
     run(folder)

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import trl
 
-from trainers import estimating
 from trainers.jobs import language_model as training
+from trainers.trials import estimate_job as estimating
 
 LOADED = (torch, trl.SFTTrainer, trl.DPOTrainer)
 """Imported now, so that the limit is on the training's own memory."""

@@ -15,16 +15,16 @@ import pytest
 from extractors.examples.types import Examples, SFTExample
 from tests.snapshots import snapshot_in, taught
 from tests.validations import at_best, at_first
-from trainers.estimating import Foretold, foretell
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.language_model import train
 from trainers.models.base_model import base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import Plan, Stage
-from trainers.rate_test import RateTest, RateTestJob
-from trainers.rate_test import test_rates as rates_tested
 from trainers.recovery.fallbacks import Limits, TrainingDiverged
+from trainers.trials.estimate_job import Foretold, foretell
+from trainers.trials.rate_range_test import RateTest, RateTestJob
+from trainers.trials.rate_range_test import test_rates as rates_tested
 
 ROOT = Path(__file__).resolve().parents[2]
 # TRL's own calls of transformers.

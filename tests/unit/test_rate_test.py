@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainers.rate_test import RateUnclear, read_curve
+from trainers.trials.rate_range_test import RateUnclear, read_curve
 
 RATES = [10 ** (-6 + 0.1 * number) for number in range(61)]
 """From 1e-6 to 1, ten steps for each factor of ten."""

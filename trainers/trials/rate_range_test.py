@@ -73,7 +73,7 @@ def test_rates(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
     Raises RateUnclear, and as `train` does.
     """
     from trainers.jobs.language_model import opened
-    from trainers.short_run import ShortStep, short_run
+    from trainers.trials.short_run import ShortStep, short_run
 
     beginning: list[float] = []
 

@@ -55,7 +55,7 @@ def _of_first_steps(job: TrainingJob, folder: Path, progress: Progress) -> Estim
     """The estimate from a few steps; None where memory was too little for them."""
     from trainers.jobs.language_model import opened
     from trainers.jobs.reporting import EARLY
-    from trainers.short_run import short_run
+    from trainers.trials.short_run import short_run
 
     if (folder / TRIED).exists():
         return None

@@ -1,0 +1,1 @@
+"""Short runs that leave nothing: time estimate, learning-rate range test."""
