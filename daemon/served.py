@@ -16,8 +16,8 @@ from evaluation.job import BASE
 from evaluation.judging import Findings, confirmed, sessions_of
 from evaluation.probes import ProbeRecord
 from evaluation.report import Report
+from evaluation.score_side import Heard, Said, score_side
 from evaluation.scoring import scorer
-from evaluation.sides import Heard, Said, score_side
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.job import BASE, EvaluationJob
 from evaluation.latency import Overhead, Timings, time_sides, typical_length
-from evaluation.sides import Heard, Logprobs, Said
+from evaluation.score_side import Heard, Logprobs, Said
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value

@@ -27,8 +27,8 @@ from evaluation.latency import Timings, time_sides
 from evaluation.probing import record_probes
 from evaluation.report import Answer, Golden, Report, Side
 from evaluation.retrieval import Encodes, Library, library, one_a_query, search_side
+from evaluation.score_side import Heard, score_answers, score_golden, score_side, side_of_searches
 from evaluation.scoring import Scorer, scorer
-from evaluation.sides import Heard, score_answers, score_golden, score_side, side_of_searches
 from evaluation.strata import Embed
 from evaluation.weighting import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot

@@ -6,8 +6,8 @@ from pathlib import Path
 from evaluation.asking import asked_of, labels_of
 from evaluation.job import BATCH_SIZE
 from evaluation.report import SeedRuns, Side
+from evaluation.score_side import Heard, Said, score_side, side_of_searches
 from evaluation.scoring import scorer
-from evaluation.sides import Heard, Said, score_side, side_of_searches
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job

@@ -13,8 +13,8 @@ from evaluation.latency import Overhead, overhead
 from evaluation.report import Answer, Report, SeedRuns, Side
 from evaluation.retrieval import library, rank, ranked_side
 from evaluation.rules import Gate, Look
+from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.scoring import Scorer, scorer
-from evaluation.sides import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.weighting import weigh
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval

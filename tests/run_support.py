@@ -14,8 +14,8 @@ from evaluation.latency import overhead
 from evaluation.report import Report, SeedRuns
 from evaluation.retrieval import Ranked, ranked_side
 from evaluation.rules import Gate, Look
+from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.scoring import Scorer, scorer
-from evaluation.sides import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.weighting import weigh
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, ReviewedRetrieval, SFTExample

@@ -20,7 +20,7 @@ from evaluation.job import REPORT, TRAFFIC, TrafficSample
 from evaluation.probes import ProbeRecord
 from evaluation.report import Report
 from evaluation.rules import Gate
-from evaluation.sides import Said
+from evaluation.score_side import Said
 from extractors.phoenix.http import PhoenixRefused
 from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServedYet
