@@ -11,7 +11,7 @@ from pathlib import Path
 
 from daemon.locks import promotion_lock
 from daemon.settings import Settings, TargetSettings
-from evaluation.probes import ProbeRecord
+from evaluation.engine.probe_record import ProbeRecord
 from extractors.values import LearndError, file_digest
 from registry.serving.replica import Replica
 from registry.serving.swap import bring_up

@@ -15,7 +15,7 @@ from trainers.models.chat_template import Rendered, TemplateUnusable, render
 from trainers.planning.method_rules import Task
 
 if TYPE_CHECKING:
-    from evaluation.answers import AnswerEngine
+    from evaluation.engine.generate import AnswerEngine
 
 LABEL_SLACK = 8
 """Tokens that a classification may run past the longest label before it is cut off."""
@@ -121,7 +121,7 @@ def _side(
     progress: Progress,
 ) -> Heard:
     """The side's answers to everything, from the file `kept` if an earlier run got that far."""
-    from evaluation.likelihood import label_tokens
+    from evaluation.engine.likelihood import label_tokens
 
     if kept.exists():
         return Heard.model_validate_json(kept.read_text("utf-8"))

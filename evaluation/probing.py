@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.asking import Asked
+from evaluation.engine.probe_record import Probe, ProbeRecord
 from evaluation.job import BASE
-from evaluation.probes import Probe, ProbeRecord
 from evaluation.report import Side
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import ReviewedItem, SFTExample
@@ -13,7 +13,7 @@ from extractors.values import LearndError
 from trainers.models.chat_template import render
 
 if TYPE_CHECKING:
-    from evaluation.answers import AnswerEngine
+    from evaluation.engine.generate import AnswerEngine
 
 MOST_PROBES = 8
 PROBE_TOKENS = 32

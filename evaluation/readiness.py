@@ -42,7 +42,7 @@ def run(folder: Path) -> None:
 
 def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Answered:
     """Ask the model a sample of the pairs' prompts. Raises LearndError as the evaluation does."""
-    from evaluation.answers import open_engine
+    from evaluation.engine.generate import open_engine
 
     use_threads(job.threads)
     snapshot = read_snapshot(Path(job.snapshot))

@@ -59,7 +59,7 @@ def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> Evaluation
 
 def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
     """Base, active version and candidate answer the held-out prompts."""
-    from evaluation.answers import open_engine
+    from evaluation.engine.generate import open_engine
 
     engine = open_engine(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
     trained_on = read_snapshot(Path(job.trained_on)) if job.trained_on else snapshot
@@ -183,7 +183,7 @@ def _golden(job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scorin
 
 def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
     """Base, active version and candidate make the held-out searches again."""
-    from evaluation.encoding import open_encoder
+    from evaluation.engine.encode import open_encoder
 
     encoder = open_encoder(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
     shelf = library(snapshot.retrievals)

@@ -51,7 +51,7 @@ def measure(job: SeedsJob, _folder: Path, progress: Progress) -> SeedRuns:
 def _answered(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
-    from evaluation.answers import open_engine
+    from evaluation.engine.generate import open_engine
 
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
     asked = asked_of(engine.tokenizer, snapshot)
@@ -68,7 +68,7 @@ def _answered(
 def _searched(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
-    from evaluation.encoding import open_encoder
+    from evaluation.engine.encode import open_encoder
     from evaluation.retrieval import library, search_side
 
     encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)

@@ -8,7 +8,7 @@ the last digit; right, wrong and missing adapters are far apart (0.08 nats a tok
 
 from collections.abc import Sequence
 
-from evaluation.probes import Probe, ProbeRecord
+from evaluation.engine.probe_record import Probe, ProbeRecord
 from extractors.values import LearndError, Value
 from registry.serving.replica import Replica
 

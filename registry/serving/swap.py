@@ -10,7 +10,7 @@ that rest, reads the folder again at the next request, and ends when it is gone.
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.probes import ProbeRecord
+from evaluation.engine.probe_record import ProbeRecord
 from extractors.values import LearndError
 from registry.serving.probing import ProbeFailed, ProbeResult, probe
 from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable

@@ -23,9 +23,9 @@ from transformers import AutoModelForCausalLM
 from daemon.demo.corpus import labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.traffic import ANSWER_TOKENS
-from evaluation.answers import BASE, AnswerEngine, open_engine
+from evaluation.engine.generate import BASE, AnswerEngine, open_engine
+from evaluation.engine.likelihood import label_tokens
 from evaluation.job import BATCH_SIZE
-from evaluation.likelihood import label_tokens
 from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.benchmarks.runs import child

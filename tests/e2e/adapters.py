@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation.probes import Probe, ProbeRecord
+from evaluation.engine.probe_record import Probe, ProbeRecord
 
 QUESTIONS = (
     "where is my parcel",

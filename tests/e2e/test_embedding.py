@@ -98,7 +98,7 @@ def progress_of(folder: Path) -> list[dict[str, Any]]:
 
 def searched(model: Path, snapshot: Path, **adapters: Path) -> dict[str, RankedSide]:
     """How well the base and each adapter make the held-out searches of the snapshot again."""
-    from evaluation.encoding import open_encoder
+    from evaluation.engine.encode import open_encoder
 
     shelf = library(read_snapshot(snapshot).retrievals)
     opened = open_encoder(str(model), adapters, device="cpu")

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.demo.servers import free_port
 from daemon.demo.vllm import VllmServer, vllm_server
-from evaluation.probes import ProbeRecord
+from evaluation.engine.probe_record import ProbeRecord
 from registry.serving.inspection import RenderedChat, inspect
 from registry.serving.probing import ENGINE_NOISE
 from registry.serving.reconciler import Outcome, Wanted, reconcile

@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
 
-from evaluation.answers import BASE, AnswerEngine, open_engine
-from evaluation.likelihood import label_tokens, label_trees
-from evaluation.shared_prompts import (
+from evaluation.engine.generate import BASE, AnswerEngine, open_engine
+from evaluation.engine.likelihood import label_tokens, label_trees
+from evaluation.engine.shared_prompts import (
     LEAST_SAVED,
     MOST_TOKENS,
     Batch,

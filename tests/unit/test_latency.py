@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from scipy.stats import binom
 from transformers import AutoModelForCausalLM
 
-from evaluation.answers import BASE, open_engine
-from evaluation.encoding import open_encoder
+from evaluation.engine.encode import open_encoder
+from evaluation.engine.generate import BASE, open_engine
 from evaluation.latency import ROUNDS, Overhead, overhead, time_sides, typical_length
 from tests.tiny_encoder import tiny_encoder
 

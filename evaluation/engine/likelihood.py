@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.shared_prompts import MOST_PADDING, Batch, SharedPrompts, Tokens, in_batches
+from evaluation.engine.shared_prompts import MOST_PADDING, Batch, SharedPrompts, Tokens, in_batches
 from extractors.examples.types import Message
 from trainers.batching.prefix_tree import Packed, pack
 from trainers.models.chat_template import render

@@ -14,8 +14,8 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from evaluation.likelihood import Weighed, Weighing, answer_logprobs, weigh_labels
-from evaluation.shared_prompts import Batch, Gathered, SharedPrompts, Tokens, alike, in_batches
+from evaluation.engine.likelihood import Weighed, Weighing, answer_logprobs, weigh_labels
+from evaluation.engine.shared_prompts import Batch, Gathered, SharedPrompts, Tokens, alike, in_batches
 from extractors.values import LearndError, Value
 from trainers.models.base_model import Device, Dtype, load_model, load_tokenizer
 

@@ -1,0 +1,1 @@
+"""Answers, likelihoods and vectors of several adapters on one loaded base."""
