@@ -14,7 +14,7 @@ from daemon.promotion import PROBES, SERVING_PATIENCE, adapter_folder
 from daemon.served import confirm
 from daemon.traffic import open_phoenix
 from daemon.training import SEEDS, side_of
-from evaluation.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
+from evaluation.jobs.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look
 from extractors.cleaning.redaction import Redaction, load_redactor

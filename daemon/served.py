@@ -13,7 +13,7 @@ from daemon.locks import Locked, promotion_lock
 from daemon.loop import Loop
 from daemon.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replicas
 from evaluation.engine.probe_record import ProbeRecord
-from evaluation.job import BASE
+from evaluation.jobs.job import BASE
 from evaluation.judging import Findings, confirmed, sessions_of
 from evaluation.report import Report
 from evaluation.score_side import Heard, Said, score_side

@@ -10,10 +10,10 @@ from daemon.loop import Loop
 from daemon.promotion import adapter_folder
 from daemon.settings import TargetSettings
 from daemon.version import VERSION
-from evaluation.job import AdapterSide
-from evaluation.readiness import ReadinessJob
+from evaluation.jobs.job import AdapterSide
+from evaluation.jobs.readiness import ReadinessJob
+from evaluation.jobs.seeds import SeedsJob
 from evaluation.report import SeedRuns
-from evaluation.seeds import SeedsJob
 from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, Trained
 from registry.versions import Version

@@ -11,11 +11,11 @@ def work(what: Work, folder: Path) -> None:
         case Work.TRAIN:
             from trainers.jobs.language_model import run
         case Work.MEASURE:
-            from evaluation.readiness import run
+            from evaluation.jobs.readiness import run
         case Work.SEEDS:
-            from evaluation.seeds import run
+            from evaluation.jobs.seeds import run
         case Work.EVALUATE:
-            from evaluation.run import run
+            from evaluation.jobs.evaluate import run
         case Work.RATES:
             from trainers.trials.rate_range_test import run
         case Work.SYNTHESISE:

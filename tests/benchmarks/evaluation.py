@@ -25,7 +25,7 @@ from daemon.demo.model import prepare_smollm2
 from daemon.demo.traffic import ANSWER_TOKENS
 from evaluation.engine.generate import BASE, AnswerEngine, open_engine
 from evaluation.engine.likelihood import label_tokens
-from evaluation.job import BATCH_SIZE
+from evaluation.jobs.job import BATCH_SIZE
 from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.benchmarks.runs import child

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from daemon.demo.corpus import labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
 from evaluation.engine.probe_record import ProbeRecord
-from evaluation.job import AdapterSide, EvaluationJob
+from evaluation.jobs.job import AdapterSide, EvaluationJob
 from evaluation.report import Report
 from evaluation.rules import Gate
 from extractors.examples.types import Examples

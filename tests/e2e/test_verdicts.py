@@ -7,11 +7,11 @@ import pytest
 
 from daemon.demo.corpus import labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
-from evaluation.job import AdapterSide, EvaluationJob
+from evaluation.jobs.evaluate import evaluate
+from evaluation.jobs.job import AdapterSide, EvaluationJob
+from evaluation.jobs.seeds import SeedsJob, measure
 from evaluation.report import Report
 from evaluation.rules import Gate
-from evaluation.run import evaluate
-from evaluation.seeds import SeedsJob, measure
 from extractors.examples.types import Examples, ReviewedItem, SFTExample
 from tests.e2e.test_training import LABELS, DyingProgress, asked, plan_for, train_here
 from tests.snapshots import reviewed, snapshot_in, taught

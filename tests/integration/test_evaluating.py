@@ -17,7 +17,7 @@ from daemon.evaluating import SAMPLE_PATIENCE, sample_once
 from daemon.promotion import PROBES, SERVING_PATIENCE
 from daemon.served import Replies, confirm
 from evaluation.engine.probe_record import ProbeRecord
-from evaluation.job import REPORT, TRAFFIC, TrafficSample
+from evaluation.jobs.job import REPORT, TRAFFIC, TrafficSample
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.score_side import Said

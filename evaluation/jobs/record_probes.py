@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from evaluation.asking import Asked
 from evaluation.engine.probe_record import Probe, ProbeRecord
-from evaluation.job import BASE
+from evaluation.jobs.ask_sides import Asked
+from evaluation.jobs.job import BASE
 from evaluation.report import Side
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import ReviewedItem, SFTExample

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.asking import asked_of, labels_of
-from evaluation.job import BATCH_SIZE
+from evaluation.jobs.ask_sides import asked_of, labels_of
+from evaluation.jobs.job import BATCH_SIZE
 from evaluation.report import SeedRuns, Side
 from evaluation.score_side import Heard, Said, score_side, side_of_searches
 from evaluation.scoring import scorer

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.job import BASE, EvaluationJob
+from evaluation.jobs.job import BASE, EvaluationJob
 from evaluation.latency import Overhead, Timings, time_sides, typical_length
 from evaluation.score_side import Heard, Logprobs, Said
 from extractors.dataset.snapshot import Snapshot

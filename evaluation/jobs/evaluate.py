@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.asking import Asked, asked_of, hear, labels_of, overheads_of, timings_of
-from evaluation.job import (
+from evaluation.jobs.ask_sides import Asked, asked_of, hear, labels_of, overheads_of, timings_of
+from evaluation.jobs.job import (
     BASE,
     JUDGE_KEY,
     PREFERENCES,
@@ -21,10 +21,10 @@ from evaluation.job import (
     EvaluationResult,
     TrafficSample,
 )
+from evaluation.jobs.record_probes import record_probes
 from evaluation.judge import AnswerPair, Preferences, judge
 from evaluation.judging import Findings, judge_findings, sessions_of
 from evaluation.latency import Timings, time_sides
-from evaluation.probing import record_probes
 from evaluation.report import Answer, Golden, Report, Side
 from evaluation.retrieval import Encodes, Library, library, one_a_query, search_side
 from evaluation.score_side import Heard, score_answers, score_golden, score_side, side_of_searches

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from evaluation.asking import answer_limit
-from evaluation.job import BASE, AdapterSide
+from evaluation.jobs.ask_sides import answer_limit
+from evaluation.jobs.job import BASE, AdapterSide
 from evaluation.scoring import scorer
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import PreferencePair

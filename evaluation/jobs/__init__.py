@@ -1,0 +1,1 @@
+"""The child processes: evaluate, median seed, readiness, probes."""
