@@ -22,8 +22,8 @@ from daemon.loop import Loop
 from daemon.promotion import adapter_folder
 from daemon.reading import answer_words, role, titled
 from daemon.runs import progress_of
+from evaluation.metrics.retrieval import library
 from evaluation.report import Answer, Comparison, Report, Side
-from evaluation.retrieval import library
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
 from extractors.examples.types import Message, ReviewedItem
 from extractors.phoenix.client import PhoenixClient

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.labels import ClassFigures
+from evaluation.metrics.labels import ClassFigures
+from evaluation.metrics.retrieval import DEPTH
 from evaluation.report import Answer, Comparison, GoldenAnswer, Report, Side
-from evaluation.retrieval import DEPTH
 from extractors.values import Value
 
 CONFUSIONS = 10

@@ -15,9 +15,9 @@ from daemon.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replica
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import BASE
 from evaluation.judging import Findings, confirmed, sessions_of
+from evaluation.metrics.scoring import scorer
 from evaluation.report import Report
 from evaluation.score_side import Heard, Said, score_side
-from evaluation.scoring import scorer
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from evaluation.comparison import Gain, compare, gained, least_difference, worth_of
-from evaluation.judge import Preferences
-from evaluation.latency import Overhead
+from evaluation.metrics.latency import Overhead
+from evaluation.metrics.llm_judge import Preferences
 from evaluation.report import Answer, Comparison, Golden, Guard, Report, SeedRuns, Served, Side
 from evaluation.rules import JUDGE, Gate, Look
 from evaluation.verdict import Evidence, decide, explain

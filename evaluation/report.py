@@ -3,9 +3,9 @@
 from statistics import mean, stdev
 from typing import Literal
 
-from evaluation.judge import Preferences
-from evaluation.labels import ConfidenceMeasures, LabelMeasures
-from evaluation.latency import Overhead
+from evaluation.metrics.labels import ConfidenceMeasures, LabelMeasures
+from evaluation.metrics.latency import Overhead
+from evaluation.metrics.llm_judge import Preferences
 from evaluation.rules import Gate, Look
 from evaluation.weighting import Weighting
 from extractors.values import Value

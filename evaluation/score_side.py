@@ -6,11 +6,11 @@ Pure: held-out items and what was said to them in, a side of the report out.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from evaluation.fields import field_figures, field_items
-from evaluation.labels import ConfidenceMeasures, LabelMeasures, confidence_measures, label_measures
+from evaluation.metrics.fields import field_figures, field_items
+from evaluation.metrics.labels import ConfidenceMeasures, LabelMeasures, confidence_measures, label_measures
+from evaluation.metrics.retrieval import RankedSide
+from evaluation.metrics.scoring import Scorer
 from evaluation.report import Answer, Golden, GoldenAnswer, Side
-from evaluation.retrieval import RankedSide
-from evaluation.scoring import Scorer
 from extractors.dataset.holdout_split import group
 from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value
@@ -175,7 +175,7 @@ def _graded(
     if scorer.task == "extraction":
         found = field_items(texts, golds)
     else:
-        from evaluation.text import text_items
+        from evaluation.metrics.text import text_items
 
         found = tuple(
             {name: value for name, value in each.items() if name != "exact_match"}
@@ -193,7 +193,7 @@ def _figures(texts: Sequence[str], golds: Sequence[str], scorer: Scorer, heard: 
     """Figures over the whole holdout that are no means of its items'."""
     if not golds or scorer.task == "classification":
         return {}
-    from evaluation.text import perplexity, text_figures
+    from evaluation.metrics.text import perplexity, text_figures
 
     unlikely = perplexity(heard.gold)
     known = {"reference_perplexity": unlikely} if unlikely is not None else {}

@@ -8,14 +8,14 @@ from typing import Any
 
 from daemon.loop import Loop
 from daemon.settings import Settings
-from evaluation.judge import Preferences
 from evaluation.judging import Findings, judge_findings
-from evaluation.latency import overhead
+from evaluation.metrics.latency import overhead
+from evaluation.metrics.llm_judge import Preferences
+from evaluation.metrics.retrieval import Ranked, ranked_side
+from evaluation.metrics.scoring import Scorer, scorer
 from evaluation.report import Report, SeedRuns
-from evaluation.retrieval import Ranked, ranked_side
 from evaluation.rules import Gate, Look
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
-from evaluation.scoring import Scorer, scorer
 from evaluation.weighting import weigh
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, ReviewedRetrieval, SFTExample

@@ -8,7 +8,7 @@ from nicegui import ui
 from daemon.console.charts import reliability_chart
 from daemon.console.parts import Tagged, heading, labelled, percent, section, table, text
 from daemon.reading import titled
-from evaluation.labels import LabelMeasures
+from evaluation.metrics.labels import LabelMeasures
 from evaluation.report import Report, Side
 
 MOST_ROWS = 12

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.jobs.job import BASE, EvaluationJob
-from evaluation.latency import Overhead, Timings, time_sides, typical_length
+from evaluation.metrics.latency import Overhead, Timings, time_sides, typical_length
 from evaluation.score_side import Heard, Logprobs, Said
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import ReviewedItem, SFTExample

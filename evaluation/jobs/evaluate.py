@@ -22,13 +22,13 @@ from evaluation.jobs.job import (
     TrafficSample,
 )
 from evaluation.jobs.record_probes import record_probes
-from evaluation.judge import AnswerPair, Preferences, judge
 from evaluation.judging import Findings, judge_findings, sessions_of
-from evaluation.latency import Timings, time_sides
+from evaluation.metrics.latency import Timings, time_sides
+from evaluation.metrics.llm_judge import AnswerPair, Preferences, judge
+from evaluation.metrics.retrieval import Encodes, Library, library, one_a_query, search_side
+from evaluation.metrics.scoring import Scorer, scorer
 from evaluation.report import Answer, Golden, Report, Side
-from evaluation.retrieval import Encodes, Library, library, one_a_query, search_side
 from evaluation.score_side import Heard, score_answers, score_golden, score_side, side_of_searches
-from evaluation.scoring import Scorer, scorer
 from evaluation.strata import Embed
 from evaluation.weighting import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot

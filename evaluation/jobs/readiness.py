@@ -4,7 +4,7 @@ from pathlib import Path
 
 from evaluation.jobs.ask_sides import answer_limit
 from evaluation.jobs.job import BASE, AdapterSide
-from evaluation.scoring import scorer
+from evaluation.metrics.scoring import scorer
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import PreferencePair
 from extractors.values import Value

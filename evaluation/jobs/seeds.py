@@ -5,9 +5,9 @@ from pathlib import Path
 
 from evaluation.jobs.ask_sides import asked_of, labels_of
 from evaluation.jobs.job import BATCH_SIZE
+from evaluation.metrics.scoring import scorer
 from evaluation.report import SeedRuns, Side
 from evaluation.score_side import Heard, Said, score_side, side_of_searches
-from evaluation.scoring import scorer
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job
@@ -69,7 +69,7 @@ def _searched(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
     from evaluation.engine.encode import open_encoder
-    from evaluation.retrieval import library, search_side
+    from evaluation.metrics.retrieval import library, search_side
 
     encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)
     shelf = library(snapshot.retrievals)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon.demo.corpus import Request, labels_of, load_corpus
-from evaluation.retrieval import RankedSide, library, search_side
+from evaluation.metrics.retrieval import RankedSide, library, search_side
 from extractors.dataset.snapshot import read_snapshot
 from extractors.values import LearndError, file_digest
 from tests.searches import Asked, searches_in

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from daemon.demo.servers import free_port
-from evaluation.judge import AnswerPair, Preferences, judge, read_preference
+from evaluation.metrics.llm_judge import AnswerPair, Preferences, judge, read_preference
 from extractors.examples.types import Message, ToolCall
 from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable, Unusable
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing

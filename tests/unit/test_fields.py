@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
-from evaluation.fields import field_figures, field_items, fields
-from evaluation.scoring import scorer
+from evaluation.metrics.fields import field_figures, field_items, fields
+from evaluation.metrics.scoring import scorer
 
 SCORER = scorer("extraction", (), ())
 GOLD = '{"name": "Ada", "address": {"city": "Köln", "zip": "50667"}, "orders": [{"id": 1}, {"id": 2}]}'

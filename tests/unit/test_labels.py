@@ -15,7 +15,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from evaluation.labels import confidence_measures, label_measures, label_probabilities
+from evaluation.metrics.labels import confidence_measures, label_measures, label_probabilities
 
 SPACE = ("billing", "card lost", "exchange rate", "lost luggage", "taxes")
 OUTSIDE = "i cannot say"

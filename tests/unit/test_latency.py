@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from evaluation.engine.encode import open_encoder
 from evaluation.engine.generate import BASE, open_engine
-from evaluation.latency import ROUNDS, Overhead, overhead, time_sides, typical_length
+from evaluation.metrics.latency import ROUNDS, Overhead, overhead, time_sides, typical_length
 from tests.tiny_encoder import tiny_encoder
 
 TIMES = {"candidate": 0.3, "active": 0.2, "base": 0.1}

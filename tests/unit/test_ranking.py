@@ -11,14 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from evaluation.retrieval import (
-    NothingToSearch,
-    Query,
-    library,
-    rank,
-    ranked_side,
-    search_side,
-)
+from evaluation.metrics.retrieval import NothingToSearch, Query, library, rank, ranked_side, search_side
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON

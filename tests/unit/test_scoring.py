@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.scoring import scorer
+from evaluation.metrics.scoring import scorer
 from extractors.examples.types import Message, ToolCall
 
 ROUTING = scorer("classification", ("Billing", "Card lost"), ())

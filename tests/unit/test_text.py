@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from evaluation.text import perplexity, squad_words, text_figures, text_items, token_f1
+from evaluation.metrics.text import perplexity, squad_words, text_figures, text_items, token_f1
 
 ASCII = st.text(st.sampled_from(string.printable), max_size=40)
 ENGLISH = st.lists(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.retrieval import library, one_a_query
+from evaluation.metrics.retrieval import library, one_a_query
 from evaluation.weighting import GREATEST, Weighting, weigh
 from extractors.examples.types import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.scoring import read_json
+from evaluation.metrics.scoring import read_json
 from extractors.values import Value
 
 Field = tuple[tuple[str | None, ...], str, Any]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import scipy
 
-from evaluation.scoring import normalise_label
+from evaluation.metrics.scoring import normalise_label
 from extractors.values import Value
 
 MOST_K = 3
