@@ -15,7 +15,7 @@ from daemon.promotion import open_replicas
 from daemon.settings import JudgeSettings, NotifySettings, Settings, TargetSettings, environment_names
 from daemon.synthesis import endpoint_of, key_of
 from daemon.traffic import open_phoenix
-from evaluation.rule_quality import in_words
+from evaluation.verdict.error_rates import in_words
 from extractors.examples.types import Message
 from extractors.llm.endpoint import Call, Endpoint, Unusable
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound

@@ -14,10 +14,10 @@ from daemon.loop import Loop
 from daemon.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replicas
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import BASE
-from evaluation.judging import Findings, confirmed, sessions_of
 from evaluation.metrics.scoring import scorer
 from evaluation.report import Report
 from evaluation.score_side import Heard, Said, score_side
+from evaluation.verdict.judge_findings import Findings, confirmed, sessions_of
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.judging import Findings, confirmed, judge_findings, sessions_of
 from evaluation.metrics.latency import Overhead, overhead
 from evaluation.metrics.llm_judge import Preferences
 from evaluation.metrics.retrieval import library, rank, ranked_side
@@ -15,6 +14,7 @@ from evaluation.metrics.scoring import Scorer, scorer
 from evaluation.report import Answer, Report, SeedRuns, Side
 from evaluation.rules import Gate, Look
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
+from evaluation.verdict.judge_findings import Findings, confirmed, judge_findings, sessions_of
 from evaluation.weighting import weigh
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval

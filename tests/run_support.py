@@ -8,7 +8,6 @@ from typing import Any
 
 from daemon.loop import Loop
 from daemon.settings import Settings
-from evaluation.judging import Findings, judge_findings
 from evaluation.metrics.latency import overhead
 from evaluation.metrics.llm_judge import Preferences
 from evaluation.metrics.retrieval import Ranked, ranked_side
@@ -16,6 +15,7 @@ from evaluation.metrics.scoring import Scorer, scorer
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Gate, Look
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
+from evaluation.verdict.judge_findings import Findings, judge_findings
 from evaluation.weighting import weigh
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, ReviewedRetrieval, SFTExample

@@ -5,8 +5,8 @@ from daemon.console.verdict import Judged
 from daemon.console.visit import Visit
 from daemon.reading import Section, circumstances
 from evaluation.report import Report
-from evaluation.rule_quality import in_words
 from evaluation.rules import Gate
+from evaluation.verdict.error_rates import in_words
 
 
 class Trust:

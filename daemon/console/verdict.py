@@ -14,9 +14,9 @@ from daemon.console.visit import Console
 from daemon.experiments import compare_url, in_phoenix
 from daemon.reading import chance, titled
 from daemon.status import waits_for
-from evaluation.comparison import holm
 from evaluation.report import Comparison, Condition, Golden, GoldenAnswer, Guard, Report
 from evaluation.rules import JUDGE
+from evaluation.verdict.paired_tests import holm
 from registry.cycles import Cycle
 from registry.versions import Version
 

@@ -22,7 +22,6 @@ from evaluation.jobs.job import (
     TrafficSample,
 )
 from evaluation.jobs.record_probes import record_probes
-from evaluation.judging import Findings, judge_findings, sessions_of
 from evaluation.metrics.latency import Timings, time_sides
 from evaluation.metrics.llm_judge import AnswerPair, Preferences, judge
 from evaluation.metrics.retrieval import Encodes, Library, library, one_a_query, search_side
@@ -30,6 +29,7 @@ from evaluation.metrics.scoring import Scorer, scorer
 from evaluation.report import Answer, Golden, Report, Side
 from evaluation.score_side import Heard, score_answers, score_golden, score_side, side_of_searches
 from evaluation.strata import Embed
+from evaluation.verdict.judge_findings import Findings, judge_findings, sessions_of
 from evaluation.weighting import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from evaluation.comparison import Pairs, gain_of
 from evaluation.report import Verdict
-from evaluation.rule_quality import Mix
 from evaluation.rules import Gate, Look
-from evaluation.verdict import Evidence, decide
+from evaluation.verdict.decide import Evidence, decide
+from evaluation.verdict.error_rates import Mix
+from evaluation.verdict.paired_tests import Pairs, gain_of
 
 LIVES, CYCLES = 200, 100
 SIZES = (50, 100, 300)

@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from evaluation.comparison import (
+from evaluation.verdict.paired_tests import (
     Gain,
     UnpairedOutcomes,
     compare,

@@ -2,13 +2,13 @@
 
 import pytest
 
-from evaluation.judging import Findings, confirmed, judge_findings, sessions_of
 from evaluation.metrics.latency import Overhead
 from evaluation.metrics.llm_judge import Preference, Preferences
 from evaluation.metrics.scoring import scorer
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side
+from evaluation.verdict.judge_findings import Findings, confirmed, judge_findings, sessions_of
 from evaluation.weighting import weigh
 from extractors.examples.types import Message, ReviewedItem
 from tests.snapshots import reviewed, taught

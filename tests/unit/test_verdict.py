@@ -6,11 +6,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluation.comparison import Pairs, gain_of, holm
 from evaluation.report import Guard
-from evaluation.rule_quality import Mix, in_words, quality
 from evaluation.rules import Gate
-from evaluation.verdict import Evidence, decide, explain
+from evaluation.verdict.decide import Evidence, decide, explain
+from evaluation.verdict.error_rates import Mix, in_words, quality
+from evaluation.verdict.paired_tests import Pairs, gain_of, holm
 
 TWO = Gate()
 ONE = Gate(rule="one-look")

@@ -11,9 +11,9 @@ is passed by candidates that are no better:
 
 from collections.abc import Callable, Mapping
 
-from evaluation.comparison import Gain, holm
 from evaluation.report import Condition, Guard, Verdict
 from evaluation.rules import Gate, Look
+from evaluation.verdict.paired_tests import Gain, holm
 from extractors.values import Value
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.comparison import Gain, compare, gained, least_difference, worth_of
 from evaluation.metrics.latency import Overhead
 from evaluation.metrics.llm_judge import Preferences
 from evaluation.report import Answer, Comparison, Golden, Guard, Report, SeedRuns, Served, Side
 from evaluation.rules import JUDGE, Gate, Look
-from evaluation.verdict import Evidence, decide, explain
+from evaluation.verdict.decide import Evidence, decide, explain
+from evaluation.verdict.paired_tests import Gain, compare, gained, least_difference, worth_of
 from evaluation.weighting import Weighting
 from extractors.dataset.holdout_split import group
 from extractors.examples.types import ReviewedItem

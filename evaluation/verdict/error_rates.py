@@ -10,10 +10,10 @@ from math import ceil
 import numpy as np
 import scipy
 
-from evaluation.comparison import Pairs, gain_of
 from evaluation.report import Verdict
 from evaluation.rules import Gate, Look
-from evaluation.verdict import Evidence, decide
+from evaluation.verdict.decide import Evidence, decide
+from evaluation.verdict.paired_tests import Pairs, gain_of
 from extractors.values import Value
 
 NEGLIGIBLE = 1e-7

@@ -1,0 +1,1 @@
+"""Paired tests and the decision."""
