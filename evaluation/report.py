@@ -7,7 +7,7 @@ from evaluation.metrics.labels import ConfidenceMeasures, LabelMeasures
 from evaluation.metrics.latency import Overhead
 from evaluation.metrics.llm_judge import Preferences
 from evaluation.rules import Gate, Look
-from evaluation.weighting import Weighting
+from evaluation.weighting.weights import Weighting
 from extractors.values import Value
 
 Verdict = Literal["PROMOTE", "PROBATION", "REJECT", "INCONCLUSIVE"]

@@ -15,7 +15,7 @@ from evaluation.report import Answer, Report, SeedRuns, Side
 from evaluation.rules import Gate, Look
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.verdict.judge_findings import Findings, confirmed, judge_findings, sessions_of
-from evaluation.weighting import weigh
+from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall

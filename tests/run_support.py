@@ -16,7 +16,7 @@ from evaluation.report import Report, SeedRuns
 from evaluation.rules import Gate, Look
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.verdict.judge_findings import Findings, judge_findings
-from evaluation.weighting import weigh
+from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.values import file_digest

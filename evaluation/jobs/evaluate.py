@@ -28,9 +28,9 @@ from evaluation.metrics.retrieval import Encodes, Library, library, one_a_query,
 from evaluation.metrics.scoring import Scorer, scorer
 from evaluation.report import Answer, Golden, Report, Side
 from evaluation.score_side import Heard, score_answers, score_golden, score_side, side_of_searches
-from evaluation.strata import Embed
 from evaluation.verdict.judge_findings import Findings, judge_findings, sessions_of
-from evaluation.weighting import Weighting, weigh
+from evaluation.weighting.strata import Embed
+from evaluation.weighting.weights import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable

@@ -8,7 +8,7 @@ from evaluation.report import Answer, Comparison, Golden, Guard, Report, SeedRun
 from evaluation.rules import JUDGE, Gate, Look
 from evaluation.verdict.decide import Evidence, decide, explain
 from evaluation.verdict.paired_tests import Gain, compare, gained, least_difference, worth_of
-from evaluation.weighting import Weighting
+from evaluation.weighting.weights import Weighting
 from extractors.dataset.holdout_split import group
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value

@@ -9,7 +9,7 @@ from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side
 from evaluation.verdict.judge_findings import Findings, confirmed, judge_findings, sessions_of
-from evaluation.weighting import weigh
+from evaluation.weighting.weights import weigh
 from extractors.examples.types import Message, ReviewedItem
 from tests.snapshots import reviewed, taught
 from trainers.planning.method_rules import Task

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.metrics.retrieval import library, one_a_query
-from evaluation.weighting import GREATEST, Weighting, weigh
+from evaluation.weighting.weights import GREATEST, Weighting, weigh
 from extractors.examples.types import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
 from tests.unit.traffic import NOON, item

@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from evaluation.strata import Embed, Strata, stratify
+from evaluation.weighting.strata import Embed, Strata, stratify
 from extractors.dataset.holdout_split import group
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall, asked

@@ -1,0 +1,1 @@
+"""What each held-out item counts for, so that the holdout represents the traffic."""
