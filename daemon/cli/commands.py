@@ -123,7 +123,7 @@ def gateway(config: Config = DEFAULT_CONFIG) -> None:
 def once(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Run one cycle of a target in the foreground; Ctrl-C stops it where the next call goes on."""
     needs("train", "torch", "trl", "peft")
-    from daemon.once import run_once
+    from daemon.run_once import run_once
 
     settings, stop = load_settings(config), Event()
     configure_logging(settings.daemon.log_format)

@@ -12,7 +12,6 @@ from daemon.children import Interrupted
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port
 from daemon.experiments import in_phoenix
-from daemon.once import run_once
 from daemon.publishing import (
     NotPublished,
     Run,
@@ -22,6 +21,7 @@ from daemon.publishing import (
     publish_target,
 )
 from daemon.retention import RUNS_KEPT, prune_target
+from daemon.run_once import run_once
 from daemon.service import Service
 from evaluation.report import SeedRuns
 from extractors.phoenix.client import PhoenixClient
