@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import FileResponse
 
-from daemon.tokens import Caller, Digests, Tokens, bearer
+from daemon.access.tokens import Caller, Digests, Tokens, bearer
 from extractors.values import Value
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

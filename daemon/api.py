@@ -7,16 +7,16 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from daemon.access.accounts import must_keep_apart
+from daemon.access.middleware import BoundedBodies, GuardedPages
+from daemon.access.sign_in import Door
+from daemon.access.tokens import Caller
 from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router, caller_by
-from daemon.bodies import BoundedBodies, GuardedPages
 from daemon.metrics import Metrics, metrics_page
-from daemon.operators import must_keep_apart
 from daemon.operators_api import answer_problems, operators_api
 from daemon.promotion import adapter_folder
 from daemon.settings import Settings
-from daemon.sign_in import Door
 from daemon.status import Health, status
-from daemon.tokens import Caller
 from daemon.version import VERSION
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion

@@ -7,10 +7,10 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from daemon.access.accounts import Operators, must_keep_apart
 from daemon.extras import ExtraMissing, needs
 from daemon.imports import golden_cases
 from daemon.notifications import signing_key
-from daemon.operators import Operators, must_keep_apart
 from daemon.promotion import open_replicas
 from daemon.settings import JudgeSettings, NotifySettings, Settings, TargetSettings, environment_names
 from daemon.synthesis import endpoint_of, key_of

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from daemon.tokens import Caller
+from daemon.access.tokens import Caller
 
 
 class Metrics:

@@ -11,6 +11,8 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, 
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, Field
 
+from daemon.access.accounts import Person
+from daemon.access.sign_in import Door, session_router
 from daemon.approvals import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, Ruling
 from daemon.experiments import (
     Compared,
@@ -25,11 +27,9 @@ from daemon.experiments import (
 from daemon.history import CycleView, newest, view
 from daemon.locks import Locked
 from daemon.loop import Loop
-from daemon.operators import Person
 from daemon.promotion import UNSEEN, activate, reject, rollback
 from daemon.runs import SideBySide, answers_of, progress_of
 from daemon.settings import Settings, SettingsError, TargetSettings
-from daemon.sign_in import Door, session_router
 from daemon.status import Health, status
 from daemon.summary import Shown, SpanLink, TargetData
 from evaluation.report import Report, Verdict

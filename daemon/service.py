@@ -17,6 +17,9 @@ import uvicorn
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from daemon.access.accounts import Operators
+from daemon.access.sign_in import Door
+from daemon.access.tokens import must_have_tokens
 from daemon.api import build_api
 from daemon.children import Interrupted
 from daemon.clock import utc_now
@@ -25,16 +28,13 @@ from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.metrics import Metrics
 from daemon.notifications import Notifier
-from daemon.operators import Operators
 from daemon.probation import SecondLooks
 from daemon.publishing import publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.schedule import Trigger, due
 from daemon.settings import DaemonSettings, Settings, SettingsError
-from daemon.sign_in import Door
 from daemon.status import Health
-from daemon.tokens import must_have_tokens
 from daemon.traffic import open_phoenix, poll_target
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState

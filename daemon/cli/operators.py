@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from daemon.access.accounts import hash_password
 from daemon.cli.output import AsJson, actor, out, print_json
-from daemon.operators import hash_password
 
 app = typer.Typer(help="Who may read, and who may decide.", no_args_is_help=True)
 Name = Annotated[str | None, typer.Argument(help="Your user on this machine, if left out.")]

@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from daemon.access.accounts import SignInRefused, TooManyAttempts
+from daemon.access.sign_in import COOKIE, Door
 from daemon.console.frame import chosen_theme
 from daemon.console.visit import MOUNTED, SIGN_IN, Console, Visit
-from daemon.operators import SignInRefused, TooManyAttempts
-from daemon.sign_in import COOKIE, Door
 
 PROBLEMS = {
     "refused": "This name and password do not belong together.",

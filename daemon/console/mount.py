@@ -4,6 +4,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from nicegui import ui
 
+from daemon.access.sign_in import Door
 from daemon.console.adapters import adapters_page
 from daemon.console.approvals import approvals_pages
 from daemon.console.audit import audit_page
@@ -14,7 +15,6 @@ from daemon.console.experiments import experiments_pages
 from daemon.console.guard import GuardedConsole
 from daemon.console.overview import overview_page
 from daemon.console.visit import MOUNTED, Console
-from daemon.sign_in import Door
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '

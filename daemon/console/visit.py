@@ -12,12 +12,12 @@ import structlog
 from nicegui import ui
 from starlette.requests import HTTPConnection
 
+from daemon.access.accounts import Operators, Person
+from daemon.access.sign_in import COOKIE
 from daemon.approvals import Desk
 from daemon.console.shared import Shared
 from daemon.loop import Loop
-from daemon.operators import Operators, Person
 from daemon.settings import Settings
-from daemon.sign_in import COOKIE
 from daemon.status import Health, status
 from daemon.summary import TargetData
 from extractors.values import LearndError

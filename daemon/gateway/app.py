@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+from daemon.access.tokens import Caller, Tokens
 from daemon.gateway.calls import Call
 from daemon.gateway.forward import forward
 from daemon.gateway.metrics import CONTENT_TYPE, Metrics
@@ -27,7 +28,6 @@ from daemon.gateway.replies import (
 from daemon.gateway.routes import Route, RouteTable
 from daemon.gateway.tracing import Tracing
 from daemon.gateway.upstream import Upstream, open_session
-from daemon.tokens import Caller, Tokens
 
 COMPLETIONS = frozenset({"/v1/chat/completions", "/v1/completions"})
 

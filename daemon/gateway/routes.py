@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
-from daemon.tokens import Caller
+from daemon.access.tokens import Caller
 from extractors.values import LearndError, Value
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import learnd
+from daemon.access.accounts import Operators
+from daemon.access.sign_in import Door
 from daemon.api import build_api
 from daemon.demo.servers import free_port
 from daemon.metrics import Metrics
-from daemon.operators import Operators
 from daemon.settings import OperatorSettings
-from daemon.sign_in import Door
 from daemon.status import Health
 from learnd import compare_experiments, get_experiment_details, list_experiments
 from learnd.errors import DaemonUnreachable, NoSuchExperiment, Refused

@@ -10,10 +10,10 @@ import openai
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from daemon.access.tokens import TokensMissing, must_have_tokens
 from daemon.demo.servers import free_port
 from daemon.gateway import ReplicaAddress, Tracing
 from daemon.gateway.replies import read_body, send_whole
-from daemon.tokens import TokensMissing, must_have_tokens
 from tests.gateway_support import ASK, Store, gateway, route
 from tests.openai_stand_in import StandIn, serving
 

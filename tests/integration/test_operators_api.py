@@ -13,13 +13,13 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 
+from daemon.access.accounts import PER_NAME_AND_PEER, WINDOW, Operators, hash_password
+from daemon.access.sign_in import Door
+from daemon.access.tokens import TokensMissing
 from daemon.api import build_api
 from daemon.metrics import Metrics
-from daemon.operators import PER_NAME_AND_PEER, WINDOW, Operators, hash_password
 from daemon.settings import Settings, SettingsError
-from daemon.sign_in import Door
 from daemon.status import Health
-from daemon.tokens import TokensMissing
 from registry.batches import Batch
 from registry.store.store import Store
 from registry.versions import VersionState

@@ -6,12 +6,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from daemon.access.accounts import Operators
+from daemon.access.sign_in import Door
 from daemon.api import build_api
 from daemon.metrics import Metrics
-from daemon.operators import Operators
 from daemon.service import PortTaken, serve
 from daemon.settings import Settings
-from daemon.sign_in import Door
 from daemon.status import Health
 from tests.openai_stand_in import serving
 from tests.run_support import NOWHERE, Runs

@@ -6,8 +6,8 @@ import pytest
 from argon2 import PasswordHasher
 from typer.testing import CliRunner
 
+from daemon.access.accounts import hash_password
 from daemon.cli.commands import app
-from daemon.operators import hash_password
 from extractors.values import LearndError
 
 

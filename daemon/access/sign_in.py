@@ -15,9 +15,9 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response, Securi
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field, SecretStr
 
-from daemon.operators import Operators, Person, SignInRefused, TooManyAttempts
+from daemon.access.accounts import Operators, Person, SignInRefused, TooManyAttempts
+from daemon.access.tokens import Digests
 from daemon.settings import Role
-from daemon.tokens import Digests
 from extractors.values import Value
 
 log = structlog.get_logger()

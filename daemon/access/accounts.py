@@ -19,8 +19,8 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError, VerificationError
 from pydantic import TypeAdapter, ValidationError
 
+from daemon.access.tokens import Digests, TokensMissing
 from daemon.settings import OperatorAccount, OperatorSettings, PersonName, Role, SettingsError
-from daemon.tokens import Digests, TokensMissing
 from extractors.values import LearndError, Value
 
 LONGEST_PASSWORD = 1024
