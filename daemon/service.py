@@ -20,7 +20,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from daemon.access.accounts import Operators
 from daemon.access.sign_in import Door
 from daemon.access.tokens import must_have_tokens
-from daemon.api import build_api
+from daemon.api.app import build_api
 from daemon.children import Interrupted
 from daemon.clock import utc_now
 from daemon.cycle import PASSING, advance, start_cycle, unfinished_cycle

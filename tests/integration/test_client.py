@@ -14,7 +14,7 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router
+from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router
 from daemon.demo.servers import free_port
 from learnd import ActiveAdapter, AdapterMixin
 from learnd.errors import BrokenAdapter, DaemonUnreachable, NoActiveAdapter, NoReplicaAnswers, Refused

@@ -15,7 +15,7 @@ import pytest
 import learnd
 from daemon.access.accounts import Operators
 from daemon.access.sign_in import Door
-from daemon.api import build_api
+from daemon.api.app import build_api
 from daemon.demo.servers import free_port
 from daemon.metrics import Metrics
 from daemon.settings import OperatorSettings

@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from daemon.access.accounts import PER_NAME_AND_PEER, WINDOW, Operators, hash_password
 from daemon.access.sign_in import Door
 from daemon.access.tokens import TokensMissing
-from daemon.api import build_api
+from daemon.api.app import build_api
 from daemon.metrics import Metrics
 from daemon.settings import Settings, SettingsError
 from daemon.status import Health

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.access.accounts import Operators
 from daemon.access.sign_in import Door
-from daemon.api import build_api
+from daemon.api.app import build_api
 from daemon.metrics import Metrics
 from daemon.service import PortTaken, serve
 from daemon.settings import Settings

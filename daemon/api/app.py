@@ -11,9 +11,9 @@ from daemon.access.accounts import must_keep_apart
 from daemon.access.middleware import BoundedBodies, GuardedPages
 from daemon.access.sign_in import Door
 from daemon.access.tokens import Caller
-from daemon.agents_api import ActiveVersion, AdapterFiles, agents_router, caller_by
+from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router, caller_by
+from daemon.api.operators import answer_problems, operators_api
 from daemon.metrics import Metrics, metrics_page
-from daemon.operators_api import answer_problems, operators_api
 from daemon.promotion import adapter_folder
 from daemon.settings import Settings
 from daemon.status import Health, status
