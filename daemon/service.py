@@ -63,8 +63,8 @@ def serve(settings: Settings) -> None:
     Raises Locked where another daemon has the data directory, and PortTaken.
     """
     # The commands import this module, and should not wait for the pages' library.
+    from daemon.console.base.page_session import MOUNTED, Console
     from daemon.console.mount import add_console
-    from daemon.console.visit import MOUNTED, Console
 
     tokens = settings.agents.by_token()
     must_have_tokens(settings.daemon.host, tokens)

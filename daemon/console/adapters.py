@@ -6,10 +6,21 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.asking import asked
+from daemon.console.base.confirm import asked
+from daemon.console.base.page_session import Console, Visit
+from daemon.console.base.widgets import (
+    Link,
+    Tagged,
+    chip,
+    facts,
+    heading,
+    labelled,
+    moment,
+    nothing,
+    section,
+    text,
+)
 from daemon.console.frame import frame
-from daemon.console.parts import Link, Tagged, chip, facts, heading, labelled, moment, nothing, section, text
-from daemon.console.visit import Console, Visit
 from daemon.promotion import MAY_BE_REJECTED, activate, drain_time, reject, rollback
 from daemon.settings import TargetSettings
 from daemon.status import waits_for

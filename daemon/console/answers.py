@@ -2,8 +2,8 @@
 
 from nicegui import ui
 
-from daemon.console.parts import Tagged, chip, nothing
-from daemon.console.visit import Visit
+from daemon.console.base.page_session import Visit
+from daemon.console.base.widgets import Tagged, chip, nothing
 from daemon.reading import answer_words, titled
 from daemon.runs import SideBySide, answers_of
 from evaluation.report import Answer, Report

@@ -3,8 +3,8 @@
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.frame import frame
-from daemon.console.parts import (
+from daemon.console.base.page_session import Console, Visit
+from daemon.console.base.widgets import (
     Link,
     Tagged,
     ago,
@@ -17,8 +17,8 @@ from daemon.console.parts import (
     table,
     text,
 )
+from daemon.console.frame import frame
 from daemon.console.reading_desk import ReadingDesk
-from daemon.console.visit import Console, Visit
 from registry.batches import Batch, BatchState
 from registry.store.batches import UnknownBatch
 

@@ -3,9 +3,9 @@
 from fastapi import Request
 from nicegui import ui
 
+from daemon.console.base.page_session import Console, Visit
+from daemon.console.base.widgets import nothing, table
 from daemon.console.frame import frame
-from daemon.console.parts import nothing, table
-from daemon.console.visit import Console, Visit
 from registry.audit import AuditEntry
 
 PAGE = 100

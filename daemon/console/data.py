@@ -6,10 +6,10 @@ from typing import Any, get_args
 from fastapi import Request
 from nicegui import ui
 
+from daemon.console.base.chat_view import example_shown
+from daemon.console.base.page_session import Console, Visit, tell_problem
+from daemon.console.base.widgets import chip, facts, labelled, moment, nothing, section, table, text
 from daemon.console.frame import frame
-from daemon.console.messages import example_shown
-from daemon.console.parts import chip, facts, labelled, moment, nothing, section, table, text
-from daemon.console.visit import Console, Visit, tell_problem
 from daemon.status import WORDS
 from daemon.summary import KINDS, Shown, SpanLink, TargetData
 from extractors.examples.types import Origin

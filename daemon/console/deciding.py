@@ -7,8 +7,8 @@ from typing import Any
 from nicegui import events, ui
 
 from daemon.approvals import ReadItem
-from daemon.console.messages import ANSWERS
-from daemon.console.parts import heading, text
+from daemon.console.base.chat_view import ANSWERS
+from daemon.console.base.widgets import heading, text
 
 REASONS = (
     "The answer is wrong",

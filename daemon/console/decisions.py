@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from daemon.approvals import ReadItem, Ruling
-from daemon.console.asking import asked
-from daemon.console.visit import Visit
+from daemon.console.base.confirm import asked
+from daemon.console.base.page_session import Visit
 from registry.batches import MAY_BECOME, Batch, BatchState, ItemState
 
 

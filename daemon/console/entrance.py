@@ -14,8 +14,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from daemon.access.accounts import SignInRefused, TooManyAttempts
 from daemon.access.sign_in import COOKIE, Door
+from daemon.console.base.page_session import MOUNTED, SIGN_IN, Console, Visit
 from daemon.console.frame import chosen_theme
-from daemon.console.visit import MOUNTED, SIGN_IN, Console, Visit
 
 PROBLEMS = {
     "refused": "This name and password do not belong together.",

@@ -7,14 +7,14 @@ from fastapi import Request
 from nicegui import ui
 
 from daemon.console.answers import Answers
-from daemon.console.charts import Curve, curve_chart, gap, losses, redraw
+from daemon.console.base.charts import Curve, curve_chart, gap, losses, redraw
+from daemon.console.base.page_session import Console, Visit
+from daemon.console.base.widgets import Link, chip, facts, moment, nothing, section, table, text
 from daemon.console.frame import frame
 from daemon.console.labels import labels_sections
 from daemon.console.measures import measures_section
-from daemon.console.parts import Link, chip, facts, moment, nothing, section, table, text
 from daemon.console.trust import Trust
 from daemon.console.verdict import Judged, guards_section, verdict_section
-from daemon.console.visit import Console, Visit
 from daemon.runs import progress_of, run_folder
 from daemon.words import duration, gigabytes
 from registry.cycles import Cycle, Trained

@@ -7,10 +7,9 @@ from urllib.parse import quote
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.charts import accuracies, bar_chart, curve_chart, losses
-from daemon.console.frame import frame
-from daemon.console.measures import MEASURES, changed, measured
-from daemon.console.parts import (
+from daemon.console.base.charts import accuracies, bar_chart, curve_chart, losses
+from daemon.console.base.page_session import MOUNTED, Console, Visit, here
+from daemon.console.base.widgets import (
     TONES,
     Link,
     columns_of,
@@ -22,8 +21,9 @@ from daemon.console.parts import (
     table,
     text,
 )
+from daemon.console.frame import frame
+from daemon.console.measures import MEASURES, changed, measured
 from daemon.console.verdict import CONDITIONS
-from daemon.console.visit import MOUNTED, Console, Visit, here
 from daemon.experiments import Fact, Group, compare
 from daemon.history import CycleView, newest, view
 from daemon.reading import between, chance

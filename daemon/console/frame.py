@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nicegui import ui
 
-from daemon.console.parts import Tagged, heading, labelled
-from daemon.console.visit import MOUNTED, Visit, tell_problem
+from daemon.console.base.page_session import MOUNTED, Visit, tell_problem
+from daemon.console.base.widgets import Tagged, heading, labelled
 from registry.batches import BatchState
 
 THEME = "learnd_theme"

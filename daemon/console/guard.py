@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 
 from daemon.access.middleware import App, Receive, Send
 from daemon.access.sign_in import COOKIE
-from daemon.console.visit import MOUNTED, SIGN_IN, Console, Visit
+from daemon.console.base.page_session import MOUNTED, SIGN_IN, Console, Visit
 
 OPEN = ("/_nicegui/", SIGN_IN, "/sign-out", "/favicon.ico")
 """What the page of the sign-in needs, and code and styles, which are no secret."""

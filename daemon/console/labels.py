@@ -5,8 +5,8 @@ from typing import Any
 
 from nicegui import ui
 
-from daemon.console.charts import reliability_chart
-from daemon.console.parts import Tagged, heading, labelled, percent, section, table, text
+from daemon.console.base.charts import reliability_chart
+from daemon.console.base.widgets import Tagged, heading, labelled, percent, section, table, text
 from daemon.reading import titled
 from evaluation.metrics.labels import LabelMeasures
 from evaluation.report import Report, Side

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from daemon.console.charts import bar_chart
-from daemon.console.parts import percent, section, table
+from daemon.console.base.charts import bar_chart
+from daemon.console.base.widgets import percent, section, table
 from daemon.reading import titled
 from evaluation.report import Report, Side
 from evaluation.rules import JUDGE

@@ -8,13 +8,13 @@ from daemon.access.sign_in import Door
 from daemon.console.adapters import adapters_page
 from daemon.console.approvals import approvals_pages
 from daemon.console.audit import audit_page
+from daemon.console.base.page_session import MOUNTED, Console
 from daemon.console.data import data_page
 from daemon.console.entrance import entrance
 from daemon.console.experiment import experiment_page
 from daemon.console.experiments import experiments_pages
 from daemon.console.guard import GuardedConsole
 from daemon.console.overview import overview_page
-from daemon.console.visit import MOUNTED, Console
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '

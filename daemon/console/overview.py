@@ -6,11 +6,11 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.charts import curve_chart, losses, redraw
+from daemon.console.base.charts import curve_chart, losses, redraw
+from daemon.console.base.page_session import Console, Visit
+from daemon.console.base.widgets import Tagged, ago, chip, heading, labelled, moment, retone, text
 from daemon.console.frame import frame
-from daemon.console.parts import Tagged, ago, chip, heading, labelled, moment, retone, text
 from daemon.console.probation import Probation
-from daemon.console.visit import Console, Visit
 from daemon.runs import progress_of
 from daemon.status import WORDS
 from registry.cycles import ENDED

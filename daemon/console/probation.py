@@ -5,7 +5,7 @@ from typing import Any
 
 from nicegui import ui
 
-from daemon.console.parts import labelled, text
+from daemon.console.base.widgets import labelled, text
 from daemon.status import waits_for
 
 

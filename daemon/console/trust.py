@@ -1,8 +1,8 @@
 """How far a verdict can be trusted: what it rests on, and how often such a rule is wrong."""
 
-from daemon.console.parts import heading, section, table, text
+from daemon.console.base.page_session import Visit
+from daemon.console.base.widgets import heading, section, table, text
 from daemon.console.verdict import Judged
-from daemon.console.visit import Visit
 from daemon.reading import Section, circumstances
 from evaluation.report import Report
 from evaluation.rules import Gate

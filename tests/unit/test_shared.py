@@ -4,7 +4,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from daemon.console.shared import Shared
+from daemon.console.base.cache import Shared
 
 
 def test_many_pages_read_once_and_an_old_reading_is_not_shown() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from nicegui import ui
 
-from daemon.console.parts import heading, text
+from daemon.console.base.widgets import heading, text
 
 WHY = "Say why: whoever comes after you will ask."
 

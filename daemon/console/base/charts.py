@@ -9,7 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
-from daemon.console.parts import labelled
+from daemon.console.base.widgets import labelled
 from registry.cycles import Cycle
 
 INK = "#76808f"

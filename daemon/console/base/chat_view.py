@@ -6,7 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
-from daemon.console.parts import Tagged
+from daemon.console.base.widgets import Tagged
 
 ANSWERS = {
     "completion": "Answer",

@@ -1,0 +1,1 @@
+"""Widgets, dialogs, charts, page session."""
