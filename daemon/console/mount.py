@@ -5,16 +5,16 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from daemon.access.sign_in import Door
-from daemon.console.adapters import adapters_page
-from daemon.console.approvals import approvals_pages
-from daemon.console.audit import audit_page
 from daemon.console.base.page_session import MOUNTED, Console
-from daemon.console.data import data_page
-from daemon.console.entrance import entrance
-from daemon.console.experiment import experiment_page
-from daemon.console.experiments import experiments_pages
 from daemon.console.guard import GuardedConsole
-from daemon.console.overview import overview_page
+from daemon.console.pages.adapters import adapters_page
+from daemon.console.pages.approvals import approvals_pages
+from daemon.console.pages.audit import audit_page
+from daemon.console.pages.cycle_detail import experiment_page
+from daemon.console.pages.cycle_history import experiments_pages
+from daemon.console.pages.data import data_page
+from daemon.console.pages.overview import overview_page
+from daemon.console.pages.sign_in import entrance
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '
