@@ -6,15 +6,15 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.answers import Answers
 from daemon.console.base.charts import Curve, curve_chart, gap, losses, redraw
 from daemon.console.base.page_session import Console, Visit
 from daemon.console.base.widgets import Link, chip, facts, moment, nothing, section, table, text
 from daemon.console.frame import frame
-from daemon.console.labels import labels_sections
-from daemon.console.measures import measures_section
-from daemon.console.trust import Trust
-from daemon.console.verdict import Judged, guards_section, verdict_section
+from daemon.console.report.answers import Answers
+from daemon.console.report.labels import labels_sections
+from daemon.console.report.measures import measures_section
+from daemon.console.report.trust import Trust
+from daemon.console.report.verdict import Judged, guards_section, verdict_section
 from daemon.runs import progress_of, run_folder
 from daemon.words import duration, gigabytes
 from registry.cycles import Cycle, Trained

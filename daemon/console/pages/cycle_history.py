@@ -22,8 +22,8 @@ from daemon.console.base.widgets import (
     text,
 )
 from daemon.console.frame import frame
-from daemon.console.measures import MEASURES, changed, measured
-from daemon.console.verdict import CONDITIONS
+from daemon.console.report.measures import MEASURES, changed, measured
+from daemon.console.report.verdict import CONDITIONS
 from daemon.experiments import Fact, Group, compare
 from daemon.history import CycleView, newest, view
 from daemon.reading import between, chance

@@ -10,7 +10,7 @@ from daemon.console.base.charts import curve_chart, losses, redraw
 from daemon.console.base.page_session import Console, Visit
 from daemon.console.base.widgets import Tagged, ago, chip, heading, labelled, moment, retone, text
 from daemon.console.frame import frame
-from daemon.console.probation import Probation
+from daemon.console.report.probation import Probation
 from daemon.runs import progress_of
 from daemon.status import WORDS
 from registry.cycles import ENDED

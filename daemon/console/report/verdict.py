@@ -6,11 +6,11 @@ from typing import Any
 
 from nicegui import ui
 
-from daemon.console.answers import answer_line
 from daemon.console.base.charts import interval_chart
 from daemon.console.base.page_session import Console
 from daemon.console.base.widgets import Link, Tagged, Tone, chip, facts, outward, section, table, text
-from daemon.console.measures import changed, is_weighed, measured, named
+from daemon.console.report.answers import answer_line
+from daemon.console.report.measures import changed, is_weighed, measured, named
 from daemon.experiments import compare_url, in_phoenix
 from daemon.reading import chance, titled
 from daemon.status import waits_for

@@ -2,7 +2,7 @@
 
 from daemon.console.base.page_session import Visit
 from daemon.console.base.widgets import heading, section, table, text
-from daemon.console.verdict import Judged
+from daemon.console.report.verdict import Judged
 from daemon.reading import Section, circumstances
 from evaluation.report import Report
 from evaluation.rules import Gate
