@@ -18,7 +18,7 @@ from daemon.console.base.widgets import (
     text,
 )
 from daemon.console.frame import frame
-from daemon.console.reading_desk import ReadingDesk
+from daemon.console.review.review_page import ReadingDesk
 from registry.batches import Batch, BatchState
 from registry.store.batches import UnknownBatch
 

@@ -13,7 +13,7 @@ from daemon.console.base.widgets import columns_of, label_choices
 from registry.batches import ItemState
 
 if TYPE_CHECKING:
-    from daemon.console.reading_desk import ReadingDesk
+    from daemon.console.review.review_page import ReadingDesk
 
 PAGE = 50
 """Items of a page."""

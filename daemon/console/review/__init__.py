@@ -1,0 +1,1 @@
+"""Reading and deciding a batch of synthetic examples."""
