@@ -10,7 +10,7 @@ from typing import Any
 
 from daemon.children import Interrupted
 from daemon.clock import utc_now
-from daemon.cycle import run_cycle
+from daemon.cycle.steps import run_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.publishing import NotPublished, publish_target

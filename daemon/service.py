@@ -23,7 +23,7 @@ from daemon.access.tokens import must_have_tokens
 from daemon.api.app import build_api
 from daemon.children import Interrupted
 from daemon.clock import utc_now
-from daemon.cycle import PASSING, advance, start_cycle, unfinished_cycle
+from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.metrics import Metrics

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from daemon.clock import utc_now
-from daemon.cycle import advance, begin_cycle, unfinished_cycle
+from daemon.cycle.steps import advance, begin_cycle, unfinished_cycle
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.settings import load_settings

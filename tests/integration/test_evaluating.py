@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from daemon.cycle import advance
-from daemon.evaluating import SAMPLE_PATIENCE, sample_once
+from daemon.cycle.evaluation import SAMPLE_PATIENCE, sample_once
+from daemon.cycle.steps import advance
 from daemon.promotion import PROBES, SERVING_PATIENCE
 from daemon.served import Replies, confirm
 from evaluation.engine.probe_record import ProbeRecord

@@ -4,7 +4,7 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 
-from daemon.cycle import advance
+from daemon.cycle.steps import advance
 from daemon.loop import Loop
 from daemon.probation import SecondLooks
 from daemon.settings import Settings

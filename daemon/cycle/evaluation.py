@@ -7,13 +7,13 @@ import structlog
 
 from daemon.card import write_card
 from daemon.children import Work, run_job
+from daemon.cycle.training import SEEDS, side_of
 from daemon.extras import needs
 from daemon.imports import golden_cases
 from daemon.loop import Loop
 from daemon.promotion import PROBES, SERVING_PATIENCE, adapter_folder
 from daemon.served import confirm
 from daemon.traffic import open_phoenix
-from daemon.training import SEEDS, side_of
 from evaluation.jobs.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look
