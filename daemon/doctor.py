@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.access.accounts import Operators, must_keep_apart
+from daemon.data.imports import golden_cases
+from daemon.data.ingest import open_phoenix
+from daemon.data.synthesis import endpoint_of, key_of
 from daemon.extras import ExtraMissing, needs
-from daemon.imports import golden_cases
 from daemon.notifications import signing_key
 from daemon.promotion import open_replicas
 from daemon.settings import JudgeSettings, NotifySettings, Settings, TargetSettings, environment_names
-from daemon.synthesis import endpoint_of, key_of
-from daemon.traffic import open_phoenix
 from evaluation.verdict.error_rates import in_words
 from extractors.examples.types import Message
 from extractors.llm.endpoint import Call, Endpoint, Unusable

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
 
+from daemon.data.ingest import extract_target
 from daemon.loop import Loop
 from daemon.settings import TargetSettings
-from daemon.traffic import extract_target
 from extractors.dataset.second_look import Reviewed, Seen, fresh_items, with_gold
 from extractors.dataset.snapshot import SnapshotDamaged, read_manifest
 from extractors.feedback.extract import Extraction

@@ -11,13 +11,13 @@ from typing import Any
 from daemon.children import Interrupted
 from daemon.clock import utc_now
 from daemon.cycle.steps import run_cycle
+from daemon.data.ingest import open_phoenix
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.publishing import NotPublished, publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.settings import Settings
-from daemon.traffic import open_phoenix
 from extractors.phoenix.http import PhoenixError
 from registry.cycles import Cycle
 from registry.store.store import Store

@@ -24,6 +24,7 @@ from daemon.api.app import build_api
 from daemon.children import Interrupted
 from daemon.clock import utc_now
 from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
+from daemon.data.ingest import open_phoenix, poll_target
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
 from daemon.metrics import Metrics
@@ -35,7 +36,6 @@ from daemon.retention import prune_target
 from daemon.schedule import Trigger, due
 from daemon.settings import DaemonSettings, Settings, SettingsError
 from daemon.status import Health
-from daemon.traffic import open_phoenix, poll_target
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
 from registry.store.database import StoreUnavailable

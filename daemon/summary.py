@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from daemon.data.ingest import extract_target, snapshot_of
 from daemon.loop import Loop
-from daemon.traffic import extract_target, snapshot_of
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Origin

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field
 
 from daemon.access.accounts import Person
 from daemon.access.sign_in import Door, session_router
-from daemon.approvals import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, Ruling
+from daemon.data.review import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, Ruling
 from daemon.experiments import (
     Compared,
     Experiment,

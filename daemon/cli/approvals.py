@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.approvals import Desk, Page, ReadItem, ReviewInvalid, Ruling
 from daemon.cli.output import (
     DEFAULT_CONFIG,
     AsJson,
@@ -27,6 +26,7 @@ from daemon.cli.output import (
     print_table,
 )
 from daemon.clock import utc_now
+from daemon.data.review import Desk, Page, ReadItem, ReviewInvalid, Ruling
 from extractors.values import LearndError
 from registry.batches import Batch, BatchState, ItemState
 

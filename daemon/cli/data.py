@@ -19,10 +19,10 @@ from daemon.cli.output import (
     the_target,
 )
 from daemon.clock import utc_now
-from daemon.imports import forget_import, import_file, imports
+from daemon.data.imports import forget_import, import_file, imports
+from daemon.data.ingest import extract_target, snapshot_of
 from daemon.loop import Loop
 from daemon.summary import TargetData
-from daemon.traffic import extract_target, snapshot_of
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import KINDS
 from extractors.file_formats.jsonl import Form

@@ -19,7 +19,7 @@ def work(what: Work, folder: Path) -> None:
         case Work.RATES:
             from trainers.trials.rate_range_test import run
         case Work.SYNTHESISE:
-            from daemon.synthesis import run
+            from daemon.data.synthesis import run
         case Work.ESTIMATE:
             from trainers.trials.estimate_job import run
     run(folder)

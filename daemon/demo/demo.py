@@ -23,6 +23,7 @@ from rich.table import Table
 
 from daemon.cli.progress import CycleProgress
 from daemon.clock import utc_now
+from daemon.data.ingest import open_phoenix
 from daemon.demo.corpus import Request, labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.phoenix import phoenix_server
@@ -33,7 +34,6 @@ from daemon.demo.vllm import vllm_server
 from daemon.promotion import adapter_folder
 from daemon.run_once import run_once
 from daemon.settings import Settings, load_settings
-from daemon.traffic import open_phoenix
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState

@@ -19,9 +19,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from daemon.data.ingest import open_phoenix, poll_target
 from daemon.loop import Loop
 from daemon.settings import Settings
-from daemon.traffic import open_phoenix, poll_target
 from registry.store.store import Store
 from tests.benchmarks.filled_phoenix import END, NAMES, PROJECT, SPANS
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemon.approvals import AlreadyDecided, Desk, EditInvalid, ReviewInvalid, Ruling
+from daemon.data.review import AlreadyDecided, Desk, EditInvalid, ReviewInvalid, Ruling
 from daemon.settings import Settings
 from extractors.dataset.build import Beside
 from extractors.dataset.holdout_split import HoldoutRules

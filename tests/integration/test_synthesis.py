@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from daemon.data.synthesis import ask_for_examples
 from daemon.loop import Loop
 from daemon.settings import Settings
-from daemon.synthesis import ask_for_examples
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples
 from registry.batches import BatchState, Decision, ItemState

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.imports import UnknownImport, forget_import, import_file, imported_examples, imports
+from daemon.data.imports import UnknownImport, forget_import, import_file, imported_examples, imports
 from daemon.settings import TargetSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

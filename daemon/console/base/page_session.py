@@ -14,8 +14,8 @@ from starlette.requests import HTTPConnection
 
 from daemon.access.accounts import Operators, Person
 from daemon.access.sign_in import COOKIE
-from daemon.approvals import Desk
 from daemon.console.base.cache import Shared
+from daemon.data.review import Desk
 from daemon.loop import Loop
 from daemon.settings import Settings
 from daemon.status import Health, status

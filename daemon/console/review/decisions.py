@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from daemon.approvals import ReadItem, Ruling
 from daemon.console.base.confirm import asked
 from daemon.console.base.page_session import Visit
+from daemon.data.review import ReadItem, Ruling
 from registry.batches import MAY_BECOME, Batch, BatchState, ItemState
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from nicegui import events, ui
 
-from daemon.approvals import ReadItem
 from daemon.console.base.chat_view import ANSWERS
 from daemon.console.base.widgets import heading, text
+from daemon.data.review import ReadItem
 
 REASONS = (
     "The answer is wrong",

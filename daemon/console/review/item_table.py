@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import events, ui
 
-from daemon.approvals import ReadItem
 from daemon.console.base.chat_view import plain
 from daemon.console.base.confirm import asked
 from daemon.console.base.page_session import tell
 from daemon.console.base.widgets import columns_of, label_choices
+from daemon.data.review import ReadItem
 from registry.batches import ItemState
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import Any
 
 from nicegui import events, ui
 
-from daemon.approvals import ReadItem
 from daemon.console.base.chat_view import example_shown, message_shown, plain
 from daemon.console.base.page_session import Visit, here, tell
 from daemon.console.base.widgets import Tagged, ago, chip, facts, heading, labelled, nothing, retone, text
 from daemon.console.review.decisions import Decisions
 from daemon.console.review.dialogs import EditDialog, RejectDialog
 from daemon.console.review.item_table import ItemTable
+from daemon.data.review import ReadItem
 from registry.batches import Batch, BatchState, ItemState
 
 SCRIPT = Path(__file__).with_name("desk.js")

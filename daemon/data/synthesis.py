@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.children import Interrupted, Work, run_job
+from daemon.data.imports import golden_cases
 from daemon.extras import needs
-from daemon.imports import golden_cases
 from daemon.loop import Loop
 from daemon.settings import Settings, TargetSettings
 from extractors.dataset.build import most_synthetic

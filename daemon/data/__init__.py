@@ -1,0 +1,1 @@
+"""A target's data now: polled, imported, synthesised, reviewed."""
