@@ -27,8 +27,8 @@ from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
 from daemon.data.ingest import open_phoenix, poll_target
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
-from daemon.metrics import Metrics
-from daemon.notifications import Notifier
+from daemon.monitoring.metrics import Metrics
+from daemon.monitoring.notifications import Notifier
 from daemon.probation import SecondLooks
 from daemon.publishing import publish_target
 from daemon.reconcile import reconcile_target

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from daemon.access.tokens import Caller
 from daemon.gateway.calls import Call
-from daemon.metrics import metrics_page
+from daemon.monitoring.metrics import metrics_page
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

@@ -17,7 +17,7 @@ from daemon.access.accounts import Operators
 from daemon.access.sign_in import Door
 from daemon.api.app import build_api
 from daemon.demo.servers import free_port
-from daemon.metrics import Metrics
+from daemon.monitoring.metrics import Metrics
 from daemon.settings import OperatorSettings
 from daemon.status import Health
 from learnd import compare_experiments, get_experiment_details, list_experiments

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from daemon.demo.servers import free_port
-from daemon.notifications import GIVE_UP, Notifier, pause
+from daemon.monitoring.notifications import GIVE_UP, Notifier, pause
 from daemon.service import Service
 from daemon.settings import NotifySettings, Settings, SettingsError
 from extractors.values import LearndError

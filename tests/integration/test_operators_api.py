@@ -17,7 +17,7 @@ from daemon.access.accounts import PER_NAME_AND_PEER, WINDOW, Operators, hash_pa
 from daemon.access.sign_in import Door
 from daemon.access.tokens import TokensMissing
 from daemon.api.app import build_api
-from daemon.metrics import Metrics
+from daemon.monitoring.metrics import Metrics
 from daemon.settings import Settings, SettingsError
 from daemon.status import Health
 from registry.batches import Batch

@@ -9,7 +9,7 @@ import pytest
 from daemon.access.accounts import Operators
 from daemon.access.sign_in import Door
 from daemon.api.app import build_api
-from daemon.metrics import Metrics
+from daemon.monitoring.metrics import Metrics
 from daemon.service import PortTaken, serve
 from daemon.settings import Settings
 from daemon.status import Health
