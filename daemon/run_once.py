@@ -14,7 +14,7 @@ from daemon.cycle.steps import run_cycle
 from daemon.data.ingest import open_phoenix
 from daemon.locks import daemon_lock
 from daemon.loop import Loop
-from daemon.publishing import NotPublished, publish_target
+from daemon.publishing.publish import NotPublished, publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.settings import Settings

@@ -30,7 +30,7 @@ from daemon.loop import Loop
 from daemon.monitoring.metrics import Metrics
 from daemon.monitoring.notifications import Notifier
 from daemon.probation import SecondLooks
-from daemon.publishing import publish_target
+from daemon.publishing.publish import publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
 from daemon.schedule import Trigger, due

@@ -12,7 +12,7 @@ from daemon.children import Interrupted
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port
 from daemon.experiments import in_phoenix
-from daemon.publishing import (
+from daemon.publishing.publish import (
     NotPublished,
     Run,
     evaluation_span,

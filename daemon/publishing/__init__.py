@@ -1,0 +1,1 @@
+"""A finished cycle, written to Phoenix."""
