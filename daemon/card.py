@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemon.history import methods
-from daemon.loop import Loop
 from daemon.promotion import adapter_folder
 from daemon.reading import Section, number, sections
+from daemon.runtime.context import Loop
+from daemon.runtime.units import duration, gigabytes
 from daemon.settings import TargetSettings
-from daemon.words import duration, gigabytes
 from evaluation.report import Report
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Manifest, Snapshot

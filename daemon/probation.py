@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from daemon.data.ingest import extract_target
-from daemon.loop import Loop
+from daemon.runtime.context import Loop
 from daemon.settings import TargetSettings
 from extractors.dataset.second_look import Reviewed, Seen, fresh_items, with_gold
 from extractors.dataset.snapshot import SnapshotDamaged, read_manifest

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon.locks import promotion_lock
+from daemon.runtime.locks import promotion_lock
 from daemon.settings import Settings, TargetSettings
 from evaluation.engine.probe_record import ProbeRecord
 from extractors.values import LearndError, file_digest

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any
 
-from daemon.children import Interrupted
-from daemon.clock import utc_now
 from daemon.cycle.steps import run_cycle
 from daemon.data.ingest import open_phoenix
-from daemon.locks import daemon_lock
-from daemon.loop import Loop
 from daemon.publishing.publish import NotPublished, publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
+from daemon.runtime.child_process import Interrupted
+from daemon.runtime.clock import utc_now
+from daemon.runtime.context import Loop
+from daemon.runtime.locks import daemon_lock
 from daemon.settings import Settings
 from extractors.phoenix.http import PhoenixError
 from registry.cycles import Cycle

@@ -21,18 +21,18 @@ from daemon.access.accounts import Operators
 from daemon.access.sign_in import Door
 from daemon.access.tokens import must_have_tokens
 from daemon.api.app import build_api
-from daemon.children import Interrupted
-from daemon.clock import utc_now
 from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
 from daemon.data.ingest import open_phoenix, poll_target
-from daemon.locks import daemon_lock
-from daemon.loop import Loop
 from daemon.monitoring.metrics import Metrics
 from daemon.monitoring.notifications import Notifier
 from daemon.probation import SecondLooks
 from daemon.publishing.publish import publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
+from daemon.runtime.child_process import Interrupted
+from daemon.runtime.clock import utc_now
+from daemon.runtime.context import Loop
+from daemon.runtime.locks import daemon_lock
 from daemon.schedule import Trigger, due
 from daemon.settings import DaemonSettings, Settings, SettingsError
 from daemon.status import Health

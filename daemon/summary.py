@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from daemon.data.ingest import extract_target, snapshot_of
-from daemon.loop import Loop
+from daemon.runtime.context import Loop
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Origin

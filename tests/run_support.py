@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from daemon.loop import Loop
+from daemon.runtime.context import Loop
 from daemon.settings import Settings
 from evaluation.metrics.latency import overhead
 from evaluation.metrics.llm_judge import Preferences

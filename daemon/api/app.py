@@ -15,9 +15,9 @@ from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router, caller
 from daemon.api.operators import answer_problems, operators_api
 from daemon.monitoring.metrics import Metrics, metrics_page
 from daemon.promotion import adapter_folder
+from daemon.runtime.version import VERSION
 from daemon.settings import Settings
 from daemon.status import Health, status
-from daemon.version import VERSION
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 

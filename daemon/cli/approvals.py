@@ -25,8 +25,8 @@ from daemon.cli.output import (
     print_json,
     print_table,
 )
-from daemon.clock import utc_now
 from daemon.data.review import Desk, Page, ReadItem, ReviewInvalid, Ruling
+from daemon.runtime.clock import utc_now
 from extractors.values import LearndError
 from registry.batches import Batch, BatchState, ItemState
 

@@ -25,11 +25,11 @@ from daemon.cli.output import (
 from daemon.cli.progress import CycleProgress
 from daemon.cli.report import print_run
 from daemon.cli.work import work
-from daemon.extras import needs
-from daemon.logs import configure_logging
+from daemon.runtime.logs import configure_logging
+from daemon.runtime.optional_deps import needs
+from daemon.runtime.version import VERSION
 from daemon.settings import load_settings
 from daemon.status import status, waits_for
-from daemon.version import VERSION
 from extractors.values import LearndError
 from registry.cycles import CycleState
 

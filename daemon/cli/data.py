@@ -18,10 +18,10 @@ from daemon.cli.output import (
     print_table,
     the_target,
 )
-from daemon.clock import utc_now
 from daemon.data.imports import forget_import, import_file, imports
 from daemon.data.ingest import extract_target, snapshot_of
-from daemon.loop import Loop
+from daemon.runtime.clock import utc_now
+from daemon.runtime.context import Loop
 from daemon.summary import TargetData
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import KINDS

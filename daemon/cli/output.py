@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from daemon.clock import utc_now
+from daemon.runtime.clock import utc_now
 from daemon.settings import Settings, TargetSettings, load_settings
 from extractors.values import LearndError
 from registry.store.store import Store

@@ -23,11 +23,11 @@ from daemon.cli.output import (
 )
 from daemon.cli.progress import CycleProgress
 from daemon.cli.report import print_expectations
-from daemon.clock import utc_now
 from daemon.cycle.preview import Forecast, Preview, forecast, rehearsed, test_rates
-from daemon.extras import needs
-from daemon.loop import Loop
-from daemon.words import duration, gigabytes
+from daemon.runtime.clock import utc_now
+from daemon.runtime.context import Loop
+from daemon.runtime.optional_deps import needs
+from daemon.runtime.units import duration, gigabytes
 from trainers.planning.plan import Skip
 from trainers.trials.rate_range_test import LEAST_STEPS
 

@@ -1,8 +1,8 @@
-"""`learnd work`: the inside of a child process (see daemon/children.py). Not for people."""
+"""`learnd work`: the inside of a child process (see daemon/runtime/child_process.py). Not for people."""
 
 from pathlib import Path
 
-from daemon.children import Work
+from daemon.runtime.child_process import Work
 
 
 def work(what: Work, folder: Path) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from daemon.children import Work, run_job
 from daemon.cycle.training import base_of, choose_plan, start_adapter, training_job
 from daemon.data.ingest import extract_target, snapshot_of
-from daemon.loop import Loop
+from daemon.runtime.child_process import Work, run_job
+from daemon.runtime.context import Loop
 from extractors.dataset.snapshot import Manifest, write_snapshot
 from extractors.values import LearndError, Value
 from registry.cycles import Cycle

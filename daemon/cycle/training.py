@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.children import Work, run_job
-from daemon.loop import Loop
 from daemon.promotion import adapter_folder
+from daemon.runtime.child_process import Work, run_job
+from daemon.runtime.context import Loop
+from daemon.runtime.version import VERSION
 from daemon.settings import TargetSettings
-from daemon.version import VERSION
 from evaluation.jobs.job import AdapterSide
 from evaluation.jobs.readiness import ReadinessJob
 from evaluation.jobs.seeds import SeedsJob

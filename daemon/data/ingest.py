@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import timedelta
 
 from daemon.data.imports import golden_cases, imported_examples
-from daemon.loop import Loop
+from daemon.runtime.context import Loop
 from daemon.settings import Settings, TargetSettings
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.build import Beside

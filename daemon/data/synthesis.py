@@ -11,10 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from daemon.children import Interrupted, Work, run_job
 from daemon.data.imports import golden_cases
-from daemon.extras import needs
-from daemon.loop import Loop
+from daemon.runtime.child_process import Interrupted, Work, run_job
+from daemon.runtime.context import Loop
+from daemon.runtime.optional_deps import needs
 from daemon.settings import Settings, TargetSettings
 from extractors.dataset.build import most_synthetic
 from extractors.dataset.snapshot import Snapshot, read_snapshot

@@ -22,7 +22,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.cli.progress import CycleProgress
-from daemon.clock import utc_now
 from daemon.data.ingest import open_phoenix
 from daemon.demo.corpus import Request, labels_of, load_corpus, system_prompt
 from daemon.demo.model import prepare_smollm2
@@ -33,6 +32,7 @@ from daemon.demo.traffic import ANSWER_TOKENS, Agent, Reply, Steady, send_all, s
 from daemon.demo.vllm import vllm_server
 from daemon.promotion import adapter_folder
 from daemon.run_once import run_once
+from daemon.runtime.clock import utc_now
 from daemon.settings import Settings, load_settings
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError

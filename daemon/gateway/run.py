@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import uvicorn
 
 from daemon.access.tokens import must_have_tokens
-from daemon.clock import utc_now
 from daemon.gateway.app import build_app
 from daemon.gateway.routes import ReplicaAddress, Route
 from daemon.gateway.tracing import Tracing
+from daemon.runtime.clock import utc_now
 from daemon.settings import Settings, TargetSettings
 from registry.store.store import Store
 

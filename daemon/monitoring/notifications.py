@@ -30,8 +30,8 @@ from threading import Event as Flag
 import httpx
 import structlog
 
+from daemon.runtime.version import VERSION
 from daemon.settings import NotifySettings, SettingsError
-from daemon.version import VERSION
 from extractors.values import LearndError
 from registry.notices import Due, Notice
 from registry.store.store import Store

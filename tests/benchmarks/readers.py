@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.data.ingest import open_phoenix, poll_target
-from daemon.loop import Loop
+from daemon.runtime.context import Loop
 from daemon.settings import Settings
 from registry.store.store import Store
 from tests.benchmarks.filled_phoenix import END, NAMES, PROJECT, SPANS

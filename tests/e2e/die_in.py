@@ -10,10 +10,10 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.clock import utc_now
 from daemon.cycle.steps import advance, begin_cycle, unfinished_cycle
-from daemon.locks import daemon_lock
-from daemon.loop import Loop
+from daemon.runtime.clock import utc_now
+from daemon.runtime.context import Loop
+from daemon.runtime.locks import daemon_lock
 from daemon.settings import load_settings
 from registry.store.store import Store
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.children import Interrupted
 from daemon.demo.vllm import VllmServer
-from daemon.locks import promotion_lock
 from daemon.promotion import PROBES, adapter_folder
+from daemon.runtime.child_process import Interrupted
+from daemon.runtime.locks import promotion_lock
 from daemon.served import confirm
 from evaluation.report import Report
 from extractors.dataset.snapshot import Snapshot

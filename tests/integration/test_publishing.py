@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from daemon.children import Interrupted
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port
 from daemon.experiments import in_phoenix
@@ -22,6 +21,7 @@ from daemon.publishing.publish import (
 )
 from daemon.retention import RUNS_KEPT, prune_target
 from daemon.run_once import run_once
+from daemon.runtime.child_process import Interrupted
 from daemon.service import Service
 from evaluation.report import SeedRuns
 from extractors.phoenix.client import PhoenixClient

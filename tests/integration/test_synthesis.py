@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.data.synthesis import ask_for_examples
-from daemon.loop import Loop
+from daemon.runtime.context import Loop
 from daemon.settings import Settings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples

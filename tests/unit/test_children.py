@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon.children import MOST_STARTS, JobFailed, Work, run_job
+from daemon.runtime.child_process import MOST_STARTS, JobFailed, Work, run_job
 from extractors.values import Value
 
 

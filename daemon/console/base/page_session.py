@@ -16,7 +16,7 @@ from daemon.access.accounts import Operators, Person
 from daemon.access.sign_in import COOKIE
 from daemon.console.base.cache import Shared
 from daemon.data.review import Desk
-from daemon.loop import Loop
+from daemon.runtime.context import Loop
 from daemon.settings import Settings
 from daemon.status import Health, status
 from daemon.summary import TargetData

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from daemon.children import OnProgress
+from daemon.runtime.child_process import OnProgress
 from daemon.settings import Settings, TargetSettings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from registry.cycles import Cycle, CycleState

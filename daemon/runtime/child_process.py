@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from daemon.locks import try_lock
+from daemon.runtime.locks import try_lock
 from extractors.values import LearndError
 from trainers.job_folder import CHILD_ENV, write_whole
 from trainers.recovery.guards import how_far
