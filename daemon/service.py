@@ -25,7 +25,6 @@ from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
 from daemon.data.ingest import open_phoenix, poll_target
 from daemon.monitoring.metrics import Metrics
 from daemon.monitoring.notifications import Notifier
-from daemon.probation import SecondLooks
 from daemon.publishing.publish import publish_target
 from daemon.reconcile import reconcile_target
 from daemon.retention import prune_target
@@ -33,7 +32,8 @@ from daemon.runtime.child_process import Interrupted
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import daemon_lock
-from daemon.schedule import Trigger, due
+from daemon.scheduling.probation import SecondLooks
+from daemon.scheduling.schedule import Trigger, due
 from daemon.settings import DaemonSettings, Settings, SettingsError
 from daemon.status import Health
 from extractors.values import LearndError

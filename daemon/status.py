@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.probation import gives_up_at, needed, on_probation
-from daemon.schedule import next_run
+from daemon.scheduling.probation import gives_up_at, needed, on_probation
+from daemon.scheduling.schedule import next_run
 from daemon.settings import Settings, TargetSettings
 from registry.batches import BatchState
 from registry.cycles import Cycle

@@ -15,7 +15,7 @@ import tomli_w
 from argon2 import PasswordHasher
 
 from daemon.demo.servers import free_port, server
-from daemon.probation import SECOND_LOOK
+from daemon.scheduling.probation import SECOND_LOOK
 from daemon.settings import Settings, load_settings
 from evaluation.report import Report
 from extractors.dataset.second_look import fresh_snapshot

@@ -5,8 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from daemon.cycle.steps import advance
-from daemon.probation import SecondLooks
 from daemon.runtime.context import Loop
+from daemon.scheduling.probation import SecondLooks
 from daemon.settings import Settings
 from extractors.dataset.holdout_split import Window
 from extractors.dataset.snapshot import read_snapshot, write_snapshot

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from daemon.schedule import due, next_run
+from daemon.scheduling.schedule import due, next_run
 from daemon.settings import ScheduleSettings, TargetSettings, TargetThresholds
 from registry.cycles import Cycle, CycleState
 

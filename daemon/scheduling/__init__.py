@@ -1,0 +1,1 @@
+"""When a cycle or a second look is due."""
