@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemon.history import methods
-from daemon.promotion import adapter_folder
 from daemon.reading import Section, number, sections
 from daemon.runtime.context import Loop
 from daemon.runtime.units import duration, gigabytes
+from daemon.serving.promotion import adapter_folder
 from daemon.settings import TargetSettings
 from evaluation.report import Report
 from extractors.cleaning.quality import by_kind

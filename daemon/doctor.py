@@ -12,8 +12,8 @@ from daemon.data.imports import golden_cases
 from daemon.data.ingest import open_phoenix
 from daemon.data.synthesis import endpoint_of, key_of
 from daemon.monitoring.notifications import signing_key
-from daemon.promotion import open_replicas
 from daemon.runtime.optional_deps import ExtraMissing, needs
+from daemon.serving.promotion import open_replicas
 from daemon.settings import JudgeSettings, NotifySettings, Settings, TargetSettings, environment_names
 from evaluation.verdict.error_rates import in_words
 from extractors.examples.types import Message

@@ -11,12 +11,12 @@ from typing import Any
 from daemon.cycle.steps import run_cycle
 from daemon.data.ingest import open_phoenix
 from daemon.publishing.publish import NotPublished, publish_target
-from daemon.reconcile import reconcile_target
-from daemon.retention import prune_target
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import daemon_lock
+from daemon.serving.pruning import prune_target
+from daemon.serving.reconciler import reconcile_target
 from daemon.settings import Settings
 from extractors.phoenix.http import PhoenixError
 from registry.cycles import Cycle

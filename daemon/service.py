@@ -26,14 +26,14 @@ from daemon.data.ingest import open_phoenix, poll_target
 from daemon.monitoring.metrics import Metrics
 from daemon.monitoring.notifications import Notifier
 from daemon.publishing.publish import publish_target
-from daemon.reconcile import reconcile_target
-from daemon.retention import prune_target
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import daemon_lock
 from daemon.scheduling.probation import SecondLooks
 from daemon.scheduling.schedule import Trigger, due
+from daemon.serving.pruning import prune_target
+from daemon.serving.reconciler import reconcile_target
 from daemon.settings import DaemonSettings, Settings, SettingsError
 from daemon.status import Health
 from extractors.values import LearndError

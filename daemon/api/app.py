@@ -14,8 +14,8 @@ from daemon.access.tokens import Caller
 from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router, caller_by
 from daemon.api.operators import answer_problems, operators_api
 from daemon.monitoring.metrics import Metrics, metrics_page
-from daemon.promotion import adapter_folder
 from daemon.runtime.version import VERSION
+from daemon.serving.promotion import adapter_folder
 from daemon.settings import Settings
 from daemon.status import Health, status
 from registry.store.store import Store

@@ -25,10 +25,10 @@ from daemon.experiments import (
     list_experiments,
 )
 from daemon.history import CycleView, newest, view
-from daemon.promotion import UNSEEN, activate, reject, rollback
 from daemon.runs import SideBySide, answers_of, progress_of
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import Locked
+from daemon.serving.promotion import UNSEEN, activate, reject, rollback
 from daemon.settings import Settings, SettingsError, TargetSettings
 from daemon.status import Health, status
 from daemon.summary import Shown, SpanLink, TargetData

@@ -18,11 +18,11 @@ from daemon.cli.output import (
     print_table,
     the_target,
 )
-from daemon.promotion import activate as activate_version
-from daemon.promotion import newest_ready
-from daemon.promotion import reject as reject_version
-from daemon.promotion import rollback as roll_back
 from daemon.runtime.clock import utc_now
+from daemon.serving.promotion import activate as activate_version
+from daemon.serving.promotion import newest_ready
+from daemon.serving.promotion import reject as reject_version
+from daemon.serving.promotion import rollback as roll_back
 from daemon.settings import Settings
 from extractors.values import LearndError
 from registry.store.store import Store

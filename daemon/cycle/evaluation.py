@@ -9,11 +9,11 @@ from daemon.card import write_card
 from daemon.cycle.training import SEEDS, side_of
 from daemon.data.imports import golden_cases
 from daemon.data.ingest import open_phoenix
-from daemon.promotion import PROBES, SERVING_PATIENCE, adapter_folder
 from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import Loop
 from daemon.runtime.optional_deps import needs
-from daemon.served import confirm
+from daemon.serving.promotion import PROBES, SERVING_PATIENCE, adapter_folder
+from daemon.serving.replica_answers import confirm
 from evaluation.jobs.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look

@@ -16,7 +16,6 @@ from daemon.cycle.evaluation import evaluate, report_of
 from daemon.cycle.training import base_of, choose_plan, train_candidate, wanted
 from daemon.data.ingest import extract_target, open_phoenix, poll_target, snapshot_of
 from daemon.data.synthesis import ask_for_examples
-from daemon.promotion import SERVING_PATIENCE, promote
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import Locked
@@ -28,6 +27,7 @@ from daemon.scheduling.probation import (
     newer_items,
     on_probation,
 )
+from daemon.serving.promotion import SERVING_PATIENCE, promote
 from evaluation.report import Report
 from extractors.dataset.second_look import common_in, fresh_snapshot, with_gold
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.promotion import adapter_folder
 from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import Loop
 from daemon.runtime.version import VERSION
+from daemon.serving.promotion import adapter_folder
 from daemon.settings import TargetSettings
 from evaluation.jobs.job import AdapterSide
 from evaluation.jobs.readiness import ReadinessJob

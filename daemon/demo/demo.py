@@ -30,9 +30,9 @@ from daemon.demo.reviewer import Answer, review
 from daemon.demo.servers import free_port, server
 from daemon.demo.traffic import ANSWER_TOKENS, Agent, Reply, Steady, send_all, steady_traffic
 from daemon.demo.vllm import vllm_server
-from daemon.promotion import adapter_folder
 from daemon.run_once import run_once
 from daemon.runtime.clock import utc_now
+from daemon.serving.promotion import adapter_folder
 from daemon.settings import Settings, load_settings
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError

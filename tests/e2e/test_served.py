@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from daemon.demo.vllm import VllmServer
-from daemon.promotion import PROBES, adapter_folder
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.locks import promotion_lock
-from daemon.served import confirm
+from daemon.serving.promotion import PROBES, adapter_folder
+from daemon.serving.replica_answers import confirm
 from evaluation.report import Report
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Message, ReviewedItem

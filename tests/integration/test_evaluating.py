@@ -14,8 +14,8 @@ import pytest
 
 from daemon.cycle.evaluation import SAMPLE_PATIENCE, sample_once
 from daemon.cycle.steps import advance
-from daemon.promotion import PROBES, SERVING_PATIENCE
-from daemon.served import Replies, confirm
+from daemon.serving.promotion import PROBES, SERVING_PATIENCE
+from daemon.serving.replica_answers import Replies, confirm
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import REPORT, TRAFFIC, TrafficSample
 from evaluation.report import Report

@@ -19,10 +19,10 @@ from daemon.publishing.publish import (
     experiments_of,
     publish_target,
 )
-from daemon.retention import RUNS_KEPT, prune_target
 from daemon.run_once import run_once
 from daemon.runtime.child_process import Interrupted
 from daemon.service import Service
+from daemon.serving.pruning import RUNS_KEPT, prune_target
 from evaluation.report import SeedRuns
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixUnreachable

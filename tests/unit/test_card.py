@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from daemon.card import CARD, write_card
-from daemon.promotion import verify_files
+from daemon.serving.promotion import verify_files
 from evaluation.report import Report, SeedRuns, Served
 from registry.cycles import Cycle
 from tests.run_support import (

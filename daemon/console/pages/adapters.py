@@ -21,7 +21,7 @@ from daemon.console.base.widgets import (
     text,
 )
 from daemon.console.frame import frame
-from daemon.promotion import MAY_BE_REJECTED, activate, drain_time, reject, rollback
+from daemon.serving.promotion import MAY_BE_REJECTED, activate, drain_time, reject, rollback
 from daemon.settings import TargetSettings
 from daemon.status import waits_for
 from registry.targets import TargetState

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from daemon.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replicas
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import Locked, promotion_lock
+from daemon.serving.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replicas
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import BASE
 from evaluation.metrics.scoring import scorer

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import structlog
 
-from daemon.promotion import adapter_folder, open_replicas
 from daemon.runtime.context import Loop
+from daemon.serving.promotion import adapter_folder, open_replicas
 from registry.cycles import CycleState
 from registry.serving.replica import ReplicaRefused, ReplicaUnreachable
 from trainers.recovery.checkpoints import forget_checkpoints

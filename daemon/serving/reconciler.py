@@ -4,9 +4,9 @@ from contextlib import ExitStack
 
 import structlog
 
-from daemon.promotion import adapter_folder, open_replicas
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import Locked, promotion_lock
+from daemon.serving.promotion import adapter_folder, open_replicas
 from registry.cycles import CycleState
 from registry.serving.reconciler import Wanted, reconcile
 from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable

@@ -1,0 +1,1 @@
+"""Which version the replicas serve: promote, roll back, reconcile, prune."""
