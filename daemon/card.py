@@ -14,7 +14,7 @@ from daemon.reading import Section, number, sections
 from daemon.runtime.context import Loop
 from daemon.runtime.units import duration, gigabytes
 from daemon.serving.promotion import adapter_folder
-from daemon.settings import TargetSettings
+from daemon.settings.load import TargetSettings
 from evaluation.report import Report
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Manifest, Snapshot

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from daemon.history import methods, newest, trained
-from daemon.settings import PhoenixSettings
+from daemon.settings.load import PhoenixSettings
 from evaluation.report import Verdict
 from evaluation.rules import Look
 from extractors.values import LearndError, Value

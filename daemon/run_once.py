@@ -17,7 +17,7 @@ from daemon.runtime.context import Loop
 from daemon.runtime.locks import daemon_lock
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from extractors.phoenix.http import PhoenixError
 from registry.cycles import Cycle
 from registry.store.store import Store

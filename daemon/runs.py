@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from evaluation.report import Answer
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.types import Message, ReviewedItem, ReviewedRetrieval

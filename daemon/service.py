@@ -34,7 +34,7 @@ from daemon.scheduling.probation import SecondLooks
 from daemon.scheduling.schedule import Trigger, due
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
-from daemon.settings import DaemonSettings, Settings, SettingsError
+from daemon.settings.load import DaemonSettings, Settings, SettingsError
 from daemon.status import Health
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState

@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 
 from daemon.demo.servers import free_port, server
 from daemon.scheduling.probation import SECOND_LOOK
-from daemon.settings import Settings, load_settings
+from daemon.settings.load import Settings, load_settings
 from evaluation.report import Report
 from extractors.dataset.second_look import fresh_snapshot
 from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.runtime.context import Loop
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from evaluation.metrics.latency import overhead
 from evaluation.metrics.llm_judge import Preferences
 from evaluation.metrics.retrieval import Ranked, ranked_side

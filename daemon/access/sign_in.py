@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 
 from daemon.access.accounts import Operators, Person, SignInRefused, TooManyAttempts
 from daemon.access.tokens import Digests
-from daemon.settings import Role
+from daemon.settings.load import Role
 from extractors.values import Value
 
 log = structlog.get_logger()

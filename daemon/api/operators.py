@@ -29,7 +29,7 @@ from daemon.runs import SideBySide, answers_of, progress_of
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import Locked
 from daemon.serving.promotion import UNSEEN, activate, reject, rollback
-from daemon.settings import Settings, SettingsError, TargetSettings
+from daemon.settings.load import Settings, SettingsError, TargetSettings
 from daemon.status import Health, status
 from daemon.summary import Shown, SpanLink, TargetData
 from evaluation.report import Report, Verdict

@@ -23,7 +23,7 @@ from daemon.serving.promotion import activate as activate_version
 from daemon.serving.promotion import newest_ready
 from daemon.serving.promotion import reject as reject_version
 from daemon.serving.promotion import rollback as roll_back
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from extractors.values import LearndError
 from registry.store.store import Store
 

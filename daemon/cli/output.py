@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon.runtime.clock import utc_now
-from daemon.settings import Settings, TargetSettings, load_settings
+from daemon.settings.load import Settings, TargetSettings, load_settings
 from extractors.values import LearndError
 from registry.store.store import Store
 

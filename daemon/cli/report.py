@@ -9,7 +9,7 @@ from daemon.cli.output import out, plain, print_facts, print_table
 from daemon.experiments import in_phoenix
 from daemon.reading import Section, sections
 from daemon.runtime.units import duration, gigabytes
-from daemon.settings import Settings, TrainingSettings
+from daemon.settings.load import Settings, TrainingSettings
 from registry.cycles import Cycle, Trained
 from trainers.estimate.memory_and_time import Estimate
 

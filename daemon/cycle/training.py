@@ -9,7 +9,7 @@ from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import Loop
 from daemon.runtime.version import VERSION
 from daemon.serving.promotion import adapter_folder
-from daemon.settings import TargetSettings
+from daemon.settings.load import TargetSettings
 from evaluation.jobs.job import AdapterSide
 from evaluation.jobs.readiness import ReadinessJob
 from evaluation.jobs.seeds import SeedsJob

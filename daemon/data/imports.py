@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.settings import TargetSettings
+from daemon.settings.load import TargetSettings
 from extractors.cleaning.quality import check
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.snapshot import KINDS

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from daemon.settings import Settings, SettingsError
+from daemon.settings.load import Settings, SettingsError
 from extractors.cleaning.quality import flaw
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.output_space import OutputSpace

@@ -33,7 +33,7 @@ from daemon.demo.vllm import vllm_server
 from daemon.run_once import run_once
 from daemon.runtime.clock import utc_now
 from daemon.serving.promotion import adapter_folder
-from daemon.settings import Settings, load_settings
+from daemon.settings.load import Settings, load_settings
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState

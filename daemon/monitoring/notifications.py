@@ -31,7 +31,7 @@ import httpx
 import structlog
 
 from daemon.runtime.version import VERSION
-from daemon.settings import NotifySettings, SettingsError
+from daemon.settings.load import NotifySettings, SettingsError
 from extractors.values import LearndError
 from registry.notices import Due, Notice
 from registry.store.store import Store

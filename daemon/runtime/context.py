@@ -8,7 +8,7 @@ from threading import Event
 from typing import Any
 
 from daemon.runtime.child_process import OnProgress
-from daemon.settings import Settings, TargetSettings
+from daemon.settings.load import Settings, TargetSettings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store

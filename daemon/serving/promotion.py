@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from daemon.runtime.locks import promotion_lock
-from daemon.settings import Settings, TargetSettings
+from daemon.settings.load import Settings, TargetSettings
 from evaluation.engine.probe_record import ProbeRecord
 from extractors.values import LearndError, file_digest
 from registry.serving.replica import Replica

@@ -21,7 +21,7 @@ from typing import Any
 
 from daemon.data.ingest import open_phoenix, poll_target
 from daemon.runtime.context import Loop
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from registry.store.store import Store
 from tests.benchmarks.filled_phoenix import END, NAMES, PROJECT, SPANS
 

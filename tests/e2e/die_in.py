@@ -14,7 +14,7 @@ from daemon.cycle.steps import advance, begin_cycle, unfinished_cycle
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import daemon_lock
-from daemon.settings import load_settings
+from daemon.settings.load import load_settings
 from registry.store.store import Store
 
 

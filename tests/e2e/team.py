@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from daemon.settings import Settings, load_settings
+from daemon.settings.load import Settings, load_settings
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.spans import Annotation
 from registry.store.store import Store

@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from daemon.demo.phoenix import PhoenixServer
-from daemon.settings import load_settings
+from daemon.settings.load import load_settings
 from registry.store.store import Store
 from registry.versions import VersionState
 from tests.phoenix_support import SentSpan, new_project, send_spans, wait_for_spans

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daemon.data.review import AlreadyDecided, Desk, EditInvalid, ReviewInvalid, Ruling
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from extractors.dataset.build import Beside
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import build_snapshot, write_snapshot

@@ -7,7 +7,7 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.doctor import examine
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from registry.serving.inspection import Check
 from tests.writing_stand_in import WritingStandIn, writing
 from trainers.memory import free_memory

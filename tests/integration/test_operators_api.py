@@ -18,7 +18,7 @@ from daemon.access.sign_in import Door
 from daemon.access.tokens import TokensMissing
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
-from daemon.settings import Settings, SettingsError
+from daemon.settings.load import Settings, SettingsError
 from daemon.status import Health
 from registry.batches import Batch
 from registry.store.store import Store

@@ -11,7 +11,7 @@ from daemon.access.sign_in import Door
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
 from daemon.service import PortTaken, serve
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from daemon.status import Health
 from tests.openai_stand_in import serving
 from tests.run_support import NOWHERE, Runs

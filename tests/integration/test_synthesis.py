@@ -10,7 +10,7 @@ import pytest
 
 from daemon.data.synthesis import ask_for_examples
 from daemon.runtime.context import Loop
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples
 from registry.batches import BatchState, Decision, ItemState

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.settings import Settings, load_settings
+from daemon.settings.load import Settings, load_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from daemon.settings import Settings, SettingsError, load_settings
+from daemon.settings.load import Settings, SettingsError, load_settings
 
 MINIMAL = """
 [[replicas]]

@@ -17,7 +17,7 @@ from daemon.access.sign_in import COOKIE
 from daemon.console.base.cache import Shared
 from daemon.data.review import Desk
 from daemon.runtime.context import Loop
-from daemon.settings import Settings
+from daemon.settings.load import Settings
 from daemon.status import Health, status
 from daemon.summary import TargetData
 from extractors.values import LearndError

@@ -1,0 +1,1 @@
+"""One TOML file and LEARND_* variables, as frozen values."""
