@@ -35,7 +35,7 @@ from daemon.scheduling.schedule import Trigger, due
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
 from daemon.settings.load import DaemonSettings, Settings, SettingsError
-from daemon.status import Health
+from daemon.views.status import Health
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
 from registry.store.database import StoreUnavailable

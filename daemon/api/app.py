@@ -17,7 +17,7 @@ from daemon.monitoring.metrics import Metrics, metrics_page
 from daemon.runtime.version import VERSION
 from daemon.serving.promotion import adapter_folder
 from daemon.settings.load import Settings
-from daemon.status import Health, status
+from daemon.views.status import Health, status
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 

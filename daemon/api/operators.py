@@ -14,7 +14,13 @@ from pydantic import AwareDatetime, Field
 from daemon.access.accounts import Person
 from daemon.access.sign_in import Door, session_router
 from daemon.data.review import Desk, EditInvalid, Page, ReadItem, ReviewInvalid, Ruling
-from daemon.experiments import (
+from daemon.runtime.context import Loop
+from daemon.runtime.locks import Locked
+from daemon.serving.promotion import UNSEEN, activate, reject, rollback
+from daemon.settings.load import Settings, SettingsError, TargetSettings
+from daemon.views.cycle_list import CycleView, newest, view
+from daemon.views.data_summary import Shown, SpanLink, TargetData
+from daemon.views.experiments import (
     Compared,
     Experiment,
     ExperimentDetails,
@@ -24,14 +30,8 @@ from daemon.experiments import (
     find,
     list_experiments,
 )
-from daemon.history import CycleView, newest, view
-from daemon.runs import SideBySide, answers_of, progress_of
-from daemon.runtime.context import Loop
-from daemon.runtime.locks import Locked
-from daemon.serving.promotion import UNSEEN, activate, reject, rollback
-from daemon.settings.load import Settings, SettingsError, TargetSettings
-from daemon.status import Health, status
-from daemon.summary import Shown, SpanLink, TargetData
+from daemon.views.run_files import SideBySide, answers_of, progress_of
+from daemon.views.status import Health, status
 from evaluation.report import Report, Verdict
 from extractors.examples.types import Origin
 from extractors.values import LearndError, Value

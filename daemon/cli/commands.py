@@ -29,7 +29,7 @@ from daemon.runtime.logs import configure_logging
 from daemon.runtime.optional_deps import needs
 from daemon.runtime.version import VERSION
 from daemon.settings.load import load_settings
-from daemon.status import status, waits_for
+from daemon.views.status import status, waits_for
 from extractors.values import LearndError
 from registry.cycles import CycleState
 

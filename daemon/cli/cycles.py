@@ -18,8 +18,8 @@ from daemon.cli.output import (
     the_target,
 )
 from daemon.cli.report import print_run
-from daemon.experiments import find
 from daemon.runtime.clock import utc_now
+from daemon.views.experiments import find
 
 app = typer.Typer(help="Passes of the loop.", no_args_is_help=True)
 

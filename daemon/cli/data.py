@@ -22,7 +22,7 @@ from daemon.data.imports import forget_import, import_file, imports
 from daemon.data.ingest import extract_target, snapshot_of
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import Loop
-from daemon.summary import TargetData
+from daemon.views.data_summary import TargetData
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import KINDS
 from extractors.file_formats.jsonl import Form

@@ -20,7 +20,7 @@ from daemon.cli.output import (
     print_table,
 )
 from daemon.cli.report import print_run, print_section
-from daemon.experiments import (
+from daemon.views.experiments import (
     Compared,
     Experiment,
     Fact,
@@ -31,7 +31,7 @@ from daemon.experiments import (
     in_phoenix,
     list_experiments,
 )
-from daemon.reading import Section, chance, number
+from daemon.views.report_text import Section, chance, number
 from evaluation.report import Verdict
 from extractors.values import LearndError
 from trainers.planning.hyperparameters import Method

@@ -6,10 +6,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon.cli.output import out, plain, print_facts, print_table
-from daemon.experiments import in_phoenix
-from daemon.reading import Section, sections
 from daemon.runtime.units import duration, gigabytes
 from daemon.settings.load import Settings, TrainingSettings
+from daemon.views.experiments import in_phoenix
+from daemon.views.report_text import Section, sections
 from registry.cycles import Cycle, Trained
 from trainers.estimate.memory_and_time import Estimate
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import structlog
 
-from daemon.card import write_card
 from daemon.cycle.training import SEEDS, side_of
 from daemon.data.imports import golden_cases
 from daemon.data.ingest import open_phoenix
@@ -14,6 +13,7 @@ from daemon.runtime.context import Loop
 from daemon.runtime.optional_deps import needs
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE, adapter_folder
 from daemon.serving.replica_answers import confirm
+from daemon.views.model_card import write_card
 from evaluation.jobs.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look

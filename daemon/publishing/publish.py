@@ -17,11 +17,11 @@ from typing import Any
 import structlog
 from pydantic import JsonValue
 
-from daemon.reading import answer_words, role, titled
-from daemon.runs import progress_of
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import Loop
 from daemon.serving.promotion import adapter_folder
+from daemon.views.report_text import answer_words, role, titled
+from daemon.views.run_files import progress_of
 from evaluation.metrics.retrieval import library
 from evaluation.report import Answer, Comparison, Report, Side
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged

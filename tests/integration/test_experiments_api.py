@@ -19,7 +19,7 @@ from daemon.api.app import build_api
 from daemon.demo.servers import free_port
 from daemon.monitoring.metrics import Metrics
 from daemon.settings.load import OperatorSettings
-from daemon.status import Health
+from daemon.views.status import Health
 from learnd import compare_experiments, get_experiment_details, list_experiments
 from learnd.errors import DaemonUnreachable, NoSuchExperiment, Refused
 from tests.integration.test_experiments_command import three

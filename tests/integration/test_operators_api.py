@@ -19,7 +19,7 @@ from daemon.access.tokens import TokensMissing
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
 from daemon.settings.load import Settings, SettingsError
-from daemon.status import Health
+from daemon.views.status import Health
 from registry.batches import Batch
 from registry.store.store import Store
 from registry.versions import VersionState

@@ -10,7 +10,6 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port
-from daemon.experiments import in_phoenix
 from daemon.publishing.publish import (
     NotPublished,
     Run,
@@ -23,6 +22,7 @@ from daemon.run_once import run_once
 from daemon.runtime.child_process import Interrupted
 from daemon.service import Service
 from daemon.serving.pruning import RUNS_KEPT, prune_target
+from daemon.views.experiments import in_phoenix
 from evaluation.report import SeedRuns
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixUnreachable

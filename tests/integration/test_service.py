@@ -12,7 +12,7 @@ from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
 from daemon.service import PortTaken, serve
 from daemon.settings.load import Settings
-from daemon.status import Health
+from daemon.views.status import Health
 from tests.openai_stand_in import serving
 from tests.run_support import NOWHERE, Runs
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from daemon.card import CARD, write_card
 from daemon.serving.promotion import verify_files
+from daemon.views.model_card import CARD, write_card
 from evaluation.report import Report, SeedRuns, Served
 from registry.cycles import Cycle
 from tests.run_support import (

@@ -18,8 +18,8 @@ from daemon.console.base.cache import Shared
 from daemon.data.review import Desk
 from daemon.runtime.context import Loop
 from daemon.settings.load import Settings
-from daemon.status import Health, status
-from daemon.summary import TargetData
+from daemon.views.data_summary import TargetData
+from daemon.views.status import Health, status
 from extractors.values import LearndError
 from registry.store.database import StoreUnavailable
 from registry.store.store import Store

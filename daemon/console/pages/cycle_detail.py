@@ -15,8 +15,8 @@ from daemon.console.report.labels import labels_sections
 from daemon.console.report.measures import measures_section
 from daemon.console.report.trust import Trust
 from daemon.console.report.verdict import Judged, guards_section, verdict_section
-from daemon.runs import progress_of, run_folder
 from daemon.runtime.units import duration, gigabytes
+from daemon.views.run_files import progress_of, run_folder
 from registry.cycles import Cycle, Trained
 from registry.store.cycles import UnknownCycle
 from trainers.estimate.memory_and_time import Estimate

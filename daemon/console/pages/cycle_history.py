@@ -24,10 +24,10 @@ from daemon.console.base.widgets import (
 from daemon.console.frame import frame
 from daemon.console.report.measures import MEASURES, changed, measured
 from daemon.console.report.verdict import CONDITIONS
-from daemon.experiments import Fact, Group, compare
-from daemon.history import CycleView, newest, view
-from daemon.reading import between, chance
-from daemon.runs import progress_of
+from daemon.views.cycle_list import CycleView, newest, view
+from daemon.views.experiments import Fact, Group, compare
+from daemon.views.report_text import between, chance
+from daemon.views.run_files import progress_of
 from evaluation.report import Verdict
 from registry.cycles import Cycle, CycleState
 from registry.store.cycles import UnknownCycle

@@ -10,8 +10,8 @@ from daemon.console.base.chat_view import example_shown
 from daemon.console.base.page_session import Console, Visit, tell_problem
 from daemon.console.base.widgets import chip, facts, labelled, moment, nothing, section, table, text
 from daemon.console.frame import frame
-from daemon.status import WORDS
-from daemon.summary import KINDS, Shown, SpanLink, TargetData
+from daemon.views.data_summary import KINDS, Shown, SpanLink, TargetData
+from daemon.views.status import WORDS
 from extractors.examples.types import Origin
 from extractors.values import LearndError
 from registry.store.database import StoreUnavailable

@@ -11,8 +11,8 @@ from daemon.console.base.page_session import Console, Visit
 from daemon.console.base.widgets import Tagged, ago, chip, heading, labelled, moment, retone, text
 from daemon.console.frame import frame
 from daemon.console.report.probation import Probation
-from daemon.runs import progress_of
-from daemon.status import WORDS
+from daemon.views.run_files import progress_of
+from daemon.views.status import WORDS
 from registry.cycles import ENDED
 
 REFRESH_SECONDS = 1.0

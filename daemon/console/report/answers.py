@@ -4,8 +4,8 @@ from nicegui import ui
 
 from daemon.console.base.page_session import Visit
 from daemon.console.base.widgets import Tagged, chip, nothing
-from daemon.reading import answer_words, titled
-from daemon.runs import SideBySide, answers_of
+from daemon.views.report_text import answer_words, titled
+from daemon.views.run_files import SideBySide, answers_of
 from evaluation.report import Answer, Report
 from registry.cycles import Cycle
 

@@ -7,7 +7,7 @@ from nicegui import ui
 
 from daemon.console.base.charts import reliability_chart
 from daemon.console.base.widgets import Tagged, heading, labelled, percent, section, table, text
-from daemon.reading import titled
+from daemon.views.report_text import titled
 from evaluation.metrics.labels import LabelMeasures
 from evaluation.report import Report, Side
 

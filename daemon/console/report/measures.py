@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from daemon.console.base.charts import bar_chart
 from daemon.console.base.widgets import percent, section, table
-from daemon.reading import titled
+from daemon.views.report_text import titled
 from evaluation.report import Report, Side
 from evaluation.rules import JUDGE
 

@@ -6,7 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from daemon.console.base.widgets import labelled, text
-from daemon.status import waits_for
+from daemon.views.status import waits_for
 
 
 class Probation:

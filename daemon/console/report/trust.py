@@ -3,7 +3,7 @@
 from daemon.console.base.page_session import Visit
 from daemon.console.base.widgets import heading, section, table, text
 from daemon.console.report.verdict import Judged
-from daemon.reading import Section, circumstances
+from daemon.views.report_text import Section, circumstances
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.verdict.error_rates import in_words

@@ -11,9 +11,9 @@ from daemon.console.base.page_session import Console
 from daemon.console.base.widgets import Link, Tagged, Tone, chip, facts, outward, section, table, text
 from daemon.console.report.answers import answer_line
 from daemon.console.report.measures import changed, is_weighed, measured, named
-from daemon.experiments import compare_url, in_phoenix
-from daemon.reading import chance, titled
-from daemon.status import waits_for
+from daemon.views.experiments import compare_url, in_phoenix
+from daemon.views.report_text import chance, titled
+from daemon.views.status import waits_for
 from evaluation.report import Comparison, Condition, Golden, GoldenAnswer, Guard, Report
 from evaluation.rules import JUDGE
 from evaluation.verdict.paired_tests import holm

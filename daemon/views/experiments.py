@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from daemon.history import methods, newest, trained
 from daemon.settings.load import PhoenixSettings
+from daemon.views.cycle_list import methods, newest, trained
 from evaluation.report import Verdict
 from evaluation.rules import Look
 from extractors.values import LearndError, Value

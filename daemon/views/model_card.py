@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from daemon.history import methods
-from daemon.reading import Section, number, sections
 from daemon.runtime.context import Loop
 from daemon.runtime.units import duration, gigabytes
 from daemon.serving.promotion import adapter_folder
 from daemon.settings.load import TargetSettings
+from daemon.views.cycle_list import methods
+from daemon.views.report_text import Section, number, sections
 from evaluation.report import Report
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Manifest, Snapshot

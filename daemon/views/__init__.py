@@ -1,0 +1,1 @@
+"""Read-only pictures for people: status, history, reports, model card."""
