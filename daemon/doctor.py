@@ -14,7 +14,9 @@ from daemon.data.synthesis import endpoint_of, key_of
 from daemon.monitoring.notifications import signing_key
 from daemon.runtime.optional_deps import ExtraMissing, needs
 from daemon.serving.promotion import open_replicas
-from daemon.settings.load import JudgeSettings, NotifySettings, Settings, TargetSettings, environment_names
+from daemon.settings.load import Settings, environment_names
+from daemon.settings.servers import NotifySettings
+from daemon.settings.target import JudgeSettings, TargetSettings
 from evaluation.verdict.error_rates import in_words
 from extractors.examples.types import Message
 from extractors.llm.endpoint import Call, Endpoint, Unusable

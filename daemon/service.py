@@ -34,7 +34,9 @@ from daemon.scheduling.probation import SecondLooks
 from daemon.scheduling.schedule import Trigger, due
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
-from daemon.settings.load import DaemonSettings, Settings, SettingsError
+from daemon.settings.load import Settings
+from daemon.settings.servers import DaemonSettings
+from daemon.settings.types import SettingsError
 from daemon.views.status import Health
 from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
@@ -87,7 +89,7 @@ def serve(settings: Settings) -> None:
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=GRACE_SECONDS,
-                # Who asks is decided in `daemon.operators`, by the settings' word on which proxy to trust.
+                # `daemon.access.accounts` decides who is asking; the settings say which proxy to trust.
                 proxy_headers=False,
             )
         )

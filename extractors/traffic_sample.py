@@ -12,14 +12,14 @@ from hashlib import sha256
 from math import ceil
 
 from extractors.cleaning.redaction import Redaction
-from extractors.examples.prompt_keys import normalised, prompt_key
+from extractors.examples.prompt_keys import normalised, prompt_key, query_key
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
-from extractors.feedback.attribution import Ancestry, merge_traced_twice
-from extractors.feedback.searches import Search, merge_searches, query_key, read_query
+from extractors.feedback.searches import Search, merge_searches, read_query
 from extractors.phoenix.client import PhoenixClient, Project, own_spans
 from extractors.phoenix.spans import Span, SpanFilter
 from extractors.span_parsing.calls import Call, is_anothers, is_internal, read_call, session_of
 from extractors.span_parsing.drop_reasons import Unreadable
+from extractors.span_parsing.merge import Ancestry, merge_traced_twice
 from extractors.values import Value
 
 MOST_IDS = 30_000

@@ -53,7 +53,7 @@ class Trained(Value):
     left_out: str = ""
     """Why it was not worth training, in words; empty where it was trained."""
     figures: dict[str, Any] = {}
-    """The training's metrics (`trainers.job.TrainingMetrics`)."""
+    """The training's metrics (`trainers.jobs.job.TrainingMetrics`)."""
 
 
 class Outcome(Value):

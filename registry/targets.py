@@ -6,6 +6,11 @@ from extractors.dataset.holdout_split import Window
 from extractors.values import Value
 
 
+def slug(target: str) -> str:
+    """Return `tenant.agent` for `tenant/agent`: what folders, adapters and model names are called."""
+    return target.replace("/", ".")
+
+
 class TargetState(Value):
     """One target, as the store holds it; the defaults are those of a target never seen."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.runtime.context import Loop
+from daemon.runtime.paths import adapter_path
 from daemon.settings.load import Settings
 from evaluation.metrics.latency import overhead
 from evaluation.metrics.llm_judge import Preferences
@@ -196,7 +197,7 @@ class Runs:
         (folder / "progress.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
 
     def _candidate(self, cycle: Cycle, plan: Plan) -> Version:
-        path = f"adapters/{self.loop.target.slug}/{cycle.id}"
+        path = adapter_path(cycle)
         folder = self.loop.data_dir / path
         folder.mkdir(parents=True)
         (folder / "adapter_model.safetensors").write_bytes(cycle.id.encode())

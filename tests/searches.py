@@ -6,8 +6,8 @@ from pathlib import Path
 
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
+from extractors.examples.prompt_keys import query_key
 from extractors.examples.types import Document, Examples, JudgedDocument, ReviewedRetrieval, Triplet
-from extractors.feedback.searches import query_key
 from extractors.values import content_id
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import AwareDatetime, ValidationError
 
 from extractors.values import LearndError, Value
-from trainers.recovery.fallbacks import is_out_of_memory
+from trainers.memory import is_out_of_memory
 
 CHILD_ENV = {
     # OpenMP's spinning barriers collapse beside anything else that uses a core.

@@ -20,7 +20,8 @@ from argon2.exceptions import Argon2Error, InvalidHashError, VerificationError
 from pydantic import TypeAdapter, ValidationError
 
 from daemon.access.tokens import Digests, TokensMissing
-from daemon.settings.load import OperatorAccount, OperatorSettings, PersonName, Role, SettingsError
+from daemon.settings.people import OperatorAccount, OperatorSettings, PersonName, Role
+from daemon.settings.types import SettingsError
 from extractors.values import LearndError, Value
 
 LONGEST_PASSWORD = 1024

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 
 from daemon.access.accounts import Operators, Person, SignInRefused, TooManyAttempts
 from daemon.access.tokens import Digests
-from daemon.settings.load import Role
+from daemon.settings.people import Role
 from extractors.values import Value
 
 log = structlog.get_logger()
@@ -145,7 +145,7 @@ class Door:
         raise HTTPException(401, how, headers={"WWW-Authenticate": "Bearer"})
 
 
-def session_router(door: Door) -> APIRouter:
+def build_session_router(door: Door) -> APIRouter:
     """Routes to sign in and out, below `/api/v1`."""
     router = APIRouter(prefix="/session", tags=["session"])
 

@@ -12,10 +12,10 @@ from daemon.access.middleware import BoundedBodies, GuardedPages
 from daemon.access.sign_in import Door
 from daemon.access.tokens import Caller
 from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router, caller_by
-from daemon.api.operators import answer_problems, operators_api
+from daemon.api.operators import answer_errors, build_operators_router
 from daemon.monitoring.metrics import Metrics, metrics_page
+from daemon.runtime.paths import adapter_folder
 from daemon.runtime.version import VERSION
-from daemon.serving.promotion import adapter_folder
 from daemon.settings.load import Settings
 from daemon.views.status import Health, status
 from registry.store.store import Store
@@ -43,9 +43,9 @@ def build_api(
     api = FastAPI(title="learnd", version=VERSION, redoc_url=None)
     api.add_middleware(BoundedBodies, most=MOST_BODY)
     api.add_middleware(GuardedPages)
-    answer_problems(api)
+    answer_errors(api)
     files, caller = _AgentsFiles(settings, store), caller_by(tokens, operators_tokens)
-    api.include_router(operators_api(settings, store, door, health, clock))
+    api.include_router(build_operators_router(settings, store, door, health, clock))
     api.include_router(
         agents_router(
             active=files.active,
@@ -91,11 +91,11 @@ class _AgentsFiles:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        self._targets = {target.key: target for target in settings.targets}
+        self.build_targets_router = {target.key: target for target in settings.targets}
 
     def active(self, key: str) -> ActiveVersion | None:
         """What serves the target `key` now; None for an unknown one."""
-        target = self._targets.get(key)
+        target = self.build_targets_router.get(key)
         if target is None:
             return None
         version = self._store.active(key)
@@ -115,7 +115,7 @@ class _AgentsFiles:
             version = self._store.version(version_id)
         except UnknownVersion:
             return None
-        target = self._targets.get(version.target)
+        target = self.build_targets_router.get(version.target)
         if target is None or version.files_removed_at is not None:
             return None
         folder = adapter_folder(self._settings.data_dir, version)

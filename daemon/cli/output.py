@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon.runtime.clock import utc_now
-from daemon.settings.load import Settings, TargetSettings, load_settings
+from daemon.settings.load import Settings, load_settings
+from daemon.settings.target import TargetSettings
 from extractors.values import LearndError
 from registry.store.store import Store
 

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from daemon.cli.output import out, plain, print_facts, print_table
 from daemon.runtime.units import duration, gigabytes
-from daemon.settings.load import Settings, TrainingSettings
+from daemon.settings.load import Settings
+from daemon.settings.servers import TrainingSettings
 from daemon.views.experiments import in_phoenix
 from daemon.views.report_text import Section, sections
 from registry.cycles import Cycle, Trained

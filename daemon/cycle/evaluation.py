@@ -11,7 +11,8 @@ from daemon.data.ingest import open_phoenix
 from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import Loop
 from daemon.runtime.optional_deps import needs
-from daemon.serving.promotion import PROBES, SERVING_PATIENCE, adapter_folder
+from daemon.runtime.paths import adapter_folder
+from daemon.serving.promotion import PROBES, SERVING_PATIENCE
 from daemon.serving.replica_answers import confirm
 from daemon.views.model_card import write_card
 from evaluation.jobs.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample

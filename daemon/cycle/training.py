@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import Loop
+from daemon.runtime.paths import adapter_folder, adapter_path
 from daemon.runtime.version import VERSION
-from daemon.serving.promotion import adapter_folder
-from daemon.settings.load import TargetSettings
+from daemon.settings.target import TargetSettings
 from evaluation.jobs.job import AdapterSide
 from evaluation.jobs.readiness import ReadinessJob
 from evaluation.jobs.seeds import SeedsJob
@@ -219,7 +219,7 @@ def _register(loop: Loop, cycle: Cycle, plan: Plan, result: TrainingResult) -> V
     active = loop.store.active(loop.target.key)
     return loop.store.add_candidate(
         cycle.id,
-        path=f"adapters/{loop.target.slug}/{cycle.id}",
+        path=adapter_path(cycle),
         files=result.files,
         base_model=plan.base_model,
         base_digest=plan.base_digest,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.settings.load import TargetSettings
+from daemon.runtime.paths import imports_folder
+from daemon.settings.target import TargetSettings
 from extractors.cleaning.quality import check
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.snapshot import KINDS
@@ -52,7 +53,7 @@ def import_file(
     examples = Examples.model_validate({kind: records})
     check(examples)
     name = f"{kind}-{content_id([example.id for example in getattr(examples, kind)])[:12]}"
-    kept = _folder(data_dir, target) / f"{name}.parquet"
+    kept = imports_folder(data_dir, target.key) / f"{name}.parquet"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_records(getattr(examples, kind), KINDS[kind], kept, Form.PARQUET)
@@ -100,7 +101,7 @@ def golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
 def _files(data_dir: Path, target: TargetSettings) -> Iterator[tuple[str, Path]]:
     """Kinds and files; what a killed process left half written is none."""
     for kind in KINDS:
-        for path in sorted(_folder(data_dir, target).glob(f"{kind}-*.parquet")):
+        for path in sorted(imports_folder(data_dir, target.key).glob(f"{kind}-*.parquet")):
             yield kind, path
 
 

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from daemon.data.imports import golden_cases, imported_examples
 from daemon.runtime.context import Loop
-from daemon.settings.load import Settings, TargetSettings
+from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.build import Beside
 from extractors.dataset.snapshot import Snapshot, build_snapshot

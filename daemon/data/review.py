@@ -1,7 +1,8 @@
 """What operators do with batches of synthetic examples: read, decide, and review in another tool.
 
 The command line, the JSON API and the console all come through here. Examples are shown and edited as
-the lines of `extractors.lines` (`prompt`, `completion`, …); what an edit does not name stays as it was.
+the lines of `extractors.file_formats.jsonl` (`prompt`, `completion`, …). An edit changes only the keys
+that it names.
 """
 
 import json
@@ -14,7 +15,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from daemon.settings.load import Settings, SettingsError
+from daemon.runtime.paths import snapshot_folder
+from daemon.settings.load import Settings
+from daemon.settings.types import SettingsError
 from extractors.cleaning.quality import flaw
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.output_space import OutputSpace
@@ -307,7 +310,7 @@ class Desk:
         snapshot_id = self.store.cycle(batch.cycle_id).snapshot_id
         if snapshot_id is None:
             return {}
-        folder = self.settings.data_dir / "snapshots" / batch.target.replace("/", ".") / snapshot_id
+        folder = snapshot_folder(self.settings.data_dir, batch.target, snapshot_id)
         try:
             return _taught(folder, batch.kind, frozenset(batch.provenance.demonstrations))
         except SnapshotDamaged:

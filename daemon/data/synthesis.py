@@ -15,7 +15,8 @@ from daemon.data.imports import golden_cases
 from daemon.runtime.child_process import Interrupted, Work, run_job
 from daemon.runtime.context import Loop
 from daemon.runtime.optional_deps import needs
-from daemon.settings.load import Settings, TargetSettings
+from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
 from extractors.dataset.build import most_synthetic
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Message, SFTExample

@@ -32,7 +32,7 @@ from daemon.demo.traffic import ANSWER_TOKENS, Agent, Reply, Steady, send_all, s
 from daemon.demo.vllm import vllm_server
 from daemon.run_once import run_once
 from daemon.runtime.clock import utc_now
-from daemon.serving.promotion import adapter_folder
+from daemon.runtime.paths import adapter_folder
 from daemon.settings.load import Settings, load_settings
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.values import LearndError

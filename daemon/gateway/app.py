@@ -44,7 +44,7 @@ def build_app(
 
     `routes` reads the store (alias to route) and runs in a thread every `refresh_seconds`.
     `tokens` maps a bearer token to its tenant; without any there is no authentication, and the
-    caller must listen on 127.0.0.1 only (`daemon.tokens.must_have_tokens`).
+    caller must listen on 127.0.0.1 only (`daemon.access.tokens.must_have_tokens`).
     """
     return Gateway(RouteTable(routes), Tokens(tokens), refresh_seconds, max_body_bytes, tracer)
 

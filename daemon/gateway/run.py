@@ -9,7 +9,8 @@ from daemon.gateway.app import build_app
 from daemon.gateway.routes import ReplicaAddress, Route
 from daemon.gateway.tracing import Tracing
 from daemon.runtime.clock import utc_now
-from daemon.settings.load import Settings, TargetSettings
+from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
 from registry.store.store import Store
 
 LONGEST_GOODBYE = 60

@@ -31,7 +31,8 @@ import httpx
 import structlog
 
 from daemon.runtime.version import VERSION
-from daemon.settings.load import NotifySettings, SettingsError
+from daemon.settings.servers import NotifySettings
+from daemon.settings.types import SettingsError
 from extractors.values import LearndError
 from registry.notices import Due, Notice
 from registry.store.store import Store

@@ -8,7 +8,9 @@ from threading import Event
 from typing import Any
 
 from daemon.runtime.child_process import OnProgress
-from daemon.settings.load import Settings, TargetSettings
+from daemon.runtime.paths import run_folder, snapshots_folder
+from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
@@ -32,14 +34,14 @@ class Loop:
 
     def run_folder(self, cycle: Cycle) -> Path:
         """Where the cycle's jobs work: checkpoints, logs, the report."""
-        return self.data_dir / "runs" / self.target.slug / cycle.id
+        return run_folder(self.data_dir, cycle)
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         return read_snapshot(self.snapshots / snapshot_id)
 
     @property
     def snapshots(self) -> Path:
-        return self.data_dir / "snapshots" / self.target.slug
+        return snapshots_folder(self.data_dir, self.target.key)
 
     def move(self, cycle: Cycle, state: CycleState, **changes: Any) -> Cycle:
         """Commit the step from the cycle's state to `state`."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from daemon.runtime.paths import daemon_lock_file, promotion_lock_file
 from extractors.values import LearndError
 
 
@@ -51,14 +52,14 @@ def locked(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[Non
 @contextmanager
 def daemon_lock(data_dir: Path) -> Iterator[None]:
     """One daemon, or one `learnd once`, for a data directory."""
-    with locked(data_dir / "locks" / "daemon", "stop it; to have it start a cycle, `learnd cycles start`"):
+    with locked(daemon_lock_file(data_dir), "stop it; to have it start a cycle, `learnd cycles start`"):
         yield
 
 
 @contextmanager
-def promotion_lock(data_dir: Path, slug: str, wait_seconds: float = 0) -> Iterator[None]:
+def promotion_lock(data_dir: Path, target: str, wait_seconds: float = 0) -> Iterator[None]:
     """One change of what a target's replicas load at a time, the reconciler's included."""
-    lock = data_dir / "locks" / f"promotion.{slug}"
+    lock = promotion_lock_file(data_dir, target)
     with locked(lock, "another promotion is under way; try again when it is done", wait_seconds):
         yield
 

@@ -11,7 +11,7 @@ from math import ceil
 
 from daemon.data.ingest import extract_target
 from daemon.runtime.context import Loop
-from daemon.settings.load import TargetSettings
+from daemon.settings.target import TargetSettings
 from extractors.dataset.second_look import Reviewed, Seen, fresh_items, with_gold
 from extractors.dataset.snapshot import SnapshotDamaged, read_manifest
 from extractors.feedback.extract import Extraction

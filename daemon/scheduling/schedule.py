@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
 
-from daemon.settings.load import TargetSettings
+from daemon.settings.target import TargetSettings
 from registry.cycles import Cycle
 
 Trigger = Literal["new examples", "schedule", "operator", "batch decided"]

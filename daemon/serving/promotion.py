@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from daemon.runtime.locks import promotion_lock
-from daemon.settings.load import Settings, TargetSettings
+from daemon.runtime.paths import adapter_folder
+from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
 from evaluation.engine.probe_record import ProbeRecord
 from extractors.values import LearndError, file_digest
 from registry.serving.replica import Replica
@@ -88,7 +90,7 @@ def promote(
     something else than `expected_active` is live by now, and with `unless_held` TargetHeld. In
     each case the old version goes on serving.
     """
-    with promotion_lock(settings.data_dir, target.slug, LOCK_PATIENCE), ExitStack() as stack:
+    with promotion_lock(settings.data_dir, target.key, LOCK_PATIENCE), ExitStack() as stack:
         replicas = open_replicas(settings, target, stack)
         store.want(version.id)
         try:
@@ -183,7 +185,7 @@ def rollback(
     does not answer keeps nobody on a bad version: the reconciler brings it along later.
     Raises NotServable, NotServed, ActiveChanged.
     """
-    with promotion_lock(settings.data_dir, target.slug, LOCK_PATIENCE), ExitStack() as stack:
+    with promotion_lock(settings.data_dir, target.key, LOCK_PATIENCE), ExitStack() as stack:
         active = store.active(target.key)
         if active is None:
             raise NotServable(f"{target.key} serves the base model already: there is nothing to roll back")
@@ -214,11 +216,6 @@ def rollback(
 def drain_time(settings: Settings) -> timedelta:
     """How long clients and gateways may still ask for the old version by its name."""
     return timedelta(seconds=max(settings.agents.cache_seconds, 3 * settings.gateway.refresh_seconds))
-
-
-def adapter_folder(data_dir: Path, version: Version) -> Path:
-    """Absolute folder of the version's files."""
-    return data_dir / version.path
 
 
 def _withdraw(store: Store, version: Version) -> None:

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 import structlog
 
 from daemon.runtime.context import Loop
-from daemon.serving.promotion import adapter_folder, open_replicas
+from daemon.runtime.paths import adapter_folder
+from daemon.serving.promotion import open_replicas
 from registry.cycles import CycleState
 from registry.serving.replica import ReplicaRefused, ReplicaUnreachable
 from trainers.recovery.checkpoints import forget_checkpoints

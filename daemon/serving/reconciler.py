@@ -6,7 +6,8 @@ import structlog
 
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import Locked, promotion_lock
-from daemon.serving.promotion import adapter_folder, open_replicas
+from daemon.runtime.paths import adapter_folder
+from daemon.serving.promotion import open_replicas
 from registry.cycles import CycleState
 from registry.serving.reconciler import Wanted, reconcile
 from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
@@ -24,7 +25,7 @@ def reconcile_target(loop: Loop) -> dict[str, str]:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(promotion_lock(loop.data_dir, loop.target.slug))
+            stack.enter_context(promotion_lock(loop.data_dir, loop.target.key))
         except Locked:
             return {}
         _drop_leftovers(loop)

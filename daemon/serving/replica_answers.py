@@ -11,7 +11,8 @@ from pathlib import Path
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import Loop
 from daemon.runtime.locks import Locked, promotion_lock
-from daemon.serving.promotion import LOCK_PATIENCE, PROBES, adapter_folder, open_replicas
+from daemon.runtime.paths import adapter_folder
+from daemon.serving.promotion import LOCK_PATIENCE, PROBES, open_replicas
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import BASE
 from evaluation.metrics.scoring import scorer
@@ -117,7 +118,7 @@ def _loaded(loop: Loop, candidate: Version, stack: ExitStack) -> Replica:
     folder = adapter_folder(loop.data_dir, candidate)
     record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
     # Only for this: to have all prompts answered takes long, and an operator may want to roll back.
-    with promotion_lock(loop.data_dir, loop.target.slug, LOCK_PATIENCE):
+    with promotion_lock(loop.data_dir, loop.target.key, LOCK_PATIENCE):
         replica = _first_healthy(candidate, open_replicas(loop.settings, loop.target, stack))
         stack.callback(_unload, loop, replica, candidate.id)
         loop.store.want(candidate.id)
@@ -130,7 +131,7 @@ def _unload(loop: Loop, replica: Replica, version_id: str) -> None:
     # Where it cannot be unloaded now, the reconciler does it later.
     with (
         suppress(Locked, VersionInUse, ReplicaUnreachable, ReplicaRefused),
-        promotion_lock(loop.data_dir, loop.target.slug),
+        promotion_lock(loop.data_dir, loop.target.key),
     ):
         loop.store.unwant(version_id)
         replica.unload(version_id)

@@ -33,7 +33,7 @@ class Shown(Value):
     split: str
     """`train` or `validation`."""
     example: dict[str, Any]
-    """Its line (`extractors.lines`): prompt, completion, …"""
+    """Its line (`extractors.file_formats.jsonl`): prompt, completion, …"""
     spans: tuple[SpanLink, ...]
     """What it was made from."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from daemon.settings.load import PhoenixSettings
+from daemon.settings.servers import PhoenixSettings
 from daemon.views.cycle_list import methods, newest, trained
 from evaluation.report import Verdict
 from evaluation.rules import Look

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemon.runtime.context import Loop
+from daemon.runtime.paths import adapter_folder
 from daemon.runtime.units import duration, gigabytes
-from daemon.serving.promotion import adapter_folder
-from daemon.settings.load import TargetSettings
+from daemon.settings.target import TargetSettings
 from daemon.views.cycle_list import methods
 from daemon.views.report_text import Section, number, sections
 from evaluation.report import Report

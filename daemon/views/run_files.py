@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon.runtime.paths import run_folder, snapshot_folder
 from daemon.settings.load import Settings
 from evaluation.report import Answer
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
@@ -26,14 +27,9 @@ class SideBySide(Value):
     """By the side's name."""
 
 
-def run_folder(settings: Settings, cycle: Cycle) -> Path:
-    """Where the jobs of the cycle worked, absolute."""
-    return settings.data_dir / "runs" / cycle.target.replace("/", ".") / cycle.id
-
-
 def progress_of(settings: Settings, cycle: Cycle) -> dict[str, list[dict[str, Any]]]:
-    """What the cycle's jobs said as they went on (`trainers.child.ProgressLine`), by the job's name."""
-    folder = run_folder(settings, cycle)
+    """What the cycle's jobs said as they went on (`trainers.job_folder.ProgressLine`), by the job's name."""
+    folder = run_folder(settings.data_dir, cycle)
     return {path.parent.name: list(_json_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
 
 
@@ -84,7 +80,7 @@ def _held_out(
 ) -> dict[str, ReviewedItem | ReviewedRetrieval]:
     if cycle.snapshot_id is None:
         return {}
-    folder = settings.data_dir / "snapshots" / cycle.target.replace("/", ".") / cycle.snapshot_id
+    folder = snapshot_folder(settings.data_dir, cycle.target, cycle.snapshot_id)
     try:
         found = read_snapshot(folder)
     except SnapshotDamaged:

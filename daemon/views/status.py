@@ -8,7 +8,8 @@ from typing import Any
 
 from daemon.scheduling.probation import gives_up_at, needed, on_probation
 from daemon.scheduling.schedule import next_run
-from daemon.settings.load import Settings, TargetSettings
+from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
 from registry.batches import BatchState
 from registry.cycles import Cycle
 from registry.store.store import Store

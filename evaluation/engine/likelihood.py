@@ -1,6 +1,6 @@
 """How likely are given answers? Those of each prompt, or the same labels after all prompts, in one pass.
 
-Labels are packed into a tree (`trainers/batching/prefix_tree.py`) that goes on from the prompt's cache; a mask
+Labels are packed into a tree (`trainers.batching.prefix_tree`) that continues the cache of the prompt; a mask
 lets each token see the prompt and what stands before it in its own label:
 
     prompt ─┬─ bill ─┬─ ing · ─ ⟨end⟩

@@ -73,7 +73,7 @@ class RankedSide(Value):
 
 
 class Encodes(Protocol):
-    """What searches: an encoder with several sides (`evaluation.encoding.Encoder`)."""
+    """What searches: an encoder with several sides (`evaluation.engine.encode.Encoder`)."""
 
     def queries(self, side: str, texts: Sequence[str], batch_size: int) -> Any:
         """Vectors, shape (texts, dimensions)."""

@@ -15,8 +15,7 @@ from pydantic import Field
 
 from extractors.cleaning.near_duplicates import NEAR, KnownTexts, near_duplicates, near_matches, templates_of
 from extractors.cleaning.templates import Templates
-from extractors.dataset.preference_pairs import nearly_equal
-from extractors.examples.prompt_keys import normalised
+from extractors.examples.prompt_keys import nearly_equal, normalised
 from extractors.examples.types import (
     Example,
     Examples,

@@ -24,11 +24,9 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 
 from pydantic import Field, model_validator
 
-from extractors.examples.prompt_keys import normalised
+from extractors.examples.prompt_keys import normalised, prompt_keys
 from extractors.examples.types import Document, Examples, Message
-from extractors.file_formats.parquet import Record
-from extractors.keys import prompt_keys
-from extractors.values import LearndError, Value
+from extractors.values import LearndError, Record, Value
 
 PRESIDIO = "presidio"
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

@@ -17,7 +17,9 @@ from extractors.dataset.holdout_split import (
     set_apart,
     split,
 )
-from extractors.dataset.preference_pairs import nearly_equal, preference_pairs, unpaired_preferences
+from extractors.dataset.preference_pairs import preference_pairs, unpaired_preferences
+from extractors.dataset.triplets import triplets
+from extractors.examples.prompt_keys import nearly_equal
 from extractors.examples.types import (
     Example,
     Examples,
@@ -29,7 +31,6 @@ from extractors.examples.types import (
     Trajectory,
 )
 from extractors.feedback.extract import Extraction
-from extractors.feedback.searches import triplets
 from extractors.values import Value, content_id
 
 Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval

@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import gcd, lcm
 from typing import Any, NamedTuple, TypeVar
 
-from extractors.examples.prompt_keys import normalised, said_alike
+from extractors.examples.prompt_keys import nearly_equal, said_alike
 from extractors.examples.types import (
     JudgedResponse,
     Message,
@@ -272,15 +272,3 @@ def _span_ids(turn: _Turn) -> tuple[str, ...]:
 
 def _nth_answer(turn: _Turn) -> int:
     return sum(message.role == "assistant" for message in turn.conversation.messages[: turn.at])
-
-
-def nearly_equal(one: Message, other: Message) -> bool:
-    """Whether two answers differ in nothing but case, white space and Unicode form."""
-    return _folded(one) == _folded(other)
-
-
-def _folded(message: Message) -> list[object]:
-    return [
-        normalised(message.content),
-        [[call.name, normalised(call.arguments)] for call in message.tool_calls],
-    ]

@@ -1,10 +1,12 @@
 """When two texts or prompts are the same to a reader: without regard to case, white space or Unicode form."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extractors.examples.types import Message
+from extractors.examples.types import (
+    Message,
+)
 from extractors.values import content_id
 
 
@@ -39,3 +41,31 @@ def said_alike(message: Message) -> list[Any]:
         [[call.name, call.arguments] for call in message.tool_calls],
         message.name,
     ]
+
+
+def query_key(query: str) -> str:
+    """One key for queries that differ only in case, white space or Unicode form."""
+    return content_id(["query", normalised(query)])
+
+
+def nearly_equal(one: Message, other: Message) -> bool:
+    """Whether two answers differ in nothing but case, white space and Unicode form."""
+    return _folded(one) == _folded(other)
+
+
+def _folded(message: Message) -> list[object]:
+    return [
+        normalised(message.content),
+        [[call.name, normalised(call.arguments)] for call in message.tool_calls],
+    ]
+
+
+def prompt_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The normalised prompts of a record with these `fields`, by the field that keeps them."""
+    if "messages" in fields:
+        said = fields["messages"]
+        answers = [at for at, message in enumerate(said) if message.role == "assistant"]
+        return {"prompt_keys": tuple(prompt_key(said[:at]) for at in answers)}
+    if "prompt" in fields:
+        return {"prompt_key": prompt_key(fields["prompt"])}
+    return {"prompt_key": query_key(fields["query"])}

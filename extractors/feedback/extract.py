@@ -13,13 +13,14 @@ from itertools import chain
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import JudgedResponse, Outcome, ReviewedItem, ReviewedRetrieval, Trajectory
-from extractors.feedback.attribution import Ancestry, Candidate, Reach, merge_traced_twice
+from extractors.feedback.attribution import Candidate, Reach
 from extractors.feedback.conversations import trajectories
 from extractors.feedback.judged_answers import judged_answers, judged_others
 from extractors.feedback.rules import FeedbackRules, Verdict, answer_unreadable, resolve
 from extractors.phoenix.spans import Annotation, Span
 from extractors.span_parsing.calls import Call, is_anothers, read_call
 from extractors.span_parsing.drop_reasons import DropReason, Drops
+from extractors.span_parsing.merge import Ancestry, merge_traced_twice
 from extractors.values import Value
 
 NEVER_ANSWERED = frozenset(

@@ -9,23 +9,21 @@ clicked one counts as irrelevant; one below the last click was perhaps never see
 nothing (Joachims 2002, "Optimizing search engines using clickthrough data": "skip above").
 """
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from extractors.examples.prompt_keys import normalised
-from extractors.examples.types import Document, JudgedDocument, Message, ReviewedRetrieval, Triplet
+from extractors.examples.prompt_keys import normalised, query_key
+from extractors.examples.types import JudgedDocument, Message, ReviewedRetrieval
 from extractors.feedback.rules import AnnotationRule, FeedbackRules, resolve
 from extractors.phoenix.spans import Annotation, Span, Subject, by_subject, document_subject
 from extractors.span_parsing.calls import identifier, is_anothers, is_internal, metadata_of, session_of
 from extractors.span_parsing.chat_messages import read_content
 from extractors.span_parsing.drop_reasons import DropReason, Drops, Unreadable
 from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, at, entries, parsed
-from extractors.values import Value, content_id
+from extractors.values import Value
 
 RELEVANCE = AnnotationRule(
     name="relevance",
@@ -37,13 +35,6 @@ RELEVANCE = AnnotationRule(
 """How Phoenix's own relevance evaluators and its document page speak of documents."""
 QUERY_KEYS = ("query", "query_str", "question", "search_query", "text", "input")
 """Where the query stands in an `input.value` that is a JSON object, the first that is there."""
-ALIKE = 0.9
-"""Share of common word triples (Jaccard) from which on two texts are one document.
-
-Triples of words, where `near_duplicates` compares characters: a passage that differs from a relevant one in
-a number and a name is the hardest negative there is. Of 60 words with two changed, characters call 37 of 40
-the same at 0.9, word triples none; of 120 words with three changed, 40 and 1.
-"""
 
 
 class RetrievalDrop(StrEnum):
@@ -151,31 +142,6 @@ def reviewed_retrievals(
         reviewed[known] = retrieval
     ordered = sorted(reviewed.values(), key=lambda each: (each.started_at, each.source_span_ids))
     return Retrievals(retrievals=tuple(ordered), dropped=dropped.counts, dropped_spans=dropped.spans)
-
-
-def query_key(query: str) -> str:
-    """One key for queries that differ only in case, white space or Unicode form."""
-    return content_id(["query", normalised(query)])
-
-
-def triplets(
-    retrievals: Sequence[ReviewedRetrieval], most_per_query: int
-) -> tuple[list[Triplet], Counter[RetrievalDrop]]:
-    """Every relevant document against irrelevant ones of its own result list, and what was left out.
-
-    At most `most_per_query` for one query over all its searches: those of the newest search first,
-    and of each, every relevant document before any a second time, against the irrelevant ones that
-    were ranked highest (they are the hardest to tell apart). What one search of a query calls
-    relevant is never a negative of that query, nor is a text that says the same.
-    """
-    by_query: dict[str, list[ReviewedRetrieval]] = {}
-    for retrieval in sorted(
-        retrievals, key=lambda each: (each.started_at, each.source_span_ids), reverse=True
-    ):
-        by_query.setdefault(retrieval.prompt_key, []).append(retrieval)
-    dropped: Counter[RetrievalDrop] = Counter()
-    made = [made for searches in by_query.values() for made in _of_query(searches, most_per_query, dropped)]
-    return sorted(made, key=lambda triplet: (triplet.started_at, triplet.source_span_ids)), dropped
 
 
 # ---- reading a span
@@ -394,83 +360,3 @@ def _documents(
 
 
 # ---- triplets
-
-
-def _of_query(
-    searches: Sequence[ReviewedRetrieval], most: int, dropped: Counter[RetrievalDrop]
-) -> Iterable[Triplet]:
-    """Triplets of one query's searches, newest first; older ones are not read once there are enough."""
-    relevant = _Relevant(each.text for search in searches for each in search.documents if each.relevant)
-    made: dict[str, Triplet] = {}
-    for read, search in enumerate(searches):
-        if len(made) == most:
-            dropped[RetrievalDrop.ENOUGH] += len(searches) - read
-            break
-        for triplet in _of_search(search, relevant, dropped):
-            if len(made) == most and triplet.id not in made:
-                dropped[RetrievalDrop.BEYOND_MOST] += 1
-            else:
-                made.setdefault(triplet.id, triplet)
-    return made.values()
-
-
-def _of_search(
-    search: ReviewedRetrieval, relevant: "_Relevant", dropped: Counter[RetrievalDrop]
-) -> Iterable[Triplet]:
-    positives = [document for document in search.documents if document.relevant]
-    irrelevant = [document for document in search.documents if document.relevant is False]
-    if not positives:
-        dropped[RetrievalDrop.NO_RELEVANT] += 1
-        return
-    negatives = [each for each in irrelevant if not relevant.says(each.text)]
-    dropped[RetrievalDrop.SAME_AS_RELEVANT] += len(irrelevant) - len(negatives)
-    if not negatives:
-        dropped[RetrievalDrop.NO_IRRELEVANT] += 1
-    for negative in negatives:
-        for positive in positives:
-            yield Triplet(
-                query=search.query,
-                positive=Document(id=positive.id, text=positive.text),
-                negative=Document(id=negative.id, text=negative.text),
-                prompt_key=search.prompt_key,
-                source_span_ids=search.source_span_ids,
-                session_id=search.session_id,
-                started_at=search.started_at,
-            )
-
-
-Words = tuple[str, ...]
-
-
-class _Relevant:
-    """What the searches of one query call relevant, each text read once."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._triples = {words: _triples(words) for words in map(_words, dict.fromkeys(texts))}
-        self._says: dict[str, bool] = {}
-
-    def says(self, text: str) -> bool:
-        """Whether one of them has the same words as `text`, or nearly all of their triples in common."""
-        if text not in self._says:
-            words = _words(text)
-            triples = _triples(words)
-            self._says[text] = words in self._triples or any(
-                _alike(triples, known) for known in self._triples.values()
-            )
-        return self._says[text]
-
-
-def _alike(some: set[Words], others: set[Words]) -> bool:
-    # Else the greater set alone is too much for the share that they have in common.
-    if min(len(some), len(others)) < ALIKE * max(len(some), len(others)):
-        return False
-    common = len(some & others)
-    return common >= ALIKE * (len(some) + len(others) - common) > 0
-
-
-def _words(text: str) -> Words:
-    return tuple(re.findall(r"\w+", normalised(text)))
-
-
-def _triples(words: Words) -> set[Words]:
-    return {words[start : start + 3] for start in range(len(words) - 2)}

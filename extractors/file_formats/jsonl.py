@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from extractors.examples.prompt_keys import prompt_keys
 from extractors.examples.types import (
     Message,
     PreferencePair,
@@ -28,11 +29,9 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.file_formats.parquet import Record
-from extractors.keys import prompt_keys
 from extractors.span_parsing.chat_messages import ROLES, read_content
 from extractors.span_parsing.drop_reasons import Unreadable
-from extractors.values import LearndError, Value
+from extractors.values import LearndError, Record, Value
 
 AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory
 Line = dict[str, Any]

@@ -7,7 +7,7 @@ any shape, are JSON text. The schema is fixed: it does not depend on the data.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,9 +21,7 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.values import Value
-
-Record = TypeVar("Record", bound=Value)
+from extractors.values import Record, Value
 
 TEXTS = pa.list_(pa.string())
 TOOL_CALL = pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())])

@@ -1,7 +1,7 @@
 """Files of examples, for other tools and from them.
 
-jsonl             what TRL and sentence-transformers read (`extractors.lines`), one object a line
-parquet           the columns of `extractors.columns`
+jsonl             what TRL and sentence-transformers read (`extractors.file_formats.jsonl`), one object a line
+parquet           the columns of `extractors.file_formats.parquet`
 chat, instruction, classification      JSONL of SFT examples as other tools write them
 
 What is written is read again without loss. sentence-transformers trains on every column of a data
@@ -30,8 +30,8 @@ from extractors.file_formats.jsonl import (
     from_line,
     to_line,
 )
-from extractors.file_formats.parquet import SCHEMAS, Record, from_row, read_rows, write_columns
-from extractors.values import LearndError, Value
+from extractors.file_formats.parquet import SCHEMAS, from_row, read_rows, write_columns
+from extractors.values import LearndError, Record, Value
 
 MOST_PROBLEMS = 20
 """Problems of a file that its error lists."""

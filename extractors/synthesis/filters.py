@@ -3,8 +3,8 @@
     proposal ─> of the right form? ─> far from what is held out? ─> not there already? ─> its diversity
                      └───────────────────────┴───────────────────────────┴─> left out, counted by reason
 
-Nearness is judged twice: by letters (`extractors.near_duplicates`), and by meaning, with vectors of an
-encoder that comes in as a function.
+Nearness is judged twice: by letters (`extractors.cleaning.near_duplicates`), and by meaning, with the
+vectors of an encoder that is passed in as a function.
 """
 
 import json

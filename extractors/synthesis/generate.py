@@ -2,8 +2,8 @@
 
     approved examples ─> goals, served alike ─> many small calls, at once ─> proposals
 
-Nothing here approves anything: proposals are screened (`extractors.screening`), and then a person reads
-them. What is shown to the model is what it is given here: training examples, never held-out ones.
+Nothing here approves anything: proposals are screened (`extractors.synthesis.filters`), and then a
+person reads them. The model sees only training examples, never held-out ones.
 """
 
 from collections import Counter
@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import prompt_key, query_key
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
-from extractors.feedback.searches import query_key
 from extractors.llm.clean_reply import read_text
 from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
 from extractors.synthesis.recipes import Recipe, Shown, Synthetic, SyntheticKind, recipe

@@ -15,9 +15,8 @@ from random import Random
 from typing import Any, Literal, Protocol
 
 from extractors.examples.output_space import OutputSpace
-from extractors.examples.prompt_keys import normalised, prompt_key, said_alike
+from extractors.examples.prompt_keys import normalised, prompt_key, query_key, said_alike
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
-from extractors.feedback.searches import query_key
 from extractors.llm.endpoint import Step, Unusable
 from extractors.values import LearndError, content_id
 

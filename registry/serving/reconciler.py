@@ -7,6 +7,7 @@ from pathlib import Path
 from extractors.values import Value
 from registry.serving.replica import Replica, ReplicaRefused
 from registry.serving.swap import take_down
+from registry.targets import slug
 
 
 class Wanted(Value):
@@ -84,4 +85,4 @@ def reconcile(replica: Replica, wanted: Sequence[Wanted], targets: Collection[st
 
 def _belongs(name: str, targets: Collection[str]) -> bool:
     """Whether `name` is a version of one of `targets`: `acme.routing.v7` of `acme/routing`."""
-    return any(re.fullmatch(re.escape(target.replace("/", ".")) + r"\.v\d+", name) for target in targets)
+    return any(re.fullmatch(re.escape(slug(target)) + r"\.v\d+", name) for target in targets)

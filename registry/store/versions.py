@@ -13,6 +13,7 @@ from registry.store.audit import write_audit
 from registry.store.cycles import load_cycle
 from registry.store.database import Database, lock_target
 from registry.store.tables import UNFINISHED, cycles, targets, versions
+from registry.targets import slug
 from registry.versions import TRANSITIONS, Version, VersionState
 
 S = VersionState
@@ -85,7 +86,7 @@ class VersionRecords(Database):
             if existing is not None:
                 return load_version(connection, existing)
             version = Version(
-                id=f"{target.replace('/', '.')}.v{number}",
+                id=f"{slug(target)}.v{number}",
                 target=target,
                 number=number,
                 state=S.CANDIDATE,

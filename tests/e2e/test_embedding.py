@@ -24,8 +24,8 @@ from trainers.jobs.embedding import train_embedding
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import base_digest
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.limits import Limits
 from trainers.planning.plan import Plan, Stage
-from trainers.recovery.fallbacks import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = tuple(f"thing{number}" for number in range(30))

@@ -20,8 +20,9 @@ from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.language_model import train
 from trainers.models.base_model import base_digest
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.limits import Limits
 from trainers.planning.plan import Plan, Stage
-from trainers.recovery.fallbacks import Limits, TrainingDiverged
+from trainers.recovery.fallbacks import TrainingDiverged
 from trainers.trials.estimate_job import Foretold, foretell
 from trainers.trials.rate_range_test import RateTest, RateTestJob
 from trainers.trials.rate_range_test import test_rates as rates_tested

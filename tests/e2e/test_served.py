@@ -9,7 +9,8 @@ import pytest
 from daemon.demo.vllm import VllmServer
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.locks import promotion_lock
-from daemon.serving.promotion import PROBES, adapter_folder
+from daemon.runtime.paths import adapter_folder
+from daemon.serving.promotion import PROBES
 from daemon.serving.replica_answers import confirm
 from evaluation.report import Report
 from extractors.dataset.snapshot import Snapshot
@@ -93,7 +94,7 @@ def test_while_a_replica_is_asked_an_operator_can_act_and_the_daemon_stop(
     with Replica("one", vllm.url) as replica:
         asking.start()
         wait_until(lambda: version.id in replica.adapters(), 60, "the candidate on the replica")
-        with promotion_lock(runs.loop.data_dir, runs.loop.target.slug, 30):
+        with promotion_lock(runs.loop.data_dir, runs.loop.target.key, 30):
             assert asking.is_alive(), "all was asked before the lock was free"
             runs.loop.stop.set()
         asking.join(30)

@@ -3,9 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import prompt_key, query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, Triplet
-from extractors.feedback.searches import query_key
 from extractors.synthesis.recipes import SyntheticKind
 from registry.batches import Batch, Decision, ItemState, Proposal, Provenance, SyntheticExample
 from registry.cycles import CycleState

@@ -18,7 +18,7 @@ from daemon.access.sign_in import Door
 from daemon.api.app import build_api
 from daemon.demo.servers import free_port
 from daemon.monitoring.metrics import Metrics
-from daemon.settings.load import OperatorSettings
+from daemon.settings.people import OperatorSettings
 from daemon.views.status import Health
 from learnd import compare_experiments, get_experiment_details, list_experiments
 from learnd.errors import DaemonUnreachable, NoSuchExperiment, Refused

@@ -21,7 +21,9 @@ import pytest
 from daemon.demo.servers import free_port
 from daemon.monitoring.notifications import GIVE_UP, Notifier, pause
 from daemon.service import Service
-from daemon.settings.load import NotifySettings, Settings, SettingsError
+from daemon.settings.load import Settings
+from daemon.settings.servers import NotifySettings
+from daemon.settings.types import SettingsError
 from extractors.values import LearndError
 from registry.cycles import CycleState
 from registry.store.store import Store

@@ -18,7 +18,8 @@ from daemon.access.sign_in import Door
 from daemon.access.tokens import TokensMissing
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
-from daemon.settings.load import Settings, SettingsError
+from daemon.settings.load import Settings
+from daemon.settings.types import SettingsError
 from daemon.views.status import Health
 from registry.batches import Batch
 from registry.store.store import Store

@@ -10,14 +10,10 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import free_port
-from daemon.publishing.publish import (
-    NotPublished,
-    Run,
-    evaluation_span,
-    experiment_span,
-    experiments_of,
-    publish_target,
-)
+from daemon.publishing.holdout_dataset import experiments_of
+from daemon.publishing.publish import NotPublished, publish_target
+from daemon.publishing.run import Run
+from daemon.publishing.spans import evaluation_span, experiment_span
 from daemon.run_once import run_once
 from daemon.runtime.child_process import Interrupted
 from daemon.service import Service

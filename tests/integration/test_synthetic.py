@@ -15,9 +15,8 @@ import pytest
 
 from daemon.demo.servers import free_port
 from extractors.cleaning.quality import flaw
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import prompt_key, query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
-from extractors.feedback.searches import query_key
 from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.synthesis.generate import Synthesis, SynthesisRequest, SynthesisRules, propose
 from extractors.synthesis.recipes import NothingToShow

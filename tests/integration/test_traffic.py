@@ -9,7 +9,7 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from extractors.cleaning.redaction import Redaction
-from extractors.feedback.searches import query_key
+from extractors.examples.prompt_keys import query_key
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound, WrongCondition
 from extractors.phoenix.spans import SpanFilter
 from extractors.traffic_sample import TrafficCall, sample_traffic

@@ -2,8 +2,8 @@
 
 import pytest
 
+from extractors.examples.prompt_keys import query_key
 from extractors.examples.types import Document, Triplet
-from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON
 from trainers.jobs.embedding import in_parts
 from trainers.methods.triplet_batches import Batches, choose_batches, false_negatives

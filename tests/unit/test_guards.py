@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from trainers.job_folder import Progress
-from trainers.recovery.fallbacks import Attempt, Limits, MemoryRules, OutOfMemory, TrainingDiverged
+from trainers.planning.limits import Limits
+from trainers.recovery.fallbacks import Attempt, MemoryRules, OutOfMemory, TrainingDiverged
 from trainers.recovery.guards import Guard, with_guards
 
 FIRST = Attempt(micro_batch=4, accumulation=1, checkpointing=False, quantization=None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.data.imports import UnknownImport, forget_import, import_file, imported_examples, imports
-from daemon.settings.load import TargetSettings
+from daemon.settings.target import TargetSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TARGET = TargetSettings(tenant="acme", agent="routing", project="p", task="classification", base_model="none")

@@ -6,15 +6,15 @@ import math
 import pytest
 import torch
 
+from trainers.memory import is_out_of_memory
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.limits import Limits
 from trainers.recovery.fallbacks import (
     Attempt,
-    Limits,
     MemoryRules,
     after_divergence,
     after_out_of_memory,
     first_attempt,
-    is_out_of_memory,
 )
 
 PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1e-3)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from evaluation.metrics.retrieval import NothingToSearch, Query, library, rank, ranked_side, search_side
+from extractors.examples.prompt_keys import query_key
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
-from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON
 
 

@@ -28,7 +28,7 @@ from extractors.cleaning.redaction import (
     RedactorUnusable,
     load_redactor,
 )
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import prompt_key, query_key
 from extractors.examples.types import (
     Document,
     Examples,
@@ -43,7 +43,6 @@ from extractors.examples.types import (
     Trajectory,
     Triplet,
 )
-from extractors.feedback.searches import query_key
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from extractors.dataset.build import Beside
 from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, draw, group, split
 from extractors.dataset.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
+from extractors.examples.prompt_keys import query_key
 from extractors.examples.types import (
     Examples,
     JudgedDocument,
@@ -22,7 +23,6 @@ from extractors.examples.types import (
     ReviewedRetrieval,
 )
 from extractors.feedback.extract import Extraction
-from extractors.feedback.searches import query_key
 from tests.unit.traffic import NOON, item
 
 RULES = HoldoutRules(share=0.2, least=4, greatest=8, retention_share=0.5, retention_greatest=20)

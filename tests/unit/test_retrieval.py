@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from extractors.dataset.triplets import triplets
+from extractors.examples.prompt_keys import query_key
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import (
@@ -11,9 +13,7 @@ from extractors.feedback.searches import (
     RetrievalDrop,
     RetrievalRules,
     Retrievals,
-    query_key,
     reviewed_retrievals,
-    triplets,
 )
 from extractors.phoenix.spans import Annotation, Span
 from extractors.span_parsing.drop_reasons import DropReason

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from daemon.scheduling.schedule import due, next_run
-from daemon.settings.load import ScheduleSettings, TargetSettings, TargetThresholds
+from daemon.settings.target import ScheduleSettings, TargetSettings, TargetThresholds
 from registry.cycles import Cycle, CycleState
 
 NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)

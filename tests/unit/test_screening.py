@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.cleaning.quality import Flaw
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import prompt_key, query_key
 from extractors.examples.types import (
     Document,
     Examples,
@@ -23,7 +23,6 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.feedback.searches import query_key
 from extractors.synthesis.filters import Screened, ScreeningRules, Unfit, VectorsInvalid, screen
 from extractors.synthesis.generate import Proposed
 from extractors.synthesis.recipes import Synthetic

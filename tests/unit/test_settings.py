@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from daemon.settings.load import Settings, SettingsError, load_settings
+from daemon.settings.load import Settings, load_settings
+from daemon.settings.types import SettingsError
 
 MINIMAL = """
 [[replicas]]

@@ -1,7 +1,7 @@
 """Learning to find documents: triplets and a plan become a LoRA adapter of a sentence-transformer.
 
-A stage like any other (`trainers/jobs/language_model.py`): the run's folder holds the job's files, the checkpoints
-while it runs, and in the end the adapter; a run that was killed goes on from its last checkpoint.
+A stage like any other (`trainers.jobs.language_model`): the run folder holds the files of the job, the
+checkpoints while it runs, and in the end the adapter. A run that was killed goes on from its last checkpoint.
 """
 
 from collections.abc import Sequence

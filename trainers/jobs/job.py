@@ -3,10 +3,9 @@
 from extractors.values import Value
 from trainers.estimate.memory_and_time import Estimate
 from trainers.models.base_model import Device, Dtype
-from trainers.models.quantization import Quantization
 from trainers.planning.hyperparameters import Method
-from trainers.planning.plan import Plan, Stage
-from trainers.recovery.fallbacks import Limits
+from trainers.planning.limits import Limits
+from trainers.planning.plan import Plan, Quantization, Stage
 
 ADAPTER = "adapter"
 """Folder of the adapter in the run's folder."""

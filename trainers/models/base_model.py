@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from extractors.values import LearndError, content_id, file_digest
 from trainers.memory import give_back
-from trainers.models.quantization import Quantization, keep_trainable, nf4
+from trainers.models.quantization import keep_trainable, nf4
+from trainers.planning.plan import Quantization
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]

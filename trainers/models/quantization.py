@@ -5,11 +5,10 @@ served over, the base in its own precision.
 """
 
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 from extractors.values import LearndError
 
-Quantization = Literal["nf4"]
 BITS_PER_WEIGHT = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a quantised weight: 4 bits, an 8-bit constant for 64 weights, and a 32-bit one for 256 of those."""
 

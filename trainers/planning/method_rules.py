@@ -8,10 +8,9 @@ from pydantic import Field
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Examples
 from extractors.values import Value, content_id
-from trainers.models.quantization import Quantization
 from trainers.planning.hyperparameters import Method, Preset, choose_hyperparameters
-from trainers.planning.plan import Kind, Plan, Skip, Stage
-from trainers.recovery.fallbacks import Limits
+from trainers.planning.limits import Limits
+from trainers.planning.plan import Kind, Plan, Quantization, Skip, Stage
 
 Task = Literal["classification", "generation", "extraction", "chat", "embedding"]
 LANGUAGE = frozenset[Task]({"classification", "generation", "extraction", "chat"})

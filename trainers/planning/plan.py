@@ -8,7 +8,7 @@ from extractors.values import Value, content_id
 from trainers.planning.hyperparameters import Hyperparameters, Method
 
 Kind = Literal["sft", "pairs", "votes", "triplets", "trajectories"]
-"""A kind of examples: the field of `extractors.examples.Examples` that holds them."""
+"""A kind of examples: the field of `extractors.examples.types.Examples` that holds them."""
 
 
 class Stage(Value):
@@ -76,3 +76,6 @@ class Skip(Value):
 
     reason: str
     """The counts there are and those it takes."""
+
+
+Quantization = Literal["nf4"]

@@ -8,19 +8,14 @@
 `guards.py` carries them out.
 """
 
-import errno
-import math
-
 from pydantic import Field
 
 from extractors.values import LearndError, Value
-from trainers.models.quantization import Quantization
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.plan import Quantization
 
 RATE_AFTER_DIVERGENCE = 0.1
 MOST_ROLLBACKS = 2
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
-"""What torch's allocators, mmap and C++ say, in errors of no type of their own."""
 
 
 class OutOfMemory(LearndError):
@@ -107,37 +102,3 @@ def after_divergence(attempt: Attempt) -> Attempt | None:
         return None
     lower = {"rate_scale": attempt.rate_scale * RATE_AFTER_DIVERGENCE, "rollbacks": attempt.rollbacks + 1}
     return attempt.model_copy(update=lower)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory could not be had, on a GPU or on a CPU."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-
-
-class Limits(Value):
-    """What a run may take, all its stages and starts together; None is without limit."""
-
-    max_minutes: float | None = Field(None, gt=0)
-    max_cost: float | None = Field(None, gt=0)
-    price_per_hour: float | None = Field(None, ge=0)
-    """Of the machine, in the currency of `max_cost`."""
-
-    @property
-    def seconds(self) -> float:
-        """The time that both allow."""
-        by_time = math.inf if self.max_minutes is None else self.max_minutes * 60
-        if self.max_cost is None or not self.price_per_hour:
-            return by_time
-        return min(by_time, self.max_cost / self.price_per_hour * 3600)
-
-    def __str__(self) -> str:
-        by_cost = self.max_cost is not None and self.price_per_hour
-        if by_cost and self.seconds < (self.max_minutes or math.inf) * 60:
-            return f"max_cost = {self.max_cost:g} at {self.price_per_hour:g} an hour"
-        return f"max_minutes = {self.max_minutes:g}" if self.max_minutes else "no limit"

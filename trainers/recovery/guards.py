@@ -18,18 +18,17 @@ from typing import Any, TypeVar
 
 from extractors.values import Value
 from trainers.job_folder import Progress, write_whole
-from trainers.memory import give_back
+from trainers.memory import give_back, is_out_of_memory
+from trainers.planning.limits import Limits
 from trainers.recovery.checkpoints import CHECKPOINTS, step_of, whole_checkpoints
 from trainers.recovery.fallbacks import (
     MOST_ROLLBACKS,
     Attempt,
-    Limits,
     MemoryRules,
     OutOfMemory,
     TrainingDiverged,
     after_divergence,
     after_out_of_memory,
-    is_out_of_memory,
 )
 
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from trainers.estimate.memory_and_time import Estimate, fits
 from trainers.job_folder import Progress, run_job
 from trainers.jobs.first_attempt import counted, estimated
 from trainers.jobs.job import TrainingJob
-from trainers.memory import free_memory
+from trainers.memory import free_memory, is_out_of_memory
 from trainers.models.base_model import torch_device
-from trainers.recovery.fallbacks import OutOfMemory, is_out_of_memory
+from trainers.recovery.fallbacks import OutOfMemory
 
 TRIED = "tried"
 """File in the folder of a job whose first steps began; found there by a child, the one before was killed."""

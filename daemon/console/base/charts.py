@@ -23,7 +23,7 @@ Interval = tuple[float, float, float]
 def losses(progress: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Curve]:
     """The curves of a cycle's trainings by name: steps, and losses in the method's own unit.
 
-    `progress` are the jobs' progress lines by the job's name (`daemon.runs.progress_of`).
+    `progress` are the jobs' progress lines by the job's name (`daemon.views.run_files.progress_of`).
     """
     trainings = {name: lines for name, lines in progress.items() if name.startswith("train")}
     curves: dict[str, Curve] = {}

@@ -21,7 +21,7 @@ ANSWERS = {
 
 
 def example_shown(line: Mapping[str, Any]) -> None:
-    """An example's line (`extractors.lines`), field by field."""
+    """An example's line (`extractors.file_formats.jsonl`), field by field."""
     for name, value in line.items():
         if name in {"prompt", "messages"}:
             for message in value:

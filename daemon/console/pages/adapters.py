@@ -22,7 +22,7 @@ from daemon.console.base.widgets import (
 )
 from daemon.console.frame import frame
 from daemon.serving.promotion import MAY_BE_REJECTED, activate, drain_time, reject, rollback
-from daemon.settings.load import TargetSettings
+from daemon.settings.target import TargetSettings
 from daemon.views.status import waits_for
 from registry.targets import TargetState
 from registry.versions import Version, VersionState

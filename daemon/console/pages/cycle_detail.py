@@ -15,8 +15,9 @@ from daemon.console.report.labels import labels_sections
 from daemon.console.report.measures import measures_section
 from daemon.console.report.trust import Trust
 from daemon.console.report.verdict import Judged, guards_section, verdict_section
+from daemon.runtime.paths import adapter_folder, run_folder
 from daemon.runtime.units import duration, gigabytes
-from daemon.views.run_files import progress_of, run_folder
+from daemon.views.run_files import progress_of
 from registry.cycles import Cycle, Trained
 from registry.store.cycles import UnknownCycle
 from trainers.estimate.memory_and_time import Estimate
@@ -193,11 +194,11 @@ async def _files(visit: Visit, cycle: Cycle) -> None:
     version_id = cycle.version_id
     version = await visit.read(lambda: visit.console.store.version(version_id)) if version_id else None
     with section("Files"):
-        folder = run_folder(visit.console.settings, cycle)
+        folder = run_folder(visit.console.settings.data_dir, cycle)
         known = {"Run": str(folder) if folder.exists() else f"{folder} (not there)"}
         files: Sequence[tuple[str, str]] = ()
         if version:
-            known["Adapter"] = str(visit.console.settings.data_dir / version.path)
+            known["Adapter"] = str(adapter_folder(visit.console.settings.data_dir, version))
             if version.files_removed_at:
                 known["Removed"] = moment(version.files_removed_at)
             files = tuple(version.files.items())

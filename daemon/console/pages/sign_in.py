@@ -4,7 +4,6 @@ Only an answer over HTTP can set a cookie that pages cannot read.
 """
 
 from html import escape
-from pathlib import Path
 from string import Template
 from typing import Annotated
 from urllib.parse import quote, urlsplit
@@ -15,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from daemon.access.accounts import SignInRefused, TooManyAttempts
 from daemon.access.sign_in import COOKIE, Door
 from daemon.console.base.page_session import MOUNTED, SIGN_IN, Console, Visit
-from daemon.console.frame import chosen_theme
+from daemon.console.frame import STYLE, chosen_theme
 
 PROBLEMS = {
     "refused": "This name and password do not belong together.",
@@ -50,7 +49,7 @@ users_file = "operators"</pre>"""
 def entrance(console: Console, door: Door) -> APIRouter:
     """The form and what it leads to."""
     router = APIRouter(prefix=MOUNTED, include_in_schema=False)
-    style = Path(__file__).with_name("console.css").read_text("utf-8")
+    style = STYLE.read_text("utf-8")
 
     @router.get(SIGN_IN)
     def form(request: Request, to: str = "", problem: str = "") -> Response:

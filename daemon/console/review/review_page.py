@@ -18,7 +18,7 @@ from daemon.console.review.item_table import ItemTable
 from daemon.data.review import ReadItem
 from registry.batches import Batch, BatchState, ItemState
 
-SCRIPT = Path(__file__).with_name("desk.js")
+SCRIPT = Path(__file__).with_name("review.js")
 REFRESH_SECONDS = 2.0
 ALL = "all"
 FILTERS = {

@@ -1,0 +1,97 @@
+"""Routes for cycles and their experiments."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime
+
+from daemon.api.parameters import Limit, Offset, OfTarget
+from daemon.settings.load import Settings
+from daemon.views.cycle_list import CycleView, newest, view
+from daemon.views.experiments import (
+    Compared,
+    Experiment,
+    ExperimentDetails,
+    compare,
+    details,
+    find,
+    list_experiments,
+)
+from daemon.views.run_files import SideBySide, answers_of, progress_of
+from evaluation.report import Verdict
+from registry.cycles import Cycle, CycleState
+from registry.store.store import Store
+from trainers.planning.hyperparameters import Method
+
+
+def build_cycles_router(settings: Settings, store: Store) -> APIRouter:
+    router = APIRouter(prefix="/cycles", tags=["cycles"])
+
+    @router.get("")
+    def list_cycles(
+        target: OfTarget = None,
+        state: CycleState | None = None,
+        verdict: Verdict | None = None,
+        method: Method | None = None,
+        limit: Limit = 100,
+    ) -> list[CycleView]:
+        """The history, newest first."""
+        found = newest(store, target=target, state=state, verdict=verdict, method=method, limit=limit)
+        return [view(cycle) for cycle in found]
+
+    @router.get("/{cycle_id}")
+    def show_cycle(cycle_id: str) -> Cycle:
+        """One cycle: data, plan, trainings, measures, verdict."""
+        return store.cycle(cycle_id)
+
+    @router.get("/{cycle_id}/progress")
+    def show_progress(cycle_id: str) -> dict[str, list[dict[str, Any]]]:
+        """What the cycle's jobs said as they went on, losses among it, by the job's name."""
+        return progress_of(settings, store.cycle(cycle_id))
+
+    @router.get("/{cycle_id}/answers")
+    def show_answers(
+        cycle_id: str, changed: bool = False, offset: Offset = 0, limit: Limit = 50
+    ) -> tuple[SideBySide, ...]:
+        """Held-out items and what every side said to them; `changed` are those that the candidate gains or
+        loses against what is live."""
+        return answers_of(settings, store.cycle(cycle_id), changed=changed, offset=offset, limit=limit)
+
+    return router
+
+
+def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
+    router = APIRouter(prefix="/experiments", tags=["experiments"])
+
+    @router.get("")
+    def list_runs(
+        target: OfTarget = None,
+        method: Method | None = None,
+        verdict: Verdict | None = None,
+        since: AwareDatetime | None = None,
+        until: AwareDatetime | None = None,
+        limit: Limit = 100,
+    ) -> list[Experiment]:
+        """What trained, or looked at a version again, newest first."""
+        return list_experiments(
+            store,
+            settings.phoenix,
+            target=target,
+            method=method,
+            verdict=verdict,
+            since=since,
+            until=until,
+            limit=limit,
+        )
+
+    @router.get("/compare")
+    def compare_runs(run: Annotated[list[str], Query()]) -> Compared:
+        """Runs side by side, each named by its id, a beginning of it, or the version that it trained."""
+        return compare(store, settings.phoenix, [find(store, each) for each in run])
+
+    @router.get("/{run:path}")
+    def show_run(run: str) -> ExperimentDetails:
+        """One run, named so: data, plan, trainings, report, and where Phoenix shows it."""
+        return details(store, settings.phoenix, find(store, run))
+
+    return router

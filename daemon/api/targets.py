@@ -1,0 +1,123 @@
+"""Routes for targets: status, data, hold, start."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException
+
+from daemon.access.accounts import Person
+from daemon.access.sign_in import Door
+from daemon.api.parameters import Limit, Offset, Served, Why
+from daemon.api.versions import Activation
+from daemon.runtime.context import Loop
+from daemon.serving.promotion import rollback
+from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
+from daemon.settings.types import SettingsError
+from daemon.views.data_summary import Shown, SpanLink, TargetData
+from daemon.views.status import Health, status
+from extractors.examples.types import Origin
+from extractors.values import Value
+from registry.store.store import Store
+from trainers.planning.plan import Kind
+
+
+class Asked(Value):
+    """A cycle that will begin."""
+
+    target: str
+
+
+def build_targets_router(
+    settings: Settings, store: Store, health: Health, door: Door, clock: Callable[[], datetime]
+) -> APIRouter:
+    router = APIRouter(prefix="/targets", tags=["targets"])
+
+    Target = Annotated[TargetSettings, Depends(_target_of(settings))]  # noqa: N806 - a type
+
+    @router.get("")
+    def list_targets() -> list[dict[str, Any]]:
+        """Each target's data against its thresholds, cycle, active version, waiting batches and health."""
+        return [entry | health.of(entry["target"]) for entry in status(settings, store)]
+
+    @router.get("/{tenant}/{agent}")
+    def show_target(target: Target) -> dict[str, Any]:
+        """One target, as in the list."""
+        entries = (entry for entry in status(settings, store) if entry["target"] == target.key)
+        return next(entries) | health.of(target.key)
+
+    @router.post("/{tenant}/{agent}/start", status_code=202)
+    def start(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> Asked:
+        """Begin a cycle within seconds, whatever the schedule says; 409 while one is running."""
+        store.ask_for_cycle(target.key, actor=by.name, now=clock())
+        return Asked(target=target.key)
+
+    @router.post("/{tenant}/{agent}/rollback")
+    def roll_back(target: Target, asked: Activation, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+        """Go back to what was live before; nothing is promoted automatically until the release."""
+        live = rollback(
+            settings,
+            store,
+            target,
+            actor=by.name,
+            reason=asked.reason,
+            clock=clock,
+            instead_of=asked.instead_of,
+        )
+        return Served(target=target.key, active_version=live.id if live else None, held=True)
+
+    @router.post("/{tenant}/{agent}/hold")
+    def hold(target: Target, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+        """Promote nothing automatically until the release; what is live stays live."""
+        store.hold(target.key, by.name, asked.reason, clock())
+        active = store.active(target.key)
+        return Served(target=target.key, active_version=active.id if active else None, held=True)
+
+    @router.post("/{tenant}/{agent}/release")
+    def release(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+        """Let a target that is on hold promote automatically again."""
+        store.release(target.key, actor=by.name, now=clock())
+        active = store.active(target.key)
+        return Served(target=target.key, active_version=active.id if active else None, held=False)
+
+    return router
+
+
+def build_data_router(settings: Settings, store: Store, clock: Callable[[], datetime]) -> APIRouter:
+    router = APIRouter(prefix="/targets", tags=["data"])
+    Target = Annotated[TargetSettings, Depends(_target_of(settings))]  # noqa: N806 - a type
+
+    def read(target: TargetSettings) -> TargetData:
+        return TargetData.read(Loop(settings, target, store, clock))
+
+    @router.get("/{tenant}/{agent}/data")
+    def show_data(target: Target) -> dict[str, Any]:
+        """Examples by kind and origin against the thresholds, and what was dropped why. Takes seconds."""
+        return read(target).summary()
+
+    @router.get("/{tenant}/{agent}/examples")
+    def list_examples(
+        target: Target, kind: Kind, origin: Origin | None = None, offset: Offset = 0, limit: Limit = 50
+    ) -> tuple[Shown, ...]:
+        """What a cycle that began now would train and validate on, newest first. Takes seconds."""
+        return read(target).examples(kind, origin, offset=offset, limit=limit)
+
+    @router.get("/{tenant}/{agent}/dropped")
+    def list_dropped(target: Target, reason: str) -> tuple[SpanLink, ...]:
+        """The newest spans that were dropped for `reason`, as `/data` words it. Takes seconds."""
+        return read(target).dropped_spans(reason)
+
+    return router
+
+
+def _target_of(settings: Settings) -> Callable[[str, str], TargetSettings]:
+    """A dependency: the target that a path names; 404 for an unknown one."""
+
+    def the_target(tenant: str, agent: str) -> TargetSettings:
+        try:
+            return settings.target(f"{tenant}/{agent}")
+        except SettingsError as unknown:
+            raise HTTPException(404, str(unknown)) from None
+
+    return the_target

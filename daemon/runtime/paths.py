@@ -1,0 +1,57 @@
+"""The layout of the data directory, in one place.
+
+    learnd.db, backups/                       the store, which owns these two
+    snapshots/<target>/<snapshot>/            frozen datasets
+    runs/<target>/<cycle>/                    jobs of a cycle: checkpoints, logs, the report
+    adapters/<target>/<cycle>/                files of a version
+    imports/<target>/<kind>-<digest>.parquet  examples that operators brought
+    locks/                                    held while a daemon runs or a version goes live
+
+`<target>` is the target's slug, `acme.routing` for `acme/routing`.
+"""
+
+from pathlib import Path
+
+from registry.cycles import Cycle
+from registry.targets import slug
+from registry.versions import Version
+
+
+def snapshots_folder(data_dir: Path, target: str) -> Path:
+    """Return the folder of all snapshots of `target` (`tenant/agent`)."""
+    return data_dir / "snapshots" / slug(target)
+
+
+def snapshot_folder(data_dir: Path, target: str, snapshot_id: str) -> Path:
+    """Return the folder of one snapshot of `target` (`tenant/agent`)."""
+    return snapshots_folder(data_dir, target) / snapshot_id
+
+
+def run_folder(data_dir: Path, cycle: Cycle) -> Path:
+    """Return the folder in which the jobs of `cycle` work."""
+    return data_dir / "runs" / slug(cycle.target) / cycle.id
+
+
+def adapter_path(cycle: Cycle) -> str:
+    """Return the folder of the version that `cycle` trains, relative to the data directory."""
+    return f"adapters/{slug(cycle.target)}/{cycle.id}"
+
+
+def adapter_folder(data_dir: Path, version: Version) -> Path:
+    """Return the absolute folder of a version's files."""
+    return data_dir / version.path
+
+
+def imports_folder(data_dir: Path, target: str) -> Path:
+    """Return the folder of the examples that operators imported for `target` (`tenant/agent`)."""
+    return data_dir / "imports" / slug(target)
+
+
+def daemon_lock_file(data_dir: Path) -> Path:
+    """Return the file that the daemon locks while it runs."""
+    return data_dir / "locks" / "daemon"
+
+
+def promotion_lock_file(data_dir: Path, target: str) -> Path:
+    """Return the file that is locked while the active version of `target` (`tenant/agent`) changes."""
+    return data_dir / "locks" / f"promotion.{slug(target)}"
