@@ -1,6 +1,6 @@
 """One cycle in the foreground: what `learnd once` does, and a Python call.
 
-from daemon.once import run_once
+from daemon.run_once import run_once
 cycle = run_once(load_settings(Path("learnd.toml")), "acme/routing")
 """
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Response
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from daemon.access.accounts import must_keep_apart
@@ -40,7 +41,8 @@ def build_api(
     """
     operators_tokens = settings.operators.by_token()
     must_keep_apart(tokens, operators_tokens)
-    api = FastAPI(title="learnd", version=VERSION, redoc_url=None)
+    # The page at /docs loads its scripts from here, not from a CDN.
+    api = FastAPIOffline(title="learnd", version=VERSION, redoc_url=None, static_url="/docs-assets")
     api.add_middleware(BoundedBodies, most=MOST_BODY)
     api.add_middleware(GuardedPages)
     answer_errors(api)
