@@ -13,7 +13,7 @@ from daemon.data.ingest import open_phoenix
 from daemon.publishing.publish import NotPublished, publish_target
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.clock import utc_now
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
@@ -40,7 +40,7 @@ def run_once(
     with daemon_lock(settings.data_dir):
         store = Store.open(settings.data_dir, utc_now())
         try:
-            loop = Loop(settings, target, store, utc_now, stop or Event(), on_progress)
+            loop = TargetContext(settings, target, store, utc_now, stop or Event(), on_progress)
             cycle = run_cycle(loop, "operator")
             reconcile_target(loop)
             _publish(loop)
@@ -50,7 +50,7 @@ def run_once(
             store.close()
 
 
-def _publish(loop: Loop) -> None:
+def _publish(loop: TargetContext) -> None:
     """Tell Phoenix of the cycle; where that does not work now, it is said, and done at the next occasion."""
     loop.on_progress({"stage": "publishing"})
     try:

@@ -18,7 +18,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.access.accounts import Operators
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.access.tokens import must_have_tokens
 from daemon.api.app import build_api
 from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
@@ -28,7 +28,7 @@ from daemon.monitoring.notifications import Notifier
 from daemon.publishing.publish import publish_target
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.clock import utc_now
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
 from daemon.scheduling.probation import SecondLooks
 from daemon.scheduling.schedule import Trigger, due
@@ -78,7 +78,7 @@ def serve(settings: Settings) -> None:
         stack.callback(store.close)
         service = Service(settings, store)
         operators = Operators(settings.operators, utc_now)
-        door = Door(operators, tokens)
+        door = Authenticator(operators, tokens)
         api = build_api(settings, store, tokens, door, service.health, service.metrics, utc_now)
         add_console(api, Console(settings, store, service.health, operators, utc_now), door)
         server = uvicorn.Server(
@@ -166,7 +166,9 @@ class Service:
         """Begin the jobs. Raises SettingsError where a receiver's secret cannot be read."""
         self._start_telling()
         for target in self.settings.targets:
-            loop = Loop(self.settings, target, self.store, utc_now, self.stop, self._progress_of(target.key))
+            loop = TargetContext(
+                self.settings, target, self.store, utc_now, self.stop, self._progress_of(target.key)
+            )
             self._every(self.settings.phoenix.poll_seconds, "poll", loop, self._poll)
             self._every(self.settings.daemon.reconcile_seconds, "reconcile", loop, self._reconcile)
             self._every(ADVANCE_SECONDS, "advance", loop, self._advance)
@@ -199,7 +201,9 @@ class Service:
         self._scheduler.shutdown(wait=True)
         self._phoenix.close()
 
-    def _every(self, seconds: float, name: str, loop: Loop, job: Callable[[Loop], None]) -> None:
+    def _every(
+        self, seconds: float, name: str, loop: TargetContext, job: Callable[[TargetContext], None]
+    ) -> None:
         self._scheduler.add_job(
             self._guarded(name, loop, job, timedelta(seconds=seconds)),
             "interval",
@@ -209,7 +213,7 @@ class Service:
         )
 
     def _guarded(
-        self, name: str, loop: Loop, job: Callable[[Loop], None], every: timedelta
+        self, name: str, loop: TargetContext, job: Callable[[TargetContext], None], every: timedelta
     ) -> Callable[[], None]:
         """The scheduler's boundary: the only place that catches everything."""
         backoff, target = Backoff(), loop.target.key
@@ -238,27 +242,29 @@ class Service:
 
         return run
 
-    def _failed(self, name: str, loop: Loop, backoff: Backoff, every: timedelta, problem: str) -> None:
+    def _failed(
+        self, name: str, loop: TargetContext, backoff: Backoff, every: timedelta, problem: str
+    ) -> None:
         backoff.failed(utc_now(), every)
         self.metrics.job_failures.labels(loop.target.key, name).inc()
         self.health.ill(loop.target.key, name, problem)
 
-    def _poll(self, loop: Loop) -> None:
+    def _poll(self, loop: TargetContext) -> None:
         with self._polling[loop.target.key], self.metrics.poll_seconds.labels(loop.target.key).time():
             changes = poll_target(loop, self._phoenix)
         self.metrics.feedback_changes.labels(loop.target.key).inc(changes)
 
-    def _publish(self, loop: Loop) -> None:
+    def _publish(self, loop: TargetContext) -> None:
         publish_target(loop, self._phoenix)
 
-    def _reconcile(self, loop: Loop) -> None:
+    def _reconcile(self, loop: TargetContext) -> None:
         for replica, problem in reconcile_target(loop).items():
             self.health.replica(loop.target.key, replica, problem)
             self.metrics.replica_ok.labels(loop.target.key, replica).set(problem == "ok")
         active = self.store.active(loop.target.key)
         self.metrics.active_version.labels(loop.target.key).set(active.number if active else 0)
 
-    def _advance(self, loop: Loop) -> None:
+    def _advance(self, loop: TargetContext) -> None:
         cycle = unfinished_cycle(loop) or self._begin(loop)
         self.metrics.cycle_running.labels(loop.target.key).set(cycle is not None)
         if cycle is None:
@@ -269,7 +275,7 @@ class Service:
         self.metrics.cycles.labels(cycle.target, cycle.state, cycle.verdict or "").inc()
         self.health.progress(cycle.target, None)
 
-    def _begin(self, loop: Loop) -> Cycle | None:
+    def _begin(self, loop: TargetContext) -> Cycle | None:
         self.store.expire_batches(utc_now())
         again = self._second_looks.due(loop)
         self.health.probation(loop.target.key, self._second_looks.reviewed(loop.target.key))
@@ -279,7 +285,7 @@ class Service:
         with self._polling[loop.target.key]:
             return start_cycle(loop, trigger or "", again)
 
-    def _trigger(self, loop: Loop) -> Trigger | None:
+    def _trigger(self, loop: TargetContext) -> Trigger | None:
         """Why a cycle should train now."""
         key, state = loop.target.key, self.store.target_state(loop.target.key)
         return due(
@@ -292,7 +298,7 @@ class Service:
             now=utc_now(),
         )
 
-    def _step(self, loop: Loop, cycle: Cycle) -> Cycle:
+    def _step(self, loop: TargetContext, cycle: Cycle) -> Cycle:
         log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)
         loop.on_progress({"stage": cycle.state})
         try:
@@ -329,6 +335,6 @@ def _telling(notifier: Notifier) -> Callable[[], None]:
     return run
 
 
-def _fail_cycle(loop: Loop, reason: str) -> None:
+def _fail_cycle(loop: TargetContext, reason: str) -> None:
     if cycle := unfinished_cycle(loop):
         loop.move(cycle, CycleState.FAILED, reason=reason)

@@ -44,7 +44,7 @@ from tests.console_reports import (
 from tests.phoenix_support import wait_until
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.unit.traffic import annotation, correction, openinference, span
-from trainers.planning.method_rules import Answered, Base, Task, Thresholds, Wanted, choose
+from trainers.planning.method_rules import Answered, Base, Task, Thresholds, TrainingPreferences, choose
 from trainers.planning.plan import Plan
 
 PASSWORD = "correct horse battery staple"
@@ -359,7 +359,7 @@ def _plan(snapshot: Snapshot) -> Plan:
         "classification",
         Thresholds(),
         Base(name="none", digest="base1", bytes=2**28),
-        Wanted(max_lora_rank=16),
+        TrainingPreferences(max_lora_rank=16),
         live=None,
         live_answers=lambda: Answered(asked=0, valid=0, settled=0),
     ).plan

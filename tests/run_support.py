@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_path
 from daemon.settings.load import Settings
 from evaluation.metrics.latency import overhead
@@ -94,7 +94,7 @@ class Runs:
         )
         self.now = BEGAN + timedelta(days=1)
         self.store = Store.open(folder, self.now)
-        self.loop = Loop(self.settings, self.settings.targets[0], self.store, lambda: self.now)
+        self.loop = TargetContext(self.settings, self.settings.targets[0], self.store, lambda: self.now)
 
     def snapshot(self, held_out: Sequence[ReviewedItem], **changes: Any) -> Snapshot:
         """With 30 examples to imitate, of which 6 are synthetic, and 10 pairs."""

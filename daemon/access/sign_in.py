@@ -51,7 +51,7 @@ class SessionView(Value):
     expires_at: datetime | None
 
 
-class Door:
+class Authenticator:
     """Knows who is asking, and whether they may. A dependency of every route of the operators."""
 
     def __init__(self, operators: Operators, agents: Mapping[str, str]) -> None:
@@ -145,7 +145,7 @@ class Door:
         raise HTTPException(401, how, headers={"WWW-Authenticate": "Bearer"})
 
 
-def build_session_router(door: Door) -> APIRouter:
+def build_session_router(door: Authenticator) -> APIRouter:
     """Routes to sign in and out, below `/api/v1`."""
     router = APIRouter(prefix="/session", tags=["session"])
 

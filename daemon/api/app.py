@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from daemon.access.accounts import must_keep_apart
 from daemon.access.middleware import BoundedBodies, GuardedPages
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.access.tokens import Caller
 from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router, caller_by
 from daemon.api.operators import answer_errors, build_operators_router
@@ -30,7 +30,7 @@ def build_api(
     settings: Settings,
     store: Store,
     tokens: Mapping[str, str],
-    door: Door,
+    door: Authenticator,
     health: Health,
     metrics: Metrics,
     clock: Callable[[], datetime],

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
 from daemon.access.accounts import Person
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.api.parameters import Limit, OfTarget, Why
-from daemon.data.review import Desk, Page, ReadItem, Ruling
+from daemon.data.review import BatchReview, Page, ReadItem, Ruling
 from extractors.values import Value
 from registry.batches import Batch, BatchState, ItemState
 
@@ -32,7 +32,7 @@ class BatchDecided(Value):
     decided: tuple[ReadItem, ...]
 
 
-def build_batches_router(desk: Desk) -> APIRouter:
+def build_batches_router(desk: BatchReview) -> APIRouter:
     router = APIRouter(prefix="/batches", tags=["approvals"])
 
     @router.get("")
@@ -82,7 +82,7 @@ def build_batches_router(desk: Desk) -> APIRouter:
     return router
 
 
-def build_decisions_router(desk: Desk, door: Door) -> APIRouter:
+def build_decisions_router(desk: BatchReview, door: Authenticator) -> APIRouter:
     router = APIRouter(prefix="/batches", tags=["approvals"])
     By = Annotated[Person, Depends(door.allowed)]  # noqa: N806 - a type
 

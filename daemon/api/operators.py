@@ -10,13 +10,13 @@ from datetime import datetime
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from daemon.access.sign_in import Door, build_session_router
+from daemon.access.sign_in import Authenticator, build_session_router
 from daemon.api.batches import build_batches_router, build_decisions_router
 from daemon.api.cycles import build_cycles_router, build_experiments_router
 from daemon.api.parameters import Limit, OfTarget
 from daemon.api.targets import build_data_router, build_targets_router
 from daemon.api.versions import build_versions_router
-from daemon.data.review import Desk, EditInvalid, ReviewInvalid
+from daemon.data.review import BatchReview, EditInvalid, ReviewInvalid
 from daemon.runtime.locks import Locked
 from daemon.settings.load import Settings
 from daemon.views.experiments import (
@@ -47,7 +47,7 @@ STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = 
 def build_operators_router(
     settings: Settings,
     store: Store,
-    door: Door,
+    door: Authenticator,
     health: Health,
     clock: Callable[[], datetime],
 ) -> APIRouter:
@@ -60,7 +60,7 @@ def build_operators_router(
     inside.include_router(build_cycles_router(settings, store))
     inside.include_router(build_experiments_router(settings, store))
     inside.include_router(build_versions_router(settings, store, door, clock))
-    desk = Desk(settings, store, clock)
+    desk = BatchReview(settings, store, clock)
     inside.include_router(build_batches_router(desk))
     inside.include_router(build_decisions_router(desk, door))
     inside.include_router(build_audit_router(store))

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException
 
 from daemon.access.accounts import Person
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.api.parameters import Limit, Offset, Served, Why
 from daemon.api.versions import Activation
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.serving.promotion import rollback
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
@@ -30,7 +30,7 @@ class Asked(Value):
 
 
 def build_targets_router(
-    settings: Settings, store: Store, health: Health, door: Door, clock: Callable[[], datetime]
+    settings: Settings, store: Store, health: Health, door: Authenticator, clock: Callable[[], datetime]
 ) -> APIRouter:
     router = APIRouter(prefix="/targets", tags=["targets"])
 
@@ -89,7 +89,7 @@ def build_data_router(settings: Settings, store: Store, clock: Callable[[], date
     Target = Annotated[TargetSettings, Depends(_target_of(settings))]  # noqa: N806 - a type
 
     def read(target: TargetSettings) -> TargetData:
-        return TargetData.read(Loop(settings, target, store, clock))
+        return TargetData.read(TargetContext(settings, target, store, clock))
 
     @router.get("/{tenant}/{agent}/data")
     def show_data(target: Target) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from daemon.access.accounts import Person
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.api.parameters import OfTarget, Served, Why
 from daemon.serving.promotion import UNSEEN, activate, reject
 from daemon.settings.load import Settings
@@ -34,7 +34,7 @@ class VersionView(Value):
 
 
 def build_versions_router(
-    settings: Settings, store: Store, door: Door, clock: Callable[[], datetime]
+    settings: Settings, store: Store, door: Authenticator, clock: Callable[[], datetime]
 ) -> APIRouter:
     router = APIRouter(prefix="/versions", tags=["versions"])
 

@@ -25,7 +25,7 @@ from daemon.cli.output import (
     print_json,
     print_table,
 )
-from daemon.data.review import Desk, Page, ReadItem, ReviewInvalid, Ruling
+from daemon.data.review import BatchReview, Page, ReadItem, ReviewInvalid, Ruling
 from daemon.runtime.clock import utc_now
 from extractors.values import LearndError
 from registry.batches import Batch, BatchState, ItemState
@@ -244,9 +244,9 @@ def import_(
 
 
 @contextmanager
-def _desk(config: Path) -> Iterator[Desk]:
+def _desk(config: Path) -> Iterator[BatchReview]:
     with opened(config) as (settings, store):
-        yield Desk(settings, store, utc_now)
+        yield BatchReview(settings, store, utc_now)
 
 
 def _decide(

@@ -21,7 +21,7 @@ from daemon.cli.output import (
 from daemon.data.imports import forget_import, import_file, imports
 from daemon.data.ingest import extract_target, snapshot_of
 from daemon.runtime.clock import utc_now
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.views.data_summary import TargetData
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import KINDS
@@ -46,7 +46,7 @@ OfKind = Annotated[
 def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Counts by kind against the thresholds, and why spans were dropped."""
     with opened(config) as (settings, store):
-        loop = Loop(settings, the_target(settings, target), store, utc_now)
+        loop = TargetContext(settings, the_target(settings, target), store, utc_now)
         facts = TargetData.read(loop).summary()
     if as_json:
         print_json(facts)
@@ -65,7 +65,7 @@ def export(
 ) -> None:
     """Write the examples that a cycle would train and validate on now to a file."""
     with opened(config) as (settings, store):
-        loop = Loop(settings, the_target(settings, target), store, utc_now)
+        loop = TargetContext(settings, the_target(settings, target), store, utc_now)
         snapshot = snapshot_of(loop, extract_target(loop))
     examples = [
         example for side in (snapshot.train, snapshot.validation) for example in dict(by_kind(side))[kind]

@@ -25,7 +25,7 @@ from daemon.cli.progress import CycleProgress
 from daemon.cli.report import print_expectations
 from daemon.cycle.preview import Forecast, Preview, forecast, rehearsed, test_rates
 from daemon.runtime.clock import utc_now
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import needs
 from daemon.runtime.units import duration, gigabytes
 from trainers.planning.plan import Skip
@@ -108,10 +108,10 @@ def rates(
 
 
 @contextmanager
-def _loop(config: Path, target: str | None) -> Iterator[Loop]:
+def _loop(config: Path, target: str | None) -> Iterator[TargetContext]:
     needs("train", "torch", "trl", "peft")
     with opened(config) as (settings, store), CycleProgress(progress_out) as progress:
-        yield Loop(settings, the_target(settings, target), store, utc_now, Event(), progress.show)
+        yield TargetContext(settings, the_target(settings, target), store, utc_now, Event(), progress.show)
 
 
 def _describe(found: Preview) -> None:

@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from nicegui import ui
 
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.console.base.page_session import MOUNTED, Console
 from daemon.console.guard import GuardedConsole
 from daemon.console.pages.adapters import adapters_page
@@ -22,7 +22,7 @@ ICON = (
 )
 
 
-def add_console(api: FastAPI, console: Console, door: Door) -> None:
+def add_console(api: FastAPI, console: Console, door: Authenticator) -> None:
     """Serve the console below `/console`; once a process, since NiceGUI's pages belong to the process."""
     api.include_router(entrance(console, door))
 

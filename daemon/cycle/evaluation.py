@@ -9,7 +9,7 @@ from daemon.cycle.training import SEEDS, side_of
 from daemon.data.imports import golden_cases
 from daemon.data.ingest import open_phoenix
 from daemon.runtime.child_process import Work, run_job
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import needs
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 def evaluate(
-    loop: Loop, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
+    loop: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
 ) -> Report:
     """Compare `candidate` with `active`, or the base where that is None, and with `waiting`, which is on
     probation.
@@ -70,18 +70,18 @@ def evaluate(
     return report
 
 
-def report_of(loop: Loop, cycle: Cycle) -> Report | None:
+def report_of(loop: TargetContext, cycle: Cycle) -> Report | None:
     """What the cycle's evaluation found, if it got that far."""
     kept = _folder(loop, cycle) / REPORT
     return Report.model_validate_json(kept.read_text("utf-8")) if kept.exists() else None
 
 
-def _folder(loop: Loop, cycle: Cycle) -> Path:
+def _folder(loop: TargetContext, cycle: Cycle) -> Path:
     return loop.run_folder(cycle) / "evaluate"
 
 
 def _job(
-    loop: Loop, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
+    loop: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
 ) -> EvaluationJob:
     look: Look = "first" if cycle.plan else "second"
     return EvaluationJob(
@@ -105,7 +105,9 @@ def _job(
     )
 
 
-def _by_replica(loop: Loop, candidate: Version, report: Report, snapshot: Path, folder: Path) -> Report:
+def _by_replica(
+    loop: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path
+) -> Report:
     """`report` with what a replica's answers make of it; INCONCLUSIVE where none can be asked. Raises
     NotServedYet while one may still come.
     """
@@ -120,7 +122,7 @@ def _by_replica(loop: Loop, candidate: Version, report: Report, snapshot: Path, 
         return report.model_copy(update=unknown)
 
 
-def sample_once(loop: Loop, snapshot: Path, folder: Path, *, patient_until: datetime) -> None:
+def sample_once(loop: TargetContext, snapshot: Path, folder: Path, *, patient_until: datetime) -> None:
     """Leave a sample of the traffic that the held-out items come from in `folder`; from `patient_until` on
     an empty one, where Phoenix gives none. Raises PhoenixError.
     """
@@ -137,7 +139,7 @@ def sample_once(loop: Loop, snapshot: Path, folder: Path, *, patient_until: date
     write_whole(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
 
 
-def _sampled(loop: Loop, snapshot: Path) -> tuple[TrafficCall, ...]:
+def _sampled(loop: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
     held_out = read_snapshot(snapshot)
     items: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*held_out.holdout, *held_out.retrievals)
     times = [item.started_at for item in items]

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from daemon.cycle.training import base_of, choose_plan, start_adapter, training_job
 from daemon.data.ingest import extract_target, snapshot_of
 from daemon.runtime.child_process import Work, run_job
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from extractors.dataset.snapshot import Manifest, write_snapshot
 from extractors.values import LearndError, Value
 from registry.cycles import Cycle
@@ -50,13 +50,13 @@ class Rehearsal:
             raise NothingToTrain(f"{self.preview.data.target}: {plan.reason}")
         return plan
 
-    def job(self, loop: Loop, stage: int = 0) -> TrainingJob:
+    def job(self, loop: TargetContext, stage: int = 0) -> TrainingJob:
         """The training that a cycle would do; of a later stage, as if it began without the one before."""
         return training_job(loop, self.plan, stage, self.snapshot, start_adapter(loop, self.plan))
 
 
 @contextmanager
-def rehearsed(loop: Loop) -> Iterator[Rehearsal]:
+def rehearsed(loop: TargetContext) -> Iterator[Rehearsal]:
     """Extract from what was polled last, and choose. Measures the live model where the rules ask for it.
 
     Leaves nothing behind. Raises BaseModelUnusable, JobFailed, OverridesInvalid.
@@ -107,7 +107,7 @@ class Forecast(Value):
         return sum(each) if len(each) == len(self.stages) else None
 
 
-def forecast(loop: Loop) -> Forecast:
+def forecast(loop: TargetContext) -> Forecast:
     """Estimate each stage of the plan from a few steps of it. Raises NothingToTrain, JobFailed."""
     with rehearsed(loop) as rehearsal:
         plan = rehearsal.plan
@@ -122,7 +122,7 @@ def forecast(loop: Loop) -> Forecast:
     )
 
 
-def _foretold(loop: Loop, rehearsal: Rehearsal, number: int) -> StageForecast:
+def _foretold(loop: TargetContext, rehearsal: Rehearsal, number: int) -> StageForecast:
     job, training = rehearsal.job(loop, number), loop.settings.training
     folder = rehearsal.scratch / f"estimate-{number}"
     found = Foretold.model_validate(
@@ -144,7 +144,7 @@ def _foretold(loop: Loop, rehearsal: Rehearsal, number: int) -> StageForecast:
     )
 
 
-def test_rates(loop: Loop, *, steps: int) -> RateTest:
+def test_rates(loop: TargetContext, *, steps: int) -> RateTest:
     """A learning-rate range test of the plan's first stage. Raises NothingToTrain, JobFailed."""
     with rehearsed(loop) as rehearsal:
         job = RateTestJob(training=rehearsal.job(loop), steps=steps)

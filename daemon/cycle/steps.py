@@ -17,7 +17,7 @@ from daemon.cycle.training import base_of, choose_plan, train_candidate, wanted
 from daemon.data.ingest import extract_target, open_phoenix, poll_target, snapshot_of
 from daemon.data.synthesis import ask_for_examples
 from daemon.runtime.child_process import Interrupted
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import Locked
 from daemon.scheduling.probation import (
     SECOND_LOOK,
@@ -49,7 +49,7 @@ WENT_LIVE = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
 T = TypeVar("T")
 
 
-def advance(loop: Loop, cycle: Cycle) -> Cycle:
+def advance(loop: TargetContext, cycle: Cycle) -> Cycle:
     """Do the cycle's next step and commit it. An ended cycle is returned as it is.
 
     Raises what may pass (`PASSING`): the cycle stays where it is, call again. Every other
@@ -65,7 +65,7 @@ def advance(loop: Loop, cycle: Cycle) -> Cycle:
         return loop.move(cycle, CycleState.FAILED, reason=str(failure))
 
 
-def run_cycle(loop: Loop, trigger: str) -> Cycle:
+def run_cycle(loop: TargetContext, trigger: str) -> Cycle:
     """Finish the target's unfinished cycle, or poll and run a new one, to its end.
 
     Raises what may pass (`PASSING`): an unfinished cycle stays where it is.
@@ -77,21 +77,21 @@ def run_cycle(loop: Loop, trigger: str) -> Cycle:
     return cycle
 
 
-def unfinished_cycle(loop: Loop) -> Cycle | None:
+def unfinished_cycle(loop: TargetContext) -> Cycle | None:
     """The target's cycle that has not ended; there is one at most."""
     mine = (cycle for cycle in loop.store.unfinished_cycles() if cycle.target == loop.target.key)
     listed = next(mine, None)
     return loop.store.cycle(listed.id) if listed else None
 
 
-def begin_cycle(loop: Loop, trigger: str) -> Cycle:
+def begin_cycle(loop: TargetContext, trigger: str) -> Cycle:
     """Poll, and start a cycle on what is known then. Raises PhoenixError, CycleRunning."""
     with open_phoenix(loop.settings) as client:
         poll_target(loop, client)
     return start_cycle(loop, trigger, SecondLooks().due(loop))
 
 
-def start_cycle(loop: Loop, trigger: str, second_look: Version | None) -> Cycle:
+def start_cycle(loop: TargetContext, trigger: str, second_look: Version | None) -> Cycle:
     """A cycle that looks at `second_look` again, which goes first, or one that trains.
 
     Raises CycleRunning.
@@ -101,7 +101,7 @@ def start_cycle(loop: Loop, trigger: str, second_look: Version | None) -> Cycle:
     return loop.store.start_cycle(loop.target.key, trigger, loop.clock())
 
 
-def _extract(loop: Loop, cycle: Cycle) -> Cycle:
+def _extract(loop: TargetContext, cycle: Cycle) -> Cycle:
     if cycle.version_id is not None:
         return _look_again(loop, cycle, loop.store.version(cycle.version_id))
     extraction = extract_target(loop)
@@ -118,7 +118,7 @@ def _extract(loop: Loop, cycle: Cycle) -> Cycle:
     )
 
 
-def _look_again(loop: Loop, cycle: Cycle, version: Version) -> Cycle:
+def _look_again(loop: TargetContext, cycle: Cycle, version: Version) -> Cycle:
     """Have the version on probation judged on what came after its training."""
     if version.state is not VersionState.PROBATION:
         return loop.move(cycle, CycleState.SKIPPED, reason=f"{version.id} is {version.state} by now")
@@ -143,7 +143,7 @@ def _look_again(loop: Loop, cycle: Cycle, version: Version) -> Cycle:
     )
 
 
-def _select(loop: Loop, cycle: Cycle) -> Cycle:
+def _select(loop: TargetContext, cycle: Cycle) -> Cycle:
     snapshot, base = loop.snapshot(_known(cycle.snapshot_id)), base_of(loop.target)
     if before := _taught_before(loop, base, snapshot):
         return loop.move(
@@ -173,12 +173,12 @@ def _other_base(name: str) -> str:
     return f"trained on another base model than {name} as it is now"
 
 
-def _train(loop: Loop, cycle: Cycle) -> Cycle:
+def _train(loop: TargetContext, cycle: Cycle) -> Cycle:
     version, trained = train_candidate(loop, cycle, _known(cycle.plan))
     return loop.move(cycle, CycleState.EVALUATING, version_id=version.id, training=trained)
 
 
-def _evaluate(loop: Loop, cycle: Cycle) -> Cycle:
+def _evaluate(loop: TargetContext, cycle: Cycle) -> Cycle:
     # Before the candidate, which an operator may activate in this moment: it is not compared with itself.
     active, waiting = loop.store.active(loop.target.key), on_probation(loop.store, loop.target.key)
     candidate = loop.store.version(_known(cycle.version_id))
@@ -200,7 +200,7 @@ def _evaluate(loop: Loop, cycle: Cycle) -> Cycle:
     return loop.move(cycle, CycleState.DONE, **judged)
 
 
-def _overruled(loop: Loop, cycle: Cycle, report: Report | None) -> Cycle:
+def _overruled(loop: TargetContext, cycle: Cycle, report: Report | None) -> Cycle:
     """End the cycle, whose version an operator activated before there was a verdict on it."""
     reason = f"{cycle.version_id} was activated by an operator meanwhile"
     if report is None:
@@ -209,7 +209,7 @@ def _overruled(loop: Loop, cycle: Cycle, report: Report | None) -> Cycle:
     return loop.move(cycle, CycleState.DONE, report=report, verdict=report.verdict, reason=reason)
 
 
-def _promote(loop: Loop, cycle: Cycle) -> Cycle:
+def _promote(loop: TargetContext, cycle: Cycle) -> Cycle:
     store, target, report = loop.store, loop.target, _known(cycle.report)
     candidate = store.version(_known(cycle.version_id))
     if candidate.state is VersionState.ACTIVE:
@@ -245,12 +245,12 @@ def _promote(loop: Loop, cycle: Cycle) -> Cycle:
     return _promoted(loop, cycle, candidate, report)
 
 
-def _promoted(loop: Loop, cycle: Cycle, candidate: Version, report: Report) -> Cycle:
+def _promoted(loop: TargetContext, cycle: Cycle, candidate: Version, report: Report) -> Cycle:
     end_probation(loop, f"compared with what was live before {candidate.id}", but=candidate.id)
     return loop.move(cycle, CycleState.DONE, reason=report.reason)
 
 
-STEPS: Mapping[CycleState, Callable[[Loop, Cycle], Cycle]] = {
+STEPS: Mapping[CycleState, Callable[[TargetContext, Cycle], Cycle]] = {
     CycleState.EXTRACTING: _extract,
     CycleState.SELECTING: _select,
     CycleState.TRAINING: _train,
@@ -259,7 +259,7 @@ STEPS: Mapping[CycleState, Callable[[Loop, Cycle], Cycle]] = {
 }
 
 
-def _why_not_automatically(loop: Loop, report: Report, candidate: Version) -> str | None:
+def _why_not_automatically(loop: TargetContext, report: Report, candidate: Version) -> str | None:
     """What keeps a proven candidate from going live by itself, in words; None if nothing does."""
     if candidate.state is VersionState.REJECTED:
         return f"rejected by an operator meanwhile: `learnd adapters activate {candidate.id}` overrules that"
@@ -274,13 +274,13 @@ def _why_not_automatically(loop: Loop, report: Report, candidate: Version) -> st
     return None
 
 
-def _judge(loop: Loop, version: Version, state: VersionState, reason: str) -> None:
+def _judge(loop: TargetContext, version: Version, state: VersionState, reason: str) -> None:
     """Record the verdict on a candidate; once recorded, running the step again changes nothing."""
     if version.state in {VersionState.CANDIDATE, VersionState.PROBATION}:
         loop.store.judge(version.id, state, now=loop.clock(), actor=DAEMON, reason=reason)
 
 
-def _taught_before(loop: Loop, base: Base, snapshot: Snapshot) -> Cycle | None:
+def _taught_before(loop: TargetContext, base: Base, snapshot: Snapshot) -> Cycle | None:
     """The last cycle that came to a verdict, if it trained on the same data by the same settings."""
     earlier = next(iter(_judged_before(loop, 1)), None)
     if earlier is None or earlier.plan is None:
@@ -296,12 +296,12 @@ def _taught_before(loop: Loop, base: Base, snapshot: Snapshot) -> Cycle | None:
     return earlier if (then.train, then.validation) == (snapshot.train, snapshot.validation) else None
 
 
-def _judged_before(loop: Loop, most: int) -> Sequence[Cycle]:
+def _judged_before(loop: TargetContext, most: int) -> Sequence[Cycle]:
     """The target's last cycles that trained something and came to a verdict, newest first."""
     return loop.store.cycles(loop.target.key, limit=most, state=CycleState.DONE, trains=True)
 
 
-def _window_used_up(loop: Loop, snapshot: Snapshot) -> str | None:
+def _window_used_up(loop: TargetContext, snapshot: Snapshot) -> str | None:
     """Why the snapshot's holdout should judge no further candidate, in words; None while it may."""
     window, most = snapshot.manifest.window, loop.target.gate.candidates_per_window
     judged = [_window_of(loop, cycle) for cycle in _judged_before(loop, most)]
@@ -314,7 +314,7 @@ def _window_used_up(loop: Loop, snapshot: Snapshot) -> str | None:
     )
 
 
-def _window_of(loop: Loop, cycle: Cycle) -> datetime | None:
+def _window_of(loop: TargetContext, cycle: Cycle) -> datetime | None:
     """Start of the window that judged the cycle's candidate; None where that is not known any more."""
     try:
         window = read_manifest(loop.snapshots / _known(cycle.snapshot_id)).window
@@ -323,7 +323,7 @@ def _window_of(loop: Loop, cycle: Cycle) -> datetime | None:
     return window.start if window else None
 
 
-def _active_id(loop: Loop) -> str | None:
+def _active_id(loop: TargetContext) -> str | None:
     active = loop.store.active(loop.target.key)
     return active.id if active else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daemon.runtime.child_process import Work, run_job
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder, adapter_path
 from daemon.runtime.version import VERSION
 from daemon.settings.target import TargetSettings
@@ -19,7 +19,15 @@ from registry.cycles import Cycle, Trained
 from registry.versions import Version
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import base_digest, model_bytes
-from trainers.planning.method_rules import Answered, Base, Choice, Live, Wanted, choose, worthwhile
+from trainers.planning.method_rules import (
+    Answered,
+    Base,
+    Choice,
+    Live,
+    TrainingPreferences,
+    choose,
+    worthwhile,
+)
 from trainers.planning.plan import Plan, Stage
 from trainers.recovery.checkpoints import forget_checkpoints
 
@@ -34,7 +42,7 @@ def base_of(target: TargetSettings) -> Base:
     )
 
 
-def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, written: Path, folder: Path) -> Choice:
+def choose_plan(loop: TargetContext, base: Base, snapshot: Snapshot, written: Path, folder: Path) -> Choice:
     """What the rules say for `snapshot`, which is `written` in its folder; `folder` is for measuring the
     live model, where the rules ask for that.
     """
@@ -52,9 +60,9 @@ def choose_plan(loop: Loop, base: Base, snapshot: Snapshot, written: Path, folde
     )
 
 
-def wanted(loop: Loop) -> Wanted:
+def wanted(loop: TargetContext) -> TrainingPreferences:
     target, training = loop.target, loop.settings.training
-    return Wanted(
+    return TrainingPreferences(
         preset=target.preset,
         overrides=target.hyperparameters,
         max_lora_rank=training.max_lora_rank,
@@ -64,13 +72,13 @@ def wanted(loop: Loop) -> Wanted:
     )
 
 
-def _live(loop: Loop, version: Version) -> Live:
+def _live(loop: TargetContext, version: Version) -> Live:
     config = json.loads((adapter_folder(loop.data_dir, version) / "adapter_config.json").read_text("utf-8"))
     return Live(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
 
 
 def _answered(
-    loop: Loop, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
+    loop: TargetContext, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
 ) -> Answered:
     """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
     target, training = loop.target, loop.settings.training
@@ -90,13 +98,13 @@ def _answered(
     )
 
 
-def side_of(loop: Loop, version: Version | None) -> AdapterSide | None:
+def side_of(loop: TargetContext, version: Version | None) -> AdapterSide | None:
     if version is None:
         return None
     return AdapterSide(name=version.id, path=str(adapter_folder(loop.data_dir, version)))
 
 
-def start_adapter(loop: Loop, plan: Plan) -> Path | None:
+def start_adapter(loop: TargetContext, plan: Plan) -> Path | None:
     """The folder of the adapter that the plan's first stage goes on from."""
     if plan.start_version is None:
         return None
@@ -112,7 +120,7 @@ class _Run(NamedTuple):
     trained: tuple[Trained, ...]
 
 
-def train_candidate(loop: Loop, cycle: Cycle, plan: Plan) -> tuple[Version, tuple[Trained, ...]]:
+def train_candidate(loop: TargetContext, cycle: Cycle, plan: Plan) -> tuple[Version, tuple[Trained, ...]]:
     """Train the plan, with each seed that is asked for; the median run's last adapter is the candidate."""
     runs: list[_Run] = []
     for number in range(loop.target.seeds):
@@ -129,7 +137,7 @@ def train_candidate(loop: Loop, cycle: Cycle, plan: Plan) -> tuple[Version, tupl
     return version, tuple(stage for run in runs for stage in run.trained)
 
 
-def _train_run(loop: Loop, cycle: Cycle, plan: Plan, run: int, spent: float) -> _Run:
+def _train_run(loop: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _Run:
     """Train the plan's stages, each in a folder of its own; `spent` are the seconds of earlier runs."""
     run_folder = loop.run_folder(cycle)
     seeded = f"-seed-{run}" if run else ""
@@ -156,7 +164,7 @@ def _seconds(stages: Iterable[Trained]) -> float:
     return float(sum(stage.figures.get("seconds", 0.0) for stage in stages))
 
 
-def _median_run(loop: Loop, cycle: Cycle, plan: Plan, runs: Sequence[_Run]) -> int:
+def _median_run(loop: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_Run]) -> int:
     """Which run is neither lucky nor unlucky: the middle one by the primary metric on the holdout."""
     target, training = loop.target, loop.settings.training
     job = SeedsJob(
@@ -176,7 +184,9 @@ def _median_run(loop: Loop, cycle: Cycle, plan: Plan, runs: Sequence[_Run]) -> i
     return SeedRuns.model_validate(found).median
 
 
-def _not_now(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path, spent: float) -> str | None:
+def _not_now(
+    loop: TargetContext, plan: Plan, stage: Stage, adapter: Path, folder: Path, spent: float
+) -> str | None:
     """Why `stage` is left out after the stage before it, which made `adapter`; None if it is not."""
     limits = loop.settings.training.limits
     if spent >= limits.seconds:
@@ -187,7 +197,7 @@ def _not_now(loop: Loop, plan: Plan, stage: Stage, adapter: Path, folder: Path, 
 
 
 def _train_stage(
-    loop: Loop, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
+    loop: TargetContext, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
 ) -> TrainingResult:
     """`spent` are the seconds that the stages before took of what the cycle may take."""
     job = training_job(loop, plan, number, loop.snapshots / plan.snapshot_id, start)
@@ -199,7 +209,9 @@ def _train_stage(
     return result
 
 
-def training_job(loop: Loop, plan: Plan, number: int, snapshot: Path, start: Path | None) -> TrainingJob:
+def training_job(
+    loop: TargetContext, plan: Plan, number: int, snapshot: Path, start: Path | None
+) -> TrainingJob:
     """Stage `number` of the plan, on the snapshot in its folder, as the settings want it trained."""
     training = loop.settings.training
     return TrainingJob(
@@ -215,7 +227,7 @@ def training_job(loop: Loop, plan: Plan, number: int, snapshot: Path, start: Pat
     )
 
 
-def _register(loop: Loop, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
+def _register(loop: TargetContext, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
     active = loop.store.active(loop.target.key)
     return loop.store.add_candidate(
         cycle.id,

@@ -4,11 +4,11 @@ from collections import Counter
 from datetime import timedelta
 
 from daemon.data.imports import golden_cases, imported_examples
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from extractors.cleaning.redaction import Redaction, load_redactor
-from extractors.dataset.build import Beside
+from extractors.dataset.build import ExtraData
 from extractors.dataset.snapshot import Snapshot, build_snapshot
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.searches import reviewed_retrievals
@@ -22,7 +22,7 @@ def open_phoenix(settings: Settings) -> PhoenixClient:
     return PhoenixClient(settings.phoenix.url, api_key=settings.phoenix.key())
 
 
-def poll_target(loop: Loop, client: PhoenixClient) -> int:
+def poll_target(loop: TargetContext, client: PhoenixClient) -> int:
     """Bring the target's mirror up to date; returns how many annotations changed.
 
     What went wrong is kept as the target's last poll error, and raised: PhoenixError.
@@ -34,7 +34,7 @@ def poll_target(loop: Loop, client: PhoenixClient) -> int:
     return changes
 
 
-def _poll_once(loop: Loop, client: PhoenixClient) -> tuple[int, bool]:
+def _poll_once(loop: TargetContext, client: PhoenixClient) -> tuple[int, bool]:
     """How many annotations changed, and whether that is all; the change itself is let go of."""
     store, target, now = loop.store, loop.target, loop.clock()
     used_keys = target.retrieval.used_metadata_keys if target.task == "embedding" else ()
@@ -62,7 +62,7 @@ def feedback_names(target: TargetSettings) -> frozenset[str]:
     return frozenset(rule.name for rule in rules.annotations) | frozenset(rules.correction_names)
 
 
-def extract_target(loop: Loop) -> Extraction:
+def extract_target(loop: TargetContext) -> Extraction:
     """What the mirror teaches by the target's feedback rules, without personal data where that is asked for.
 
     Raises RedactorUnusable, RedactionFailed.
@@ -86,7 +86,7 @@ def extract_target(loop: Loop) -> Extraction:
     return extraction.model_copy(update={**without, "replaced": dict(redaction.counts)})
 
 
-def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
+def snapshot_of(loop: TargetContext, extraction: Extraction) -> Snapshot:
     """The dataset that `extraction` makes with the target's holdout as it stands; nothing is written.
 
     Raises RedactorUnusable, RedactionFailed, ImportInvalid.
@@ -103,7 +103,7 @@ def snapshot_of(loop: Loop, extraction: Extraction) -> Snapshot:
         now=loop.clock(),
         target=target.key,
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
-        beside=Beside(
+        beside=ExtraData(
             imported=imported,
             synthetic=synthetic,
             synthetic_share=target.synthesis.share,

@@ -110,7 +110,7 @@ class Ruling(Value):
 
 
 @dataclass(frozen=True)
-class Desk:
+class BatchReview:
     """Where operators read and decide."""
 
     settings: Settings

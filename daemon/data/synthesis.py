@@ -13,7 +13,7 @@ from typing import Any
 
 from daemon.data.imports import golden_cases
 from daemon.runtime.child_process import Interrupted, Work, run_job
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import needs
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
@@ -61,7 +61,7 @@ class Proposals(Value):
     """Why there are fewer than were wanted, in words."""
 
 
-def ask_for_examples(loop: Loop, cycle: Cycle, snapshot: Snapshot) -> str:
+def ask_for_examples(loop: TargetContext, cycle: Cycle, snapshot: Snapshot) -> str:
     """Have the examples that the target lacks proposed; says in words what came of it.
 
     What is wrong with the model or its answers is said, too: the cycle ends anyway. Raises Interrupted.
@@ -90,7 +90,7 @@ def ask_for_examples(loop: Loop, cycle: Cycle, snapshot: Snapshot) -> str:
     return f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
 
 
-def _proposed(loop: Loop, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch:
+def _proposed(loop: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch:
     rules = loop.target.synthesis
     endpoint = endpoint_of(loop.settings, loop.target)
     job = SynthesisJob(
@@ -137,7 +137,7 @@ def _proposed(loop: Loop, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch
     )
 
 
-def _labels(loop: Loop, snapshot: Snapshot) -> tuple[str, ...]:
+def _labels(loop: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
     """The valid answers of a classification; empty where answers are free."""
     if loop.target.task != "classification":
         return ()

@@ -15,7 +15,7 @@ from daemon.publishing.holdout_dataset import experiments_of
 from daemon.publishing.run import Run
 from daemon.publishing.spans import evaluation_span, experiment_span
 from daemon.runtime.child_process import Interrupted
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixAnswer, PhoenixError
 from extractors.phoenix.write_experiments import (
@@ -34,7 +34,7 @@ class NotPublished(LearndError):
     """Phoenix is there, and has not got a run."""
 
 
-def publish_target(loop: Loop, client: PhoenixClient) -> int:
+def publish_target(loop: TargetContext, client: PhoenixClient) -> int:
     """Have Phoenix keep every run of the target that it has not got, oldest first; returns how many.
 
     Raises PhoenixError where Phoenix is not there: all is told at the next call. Raises NotPublished where
@@ -70,7 +70,7 @@ def _must_be_there(client: PhoenixClient) -> None:
     client.http.json("GET", "/v1/projects", params={"limit": "1"})
 
 
-def _publish(loop: Loop, client: PhoenixClient, run: Run) -> str | None:
+def _publish(loop: TargetContext, client: PhoenixClient, run: Run) -> str | None:
     """Path of Phoenix's page that compares the sides; None where there is nothing to compare."""
     project = loop.settings.phoenix.experiments_project
     if not publish_spans(client, project, experiment_span(run), evaluation_span(run)):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
 from daemon.views.run_files import progress_of
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
@@ -15,7 +15,7 @@ from registry.versions import Version
 class Run:
     """A cycle that ended, with what is told of it."""
 
-    loop: Loop
+    loop: TargetContext
     cycle: Cycle
     version: Version | None
     """The candidate; None where the training failed."""
@@ -25,7 +25,7 @@ class Run:
     """What it was judged on, and but for a second look trained on; None where retention has removed it."""
 
     @classmethod
-    def read(cls, loop: Loop, cycle_id: str) -> "Run":
+    def read(cls, loop: TargetContext, cycle_id: str) -> "Run":
         cycle = loop.store.cycle(cycle_id)
         version = loop.store.version(cycle.version_id) if cycle.version_id else None
         trained = loop.store.cycle(version.cycle_id) if version else cycle

@@ -17,7 +17,7 @@ from registry.store.store import Store
 
 
 @dataclass(frozen=True)
-class Loop:
+class TargetContext:
     """A target, where its data lies, and what there is to work with."""
 
     settings: Settings

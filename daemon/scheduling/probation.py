@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from daemon.data.ingest import extract_target
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.settings.target import TargetSettings
 from extractors.dataset.second_look import Reviewed, Seen, fresh_items, with_gold
 from extractors.dataset.snapshot import SnapshotDamaged, read_manifest
@@ -48,7 +48,7 @@ def on_probation(store: Store, target: str) -> Version | None:
     return next((v for v in store.versions(target) if v.state is VersionState.PROBATION), None)
 
 
-def probation_of(loop: Loop, version: Version, extraction: Extraction) -> Probation:
+def probation_of(loop: TargetContext, version: Version, extraction: Extraction) -> Probation:
     """How far `version` is, by what `extraction` found. Raises SnapshotDamaged."""
     items = newer_items(loop, version, extraction)
     return Probation(
@@ -56,7 +56,7 @@ def probation_of(loop: Loop, version: Version, extraction: Extraction) -> Probat
     )
 
 
-def newer_items(loop: Loop, version: Version, extraction: Extraction) -> Sequence[Reviewed]:
+def newer_items(loop: TargetContext, version: Version, extraction: Extraction) -> Sequence[Reviewed]:
     """What its second look judges by, as far as there is enough yet. Raises SnapshotDamaged."""
     return fresh_items(
         extraction,
@@ -79,7 +79,7 @@ def gives_up_at(target: TargetSettings, version: Version) -> datetime:
     return version.created_at + timedelta(days=target.gate.probation_days)
 
 
-def end_probation(loop: Loop, reason: str, *, but: str | None = None) -> None:
+def end_probation(loop: TargetContext, reason: str, *, but: str | None = None) -> None:
     """Reject what is on probation, except the version `but`."""
     for version in loop.store.versions(loop.target.key):
         if version.state is VersionState.PROBATION and version.id != but:
@@ -116,7 +116,7 @@ class SecondLooks:
         """Newer reviewed items for the version on probation, when last counted; None before that."""
         return self._counts[target].found.reviewed if target in self._counts else None
 
-    def due(self, loop: Loop) -> Version | None:
+    def due(self, loop: TargetContext) -> Version | None:
         """The version to look at again now. Raises RedactorUnusable, RedactionFailed.
 
         One whose second looks fail again and again, or that has waited for too long, is rejected.
@@ -144,7 +144,7 @@ class SecondLooks:
             )
         return None
 
-    def _counted(self, loop: Loop, version: Version) -> Probation | None:
+    def _counted(self, loop: TargetContext, version: Version) -> Probation | None:
         """How far it is; None while there are not even calls enough, reviewed or not. Raises
         SnapshotDamaged.
         """
@@ -161,7 +161,7 @@ class SecondLooks:
         return found
 
 
-def _rests(loop: Loop, version: Version) -> bool:
+def _rests(loop: TargetContext, version: Version) -> bool:
     """Whether its second look failed and is not to be tried (yet); after several failures it is rejected."""
     failed = loop.store.cycles(
         loop.target.key, MOST_FAILED, CycleState.FAILED, trains=False, version_id=version.id
@@ -174,7 +174,7 @@ def _rests(loop: Loop, version: Version) -> bool:
     return bool(failed) and loop.clock() < failed[0].updated_at + loop.target.schedule.cooldown
 
 
-def _may_be_due(loop: Loop, version: Version) -> bool:
+def _may_be_due(loop: TargetContext, version: Version) -> bool:
     """Whether there are calls enough, reviewed or not: this alone is cheap to ask."""
     watermark = read_manifest(loop.snapshots / version.snapshot_id).watermark
     calls = loop.store.mirrored_since(loop.target.key, watermark or version.created_at)

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import structlog
 
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import open_replicas
 from registry.cycles import CycleState
@@ -17,7 +17,7 @@ RUNS_KEPT = 20
 """Ended cycles whose runs and snapshots stay, for looking into a failure."""
 
 
-def prune_target(loop: Loop) -> None:
+def prune_target(loop: TargetContext) -> None:
     """Apply the target's retention policy. What is active, on hold or last good always stays."""
     _prune_versions(loop)
     # Before the cycles: a snapshot that a cycle writes meanwhile is not among these.
@@ -46,7 +46,7 @@ def prune_target(loop: Loop) -> None:
             shutil.rmtree(folder)
 
 
-def _prune_versions(loop: Loop) -> None:
+def _prune_versions(loop: TargetContext) -> None:
     try:
         served = _served(loop)
     except (ReplicaUnreachable, ReplicaRefused) as problem:
@@ -64,7 +64,7 @@ def _prune_versions(loop: Loop) -> None:
             log.info("removed files", version=version.id)
 
 
-def _served(loop: Loop) -> set[str]:
+def _served(loop: TargetContext) -> set[str]:
     """Adapters that any replica of the target has loaded. Raises where one does not say."""
     with ExitStack() as stack:
         replicas = open_replicas(loop.settings, loop.target, stack)

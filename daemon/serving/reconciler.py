@@ -4,12 +4,12 @@ from contextlib import ExitStack
 
 import structlog
 
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import Locked, promotion_lock
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import open_replicas
 from registry.cycles import CycleState
-from registry.serving.reconciler import Wanted, reconcile
+from registry.serving.reconciler import DesiredAdapter, reconcile
 from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
 from registry.versions import VersionState
 
@@ -17,7 +17,7 @@ OK = "ok"
 log = structlog.get_logger()
 
 
-def reconcile_target(loop: Loop) -> dict[str, str]:
+def reconcile_target(loop: TargetContext) -> dict[str, str]:
     """Bring each replica of the target to what is wanted; returns replica to `ok` or its problem.
 
     A replica that does not answer keeps nobody else waiting. Empty while a promotion is under
@@ -31,7 +31,7 @@ def reconcile_target(loop: Loop) -> dict[str, str]:
         _drop_leftovers(loop)
         _end_drains(loop)
         wanted = [
-            Wanted(name=version.id, path=adapter_folder(loop.data_dir, version))
+            DesiredAdapter(name=version.id, path=adapter_folder(loop.data_dir, version))
             for version in loop.store.wanted(loop.target.key)
         ]
         tried, target = _tried(loop), loop.target.key
@@ -39,14 +39,14 @@ def reconcile_target(loop: Loop) -> dict[str, str]:
         return {replica.name: _reconcile_one(replica, wanted, tried, target) for replica in replicas}
 
 
-def _tried(loop: Loop) -> set[str]:
+def _tried(loop: TargetContext) -> set[str]:
     """What an evaluation asks one replica for: it stays there, and goes to no other."""
     judged = {c.version_id for c in loop.store.unfinished_cycles() if c.state is CycleState.EVALUATING}
     wanted = loop.store.wanted(loop.target.key)
     return {each.id for each in wanted if each.id in judged and each.state is not VersionState.ACTIVE}
 
 
-def _reconcile_one(replica: Replica, wanted: list[Wanted], tried: set[str], target: str) -> str:
+def _reconcile_one(replica: Replica, wanted: list[DesiredAdapter], tried: set[str], target: str) -> str:
     try:
         there = replica.adapters() if tried else {}
         wanted = [each for each in wanted if each.name not in tried or each.name in there]
@@ -58,7 +58,7 @@ def _reconcile_one(replica: Replica, wanted: list[Wanted], tried: set[str], targ
     return "; ".join(outcome.refused.values()) or OK
 
 
-def _drop_leftovers(loop: Loop) -> None:
+def _drop_leftovers(loop: TargetContext) -> None:
     """Unload what a promotion, killed in the middle, left loaded.
 
     The promotion lock is ours, and a cycle that is still PROMOTING begins again by itself.
@@ -70,7 +70,7 @@ def _drop_leftovers(loop: Loop) -> None:
             loop.store.unwant(version.id)
 
 
-def _end_drains(loop: Loop) -> None:
+def _end_drains(loop: TargetContext) -> None:
     """Let go of retired versions whose name no client can know any more; requests in flight still end."""
     now = loop.clock()
     for version in loop.store.wanted(loop.target.key):

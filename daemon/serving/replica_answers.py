@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from daemon.runtime.child_process import Interrupted
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import Locked, promotion_lock
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import LOCK_PATIENCE, PROBES, open_replicas
@@ -42,7 +42,7 @@ class Replies(Value):
     """What it says to the first of these."""
 
 
-def confirm(loop: Loop, candidate: Version, report: Report, snapshot: Path, folder: Path) -> Report:
+def confirm(loop: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path) -> Report:
     """`report`, as it stands where a replica's answers lead to the same verdict, INCONCLUSIVE where not.
 
     The candidate is loaded for that on one replica, and unloaded again. A prompt that the replica refuses to
@@ -65,7 +65,7 @@ def confirm(loop: Loop, candidate: Version, report: Report, snapshot: Path, fold
 
 
 def _found(
-    loop: Loop,
+    loop: TargetContext,
     report: Report,
     items: Sequence[ReviewedItem],
     replies: Mapping[str, Replies],
@@ -100,7 +100,7 @@ def _found(
 
 
 def _replies(
-    loop: Loop, candidate: Version, items: Sequence[ReviewedItem], names: Sequence[str], folder: Path
+    loop: TargetContext, candidate: Version, items: Sequence[ReviewedItem], names: Sequence[str], folder: Path
 ) -> dict[str, Replies]:
     """The replica's answers by side, from files where an earlier run got that far."""
     kept = {name: folder / f"replies-{number}.json" for number, name in enumerate(names)}
@@ -113,7 +113,7 @@ def _replies(
     return {name: Replies.model_validate_json(path.read_text("utf-8")) for name, path in kept.items()}
 
 
-def _loaded(loop: Loop, candidate: Version, stack: ExitStack) -> Replica:
+def _loaded(loop: TargetContext, candidate: Version, stack: ExitStack) -> Replica:
     """A replica that serves the candidate until `stack` ends. Raises NotServed, NotServedYet, Locked."""
     folder = adapter_folder(loop.data_dir, candidate)
     record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
@@ -126,7 +126,7 @@ def _loaded(loop: Loop, candidate: Version, stack: ExitStack) -> Replica:
     return replica
 
 
-def _unload(loop: Loop, replica: Replica, version_id: str) -> None:
+def _unload(loop: TargetContext, replica: Replica, version_id: str) -> None:
     """Take the candidate down, unless an operator has activated it or is about to."""
     # Where it cannot be unloaded now, the reconciler does it later.
     with (
@@ -148,7 +148,7 @@ def _first_healthy(candidate: Version, replicas: Sequence[Replica]) -> Replica:
 
 
 def _ask(
-    loop: Loop, replica: Replica, candidate: Version, side: str, items: Sequence[ReviewedItem]
+    loop: TargetContext, replica: Replica, candidate: Version, side: str, items: Sequence[ReviewedItem]
 ) -> Replies:
     """Raises NotServed, NotServedYet, Interrupted."""
     model, limit = replica.base_name if side == BASE else side, loop.target.max_new_tokens

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from daemon.data.ingest import extract_target, snapshot_of
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from extractors.cleaning.quality import by_kind
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import Origin
@@ -42,12 +42,12 @@ class Shown(Value):
 class TargetData:
     """What a cycle that began now would learn from."""
 
-    loop: Loop
+    loop: TargetContext
     extraction: Extraction
     snapshot: Snapshot
 
     @classmethod
-    def read(cls, loop: Loop) -> "TargetData":
+    def read(cls, loop: TargetContext) -> "TargetData":
         """Reads the whole mirror: seconds, not less.
 
         Raises RedactorUnusable, RedactionFailed, ImportInvalid.

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
 from daemon.runtime.units import duration, gigabytes
 from daemon.settings.target import TargetSettings
@@ -46,7 +46,7 @@ TASKS = {
 }
 
 
-def write_card(loop: Loop, version: Version, report: Report) -> None:
+def write_card(loop: TargetContext, version: Version, report: Report) -> None:
     """Leave the card beside the adapter, in place of an earlier one; `report` is the newest look at it.
 
     It is none of the version's files: digests, and what is served, stay as they are. Raises SnapshotDamaged.

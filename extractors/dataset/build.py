@@ -41,7 +41,7 @@ MOST_TRIPLETS = 8
 """Of one query; more would teach that query instead of the task."""
 
 
-class Taught(Value):
+class DatasetContent(Value):
     """The content of a dataset."""
 
     train: Examples
@@ -56,7 +56,7 @@ class Taught(Value):
     """By reason in words."""
 
 
-class Beside(Value):
+class ExtraData(Value):
     """What a dataset is made from beside the traffic."""
 
     imported: Examples = Examples()
@@ -72,7 +72,9 @@ class Beside(Value):
     """Labels of a classification, for the class balance."""
 
 
-def teach(extraction: Extraction, rules: HoldoutRules, window: Window | None, beside: Beside) -> Taught:
+def teach(
+    extraction: Extraction, rules: HoldoutRules, window: Window | None, beside: ExtraData
+) -> DatasetContent:
     """Hold out the newest window of what was reviewed, retain a share of what was held out before, and make
     examples of what else is older.
 
@@ -89,8 +91,8 @@ def _taught(
     extraction: Extraction,
     sides: Split[ReviewedItem] | Split[ReviewedRetrieval],
     rules: HoldoutRules,
-    beside: Beside,
-) -> Taught:
+    beside: ExtraData,
+) -> DatasetContent:
     left_out: Counter[StrEnum] = Counter(sides.left_out)
     traffic = _teachable(extraction, sides, left_out)
     seen = ((_group(each), prompt_keys_of(each)) for each in _all(traffic))
@@ -109,7 +111,7 @@ def _taught(
     trainable = _kept(more, _not_validated(traffic, apart), Counter(), LeftOut.IMPORT_VALIDATED)
     trainable = unlike(trainable, validation, rules=beside.quality, templates=templates)
     left_out[LeftOut.IMPORT_VALIDATED] += _size(more) - _size(trainable)
-    return Taught(
+    return DatasetContent(
         train=_few_synthetic(cleaned(train.joined(trainable)), beside.synthetic_share, left_out),
         validation=cleaned(validation),
         holdout=_calls(sides.holdout),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from extractors.cleaning.statistics import Statistics, describe
-from extractors.dataset.build import Beside, Taught, teach
+from extractors.dataset.build import DatasetContent, ExtraData, teach
 from extractors.dataset.holdout_split import HoldoutRules, Window
 from extractors.examples.types import (
     Examples,
@@ -124,14 +124,14 @@ def build_snapshot(
     now: datetime,
     target: str,
     filters: Mapping[str, Any],
-    beside: Beside | None = None,
+    beside: ExtraData | None = None,
 ) -> Snapshot:
     """The dataset that `extraction` makes; the same content, rules, window and filters give the same id.
 
     `window` is that of the target's last snapshot, None at first. The holdout comes first: with
     few items everything is held out and `train` is empty, so look at the counts before training.
     """
-    beside = beside or Beside()
+    beside = beside or ExtraData()
     taught = teach(extraction, rules, window, beside)
     reviewed = extraction.retrievals or extraction.items
     held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*taught.holdout, *taught.retrievals)
@@ -159,7 +159,7 @@ def build_snapshot(
     return Snapshot(manifest=manifest, **sides)
 
 
-def _statistics(taught: Taught, rules: HoldoutRules, beside: Beside) -> Statistics:
+def _statistics(taught: DatasetContent, rules: HoldoutRules, beside: ExtraData) -> Statistics:
     statistics = describe(taught.train, output_space=beside.output_space, rules=beside.quality)
     trained = sum(counts(taught.train).values())
     if round(rules.validation_share * trained) and not any(counts(taught.validation).values()):

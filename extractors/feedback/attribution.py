@@ -22,7 +22,7 @@ class Candidate(Value):
     started_at: datetime
 
 
-class Reach:
+class FeedbackAttribution:
     """The feedback that reaches each call, by the rule `inherit`.
 
     What is said above several calls approves or rejects all that it reaches, but a correction or a

@@ -13,7 +13,7 @@ from itertools import chain
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import prompt_key
 from extractors.examples.types import JudgedResponse, Outcome, ReviewedItem, ReviewedRetrieval, Trajectory
-from extractors.feedback.attribution import Candidate, Reach
+from extractors.feedback.attribution import Candidate, FeedbackAttribution
 from extractors.feedback.conversations import trajectories
 from extractors.feedback.judged_answers import judged_answers, judged_others
 from extractors.feedback.rules import FeedbackRules, Verdict, answer_unreadable, resolve
@@ -68,7 +68,7 @@ def extract(
     calls, unreadable, dropped = _read(spans, target)
     calls = merge_traced_twice(_with_sessions(calls, spans), ancestry)
     annotations = list(annotations)
-    reach = Reach(_candidates(calls, unreadable, ancestry), ancestry, annotations, rules)
+    reach = FeedbackAttribution(_candidates(calls, unreadable, ancestry), ancestry, annotations, rules)
     reviewed = _reviewed(calls, reach, rules, OutputSpace(output_space))
     once = _once_a_session(reviewed.items)
     conversations, unusable = trajectories(
@@ -107,7 +107,9 @@ class _Reviewed:
     dropped: Drops = field(default_factory=Drops)
 
 
-def _reviewed(calls: Iterable[Call], reach: Reach, rules: FeedbackRules, space: OutputSpace) -> _Reviewed:
+def _reviewed(
+    calls: Iterable[Call], reach: FeedbackAttribution, rules: FeedbackRules, space: OutputSpace
+) -> _Reviewed:
     found = _Reviewed()
     for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
         own, *inherited = said = list(reach.feedback(_candidate(call)))

@@ -10,7 +10,7 @@ from registry.serving.swap import take_down
 from registry.targets import slug
 
 
-class Wanted(Value):
+class DesiredAdapter(Value):
     """A version that every replica of its target should serve."""
 
     name: str
@@ -54,7 +54,7 @@ def difference(wanted: Mapping[str, str], actual: Mapping[str, str], targets: Co
     )
 
 
-def reconcile(replica: Replica, wanted: Sequence[Wanted], targets: Collection[str]) -> Outcome:
+def reconcile(replica: Replica, wanted: Sequence[DesiredAdapter], targets: Collection[str]) -> Outcome:
     """Unload what is not wanted and idle, load what is missing. Raises ReplicaUnreachable.
 
     One version that the replica refuses does not keep the others from being served.

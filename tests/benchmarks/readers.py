@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.data.ingest import open_phoenix, poll_target
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
 from registry.store.store import Store
 from tests.benchmarks.filled_phoenix import END, NAMES, PROJECT, SPANS
@@ -106,7 +106,7 @@ def following(url: str, folder: Path, later: timedelta = timedelta(0)) -> Iterat
         def clock() -> datetime:
             return start + timedelta(seconds=time.monotonic() - began)
 
-        loop = Loop(settings, settings.targets[0], store, clock)
+        loop = TargetContext(settings, settings.targets[0], store, clock)
         yield lambda: poll_target(loop, client)
 
 

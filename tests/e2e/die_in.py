@@ -12,7 +12,7 @@ from pathlib import Path
 
 from daemon.cycle.steps import advance, begin_cycle, unfinished_cycle
 from daemon.runtime.clock import utc_now
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
 from daemon.settings.load import load_settings
 from registry.store.store import Store
@@ -21,7 +21,7 @@ from registry.store.store import Store
 def main(config: Path, state: str, seconds: float) -> None:
     settings = load_settings(config)
     with daemon_lock(settings.data_dir), Store.open(settings.data_dir, utc_now()) as store:
-        loop = Loop(settings, settings.targets[0], store, utc_now)
+        loop = TargetContext(settings, settings.targets[0], store, utc_now)
         cycle = unfinished_cycle(loop) or begin_cycle(loop, "operator")
         while cycle.state != state:
             assert not cycle.ended, f"the cycle ended {cycle.state} before {state}: {cycle.reason}"

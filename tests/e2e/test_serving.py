@@ -13,7 +13,7 @@ from daemon.demo.vllm import VllmServer, vllm_server
 from evaluation.engine.probe_record import ProbeRecord
 from registry.serving.inspection import RenderedChat, inspect
 from registry.serving.probing import ENGINE_NOISE
-from registry.serving.reconciler import Outcome, Wanted, reconcile
+from registry.serving.reconciler import DesiredAdapter, Outcome, reconcile
 from registry.serving.replica import Refusal, Replica, ReplicaRefused, ReplicaUnreachable
 from registry.serving.swap import NotServed, bring_up, take_down
 from tests.e2e.adapters import record, save_adapter
@@ -165,8 +165,8 @@ def test_only_versions_of_our_targets_are_reconciled(replica: Replica, first: Pa
     replica.load(FOREIGN, first)
     replica.load("acme.routing.v1", first)
     wanted = [
-        Wanted(name="acme.routing.v2", path=second),
-        Wanted(name="acme.routing.v3", path=Path("/missing")),
+        DesiredAdapter(name="acme.routing.v2", path=second),
+        DesiredAdapter(name="acme.routing.v3", path=Path("/missing")),
     ]
 
     outcome = reconcile(replica, wanted, ["acme/routing"])
@@ -203,7 +203,7 @@ def test_a_restarted_replica_gets_everything_back(
     replica: Replica, first: Path, of_first: ProbeRecord, tiny_model: Path, vllm_python: str, tmp_path: Path
 ) -> None:
     port = free_port()
-    wanted = [Wanted(name="acme.routing.v1", path=first)]
+    wanted = [DesiredAdapter(name="acme.routing.v1", path=first)]
     with Replica("two", f"http://127.0.0.1:{port}") as other:
         with pytest.raises(ReplicaUnreachable):
             reconcile(other, wanted, ["acme/routing"])

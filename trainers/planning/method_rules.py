@@ -143,7 +143,7 @@ class Choice(Value):
     """The rules for the task, in order, up to the one that decided."""
 
 
-class Wanted(Value):
+class TrainingPreferences(Value):
     """How people want trainings to be."""
 
     preset: Preset = "efficient"
@@ -181,7 +181,7 @@ def choose(
     task: Task,
     thresholds: Thresholds,
     base: Base,
-    wanted: Wanted,
+    wanted: TrainingPreferences,
     *,
     live: Live | None,
     live_answers: Callable[[], Answered],
@@ -251,7 +251,7 @@ def lacking(counts: Mapping[str, int], task: Task, thresholds: Thresholds) -> La
     return min(open_ones, key=lambda lack: lack.missing, default=None)
 
 
-def settings_id(task: Task, thresholds: Thresholds, base: Base, wanted: Wanted) -> str:
+def settings_id(task: Task, thresholds: Thresholds, base: Base, wanted: TrainingPreferences) -> str:
     """Digest of everything but the data that a choice depends on and people can set."""
     said = [task, _thresholds(thresholds), thresholds.valid_share, base.digest]
     return content_id([*said, wanted.model_dump(mode="json")])
@@ -319,7 +319,7 @@ def _stages(
     counts: Mapping[str, int],
     base: Base,
     start: Live | None,
-    wanted: Wanted,
+    wanted: TrainingPreferences,
 ) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     for method, kind in rule.stages:

@@ -15,8 +15,8 @@ from starlette.requests import HTTPConnection
 from daemon.access.accounts import Operators, Person
 from daemon.access.sign_in import COOKIE
 from daemon.console.base.cache import Shared
-from daemon.data.review import Desk
-from daemon.runtime.context import Loop
+from daemon.data.review import BatchReview
+from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
 from daemon.views.data_summary import TargetData
 from daemon.views.status import Health, status
@@ -49,9 +49,9 @@ class Console:
     clock: Callable[[], datetime]
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> BatchReview:
         """Where batches are read and decided."""
-        return Desk(self.settings, self.store, self.clock)
+        return BatchReview(self.settings, self.store, self.clock)
 
     @cached_property
     def data(self) -> Shared[TargetData]:
@@ -64,7 +64,9 @@ class Console:
         return Shared(self._entries, STATUS_SECONDS)
 
     def _data(self, key: str) -> TargetData:
-        return TargetData.read(Loop(self.settings, self.settings.target(key), self.store, self.clock))
+        return TargetData.read(
+            TargetContext(self.settings, self.settings.target(key), self.store, self.clock)
+        )
 
     def _entries(self, _: str) -> list[dict[str, Any]]:
         return [entry | self.health.of(entry["target"]) for entry in status(self.settings, self.store)]

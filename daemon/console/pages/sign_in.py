@@ -12,7 +12,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from daemon.access.accounts import SignInRefused, TooManyAttempts
-from daemon.access.sign_in import COOKIE, Door
+from daemon.access.sign_in import COOKIE, Authenticator
 from daemon.console.base.page_session import MOUNTED, SIGN_IN, Console, Visit
 from daemon.console.frame import STYLE, chosen_theme
 
@@ -46,7 +46,7 @@ NOBODY = """<p>The settings name no operators yet, so nobody can sign in.</p>
 users_file = "operators"</pre>"""
 
 
-def entrance(console: Console, door: Door) -> APIRouter:
+def entrance(console: Console, door: Authenticator) -> APIRouter:
     """The form and what it leads to."""
     router = APIRouter(prefix=MOUNTED, include_in_schema=False)
     style = STYLE.read_text("utf-8")

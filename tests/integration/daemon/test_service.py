@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from daemon.access.accounts import Operators
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
 from daemon.service import PortTaken, serve
@@ -39,7 +39,7 @@ def test_what_phoenix_has_not_got_holds_nothing_up_and_stands_in_the_status(tmp_
     runs = Runs(tmp_path, NOWHERE)
     health, key = Health(), runs.loop.target.key
     operators = Operators(runs.settings.operators, lambda: runs.now)
-    door = Door(operators, {})
+    door = Authenticator(operators, {})
     api = build_api(runs.settings, runs.store, {}, door, health, Metrics(), lambda: runs.now)
     with serving(api) as url:
         health.ill(key, "publish", "Phoenix has not got a run")

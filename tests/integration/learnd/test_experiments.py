@@ -14,7 +14,7 @@ import pytest
 
 import learnd
 from daemon.access.accounts import Operators
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.api.app import build_api
 from daemon.demo.servers import free_port
 from daemon.monitoring.metrics import Metrics
@@ -32,7 +32,7 @@ OPERATORS = OperatorSettings.model_validate({"users": {"vic": {"role": "viewer"}
 
 @contextmanager
 def daemon(runs: Runs) -> Iterator[str]:
-    door = Door(Operators(OPERATORS, lambda: runs.now), {})
+    door = Authenticator(Operators(OPERATORS, lambda: runs.now), {})
     api = build_api(runs.settings, runs.store, {}, door, Health(), Metrics(), lambda: runs.now)
     with serving(api) as url:
         yield url

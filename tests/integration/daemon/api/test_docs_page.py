@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from daemon.access.accounts import Operators
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
 from daemon.settings.load import Settings
@@ -27,7 +27,7 @@ def now() -> datetime:
 def url(tmp_path: Path) -> Iterator[str]:
     settings = Settings(data_dir=tmp_path)
     with Store.open(tmp_path, now()) as store:
-        door = Door(Operators(settings.operators, now), {})
+        door = Authenticator(Operators(settings.operators, now), {})
         with serving(build_api(settings, store, {}, door, Health(), Metrics(), now)) as running:
             yield running
 

@@ -14,7 +14,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from daemon.access.accounts import PER_NAME_AND_PEER, WINDOW, Operators, hash_password
-from daemon.access.sign_in import Door
+from daemon.access.sign_in import Authenticator
 from daemon.access.tokens import TokensMissing
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
@@ -55,7 +55,7 @@ class Daemon:
 
     @contextmanager
     def up(self, agents: Mapping[str, str] = AGENTS) -> Iterator[str]:
-        door = Door(Operators(self.settings.operators, lambda: self.now), agents)
+        door = Authenticator(Operators(self.settings.operators, lambda: self.now), agents)
         api = build_api(self.settings, self.store, agents, door, self.health, Metrics(), lambda: self.now)
         with serving(api) as url:
             yield url

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from daemon.cycle.steps import advance
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.scheduling.probation import SecondLooks
 from daemon.settings.load import Settings
 from extractors.dataset.holdout_split import Window
@@ -22,7 +22,7 @@ from trainers.planning.plan import Plan, Stage
 MOST = 2
 
 
-def loop_of(tmp_path: Path, model: Path) -> Loop:
+def loop_of(tmp_path: Path, model: Path) -> TargetContext:
     target = {
         "tenant": "acme",
         "agent": "routing",
@@ -32,10 +32,10 @@ def loop_of(tmp_path: Path, model: Path) -> Loop:
         "gate": {"candidates_per_window": MOST},
     }
     settings = Settings.model_validate({"data_dir": tmp_path / "data", "targets": [target]})
-    return Loop(settings, settings.targets[0], Store.open(settings.data_dir, BEGAN), lambda: BEGAN)
+    return TargetContext(settings, settings.targets[0], Store.open(settings.data_dir, BEGAN), lambda: BEGAN)
 
 
-def snapshot_id(loop: Loop, number: int, window: Window) -> str:
+def snapshot_id(loop: TargetContext, number: int, window: Window) -> str:
     """A snapshot of its own training examples, judged by `window`."""
     examples = Examples(sft=(taught(number, (f"question {number}", "billing")),))
     held_out = [reviewed(99, ("held out", "billing"))]
@@ -45,12 +45,12 @@ def snapshot_id(loop: Loop, number: int, window: Window) -> str:
     return manifest.snapshot_id
 
 
-def selecting(loop: Loop, number: int, window: Window) -> Cycle:
+def selecting(loop: TargetContext, number: int, window: Window) -> Cycle:
     cycle = loop.store.start_cycle("acme/routing", "new examples", BEGAN + timedelta(hours=number))
     return loop.move(cycle, CycleState.SELECTING, snapshot_id=snapshot_id(loop, number, window))
 
 
-def judged(loop: Loop, number: int, window: Window) -> None:
+def judged(loop: TargetContext, number: int, window: Window) -> None:
     """A cycle that trained something, and came to a verdict."""
     cycle = selecting(loop, number, window)
     plan = Plan(

