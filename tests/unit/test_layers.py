@@ -1,9 +1,11 @@
-"""The import table of the architecture, enforced."""
+"""The import tables of the architecture, enforced: between stages, between packages, between files."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,122 @@ MAY_IMPORT = {
     "learnd": {"daemon"},  # `__main__` alone, which starts the command line
 }
 
+# What each package (or file) of a stage may import of the same stage, from the ground floor up:
+# it may import only what stands above it in its table.
+PACKAGES: Mapping[str, Mapping[str, str]] = {
+    "extractors": {
+        "values": "",
+        "examples": "values",
+        "llm": "values",
+        "phoenix": "values",
+        "cleaning": "examples values",
+        "span_parsing": "examples phoenix values",
+        "feedback": "examples phoenix span_parsing values",
+        "file_formats": "examples span_parsing values",
+        "synthesis": "cleaning examples llm values",
+        "dataset": "cleaning examples feedback file_formats values",
+        "traffic_sample": "cleaning examples feedback phoenix span_parsing values",
+    },
+    "trainers": {
+        "memory": "",
+        "planning": "",
+        "job_folder": "memory",
+        "models": "memory planning",
+        "batching": "models planning",
+        "recovery": "job_folder memory planning",
+        "estimate": "batching models planning recovery",
+        "methods": "models planning recovery",
+        "jobs": "batching estimate job_folder memory methods models planning recovery",
+        "trials": "estimate job_folder jobs memory models recovery",
+    },
+    "evaluation": {
+        "engine": "",
+        "metrics": "",
+        "rules": "",
+        "weighting": "",
+        "report": "metrics rules weighting",
+        "score_side": "metrics report",
+        "verdict": "metrics report rules weighting",
+        "jobs": "engine metrics report rules score_side verdict weighting",
+    },
+    "registry": {
+        "audit": "",
+        "batches": "",
+        "cycles": "",
+        "notices": "",
+        "targets": "",
+        "versions": "",
+        "retention": "versions",
+        "serving": "targets",
+        "store": "audit batches cycles notices retention targets versions",
+    },
+    "daemon": {
+        "settings": "",
+        "access": "settings",
+        "runtime": "settings",
+        "data": "runtime settings",
+        "monitoring": "access runtime settings",
+        "serving": "runtime settings",
+        "doctor": "access data monitoring runtime serving settings",
+        "gateway": "access monitoring runtime settings",
+        "scheduling": "data runtime settings",
+        "views": "data runtime scheduling settings",
+        "api": "access data monitoring runtime serving settings views",
+        "console": "access data runtime serving settings views",
+        "cycle": "data runtime scheduling serving settings views",
+        "publishing": "runtime views",
+        "run_once": "cycle data publishing runtime serving settings",
+        "service": (
+            "access api console cycle data monitoring publishing runtime scheduling serving settings views"
+        ),
+        "demo": "data run_once runtime settings",
+        "cli": "access cycle data demo doctor gateway run_once runtime service serving settings views",
+    },
+    "daemon/console": {
+        "base": "",
+        "frame": "base",
+        "guard": "base",
+        "report": "base",
+        "review": "base",
+        "pages": "base frame report review",
+        "mount": "base guard pages",
+    },
+}
 
-def imports(file: Path) -> Iterator[str]:
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """Return the modules that `file` imports, at its top or inside its functions."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            submodules = {name for name in names if is_module(name)}
+            found.update(submodules if submodules == names else {node.module, *submodules})
+    return frozenset(found)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def our_files() -> Iterator[Path]:
+    return (file for stage in sorted(OURS) for file in (ROOT / stage).rglob("*.py"))
+
+
+def package_arrows(folder: str) -> dict[str, set[str]]:
+    """Return which packages and files directly inside `folder` import which others there."""
+    base, prefix = ROOT / folder, folder.replace("/", ".") + "."
+    arrows: dict[str, set[str]] = {}
+    for file in base.rglob("*.py"):
+        room = file.relative_to(base).parts[0].removesuffix(".py")
+        used = {name.removeprefix(prefix).split(".")[0] for name in imports(file) if name.startswith(prefix)}
+        arrows.setdefault(room, set()).update(used - {room})
+    del arrows["__init__"]
+    return arrows
 
 
 @pytest.mark.parametrize("stage", sorted(OURS))
@@ -33,6 +144,34 @@ def test_a_stage_imports_only_the_stages_before_it(stage: str) -> None:
     for file in (ROOT / stage).rglob("*.py"):
         used = {name.split(".")[0] for name in imports(file)} & OURS - {stage}
         assert used <= MAY_IMPORT[stage], f"{file.relative_to(ROOT)} imports {used - MAY_IMPORT[stage]}"
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_a_package_imports_only_what_its_table_allows(folder: str) -> None:
+    allowed = {room: set(names.split()) for room, names in PACKAGES[folder].items()}
+    assert package_arrows(folder) == allowed
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_the_table_of_a_stage_stands_on_floors(folder: str) -> None:
+    below: set[str] = set()
+    for room, names in PACKAGES[folder].items():
+        assert set(names.split()) <= below, (
+            f"{folder}/{room} imports what does not stand above it in the table"
+        )
+        below.add(room)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in our_files()
+    }
+    arrows = {name: (imports(file) & modules.keys()) - {name} for name, file in modules.items()}
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as circle:
+        pytest.fail(f"files import each other: {' <- '.join(circle.args[1])}")
 
 
 def test_only_main_reaches_from_the_client_to_the_daemon() -> None:
