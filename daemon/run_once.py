@@ -40,22 +40,22 @@ def run_once(
     with daemon_lock(settings.data_dir):
         store = Store.open(settings.data_dir, utc_now())
         try:
-            loop = TargetContext(settings, target, store, utc_now, stop or Event(), on_progress)
-            cycle = run_cycle(loop, "operator")
-            reconcile_target(loop)
-            _publish(loop)
-            prune_target(loop)
+            context = TargetContext(settings, target, store, utc_now, stop or Event(), on_progress)
+            cycle = run_cycle(context, "operator")
+            reconcile_target(context)
+            _publish(context)
+            prune_target(context)
             return store.cycle(cycle.id)
         finally:
             store.close()
 
 
-def _publish(loop: TargetContext) -> None:
+def _publish(context: TargetContext) -> None:
     """Tell Phoenix of the cycle; where that does not work now, it is said, and done at the next occasion."""
-    loop.on_progress({"stage": "publishing"})
+    context.on_progress({"stage": "publishing"})
     try:
-        with open_phoenix(loop.settings) as client:
-            publish_target(loop, client)
+        with open_phoenix(context.settings) as client:
+            publish_target(context, client)
     except (PhoenixError, NotPublished, Interrupted) as problem:
         words = f"not all of it is in Phoenix yet; the next call, or a daemon, goes on with it: {problem}"
-        loop.on_progress({"stage": "publishing", "message": words})
+        context.on_progress({"stage": "publishing", "message": words})

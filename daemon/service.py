@@ -65,7 +65,7 @@ def serve(settings: Settings) -> None:
     Raises Locked where another daemon has the data directory, and PortTaken.
     """
     # The commands import this module, and should not wait for the pages' library.
-    from daemon.console.base.page_session import MOUNTED, Console
+    from daemon.console.base.page_session import CONSOLE_PATH, ConsoleContext
     from daemon.console.mount import add_console
 
     tokens = settings.agents.by_token()
@@ -80,7 +80,7 @@ def serve(settings: Settings) -> None:
         operators = Operators(settings.operators, utc_now)
         door = Authenticator(operators, tokens)
         api = build_api(settings, store, tokens, door, service.health, service.metrics, utc_now)
-        add_console(api, Console(settings, store, service.health, operators, utc_now), door)
+        add_console(api, ConsoleContext(settings, store, service.health, operators, utc_now), door)
         server = uvicorn.Server(
             uvicorn.Config(
                 api,
@@ -98,7 +98,7 @@ def serve(settings: Settings) -> None:
         log.info(
             "running",
             api=f"http://{settings.daemon.host}:{settings.daemon.port}",
-            console=f"http://{settings.daemon.host}:{settings.daemon.port}{MOUNTED}/",
+            console=f"http://{settings.daemon.host}:{settings.daemon.port}{CONSOLE_PATH}/",
             targets=len(settings.targets),
         )
         for asked in (signal.SIGTERM, signal.SIGINT):
@@ -166,14 +166,14 @@ class Service:
         """Begin the jobs. Raises SettingsError where a receiver's secret cannot be read."""
         self._start_telling()
         for target in self.settings.targets:
-            loop = TargetContext(
+            context = TargetContext(
                 self.settings, target, self.store, utc_now, self.stop, self._progress_of(target.key)
             )
-            self._every(self.settings.phoenix.poll_seconds, "poll", loop, self._poll)
-            self._every(self.settings.daemon.reconcile_seconds, "reconcile", loop, self._reconcile)
-            self._every(ADVANCE_SECONDS, "advance", loop, self._advance)
-            self._every(PUBLISH_SECONDS, "publish", loop, self._publish)
-            self._every(PRUNE_SECONDS, "prune", loop, prune_target)
+            self._every(self.settings.phoenix.poll_seconds, "poll", context, self._poll)
+            self._every(self.settings.daemon.reconcile_seconds, "reconcile", context, self._reconcile)
+            self._every(ADVANCE_SECONDS, "advance", context, self._advance)
+            self._every(PUBLISH_SECONDS, "publish", context, self._publish)
+            self._every(PRUNE_SECONDS, "prune", context, prune_target)
         self._scheduler.start()
 
     def _start_telling(self) -> None:
@@ -202,27 +202,27 @@ class Service:
         self._phoenix.close()
 
     def _every(
-        self, seconds: float, name: str, loop: TargetContext, job: Callable[[TargetContext], None]
+        self, seconds: float, name: str, context: TargetContext, job: Callable[[TargetContext], None]
     ) -> None:
         self._scheduler.add_job(
-            self._guarded(name, loop, job, timedelta(seconds=seconds)),
+            self._guarded(name, context, job, timedelta(seconds=seconds)),
             "interval",
             seconds=seconds,
-            id=f"{name} {loop.target.key}",
+            id=f"{name} {context.target.key}",
             next_run_time=utc_now(),
         )
 
     def _guarded(
-        self, name: str, loop: TargetContext, job: Callable[[TargetContext], None], every: timedelta
+        self, name: str, context: TargetContext, job: Callable[[TargetContext], None], every: timedelta
     ) -> Callable[[], None]:
         """The scheduler's boundary: the only place that catches everything."""
-        backoff, target = Backoff(), loop.target.key
+        backoff, target = Backoff(), context.target.key
 
         def run() -> None:
             if self.stop.is_set() or (backoff.not_before and utc_now() < backoff.not_before):
                 return
             try:
-                job(loop)
+                job(context)
             except Interrupted:
                 return
             except (LearndError, OSError, StoreUnavailable) as problem:
@@ -230,12 +230,12 @@ class Service:
                 log.warning(
                     "job failed", job=name, target=target, problem=str(problem), tries=backoff.failures + 1
                 )
-                self._failed(name, loop, backoff, every, str(problem))
+                self._failed(name, context, backoff, every, str(problem))
             except Exception as bug:
                 log.exception("job failed", job=name, target=target)
-                self._failed(name, loop, backoff, every, f"{type(bug).__name__}: {bug}")
+                self._failed(name, context, backoff, every, f"{type(bug).__name__}: {bug}")
                 if name == "advance":
-                    _fail_cycle(loop, f"a defect in learnd, please report it: {type(bug).__name__}: {bug}")
+                    _fail_cycle(context, f"a defect in learnd, please report it: {type(bug).__name__}: {bug}")
             else:
                 backoff.succeeded()
                 self.health.well(target, name)
@@ -243,53 +243,53 @@ class Service:
         return run
 
     def _failed(
-        self, name: str, loop: TargetContext, backoff: Backoff, every: timedelta, problem: str
+        self, name: str, context: TargetContext, backoff: Backoff, every: timedelta, problem: str
     ) -> None:
         backoff.failed(utc_now(), every)
-        self.metrics.job_failures.labels(loop.target.key, name).inc()
-        self.health.ill(loop.target.key, name, problem)
+        self.metrics.job_failures.labels(context.target.key, name).inc()
+        self.health.ill(context.target.key, name, problem)
 
-    def _poll(self, loop: TargetContext) -> None:
-        with self._polling[loop.target.key], self.metrics.poll_seconds.labels(loop.target.key).time():
-            changes = poll_target(loop, self._phoenix)
-        self.metrics.feedback_changes.labels(loop.target.key).inc(changes)
+    def _poll(self, context: TargetContext) -> None:
+        with self._polling[context.target.key], self.metrics.poll_seconds.labels(context.target.key).time():
+            changes = poll_target(context, self._phoenix)
+        self.metrics.feedback_changes.labels(context.target.key).inc(changes)
 
-    def _publish(self, loop: TargetContext) -> None:
-        publish_target(loop, self._phoenix)
+    def _publish(self, context: TargetContext) -> None:
+        publish_target(context, self._phoenix)
 
-    def _reconcile(self, loop: TargetContext) -> None:
-        for replica, problem in reconcile_target(loop).items():
-            self.health.replica(loop.target.key, replica, problem)
-            self.metrics.replica_ok.labels(loop.target.key, replica).set(problem == "ok")
-        active = self.store.active(loop.target.key)
-        self.metrics.active_version.labels(loop.target.key).set(active.number if active else 0)
+    def _reconcile(self, context: TargetContext) -> None:
+        for replica, problem in reconcile_target(context).items():
+            self.health.replica(context.target.key, replica, problem)
+            self.metrics.replica_ok.labels(context.target.key, replica).set(problem == "ok")
+        active = self.store.active(context.target.key)
+        self.metrics.active_version.labels(context.target.key).set(active.number if active else 0)
 
-    def _advance(self, loop: TargetContext) -> None:
-        cycle = unfinished_cycle(loop) or self._begin(loop)
-        self.metrics.cycle_running.labels(loop.target.key).set(cycle is not None)
+    def _advance(self, context: TargetContext) -> None:
+        cycle = unfinished_cycle(context) or self._begin(context)
+        self.metrics.cycle_running.labels(context.target.key).set(cycle is not None)
         if cycle is None:
             return
         while not cycle.ended:
-            cycle = self._step(loop, cycle)
+            cycle = self._step(context, cycle)
         log.info("cycle ended", target=cycle.target, cycle=cycle.id, state=cycle.state, verdict=cycle.verdict)
         self.metrics.cycles.labels(cycle.target, cycle.state, cycle.verdict or "").inc()
         self.health.progress(cycle.target, None)
 
-    def _begin(self, loop: TargetContext) -> Cycle | None:
+    def _begin(self, context: TargetContext) -> Cycle | None:
         self.store.expire_batches(utc_now())
-        again = self._second_looks.due(loop)
-        self.health.probation(loop.target.key, self._second_looks.reviewed(loop.target.key))
-        trigger = self._trigger(loop)
+        again = self._second_looks.due(context)
+        self.health.probation(context.target.key, self._second_looks.reviewed(context.target.key))
+        trigger = self._trigger(context)
         if again is None and trigger is None:
             return None
-        with self._polling[loop.target.key]:
-            return start_cycle(loop, trigger or "", again)
+        with self._polling[context.target.key]:
+            return start_cycle(context, trigger or "", again)
 
-    def _trigger(self, loop: TargetContext) -> Trigger | None:
+    def _trigger(self, context: TargetContext) -> Trigger | None:
         """Why a cycle should train now."""
-        key, state = loop.target.key, self.store.target_state(loop.target.key)
+        key, state = context.target.key, self.store.target_state(context.target.key)
         return due(
-            loop.target,
+            context.target,
             feedback_changes=state.feedback_changes,
             batch_decided=self.store.decided_since(key, state.last_cycle_at),
             asked=self.store.cycle_asked(key, state.last_cycle_at),
@@ -298,14 +298,14 @@ class Service:
             now=utc_now(),
         )
 
-    def _step(self, loop: TargetContext, cycle: Cycle) -> Cycle:
+    def _step(self, context: TargetContext, cycle: Cycle) -> Cycle:
         log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)
-        loop.on_progress({"stage": cycle.state})
+        context.on_progress({"stage": cycle.state})
         try:
             if cycle.state not in HEAVY:
-                return advance(loop, cycle)
+                return advance(context, cycle)
             with self._trainings:
-                return advance(loop, cycle)
+                return advance(context, cycle)
         except Interrupted:
             raise
         except PASSING as waits:
@@ -335,6 +335,6 @@ def _telling(notifier: Notifier) -> Callable[[], None]:
     return run
 
 
-def _fail_cycle(loop: TargetContext, reason: str) -> None:
-    if cycle := unfinished_cycle(loop):
-        loop.move(cycle, CycleState.FAILED, reason=reason)
+def _fail_cycle(context: TargetContext, reason: str) -> None:
+    if cycle := unfinished_cycle(context):
+        context.move(cycle, CycleState.FAILED, reason=reason)

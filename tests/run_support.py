@@ -94,7 +94,7 @@ class Runs:
         )
         self.now = BEGAN + timedelta(days=1)
         self.store = Store.open(folder, self.now)
-        self.loop = TargetContext(self.settings, self.settings.targets[0], self.store, lambda: self.now)
+        self.context = TargetContext(self.settings, self.settings.targets[0], self.store, lambda: self.now)
 
     def snapshot(self, held_out: Sequence[ReviewedItem], **changes: Any) -> Snapshot:
         """With 30 examples to imitate, of which 6 are synthetic, and 10 pairs."""
@@ -105,26 +105,28 @@ class Runs:
         pairs = tuple(preferred(n, asked(n), "dunno") for n in range(30, 40))
         validation = Examples(sft=tuple(taught(n, asked(n)) for n in range(40, 45)))
         made = read_snapshot(
-            snapshot_in(self.loop.snapshots, Examples(sft=sft, pairs=pairs), validation, held_out)
+            snapshot_in(self.context.snapshots, Examples(sft=sft, pairs=pairs), validation, held_out)
         )
         outcomes = Outcomes(approved=60, corrected=30, rejected=10)
         manifest = made.manifest.model_copy(
-            update={"reviewed": outcomes, "target": self.loop.target.key, **changes}
+            update={"reviewed": outcomes, "target": self.context.target.key, **changes}
         )
         snapshot = made.model_copy(update={"manifest": manifest})
-        (self.loop.snapshots / snapshot.id / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
+        (self.context.snapshots / snapshot.id / "manifest.json").write_text(
+            manifest.model_dump_json(), "utf-8"
+        )
         return snapshot
 
     def searches(self, retrievals: Sequence[ReviewedRetrieval]) -> Snapshot:
         """A snapshot of an embedding target."""
-        made = read_snapshot(snapshot_in(self.loop.snapshots, Examples()))
+        made = read_snapshot(snapshot_in(self.context.snapshots, Examples()))
         manifest = made.manifest.model_copy(update={"holdout": len(retrievals)})
         snapshot = made.model_copy(update={"manifest": manifest, "retrievals": tuple(retrievals)})
-        path = self.loop.snapshots / snapshot.id
+        path = self.context.snapshots / snapshot.id
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
-        write_snapshot(snapshot, self.loop.snapshots)
+        write_snapshot(snapshot, self.context.snapshots)
         return snapshot
 
     def train(
@@ -136,7 +138,7 @@ class Runs:
     ) -> Cycle:
         """A cycle up to its evaluation; `base` is the digest of its base model."""
         began = self.now
-        cycle = self.store.start_cycle(self.loop.target.key, "new examples", began)
+        cycle = self.store.start_cycle(self.context.target.key, "new examples", began)
         manifest = snapshot.manifest
         counts = manifest.model_dump(include={"train", "validation", "holdout", "retention", "reviewed"})
         self._step(
@@ -168,7 +170,9 @@ class Runs:
 
     def look_again(self, version: Version, snapshot: Snapshot) -> Cycle:
         """A cycle that looks at a version on probation, up to its evaluation."""
-        cycle = self.store.start_cycle(self.loop.target.key, "second look", self.now, version_id=version.id)
+        cycle = self.store.start_cycle(
+            self.context.target.key, "second look", self.now, version_id=version.id
+        )
         return self._step(cycle, CycleState.EXTRACTING, CycleState.EVALUATING, snapshot_id=snapshot.id)
 
     def end(self, cycle: Cycle, report: Report) -> Cycle:
@@ -191,14 +195,14 @@ class Runs:
         return self.store.advance_cycle(cycle.id, old, new, self.now, **changes)
 
     def _progress(self, cycle: Cycle, job: str, began: datetime) -> None:
-        folder = self.loop.run_folder(cycle) / job
+        folder = self.context.run_folder(cycle) / job
         folder.mkdir(parents=True)
         lines = [{"at": (began + n * MINUTE).isoformat(), "stage": "training", "step": n} for n in range(2)]
         (folder / "progress.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
 
     def _candidate(self, cycle: Cycle, plan: Plan) -> Version:
         path = adapter_path(cycle)
-        folder = self.loop.data_dir / path
+        folder = self.context.data_dir / path
         folder.mkdir(parents=True)
         (folder / "adapter_model.safetensors").write_bytes(cycle.id.encode())
         return self.store.add_candidate(

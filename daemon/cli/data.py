@@ -46,8 +46,8 @@ OfKind = Annotated[
 def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Counts by kind against the thresholds, and why spans were dropped."""
     with opened(config) as (settings, store):
-        loop = TargetContext(settings, the_target(settings, target), store, utc_now)
-        facts = TargetData.read(loop).summary()
+        context = TargetContext(settings, the_target(settings, target), store, utc_now)
+        facts = TargetData.read(context).summary()
     if as_json:
         print_json(facts)
     else:
@@ -65,8 +65,8 @@ def export(
 ) -> None:
     """Write the examples that a cycle would train and validate on now to a file."""
     with opened(config) as (settings, store):
-        loop = TargetContext(settings, the_target(settings, target), store, utc_now)
-        snapshot = snapshot_of(loop, extract_target(loop))
+        context = TargetContext(settings, the_target(settings, target), store, utc_now)
+        snapshot = snapshot_of(context, extract_target(context))
     examples = [
         example for side in (snapshot.train, snapshot.validation) for example in dict(by_kind(side))[kind]
     ]

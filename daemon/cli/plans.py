@@ -34,10 +34,10 @@ from trainers.trials.rate_range_test import LEAST_STEPS
 
 def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show what a cycle would train now, and why, without doing it."""
-    with _loop(config, target) as loop:
-        with rehearsed(loop) as rehearsal:
+    with _open_context(config, target) as context:
+        with rehearsed(context) as rehearsal:
             found = rehearsal.preview
-        polled = loop.store.target_state(loop.target.key).last_poll_at
+        polled = context.store.target_state(context.target.key).last_poll_at
     if as_json:
         print_json(found)
         return
@@ -48,8 +48,8 @@ def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
 
 def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Estimate the memory, time and cost of the next training, from a few steps of it that leave nothing."""
-    with _loop(config, target) as loop:
-        found, training = forecast(loop), loop.settings.training
+    with _open_context(config, target) as context:
+        found, training = forecast(context), context.settings.training
     if as_json:
         print_json(found)
         return
@@ -94,8 +94,8 @@ def rates(
     as_json: AsJson = False,
 ) -> None:
     """Test which learning rates the base model and the data take (Smith 2017); trains nothing that stays."""
-    with _loop(config, target) as loop:
-        found = test_rates(loop, steps=steps)
+    with _open_context(config, target) as context:
+        found = test_rates(context, steps=steps)
     if as_json:
         print_json(found)
         return
@@ -108,7 +108,7 @@ def rates(
 
 
 @contextmanager
-def _loop(config: Path, target: str | None) -> Iterator[TargetContext]:
+def _open_context(config: Path, target: str | None) -> Iterator[TargetContext]:
     needs("train", "torch", "trl", "peft")
     with opened(config) as (settings, store), CycleProgress(progress_out) as progress:
         yield TargetContext(settings, the_target(settings, target), store, utc_now, Event(), progress.show)

@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 def evaluate(
-    loop: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
+    context: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
 ) -> Report:
     """Compare `candidate` with `active`, or the base where that is None, and with `waiting`, which is on
     probation.
@@ -44,116 +44,116 @@ def evaluate(
     Leaves report, model card and probes beside the adapter. Raises JobFailed, ImportInvalid,
     RedactorUnusable, RedactionFailed, and what may pass: PhoenixError, NotServedYet, Locked, Interrupted.
     """
-    folder, snapshot = _folder(loop, cycle), loop.snapshots / str(cycle.snapshot_id)
-    job = _job(loop, cycle, candidate, active, waiting)
+    folder, snapshot = _folder(context, cycle), context.snapshots / str(cycle.snapshot_id)
+    job = _job(context, cycle, candidate, active, waiting)
     key = None
-    if loop.target.judge:
+    if context.target.judge:
         needs("synthetic", "dspy")
-        key = loop.target.judge.key()
-    sample_once(loop, snapshot, folder, patient_until=cycle.updated_at + SAMPLE_PATIENCE)
+        key = context.target.judge.key()
+    sample_once(context, snapshot, folder, patient_until=cycle.updated_at + SAMPLE_PATIENCE)
     run_job(
         Work.EVALUATE,
         folder,
         job,
-        stop=loop.stop,
-        on_progress=loop.on_progress,
+        stop=context.stop,
+        on_progress=context.on_progress,
         secrets={JUDGE_KEY: key} if key else {},
     )
     report = Report.model_validate_json((folder / REPORT).read_text("utf-8"))
-    adapter = adapter_folder(loop.data_dir, candidate)
+    adapter = adapter_folder(context.data_dir, candidate)
     if (folder / PROBES).exists():
         (adapter / PROBES).write_bytes((folder / PROBES).read_bytes())
-    if loop.target.evaluate_with == "replica" and report.verdict in CONFIRMED:
-        report = _by_replica(loop, candidate, report, snapshot, folder)
+    if context.target.evaluate_with == "replica" and report.verdict in CONFIRMED:
+        report = _by_replica(context, candidate, report, snapshot, folder)
     write_whole(adapter / REPORT, report.model_dump_json(indent=2))
-    write_card(loop, candidate, report)
+    write_card(context, candidate, report)
     return report
 
 
-def report_of(loop: TargetContext, cycle: Cycle) -> Report | None:
+def report_of(context: TargetContext, cycle: Cycle) -> Report | None:
     """What the cycle's evaluation found, if it got that far."""
-    kept = _folder(loop, cycle) / REPORT
+    kept = _folder(context, cycle) / REPORT
     return Report.model_validate_json(kept.read_text("utf-8")) if kept.exists() else None
 
 
-def _folder(loop: TargetContext, cycle: Cycle) -> Path:
-    return loop.run_folder(cycle) / "evaluate"
+def _folder(context: TargetContext, cycle: Cycle) -> Path:
+    return context.run_folder(cycle) / "evaluate"
 
 
 def _job(
-    loop: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
+    context: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
 ) -> EvaluationJob:
     look: Look = "first" if cycle.plan else "second"
     return EvaluationJob(
-        snapshot=str(loop.snapshots / str(cycle.snapshot_id)),
+        snapshot=str(context.snapshots / str(cycle.snapshot_id)),
         base_model=candidate.base_model,
-        task=loop.target.task,
-        output_space=loop.target.output_space,
-        active=side_of(loop, active),
-        waiting=side_of(loop, waiting) if waiting and waiting.id != candidate.id else None,
-        candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(loop.data_dir, candidate))),
-        trained_on=str(loop.snapshots / candidate.snapshot_id),
-        gate=loop.target.gate,
+        task=context.target.task,
+        output_space=context.target.output_space,
+        active=side_of(context, active),
+        waiting=side_of(context, waiting) if waiting and waiting.id != candidate.id else None,
+        candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(context.data_dir, candidate))),
+        trained_on=str(context.snapshots / candidate.snapshot_id),
+        gate=context.target.gate,
         look=look,
-        judge=loop.target.judge.endpoint if loop.target.judge else None,
-        seeds=_seeds(loop.run_folder(cycle) / SEEDS),
-        golden=golden_cases(loop.target),
-        max_new_tokens=loop.target.max_new_tokens,
-        device=loop.settings.training.device,
-        dtype=loop.settings.training.dtype,
-        threads=loop.settings.training.threads,
+        judge=context.target.judge.endpoint if context.target.judge else None,
+        seeds=_seeds(context.run_folder(cycle) / SEEDS),
+        golden=golden_cases(context.target),
+        max_new_tokens=context.target.max_new_tokens,
+        device=context.settings.training.device,
+        dtype=context.settings.training.dtype,
+        threads=context.settings.training.threads,
     )
 
 
 def _by_replica(
-    loop: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path
+    context: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path
 ) -> Report:
     """`report` with what a replica's answers make of it; INCONCLUSIVE where none can be asked. Raises
     NotServedYet while one may still come.
     """
     try:
-        return confirm(loop, candidate, report, snapshot, folder)
+        return confirm(context, candidate, report, snapshot, folder)
     except NotServed as failure:
         judged_at = datetime.fromtimestamp((folder / REPORT).stat().st_mtime, UTC)
-        if isinstance(failure, NotServedYet) and loop.clock() < judged_at + SERVING_PATIENCE:
+        if isinstance(failure, NotServedYet) and context.clock() < judged_at + SERVING_PATIENCE:
             raise
         reason = f"no replica could be asked: {failure}; {report.verdict} by transformers ({report.reason})"
         unknown = {"verdict": "INCONCLUSIVE", "condition": "no replica", "reason": reason}
         return report.model_copy(update=unknown)
 
 
-def sample_once(loop: TargetContext, snapshot: Path, folder: Path, *, patient_until: datetime) -> None:
+def sample_once(context: TargetContext, snapshot: Path, folder: Path, *, patient_until: datetime) -> None:
     """Leave a sample of the traffic that the held-out items come from in `folder`; from `patient_until` on
     an empty one, where Phoenix gives none. Raises PhoenixError.
     """
     if (folder / TRAFFIC).exists():
         return
     try:
-        calls = _sampled(loop, snapshot)
+        calls = _sampled(context, snapshot)
     except PhoenixError as problem:
-        if loop.clock() < patient_until:
+        if context.clock() < patient_until:
             raise
-        log.warning("judged without a sample of the traffic", target=loop.target.key, problem=str(problem))
+        log.warning("judged without a sample of the traffic", target=context.target.key, problem=str(problem))
         calls = ()
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
 
 
-def _sampled(loop: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
+def _sampled(context: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
     held_out = read_snapshot(snapshot)
     items: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*held_out.holdout, *held_out.retrievals)
     times = [item.started_at for item in items]
     if not times:
         return ()
-    with open_phoenix(loop.settings) as client:
+    with open_phoenix(context.settings) as client:
         return sample_traffic(
             client,
-            loop.target.project,
-            loop.target.spans,
+            context.target.project,
+            context.target.spans,
             start=min(times),
             end=max(times),
-            target=loop.target.key,
-            redaction=Redaction(load_redactor(loop.target.redaction), loop.target.output_space),
+            target=context.target.key,
+            redaction=Redaction(load_redactor(context.target.redaction), context.target.output_space),
         )
 
 

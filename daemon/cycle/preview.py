@@ -50,22 +50,22 @@ class Rehearsal:
             raise NothingToTrain(f"{self.preview.data.target}: {plan.reason}")
         return plan
 
-    def job(self, loop: TargetContext, stage: int = 0) -> TrainingJob:
+    def job(self, context: TargetContext, stage: int = 0) -> TrainingJob:
         """The training that a cycle would do; of a later stage, as if it began without the one before."""
-        return training_job(loop, self.plan, stage, self.snapshot, start_adapter(loop, self.plan))
+        return training_job(context, self.plan, stage, self.snapshot, start_adapter(context, self.plan))
 
 
 @contextmanager
-def rehearsed(loop: TargetContext) -> Iterator[Rehearsal]:
+def rehearsed(context: TargetContext) -> Iterator[Rehearsal]:
     """Extract from what was polled last, and choose. Measures the live model where the rules ask for it.
 
     Leaves nothing behind. Raises BaseModelUnusable, JobFailed, OverridesInvalid.
     """
     with TemporaryDirectory(prefix="learnd-plan-") as folder:
         scratch = Path(folder)
-        snapshot = snapshot_of(loop, extract_target(loop))
+        snapshot = snapshot_of(context, extract_target(context))
         written = write_snapshot(snapshot, scratch)
-        choice = choose_plan(loop, base_of(loop.target), snapshot, written, scratch / "measure")
+        choice = choose_plan(context, base_of(context.target), snapshot, written, scratch / "measure")
         yield Rehearsal(Preview(data=snapshot.manifest, choice=choice), written, scratch)
 
 
@@ -107,26 +107,26 @@ class Forecast(Value):
         return sum(each) if len(each) == len(self.stages) else None
 
 
-def forecast(loop: TargetContext) -> Forecast:
+def forecast(context: TargetContext) -> Forecast:
     """Estimate each stage of the plan from a few steps of it. Raises NothingToTrain, JobFailed."""
-    with rehearsed(loop) as rehearsal:
+    with rehearsed(context) as rehearsal:
         plan = rehearsal.plan
-        stages = tuple(_foretold(loop, rehearsal, number) for number in range(len(plan.stages)))
-        limits = rehearsal.job(loop).limits
+        stages = tuple(_foretold(context, rehearsal, number) for number in range(len(plan.stages)))
+        limits = rehearsal.job(context).limits
     return Forecast(
-        target=loop.target.key,
+        target=context.target.key,
         plan=plan.reason,
         stages=stages,
         limit_seconds=None if math.isinf(limits.seconds) else limits.seconds,
-        last=next((cycle for cycle in loop.store.cycles(loop.target.key) if cycle.training), None),
+        last=next((cycle for cycle in context.store.cycles(context.target.key) if cycle.training), None),
     )
 
 
-def _foretold(loop: TargetContext, rehearsal: Rehearsal, number: int) -> StageForecast:
-    job, training = rehearsal.job(loop, number), loop.settings.training
+def _foretold(context: TargetContext, rehearsal: Rehearsal, number: int) -> StageForecast:
+    job, training = rehearsal.job(context, number), context.settings.training
     folder = rehearsal.scratch / f"estimate-{number}"
     found = Foretold.model_validate(
-        run_job(Work.ESTIMATE, folder, job, stop=loop.stop, on_progress=loop.on_progress)
+        run_job(Work.ESTIMATE, folder, job, stop=context.stop, on_progress=context.on_progress)
     )
     made, price = found.estimate, training.price_per_hour
     return StageForecast(
@@ -144,12 +144,16 @@ def _foretold(loop: TargetContext, rehearsal: Rehearsal, number: int) -> StageFo
     )
 
 
-def test_rates(loop: TargetContext, *, steps: int) -> RateTest:
+def test_rates(context: TargetContext, *, steps: int) -> RateTest:
     """A learning-rate range test of the plan's first stage. Raises NothingToTrain, JobFailed."""
-    with rehearsed(loop) as rehearsal:
-        job = RateTestJob(training=rehearsal.job(loop), steps=steps)
+    with rehearsed(context) as rehearsal:
+        job = RateTestJob(training=rehearsal.job(context), steps=steps)
         return RateTest.model_validate(
             run_job(
-                Work.RATES, rehearsal.scratch / "rates", job, stop=loop.stop, on_progress=loop.on_progress
+                Work.RATES,
+                rehearsal.scratch / "rates",
+                job,
+                stop=context.stop,
+                on_progress=context.on_progress,
             )
         )

@@ -49,7 +49,7 @@ WENT_LIVE = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
 T = TypeVar("T")
 
 
-def advance(loop: TargetContext, cycle: Cycle) -> Cycle:
+def advance(context: TargetContext, cycle: Cycle) -> Cycle:
     """Do the cycle's next step and commit it. An ended cycle is returned as it is.
 
     Raises what may pass (`PASSING`): the cycle stays where it is, call again. Every other
@@ -58,59 +58,61 @@ def advance(loop: TargetContext, cycle: Cycle) -> Cycle:
     if cycle.ended:
         return cycle
     try:
-        return STEPS[cycle.state](loop, cycle)
+        return STEPS[cycle.state](context, cycle)
     except PASSING:
         raise
     except LearndError as failure:
-        return loop.move(cycle, CycleState.FAILED, reason=str(failure))
+        return context.move(cycle, CycleState.FAILED, reason=str(failure))
 
 
-def run_cycle(loop: TargetContext, trigger: str) -> Cycle:
+def run_cycle(context: TargetContext, trigger: str) -> Cycle:
     """Finish the target's unfinished cycle, or poll and run a new one, to its end.
 
     Raises what may pass (`PASSING`): an unfinished cycle stays where it is.
     """
-    cycle = unfinished_cycle(loop) or begin_cycle(loop, trigger)
+    cycle = unfinished_cycle(context) or begin_cycle(context, trigger)
     while not cycle.ended:
-        loop.on_progress({"stage": str(cycle.state), "cycle": cycle.id})
-        cycle = advance(loop, cycle)
+        context.on_progress({"stage": str(cycle.state), "cycle": cycle.id})
+        cycle = advance(context, cycle)
     return cycle
 
 
-def unfinished_cycle(loop: TargetContext) -> Cycle | None:
+def unfinished_cycle(context: TargetContext) -> Cycle | None:
     """The target's cycle that has not ended; there is one at most."""
-    mine = (cycle for cycle in loop.store.unfinished_cycles() if cycle.target == loop.target.key)
+    mine = (cycle for cycle in context.store.unfinished_cycles() if cycle.target == context.target.key)
     listed = next(mine, None)
-    return loop.store.cycle(listed.id) if listed else None
+    return context.store.cycle(listed.id) if listed else None
 
 
-def begin_cycle(loop: TargetContext, trigger: str) -> Cycle:
+def begin_cycle(context: TargetContext, trigger: str) -> Cycle:
     """Poll, and start a cycle on what is known then. Raises PhoenixError, CycleRunning."""
-    with open_phoenix(loop.settings) as client:
-        poll_target(loop, client)
-    return start_cycle(loop, trigger, SecondLooks().due(loop))
+    with open_phoenix(context.settings) as client:
+        poll_target(context, client)
+    return start_cycle(context, trigger, SecondLooks().due(context))
 
 
-def start_cycle(loop: TargetContext, trigger: str, second_look: Version | None) -> Cycle:
+def start_cycle(context: TargetContext, trigger: str, second_look: Version | None) -> Cycle:
     """A cycle that looks at `second_look` again, which goes first, or one that trains.
 
     Raises CycleRunning.
     """
     if second_look:
-        return loop.store.start_cycle(loop.target.key, SECOND_LOOK, loop.clock(), version_id=second_look.id)
-    return loop.store.start_cycle(loop.target.key, trigger, loop.clock())
+        return context.store.start_cycle(
+            context.target.key, SECOND_LOOK, context.clock(), version_id=second_look.id
+        )
+    return context.store.start_cycle(context.target.key, trigger, context.clock())
 
 
-def _extract(loop: TargetContext, cycle: Cycle) -> Cycle:
+def _extract(context: TargetContext, cycle: Cycle) -> Cycle:
     if cycle.version_id is not None:
-        return _look_again(loop, cycle, loop.store.version(cycle.version_id))
-    extraction = extract_target(loop)
-    snapshot = snapshot_of(loop, extraction)
-    write_snapshot(snapshot, loop.snapshots)
+        return _look_again(context, cycle, context.store.version(cycle.version_id))
+    extraction = extract_target(context)
+    snapshot = snapshot_of(context, extraction)
+    write_snapshot(snapshot, context.snapshots)
     counted = snapshot.manifest.model_dump(
         include={"train", "validation", "holdout", "retention", "reviewed", "left_out"}
     )
-    return loop.move(
+    return context.move(
         cycle,
         CycleState.SELECTING,
         snapshot_id=snapshot.id,
@@ -118,24 +120,24 @@ def _extract(loop: TargetContext, cycle: Cycle) -> Cycle:
     )
 
 
-def _look_again(loop: TargetContext, cycle: Cycle, version: Version) -> Cycle:
+def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle:
     """Have the version on probation judged on what came after its training."""
     if version.state is not VersionState.PROBATION:
-        return loop.move(cycle, CycleState.SKIPPED, reason=f"{version.id} is {version.state} by now")
-    base = base_of(loop.target)
+        return context.move(cycle, CycleState.SKIPPED, reason=f"{version.id} is {version.state} by now")
+    base = base_of(context.target)
     if version.base_digest != base.digest:
-        end_probation(loop, _other_base(base.name))
-        return loop.move(cycle, CycleState.SKIPPED, reason=f"{version.id} was {_other_base(base.name)}")
-    extraction = extract_target(loop)
-    items = newer_items(loop, version, extraction)
-    wanted_items = needed(loop.target, loop.store, version)
+        end_probation(context, _other_base(base.name))
+        return context.move(cycle, CycleState.SKIPPED, reason=f"{version.id} was {_other_base(base.name)}")
+    extraction = extract_target(context)
+    items = newer_items(context, version, extraction)
+    wanted_items = needed(context.target, context.store, version)
     if with_gold(items) < wanted_items:
         left = f"{with_gold(items)} of {wanted_items} newer reviewed items for a second look at {version.id}"
-        return loop.move(cycle, CycleState.SKIPPED, reason=left)
-    common = common_in(extraction, loop.target.holdout.common_prompt_sessions)
-    snapshot = fresh_snapshot(items, loop.snapshot(version.snapshot_id), loop.clock(), common=common)
-    write_snapshot(snapshot, loop.snapshots)
-    return loop.move(
+        return context.move(cycle, CycleState.SKIPPED, reason=left)
+    common = common_in(extraction, context.target.holdout.common_prompt_sessions)
+    snapshot = fresh_snapshot(items, context.snapshot(version.snapshot_id), context.clock(), common=common)
+    write_snapshot(snapshot, context.snapshots)
+    return context.move(
         cycle,
         CycleState.EVALUATING,
         snapshot_id=snapshot.id,
@@ -143,111 +145,114 @@ def _look_again(loop: TargetContext, cycle: Cycle, version: Version) -> Cycle:
     )
 
 
-def _select(loop: TargetContext, cycle: Cycle) -> Cycle:
-    snapshot, base = loop.snapshot(_known(cycle.snapshot_id)), base_of(loop.target)
-    if before := _taught_before(loop, base, snapshot):
-        return loop.move(
+def _select(context: TargetContext, cycle: Cycle) -> Cycle:
+    snapshot, base = context.snapshot(_known(cycle.snapshot_id)), base_of(context.target)
+    if before := _taught_before(context, base, snapshot):
+        return context.move(
             cycle,
             CycleState.SKIPPED,
             reason=f"cycle {before.id} trained on the same examples by the same settings already; new "
             "feedback trains once it is older than the holdout window",
         )
-    if used_up := _window_used_up(loop, snapshot):
-        return loop.move(cycle, CycleState.SKIPPED, reason=used_up)
+    if used_up := _window_used_up(context, snapshot):
+        return context.move(cycle, CycleState.SKIPPED, reason=used_up)
     chosen = choose_plan(
-        loop, base, snapshot, loop.snapshots / snapshot.id, loop.run_folder(cycle) / "measure"
+        context, base, snapshot, context.snapshots / snapshot.id, context.run_folder(cycle) / "measure"
     ).plan
     if isinstance(chosen, Skip):
-        asked = f"; {ask_for_examples(loop, cycle, snapshot)}" if loop.target.synthesis.enabled else ""
-        return loop.move(cycle, CycleState.SKIPPED, reason=f"{chosen.reason}{asked}")
+        asked = f"; {ask_for_examples(context, cycle, snapshot)}" if context.target.synthesis.enabled else ""
+        return context.move(cycle, CycleState.SKIPPED, reason=f"{chosen.reason}{asked}")
     # Versions of another base would answer wrongly on this one.
-    loop.store.use_base(loop.target.key, chosen.base_digest, loop.clock())
-    waiting = on_probation(loop.store, loop.target.key)
+    context.store.use_base(context.target.key, chosen.base_digest, context.clock())
+    waiting = on_probation(context.store, context.target.key)
     if waiting and waiting.base_digest != chosen.base_digest:
-        end_probation(loop, _other_base(chosen.base_model))
+        end_probation(context, _other_base(chosen.base_model))
     # Only a holdout that something is judged on binds the next cycles.
-    return loop.move(cycle, CycleState.TRAINING, plan=chosen, window=snapshot.manifest.window)
+    return context.move(cycle, CycleState.TRAINING, plan=chosen, window=snapshot.manifest.window)
 
 
 def _other_base(name: str) -> str:
     return f"trained on another base model than {name} as it is now"
 
 
-def _train(loop: TargetContext, cycle: Cycle) -> Cycle:
-    version, trained = train_candidate(loop, cycle, _known(cycle.plan))
-    return loop.move(cycle, CycleState.EVALUATING, version_id=version.id, training=trained)
+def _train(context: TargetContext, cycle: Cycle) -> Cycle:
+    version, trained = train_candidate(context, cycle, _known(cycle.plan))
+    return context.move(cycle, CycleState.EVALUATING, version_id=version.id, training=trained)
 
 
-def _evaluate(loop: TargetContext, cycle: Cycle) -> Cycle:
+def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
     # Before the candidate, which an operator may activate in this moment: it is not compared with itself.
-    active, waiting = loop.store.active(loop.target.key), on_probation(loop.store, loop.target.key)
-    candidate = loop.store.version(_known(cycle.version_id))
+    active, waiting = (
+        context.store.active(context.target.key),
+        on_probation(context.store, context.target.key),
+    )
+    candidate = context.store.version(_known(cycle.version_id))
     if candidate.state in WENT_LIVE:
-        return _overruled(loop, cycle, report_of(loop, cycle))
-    report = evaluate(loop, cycle, candidate, active, waiting)
+        return _overruled(context, cycle, report_of(context, cycle))
+    report = evaluate(context, cycle, candidate, active, waiting)
     judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
     if report.verdict == "PROMOTE":
-        return loop.move(cycle, CycleState.PROMOTING, **judged)
+        return context.move(cycle, CycleState.PROMOTING, **judged)
     try:
         if report.verdict == "PROBATION":
-            _judge(loop, candidate, VersionState.PROBATION, report.reason)
+            _judge(context, candidate, VersionState.PROBATION, report.reason)
             better = f"{candidate.id} is better and takes its place on probation"
-            end_probation(loop, better, but=candidate.id)
+            end_probation(context, better, but=candidate.id)
         else:
-            _judge(loop, candidate, VersionState.REJECTED, f"{report.verdict}: {report.reason}")
+            _judge(context, candidate, VersionState.REJECTED, f"{report.verdict}: {report.reason}")
     except IllegalTransition:
-        return _overruled(loop, cycle, report)
-    return loop.move(cycle, CycleState.DONE, **judged)
+        return _overruled(context, cycle, report)
+    return context.move(cycle, CycleState.DONE, **judged)
 
 
-def _overruled(loop: TargetContext, cycle: Cycle, report: Report | None) -> Cycle:
+def _overruled(context: TargetContext, cycle: Cycle, report: Report | None) -> Cycle:
     """End the cycle, whose version an operator activated before there was a verdict on it."""
     reason = f"{cycle.version_id} was activated by an operator meanwhile"
     if report is None:
-        return loop.move(cycle, CycleState.DONE, reason=reason)
+        return context.move(cycle, CycleState.DONE, reason=reason)
     reason = f"{reason}; {report.verdict}: {report.reason}"
-    return loop.move(cycle, CycleState.DONE, report=report, verdict=report.verdict, reason=reason)
+    return context.move(cycle, CycleState.DONE, report=report, verdict=report.verdict, reason=reason)
 
 
-def _promote(loop: TargetContext, cycle: Cycle) -> Cycle:
-    store, target, report = loop.store, loop.target, _known(cycle.report)
+def _promote(context: TargetContext, cycle: Cycle) -> Cycle:
+    store, target, report = context.store, context.target, _known(cycle.report)
     candidate = store.version(_known(cycle.version_id))
     if candidate.state is VersionState.ACTIVE:
-        return _promoted(loop, cycle, candidate, report)
-    if waits_for := _why_not_automatically(loop, report, candidate):
-        _judge(loop, candidate, VersionState.READY, waits_for)
-        return loop.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
+        return _promoted(context, cycle, candidate, report)
+    if waits_for := _why_not_automatically(context, report, candidate):
+        _judge(context, candidate, VersionState.READY, waits_for)
+        return context.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
     try:
         promote(
-            loop.settings,
+            context.settings,
             store,
             target,
             candidate,
-            expected_active=_active_id(loop),
+            expected_active=_active_id(context),
             actor=DAEMON,
             reason=report.reason,
-            clock=loop.clock,
+            clock=context.clock,
             unless_held=True,
         )
     except NotServed as failure:
         if failure.refuted:
-            _judge(loop, candidate, VersionState.REJECTED, str(failure))
+            _judge(context, candidate, VersionState.REJECTED, str(failure))
             raise
-        if isinstance(failure, NotServedYet) and loop.clock() < cycle.updated_at + SERVING_PATIENCE:
+        if isinstance(failure, NotServedYet) and context.clock() < cycle.updated_at + SERVING_PATIENCE:
             raise
         # It is proven: an operator sees to the replica, and the next cycle need not wait for that.
         waits_for = f"{failure}; then run `learnd adapters promote {candidate.id}`"
-        _judge(loop, candidate, VersionState.READY, waits_for)
-        return loop.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
+        _judge(context, candidate, VersionState.READY, waits_for)
+        return context.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
     except (ActiveChanged, TargetHeld, VersionRejected):
         # An operator was quicker. Look again: what is live is not what the report compared with.
         return store.cycle(cycle.id)
-    return _promoted(loop, cycle, candidate, report)
+    return _promoted(context, cycle, candidate, report)
 
 
-def _promoted(loop: TargetContext, cycle: Cycle, candidate: Version, report: Report) -> Cycle:
-    end_probation(loop, f"compared with what was live before {candidate.id}", but=candidate.id)
-    return loop.move(cycle, CycleState.DONE, reason=report.reason)
+def _promoted(context: TargetContext, cycle: Cycle, candidate: Version, report: Report) -> Cycle:
+    end_probation(context, f"compared with what was live before {candidate.id}", but=candidate.id)
+    return context.move(cycle, CycleState.DONE, reason=report.reason)
 
 
 STEPS: Mapping[CycleState, Callable[[TargetContext, Cycle], Cycle]] = {
@@ -259,52 +264,52 @@ STEPS: Mapping[CycleState, Callable[[TargetContext, Cycle], Cycle]] = {
 }
 
 
-def _why_not_automatically(loop: TargetContext, report: Report, candidate: Version) -> str | None:
+def _why_not_automatically(context: TargetContext, report: Report, candidate: Version) -> str | None:
     """What keeps a proven candidate from going live by itself, in words; None if nothing does."""
     if candidate.state is VersionState.REJECTED:
         return f"rejected by an operator meanwhile: `learnd adapters activate {candidate.id}` overrules that"
-    state = loop.store.target_state(loop.target.key)
+    state = context.store.target_state(context.target.key)
     promote_it = f"`learnd adapters promote {candidate.id}`"
     if state.held:
         return f"on hold since the rollback by {state.held_by}: {promote_it}"
-    if loop.target.promotion == "manual":
+    if context.target.promotion == "manual":
         return f"promotion is manual: {promote_it}"
-    if report.live != (_active_id(loop) or "base"):
+    if report.live != (_active_id(context) or "base"):
         return f"{report.live}, the one it was compared with, is not live any more: {promote_it}"
     return None
 
 
-def _judge(loop: TargetContext, version: Version, state: VersionState, reason: str) -> None:
+def _judge(context: TargetContext, version: Version, state: VersionState, reason: str) -> None:
     """Record the verdict on a candidate; once recorded, running the step again changes nothing."""
     if version.state in {VersionState.CANDIDATE, VersionState.PROBATION}:
-        loop.store.judge(version.id, state, now=loop.clock(), actor=DAEMON, reason=reason)
+        context.store.judge(version.id, state, now=context.clock(), actor=DAEMON, reason=reason)
 
 
-def _taught_before(loop: TargetContext, base: Base, snapshot: Snapshot) -> Cycle | None:
+def _taught_before(context: TargetContext, base: Base, snapshot: Snapshot) -> Cycle | None:
     """The last cycle that came to a verdict, if it trained on the same data by the same settings."""
-    earlier = next(iter(_judged_before(loop, 1)), None)
+    earlier = next(iter(_judged_before(context, 1)), None)
     if earlier is None or earlier.plan is None:
         return None
-    now = settings_id(loop.target.task, loop.target.thresholds, base, wanted(loop))
+    now = settings_id(context.target.task, context.target.thresholds, base, wanted(context))
     if now != earlier.plan.settings_id:
         return None
     try:
-        then = loop.snapshot(earlier.plan.snapshot_id)
+        then = context.snapshot(earlier.plan.snapshot_id)
     except SnapshotDamaged:
         # Somebody removed it: then this data counts as new.
         return None
     return earlier if (then.train, then.validation) == (snapshot.train, snapshot.validation) else None
 
 
-def _judged_before(loop: TargetContext, most: int) -> Sequence[Cycle]:
+def _judged_before(context: TargetContext, most: int) -> Sequence[Cycle]:
     """The target's last cycles that trained something and came to a verdict, newest first."""
-    return loop.store.cycles(loop.target.key, limit=most, state=CycleState.DONE, trains=True)
+    return context.store.cycles(context.target.key, limit=most, state=CycleState.DONE, trains=True)
 
 
-def _window_used_up(loop: TargetContext, snapshot: Snapshot) -> str | None:
+def _window_used_up(context: TargetContext, snapshot: Snapshot) -> str | None:
     """Why the snapshot's holdout should judge no further candidate, in words; None while it may."""
-    window, most = snapshot.manifest.window, loop.target.gate.candidates_per_window
-    judged = [_window_of(loop, cycle) for cycle in _judged_before(loop, most)]
+    window, most = snapshot.manifest.window, context.target.gate.candidates_per_window
+    judged = [_window_of(context, cycle) for cycle in _judged_before(context, most)]
     if window is None or len(judged) < most or any(start != window.start for start in judged):
         return None
     return (
@@ -314,17 +319,17 @@ def _window_used_up(loop: TargetContext, snapshot: Snapshot) -> str | None:
     )
 
 
-def _window_of(loop: TargetContext, cycle: Cycle) -> datetime | None:
+def _window_of(context: TargetContext, cycle: Cycle) -> datetime | None:
     """Start of the window that judged the cycle's candidate; None where that is not known any more."""
     try:
-        window = read_manifest(loop.snapshots / _known(cycle.snapshot_id)).window
+        window = read_manifest(context.snapshots / _known(cycle.snapshot_id)).window
     except SnapshotDamaged:
         return None
     return window.start if window else None
 
 
-def _active_id(loop: TargetContext) -> str | None:
-    active = loop.store.active(loop.target.key)
+def _active_id(context: TargetContext) -> str | None:
+    active = context.store.active(context.target.key)
     return active.id if active else None
 
 

@@ -42,11 +42,13 @@ def base_of(target: TargetSettings) -> Base:
     )
 
 
-def choose_plan(loop: TargetContext, base: Base, snapshot: Snapshot, written: Path, folder: Path) -> Choice:
+def choose_plan(
+    context: TargetContext, base: Base, snapshot: Snapshot, written: Path, folder: Path
+) -> Choice:
     """What the rules say for `snapshot`, which is `written` in its folder; `folder` is for measuring the
     live model, where the rules ask for that.
     """
-    target, active = loop.target, loop.store.active(loop.target.key)
+    target, active = context.target, context.store.active(context.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
     return choose(
@@ -54,14 +56,14 @@ def choose_plan(loop: TargetContext, base: Base, snapshot: Snapshot, written: Pa
         target.task,
         target.thresholds,
         base,
-        wanted(loop),
-        live=_live(loop, live) if live else None,
-        live_answers=lambda: _answered(loop, base.name, written, folder, side_of(loop, live)),
+        wanted(context),
+        live=_live(context, live) if live else None,
+        live_answers=lambda: _answered(context, base.name, written, folder, side_of(context, live)),
     )
 
 
-def wanted(loop: TargetContext) -> TrainingPreferences:
-    target, training = loop.target, loop.settings.training
+def wanted(context: TargetContext) -> TrainingPreferences:
+    target, training = context.target, context.settings.training
     return TrainingPreferences(
         preset=target.preset,
         overrides=target.hyperparameters,
@@ -72,16 +74,18 @@ def wanted(loop: TargetContext) -> TrainingPreferences:
     )
 
 
-def _live(loop: TargetContext, version: Version) -> Live:
-    config = json.loads((adapter_folder(loop.data_dir, version) / "adapter_config.json").read_text("utf-8"))
+def _live(context: TargetContext, version: Version) -> Live:
+    config = json.loads(
+        (adapter_folder(context.data_dir, version) / "adapter_config.json").read_text("utf-8")
+    )
     return Live(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
 
 
 def _answered(
-    loop: TargetContext, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
+    context: TargetContext, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
 ) -> Answered:
     """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
-    target, training = loop.target, loop.settings.training
+    target, training = context.target, context.settings.training
     job = ReadinessJob(
         snapshot=str(snapshot),
         base_model=base_model,
@@ -94,21 +98,21 @@ def _answered(
         threads=training.threads,
     )
     return Answered.model_validate(
-        run_job(Work.MEASURE, folder, job, stop=loop.stop, on_progress=loop.on_progress)
+        run_job(Work.MEASURE, folder, job, stop=context.stop, on_progress=context.on_progress)
     )
 
 
-def side_of(loop: TargetContext, version: Version | None) -> AdapterSide | None:
+def side_of(context: TargetContext, version: Version | None) -> AdapterSide | None:
     if version is None:
         return None
-    return AdapterSide(name=version.id, path=str(adapter_folder(loop.data_dir, version)))
+    return AdapterSide(name=version.id, path=str(adapter_folder(context.data_dir, version)))
 
 
-def start_adapter(loop: TargetContext, plan: Plan) -> Path | None:
+def start_adapter(context: TargetContext, plan: Plan) -> Path | None:
     """The folder of the adapter that the plan's first stage goes on from."""
     if plan.start_version is None:
         return None
-    return adapter_folder(loop.data_dir, loop.store.version(plan.start_version))
+    return adapter_folder(context.data_dir, context.store.version(plan.start_version))
 
 
 class _Run(NamedTuple):
@@ -120,38 +124,38 @@ class _Run(NamedTuple):
     trained: tuple[Trained, ...]
 
 
-def train_candidate(loop: TargetContext, cycle: Cycle, plan: Plan) -> tuple[Version, tuple[Trained, ...]]:
+def train_candidate(context: TargetContext, cycle: Cycle, plan: Plan) -> tuple[Version, tuple[Trained, ...]]:
     """Train the plan, with each seed that is asked for; the median run's last adapter is the candidate."""
     runs: list[_Run] = []
-    for number in range(loop.target.seeds):
+    for number in range(context.target.seeds):
         spent = _seconds(stage for run in runs for stage in run.trained)
-        if runs and spent >= loop.settings.training.limits.seconds:
+        if runs and spent >= context.settings.training.limits.seconds:
             break
-        runs.append(_train_run(loop, cycle, plan, number, spent))
-    chosen = runs[_median_run(loop, cycle, plan, runs)] if len(runs) > 1 else runs[0]
-    version = _register(loop, cycle, plan, chosen.result)
-    final = adapter_folder(loop.data_dir, version)
+        runs.append(_train_run(context, cycle, plan, number, spent))
+    chosen = runs[_median_run(context, cycle, plan, runs)] if len(runs) > 1 else runs[0]
+    version = _register(context, cycle, plan, chosen.result)
+    final = adapter_folder(context.data_dir, version)
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         chosen.adapter.replace(final)
     return version, tuple(stage for run in runs for stage in run.trained)
 
 
-def _train_run(loop: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _Run:
+def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _Run:
     """Train the plan's stages, each in a folder of its own; `spent` are the seconds of earlier runs."""
-    run_folder = loop.run_folder(cycle)
+    run_folder = context.run_folder(cycle)
     seeded = f"-seed-{run}" if run else ""
     trained: list[Trained] = []
-    adapter = start_adapter(loop, plan)
+    adapter = start_adapter(context, plan)
     result: TrainingResult | None = None
     for number, stage in enumerate(plan.stages):
         so_far = spent + _seconds(trained)
         measuring = run_folder / f"measure-{number}{seeded}"
-        if number and adapter and (why_not := _not_now(loop, plan, stage, adapter, measuring, so_far)):
+        if number and adapter and (why_not := _not_now(context, plan, stage, adapter, measuring, so_far)):
             trained.append(Trained(method=stage.method, run=run, left_out=why_not))
             continue
         folder = run_folder / f"train-{number}{seeded}"
-        result = _train_stage(loop, plan.seeded(run), number, adapter, folder, so_far)
+        result = _train_stage(context, plan.seeded(run), number, adapter, folder, so_far)
         figures = result.metrics.model_dump(mode="json")
         trained.append(Trained(method=stage.method, run=run, figures=figures))
         adapter = folder / result.adapter
@@ -164,11 +168,11 @@ def _seconds(stages: Iterable[Trained]) -> float:
     return float(sum(stage.figures.get("seconds", 0.0) for stage in stages))
 
 
-def _median_run(loop: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_Run]) -> int:
+def _median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_Run]) -> int:
     """Which run is neither lucky nor unlucky: the middle one by the primary metric on the holdout."""
-    target, training = loop.target, loop.settings.training
+    target, training = context.target, context.settings.training
     job = SeedsJob(
-        snapshot=str(loop.snapshots / plan.snapshot_id),
+        snapshot=str(context.snapshots / plan.snapshot_id),
         base_model=plan.base_model,
         task=target.task,
         output_space=target.output_space,
@@ -179,41 +183,41 @@ def _median_run(loop: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_R
         dtype=training.dtype,
         threads=training.threads,
     )
-    folder = loop.run_folder(cycle) / SEEDS
-    found = run_job(Work.SEEDS, folder, job, stop=loop.stop, on_progress=loop.on_progress)
+    folder = context.run_folder(cycle) / SEEDS
+    found = run_job(Work.SEEDS, folder, job, stop=context.stop, on_progress=context.on_progress)
     return SeedRuns.model_validate(found).median
 
 
 def _not_now(
-    loop: TargetContext, plan: Plan, stage: Stage, adapter: Path, folder: Path, spent: float
+    context: TargetContext, plan: Plan, stage: Stage, adapter: Path, folder: Path, spent: float
 ) -> str | None:
     """Why `stage` is left out after the stage before it, which made `adapter`; None if it is not."""
-    limits = loop.settings.training.limits
+    limits = context.settings.training.limits
     if spent >= limits.seconds:
         return f"{stage.method} left out: the stage before it has used up the time ({limits})"
     side = AdapterSide(name="trained", path=str(adapter))
-    answered = _answered(loop, plan.base_model, loop.snapshots / plan.snapshot_id, folder, side)
-    return worthwhile(stage, plan, loop.target.thresholds, answered)
+    answered = _answered(context, plan.base_model, context.snapshots / plan.snapshot_id, folder, side)
+    return worthwhile(stage, plan, context.target.thresholds, answered)
 
 
 def _train_stage(
-    loop: TargetContext, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
+    context: TargetContext, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
 ) -> TrainingResult:
     """`spent` are the seconds that the stages before took of what the cycle may take."""
-    job = training_job(loop, plan, number, loop.snapshots / plan.snapshot_id, start)
+    job = training_job(context, plan, number, context.snapshots / plan.snapshot_id, start)
     job = job.model_copy(update={"spent": spent})
     result = TrainingResult.model_validate(
-        run_job(Work.TRAIN, folder, job, stop=loop.stop, on_progress=loop.on_progress)
+        run_job(Work.TRAIN, folder, job, stop=context.stop, on_progress=context.on_progress)
     )
     forget_checkpoints(folder)
     return result
 
 
 def training_job(
-    loop: TargetContext, plan: Plan, number: int, snapshot: Path, start: Path | None
+    context: TargetContext, plan: Plan, number: int, snapshot: Path, start: Path | None
 ) -> TrainingJob:
     """Stage `number` of the plan, on the snapshot in its folder, as the settings want it trained."""
-    training = loop.settings.training
+    training = context.settings.training
     return TrainingJob(
         plan=plan,
         stage=number,
@@ -227,9 +231,9 @@ def training_job(
     )
 
 
-def _register(loop: TargetContext, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
-    active = loop.store.active(loop.target.key)
-    return loop.store.add_candidate(
+def _register(context: TargetContext, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
+    active = context.store.active(context.target.key)
+    return context.store.add_candidate(
         cycle.id,
         path=adapter_path(cycle),
         files=result.files,
@@ -240,5 +244,5 @@ def _register(loop: TargetContext, cycle: Cycle, plan: Plan, result: TrainingRes
         plan_id=plan.id,
         parent_id=active.id if active else None,
         code_version=VERSION,
-        now=loop.clock(),
+        now=context.clock(),
     )

@@ -22,21 +22,21 @@ def open_phoenix(settings: Settings) -> PhoenixClient:
     return PhoenixClient(settings.phoenix.url, api_key=settings.phoenix.key())
 
 
-def poll_target(loop: TargetContext, client: PhoenixClient) -> int:
+def poll_target(context: TargetContext, client: PhoenixClient) -> int:
     """Bring the target's mirror up to date; returns how many annotations changed.
 
     What went wrong is kept as the target's last poll error, and raised: PhoenixError.
     """
     changes, complete = 0, False
-    while not complete and not loop.stop.is_set():
-        changed, complete = _poll_once(loop, client)
+    while not complete and not context.stop.is_set():
+        changed, complete = _poll_once(context, client)
         changes += changed
     return changes
 
 
-def _poll_once(loop: TargetContext, client: PhoenixClient) -> tuple[int, bool]:
+def _poll_once(context: TargetContext, client: PhoenixClient) -> tuple[int, bool]:
     """How many annotations changed, and whether that is all; the change itself is let go of."""
-    store, target, now = loop.store, loop.target, loop.clock()
+    store, target, now = context.store, context.target, context.clock()
     used_keys = target.retrieval.used_metadata_keys if target.task == "embedding" else ()
     try:
         change = poll(
@@ -47,7 +47,7 @@ def _poll_once(loop: TargetContext, client: PhoenixClient) -> tuple[int, bool]:
             annotation_names=feedback_names(target),
             used_keys=used_keys,
             now=now,
-            full_sweep_after=timedelta(minutes=loop.settings.phoenix.full_sweep_minutes),
+            full_sweep_after=timedelta(minutes=context.settings.phoenix.full_sweep_minutes),
         )
     except PhoenixError as problem:
         store.record_poll(target.key, now, str(problem))
@@ -62,13 +62,13 @@ def feedback_names(target: TargetSettings) -> frozenset[str]:
     return frozenset(rule.name for rule in rules.annotations) | frozenset(rules.correction_names)
 
 
-def extract_target(loop: TargetContext) -> Extraction:
+def extract_target(context: TargetContext) -> Extraction:
     """What the mirror teaches by the target's feedback rules, without personal data where that is asked for.
 
     Raises RedactorUnusable, RedactionFailed.
     """
-    target = loop.target
-    spans, annotations = loop.store.mirrored(target.key)
+    target = context.target
+    spans, annotations = context.store.mirrored(target.key)
     if target.task == "embedding":
         found = reviewed_retrievals(spans, annotations, target.feedback, target.retrieval, target=target.key)
         extraction = Extraction(
@@ -86,21 +86,21 @@ def extract_target(loop: TargetContext) -> Extraction:
     return extraction.model_copy(update={**without, "replaced": dict(redaction.counts)})
 
 
-def snapshot_of(loop: TargetContext, extraction: Extraction) -> Snapshot:
+def snapshot_of(context: TargetContext, extraction: Extraction) -> Snapshot:
     """The dataset that `extraction` makes with the target's holdout as it stands; nothing is written.
 
     Raises RedactorUnusable, RedactionFailed, ImportInvalid.
     """
-    target = loop.target
+    target = context.target
     redaction = Redaction(load_redactor(target.redaction), target.output_space)
-    imported = redaction.apply_to_all(imported_examples(loop.data_dir, target))
-    synthetic = redaction.apply_to_all(loop.store.approved_examples(target.key))
+    imported = redaction.apply_to_all(imported_examples(context.data_dir, target))
+    synthetic = redaction.apply_to_all(context.store.approved_examples(target.key))
     replaced = Counter(extraction.replaced) + redaction.counts
     return build_snapshot(
         extraction.model_copy(update={"replaced": dict(replaced)}),
         target.holdout,
-        window=loop.store.target_state(target.key).window,
-        now=loop.clock(),
+        window=context.store.target_state(target.key).window,
+        now=context.clock(),
         target=target.key,
         filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
         beside=ExtraData(

@@ -61,16 +61,16 @@ class Proposals(Value):
     """Why there are fewer than were wanted, in words."""
 
 
-def ask_for_examples(loop: TargetContext, cycle: Cycle, snapshot: Snapshot) -> str:
+def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -> str:
     """Have the examples that the target lacks proposed; says in words what came of it.
 
     What is wrong with the model or its answers is said, too: the cycle ends anyway. Raises Interrupted.
     """
-    rules = loop.target.synthesis
-    lack = lacking(count(snapshot.train), loop.target.task, loop.target.thresholds)
+    rules = context.target.synthesis
+    lack = lacking(count(snapshot.train), context.target.task, context.target.thresholds)
     if lack is None:
         return "synthetic examples would not help: there is nothing approved yet to make them from"
-    waiting = loop.store.batches(loop.target.key, BatchState.WAITING)
+    waiting = context.store.batches(context.target.key, BatchState.WAITING)
     if waiting:
         return f"batch {waiting[0].id} waits for an operator ({waiting[0].pending} items to decide)"
     real = sum(each.origin == "telemetry" for each in getattr(snapshot.train, lack.kind))
@@ -82,7 +82,7 @@ def ask_for_examples(loop: TargetContext, cycle: Cycle, snapshot: Snapshot) -> s
         )
     try:
         needs("synthetic", "dspy")
-        batch = _proposed(loop, cycle, snapshot, lack)
+        batch = _proposed(context, cycle, snapshot, lack)
     except Interrupted:
         raise
     except LearndError as problem:
@@ -90,44 +90,44 @@ def ask_for_examples(loop: TargetContext, cycle: Cycle, snapshot: Snapshot) -> s
     return f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
 
 
-def _proposed(loop: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch:
-    rules = loop.target.synthesis
-    endpoint = endpoint_of(loop.settings, loop.target)
+def _proposed(context: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch:
+    rules = context.target.synthesis
+    endpoint = endpoint_of(context.settings, context.target)
     job = SynthesisJob(
         request=SynthesisRequest(
             kind=lack.kind,
             wanted=math.ceil(lack.missing * rules.margin),
             demonstrations=getattr(snapshot.train, lack.kind),
-            output_space=_labels(loop, snapshot),
+            output_space=_labels(context, snapshot),
             seed=int(snapshot.id[:8], 16),
             now=cycle.started_at,
             rules=rules.asking,
         ),
         endpoint=endpoint,
         screening=rules.screening,
-        snapshot=str(loop.snapshots / snapshot.id),
-        golden=golden_cases(loop.target),
+        snapshot=str(context.snapshots / snapshot.id),
+        golden=golden_cases(context.target),
         encoder=rules.encoder,
-        device=loop.settings.training.device,
+        device=context.settings.training.device,
     )
-    key = key_of(loop.settings, loop.target)
+    key = key_of(context.settings, context.target)
     found = Proposals.model_validate(
         run_job(
             Work.SYNTHESISE,
-            loop.run_folder(cycle) / "synthesise",
+            context.run_folder(cycle) / "synthesise",
             job,
-            stop=loop.stop,
-            on_progress=loop.on_progress,
+            stop=context.stop,
+            on_progress=context.on_progress,
             secrets={API_KEY: key} if key else {},
         )
     )
     if not found.proposals:
         reasons = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items())
         raise LearndError(f"nothing of what {endpoint.model} wrote can be used ({reasons})")
-    now = loop.clock()
-    return loop.store.add_batch(
+    now = context.clock()
+    return context.store.add_batch(
         cycle.id,
-        loop.target.key,
+        context.target.key,
         lack.kind,
         f"{lack.have} of {lack.threshold} {lack.words}",
         found.provenance,
@@ -137,12 +137,12 @@ def _proposed(loop: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Lack)
     )
 
 
-def _labels(loop: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
+def _labels(context: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
     """The valid answers of a classification; empty where answers are free."""
-    if loop.target.task != "classification":
+    if context.target.task != "classification":
         return ()
     seen = {example.completion.content for example in snapshot.train.sft}
-    return loop.target.output_space or tuple(sorted(seen))
+    return context.target.output_space or tuple(sorted(seen))
 
 
 def endpoint_of(settings: Settings, target: TargetSettings) -> Endpoint:

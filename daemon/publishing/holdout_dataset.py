@@ -35,8 +35,8 @@ def experiments_of(run: Run) -> RunExperiments | None:
     began, _ = run.times("evaluate")
     return RunExperiments(
         run_id=run.cycle.id,
-        dataset=f"learnd {run.loop.target.key} holdout",
-        description=f"Reviewed traffic of {run.loop.target.key} that nothing is trained on: learnd judges "
+        dataset=f"learnd {run.context.target.key} holdout",
+        description=f"Reviewed traffic of {run.context.target.key} that nothing is trained on: learnd judges "
         "adapters by it. Each version is one window of the traffic.",
         examples=tuple(asked),
         sides=tuple(_side(run, report, side, examples, began) for side in (live, candidate, *others)),
@@ -97,7 +97,7 @@ def _side(
     run: Run, report: Report, side: Side, examples: Mapping[str, HoldoutExample], began: datetime
 ) -> ExperimentSide:
     known = {
-        "target": run.loop.target.key,
+        "target": run.context.target.key,
         "role": role(report, side.name),
         "look": report.look,
         "verdict": report.verdict if side is report.candidate else None,

@@ -34,7 +34,7 @@ class NotPublished(LearndError):
     """Phoenix is there, and has not got a run."""
 
 
-def publish_target(loop: TargetContext, client: PhoenixClient) -> int:
+def publish_target(context: TargetContext, client: PhoenixClient) -> int:
     """Have Phoenix keep every run of the target that it has not got, oldest first; returns how many.
 
     Raises PhoenixError where Phoenix is not there: all is told at the next call. Raises NotPublished where
@@ -42,9 +42,9 @@ def publish_target(loop: TargetContext, client: PhoenixClient) -> int:
     `MOST_TRIES`. Raises Interrupted when the daemon is to stop.
     """
     published, problems = 0, []
-    for cycle in loop.store.unpublished_cycles(loop.target.key):
+    for cycle in context.store.unpublished_cycles(context.target.key):
         try:
-            compare_path = _publish(loop, client, Run.read(loop, cycle.id))
+            compare_path = _publish(context, client, Run.read(context, cycle.id))
         except (Interrupted, StoreUnavailable):
             raise
         except (LearndError, LookupError, OSError, ValueError) as problem:
@@ -55,10 +55,10 @@ def publish_target(loop: TargetContext, client: PhoenixClient) -> int:
             words = (
                 str(problem) if isinstance(problem, LearndError) else f"{type(problem).__name__}: {problem}"
             )
-            loop.store.not_published(cycle.id, words)
+            context.store.not_published(cycle.id, words)
             problems.append(f"Phoenix has not got {cycle.id}: {words}")
         else:
-            loop.store.published(cycle.id, loop.clock(), compare_path)
+            context.store.published(cycle.id, context.clock(), compare_path)
             published += 1
     if problems:
         raise NotPublished("; ".join(problems))
@@ -70,9 +70,9 @@ def _must_be_there(client: PhoenixClient) -> None:
     client.http.json("GET", "/v1/projects", params={"limit": "1"})
 
 
-def _publish(loop: TargetContext, client: PhoenixClient, run: Run) -> str | None:
+def _publish(context: TargetContext, client: PhoenixClient, run: Run) -> str | None:
     """Path of Phoenix's page that compares the sides; None where there is nothing to compare."""
-    project = loop.settings.phoenix.experiments_project
+    project = context.settings.phoenix.experiments_project
     if not publish_spans(client, project, experiment_span(run), evaluation_span(run)):
         raise PhoenixAnswer(
             f"Phoenix has taken the spans of {run.cycle.id} and does not show them; they are sent again"
@@ -82,7 +82,7 @@ def _publish(loop: TargetContext, client: PhoenixClient, run: Run) -> str | None
         return None
 
     def unless_stopped() -> None:
-        if loop.stop.is_set():
+        if context.stop.is_set():
             raise Interrupted(f"stopped while {run.cycle.id} was published; the next start goes on with it")
 
     return publish_experiments(client, experiments, on_write=unless_stopped).compare_path

@@ -15,7 +15,7 @@ from registry.versions import Version
 class Run:
     """A cycle that ended, with what is told of it."""
 
-    loop: TargetContext
+    context: TargetContext
     cycle: Cycle
     version: Version | None
     """The candidate; None where the training failed."""
@@ -25,23 +25,23 @@ class Run:
     """What it was judged on, and but for a second look trained on; None where retention has removed it."""
 
     @classmethod
-    def read(cls, loop: TargetContext, cycle_id: str) -> "Run":
-        cycle = loop.store.cycle(cycle_id)
-        version = loop.store.version(cycle.version_id) if cycle.version_id else None
-        trained = loop.store.cycle(version.cycle_id) if version else cycle
+    def read(cls, context: TargetContext, cycle_id: str) -> "Run":
+        cycle = context.store.cycle(cycle_id)
+        version = context.store.version(cycle.version_id) if cycle.version_id else None
+        trained = context.store.cycle(version.cycle_id) if version else cycle
         try:
-            snapshot = loop.snapshot(cycle.snapshot_id) if cycle.snapshot_id else None
+            snapshot = context.snapshot(cycle.snapshot_id) if cycle.snapshot_id else None
         except SnapshotDamaged:
             snapshot = None
-        return cls(loop, cycle, version, trained, snapshot)
+        return cls(context, cycle, version, trained, snapshot)
 
     @property
     def adapter_path(self) -> str | None:
-        return str(adapter_folder(self.loop.data_dir, self.version)) if self.version else None
+        return str(adapter_folder(self.context.data_dir, self.version)) if self.version else None
 
     def times(self, job: str) -> tuple[datetime, datetime]:
         """When the jobs whose names begin so worked, by what they said; the cycle's where that is gone."""
-        said = progress_of(self.loop.settings, self.cycle).items()
+        said = progress_of(self.context.settings, self.cycle).items()
         at = [
             datetime.fromisoformat(line["at"])
             for name, lines in said

@@ -46,7 +46,7 @@ def experiment_span(run: Run) -> ExperimentSpan:
         started_at=started_at,
         ended_at=ended_at,
         error=run.cycle.reason if run.cycle.state is CycleState.FAILED else None,
-        experiment=Experiment(run_id=run.cycle.id, agent_type=run.loop.target.agent),
+        experiment=Experiment(run_id=run.cycle.id, agent_type=run.context.target.agent),
         params=_params(plan, [stage for stage, _ in stages] or plan.stages),
         data=Data() if second else _data(run, plan, [stage for stage, _ in stages] or plan.stages),
         metrics=TrainingMetrics() if second or not stages else _metrics(run, *stages[-1]),
@@ -145,7 +145,7 @@ def evaluation_span(run: Run) -> EvaluationSpan | None:
         started_at=started_at,
         ended_at=ended_at,
         evaluation=Evaluated(
-            adapter_path=run.adapter_path, agent_type=run.loop.target.agent, test_size=report.gold_size
+            adapter_path=run.adapter_path, agent_type=run.context.target.agent, test_size=report.gold_size
         ),
         metrics=BothMetrics(
             base=_side_metrics(report, report.sides[0], base),

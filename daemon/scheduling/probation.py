@@ -48,21 +48,21 @@ def on_probation(store: Store, target: str) -> Version | None:
     return next((v for v in store.versions(target) if v.state is VersionState.PROBATION), None)
 
 
-def probation_of(loop: TargetContext, version: Version, extraction: Extraction) -> Probation:
+def probation_of(context: TargetContext, version: Version, extraction: Extraction) -> Probation:
     """How far `version` is, by what `extraction` found. Raises SnapshotDamaged."""
-    items = newer_items(loop, version, extraction)
+    items = newer_items(context, version, extraction)
     return Probation(
-        version=version, reviewed=with_gold(items), needed=needed(loop.target, loop.store, version)
+        version=version, reviewed=with_gold(items), needed=needed(context.target, context.store, version)
     )
 
 
-def newer_items(loop: TargetContext, version: Version, extraction: Extraction) -> Sequence[Reviewed]:
+def newer_items(context: TargetContext, version: Version, extraction: Extraction) -> Sequence[Reviewed]:
     """What its second look judges by, as far as there is enough yet. Raises SnapshotDamaged."""
     return fresh_items(
         extraction,
-        Seen.of(loop.snapshot(version.snapshot_id)),
-        need=needed(loop.target, loop.store, version),
-        common_sessions=loop.target.holdout.common_prompt_sessions,
+        Seen.of(context.snapshot(version.snapshot_id)),
+        need=needed(context.target, context.store, version),
+        common_sessions=context.target.holdout.common_prompt_sessions,
     )
 
 
@@ -79,11 +79,13 @@ def gives_up_at(target: TargetSettings, version: Version) -> datetime:
     return version.created_at + timedelta(days=target.gate.probation_days)
 
 
-def end_probation(loop: TargetContext, reason: str, *, but: str | None = None) -> None:
+def end_probation(context: TargetContext, reason: str, *, but: str | None = None) -> None:
     """Reject what is on probation, except the version `but`."""
-    for version in loop.store.versions(loop.target.key):
+    for version in context.store.versions(context.target.key):
         if version.state is VersionState.PROBATION and version.id != but:
-            loop.store.judge(version.id, VersionState.REJECTED, now=loop.clock(), actor=DAEMON, reason=reason)
+            context.store.judge(
+                version.id, VersionState.REJECTED, now=context.clock(), actor=DAEMON, reason=reason
+            )
 
 
 @dataclass(frozen=True)
@@ -116,66 +118,66 @@ class SecondLooks:
         """Newer reviewed items for the version on probation, when last counted; None before that."""
         return self._counts[target].found.reviewed if target in self._counts else None
 
-    def due(self, loop: TargetContext) -> Version | None:
+    def due(self, context: TargetContext) -> Version | None:
         """The version to look at again now. Raises RedactorUnusable, RedactionFailed.
 
         One whose second looks fail again and again, or that has waited for too long, is rejected.
         """
-        version = on_probation(loop.store, loop.target.key)
+        version = on_probation(context.store, context.target.key)
         if version is None:
-            self._counts.pop(loop.target.key, None)
+            self._counts.pop(context.target.key, None)
             return None
-        if _rests(loop, version):
+        if _rests(context, version):
             return None
         try:
-            found = self._counted(loop, version)
+            found = self._counted(context, version)
         except SnapshotDamaged as damaged:
-            end_probation(loop, f"what it was trained on is unknown: {damaged}")
+            end_probation(context, f"what it was trained on is unknown: {damaged}")
             return None
         if found and found.due:
             return version
-        if loop.clock() >= gives_up_at(loop.target, version):
-            days = loop.target.gate.probation_days
-            had = f"{found.reviewed if found else 0} of {needed(loop.target, loop.store, version)}"
+        if context.clock() >= gives_up_at(context.target, version):
+            days = context.target.gate.probation_days
+            had = f"{found.reviewed if found else 0} of {needed(context.target, context.store, version)}"
             end_probation(
-                loop,
+                context,
                 f"{had} newer reviewed items for a second look in the {days:g} days after its training "
                 "(gate.probation_days)",
             )
         return None
 
-    def _counted(self, loop: TargetContext, version: Version) -> Probation | None:
+    def _counted(self, context: TargetContext, version: Version) -> Probation | None:
         """How far it is; None while there are not even calls enough, reviewed or not. Raises
         SnapshotDamaged.
         """
-        key = loop.target.key
-        state, now = loop.store.target_state(key), loop.clock()
+        key = context.target.key
+        state, now = context.store.target_state(key), context.clock()
         count = self._counts.get(key)
         if count and count.found.version.id == version.id and count.holds(state, now):
             return count.found
-        if not _may_be_due(loop, version):
+        if not _may_be_due(context, version):
             self._counts.pop(key, None)
             return None
-        found = probation_of(loop, version, extract_target(loop))
+        found = probation_of(context, version, extract_target(context))
         self._counts[key] = _Count(found, state, now)
         return found
 
 
-def _rests(loop: TargetContext, version: Version) -> bool:
+def _rests(context: TargetContext, version: Version) -> bool:
     """Whether its second look failed and is not to be tried (yet); after several failures it is rejected."""
-    failed = loop.store.cycles(
-        loop.target.key, MOST_FAILED, CycleState.FAILED, trains=False, version_id=version.id
+    failed = context.store.cycles(
+        context.target.key, MOST_FAILED, CycleState.FAILED, trains=False, version_id=version.id
     )
     if len(failed) == MOST_FAILED:
         end_probation(
-            loop, f"its second look failed {MOST_FAILED} times, the last time so: {failed[0].reason}"
+            context, f"its second look failed {MOST_FAILED} times, the last time so: {failed[0].reason}"
         )
         return True
-    return bool(failed) and loop.clock() < failed[0].updated_at + loop.target.schedule.cooldown
+    return bool(failed) and context.clock() < failed[0].updated_at + context.target.schedule.cooldown
 
 
-def _may_be_due(loop: TargetContext, version: Version) -> bool:
+def _may_be_due(context: TargetContext, version: Version) -> bool:
     """Whether there are calls enough, reviewed or not: this alone is cheap to ask."""
-    watermark = read_manifest(loop.snapshots / version.snapshot_id).watermark
-    calls = loop.store.mirrored_since(loop.target.key, watermark or version.created_at)
-    return calls >= needed(loop.target, loop.store, version)
+    watermark = read_manifest(context.snapshots / version.snapshot_id).watermark
+    calls = context.store.mirrored_since(context.target.key, watermark or version.created_at)
+    return calls >= needed(context.target, context.store, version)

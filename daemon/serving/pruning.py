@@ -17,55 +17,55 @@ RUNS_KEPT = 20
 """Ended cycles whose runs and snapshots stay, for looking into a failure."""
 
 
-def prune_target(loop: TargetContext) -> None:
+def prune_target(context: TargetContext) -> None:
     """Apply the target's retention policy. What is active, on hold or last good always stays."""
-    _prune_versions(loop)
+    _prune_versions(context)
     # Before the cycles: a snapshot that a cycle writes meanwhile is not among these.
-    snapshots = list(loop.snapshots.glob("[!.]*"))
-    cycles = loop.store.cycles(loop.target.key, limit=100_000)
+    snapshots = list(context.snapshots.glob("[!.]*"))
+    cycles = context.store.cycles(context.target.key, limit=100_000)
     for cycle in cycles:
         if cycle.ended:
             # Checkpoints are for going on after a crash; an ended cycle does not go on.
-            for folder in loop.run_folder(cycle).glob("train-*"):
+            for folder in context.run_folder(cycle).glob("train-*"):
                 forget_checkpoints(folder)
     # The next cycle compares its data with that of the last one that came to a verdict, and counts how many
     # its window has judged.
     trained = [cycle for cycle in cycles if cycle.state is CycleState.DONE and cycle.plan]
-    judged = trained[: loop.target.gate.candidates_per_window]
+    judged = trained[: context.target.gate.candidates_per_window]
     # Phoenix may have been down for long; it is still to get what was measured.
-    untold = loop.store.unpublished_cycles(loop.target.key)
+    untold = context.store.unpublished_cycles(context.target.key)
     kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged + untold
     kept_ids = {cycle.id for cycle in kept}
     for cycle in cycles:
         if cycle.id not in kept_ids:
-            shutil.rmtree(loop.run_folder(cycle), ignore_errors=True)
+            shutil.rmtree(context.run_folder(cycle), ignore_errors=True)
     named = {cycle.snapshot_id for cycle in kept}
-    named |= {v.snapshot_id for v in loop.store.versions(loop.target.key) if v.files_removed_at is None}
+    named |= {v.snapshot_id for v in context.store.versions(context.target.key) if v.files_removed_at is None}
     for folder in snapshots:
         if folder.name not in named:
             shutil.rmtree(folder)
 
 
-def _prune_versions(loop: TargetContext) -> None:
+def _prune_versions(context: TargetContext) -> None:
     try:
-        served = _served(loop)
+        served = _served(context)
     except (ReplicaUnreachable, ReplicaRefused) as problem:
         # vLLM ends when it misses a file of an adapter that it still lists.
-        log.info("no version is removed", target=loop.target.key, because=str(problem))
+        log.info("no version is removed", target=context.target.key, because=str(problem))
         return
-    for version in loop.store.prunable(loop.target.key, keep=loop.target.retention.keep):
+    for version in context.store.prunable(context.target.key, keep=context.target.retention.keep):
         if version.id not in served:
-            loop.store.files_removed(version.id, loop.clock())
-    for version in loop.store.versions(loop.target.key):
+            context.store.files_removed(version.id, context.clock())
+    for version in context.store.versions(context.target.key):
         # A version is ruled out first and its files go after, also when a crash came in between.
-        folder = adapter_folder(loop.data_dir, version)
+        folder = adapter_folder(context.data_dir, version)
         if version.files_removed_at is not None and folder.exists():
             shutil.rmtree(folder)
             log.info("removed files", version=version.id)
 
 
-def _served(loop: TargetContext) -> set[str]:
+def _served(context: TargetContext) -> set[str]:
     """Adapters that any replica of the target has loaded. Raises where one does not say."""
     with ExitStack() as stack:
-        replicas = open_replicas(loop.settings, loop.target, stack)
+        replicas = open_replicas(context.settings, context.target, stack)
         return {name for replica in replicas for name in replica.adapters()}

@@ -17,7 +17,7 @@ OK = "ok"
 log = structlog.get_logger()
 
 
-def reconcile_target(loop: TargetContext) -> dict[str, str]:
+def reconcile_target(context: TargetContext) -> dict[str, str]:
     """Bring each replica of the target to what is wanted; returns replica to `ok` or its problem.
 
     A replica that does not answer keeps nobody else waiting. Empty while a promotion is under
@@ -25,24 +25,24 @@ def reconcile_target(loop: TargetContext) -> dict[str, str]:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(promotion_lock(loop.data_dir, loop.target.key))
+            stack.enter_context(promotion_lock(context.data_dir, context.target.key))
         except Locked:
             return {}
-        _drop_leftovers(loop)
-        _end_drains(loop)
+        _drop_leftovers(context)
+        _end_drains(context)
         wanted = [
-            DesiredAdapter(name=version.id, path=adapter_folder(loop.data_dir, version))
-            for version in loop.store.wanted(loop.target.key)
+            DesiredAdapter(name=version.id, path=adapter_folder(context.data_dir, version))
+            for version in context.store.wanted(context.target.key)
         ]
-        tried, target = _tried(loop), loop.target.key
-        replicas = open_replicas(loop.settings, loop.target, stack)
+        tried, target = _tried(context), context.target.key
+        replicas = open_replicas(context.settings, context.target, stack)
         return {replica.name: _reconcile_one(replica, wanted, tried, target) for replica in replicas}
 
 
-def _tried(loop: TargetContext) -> set[str]:
+def _tried(context: TargetContext) -> set[str]:
     """What an evaluation asks one replica for: it stays there, and goes to no other."""
-    judged = {c.version_id for c in loop.store.unfinished_cycles() if c.state is CycleState.EVALUATING}
-    wanted = loop.store.wanted(loop.target.key)
+    judged = {c.version_id for c in context.store.unfinished_cycles() if c.state is CycleState.EVALUATING}
+    wanted = context.store.wanted(context.target.key)
     return {each.id for each in wanted if each.id in judged and each.state is not VersionState.ACTIVE}
 
 
@@ -58,21 +58,21 @@ def _reconcile_one(replica: Replica, wanted: list[DesiredAdapter], tried: set[st
     return "; ".join(outcome.refused.values()) or OK
 
 
-def _drop_leftovers(loop: TargetContext) -> None:
+def _drop_leftovers(context: TargetContext) -> None:
     """Unload what a promotion, killed in the middle, left loaded.
 
     The promotion lock is ours, and a cycle that is still PROMOTING begins again by itself.
     """
-    promoting = {cycle.version_id for cycle in loop.store.unfinished_cycles()}
-    for version in loop.store.wanted(loop.target.key):
+    promoting = {cycle.version_id for cycle in context.store.unfinished_cycles()}
+    for version in context.store.wanted(context.target.key):
         abandoned = version.state is not VersionState.ACTIVE and version.drain_until is None
         if abandoned and version.id not in promoting:
-            loop.store.unwant(version.id)
+            context.store.unwant(version.id)
 
 
-def _end_drains(loop: TargetContext) -> None:
+def _end_drains(context: TargetContext) -> None:
     """Let go of retired versions whose name no client can know any more; requests in flight still end."""
-    now = loop.clock()
-    for version in loop.store.wanted(loop.target.key):
+    now = context.clock()
+    for version in context.store.wanted(context.target.key):
         if version.drain_until is not None and version.drain_until <= now:
-            loop.store.drained(version.id, now)
+            context.store.drained(version.id, now)

@@ -42,7 +42,9 @@ class Replies(Value):
     """What it says to the first of these."""
 
 
-def confirm(loop: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path) -> Report:
+def confirm(
+    context: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path
+) -> Report:
     """`report`, as it stands where a replica's answers lead to the same verdict, INCONCLUSIVE where not.
 
     The candidate is loaded for that on one replica, and unloaded again. A prompt that the replica refuses to
@@ -50,9 +52,9 @@ def confirm(loop: TargetContext, candidate: Version, report: Report, snapshot: P
     """
     answered = {answer.item_id for answer in report.candidate.answers}
     items = [item for item in read_snapshot(snapshot).holdout if item.id in answered]
-    replies = _replies(loop, candidate, items, (report.live, candidate.id), folder)
+    replies = _replies(context, candidate, items, (report.live, candidate.id), folder)
     refused = {n for each in replies.values() for n, said in enumerate(each.said) if said is None}
-    judged = confirmed(report, _found(loop, report, items, replies, refused), loop.target.task)
+    judged = confirmed(report, _found(context, report, items, replies, refused), context.target.task)
     if not refused or judged.served is None:
         return judged
     why = next(each.refusal for each in replies.values() if each.refusal)
@@ -65,7 +67,7 @@ def confirm(loop: TargetContext, candidate: Version, report: Report, snapshot: P
 
 
 def _found(
-    loop: TargetContext,
+    context: TargetContext,
     report: Report,
     items: Sequence[ReviewedItem],
     replies: Mapping[str, Replies],
@@ -76,7 +78,7 @@ def _found(
     Nobody asks a replica for what older traffic wants: the report has come through that.
     """
     labels = [cell.label for cell in report.candidate.labels.classes] if report.candidate.labels else []
-    scoring = scorer(loop.target.task, loop.target.output_space, tuple(labels))
+    scoring = scorer(context.target.task, context.target.output_space, tuple(labels))
     heard = {
         name: Heard(held_out=[UNANSWERED if n in refused else said for n, said in enumerate(each.said)])
         for name, each in replies.items()
@@ -100,40 +102,44 @@ def _found(
 
 
 def _replies(
-    loop: TargetContext, candidate: Version, items: Sequence[ReviewedItem], names: Sequence[str], folder: Path
+    context: TargetContext,
+    candidate: Version,
+    items: Sequence[ReviewedItem],
+    names: Sequence[str],
+    folder: Path,
 ) -> dict[str, Replies]:
     """The replica's answers by side, from files where an earlier run got that far."""
     kept = {name: folder / f"replies-{number}.json" for number, name in enumerate(names)}
     missing = {name: path for name, path in kept.items() if not path.exists()}
     if missing:
         with ExitStack() as stack:
-            replica = _loaded(loop, candidate, stack)
+            replica = _loaded(context, candidate, stack)
             for name, path in missing.items():
-                write_whole(path, _ask(loop, replica, candidate, name, items).model_dump_json())
+                write_whole(path, _ask(context, replica, candidate, name, items).model_dump_json())
     return {name: Replies.model_validate_json(path.read_text("utf-8")) for name, path in kept.items()}
 
 
-def _loaded(loop: TargetContext, candidate: Version, stack: ExitStack) -> Replica:
+def _loaded(context: TargetContext, candidate: Version, stack: ExitStack) -> Replica:
     """A replica that serves the candidate until `stack` ends. Raises NotServed, NotServedYet, Locked."""
-    folder = adapter_folder(loop.data_dir, candidate)
+    folder = adapter_folder(context.data_dir, candidate)
     record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
     # Only for this: to have all prompts answered takes long, and an operator may want to roll back.
-    with promotion_lock(loop.data_dir, loop.target.key, LOCK_PATIENCE):
-        replica = _first_healthy(candidate, open_replicas(loop.settings, loop.target, stack))
-        stack.callback(_unload, loop, replica, candidate.id)
-        loop.store.want(candidate.id)
+    with promotion_lock(context.data_dir, context.target.key, LOCK_PATIENCE):
+        replica = _first_healthy(candidate, open_replicas(context.settings, context.target, stack))
+        stack.callback(_unload, context, replica, candidate.id)
+        context.store.want(candidate.id)
         bring_up([replica], candidate.id, folder, record)
     return replica
 
 
-def _unload(loop: TargetContext, replica: Replica, version_id: str) -> None:
+def _unload(context: TargetContext, replica: Replica, version_id: str) -> None:
     """Take the candidate down, unless an operator has activated it or is about to."""
     # Where it cannot be unloaded now, the reconciler does it later.
     with (
         suppress(Locked, VersionInUse, ReplicaUnreachable, ReplicaRefused),
-        promotion_lock(loop.data_dir, loop.target.key),
+        promotion_lock(context.data_dir, context.target.key),
     ):
-        loop.store.unwant(version_id)
+        context.store.unwant(version_id)
         replica.unload(version_id)
 
 
@@ -148,14 +154,14 @@ def _first_healthy(candidate: Version, replicas: Sequence[Replica]) -> Replica:
 
 
 def _ask(
-    loop: TargetContext, replica: Replica, candidate: Version, side: str, items: Sequence[ReviewedItem]
+    context: TargetContext, replica: Replica, candidate: Version, side: str, items: Sequence[ReviewedItem]
 ) -> Replies:
     """Raises NotServed, NotServedYet, Interrupted."""
-    model, limit = replica.base_name if side == BASE else side, loop.target.max_new_tokens
+    model, limit = replica.base_name if side == BASE else side, context.target.max_new_tokens
     refusals: list[str] = []
 
     def answered(item: ReviewedItem) -> Said | None:
-        if loop.stop.is_set():
+        if context.stop.is_set():
             raise Interrupted("stopped while a replica was asked; the next start asks it again")
         messages = [message.to_chat() for message in item.prompt]
         try:

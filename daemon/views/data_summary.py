@@ -42,24 +42,24 @@ class Shown(Value):
 class TargetData:
     """What a cycle that began now would learn from."""
 
-    loop: TargetContext
+    context: TargetContext
     extraction: Extraction
     snapshot: Snapshot
 
     @classmethod
-    def read(cls, loop: TargetContext) -> "TargetData":
+    def read(cls, context: TargetContext) -> "TargetData":
         """Reads the whole mirror: seconds, not less.
 
         Raises RedactorUnusable, RedactionFailed, ImportInvalid.
         """
-        extraction = extract_target(loop)
-        return cls(loop, extraction, snapshot_of(loop, extraction))
+        extraction = extract_target(context)
+        return cls(context, extraction, snapshot_of(context, extraction))
 
     def summary(self) -> dict[str, Any]:
         """Counts, JSON-ready."""
-        data, state = self.snapshot.manifest, self.loop.store.target_state(self.loop.target.key)
+        data, state = self.snapshot.manifest, self.context.store.target_state(self.context.target.key)
         return {
-            "target": self.loop.target.key,
+            "target": self.context.target.key,
             "reviewed": data.reviewed.model_dump(),
             "train": data.train,
             "validation": data.validation,
@@ -68,7 +68,7 @@ class TargetData:
                 kind: dict(Counter(example.origin for example in examples))
                 for kind, examples in by_kind(self.snapshot.train)
             },
-            "thresholds": self.loop.target.thresholds.model_dump(),
+            "thresholds": self.context.target.thresholds.model_dump(),
             "dropped": dict(self.extraction.dropped),
             "left_out": data.left_out,
             "replaced": data.replaced,
@@ -112,7 +112,7 @@ class TargetData:
         return sorted(found, key=lambda each: (each[1].started_at, each[1].id), reverse=True)
 
     def _links(self, span_ids: Sequence[str]) -> tuple[SpanLink, ...]:
-        phoenix = self.loop.settings.phoenix.seen_at
+        phoenix = self.context.settings.phoenix.seen_at
         return tuple(SpanLink(span_id=found, url=span_page(phoenix, found)) for found in span_ids)
 
 

@@ -46,15 +46,15 @@ TASKS = {
 }
 
 
-def write_card(loop: TargetContext, version: Version, report: Report) -> None:
+def write_card(context: TargetContext, version: Version, report: Report) -> None:
     """Leave the card beside the adapter, in place of an earlier one; `report` is the newest look at it.
 
     It is none of the version's files: digests, and what is served, stay as they are. Raises SnapshotDamaged.
     """
-    trained = loop.store.cycle(version.cycle_id)
+    trained = context.store.cycle(version.cycle_id)
     first = (trained.report,) if trained.report and report.look == "second" else ()
-    text = card(loop.target, version, trained, loop.snapshot(version.snapshot_id), (*first, report))
-    write_whole(adapter_folder(loop.data_dir, version) / CARD, text)
+    text = card(context.target, version, trained, context.snapshot(version.snapshot_id), (*first, report))
+    write_whole(adapter_folder(context.data_dir, version) / CARD, text)
 
 
 def card(

@@ -106,8 +106,8 @@ def following(url: str, folder: Path, later: timedelta = timedelta(0)) -> Iterat
         def clock() -> datetime:
             return start + timedelta(seconds=time.monotonic() - began)
 
-        loop = TargetContext(settings, settings.targets[0], store, clock)
-        yield lambda: poll_target(loop, client)
+        context = TargetContext(settings, settings.targets[0], store, clock)
+        yield lambda: poll_target(context, client)
 
 
 def _measured(read: Callable[[], Any]) -> Report:

@@ -21,12 +21,12 @@ from registry.store.store import Store
 def main(config: Path, state: str, seconds: float) -> None:
     settings = load_settings(config)
     with daemon_lock(settings.data_dir), Store.open(settings.data_dir, utc_now()) as store:
-        loop = TargetContext(settings, settings.targets[0], store, utc_now)
-        cycle = unfinished_cycle(loop) or begin_cycle(loop, "operator")
+        context = TargetContext(settings, settings.targets[0], store, utc_now)
+        cycle = unfinished_cycle(context) or begin_cycle(context, "operator")
         while cycle.state != state:
             assert not cycle.ended, f"the cycle ended {cycle.state} before {state}: {cycle.reason}"
-            cycle = advance(loop, cycle)
-        threading.Thread(target=advance, args=(loop, cycle), daemon=True).start()
+            cycle = advance(context, cycle)
+        threading.Thread(target=advance, args=(context, cycle), daemon=True).start()
         time.sleep(seconds)
         os.kill(os.getpid(), signal.SIGKILL)
 

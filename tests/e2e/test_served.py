@@ -45,7 +45,7 @@ class Judged(Runs):
         snapshot = self.snapshot(items)
         cycle = self.train(snapshot)
         version = self.store.version(str(cycle.version_id))
-        folder = adapter_folder(self.loop.data_dir, version)
+        folder = adapter_folder(self.context.data_dir, version)
         for file in self.adapter.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
         (folder / PROBES).write_text(record(self.adapter, self.base).model_dump_json(), "utf-8")
@@ -70,7 +70,7 @@ def test_a_prompt_that_is_too_long_for_the_replica_counts_for_neither_side(
     first, *others = held_out(20)
     endless = Message(role="user", content="where is my parcel " * 5000)
     version, report, snapshot = runs.judged([first.model_copy(update={"prompt": (endless,)}), *others])
-    found = confirm(runs.loop, version, report, runs.loop.snapshots / snapshot.id, tmp_path)
+    found = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, tmp_path)
     assert found.served is not None
     words = "refuses 1 of 20 held-out prompts, which counts as wrong for both sides (replica one refused"
     assert words in found.served.reason
@@ -86,7 +86,7 @@ def test_while_a_replica_is_asked_an_operator_can_act_and_the_daemon_stop(
 
     def ask() -> None:
         try:
-            confirm(runs.loop, version, report, runs.loop.snapshots / snapshot.id, tmp_path)
+            confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, tmp_path)
         except Interrupted as stopped:
             ended.append(stopped)
 
@@ -94,9 +94,9 @@ def test_while_a_replica_is_asked_an_operator_can_act_and_the_daemon_stop(
     with Replica("one", vllm.url) as replica:
         asking.start()
         wait_until(lambda: version.id in replica.adapters(), 60, "the candidate on the replica")
-        with promotion_lock(runs.loop.data_dir, runs.loop.target.key, 30):
+        with promotion_lock(runs.context.data_dir, runs.context.target.key, 30):
             assert asking.is_alive(), "all was asked before the lock was free"
-            runs.loop.stop.set()
+            runs.context.stop.set()
         asking.join(30)
         assert len(ended) == 1
         assert not asking.is_alive()

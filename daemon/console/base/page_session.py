@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 
 from daemon.access.accounts import Operators, Person
 from daemon.access.sign_in import COOKIE
-from daemon.console.base.cache import Shared
+from daemon.console.base.cache import TtlCache
 from daemon.data.review import BatchReview
 from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
@@ -26,7 +26,7 @@ from registry.store.store import Store
 
 log = structlog.get_logger()
 T = TypeVar("T")
-MOUNTED = "/console"
+CONSOLE_PATH = "/console"
 SIGN_IN = "/sign-in"
 DATA_SECONDS = 60.0
 """For so long, pages share what was read of a target's data."""
@@ -39,7 +39,7 @@ class SignedOut(LearndError):
 
 
 @dataclass(frozen=True)
-class Console:
+class ConsoleContext:
     """What the pages work with: the same as the API and the command line."""
 
     settings: Settings
@@ -54,14 +54,14 @@ class Console:
         return BatchReview(self.settings, self.store, self.clock)
 
     @cached_property
-    def data(self) -> Shared[TargetData]:
+    def data(self) -> TtlCache[TargetData]:
         """A target's data, by its key."""
-        return Shared(self._data, DATA_SECONDS)
+        return TtlCache(self._data, DATA_SECONDS)
 
     @cached_property
-    def entries(self) -> Shared[list[dict[str, Any]]]:
+    def entries(self) -> TtlCache[list[dict[str, Any]]]:
         """How every target is."""
-        return Shared(self._entries, STATUS_SECONDS)
+        return TtlCache(self._entries, STATUS_SECONDS)
 
     def _data(self, key: str) -> TargetData:
         return TargetData.read(
@@ -73,21 +73,21 @@ class Console:
 
 
 @dataclass(frozen=True)
-class Visit:
+class PageSession:
     """A page that somebody has open.
 
     What came with the request that opened it says who they are, each time anew: a session that has
     ended since lets nothing through, though the page is still there.
     """
 
-    console: Console
+    console: ConsoleContext
     cookie: str | None
     headers: Mapping[str, str]
     peer: str
     began: datetime
 
     @classmethod
-    def of(cls, console: Console, request: HTTPConnection) -> "Visit":
+    def of(cls, console: ConsoleContext, request: HTTPConnection) -> "PageSession":
         """The visit that `request` begins."""
         peer = request.client.host if request.client else ""
         return cls(console, request.cookies.get(COOKIE), request.headers, peer, console.clock())
@@ -110,7 +110,7 @@ class Visit:
     async def read(self, work: Callable[[], T]) -> T:
         """What `work` reads, without holding up the pages of others. Raises SignedOut, and what it does."""
         if self.person is None:
-            leave()
+            redirect_to_sign_in()
             raise SignedOut("nobody is signed in any more")
         return await asyncio.to_thread(work)
 
@@ -121,18 +121,18 @@ class Visit:
         """
         person = self.person
         if person is None:
-            leave()
+            redirect_to_sign_in()
             return None
         if person.role != "operator":
-            tell(f"{person.name} is a viewer: only operators may do this", good=False)
+            notify(f"{person.name} is a viewer: only operators may do this", good=False)
             return None
         try:
             done = await asyncio.to_thread(work, person.name)
         except (LearndError, OSError, StoreUnavailable) as problem:
-            tell_problem(problem)
+            notify_problem(problem)
             return None
         if said:
-            tell(said)
+            notify(said)
         return done
 
     def every(self, seconds: float, refresh: Callable[[], Any]) -> ui.timer:
@@ -152,28 +152,28 @@ class Visit:
         return ui.timer(seconds, again)
 
 
-def leave() -> None:
+def redirect_to_sign_in() -> None:
     """The session is over: sign in again, and come back here."""
     ui.run_javascript(
-        f"location.href = '{MOUNTED}{SIGN_IN}?to=' + encodeURIComponent(location.pathname + location.search)"
+        f"location.href = '{CONSOLE_PATH}{SIGN_IN}?to=' + encodeURIComponent(location.pathname + location.search)"
     )
 
 
-def tell_problem(problem: Exception) -> None:
+def notify_problem(problem: Exception) -> None:
     """Say what stood in the way of what was asked for."""
     if isinstance(problem, SignedOut):
         return
     if isinstance(problem, StoreUnavailable):
         # What the database says names tables and values.
         log.warning("the store is unavailable", problem=str(problem))
-        tell(BUSY, good=False)
+        notify(BUSY, good=False)
     elif isinstance(problem, LearndError | OSError):
-        tell(str(problem), good=False)
+        notify(str(problem), good=False)
     else:
-        tell(f"A defect in learnd, please report it: {type(problem).__name__}: {problem}", good=False)
+        notify(f"A defect in learnd, please report it: {type(problem).__name__}: {problem}", good=False)
 
 
-def tell(words: str, *, good: bool = True) -> None:
+def notify(words: str, *, good: bool = True) -> None:
     """Say what happened; bad news stays until it is closed."""
     ui.notify(
         words,
@@ -185,7 +185,7 @@ def tell(words: str, *, good: bool = True) -> None:
     )
 
 
-def here(path: str, **query: str | None) -> None:
+def set_address(path: str, **query: str | None) -> None:
     """Have the address say where one is, so that a reload and a link lead back."""
     asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value)
-    ui.navigate.history.replace(f"{MOUNTED}{path}?{asked}" if asked else f"{MOUNTED}{path}")
+    ui.navigate.history.replace(f"{CONSOLE_PATH}{path}?{asked}" if asked else f"{CONSOLE_PATH}{path}")

@@ -37,7 +37,7 @@ def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> 
 
 def test_what_phoenix_has_not_got_holds_nothing_up_and_stands_in_the_status(tmp_path: Path) -> None:
     runs = Runs(tmp_path, NOWHERE)
-    health, key = Health(), runs.loop.target.key
+    health, key = Health(), runs.context.target.key
     operators = Operators(runs.settings.operators, lambda: runs.now)
     door = Authenticator(operators, {})
     api = build_api(runs.settings, runs.store, {}, door, health, Metrics(), lambda: runs.now)

@@ -70,7 +70,7 @@ def three(runs: Runs) -> tuple[str, str, str]:
     last = runs.train(snapshot, (SFT, DPO))
     runs.end(last, a_report(snapshot, str(last.version_id), right=60))
     runs.now += timedelta(days=1)
-    skipped = runs.store.start_cycle(runs.loop.target.key, "schedule", runs.now)
+    skipped = runs.store.start_cycle(runs.context.target.key, "schedule", runs.now)
     runs.store.advance_cycle(
         skipped.id, CycleState.EXTRACTING, CycleState.SKIPPED, runs.now, reason="too few"
     )
@@ -248,7 +248,7 @@ def test_the_link_to_phoenix_or_why_there_is_none(learnd: Learnd) -> None:
     assert link in learnd("experiments", "show", cycle.id)
     runs.now += timedelta(days=1)
     gone = runs.run(runs.snapshot(held_out(12)), right=10)
-    shutil.rmtree(runs.loop.snapshots / str(gone.snapshot_id))
+    shutil.rmtree(runs.context.snapshots / str(gone.snapshot_id))
     runs.store.published(gone.id, runs.now, None)
     assert "its held-out items were gone" in learnd("experiments", "open", gone.id, fails=True)
     runs.now += timedelta(days=1)

@@ -31,7 +31,7 @@ from tests.snapshots import taught
 
 def leave(runs: Runs, cycle: Cycle, report: Report) -> Path:
     """What the evaluation's child leaves in its folder, all but its result."""
-    folder = runs.loop.run_folder(cycle) / "evaluate"
+    folder = runs.context.run_folder(cycle) / "evaluate"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAFFIC).write_text(TrafficSample(calls=()).model_dump_json(), "utf-8")
     (folder / REPORT).write_text(report.model_dump_json(), "utf-8")
@@ -55,7 +55,7 @@ def activated(runs: Runs, cycle: Cycle) -> None:
 def test_a_version_that_was_activated_before_its_evaluation_is_not_compared_with_itself(runs: Runs) -> None:
     cycle = runs.train(runs.snapshot(held_out(12)))
     activated(runs, cycle)
-    cycle = advance(runs.loop, cycle)
+    cycle = advance(runs.context, cycle)
     assert (cycle.state, cycle.verdict, cycle.report) == (CycleState.DONE, None, None)
     assert cycle.reason == f"{cycle.version_id} was activated by an operator meanwhile"
 
@@ -66,7 +66,7 @@ def test_a_report_that_was_there_is_kept(runs: Runs) -> None:
     report = a_report(snapshot, str(cycle.version_id), right=2)
     done(leave(runs, cycle, report))
     activated(runs, cycle)
-    cycle = advance(runs.loop, cycle)
+    cycle = advance(runs.context, cycle)
     assert (cycle.state, cycle.verdict, cycle.report) == (CycleState.DONE, report.verdict, report)
     assert cycle.reason == (
         f"{cycle.version_id} was activated by an operator meanwhile; {report.verdict}: {report.reason}"
@@ -84,8 +84,8 @@ def test_a_version_that_is_activated_while_it_is_judged_stays_live_whatever_the_
         # As the child holds it.
         fcntl.flock(child, fcntl.LOCK_EX)
         heard = threading.Event()
-        loop = replace(runs.loop, on_progress=lambda _line: heard.set())
-        judging = threading.Thread(target=lambda: ended.append(advance(loop, cycle)))
+        context = replace(runs.context, on_progress=lambda _line: heard.set())
+        judging = threading.Thread(target=lambda: ended.append(advance(context, cycle)))
         judging.start()
         while not heard.wait(0.1):
             with (folder / "progress.jsonl").open("a") as said:
@@ -117,10 +117,10 @@ def test_a_replica_that_never_answers_makes_it_inconclusive_and_throws_nothing_a
     at = (folder / REPORT).stat().st_mtime
     runs.now += timedelta(seconds=at - runs.now.timestamp())
     with pytest.raises(NotServedYet):
-        advance(runs.loop, cycle)
+        advance(runs.context, cycle)
     assert runs.store.cycle(cycle.id).state is CycleState.EVALUATING
     runs.now += SERVING_PATIENCE + MINUTE
-    cycle = advance(runs.loop, cycle)
+    cycle = advance(runs.context, cycle)
     assert (cycle.state, cycle.verdict) == (CycleState.DONE, "INCONCLUSIVE")
     assert "no replica could be asked:" in cycle.reason
     assert f"PROMOTE by transformers ({report.reason})" in cycle.reason
@@ -156,7 +156,7 @@ def test_engines_that_agree_come_to_one_verdict_whatever_a_replica_does_not_meas
     assert (report.verdict, report.condition) == wanted, report.reason
     folder = leave(runs, cycle, report)
     replied(folder, report, refused=set())
-    judged = confirm(runs.loop, version, report, runs.loop.snapshots / snapshot.id, folder)
+    judged = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, folder)
     assert judged.served is not None
     assert (judged.verdict, judged.served.verdict, judged.served.agreement) == (report.verdict,) * 2 + (1.0,)
     assert judged.reason == report.reason
@@ -173,7 +173,7 @@ def test_a_prompt_that_the_replica_refuses_to_one_side_counts_for_neither_and_is
     report = a_report(snapshot, version.id, right=55, base_right=5)
     folder = leave(runs, cycle, report)
     replied(folder, report, refused={0, 10})
-    judged = confirm(runs.loop, version, report, runs.loop.snapshots / snapshot.id, folder)
+    judged = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, folder)
     assert judged.served is not None
     # The base was right about the first, and the candidate about both.
     before = report.against("base")
@@ -218,9 +218,9 @@ def test_without_a_sample_of_the_traffic_a_candidate_is_judged_after_a_while(tmp
         snapshot = runs.snapshot(held_out(12))
         folder, until = tmp_path / "evaluate", runs.now + SAMPLE_PATIENCE
         with pytest.raises(PhoenixRefused):
-            sample_once(runs.loop, runs.loop.snapshots / snapshot.id, folder, patient_until=until)
+            sample_once(runs.context, runs.context.snapshots / snapshot.id, folder, patient_until=until)
         assert not (folder / TRAFFIC).exists()
         runs.now = until
-        sample_once(runs.loop, runs.loop.snapshots / snapshot.id, folder, patient_until=until)
+        sample_once(runs.context, runs.context.snapshots / snapshot.id, folder, patient_until=until)
         runs.store.close()
     assert TrafficSample.model_validate_json((folder / TRAFFIC).read_text("utf-8")).calls == ()

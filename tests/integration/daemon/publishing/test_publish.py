@@ -45,7 +45,7 @@ from tests.snapshots import reviewed
 
 
 def ended(runs: Runs, cycle: Cycle) -> Run:
-    return Run.read(runs.loop, cycle.id)
+    return Run.read(runs.context, cycle.id)
 
 
 # ---- the spans
@@ -56,7 +56,7 @@ def test_the_spans_say_what_was_trained_on_what_and_how_it_did(runs: Runs) -> No
     cycle = runs.run(runs.snapshot(held_out(40)), right=30)
     run = ended(runs, cycle)
     experiment = experiment_span(run)
-    folder = str(runs.loop.data_dir / "adapters" / "acme.routing" / cycle.id)
+    folder = str(runs.context.data_dir / "adapters" / "acme.routing" / cycle.id)
     assert attributes(experiment) == {
         "openinference.span.kind": "EXPERIMENT",
         "operation.name": "fine_tuning",
@@ -307,7 +307,7 @@ def spans(runs: Runs, client: PhoenixClient) -> dict[str, dict[str, Any]]:
 
 def sides_in(runs: Runs, client: PhoenixClient) -> list[tuple[str, str, int]]:
     """Run, side and number of answers of every experiment on the target's dataset, oldest first."""
-    name = f"learnd {runs.loop.target.key} holdout"
+    name = f"learnd {runs.context.target.key} holdout"
     datasets = client.http.json("GET", "/v1/datasets", params={"name": name})["data"]
     if not datasets:
         return []
@@ -330,9 +330,9 @@ def test_a_run_that_ended_while_phoenix_was_down_arrives_later_and_once(
     with PhoenixClient(f"http://127.0.0.1:{free_port()}", patience=0.2) as nobody:
         for _ in range(2):
             with pytest.raises(PhoenixUnreachable):
-                publish_target(told.loop, nobody)
+                publish_target(told.context, nobody)
     assert told.store.cycle(cycle.id).published_at is None
-    assert [publish_target(told.loop, client) for _ in range(2)] == [1, 0]
+    assert [publish_target(told.context, client) for _ in range(2)] == [1, 0]
     known = told.store.cycle(cycle.id)
     assert known.published_at == told.now
     assert known.compare_path is not None
@@ -344,24 +344,24 @@ def test_a_run_that_ended_while_phoenix_was_down_arrives_later_and_once(
 
 def test_a_kill_before_it_was_noted_doubles_nothing(told: Runs, client: PhoenixClient) -> None:
     cycle = told.run(told.snapshot(held_out(12)), right=10)
-    publish_target(told.loop, client)
+    publish_target(told.context, client)
     before, path = sides_in(told, client), told.store.cycle(cycle.id).compare_path
     # What a kill between the last answer and the note leaves.
-    with sqlite3.connect(next(told.loop.data_dir.rglob("*.db"))) as database:
+    with sqlite3.connect(next(told.context.data_dir.rglob("*.db"))) as database:
         database.execute("UPDATE cycles SET published_at = NULL, compare_path = NULL")
     assert told.store.cycle(cycle.id).published_at is None
-    assert publish_target(told.loop, client) == 1
+    assert publish_target(told.context, client) == 1
     assert (sides_in(told, client), told.store.cycle(cycle.id).compare_path) == (before, path)
     assert len(spans(told, client)) == 2
 
 
 def test_what_cannot_be_compared_has_its_spans_all_the_same(told: Runs, client: PhoenixClient) -> None:
     gone = told.run(told.snapshot(held_out(12)), right=10)
-    shutil.rmtree(told.loop.snapshots / str(gone.snapshot_id))
+    shutil.rmtree(told.context.snapshots / str(gone.snapshot_id))
     told.now += MINUTE
     failed = told.train(told.snapshot(held_out(12, first=300)))
     told.fail(failed, "out of memory at rank 1")
-    assert publish_target(told.loop, client) == 2
+    assert publish_target(told.context, client) == 2
     found = spans(told, client)
     assert set(found) == {
         f"{gone.id} fine_tuning",
@@ -378,9 +378,9 @@ def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
     told: Runs, client: PhoenixClient
 ) -> None:
     refused = told.run(told.snapshot(held_out(12)), right=10)
-    publish_target(told.loop, client)
+    publish_target(told.context, client)
     told.now += MINUTE
-    with sqlite3.connect(next(told.loop.data_dir.rglob("*.db"))) as database:
+    with sqlite3.connect(next(told.context.data_dir.rglob("*.db"))) as database:
         # Another holdout than the one that Phoenix has under this run's id.
         other = told.snapshot(held_out(5)).id
         database.execute(
@@ -388,8 +388,8 @@ def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
         )
     later = told.run(told.snapshot(held_out(6, first=400)), right=6)
     with pytest.raises(NotPublished, match=f"other examples than those of run {refused.id}"):
-        publish_target(told.loop, client)
-    unpublished = [cycle.id for cycle in told.store.unpublished_cycles(told.loop.target.key)]
+        publish_target(told.context, client)
+    unpublished = [cycle.id for cycle in told.store.unpublished_cycles(told.context.target.key)]
     assert unpublished == [refused.id]
     assert told.store.cycle(later.id).compare_path is not None
     known = told.store.cycle(refused.id)
@@ -403,18 +403,18 @@ def test_a_run_that_nobody_can_read_is_given_up_in_words_and_keeps_no_other_wait
     told: Runs, client: PhoenixClient
 ) -> None:
     broken = told.run(told.snapshot(held_out(12)), right=10)
-    with sqlite3.connect(next(told.loop.data_dir.rglob("*.db"))) as database:
+    with sqlite3.connect(next(told.context.data_dir.rglob("*.db"))) as database:
         database.execute("UPDATE cycles SET plan = NULL")
     told.now += MINUTE
     later = told.run(told.snapshot(held_out(6, first=400)), right=6)
     with pytest.raises(NotPublished, match="lacks its plan"):
-        publish_target(told.loop, client)
+        publish_target(told.context, client)
     assert told.store.cycle(later.id).published_at is not None
     for _ in range(MOST_TRIES - 2):
         told.store.not_published(broken.id, "as before")
     with pytest.raises(NotPublished, match="lacks its plan"):
-        publish_target(told.loop, client)
-    assert publish_target(told.loop, client) == 0
+        publish_target(told.context, client)
+    assert publish_target(told.context, client) == 0
     given_up = told.store.cycle(broken.id)
     assert given_up.published_at is None
     words = in_phoenix(given_up, told.settings.phoenix)
@@ -432,23 +432,23 @@ def test_what_phoenix_is_still_to_get_outlives_the_retention_policy(told: Runs) 
     version = told.store.version(str(untold.version_id))
     told.store.judge(version.id, VersionState.REJECTED, now=told.now, actor="learnd", reason="no better")
     told.store.files_removed(version.id, told.now)
-    prune_target(told.loop)
-    assert told.loop.snapshot(str(untold.snapshot_id)).holdout
-    assert told.loop.run_folder(untold).exists()
+    prune_target(told.context)
+    assert told.context.snapshot(str(untold.snapshot_id)).holdout
+    assert told.context.run_folder(untold).exists()
     told.store.published(untold.id, told.now, None)
-    prune_target(told.loop)
-    assert not (told.loop.snapshots / str(untold.snapshot_id)).exists()
-    assert not told.loop.run_folder(untold).exists()
+    prune_target(told.context)
+    assert not (told.context.snapshots / str(untold.snapshot_id)).exists()
+    assert not told.context.run_folder(untold).exists()
 
 
 def test_publishing_stops_when_the_daemon_does_and_goes_on_later(told: Runs, client: PhoenixClient) -> None:
     cycle = told.run(told.snapshot(held_out(12)), right=10)
-    told.loop.stop.set()
+    told.context.stop.set()
     with pytest.raises(Interrupted):
-        publish_target(told.loop, client)
+        publish_target(told.context, client)
     assert [answers for _, _, answers in sides_in(told, client)] == [0, 0]
-    told.loop.stop.clear()
-    assert publish_target(told.loop, client) == 1
+    told.context.stop.clear()
+    assert publish_target(told.context, client) == 1
     assert sides_in(told, client) == [
         (cycle.id, "base (live)", 12),
         (cycle.id, f"{cycle.version_id} (candidate)", 12),

@@ -34,9 +34,9 @@ class Waiting(Runs):
 
     def wait(self) -> Version:
         """A promising run, whose version waits from now on."""
-        digest = base_digest(self.loop.target.base_model)
+        digest = base_digest(self.context.target.base_model)
         cycle = self.train(self.snapshot(held_out(HELD_OUT), watermark=self.now), base=digest)
-        snapshot = self.loop.snapshot(str(cycle.snapshot_id))
+        snapshot = self.context.snapshot(str(cycle.snapshot_id))
         self.end(cycle, a_report(snapshot, str(cycle.version_id), right=7))
         return self.judge(str(cycle.version_id), VersionState.PROBATION)
 
@@ -52,12 +52,12 @@ class Waiting(Runs):
         spans = [span(f"new-{n}", minute=minutes + n / 1000) for n in numbers]
         said = [annotation(each.span_id, updated_at=self.now) for each in spans] if approved else []
         change = MirrorChange(state=MirrorState(), spans=tuple(spans), annotations=tuple(said))
-        self.store.apply_mirror(self.loop.target.key, change, self.now)
+        self.store.apply_mirror(self.context.target.key, change, self.now)
 
     def approve(self, *numbers: int) -> None:
         said = tuple(annotation(f"new-{n}", updated_at=self.now) for n in numbers)
         change = MirrorChange(state=MirrorState(), annotations=said)
-        self.store.apply_mirror(self.loop.target.key, change, self.now)
+        self.store.apply_mirror(self.context.target.key, change, self.now)
 
     @property
     def state(self) -> VersionState:
@@ -66,7 +66,7 @@ class Waiting(Runs):
     @property
     def last_word(self) -> str:
         """The newest entry of the audit log."""
-        return self.store.audit(self.loop.target.key, limit=1)[0].detail
+        return self.store.audit(self.context.target.key, limit=1)[0].detail
 
 
 @pytest.fixture
@@ -79,26 +79,26 @@ def waiting(tmp_path: Path, tiny_model: Path) -> Iterator[Waiting]:
 def test_a_second_look_that_fails_waits_for_the_cool_down_and_the_third_failure_is_the_last(
     waiting: Waiting,
 ) -> None:
-    golden = waiting.loop.target.golden
+    golden = waiting.context.target.golden
     assert golden is not None
     golden.write_text("{ this is no JSON\n", "utf-8")
     waiting.now += DAY
     waiting.review(NEEDED)
-    looks, cooldown = SecondLooks(), waiting.loop.target.schedule.cooldown
+    looks, cooldown = SecondLooks(), waiting.context.target.schedule.cooldown
     for tried in range(1, MOST_FAILED + 1):
-        version = looks.due(waiting.loop)
+        version = looks.due(waiting.context)
         assert version is not None
-        cycle = advance(waiting.loop, start_cycle(waiting.loop, "new examples", version))
+        cycle = advance(waiting.context, start_cycle(waiting.context, "new examples", version))
         assert cycle.state is CycleState.EVALUATING
-        cycle = advance(waiting.loop, cycle)
+        cycle = advance(waiting.context, cycle)
         assert cycle.state is CycleState.FAILED
         assert "golden.jsonl" in cycle.reason
         waiting.now += cooldown - MINUTE
         if tried < MOST_FAILED:
-            assert looks.due(waiting.loop) is None, "it rests, so that a training may go first"
+            assert looks.due(waiting.context) is None, "it rests, so that a training may go first"
             assert waiting.state is VersionState.PROBATION
         waiting.now += MINUTE
-    assert looks.due(waiting.loop) is None
+    assert looks.due(waiting.context) is None
     assert waiting.state is VersionState.REJECTED
     assert "its second look failed 3 times, the last time so:" in waiting.last_word
     assert "golden.jsonl" in waiting.last_word
@@ -107,7 +107,7 @@ def test_a_second_look_that_fails_waits_for_the_cool_down_and_the_third_failure_
 def test_second_looks_that_fail_one_after_the_other_do_not_hide_when_the_last_training_was(
     waiting: Waiting,
 ) -> None:
-    key = waiting.loop.target.key
+    key = waiting.context.target.key
     trained = waiting.store.cycles(key)[0]
     for _ in range(2):
         waiting.now += MINUTE
@@ -125,10 +125,10 @@ def test_a_version_that_waits_for_too_long_is_rejected_in_words(waiting: Waiting
     waiting.review(4, approved=False)
     looks = SecondLooks()
     waiting.now += 18 * DAY
-    assert looks.due(waiting.loop) is None
-    assert (waiting.state, looks.reviewed(waiting.loop.target.key)) == (VersionState.PROBATION, NEEDED - 2)
+    assert looks.due(waiting.context) is None
+    assert (waiting.state, looks.reviewed(waiting.context.target.key)) == (VersionState.PROBATION, NEEDED - 2)
     waiting.now += DAY
-    assert looks.due(waiting.loop) is None
+    assert looks.due(waiting.context) is None
     assert waiting.state is VersionState.REJECTED
     assert "6 of 8 newer reviewed items" in waiting.last_word
     assert "in the 20 days after its training (gate.probation_days)" in waiting.last_word
@@ -138,52 +138,52 @@ def test_a_second_look_that_is_due_comes_before_the_end_of_the_waiting(waiting: 
     waiting.now += DAY
     waiting.review(NEEDED)
     waiting.now += 40 * DAY
-    due = SecondLooks().due(waiting.loop)
+    due = SecondLooks().due(waiting.context)
     assert due is not None
     assert due.id == waiting.version.id
 
 
 def test_what_is_missing_is_not_counted_anew_before_it_can_have_come(waiting: Waiting) -> None:
-    key, looks = waiting.loop.target.key, SecondLooks()
+    key, looks = waiting.context.target.key, SecondLooks()
     waiting.now += DAY
     waiting.review(3)
     waiting.review(20, approved=False)
-    assert looks.due(waiting.loop) is None
+    assert looks.due(waiting.context) is None
     assert looks.reviewed(key) == 3
     waiting.approve(3, 4)
-    assert looks.due(waiting.loop) is None
+    assert looks.due(waiting.context) is None
     assert looks.reviewed(key) == 3, "five are missing, and two came"
     waiting.now += 10 * MINUTE
-    assert looks.due(waiting.loop) is None
+    assert looks.due(waiting.context) is None
     assert looks.reviewed(key) == 5, "now and then it is counted all the same"
     waiting.approve(5, 6, 7)
-    due = looks.due(waiting.loop)
+    due = looks.due(waiting.context)
     assert due is not None
     assert due.id == waiting.version.id
 
 
 def test_the_count_of_one_version_is_not_that_of_the_next(waiting: Waiting) -> None:
-    key, looks = waiting.loop.target.key, SecondLooks()
+    key, looks = waiting.context.target.key, SecondLooks()
     waiting.now += DAY
     waiting.review(3)
     waiting.review(5, approved=False)
-    assert looks.due(waiting.loop) is None
+    assert looks.due(waiting.context) is None
     assert looks.reviewed(key) == 3
     waiting.judge(waiting.version.id, VersionState.REJECTED)
     waiting.now += DAY
     waiting.wait()
-    assert looks.due(waiting.loop) is None
+    assert looks.due(waiting.context) is None
     assert looks.reviewed(key) is None, "not enough came since to count anything"
 
 
 def test_a_version_of_another_base_is_not_looked_at_again(waiting: Waiting) -> None:
     waiting.review(NEEDED)
-    cycle = start_cycle(waiting.loop, "", SecondLooks().due(waiting.loop))
-    config = Path(waiting.loop.target.base_model) / "config.json"
+    cycle = start_cycle(waiting.context, "", SecondLooks().due(waiting.context))
+    config = Path(waiting.context.target.base_model) / "config.json"
     before = config.read_text("utf-8")
     try:
         config.write_text(before.replace("{", '{"changed": true,', 1), "utf-8")
-        cycle = advance(waiting.loop, cycle)
+        cycle = advance(waiting.context, cycle)
     finally:
         config.write_text(before, "utf-8")
     assert cycle.state is CycleState.SKIPPED
@@ -196,8 +196,8 @@ def test_a_version_that_was_rejected_meanwhile_is_skipped_whatever_became_of_its
     waiting: Waiting,
 ) -> None:
     waiting.review(NEEDED)
-    cycle = start_cycle(waiting.loop, "", SecondLooks().due(waiting.loop))
+    cycle = start_cycle(waiting.context, "", SecondLooks().due(waiting.context))
     waiting.judge(waiting.version.id, VersionState.REJECTED)
-    (waiting.loop.snapshots / waiting.version.snapshot_id / "manifest.json").unlink()
-    cycle = advance(waiting.loop, cycle)
+    (waiting.context.snapshots / waiting.version.snapshot_id / "manifest.json").unlink()
+    cycle = advance(waiting.context, cycle)
     assert (cycle.state, cycle.reason) == (CycleState.SKIPPED, f"{waiting.version.id} is REJECTED by now")

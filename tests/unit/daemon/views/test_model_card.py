@@ -27,8 +27,8 @@ from tests.snapshots import taught
 
 def written(runs: Runs, cycle: Cycle, report: Report) -> tuple[Path, ModelCard]:
     version = runs.store.version(str(cycle.version_id))
-    write_card(runs.loop, version, report)
-    path = runs.loop.data_dir / version.path / CARD
+    write_card(runs.context, version, report)
+    path = runs.context.data_dir / version.path / CARD
     return path, ModelCard.load(path)
 
 
@@ -102,7 +102,7 @@ def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
     assert (digests["base model"], digests["snapshot"]) == ("base1", snapshot.id)
     # Nothing of the traffic is quoted.
     assert "parcel" not in text
-    assert path.parent == runs.loop.data_dir / version.path
+    assert path.parent == runs.context.data_dir / version.path
 
 
 def test_the_card_is_no_part_of_what_is_served(runs: Runs) -> None:
