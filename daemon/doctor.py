@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.access.accounts import Operators, must_keep_apart
+from daemon.access.accounts import Operators, check_tokens_are_apart
 from daemon.data.imports import golden_cases
 from daemon.data.ingest import open_phoenix
 from daemon.data.synthesis import endpoint_of, key_of
@@ -18,25 +18,25 @@ from daemon.settings.load import Settings, environment_names
 from daemon.settings.servers import NotifySettings
 from daemon.settings.target import JudgeSettings, TargetSettings
 from evaluation.verdict.error_rates import in_words
+from extractors.errors import LearndError
 from extractors.examples.types import Message
 from extractors.llm.endpoint import Call, Endpoint, Unusable
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from extractors.phoenix.http import PhoenixError
 from extractors.synthesis.recipes import MESSAGE
-from extractors.values import LearndError
 from registry.serving.inspection import Check, RenderedChat, inspect
 from trainers.estimate.memory_and_time import fits
-from trainers.jobs.first_attempt import least_memory
-from trainers.memory import free_memory
+from trainers.jobs.first_attempt import estimate_least_memory
+from trainers.memory import measure_free_memory
 from trainers.models.base_model import (
     BaseModelUnusable,
-    base_digest,
+    compute_base_digest,
     describe_device,
     load_tokenizer,
-    torch_device,
+    resolve_device,
 )
 from trainers.models.chat_template import render
-from trainers.models.quantization import why_not
+from trainers.models.quantization import find_quantization_obstacle
 
 GIB = 2**30
 SAMPLE = (
@@ -90,7 +90,7 @@ def _disk(data_dir: Path) -> Check:
 def _operators(settings: Settings) -> Check:
     try:
         people = settings.operators.people()
-        must_keep_apart(settings.agents.by_token(), settings.operators.by_token())
+        check_tokens_are_apart(settings.agents.by_token(), settings.operators.by_token())
         Operators(settings.operators, lambda: datetime.now(UTC))
     except LearndError as problem:
         return _check("operators", False, str(problem), "correct it, or the daemon will not start")
@@ -163,7 +163,7 @@ def _target(settings: Settings, target: TargetSettings) -> Iterator[Check]:
         return
     try:
         yield _check("device", True, describe_device(settings.training.device))
-        digest = base_digest(target.base_model)
+        digest = compute_base_digest(target.base_model)
         tokenizer = load_tokenizer(target.base_model)
         expected = render(tokenizer, SAMPLE).prompt_ids
     except (LearndError, OSError) as problem:
@@ -202,7 +202,7 @@ def _embedding_model(settings: Settings, target: TargetSettings) -> Iterator[Che
     name = f"{target.key}: base model"
     try:
         yield _check("device", True, describe_device(settings.training.device))
-        digest = base_digest(target.base_model)
+        digest = compute_base_digest(target.base_model)
         load_encoder(target.base_model, device="cpu")
     except (LearndError, OSError) as problem:
         what = (
@@ -259,17 +259,21 @@ def _ask(endpoint: Endpoint, key: str | None) -> None:
 
 
 def _quantization(settings: Settings) -> Check:
-    reason = why_not(torch_device(settings.training.device))
+    reason = find_quantization_obstacle(resolve_device(settings.training.device))
     return _check("4 bits", reason is None, reason or "bitsandbytes supports this device", reason or "")
 
 
 def _memory(settings: Settings, target: TargetSettings) -> Check:
     """Whether there is as much as a training takes at the least."""
     training, name = settings.training, f"{target.key}: memory"
-    device = torch_device(training.device)
-    may_quantize = target.task != "embedding" and training.quantization != "never" and not why_not(device)
+    device = resolve_device(training.device)
+    may_quantize = (
+        target.task != "embedding"
+        and training.quantization != "never"
+        and not find_quantization_obstacle(device)
+    )
     try:
-        least = least_memory(
+        least = estimate_least_memory(
             target.base_model,
             training.max_lora_rank,
             dtype=training.dtype,
@@ -278,7 +282,7 @@ def _memory(settings: Settings, target: TargetSettings) -> Check:
         )
     except BaseModelUnusable as unknown:
         return _check(name, True, str(unknown))
-    free = free_memory(device)
+    free = measure_free_memory(device)
     return _check(
         name,
         fits(least, free),

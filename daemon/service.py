@@ -19,7 +19,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.access.accounts import Operators
 from daemon.access.sign_in import Authenticator
-from daemon.access.tokens import must_have_tokens
+from daemon.access.tokens import check_tokens
 from daemon.api.app import build_api
 from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
 from daemon.data.ingest import open_phoenix, poll_target
@@ -31,14 +31,14 @@ from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
 from daemon.scheduling.probation import SecondLooks
-from daemon.scheduling.schedule import Trigger, due
+from daemon.scheduling.schedule import Trigger, find_trigger
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
 from daemon.settings.load import Settings
 from daemon.settings.servers import DaemonSettings
 from daemon.settings.types import SettingsError
 from daemon.views.status import Health
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.cycles import Cycle, CycleState
 from registry.store.database import StoreUnavailable
 from registry.store.store import Store
@@ -65,11 +65,12 @@ def serve(settings: Settings) -> None:
     Raises Locked where another daemon has the data directory, and PortTaken.
     """
     # The commands import this module, and should not wait for the pages' library.
-    from daemon.console.base.page_session import CONSOLE_PATH, ConsoleContext
+    from daemon.console.base.context import ConsoleContext
+    from daemon.console.base.page_session import CONSOLE_PATH
     from daemon.console.mount import add_console
 
     tokens = settings.agents.by_token()
-    must_have_tokens(settings.daemon.host, tokens)
+    check_tokens(settings.daemon.host, tokens)
     if not settings.targets:
         raise SettingsError("there are no targets in the settings: nothing to learn; see `learnd init`")
     with daemon_lock(settings.data_dir), ExitStack() as stack:
@@ -238,7 +239,7 @@ class Service:
                     _fail_cycle(context, f"a defect in learnd, please report it: {type(bug).__name__}: {bug}")
             else:
                 backoff.succeeded()
-                self.health.well(target, name)
+                self.health.clear_problem(target, name)
 
         return run
 
@@ -247,7 +248,7 @@ class Service:
     ) -> None:
         backoff.failed(utc_now(), every)
         self.metrics.job_failures.labels(context.target.key, name).inc()
-        self.health.ill(context.target.key, name, problem)
+        self.health.record_problem(context.target.key, name, problem)
 
     def _poll(self, context: TargetContext) -> None:
         with self._polling[context.target.key], self.metrics.poll_seconds.labels(context.target.key).time():
@@ -259,7 +260,7 @@ class Service:
 
     def _reconcile(self, context: TargetContext) -> None:
         for replica, problem in reconcile_target(context).items():
-            self.health.replica(context.target.key, replica, problem)
+            self.health.record_replica(context.target.key, replica, problem)
             self.metrics.replica_ok.labels(context.target.key, replica).set(problem == "ok")
         active = self.store.active(context.target.key)
         self.metrics.active_version.labels(context.target.key).set(active.number if active else 0)
@@ -273,12 +274,12 @@ class Service:
             cycle = self._step(context, cycle)
         log.info("cycle ended", target=cycle.target, cycle=cycle.id, state=cycle.state, verdict=cycle.verdict)
         self.metrics.cycles.labels(cycle.target, cycle.state, cycle.verdict or "").inc()
-        self.health.progress(cycle.target, None)
+        self.health.record_progress(cycle.target, None)
 
     def _begin(self, context: TargetContext) -> Cycle | None:
         self.store.expire_batches(utc_now())
         again = self._second_looks.due(context)
-        self.health.probation(context.target.key, self._second_looks.reviewed(context.target.key))
+        self.health.record_probation(context.target.key, self._second_looks.reviewed(context.target.key))
         trigger = self._trigger(context)
         if again is None and trigger is None:
             return None
@@ -288,7 +289,7 @@ class Service:
     def _trigger(self, context: TargetContext) -> Trigger | None:
         """Why a cycle should train now."""
         key, state = context.target.key, self.store.target_state(context.target.key)
-        return due(
+        return find_trigger(
             context.target,
             feedback_changes=state.feedback_changes,
             batch_decided=self.store.decided_since(key, state.last_cycle_at),
@@ -314,7 +315,7 @@ class Service:
 
     def _progress_of(self, target: str) -> Callable[[dict[str, object]], None]:
         def on_progress(line: dict[str, object]) -> None:
-            self.health.progress(target, line)
+            self.health.record_progress(target, line)
             if isinstance(loss := line.get("loss"), float):
                 self.metrics.training_loss.labels(target).set(loss)
 

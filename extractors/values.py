@@ -1,7 +1,6 @@
-"""The two things every stage shares: how values are built, and how errors are raised.
+"""How every stage builds its values, and how content gets its id.
 
-Stages hand each other frozen pydantic values. An error says what happened, where, and
-what to do about it; everything learnd raises on purpose is a `LearndError`.
+Stages hand each other frozen pydantic values.
 """
 
 import hashlib
@@ -11,10 +10,6 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
-
-
-class LearndError(Exception):
-    """Root of every error that learnd raises on purpose."""
 
 
 class Value(BaseModel):

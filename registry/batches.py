@@ -10,10 +10,11 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from extractors.errors import LearndError
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
 from extractors.file_formats.jsonl import described
 from extractors.synthesis.recipes import SyntheticKind
-from extractors.values import LearndError, Value
+from extractors.values import Value
 
 SyntheticExample = SFTExample | PreferencePair | Triplet
 EXAMPLES: dict[SyntheticKind, type[SyntheticExample]] = {

@@ -2,10 +2,15 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
+
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from evaluation.report import Report, Verdict
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
+from trainers.estimate.memory_and_time import TrainingEstimate
+from trainers.jobs.job import TrainingMetrics, Validation
 from trainers.planning.plan import Plan
 
 
@@ -44,16 +49,94 @@ class IllegalTransition(LearndError):
         super().__init__(f"{what} is {old} and cannot become {new}; reload it and look again")
 
 
-class Trained(Value):
-    """What became of one stage of the plan."""
+class _StoredRecord(Value):
+    """A part of a cycle's row, as it was stored: keys may be missing, and a key without a field stays.
+
+    It is written with the keys that it was read or made with, and no others.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_serializer(mode="wrap")
+    def _write_known_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name in self.model_fields_set}
+
+
+class ReviewedCounts(_StoredRecord):
+    """Reviewed calls or searches by what people said."""
+
+    approved: int = 0
+    corrected: int = 0
+    rejected: int = 0
+    """Without a correction."""
+
+    @property
+    def total(self) -> int:
+        return self.approved + self.corrected + self.rejected
+
+
+class CycleCounts(_StoredRecord):
+    """What extraction found; None where the cycle did not count it (a second look trains on nothing)."""
+
+    reviewed: ReviewedCounts | None = None
+    train: dict[str, int] | None = None
+    """Training examples by kind (`sft`, `pairs`, `votes`, `triplets`, `trajectories`)."""
+    validation: dict[str, int] | None = None
+    """Validation examples by kind."""
+    holdout: int | None = None
+    """Held-out calls or searches."""
+    retention: int | None = None
+    """Older reviewed calls or searches that stay reserved."""
+    left_out: dict[str, int] | None = None
+    """Reviewed items that are on no side of the snapshot, by reason in words."""
+    dropped: dict[str, int] = {}
+    """Spans that could not be used, by reason in words."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True where the cycle extracted nothing."""
+        return not self.model_fields_set
+
+
+class TrainingFigures(_StoredRecord):
+    """How a training went: the fields of `trainers.jobs.job.TrainingMetrics` that learnd shows.
+
+    None where a row of an older version lacks the figure, or nothing was trained.
+    """
+
+    examples: int | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    train_loss: float | None = None
+    validation: tuple[Validation, ...] = ()
+    validated: int | None = None
+    best_step: int | None = None
+    quantization: str | None = None
+    recoveries: tuple[str, ...] = ()
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    estimated: TrainingEstimate | None = None
+
+    @classmethod
+    def from_metrics(cls, metrics: TrainingMetrics) -> Self:
+        return cls.model_validate(metrics.model_dump(mode="json"))
+
+    @property
+    def kept_validation(self) -> Validation | None:
+        """What the validation split said after the step whose weights were kept; None without one."""
+        return next((each for each in self.validation if each.step == self.best_step), None)
+
+
+class StageResult(Value):
+    """The result of one stage of the plan."""
 
     method: str
     run: int = 0
     """Which of several runs of the plan, each with a seed of its own."""
     left_out: str = ""
     """Why it was not worth training, in words; empty where it was trained."""
-    figures: dict[str, Any] = {}
-    """The training's metrics (`trainers.jobs.job.TrainingMetrics`)."""
+    figures: TrainingFigures = TrainingFigures()
 
 
 class Outcome(Value):
@@ -110,11 +193,10 @@ class Cycle(Value):
     reason: str = ""
     """Why it ended as it did, or what it waits for, in words."""
     verdict: Verdict | None = None
-    counts: dict[str, Any] = {}
-    """What extraction found: reviewed, approved, corrected, rejected, dropped by reason."""
+    counts: CycleCounts = CycleCounts()
     snapshot_id: str | None = None
     plan: Plan | None = None
-    training: tuple[Trained, ...] = ()
+    training: tuple[StageResult, ...] = ()
     """How each stage of the plan went."""
     version_id: str | None = None
     """The candidate that it trained, or looks at again."""

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from daemon.gateway import ReplicaAddress, Route, Tracing, build_app
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from tests.openai_stand_in import serving
 
 HELLO = [{"role": "user", "content": "I was charged twice"}]

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from pydantic import AwareDatetime, ValidationError
 
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 from trainers.memory import is_out_of_memory
 
 CHILD_ENV = {
@@ -93,7 +94,9 @@ def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress
         job = _read_job(folder / "job.json", kind)
         outcome = work(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
     except LearndError as reason:
-        write_whole(failure, Failure(kind=type(reason).__name__, error=str(reason)).model_dump_json(indent=2))
+        write_atomically(
+            failure, Failure(kind=type(reason).__name__, error=str(reason)).model_dump_json(indent=2)
+        )
         sys.exit(1)
     except (OSError, MemoryError):
         raise
@@ -102,12 +105,12 @@ def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress
             raise
         # The process's boundary: tried again as it is, it would only fail again.
         said = f"a defect in learnd, please report it: {type(defect).__name__}: {defect}"
-        write_whole(failure, Failure(kind=type(defect).__name__, error=said).model_dump_json(indent=2))
+        write_atomically(failure, Failure(kind=type(defect).__name__, error=said).model_dump_json(indent=2))
         raise
-    write_whole(result, outcome.model_dump_json(indent=2))
+    write_atomically(result, outcome.model_dump_json(indent=2))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that `path` is there whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, "utf-8")

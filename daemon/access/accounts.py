@@ -19,10 +19,11 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError, VerificationError
 from pydantic import TypeAdapter, ValidationError
 
-from daemon.access.tokens import Digests, TokensMissing
+from daemon.access.tokens import TokenDigests, TokensMissing
 from daemon.settings.people import OperatorAccount, OperatorSettings, PersonName, Role
 from daemon.settings.types import SettingsError
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 
 LONGEST_PASSWORD = 1024
 WINDOW = timedelta(minutes=5)
@@ -81,17 +82,17 @@ class Operators:
         self._settings = settings
         self._clock = clock
         self._people = settings.people()
-        self._tokens = Digests(settings.by_token())
+        self._tokens = TokenDigests(settings.by_token())
         self._trusted = [ip_network(written) for written in settings.proxy_addresses]
-        self._passwords = _Passwords(self._people)
-        self._failures = _Failures()
+        self._passwords = _PasswordChecker(self._people)
+        self._failures = _FailedSignIns()
         self._sessions: dict[bytes, Person] = {}
         self._lock = Lock()
         # Binds what a proxy's people must show to this process.
         self._key = secrets.token_bytes(32)
 
     @property
-    def anybody(self) -> bool:
+    def can_sign_in(self) -> bool:
         """Whether there is any way to be known."""
         return bool(self._people) or bool(self._settings.proxy_header and self._settings.proxy_role)
 
@@ -125,7 +126,7 @@ class Operators:
         with self._lock:
             self._sessions.pop(_digest(cookie), None)
 
-    def of_session(self, cookie: str | None) -> Person | None:
+    def find_by_session(self, cookie: str | None) -> Person | None:
         """Whose session it is; None where it is over."""
         with self._lock:
             person = self._sessions.get(_digest(cookie)) if cookie else None
@@ -133,14 +134,14 @@ class Operators:
             return None
         return person
 
-    def of_token(self, token: str) -> Person | None:
+    def find_by_token(self, token: str) -> Person | None:
         """For whom a bearer token acts."""
         name = self._tokens.get(token)
         return None if name is None else Person(name=name, role=self._people[name].role, by="token")
 
-    def of_proxy(self, headers: Mapping[str, str], peer: str) -> Person | None:
+    def find_by_proxy(self, headers: Mapping[str, str], peer: str) -> Person | None:
         """Whom a trusted proxy names. None where it names nobody, or where the peer is no such proxy."""
-        if self._settings.proxy_header is None or not self.trusts(peer):
+        if self._settings.proxy_header is None or not self.is_trusted_proxy(peer):
             return None
         try:
             name = _NAME.validate_python(headers.get(self._settings.proxy_header, "").strip())
@@ -152,15 +153,15 @@ class Operators:
         token = hmac.new(self._key, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
         return Person(name=name, role=role, by="proxy", csrf_token=token)
 
-    def trusts(self, peer: str) -> bool:
+    def is_trusted_proxy(self, peer: str) -> bool:
         """Whether requests from this address come through the trusted proxy."""
-        address = _address(peer)
+        address = _parse_address(peer)
         return address is not None and any(address in network for network in self._trusted)
 
-    def peer_behind(self, peer: str, forwarded_for: str | None) -> str:
+    def find_client_address(self, peer: str, forwarded_for: str | None) -> str:
         """Who really asks: what a trusted proxy says of it, else the peer itself."""
         for hop in reversed((forwarded_for or "").split(",")):
-            if not self.trusts(peer) or _address(hop.strip()) is None:
+            if not self.is_trusted_proxy(peer) or _parse_address(hop.strip()) is None:
                 break
             peer = hop.strip()
         return peer
@@ -181,7 +182,7 @@ def hash_password(password: str) -> str:
     return PasswordHasher().hash(password)
 
 
-def must_keep_apart(agents: Mapping[str, str], operators: Mapping[str, str]) -> None:
+def check_tokens_are_apart(agents: Mapping[str, str], operators: Mapping[str, str]) -> None:
     """Raises TokensMissing for an operator's token that is empty, or an agent's as well."""
     if any(not token.strip() for token in operators):
         raise TokensMissing("one of the operators' tokens is empty, which anybody can send; give it a value")
@@ -192,7 +193,7 @@ def must_keep_apart(agents: Mapping[str, str], operators: Mapping[str, str]) -> 
         )
 
 
-class _Passwords:
+class _PasswordChecker:
     """Checks passwords, in the same time whether or not there is somebody of that name."""
 
     def __init__(self, people: Mapping[str, OperatorAccount]) -> None:
@@ -228,7 +229,7 @@ class _Passwords:
 
 
 @dataclass
-class _Failures:
+class _FailedSignIns:
     """Sign-ins that failed lately."""
 
     _times: dict[tuple[str, ...], deque[datetime]] = field(default_factory=dict)
@@ -237,9 +238,9 @@ class _Failures:
     def add(self, name: str, peer: str, now: datetime) -> None:
         """Count an attempt. Raises TooManyAttempts where there were too many."""
         limits = {
-            ("both", name, _whose(peer)): PER_NAME_AND_PEER,
+            ("both", name, _to_network(peer)): PER_NAME_AND_PEER,
             ("name", name): PER_NAME,
-            ("peer", _whose(peer)): PER_PEER,
+            ("peer", _to_network(peer)): PER_PEER,
         }
         with self._lock:
             for key, most in limits.items():
@@ -256,8 +257,8 @@ class _Failures:
     def forget(self, name: str, peer: str) -> None:
         """Whoever has succeeded begins anew; others of that name or peer lose this one attempt."""
         with self._lock:
-            self._times.pop(("both", name, _whose(peer)), None)
-            for key in (("name", name), ("peer", _whose(peer))):
+            self._times.pop(("both", name, _to_network(peer)), None)
+            for key in (("name", name), ("peer", _to_network(peer))):
                 if times := self._times.get(key):
                     times.pop()
 
@@ -267,13 +268,13 @@ class _Failures:
             del self._times[key]
 
 
-def _whose(peer: str) -> str:
+def _to_network(peer: str) -> str:
     """The network whose addresses one person can have as many of as they like."""
-    address = _address(peer)
+    address = _parse_address(peer)
     return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else peer
 
 
-def _address(written: str) -> IPv4Address | IPv6Address | None:
+def _parse_address(written: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(written)
     except ValueError:

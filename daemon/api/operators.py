@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from daemon.access.sign_in import Authenticator, build_session_router
 from daemon.api.batches import build_batches_router, build_decisions_router
 from daemon.api.cycles import build_cycles_router, build_experiments_router
-from daemon.api.parameters import Limit, OfTarget
+from daemon.api.parameters import Limit, TargetFilter
 from daemon.api.targets import build_data_router, build_targets_router
 from daemon.api.versions import build_versions_router
 from daemon.data.review import BatchReview, EditInvalid, ReviewInvalid
@@ -23,7 +23,7 @@ from daemon.views.experiments import (
     UnknownExperiment,
 )
 from daemon.views.status import Health
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.audit import AuditEntry
 from registry.batches import ExampleInvalid
 from registry.serving.swap import NotServed
@@ -68,7 +68,7 @@ def build_operators_router(
     return router
 
 
-def answer_errors(api: FastAPI) -> None:
+def add_error_handlers(api: FastAPI) -> None:
     """Turn what learnd raises on purpose into an answer that says what happened and what to do."""
 
     def answer(_request: Request, problem: Exception) -> JSONResponse:
@@ -83,7 +83,7 @@ def build_audit_router(store: Store) -> APIRouter:
     router = APIRouter(prefix="/audit", tags=["audit"])
 
     @router.get("")
-    def list_acts(target: OfTarget = None, limit: Limit = 100) -> list[AuditEntry]:
+    def list_acts(target: TargetFilter = None, limit: Limit = 100) -> list[AuditEntry]:
         """Who did what, newest first."""
         return store.audit(target, limit)
 

@@ -4,7 +4,7 @@ import sys
 
 from daemon.cli.commands import app
 from daemon.cli.output import plain
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from daemon.serving.promotion import newest_ready
 from daemon.serving.promotion import reject as reject_version
 from daemon.serving.promotion import rollback as roll_back
 from daemon.settings.load import Settings
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.store.store import Store
 
 app = typer.Typer(help="Adapter versions: look, promote, roll back.", no_args_is_help=True)

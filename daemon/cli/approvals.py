@@ -27,7 +27,7 @@ from daemon.cli.output import (
 )
 from daemon.data.review import BatchReview, Page, ReadItem, ReviewInvalid, Ruling
 from daemon.runtime.clock import utc_now
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.batches import Batch, BatchState, ItemState
 
 app = typer.Typer(help="Synthetic examples that wait for you: read, approve, reject.", no_args_is_help=True)

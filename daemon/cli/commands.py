@@ -29,8 +29,8 @@ from daemon.runtime.logs import configure_logging
 from daemon.runtime.optional_deps import needs
 from daemon.runtime.version import VERSION
 from daemon.settings.load import load_settings
-from daemon.views.status import status, waits_for
-from extractors.values import LearndError
+from daemon.views.status import describe_wait, read_status
+from extractors.errors import LearndError
 from registry.cycles import CycleState
 
 app = typer.Typer(
@@ -143,13 +143,13 @@ def once(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
 def status_command(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Each target at a glance: active version, cycle, verdict, new feedback."""
     with opened(config) as (settings, store):
-        entries = status(settings, store)
+        statuses = read_status(settings, store)
     if as_json:
-        print_json(entries)
+        print_json(statuses)
         return
     rows = [
-        entry | {"new_feedback": f"{entry['new_feedback']} of {entry['needs_new_feedback']}"}
-        for entry in entries
+        dict(status) | {"new_feedback": f"{status.new_feedback} of {status.needs_new_feedback}"}
+        for status in statuses
     ]
     columns = (
         "target",
@@ -162,10 +162,10 @@ def status_command(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> 
         "last_poll_error",
     )
     print_table(rows, columns=columns, empty="No targets in the settings; add a [[targets]] section.")
-    for entry in entries:
-        if waiting := waits_for(entry):
-            words = f"{entry['probation']['version']} is on probation. It waits for {waiting}."
-            out.print(words, highlight=False)
+    for status in statuses:
+        if status.probation is not None:
+            waits = describe_wait(status.probation)
+            out.print(f"{status.probation.version} is on probation. It waits for {waits}.", highlight=False)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from daemon.data.ingest import extract_target, snapshot_of
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.views.data_summary import TargetData
-from extractors.cleaning.quality import by_kind
+from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.snapshot import KINDS
 from extractors.file_formats.jsonl import Form
 from extractors.file_formats.read_write import write_records
@@ -68,7 +68,9 @@ def export(
         context = TargetContext(settings, the_target(settings, target), store, utc_now)
         snapshot = snapshot_of(context, extract_target(context))
     examples = [
-        example for side in (snapshot.train, snapshot.validation) for example in dict(by_kind(side))[kind]
+        example
+        for side in (snapshot.train, snapshot.validation)
+        for example in dict(iterate_kinds(side))[kind]
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_records(examples, KINDS[kind], path, form)

@@ -21,9 +21,9 @@ from daemon.cli.output import (
 )
 from daemon.cli.report import print_run, print_section
 from daemon.views.experiments import (
-    Compared,
+    ComparisonFact,
     Experiment,
-    Fact,
+    ExperimentComparison,
     compare,
     compare_url,
     details,
@@ -33,7 +33,7 @@ from daemon.views.experiments import (
 )
 from daemon.views.report_text import Section, chance, number
 from evaluation.report import Verdict
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from trainers.planning.hyperparameters import Method
 
 app = typer.Typer(help="Trainings and their verdicts.", no_args_is_help=True)
@@ -151,7 +151,7 @@ def _row(each: Experiment) -> dict[str, Any]:
     }
 
 
-def _print_compared(compared: Compared) -> None:
+def _print_compared(compared: ExperimentComparison) -> None:
     runs = [each.id for each in compared.experiments]
     for group, title in TITLES.items():
         facts = [fact for fact in compared.facts if fact.group == group]
@@ -165,7 +165,7 @@ def _print_compared(compared: Compared) -> None:
         out.print(note, markup=False, highlight=False)
 
 
-def _fact_row(fact: Fact, runs: list[str]) -> tuple[str, ...]:
+def _fact_row(fact: ComparisonFact, runs: list[str]) -> tuple[str, ...]:
     cells = (f"{_in_words(fact.values.get(run))}{' *' if run in fact.best else ''}" for run in runs)
     return fact.name.replace("_", " "), *cells
 

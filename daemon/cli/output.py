@@ -18,7 +18,7 @@ from rich.table import Table
 from daemon.runtime.clock import utc_now
 from daemon.settings.load import Settings, load_settings
 from daemon.settings.target import TargetSettings
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.store.store import Store
 
 Config = Annotated[

@@ -23,13 +23,13 @@ from daemon.cli.output import (
 )
 from daemon.cli.progress import CycleProgress
 from daemon.cli.report import print_expectations
-from daemon.cycle.preview import Forecast, Preview, forecast, rehearsed, test_rates
+from daemon.cycle.preview import Forecast, Preview, forecast, rehearsed, run_rate_test
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import needs
 from daemon.runtime.units import duration, gigabytes
 from trainers.planning.plan import Skip
-from trainers.trials.rate_range_test import LEAST_STEPS
+from trainers.trials.rate_range_test import MIN_TEST_STEPS
 
 
 def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
@@ -89,13 +89,13 @@ def _warnings(found: Forecast) -> Iterator[str]:
 
 def rates(
     target: TargetKey = None,
-    steps: Annotated[int, typer.Option(min=LEAST_STEPS, help="Steps of the test.")] = 60,
+    steps: Annotated[int, typer.Option(min=MIN_TEST_STEPS, help="Steps of the test.")] = 60,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Test which learning rates the base model and the data take (Smith 2017); trains nothing that stays."""
     with _open_context(config, target) as context:
-        found = test_rates(context, steps=steps)
+        found = run_rate_test(context, steps=steps)
     if as_json:
         print_json(found)
         return

@@ -11,8 +11,8 @@ from daemon.settings.load import Settings
 from daemon.settings.servers import TrainingSettings
 from daemon.views.experiments import in_phoenix
 from daemon.views.report_text import Section, sections
-from registry.cycles import Cycle, Trained
-from trainers.estimate.memory_and_time import Estimate
+from registry.cycles import Cycle, StageResult
+from trainers.estimate.memory_and_time import TrainingEstimate
 
 STAGE = (
     "method",
@@ -36,7 +36,7 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
         "verdict": cycle.verdict,
         "reason": cycle.reason,
         "began": f"{cycle.started_at:%Y-%m-%d %H:%M:%S UTC} ({cycle.trigger})",
-        "data": cycle.counts,
+        "data": cycle.counts.model_dump(),
         "version": cycle.version_id,
     }
     if cycle.plan:
@@ -65,29 +65,39 @@ def print_section(section: Section) -> None:
         out.print(table)
 
 
-def _stage(stage: Trained) -> dict[str, Any]:
+def _stage(stage: StageResult) -> dict[str, Any]:
     """A stage of the plan as a row."""
-    peak = stage.figures.get("peak_memory_bytes")
-    packed = "the base in 4 bits" if stage.figures.get("quantization") else ""
-    notes = [stage.left_out, packed, *stage.figures.get("recoveries", ())]
+    figures = stage.figures
+    packed = "the base in 4 bits" if figures.quantization else ""
+    notes = [stage.left_out, packed, *figures.recoveries]
     return {
         "method": stage.method,
         "run": stage.run,
-        **{name: stage.figures.get(name) for name in STAGE[2:7]},
-        "memory": gigabytes(peak) if peak else None,
+        "examples": figures.examples,
+        "steps": figures.steps,
+        "train_loss": figures.train_loss,
+        "seconds": figures.seconds,
+        "tokens_per_second": figures.tokens_per_second,
+        "memory": gigabytes(figures.peak_memory_bytes) if figures.peak_memory_bytes else None,
         "notes": "; ".join(filter(None, notes)),
     }
 
 
 def print_expectations(cycle: Cycle, training: TrainingSettings) -> None:
     """What the cycle's trainings took, each beside what was expected of it in its first steps."""
-    rows = [_expectation(stage, training) for stage in cycle.training if stage.figures.get("estimated")]
+    rows = [
+        _expectation(stage, stage.figures.estimated, training)
+        for stage in cycle.training
+        if stage.figures.estimated
+    ]
     columns = ("method", "", "steps", "time", "memory", "cost")
     print_table([row for pair in rows for row in pair], columns=columns, empty="")
 
 
-def _expectation(stage: Trained, training: TrainingSettings) -> tuple[dict[str, Any], dict[str, Any]]:
-    took, expected = stage.figures, Estimate.model_validate(stage.figures["estimated"])
+def _expectation(
+    stage: StageResult, expected: TrainingEstimate, training: TrainingSettings
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    took = stage.figures
     return (
         {
             "method": stage.method,
@@ -99,9 +109,9 @@ def _expectation(stage: Trained, training: TrainingSettings) -> tuple[dict[str, 
         },
         {
             "": "took",
-            "steps": took["steps"],
-            "time": duration(took["seconds"]),
-            "memory": gigabytes(took["peak_memory_bytes"]),
-            "cost": training.price(took["seconds"]),
+            "steps": took.steps,
+            "time": None if took.seconds is None else duration(took.seconds),
+            "memory": None if took.peak_memory_bytes is None else gigabytes(took.peak_memory_bytes),
+            "cost": None if took.seconds is None else training.price(took.seconds),
         },
     )

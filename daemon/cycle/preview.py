@@ -12,13 +12,14 @@ from daemon.data.ingest import extract_target, snapshot_of
 from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import TargetContext
 from extractors.dataset.snapshot import Manifest, write_snapshot
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 from registry.cycles import Cycle
 from trainers.jobs.job import TrainingJob
 from trainers.planning.hyperparameters import Method
-from trainers.planning.method_rules import Choice
+from trainers.planning.method_rules import MethodChoice
 from trainers.planning.plan import Plan
-from trainers.trials.estimate_job import Foretold
+from trainers.trials.estimate_job import JobEstimate
 from trainers.trials.rate_range_test import RateTest, RateTestJob
 
 
@@ -30,7 +31,7 @@ class Preview(Value):
     """What a cycle that began now would train on, and how."""
 
     data: Manifest
-    choice: Choice
+    choice: MethodChoice
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def forecast(context: TargetContext) -> Forecast:
 def _foretold(context: TargetContext, rehearsal: Rehearsal, number: int) -> StageForecast:
     job, training = rehearsal.job(context, number), context.settings.training
     folder = rehearsal.scratch / f"estimate-{number}"
-    found = Foretold.model_validate(
+    found = JobEstimate.model_validate(
         run_job(Work.ESTIMATE, folder, job, stop=context.stop, on_progress=context.on_progress)
     )
     made, price = found.estimate, training.price_per_hour
@@ -144,7 +145,7 @@ def _foretold(context: TargetContext, rehearsal: Rehearsal, number: int) -> Stag
     )
 
 
-def test_rates(context: TargetContext, *, steps: int) -> RateTest:
+def run_rate_test(context: TargetContext, *, steps: int) -> RateTest:
     """A learning-rate range test of the plan's first stage. Raises NothingToTrain, JobFailed."""
     with rehearsed(context) as rehearsal:
         job = RateTestJob(training=rehearsal.job(context), steps=steps)

@@ -23,23 +23,23 @@ from daemon.scheduling.probation import (
     SECOND_LOOK,
     SecondLooks,
     end_probation,
-    needed,
-    newer_items,
-    on_probation,
+    find_newer_items,
+    find_on_probation,
+    required_items,
 )
 from daemon.serving.promotion import SERVING_PATIENCE, promote
 from evaluation.report import Report
-from extractors.dataset.second_look import common_in, fresh_snapshot, with_gold
+from extractors.dataset.second_look import build_fresh_snapshot, common_in, count_with_gold
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
+from extractors.errors import LearndError
 from extractors.phoenix.http import PhoenixError
-from extractors.values import LearndError
 from registry.audit import DAEMON
-from registry.cycles import Cycle, CycleState, IllegalTransition
+from registry.cycles import Cycle, CycleCounts, CycleState, IllegalTransition
 from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.targets import TargetHeld
 from registry.versions import Version, VersionState
-from trainers.planning.method_rules import Base, settings_id
+from trainers.planning.method_rules import BaseModelInfo, settings_id
 from trainers.planning.plan import Skip
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
@@ -116,7 +116,7 @@ def _extract(context: TargetContext, cycle: Cycle) -> Cycle:
         cycle,
         CycleState.SELECTING,
         snapshot_id=snapshot.id,
-        counts=counted | {"dropped": extraction.dropped},
+        counts=CycleCounts.model_validate(counted | {"dropped": extraction.dropped}),
     )
 
 
@@ -129,19 +129,22 @@ def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle
         end_probation(context, _other_base(base.name))
         return context.move(cycle, CycleState.SKIPPED, reason=f"{version.id} was {_other_base(base.name)}")
     extraction = extract_target(context)
-    items = newer_items(context, version, extraction)
-    wanted_items = needed(context.target, context.store, version)
-    if with_gold(items) < wanted_items:
-        left = f"{with_gold(items)} of {wanted_items} newer reviewed items for a second look at {version.id}"
+    items = find_newer_items(context, version, extraction)
+    wanted_items = required_items(context.target, context.store, version)
+    if count_with_gold(items) < wanted_items:
+        left = f"{count_with_gold(items)} of {wanted_items} newer reviewed items for a second look at {version.id}"
         return context.move(cycle, CycleState.SKIPPED, reason=left)
     common = common_in(extraction, context.target.holdout.common_prompt_sessions)
-    snapshot = fresh_snapshot(items, context.snapshot(version.snapshot_id), context.clock(), common=common)
+    snapshot = build_fresh_snapshot(
+        items, context.snapshot(version.snapshot_id), context.clock(), common=common
+    )
     write_snapshot(snapshot, context.snapshots)
+    counted = snapshot.manifest.model_dump(include={"holdout", "retention", "reviewed"})
     return context.move(
         cycle,
         CycleState.EVALUATING,
         snapshot_id=snapshot.id,
-        counts=snapshot.manifest.model_dump(include={"holdout", "retention", "reviewed"}),
+        counts=CycleCounts.model_validate(counted),
     )
 
 
@@ -164,7 +167,7 @@ def _select(context: TargetContext, cycle: Cycle) -> Cycle:
         return context.move(cycle, CycleState.SKIPPED, reason=f"{chosen.reason}{asked}")
     # Versions of another base would answer wrongly on this one.
     context.store.use_base(context.target.key, chosen.base_digest, context.clock())
-    waiting = on_probation(context.store, context.target.key)
+    waiting = find_on_probation(context.store, context.target.key)
     if waiting and waiting.base_digest != chosen.base_digest:
         end_probation(context, _other_base(chosen.base_model))
     # Only a holdout that something is judged on binds the next cycles.
@@ -184,7 +187,7 @@ def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
     # Before the candidate, which an operator may activate in this moment: it is not compared with itself.
     active, waiting = (
         context.store.active(context.target.key),
-        on_probation(context.store, context.target.key),
+        find_on_probation(context.store, context.target.key),
     )
     candidate = context.store.version(_known(cycle.version_id))
     if candidate.state in WENT_LIVE:
@@ -285,7 +288,7 @@ def _judge(context: TargetContext, version: Version, state: VersionState, reason
         context.store.judge(version.id, state, now=context.clock(), actor=DAEMON, reason=reason)
 
 
-def _taught_before(context: TargetContext, base: Base, snapshot: Snapshot) -> Cycle | None:
+def _taught_before(context: TargetContext, base: BaseModelInfo, snapshot: Snapshot) -> Cycle | None:
     """The last cycle that came to a verdict, if it trained on the same data by the same settings."""
     earlier = next(iter(_judged_before(context, 1)), None)
     if earlier is None or earlier.plan is None:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from daemon.runtime.paths import imports_folder
 from daemon.settings.target import TargetSettings
-from extractors.cleaning.quality import check
+from extractors.cleaning.quality import check_examples
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.snapshot import KINDS
+from extractors.errors import LearndError
 from extractors.examples.types import Examples, SFTExample
 from extractors.file_formats.jsonl import Form
 from extractors.file_formats.parquet import read_columns
 from extractors.file_formats.read_write import read_records, write_records
-from extractors.values import LearndError, Value, content_id
+from extractors.values import Value, content_id
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -51,7 +52,7 @@ def import_file(
     """
     records = read_records(KINDS[kind], path, form, now=now, system=system)
     examples = Examples.model_validate({kind: records})
-    check(examples)
+    check_examples(examples)
     name = f"{kind}-{content_id([example.id for example in getattr(examples, kind)])[:12]}"
     kept = imports_folder(data_dir, target.key) / f"{name}.parquet"
     if not kept.exists():

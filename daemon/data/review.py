@@ -18,13 +18,14 @@ from pydantic import Field, ValidationError
 from daemon.runtime.paths import snapshot_folder
 from daemon.settings.load import Settings
 from daemon.settings.types import SettingsError
-from extractors.cleaning.quality import flaw
+from extractors.cleaning.quality import find_flaw
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
+from extractors.errors import LearndError
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.types import Message, PreferencePair, SFTExample
 from extractors.file_formats.jsonl import Form, LineInvalid, described, from_line, to_line
 from extractors.synthesis.recipes import SyntheticKind
-from extractors.values import LearndError, Value
+from extractors.values import Value
 from registry.batches import (
     Batch,
     BatchItem,
@@ -357,7 +358,7 @@ def edited_example(
     except LineInvalid as wrong:
         raise EditInvalid(str(wrong)) from None
     made = _with_label(made, labels)
-    if reason := flaw(made):
+    if reason := find_flaw(made):
         raise EditInvalid(f"it could not be trained on: {reason.value}")
     return made
 

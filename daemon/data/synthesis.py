@@ -17,19 +17,20 @@ from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import needs
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
-from extractors.dataset.build import most_synthetic
+from extractors.dataset.build import count_allowed_synthetic
 from extractors.dataset.snapshot import Snapshot, read_snapshot
+from extractors.errors import LearndError
 from extractors.examples.types import Message, SFTExample
 from extractors.llm.endpoint import Endpoint
 from extractors.synthesis.filters import ScreeningRules
 from extractors.synthesis.generate import SynthesisRequest
-from extractors.values import LearndError, Value
+from extractors.values import Value
 from registry.batches import Batch, BatchState, Proposal, Provenance
 from registry.cycles import Cycle
 from trainers.job_folder import Progress
 from trainers.job_folder import run_job as run_in_child
 from trainers.models.base_model import Device
-from trainers.planning.method_rules import Lack, count, lacking
+from trainers.planning.method_rules import Shortage, count_examples, find_shortage
 
 API_KEY = "SYNTHESIS_API_KEY"
 """Environment variable of the child with the endpoint's key."""
@@ -67,14 +68,14 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
     What is wrong with the model or its answers is said, too: the cycle ends anyway. Raises Interrupted.
     """
     rules = context.target.synthesis
-    lack = lacking(count(snapshot.train), context.target.task, context.target.thresholds)
+    lack = find_shortage(count_examples(snapshot.train), context.target.task, context.target.thresholds)
     if lack is None:
         return "synthetic examples would not help: there is nothing approved yet to make them from"
     waiting = context.store.batches(context.target.key, BatchState.WAITING)
     if waiting:
         return f"batch {waiting[0].id} waits for an operator ({waiting[0].pending} items to decide)"
     real = sum(each.origin == "telemetry" for each in getattr(snapshot.train, lack.kind))
-    if lack.threshold - real > most_synthetic(real, rules.share):
+    if lack.threshold - real > count_allowed_synthetic(real, rules.share):
         least = math.ceil(lack.threshold * (1 - rules.share))
         return (
             f"synthetic examples may be {rules.share:.0%} of the training data at most, so it takes {least} "
@@ -90,7 +91,7 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
     return f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
 
 
-def _proposed(context: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Lack) -> Batch:
+def _proposed(context: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Shortage) -> Batch:
     rules = context.target.synthesis
     endpoint = endpoint_of(context.settings, context.target)
     job = SynthesisJob(

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import StringConstraints, ValidationError
 
-from extractors.values import LearndError, Value, content_id
+from extractors.errors import LearndError
+from extractors.values import Value, content_id
 
 LEAST_REQUESTS = 200
 LEAST_LABELS = 2

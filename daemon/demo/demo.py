@@ -34,8 +34,8 @@ from daemon.run_once import run_once
 from daemon.runtime.clock import utc_now
 from daemon.runtime.paths import adapter_folder
 from daemon.settings.load import Settings, load_settings
+from extractors.errors import LearndError
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
-from extractors.values import LearndError
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 

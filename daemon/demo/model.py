@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 
 class ServerDidNotStart(LearndError):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -17,7 +17,7 @@ class ClientGone(LearndError):
     """The agent closed the connection before it had its answer."""
 
 
-class Refusal(LearndError):
+class ApiError(LearndError):
     """A request that is answered with an error."""
 
     def __init__(
@@ -33,10 +33,10 @@ class Refusal(LearndError):
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
-        self.body = error_body(message, kind=kind, code=code, param=param)
+        self.body = build_error_body(message, kind=kind, code=code, param=param)
 
 
-def error_body(
+def build_error_body(
     message: str, *, kind: str, code: str | None = None, param: str | None = None
 ) -> dict[str, Any]:
     """An error as OpenAI's API spells it."""
@@ -45,8 +45,8 @@ def error_body(
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The request's whole body. Raises Refusal (413) past `limit` bytes, ClientGone."""
-    too_large = Refusal(413, f"the body is larger than {limit} bytes", code="body_too_large")
-    announced = header(scope, b"content-length")
+    too_large = ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
+    announced = find_header(scope, b"content-length")
     if announced.isdecimal() and int(announced) > limit:
         raise too_large
     body = bytearray()
@@ -81,11 +81,11 @@ async def send_json(
     await send_whole(send, status, json.dumps(content).encode(), {**JSON, **(headers or {})})
 
 
-def header(scope: Scope, name: bytes) -> str:
+def find_header(scope: Scope, name: bytes) -> str:
     """The request's first header of that (lower-case) name, or an empty string."""
     return next((value.decode("utf-8", "replace") for key, value in scope["headers"] if key == name), "")
 
 
-def all_headers(scope: Scope) -> dict[str, str]:
+def read_headers(scope: Scope) -> dict[str, str]:
     """Lower-case header names to values; of a repeated one the last."""
     return {key.decode("latin-1"): value.decode("utf-8", "replace") for key, value in scope["headers"]}

@@ -8,7 +8,8 @@ from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from daemon.access.tokens import Caller
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from daemon.gateway.routes import ReplicaAddress, Route
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ReplicaSilent(LearndError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReplicaAnswer:
     """A replica's answer, of which nothing has gone to the client yet."""
 
     response: aiohttp.ClientResponse
@@ -67,7 +67,7 @@ class Upstream:
     @asynccontextmanager
     async def answer(
         self, route: Route, path: str, request: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[ReplicaAnswer]:
         """The first answer that a replica of `route` gives to `request`.
 
         Leaving the block early (the client is gone) closes the connection, and vLLM stops
@@ -97,7 +97,7 @@ class Upstream:
 
     async def _ask(
         self, replica: ReplicaAddress, path: str, request: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> Answer | None:
+    ) -> ReplicaAnswer | None:
         """The replica's answer, or None where another replica should be asked."""
         authorization = (
             {"authorization": f"Bearer {replica.api_key.get_secret_value()}"} if replica.api_key else {}
@@ -116,7 +116,7 @@ class Upstream:
             self._rest(replica, f"{type(broken).__name__}: {broken}")
             return None
 
-    async def _begin(self, replica: ReplicaAddress, response: aiohttp.ClientResponse) -> Answer | None:
+    async def _begin(self, replica: ReplicaAddress, response: aiohttp.ClientResponse) -> ReplicaAnswer | None:
         """Wait for the first piece: until then another replica can still take over."""
         begun = False
         try:
@@ -126,7 +126,7 @@ class Upstream:
             streams = response.content_type == "text/event-stream"
             start = await (response.content.readany() if streams else response.read())
             begun = True
-            return Answer(response, start)
+            return ReplicaAnswer(response, start)
         finally:
             if not begun:
                 response.close()

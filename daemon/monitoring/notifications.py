@@ -33,7 +33,7 @@ import structlog
 from daemon.runtime.version import VERSION
 from daemon.settings.servers import NotifySettings
 from daemon.settings.types import SettingsError
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.notices import Due, Notice
 from registry.store.store import Store
 

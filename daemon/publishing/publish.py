@@ -16,6 +16,7 @@ from daemon.publishing.run import Run
 from daemon.publishing.spans import evaluation_span, experiment_span
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import TargetContext
+from extractors.errors import LearndError
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixAnswer, PhoenixError
 from extractors.phoenix.write_experiments import (
@@ -24,7 +25,6 @@ from extractors.phoenix.write_experiments import (
 from extractors.phoenix.write_spans import (
     publish_spans,
 )
-from extractors.values import LearndError
 from registry.store.database import StoreUnavailable
 
 log = structlog.get_logger()

@@ -23,9 +23,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from daemon.runtime.locks import try_lock
-from extractors.values import LearndError
-from trainers.job_folder import CHILD_ENV, write_whole
-from trainers.recovery.guards import how_far
+from extractors.errors import LearndError
+from trainers.job_folder import CHILD_ENV, write_atomically
+from trainers.recovery.guards import describe_progress
 
 
 class Work(StrEnum):
@@ -90,7 +90,7 @@ def _start(
     """Start a child that holds `lock` from its birth on."""
     try:
         _count_start(work, folder)
-        write_whole(folder / "job.json", job.model_dump_json(indent=2))
+        write_atomically(folder / "job.json", job.model_dump_json(indent=2))
         # A crash right after the start must not leave the number of an earlier child here.
         (folder / "pid").unlink(missing_ok=True)
         with (folder / "log.txt").open("ab") as log:
@@ -153,7 +153,7 @@ def _result(folder: Path) -> dict[str, Any] | None:
 
 def _count_start(work: Work, folder: Path) -> None:
     """Note a start, and from where it goes on. Raises JobFailed where the last ones led nowhere."""
-    starts, now = folder / "starts", how_far(folder)
+    starts, now = folder / "starts", describe_progress(folder)
     noted = starts.read_text().splitlines() if starts.exists() else []
     in_vain = [line for line in noted[-MOST_STARTS:] if line.partition(" ")[2] == now]
     if len(in_vain) == MOST_STARTS:

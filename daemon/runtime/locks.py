@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daemon.runtime.paths import daemon_lock_file, promotion_lock_file
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 
 class Locked(LearndError):

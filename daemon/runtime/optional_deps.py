@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 
 class ExtraMissing(LearndError):

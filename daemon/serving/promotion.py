@@ -14,7 +14,8 @@ from daemon.runtime.paths import adapter_folder
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from evaluation.engine.probe_record import ProbeRecord
-from extractors.values import LearndError, file_digest
+from extractors.errors import LearndError
+from extractors.values import file_digest
 from registry.serving.replica import Replica
 from registry.serving.swap import bring_up
 from registry.store.activation import ActiveChanged

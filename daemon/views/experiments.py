@@ -11,7 +11,8 @@ from daemon.settings.servers import PhoenixSettings
 from daemon.views.cycle_list import methods, newest, trained
 from evaluation.report import Verdict
 from evaluation.rules import Look
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 from registry.cycles import MOST_TRIES, Cycle, CycleState, Outcome
 from registry.store.cycles import UnknownCycle
 from registry.store.store import Store
@@ -74,7 +75,7 @@ class ExperimentDetails(Value):
     """Data, plan, trainings, and the report without its answers."""
 
 
-class Fact(Value):
+class ComparisonFact(Value):
     """One line of a comparison."""
 
     group: Group
@@ -85,11 +86,11 @@ class Fact(Value):
     """The runs that are best by it, where that can be said."""
 
 
-class Compared(Value):
+class ExperimentComparison(Value):
     """Runs side by side."""
 
     experiments: tuple[Experiment, ...]
-    facts: tuple[Fact, ...]
+    facts: tuple[ComparisonFact, ...]
     notes: tuple[str, ...]
     """What to know before reading anything into the differences."""
 
@@ -203,12 +204,12 @@ def in_phoenix(cycle: Cycle, phoenix: PhoenixSettings) -> str:
 # ---- side by side
 
 
-def compare(store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]) -> Compared:
+def compare(store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]) -> ExperimentComparison:
     """What distinguishes the runs: plan, data, measures."""
     chosen = list({cycle.id: cycle for cycle in cycles}.values())
     makers = {cycle.id: trained(store, cycle) for cycle in chosen}
     one_target = len({cycle.target for cycle in chosen}) == 1
-    return Compared(
+    return ExperimentComparison(
         experiments=tuple(view(cycle, makers[cycle.id], phoenix) for cycle in chosen),
         facts=(
             *_facts("run", {cycle.id: _about(cycle) for cycle in chosen}),
@@ -220,13 +221,15 @@ def compare(store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]) -> 
     )
 
 
-def _facts(group: Group, known: Mapping[str, Mapping[str, Any]], *, ranked: bool = False) -> Iterator[Fact]:
+def _facts(
+    group: Group, known: Mapping[str, Mapping[str, Any]], *, ranked: bool = False
+) -> Iterator[ComparisonFact]:
     """A fact for each name that any run knows something by."""
     for name in dict.fromkeys(name for facts in known.values() for name in facts):
         values = {run: facts[name] for run, facts in known.items() if facts.get(name) is not None}
         if values:
             best = _best(name, values) if ranked and name not in NEITHER_GOOD_NOR_BAD else ()
-            yield Fact(group=group, name=name, values=values, best=best)
+            yield ComparisonFact(group=group, name=name, values=values, best=best)
 
 
 def _best(name: str, values: Mapping[str, float]) -> tuple[str, ...]:
@@ -261,17 +264,22 @@ def _planned(trained: Cycle) -> dict[str, Any]:
     for stage in plan.stages:
         for name, value in stage.hyperparameters.model_dump(exclude={"lora_targets"}).items():
             known[f"{stage.method} {name}"] = value
-    took = [stage.figures["seconds"] for stage in trained.training if "seconds" in stage.figures]
+    took = [stage.figures.seconds for stage in trained.training if stage.figures.seconds is not None]
     return known | {"training seconds": sum(took) if took else None}
 
 
 def _data(cycle: Cycle) -> dict[str, Any]:
     counts = cycle.counts
     known: dict[str, Any] = {"snapshot": cycle.snapshot_id}
-    for name in ("train", "validation", "reviewed"):
-        for kind, many in counts.get(name, {}).items():
+    reviewed = counts.reviewed.model_dump() if counts.reviewed else {}
+    for name, by_kind in (
+        ("train", counts.train or {}),
+        ("validation", counts.validation or {}),
+        ("reviewed", reviewed),
+    ):
+        for kind, many in by_kind.items():
             known[f"{name} {kind}"] = many or None
-    return known | {name: counts.get(name) for name in ("holdout", "retention")}
+    return known | {"holdout": counts.holdout, "retention": counts.retention}
 
 
 def _measured(cycle: Cycle) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from transformers import GenerationConfig
 
 from evaluation.engine.likelihood import Weighed, Weighing, answer_logprobs, weigh_labels
 from evaluation.engine.shared_prompts import Batch, Gathered, SharedPrompts, Tokens, alike, in_batches
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 from trainers.models.base_model import Device, Dtype, load_model, load_tokenizer
 
 BASE = "base"

@@ -8,8 +8,8 @@ from evaluation.jobs.ask_sides import Asked
 from evaluation.jobs.job import BASE
 from evaluation.report import Side
 from extractors.dataset.snapshot import Snapshot
+from extractors.errors import LearndError
 from extractors.examples.types import ReviewedItem, SFTExample
-from extractors.values import LearndError
 from trainers.models.chat_template import render
 
 if TYPE_CHECKING:

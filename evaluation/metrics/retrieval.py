@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from extractors.dataset.holdout_split import group
-from extractors.examples.prompt_keys import normalised
+from extractors.dataset.holdout_split import find_group
+from extractors.errors import LearndError
+from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import ReviewedRetrieval
-from extractors.values import LearndError, Value
+from extractors.values import Value
 
 RECALL_AT = (1, 5, 10)
 DEPTH = 10
@@ -94,7 +95,7 @@ def library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
     texts: dict[str, str] = {}
     for retrieval in retrievals:
         for document in retrieval.documents:
-            texts.setdefault(normalised(document.text), document.text)
+            texts.setdefault(normalise(document.text), document.text)
     # In no order that says which document was relevant: ties are broken by it.
     numbers = {key: number for number, key in enumerate(sorted(texts))}
     asked = by_query(retrievals)
@@ -126,7 +127,7 @@ def one_a_query(retrievals: Sequence[ReviewedRetrieval]) -> list[ReviewedRetriev
 
 def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Query | None:
     relevant = {
-        numbers[normalised(document.text)]
+        numbers[normalise(document.text)]
         for retrieval in searches
         for document in retrieval.documents
         if document.relevant
@@ -138,7 +139,7 @@ def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Qu
         item_id=first.id,
         text=first.query,
         relevant=tuple(sorted(relevant)),
-        session=group(first),
+        session=find_group(first),
     )
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import scipy
 
 from evaluation.report import Comparison
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 
 POWER = 0.8
 """How often a smallest effect must be found."""

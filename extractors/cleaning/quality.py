@@ -13,9 +13,16 @@ from typing import Any
 
 from pydantic import Field
 
-from extractors.cleaning.near_duplicates import NEAR, KnownTexts, near_duplicates, near_matches, templates_of
+from extractors.cleaning.near_duplicates import (
+    NEAR,
+    KnownTexts,
+    find_near_duplicates,
+    find_near_matches,
+    find_templates_in_texts,
+)
 from extractors.cleaning.templates import Templates
-from extractors.examples.prompt_keys import nearly_equal, normalised
+from extractors.errors import LearndError
+from extractors.examples.prompt_keys import is_nearly_equal, normalise
 from extractors.examples.types import (
     Example,
     Examples,
@@ -26,7 +33,7 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.values import LearndError, Value
+from extractors.values import Value
 
 
 class Flaw(StrEnum):
@@ -56,7 +63,7 @@ class QualityRules(Value):
     """Examples of a label below which the statistics warn."""
 
 
-class Cleaned(Value):
+class CleanedExamples(Value):
     """What is left to train on."""
 
     examples: Examples
@@ -71,47 +78,47 @@ class ExamplesInvalid(LearndError):
 # ---- whole?
 
 
-def flaw(example: Example) -> Flaw | None:
+def find_flaw(example: Example) -> Flaw | None:
     """Why this example alone, whatever else there is, cannot be trained on; None if it can."""
     match example:
         case Triplet():
-            return _flaw_of_triplet(example)
+            return _find_triplet_flaw(example)
         case Trajectory():
-            return _flaw_of_trajectory(example)
+            return _find_trajectory_flaw(example)
         case PreferencePair():
-            if nearly_equal(example.chosen, example.rejected):
+            if is_nearly_equal(example.chosen, example.rejected):
                 return Flaw.SAME_ANSWER
-            return _flaw_of_answers(example.prompt, (example.chosen, example.rejected))
+            return _find_answer_flaw(example.prompt, (example.chosen, example.rejected))
         case SFTExample() | UnpairedPreference():
-            return _flaw_of_answers(example.prompt, (example.completion,))
+            return _find_answer_flaw(example.prompt, (example.completion,))
     raise TypeError(f"{type(example).__name__} is no kind of example")
 
 
-def check(examples: Examples) -> None:
+def check_examples(examples: Examples) -> None:
     """Raises ExamplesInvalid with kind and index of each example that alone cannot be trained on."""
     wrong = [
         f"{kind} {index}: {found.value}"
-        for kind, members in by_kind(examples)
+        for kind, members in iterate_kinds(examples)
         for index, example in enumerate(members)
-        if (found := flaw(example)) is not None
+        if (found := find_flaw(example)) is not None
     ]
     if wrong:
         shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
         raise ExamplesInvalid(f"{len(wrong)} examples cannot be trained on: {shown}")
 
 
-def _flaw_of_answers(prompt: Sequence[Message], answers: Iterable[Message]) -> Flaw | None:
-    if not any(_says(message) for message in prompt if message.role != "assistant"):
+def _find_answer_flaw(prompt: Sequence[Message], answers: Iterable[Message]) -> Flaw | None:
+    if not any(_has_content(message) for message in prompt if message.role != "assistant"):
         return Flaw.NO_QUESTION
     for answer in answers:
         if answer.role != "assistant":
             return Flaw.NOT_THE_ASSISTANT
-        if not _says(answer):
+        if not _has_content(answer):
             return Flaw.NO_ANSWER
     return None
 
 
-def _flaw_of_trajectory(trajectory: Trajectory) -> Flaw | None:
+def _find_trajectory_flaw(trajectory: Trajectory) -> Flaw | None:
     if trajectory.outcome == "rejected":
         return Flaw.REJECTED
     if not trajectory.learned:
@@ -119,19 +126,19 @@ def _flaw_of_trajectory(trajectory: Trajectory) -> Flaw | None:
     if not all(0 <= at < len(trajectory.messages) for at in trajectory.learned):
         return Flaw.NOT_THE_ASSISTANT
     learned = [trajectory.messages[at] for at in trajectory.learned]
-    return _flaw_of_answers(trajectory.messages[: min(trajectory.learned)], learned)
+    return _find_answer_flaw(trajectory.messages[: min(trajectory.learned)], learned)
 
 
-def _flaw_of_triplet(triplet: Triplet) -> Flaw | None:
+def _find_triplet_flaw(triplet: Triplet) -> Flaw | None:
     if not triplet.query.strip():
         return Flaw.NO_QUESTION
     if not triplet.positive.text.strip() or not triplet.negative.text.strip():
         return Flaw.NO_ANSWER
-    same = normalised(triplet.positive.text) == normalised(triplet.negative.text)
+    same = normalise(triplet.positive.text) == normalise(triplet.negative.text)
     return Flaw.SAME_ANSWER if same else None
 
 
-def _says(message: Message) -> bool:
+def _has_content(message: Message) -> bool:
     return bool(message.content.strip() or message.tool_calls)
 
 
@@ -144,7 +151,7 @@ def clean(
     held_out: Sequence[Sequence[Message] | str],
     rules: QualityRules | None = None,
     templates: Templates | None = None,
-) -> Cleaned:
+) -> CleanedExamples:
     """Examples without those that are broken, near a held-out prompt, or nearly repeated in their kind.
 
     `held_out`: the prompts of holdout and golden items, as messages, or as text (queries). Prompts are
@@ -152,82 +159,84 @@ def clean(
     `templates` are those that the texts were written in, by default those of `examples` and `held_out`.
     """
     rules = rules or QualityRules()
-    templates = templates_in(examples, held_out=held_out) if templates is None else templates
+    templates = find_templates_in_examples(examples, held_out=held_out) if templates is None else templates
     left_out: Counter[Flaw] = Counter()
-    whole = _sifted(examples, lambda members: [flaw(example) for example in members], left_out)
-    known = KnownTexts(map(_text, held_out), rules.near_held_out, templates)
-    apart = _sifted(whole, lambda members: _given_away(members, known), left_out)
-    once = _sifted(apart, lambda members: _repeated(members, rules.near_duplicate, templates), left_out)
-    return Cleaned(examples=once, left_out=dict(sorted(left_out.items())))
+    whole = _sift(examples, lambda members: [find_flaw(example) for example in members], left_out)
+    known = KnownTexts(map(_prompt_to_text, held_out), rules.near_held_out, templates)
+    apart = _sift(whole, lambda members: _mark_held_out(members, known), left_out)
+    once = _sift(apart, lambda members: _mark_repeated(members, rules.near_duplicate, templates), left_out)
+    return CleanedExamples(examples=once, left_out=dict(sorted(left_out.items())))
 
 
-def unlike(
+def drop_similar(
     examples: Examples, others: Examples, *, rules: QualityRules | None = None, templates: Templates
 ) -> Examples:
     """The examples whose prompt, or whole conversation, is not nearly that of one of the `others`."""
-    texts = [_compared(example) for _, members in by_kind(examples) for example in members]
-    known = [_compared(example) for _, members in by_kind(others) for example in members]
-    matches = near_matches(texts, known, (rules or QualityRules()).near_held_out, templates)
+    texts = [_text_to_compare(example) for _, members in iterate_kinds(examples) for example in members]
+    known = [_text_to_compare(example) for _, members in iterate_kinds(others) for example in members]
+    matches = find_near_matches(texts, known, (rules or QualityRules()).near_held_out, templates)
     near = {text for text, match in zip(texts, matches, strict=True) if match is not None}
     return Examples.model_validate(
         {
-            kind: tuple(example for example in members if _compared(example) not in near)
-            for kind, members in by_kind(examples)
+            kind: tuple(example for example in members if _text_to_compare(example) not in near)
+            for kind, members in iterate_kinds(examples)
         }
     )
 
 
-def templates_in(*sets: Examples, held_out: Sequence[Sequence[Message] | str] = ()) -> Templates:
+def find_templates_in_examples(
+    *sets: Examples, held_out: Sequence[Sequence[Message] | str] = ()
+) -> Templates:
     """The templates that prompts were written in."""
-    members = (example for examples in sets for _, members in by_kind(examples) for example in members)
-    return templates_of([*map(_compared, members), *map(_text, held_out)])
+    members = (example for examples in sets for _, members in iterate_kinds(examples) for example in members)
+    return find_templates_in_texts([*map(_text_to_compare, members), *map(_prompt_to_text, held_out)])
 
 
-def _text(prompt: Sequence[Message] | str) -> str:
-    return prompt if isinstance(prompt, str) else spoken(prompt)
+def _prompt_to_text(prompt: Sequence[Message] | str) -> str:
+    return prompt if isinstance(prompt, str) else join_turns(prompt)
 
 
-def spoken(messages: Sequence[Message]) -> str:
+def join_turns(messages: Sequence[Message]) -> str:
     """What was said but for the system prompt (unless there is nothing else), a message a line."""
     turns = [message for message in messages if message.role != "system"] or messages
-    return "\n".join(text_of(turn) for turn in turns)
+    return "\n".join(message_to_text(turn) for turn in turns)
 
 
-def _sifted(
+def _sift(
     examples: Examples,
     judged: Callable[[Sequence[Example]], Sequence[Flaw | None]],
     left_out: Counter[Flaw],
 ) -> Examples:
     """The examples of each kind in which nothing was found."""
     kept: dict[str, list[Example]] = {}
-    for kind, members in by_kind(examples):
+    for kind, members in iterate_kinds(examples):
         found = judged(members)
         left_out.update(each for each in found if each is not None)
         kept[kind] = [example for example, each in zip(members, found, strict=True) if each is None]
     return Examples.model_validate(kept)
 
 
-def _given_away(members: Sequence[Example], known: KnownTexts) -> list[Flaw | None]:
+def _mark_held_out(members: Sequence[Example], known: KnownTexts) -> list[Flaw | None]:
     """Marks those that show a prompt that is near a known one."""
     matched = cache(lambda text: known.match(text) is not None)
     return [
-        Flaw.HELD_OUT if any(map(matched, _prompts(each))) or known.begins(_turns(each)) else None
+        Flaw.HELD_OUT if any(map(matched, _list_prompts(each))) or known.begins(_list_turns(each)) else None
         for each in members
     ]
 
 
-def _prompts(example: Any) -> list[str]:
+def _list_prompts(example: Any) -> list[str]:
     """What the example shows of prompts; of a conversation what was said between its answers, which is all
     that an agent sends that does not send the history again.
     """
     if isinstance(example, Triplet):
         return [example.query]
     if isinstance(example, Trajectory):
-        return [spoken(part) for part in _between_answers(example) if part]
-    return [spoken(example.prompt)]
+        return [join_turns(part) for part in _split_at_answers(example) if part]
+    return [join_turns(example.prompt)]
 
 
-def _turns(example: Any) -> list[str]:
+def _list_turns(example: Any) -> list[str]:
     """What was said in a conversation up to its first answer, from there to the second, and so on: its first
     turns together are a prompt of an agent that sends the history.
     """
@@ -235,10 +244,10 @@ def _turns(example: Any) -> list[str]:
         return []
     answers = [at for at, message in enumerate(example.messages) if message.role == "assistant"]
     parts = (example.messages[start:end] for start, end in zip([0, *answers], answers, strict=False))
-    return ["\n".join(text_of(said) for said in part if said.role != "system") for part in parts]
+    return ["\n".join(message_to_text(said) for said in part if said.role != "system") for part in parts]
 
 
-def _between_answers(trajectory: Trajectory) -> Iterator[Sequence[Message]]:
+def _split_at_answers(trajectory: Trajectory) -> Iterator[Sequence[Message]]:
     since = 0
     for at, message in enumerate(trajectory.messages):
         if message.role == "assistant":
@@ -246,7 +255,7 @@ def _between_answers(trajectory: Trajectory) -> Iterator[Sequence[Message]]:
             since = at + 1
 
 
-def _repeated(members: Sequence[Example], threshold: float, templates: Templates) -> list[Flaw | None]:
+def _mark_repeated(members: Sequence[Example], threshold: float, templates: Templates) -> list[Flaw | None]:
     """Marks those that say nearly what a newer one says."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     newest_first = sorted(enumerate(members), key=lambda numbered: _age(numbered[1]), reverse=True)
@@ -255,7 +264,9 @@ def _repeated(members: Sequence[Example], threshold: float, templates: Templates
     found: list[Flaw | None] = [None] * len(members)
     for group in groups.values():
         if len(group) > 1:
-            links = near_duplicates([_compared(members[at]) for at in group], threshold, templates)
+            links = find_near_duplicates(
+                [_text_to_compare(members[at]) for at in group], threshold, templates
+            )
             for at, link in zip(group, links, strict=True):
                 found[at] = None if link is None else Flaw.REPEATED
     return found
@@ -265,39 +276,39 @@ def _age(example: Any) -> tuple[datetime, str]:
     return example.started_at, example.id
 
 
-def _compared(example: Any) -> str:
+def _text_to_compare(example: Any) -> str:
     """The text by which examples with one answer are compared: the prompt, or the whole conversation."""
     if isinstance(example, Triplet):
         return example.query
-    return spoken(example.messages if isinstance(example, Trajectory) else example.prompt)
+    return join_turns(example.messages if isinstance(example, Trajectory) else example.prompt)
 
 
 def _answer_key(example: Example) -> Hashable:
     """Equal where two examples of a kind give the same answer, but for case and white space."""
     match example:
         case SFTExample():
-            return _said(example.completion)
+            return _message_key(example.completion)
         case UnpairedPreference():
-            return (_said(example.completion), example.desirable)
+            return (_message_key(example.completion), example.desirable)
         case PreferencePair():
-            return (_said(example.chosen), _said(example.rejected))
+            return (_message_key(example.chosen), _message_key(example.rejected))
         case Triplet():
-            return (normalised(example.positive.text), normalised(example.negative.text))
+            return (normalise(example.positive.text), normalise(example.negative.text))
     return None
 
 
-def _said(message: Message) -> Hashable:
-    calls = tuple((call.name, normalised(call.arguments)) for call in message.tool_calls)
-    return (normalised(message.content), calls)
+def _message_key(message: Message) -> Hashable:
+    calls = tuple((call.name, normalise(call.arguments)) for call in message.tool_calls)
+    return (normalise(message.content), calls)
 
 
-def text_of(message: Message) -> str:
+def message_to_text(message: Message) -> str:
     """What a message says, tool calls included."""
     calls = (f"{call.name} {call.arguments}" for call in message.tool_calls)
     return "\n".join(filter(None, (message.content, *calls)))
 
 
-def by_kind(examples: Examples) -> Iterator[tuple[str, Sequence[Example]]]:
+def iterate_kinds(examples: Examples) -> Iterator[tuple[str, Sequence[Example]]]:
     """Kind (a field of `Examples`) and members."""
     for kind in Examples.model_fields:
         yield kind, getattr(examples, kind)

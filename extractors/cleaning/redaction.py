@@ -24,9 +24,10 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 
 from pydantic import Field, model_validator
 
-from extractors.examples.prompt_keys import normalised, prompt_keys
+from extractors.errors import LearndError
+from extractors.examples.prompt_keys import compute_prompt_keys, normalise
 from extractors.examples.types import Document, Examples, Message
-from extractors.values import LearndError, Record, Value
+from extractors.values import Record, Value
 
 PRESIDIO = "presidio"
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -101,7 +102,7 @@ def load_redactor(rules: RedactionRules) -> Redactor | None:
     if rules.redactor is None:
         return None
     if rules.redactor == PRESIDIO:
-        return _presidio(rules)
+        return _make_presidio(rules)
     module, _, attribute = rules.redactor.partition(":")
     try:
         named: Any = import_module(module)
@@ -132,7 +133,7 @@ class Redaction:
         self.counts: Counter[str] = Counter()
         """How often each type of personal data was replaced."""
         self._redactor = redactor
-        self._labels = {normalised(label) for label in output_space}
+        self._labels = {normalise(label) for label in output_space}
         # The same system prompt stands in every example.
         self._done: dict[str, tuple[str, Counter[str]]] = {}
 
@@ -155,7 +156,9 @@ class Redaction:
         }
         if not changed:
             return record
-        keys = {name: key for name, key in prompt_keys({**fields, **changed}).items() if name in fields}
+        keys = {
+            name: key for name, key in compute_prompt_keys({**fields, **changed}).items() if name in fields
+        }
         # A copy would keep the id of what was said before.
         return type(record)(**{**fields, **changed, **keys})
 
@@ -168,7 +171,7 @@ class Redaction:
         return self._message(value) if isinstance(value, Message) else value
 
     def _message(self, message: Message) -> Message:
-        is_label = message.role == "assistant" and normalised(message.content) in self._labels
+        is_label = message.role == "assistant" and normalise(message.content) in self._labels
         content = message.content if is_label else self._text(message.content)
         calls = tuple(
             call.model_copy(update={"arguments": self._arguments(call.arguments)})
@@ -200,13 +203,13 @@ class Redaction:
 
     def _text(self, text: str) -> str:
         if text not in self._done:
-            self._done[text] = _redacted(cast(Redactor, self._redactor), text)
+            self._done[text] = _redact(cast(Redactor, self._redactor), text)
         without, counts = self._done[text]
         self.counts += counts
         return without
 
 
-def _redacted(redactor: Redactor, text: str) -> tuple[str, Counter[str]]:
+def _redact(redactor: Redactor, text: str) -> tuple[str, Counter[str]]:
     if not text.strip():
         return text, Counter()
     try:
@@ -223,7 +226,7 @@ def _redacted(redactor: Redactor, text: str) -> tuple[str, Counter[str]]:
 # ---- presidio
 
 
-class _Silence(logging.Filter):
+class _LogSilencer(logging.Filter):
     """Lets nothing of presidio's log through, and keeps in mind whether it gave up on this thread's text."""
 
     def __init__(self) -> None:
@@ -236,10 +239,10 @@ class _Silence(logging.Filter):
         return False
 
 
-_SILENCE = _Silence()
+_SILENCE = _LogSilencer()
 
 
-class _Find(NamedTuple):
+class _Finding(NamedTuple):
     start: int
     end: int
     entity_type: str
@@ -253,19 +256,19 @@ class PresidioRedactor:
         logging.getLogger("presidio-analyzer").addFilter(_SILENCE)
         self._entities = list(entities)
         self._language = language
-        self._analyzer = _analyzer(entities, language)
+        self._analyzer = _make_analyzer(entities, language)
 
     def redact(self, text: str) -> tuple[str, Counter[str]]:
         """`text` with `<ENTITY_TYPE>` in place of each find. What overlaps is replaced as a whole, by the
         type of which presidio is surest. Raises TimeoutError where a pattern gave up on the text."""
         kept, end, counts = [], 0, Counter[str]()
-        for found in _merged(chain.from_iterable(map(self._found, _windows(text)))):
+        for found in _merge_overlaps(chain.from_iterable(map(self._found, _split_windows(text)))):
             kept += [text[end : found.start], f"<{found.entity_type}>"]
             end = found.end
             counts[found.entity_type] += 1
         return "".join([*kept, text[end:]]), counts
 
-    def _found(self, window: tuple[int, str]) -> list[_Find]:
+    def _found(self, window: tuple[int, str]) -> list[_Finding]:
         begin, text = window
         _SILENCE.gave_up.told = False
         # Else spaCy keeps every word it ever saw.
@@ -276,11 +279,11 @@ class PresidioRedactor:
         if _SILENCE.gave_up.told:
             # It then goes on with the next pattern, as if this one had found nothing.
             raise TimeoutError("a pattern gave up on the text")
-        return [_Find(begin + r.start, begin + r.end, r.entity_type, r.score) for r in results]
+        return [_Finding(begin + r.start, begin + r.end, r.entity_type, r.score) for r in results]
 
 
 @lru_cache(maxsize=4)
-def _presidio(rules: RedactionRules) -> PresidioRedactor:
+def _make_presidio(rules: RedactionRules) -> PresidioRedactor:
     try:
         return PresidioRedactor(rules.entities, rules.language)
     except ImportError as missing:
@@ -293,7 +296,7 @@ def _presidio(rules: RedactionRules) -> PresidioRedactor:
         raise RedactorUnusable(reason) from missing
 
 
-def _analyzer(entities: Iterable[str], language: str) -> Any:
+def _make_analyzer(entities: Iterable[str], language: str) -> Any:
     """Presidio's engine with the recognizers of `entities`. Raises ImportError."""
     import spacy
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
@@ -304,7 +307,7 @@ def _analyzer(entities: Iterable[str], language: str) -> Any:
             """Every domain counts, internal ones too; presidio's own asks the network for a list of them."""
 
     engine: Any = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "blank"}])
-    engine.nlp = {language: _pipeline(spacy, language)}
+    engine.nlp = {language: _make_pipeline(spacy, language)}
     classes = {"EmailRecognizer": Email}
     recognizers = [
         (classes.get(RECOGNIZERS[entity]) or getattr(predefined_recognizers, RECOGNIZERS[entity]))(
@@ -316,30 +319,30 @@ def _analyzer(entities: Iterable[str], language: str) -> Any:
     return AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=[language])
 
 
-def _pipeline(spacy: Any, language: str) -> Any:
+def _make_pipeline(spacy: Any, language: str) -> Any:
     """Words in lower case, which is what presidio looks for around a number; texts of any length."""
-    spacy.Language.component("learnd_lower_case", func=_lower_case)
+    spacy.Language.component("learnd_lower_case", func=_lower_lemmas)
     pipeline = spacy.blank(language)
     pipeline.add_pipe("learnd_lower_case")
     pipeline.max_length = sys.maxsize
     return pipeline
 
 
-def _lower_case(doc: Any) -> Any:
+def _lower_lemmas(doc: Any) -> Any:
     for token in doc:
         token.lemma_ = token.lower_
     return doc
 
 
-def _windows(text: str) -> Iterator[tuple[int, str]]:
+def _split_windows(text: str) -> Iterator[tuple[int, str]]:
     """Where each part of a long text begins, and the part. Presidio's time grows with length times finds."""
     for begin in range(0, max(1, len(text) - OVERLAP), WINDOW - OVERLAP):
         yield begin, text[begin : begin + WINDOW]
 
 
-def _merged(finds: Iterable[_Find]) -> list[_Find]:
+def _merge_overlaps(finds: Iterable[_Finding]) -> list[_Finding]:
     """Finds in order of place, those that overlap as one, of the type that is surest, then longest."""
-    merged: list[_Find] = []
+    merged: list[_Finding] = []
     for found in sorted(finds):
         if not merged or found.start >= merged[-1].end:
             merged.append(found)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from extractors.cleaning.statistics import Statistics, describe
-from extractors.dataset.build import DatasetContent, ExtraData, teach
+from extractors.dataset.build import DatasetContent, ExtraData, build_content
 from extractors.dataset.holdout_split import HoldoutRules, Window
+from extractors.errors import LearndError
 from extractors.examples.types import (
     Examples,
     PreferencePair,
@@ -27,7 +28,7 @@ from extractors.examples.types import (
 )
 from extractors.feedback.extract import Extraction
 from extractors.file_formats.parquet import read_columns, write_columns
-from extractors.values import LearndError, Value, content_id, file_digest
+from extractors.values import Value, content_id, file_digest
 
 MANIFEST = "manifest.json"
 KINDS: dict[str, type[Value]] = {
@@ -52,7 +53,7 @@ class SnapshotDamaged(LearndError):
     """A snapshot's files are missing, or are not what its manifest says."""
 
 
-class Outcomes(Value):
+class OutcomeCounts(Value):
     """Reviewed items by what people said."""
 
     approved: int
@@ -82,9 +83,9 @@ class Manifest(Value):
     holdout: int
     retention: int = 0
     """Reviewed calls or searches of earlier holdouts that stay reserved."""
-    reviewed: Outcomes
+    reviewed: OutcomeCounts
     """All reviewed calls or searches that the snapshot was built from."""
-    held_out: Outcomes
+    held_out: OutcomeCounts
     excluded_prompts: tuple[str, ...] = ()
     """Normalised prompts that are not held out, whoever asks them, since many sessions share them."""
     left_out: dict[str, int]
@@ -132,7 +133,7 @@ def build_snapshot(
     few items everything is held out and `train` is empty, so look at the counts before training.
     """
     beside = beside or ExtraData()
-    taught = teach(extraction, rules, window, beside)
+    taught = build_content(extraction, rules, window, beside)
     reviewed = extraction.retrievals or extraction.items
     held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*taught.holdout, *taught.retrievals)
     content = taught.model_dump(mode="json", exclude={"left_out"})
@@ -144,25 +145,25 @@ def build_snapshot(
         rules=rules,
         window=taught.window,
         watermark=max((item.started_at for item in reviewed), default=None),
-        train=counts(taught.train),
-        validation=counts(taught.validation),
+        train=count_examples(taught.train),
+        validation=count_examples(taught.validation),
         holdout=len(held_out),
         retention=len(taught.retention) + len(taught.retained_retrievals),
-        reviewed=outcomes_of(reviewed),
-        held_out=outcomes_of(held_out),
+        reviewed=count_outcomes(reviewed),
+        held_out=count_outcomes(held_out),
         excluded_prompts=taught.excluded_prompts,
         left_out=taught.left_out,
         replaced=extraction.replaced,
-        statistics=_statistics(taught, rules, beside),
+        statistics=_describe(taught, rules, beside),
     )
     sides = {side: getattr(taught, side) for side in ("train", "validation", *HELD_OUT)}
     return Snapshot(manifest=manifest, **sides)
 
 
-def _statistics(taught: DatasetContent, rules: HoldoutRules, beside: ExtraData) -> Statistics:
+def _describe(taught: DatasetContent, rules: HoldoutRules, beside: ExtraData) -> Statistics:
     statistics = describe(taught.train, output_space=beside.output_space, rules=beside.quality)
-    trained = sum(counts(taught.train).values())
-    if round(rules.validation_share * trained) and not any(counts(taught.validation).values()):
+    trained = sum(count_examples(taught.train).values())
+    if round(rules.validation_share * trained) and not any(count_examples(taught.validation).values()):
         warning = (
             f"of {trained} examples none could be set apart to validate on (too few sessions, or prompts "
             "that all of them share): training does not stop early"
@@ -171,15 +172,15 @@ def _statistics(taught: DatasetContent, rules: HoldoutRules, beside: ExtraData) 
     return statistics
 
 
-def counts(examples: Examples) -> dict[str, int]:
+def count_examples(examples: Examples) -> dict[str, int]:
     """How many examples there are of each kind."""
     return {kind: len(getattr(examples, kind)) for kind in KINDS}
 
 
-def outcomes_of(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> Outcomes:
+def count_outcomes(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> OutcomeCounts:
     """How many of these were approved, corrected, rejected."""
     said = [item.outcome for item in reviewed]
-    return Outcomes(
+    return OutcomeCounts(
         approved=said.count("approved"), corrected=said.count("corrected"), rejected=said.count("rejected")
     )
 
@@ -201,7 +202,7 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     files = {}
-    for name, kind, records in _tables(snapshot):
+    for name, kind, records in _list_tables(snapshot):
         write_columns(records, kind, aside / name)
         files[name] = file_digest(aside / name)
     manifest = snapshot.manifest.model_copy(update={"files": files})
@@ -231,7 +232,7 @@ def read_snapshot(path: Path) -> Snapshot:
     )
 
 
-def _tables(snapshot: Snapshot) -> Iterator[tuple[str, type[Value], Sequence[Value]]]:
+def _list_tables(snapshot: Snapshot) -> Iterator[tuple[str, type[Value], Sequence[Value]]]:
     """File name, type and records of each table that has any."""
     sides = {"train": snapshot.train, "validation": snapshot.validation}
     tables = [

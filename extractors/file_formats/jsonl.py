@@ -19,7 +19,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from extractors.examples.prompt_keys import prompt_keys
+from extractors.errors import LearndError
+from extractors.examples.prompt_keys import compute_prompt_keys
 from extractors.examples.types import (
     Message,
     PreferencePair,
@@ -31,7 +32,7 @@ from extractors.examples.types import (
 )
 from extractors.span_parsing.chat_messages import ROLES, read_content
 from extractors.span_parsing.drop_reasons import Unreadable
-from extractors.values import LearndError, Record, Value
+from extractors.values import Record, Value
 
 AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory
 Line = dict[str, Any]
@@ -252,7 +253,7 @@ def _derived(fields: Line) -> Line:
     """What another tool does not write: the keys of prompts, and that all answers are to be learned."""
     answers = (at for at, said in enumerate(fields.get("messages", ())) if said.role == "assistant")
     learned = {"learned": fields.get("learned", tuple(answers))} if "messages" in fields else {}
-    return prompt_keys(fields) | learned
+    return compute_prompt_keys(fields) | learned
 
 
 def _read_sft(line: Line) -> Line:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from extractors.errors import LearndError
 from extractors.file_formats.jsonl import (
     IN_WORDS,
     Form,
@@ -31,7 +32,7 @@ from extractors.file_formats.jsonl import (
     to_line,
 )
 from extractors.file_formats.parquet import SCHEMAS, from_row, read_rows, write_columns
-from extractors.values import LearndError, Record, Value
+from extractors.values import Record, Value
 
 MOST_PROBLEMS = 20
 """Problems of a file that its error lists."""

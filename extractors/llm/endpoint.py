@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 
 INTERNAL_HEADER = "x-learnd-internal"
 """`true` on each request: the gateway marks its span by it, and no example is ever made of that."""

@@ -18,7 +18,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 BUSY = frozenset({429, 502, 503, 504, 507})
 """Too many requests, a proxy without its server, ingest queue full, storage locked: all pass by waiting."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 MOST_SPANS = 50
 """Spans that are remembered for each reason."""

@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from extractors.cleaning.near_duplicates import NEAR, near_duplicates, near_matches, templates_of
-from extractors.cleaning.quality import by_kind, flaw, spoken
+from extractors.cleaning.near_duplicates import (
+    NEAR,
+    find_near_duplicates,
+    find_near_matches,
+    find_templates_in_texts,
+)
+from extractors.cleaning.quality import find_flaw, iterate_kinds, join_turns
 from extractors.cleaning.templates import find_templates
+from extractors.errors import LearndError
 from extractors.examples.output_space import OutputSpace
-from extractors.examples.prompt_keys import normalised
+from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import (
     Example,
     Examples,
@@ -32,7 +38,7 @@ from extractors.examples.types import (
 )
 from extractors.synthesis.generate import Proposed
 from extractors.synthesis.recipes import better_answer, common_shape, functions_of, said, shape_of
-from extractors.values import LearndError, Value
+from extractors.values import Value
 
 Encode = Callable[[Sequence[str]], Any]
 """Vectors of texts: numbers, shape (texts, dimensions), in their order; of any length but 0."""
@@ -116,13 +122,13 @@ def screen(
     form = _Form(demonstrations, output_space, rules)
     whole: list[Proposed] = []
     for each in proposed:
-        reason = flaw(each.example) or form.unfit(each.example)
+        reason = find_flaw(each.example) or form.unfit(each.example)
         if reason is None:
             whole.append(each)
         else:
             left_out[reason.value] += 1
     known = [text for each in (*demonstrations, *_members(trained)) for text in _asked(each)]
-    held = [text if isinstance(text, str) else spoken(text) for text in held_out]
+    held = [text if isinstance(text, str) else join_turns(text) for text in held_out]
     kept = _apart(whole, list(dict.fromkeys(known)), list(dict.fromkeys(held)), encode, rules, left_out)
     return Screened(kept=tuple(kept), left_out=dict(left_out))
 
@@ -239,9 +245,9 @@ def _apart(
     if not texts:
         return
     everything = [*texts, *known, *held]
-    templates = templates_of(everything)
-    like_held = near_matches(texts, held, NEAR, templates)
-    like_known = near_matches(texts, known, NEAR, templates)
+    templates = find_templates_in_texts(everything)
+    like_held = find_near_matches(texts, held, NEAR, templates)
+    like_known = find_near_matches(texts, known, NEAR, templates)
     directions = _Directions(encode, everything)
     vectors = directions.of(texts)
     to_held, to_known = directions.greatest(vectors, held), directions.greatest(vectors, known)
@@ -253,7 +259,7 @@ def _apart(
             left_out[Unfit.TRAINED_ON.value] += 1
         else:
             new.append(at)
-    repeats = near_duplicates([texts[at] for at in new], NEAR, templates)
+    repeats = find_near_duplicates([texts[at] for at in new], NEAR, templates)
     taken: list[int] = []
     for at, repeated in zip(new, repeats, strict=True):
         to_taken = (vectors[taken] @ vectors[at]).max(initial=-1.0)
@@ -273,7 +279,7 @@ class _Directions:
 
     def __init__(self, encode: Encode, everything: Sequence[str]) -> None:
         self._encode = encode
-        self._templates = find_templates(map(normalised, everything))
+        self._templates = find_templates(map(normalise, everything))
 
     def of(self, texts: Sequence[str]) -> Vectors:
         """Shape (texts, dimensions). Raises VectorsInvalid."""
@@ -296,14 +302,14 @@ class _Directions:
         return greatest
 
     def _own(self, text: str) -> str:
-        plain = normalised(text)
+        plain = normalise(text)
         own = self._templates.own(plain)
         return text if own == plain else own or text
 
 
 def _question(example: Any) -> str:
     """What a proposal asks."""
-    return example.query if isinstance(example, Triplet) else spoken(example.prompt)
+    return example.query if isinstance(example, Triplet) else join_turns(example.prompt)
 
 
 def _asked(example: Example) -> Iterator[str]:
@@ -315,7 +321,7 @@ def _asked(example: Example) -> Iterator[str]:
 
 
 def _members(examples: Examples) -> Iterator[Example]:
-    for _, members in by_kind(examples):
+    for _, members in iterate_kinds(examples):
         yield from members
 
 

@@ -14,11 +14,12 @@ from datetime import datetime
 from random import Random
 from typing import Any, Literal, Protocol
 
+from extractors.errors import LearndError
 from extractors.examples.output_space import OutputSpace
-from extractors.examples.prompt_keys import normalised, prompt_key, query_key, said_alike
+from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key, normalise, to_comparable
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.llm.endpoint import Step, Unusable
-from extractors.values import LearndError, content_id
+from extractors.values import content_id
 
 SyntheticKind = Literal["sft", "pairs", "triplets"]
 Prompted = SFTExample | PreferencePair
@@ -127,7 +128,7 @@ class Shape:
     def __init__(self, example: Prompted) -> None:
         self.system = example.prompt[:-1]
         self.tools = example.tools
-        self.key = content_id([[said_alike(message) for message in self.system], list(self.tools)])
+        self.key = content_id([[to_comparable(message) for message in self.system], list(self.tools)])
 
     @property
     def instructions(self) -> str:
@@ -259,7 +260,7 @@ class _Prompts:
             "started_at": self._now,
             "prompt": prompt,
             "tools": self.shape.tools,
-            "prompt_key": prompt_key(prompt),
+            "prompt_key": compute_prompt_key(prompt),
         }
         if worse is None:
             return SFTExample(completion=answer, **known)
@@ -305,7 +306,7 @@ class _FromLabels:
         others = [shown for label, group in self._shown.items() if label != goal for shown in group]
         shown = self._selection.of(rng, self._shown[goal], others)
         message = ask(self._prompts.step(MESSAGE_FOR_LABEL), shown, {"answer": goal})
-        if normalised(message) in map(normalised, self._labels):
+        if normalise(message) in map(normalise, self._labels):
             raise Unusable("a label, where a message was wanted")
         worse = self._wrong(goal, rng) if self._prompts.kind == "pairs" else None
         return self._prompts.example(message, Message(role="assistant", content=goal), worse)
@@ -359,11 +360,11 @@ class _FromDocuments:
         self._now = now
         self._known: defaultdict[str, list[Triplet]] = defaultdict(list)
         for each in demonstrations:
-            self._known[normalised(each.positive.text)].append(each)
+            self._known[normalise(each.positive.text)].append(each)
 
     @property
     def goals(self) -> Sequence[str]:
-        queries = {key: len({normalised(t.query) for t in known}) for key, known in self._known.items()}
+        queries = {key: len({normalise(t.query) for t in known}) for key, known in self._known.items()}
         return sorted(self._known, key=lambda key: queries[key])
 
     def write(self, goal: str, rng: Random, ask: Ask) -> Triplet:
@@ -379,7 +380,7 @@ class _FromDocuments:
             query=query,
             positive=positive,
             negative=rng.choice(negatives),
-            prompt_key=query_key(query),
+            prompt_key=compute_query_key(query),
         )
 
 

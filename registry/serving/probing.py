@@ -9,7 +9,8 @@ the last digit; right, wrong and missing adapters are far apart (0.08 nats a tok
 from collections.abc import Sequence
 
 from evaluation.engine.probe_record import Probe, ProbeRecord
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 from registry.serving.replica import Replica
 
 ENGINE_NOISE = 0.1

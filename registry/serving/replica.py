@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from pydantic import BaseModel, ValidationError
 
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 
 ADMINISTRATION_SECONDS = 60.0
 """Longest wait for a load, an unload or a listing; a large adapter is read from disk first."""

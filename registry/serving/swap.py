@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.engine.probe_record import ProbeRecord
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.serving.probing import ProbeFailed, ProbeResult, probe
 from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, update
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.audit import DAEMON, Action
 from registry.cycles import IllegalTransition
 from registry.store.audit import write_audit

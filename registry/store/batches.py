@@ -22,9 +22,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from extractors.errors import LearndError
 from extractors.examples.types import Examples
 from extractors.synthesis.recipes import SyntheticKind
-from extractors.values import LearndError
 from registry.audit import DAEMON, Action
 from registry.batches import (
     EXAMPLES,

@@ -10,8 +10,17 @@ from sqlalchemy.exc import IntegrityError
 
 from evaluation.report import Report, Verdict
 from extractors.dataset.holdout_split import Window
-from extractors.values import LearndError
-from registry.cycles import MOST_TRIES, TRANSITIONS, Cycle, CycleState, IllegalTransition, Outcome, Trained
+from extractors.errors import LearndError
+from registry.cycles import (
+    MOST_TRIES,
+    TRANSITIONS,
+    Cycle,
+    CycleCounts,
+    CycleState,
+    IllegalTransition,
+    Outcome,
+    StageResult,
+)
 from registry.store.audit import write_audit
 from registry.store.database import Database, lock_target
 from registry.store.notices import write_notice
@@ -41,10 +50,10 @@ class CycleChanges(TypedDict, total=False):
 
     reason: str
     verdict: Verdict | None
-    counts: dict[str, Any]
+    counts: CycleCounts
     snapshot_id: str
     plan: Plan
-    training: tuple[Trained, ...]
+    training: tuple[StageResult, ...]
     version_id: str
     report: Report
 

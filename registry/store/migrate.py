@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.store.backup import back_up
 from registry.store.database import for_writing, sqlite_engine
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select, update
 
 from extractors.dataset.holdout_split import Window
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.store.audit import write_audit
 from registry.store.database import Database, lock_target
 from registry.store.tables import targets

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.audit import DAEMON
 from registry.cycles import IllegalTransition
 from registry.retention import prunable, rollback_target, servable

@@ -15,17 +15,18 @@ import pytest
 from daemon.demo.corpus import Request, labels_of, load_corpus
 from evaluation.metrics.retrieval import RankedSide, library, search_side
 from extractors.dataset.snapshot import read_snapshot
-from extractors.values import LearndError, file_digest
+from extractors.errors import LearndError
+from extractors.values import file_digest
 from tests.searches import Asked, searches_in
 from tests.tiny_encoder import tiny_encoder
 from tests.validations import at_best, at_first
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.embedding import train_embedding
 from trainers.jobs.job import TrainingJob, TrainingResult
-from trainers.models.base_model import base_digest
+from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.limits import Limits
-from trainers.planning.plan import Plan, Stage
+from trainers.planning.plan import Plan, TrainingStage
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = tuple(f"thing{number}" for number in range(30))
@@ -63,11 +64,11 @@ def job_for(
         **{"epochs": 6, "learning_rate": 0.01, "batch_size": 16, "lora_rank": 8, "lora_alpha": 16, **changes}
     )
     plan = Plan(
-        stages=(Stage(method="embedding", data="triplets", hyperparameters=hyperparameters),),
+        stages=(TrainingStage(method="embedding", data="triplets", hyperparameters=hyperparameters),),
         reason="a test",
         snapshot_id=snapshot.name,
         base_model=str(model),
-        base_digest=base_digest(str(model)),
+        base_digest=compute_base_digest(str(model)),
     )
     return TrainingJob(
         plan=plan,

@@ -22,24 +22,25 @@ from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import AdapterSide, EvaluationJob
 from evaluation.report import Report
 from evaluation.rules import Gate
+from extractors.errors import LearndError
 from extractors.examples.types import Examples
-from extractors.values import LearndError, Value, file_digest
+from extractors.values import Value, file_digest
 from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_in, taught, voted
 from tests.tiny_model import CACHE
 from tests.validations import at_best, at_first
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.language_model import run, train
-from trainers.models.base_model import base_digest
+from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters, Method
-from trainers.planning.plan import Kind, Plan, Stage
+from trainers.planning.plan import ExampleKind, Plan, TrainingStage
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")
 TEMPLATES = ("invoice {} charges me twice, I want the refund", "parcel {} is late, where is the courier")
 LEARNS = {"epochs": 4, "learning_rate": 0.005, "lora_rank": 8, "lora_alpha": 16}
 """With these the tiny model learns its two labels."""
-METHODS: list[tuple[Method, Kind]] = [
+METHODS: list[tuple[Method, ExampleKind]] = [
     ("sft", "sft"),
     ("sft", "trajectories"),
     ("dpo", "pairs"),
@@ -78,17 +79,17 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def plan_for(model: Path, snapshot: Path, *stages: tuple[Method, Kind], **overrides: Any) -> Plan:
+def plan_for(model: Path, snapshot: Path, *stages: tuple[Method, ExampleKind], **overrides: Any) -> Plan:
     hyperparameters = Hyperparameters.model_validate(LEARNS | overrides)
     return Plan(
         stages=tuple(
-            Stage(method=method, data=data, hyperparameters=hyperparameters)
+            TrainingStage(method=method, data=data, hyperparameters=hyperparameters)
             for method, data in stages or [("sft", "sft")]
         ),
         reason="a test",
         snapshot_id=snapshot.name,
         base_model=str(model),
-        base_digest=base_digest(str(model)),
+        base_digest=compute_base_digest(str(model)),
     )
 
 
@@ -223,7 +224,7 @@ def weights_of(result: TrainingResult) -> str:
 @pytest.fixture(scope="module")
 def trained_by(
     tiny_model: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[Kind, tuple[TrainingJob, Path, TrainingResult]]:
+) -> dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]]:
     """A training by each method."""
     trained = {}
     for method, data in METHODS:
@@ -237,7 +238,7 @@ def trained_by(
 
 def test_one_seed_gives_the_same_bytes_in_another_process(
     trained: tuple[Path, TrainingResult],
-    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
 ) -> None:
     _, in_child = trained
     _, _, here = trained_by["sft"]
@@ -247,7 +248,7 @@ def test_one_seed_gives_the_same_bytes_in_another_process(
 
 @pytest.mark.parametrize("data", ["pairs", "votes", "trajectories"])
 def test_each_method_moves_its_own_figure(
-    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]], data: Kind
+    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]], data: ExampleKind
 ) -> None:
     _, _, result = trained_by[data]
     before, best = at_first(result.metrics), at_best(result.metrics)
@@ -270,10 +271,10 @@ def test_each_method_moves_its_own_figure(
 
 @pytest.mark.parametrize(("method", "data"), METHODS[1:])
 def test_a_training_that_dies_goes_on_and_ends_with_the_same_bytes(
-    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
     tmp_path: Path,
     method: Method,
-    data: Kind,
+    data: ExampleKind,
 ) -> None:
     job, _, expected = trained_by[data]
     with pytest.raises(Killed):
@@ -288,7 +289,7 @@ def test_a_training_that_dies_goes_on_and_ends_with_the_same_bytes(
 def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_survives_a_kill(
     tiny_model: Path,
     snapshot: Path,
-    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
     tmp_path: Path,
 ) -> None:
     _, first, _ = trained_by["sft"]
@@ -311,7 +312,7 @@ def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_surviv
 def test_a_second_stage_over_4_bits_begins_exactly_at_its_reference(
     tiny_model: Path,
     snapshot: Path,
-    trained_by: dict[Kind, tuple[TrainingJob, Path, TrainingResult]],
+    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
     tmp_path: Path,
 ) -> None:
     _, first, _ = trained_by["sft"]
@@ -437,7 +438,11 @@ def worse_than(number: int, labels: Sequence[str], asked: Asked) -> str:
 
 
 def trained_on(
-    smollm2: Path, folder: Path, stage: tuple[Method, Kind], sides: Sequence[Examples], **overrides: Any
+    smollm2: Path,
+    folder: Path,
+    stage: tuple[Method, ExampleKind],
+    sides: Sequence[Examples],
+    **overrides: Any,
 ) -> Any:
     """Metrics of a training of the 135M model that never saw the second of `sides`."""
     snapshot = snapshot_in(folder, *sides)

@@ -25,16 +25,17 @@ MAY_IMPORT = {
 # it may import only what stands above it in its table.
 PACKAGES: Mapping[str, Mapping[str, str]] = {
     "extractors": {
+        "errors": "",
         "values": "",
         "examples": "values",
-        "llm": "values",
-        "phoenix": "values",
-        "cleaning": "examples values",
-        "span_parsing": "examples phoenix values",
+        "llm": "errors values",
+        "phoenix": "errors values",
+        "cleaning": "errors examples values",
+        "span_parsing": "errors examples phoenix values",
         "feedback": "examples phoenix span_parsing values",
-        "file_formats": "examples span_parsing values",
-        "synthesis": "cleaning examples llm values",
-        "dataset": "cleaning examples feedback file_formats values",
+        "file_formats": "errors examples span_parsing values",
+        "synthesis": "cleaning errors examples llm values",
+        "dataset": "cleaning errors examples feedback file_formats values",
         "traffic_sample": "cleaning examples feedback phoenix span_parsing values",
     },
     "trainers": {

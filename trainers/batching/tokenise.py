@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from extractors.errors import LearndError
 from extractors.examples.types import (
     Examples,
     Message,
@@ -13,16 +14,16 @@ from extractors.examples.types import (
     Trajectory,
     UnpairedPreference,
 )
-from extractors.values import LearndError, Value
+from extractors.values import Value
 from trainers.models.chat_template import TemplateUnusable, TurnsUnstable, render, render_conversation
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.planning.plan import Kind
+from trainers.planning.plan import ExampleKind
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The label of a token that teaches nothing."""
-LEAST_VOTES = 2
+MIN_VOTES = 2
 """Votes in a batch of KTO: with one, there is no other answer."""
-SYSTEM = frozenset({"system", "developer"})
+SYSTEM_ROLES = frozenset({"system", "developer"})
 """Roles whose first messages are kept, however long a conversation is."""
 Feature = dict[str, Any]
 
@@ -53,22 +54,22 @@ class TrainingSet(Value):
         return sum(
             len(feature["input_ids"])
             if "input_ids" in feature
-            else sum(len(feature["prompt_ids"]) + len(answer) for answer in _answers(feature))
+            else sum(len(feature["prompt_ids"]) + len(answer) for answer in _list_answers(feature))
             for feature in self.features
         )
 
     @property
     def label_tokens(self) -> int:
         return sum(
-            sum(label != IGNORED for label in feature["labels"])
+            sum(label != IGNORE_INDEX for label in feature["labels"])
             if "labels" in feature
-            else sum(map(len, _answers(feature)))
+            else sum(map(len, _list_answers(feature)))
             for feature in self.features
         )
 
 
-def tokenised(
-    tokenizer: Any, kind: Kind, examples: Examples, hyperparameters: Hyperparameters
+def tokenise(
+    tokenizer: Any, kind: ExampleKind, examples: Examples, hyperparameters: Hyperparameters
 ) -> TrainingSet:
     """The examples of `kind` through the chat template.
 
@@ -79,13 +80,13 @@ def tokenised(
     too_long, refusals = 0, []
     for example in getattr(examples, kind):
         try:
-            features += FEATURES[kind](tokenizer, example, hyperparameters.max_length)
+            features += TOKENISERS[kind](tokenizer, example, hyperparameters.max_length)
         except TooLong:
             too_long += 1
         except TemplateUnusable as refusal:
             refusals.append(str(refusal))
     if kind == "votes":
-        features = _with_others(features, hyperparameters)
+        features = _add_kl_completions(features, hyperparameters)
     return TrainingSet(features=tuple(features), too_long=too_long, refusals=tuple(refusals))
 
 
@@ -109,46 +110,48 @@ def check_learnable(train: TrainingSet, max_length: int) -> None:
         )
 
 
-def _of_sft(tokenizer: Any, example: SFTExample, max_length: int) -> list[Feature]:
-    prompt, completion = _rendered(tokenizer, example, example.completion, max_length)
-    return [{"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}]
+def _tokenise_sft(tokenizer: Any, example: SFTExample, max_length: int) -> list[Feature]:
+    prompt, completion = _render_answer(tokenizer, example, example.completion, max_length)
+    return [{"input_ids": prompt + completion, "labels": [IGNORE_INDEX] * len(prompt) + completion}]
 
 
-def _of_pair(tokenizer: Any, pair: PreferencePair, max_length: int) -> list[Feature]:
-    prompt, chosen = _rendered(tokenizer, pair, pair.chosen, max_length)
-    _, rejected = _rendered(tokenizer, pair, pair.rejected, max_length)
+def _tokenise_pair(tokenizer: Any, pair: PreferencePair, max_length: int) -> list[Feature]:
+    prompt, chosen = _render_answer(tokenizer, pair, pair.chosen, max_length)
+    _, rejected = _render_answer(tokenizer, pair, pair.rejected, max_length)
     return [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}]
 
 
-def _of_vote(tokenizer: Any, vote: UnpairedPreference, max_length: int) -> list[Feature]:
-    prompt, completion = _rendered(tokenizer, vote, vote.completion, max_length)
+def _tokenise_vote(tokenizer: Any, vote: UnpairedPreference, max_length: int) -> list[Feature]:
+    prompt, completion = _render_answer(tokenizer, vote, vote.completion, max_length)
     return [{"prompt_ids": prompt, "completion_ids": completion, "label": vote.desirable}]
 
 
-def _of_trajectory(tokenizer: Any, trajectory: Trajectory, max_length: int) -> list[Feature]:
+def _tokenise_trajectory(tokenizer: Any, trajectory: Trajectory, max_length: int) -> list[Feature]:
     """One example for the conversation; one for each learned turn where earlier turns change later on."""
     messages, tools = trajectory.messages, trajectory.tools
     try:
-        return [_conversation(tokenizer, messages, tools, trajectory.learned, max_length)]
+        return [_tokenise_conversation(tokenizer, messages, tools, trajectory.learned, max_length)]
     except TurnsUnstable:
         features = []
         for turn in trajectory.learned:
             with suppress(TooLong):
-                features.append(_conversation(tokenizer, messages[: turn + 1], tools, (turn,), max_length))
+                features.append(
+                    _tokenise_conversation(tokenizer, messages[: turn + 1], tools, (turn,), max_length)
+                )
         if not features:
             raise TooLong from None
         return features
 
 
-FEATURES: Mapping[Kind, Callable[[Any, Any, int], list[Feature]]] = {
-    "sft": _of_sft,
-    "pairs": _of_pair,
-    "votes": _of_vote,
-    "trajectories": _of_trajectory,
+TOKENISERS: Mapping[ExampleKind, Callable[[Any, Any, int], list[Feature]]] = {
+    "sft": _tokenise_sft,
+    "pairs": _tokenise_pair,
+    "votes": _tokenise_vote,
+    "trajectories": _tokenise_trajectory,
 }
 
 
-def _rendered(
+def _render_answer(
     tokenizer: Any,
     example: SFTExample | PreferencePair | UnpairedPreference,
     answer: Message,
@@ -161,7 +164,7 @@ def _rendered(
     return list(rendered.prompt_ids), list(rendered.completion_ids)
 
 
-def _conversation(
+def _tokenise_conversation(
     tokenizer: Any,
     messages: Sequence[Message],
     tools: Sequence[dict[str, Any]],
@@ -169,7 +172,9 @@ def _conversation(
     max_length: int,
 ) -> Feature:
     """The conversation without the oldest turns where it is too long. Raises TooLong, TemplateUnusable."""
-    first = next((place for place, each in enumerate(messages) if each.role not in SYSTEM), len(messages))
+    first = next(
+        (place for place, each in enumerate(messages) if each.role not in SYSTEM_ROLES), len(messages)
+    )
     questions = [place for place, each in enumerate(messages) if place > first and each.role == "user"]
     for start in [first, *questions]:
         still = [turn - (start - first) for turn in learned if turn >= start]
@@ -178,19 +183,19 @@ def _conversation(
         kept = [*messages[:first], *messages[start:]]
         ids, taught = render_conversation(tokenizer, kept, tools, still)
         if len(ids) <= max_length:
-            labels = [token if mask else IGNORED for token, mask in zip(ids, taught, strict=True)]
+            labels = [token if mask else IGNORE_INDEX for token, mask in zip(ids, taught, strict=True)]
             return {"input_ids": ids, "labels": labels}
     raise TooLong
 
 
-def _with_others(votes: list[Feature], hyperparameters: Hyperparameters) -> list[Feature]:
+def _add_kl_completions(votes: list[Feature], hyperparameters: Hyperparameters) -> list[Feature]:
     """`votes` in a random order, each also with the answer of the vote before it in its batch.
 
     From these answers to other prompts KTO estimates how far the policy has moved. TRL takes batches in
     order, and pairs them so when it tokenises.
     """
     shuffled = random.Random(hyperparameters.seed).sample(votes, len(votes))  # noqa: S311 - no secret
-    size = max(LEAST_VOTES, hyperparameters.batch_size)
+    size = max(MIN_VOTES, hyperparameters.batch_size)
     paired = []
     for begin in range(0, len(shuffled), size):
         batch = shuffled[begin : begin + size]
@@ -199,6 +204,6 @@ def _with_others(votes: list[Feature], hyperparameters: Hyperparameters) -> list
     return paired
 
 
-def _answers(feature: Feature) -> list[list[int]]:
+def _list_answers(feature: Feature) -> list[list[int]]:
     """The answers that a pair or a vote teaches about."""
     return [feature[name] for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in feature]

@@ -6,9 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from extractors.values import LearndError, content_id, file_digest
-from trainers.memory import give_back
-from trainers.models.quantization import keep_trainable, nf4
+from extractors.errors import LearndError
+from extractors.values import content_id, file_digest
+from trainers.memory import release_memory
+from trainers.models.quantization import build_nf4_config, keep_trainable
 from trainers.planning.plan import Quantization
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -23,20 +24,20 @@ class BaseModelUnusable(LearndError):
     """The base model is not there, or cannot be loaded."""
 
 
-def base_digest(base: str) -> str:
+def compute_base_digest(base: str) -> str:
     """Content id of the model at `base` (folder or hub id): another one means another model.
 
     Covers configuration, tokenizer, chat template and weights. Raises BaseModelUnusable.
     """
-    files = _files(base_folder(base))
+    files = _find_files(find_base_folder(base))
     digests = {}
     for path in files:
         stat = path.stat()
-        digests[path.name] = _digest(path, stat.st_size, stat.st_mtime_ns)
+        digests[path.name] = _digest_file(path, stat.st_size, stat.st_mtime_ns)
     return content_id(digests)
 
 
-def base_folder(base: str) -> Path:
+def find_base_folder(base: str) -> Path:
     """The local folder of `base`: itself, or the hub's cached download. Raises BaseModelUnusable."""
     if Path(base).is_dir():
         return Path(base)
@@ -52,12 +53,12 @@ def base_folder(base: str) -> Path:
         ) from missing
 
 
-def model_bytes(base: str) -> int:
+def measure_weight_bytes(base: str) -> int:
     """Size of the weights on disk, in bytes. Raises BaseModelUnusable."""
-    return sum(path.stat().st_size for path in weight_files(base_folder(base)))
+    return sum(path.stat().st_size for path in find_weight_files(find_base_folder(base)))
 
 
-def weight_files(folder: Path) -> list[Path]:
+def find_weight_files(folder: Path) -> list[Path]:
     """The files in `folder` from which transformers reads the weights. Raises BaseModelUnusable.
 
     Some models ship them a second time beside these, in another layout (`consolidated.safetensors`).
@@ -66,7 +67,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.exists():
         return [single]
     if not index.exists():
-        return [path for path in _files(folder) if path.match(WEIGHTS)]
+        return [path for path in _find_files(folder) if path.match(WEIGHTS)]
     try:
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError) as broken:
@@ -83,7 +84,7 @@ def load_tokenizer(base: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base_folder(base))
+        tokenizer = AutoTokenizer.from_pretrained(find_base_folder(base))
     except (OSError, ValueError) as broken:
         raise BaseModelUnusable(f"the tokenizer of {base} cannot be loaded: {broken}") from broken
     if not tokenizer.chat_template:
@@ -106,11 +107,15 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    where = torch_device(device)
-    computes = torch_dtype(dtype, where)
-    how = {"quantization_config": nf4(where, computes), "device_map": {"": where}} if quantization else {}
+    where = resolve_device(device)
+    computes = resolve_dtype(dtype, where)
+    how = (
+        {"quantization_config": build_nf4_config(where, computes), "device_map": {"": where}}
+        if quantization
+        else {}
+    )
     try:
-        model = AutoModelForCausalLM.from_pretrained(base_folder(base), dtype=computes, **how)
+        model = AutoModelForCausalLM.from_pretrained(find_base_folder(base), dtype=computes, **how)
     except (OSError, ValueError) as broken:
         if isinstance(broken, OSError) and broken.errno == errno.ENOMEM:
             raise
@@ -118,11 +123,11 @@ def load_model(
     if not quantization:
         return model.to(where)
     # The weights in full precision are gone, but only from the view of the allocator.
-    give_back()
+    release_memory()
     return keep_trainable(model)
 
 
-def torch_device(device: Device) -> str:
+def resolve_device(device: Device) -> str:
     """`cuda` or `cpu`. Raises BaseModelUnusable when `cuda` is asked for and there is none."""
     import torch
 
@@ -133,7 +138,7 @@ def torch_device(device: Device) -> str:
     return device
 
 
-def torch_dtype(dtype: Dtype, device: str) -> Any:
+def resolve_dtype(dtype: Dtype, device: str) -> Any:
     """The torch dtype for `dtype`; `auto` is bfloat16 where the device computes in it, else float32."""
     import torch
 
@@ -159,15 +164,15 @@ def describe_device(device: Device) -> str:
     """Where models would run, in words. Raises BaseModelUnusable."""
     import torch
 
-    where = torch_device(device)
-    dtype = str(torch_dtype("auto", where)).removeprefix("torch.")
+    where = resolve_device(device)
+    dtype = str(resolve_dtype("auto", where)).removeprefix("torch.")
     if where == "cuda":
         free, total = torch.cuda.mem_get_info()
         return f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, {dtype}"
     return f"CPU, {torch.get_num_threads()} threads, {dtype}"
 
 
-def _files(folder: Path) -> list[Path]:
+def _find_files(folder: Path) -> list[Path]:
     files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
     names = {path.name for path in files}
     if "config.json" not in names or not any(path.match(WEIGHTS) for path in files):
@@ -178,5 +183,5 @@ def _files(folder: Path) -> list[Path]:
 
 
 @lru_cache(maxsize=256)
-def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - they are the cache's key
+def _digest_file(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - they are the cache's key
     return file_digest(path)

@@ -8,8 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from extractors.errors import LearndError
 from extractors.examples.types import Message
-from extractors.values import LearndError, Value
+from extractors.values import Value
 
 
 class TemplateUnusable(LearndError):
@@ -20,7 +21,7 @@ class TurnsUnstable(TemplateUnusable):
     """The chat template writes an earlier turn of a conversation otherwise than when it was the last."""
 
 
-class Rendered(Value):
+class ChatTokens(Value):
     """The tokens of one example."""
 
     prompt_ids: tuple[int, ...]
@@ -34,17 +35,17 @@ def render(
     prompt: Sequence[Message],
     tools: Sequence[dict[str, Any]] = (),
     completion: Message | None = None,
-) -> Rendered:
+) -> ChatTokens:
     """Tokens of `prompt`, and of `completion` as the model would have to generate it after that.
 
     Raises TemplateUnusable when the template refuses the messages, when the whole conversation
     does not begin with the prompt as it is served, or when it leaves out the tool calls.
     """
-    prompt_text = _apply(tokenizer, prompt, tools, add_generation_prompt=True)
-    prompt_ids = _tokens(tokenizer, prompt_text)
+    prompt_text = _apply_template(tokenizer, prompt, tools, add_generation_prompt=True)
+    prompt_ids = _tokenise(tokenizer, prompt_text)
     if completion is None:
-        return Rendered(prompt_ids=prompt_ids, completion_ids=())
-    whole = _apply(tokenizer, [*prompt, completion], tools, add_generation_prompt=False)
+        return ChatTokens(prompt_ids=prompt_ids, completion_ids=())
+    whole = _apply_template(tokenizer, [*prompt, completion], tools, add_generation_prompt=False)
     if not whole.startswith(prompt_text):
         raise TemplateUnusable(
             "the chat template is not prefix-stable: a conversation with its answer does not begin with the "
@@ -57,13 +58,13 @@ def render(
                 f"the chat template leaves out tool calls (here of {call.name}), so nothing can be learned; "
                 "take a base model whose template renders them"
             )
-    whole_ids = _tokens(tokenizer, whole)
+    whole_ids = _tokenise(tokenizer, whole)
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         completion_ids = whole_ids[len(prompt_ids) :]
     else:
         # A token spans the border (an answer that begins with a newline): as served, the prompt's stand.
-        completion_ids = _tokens(tokenizer, said)
-    return Rendered(prompt_ids=prompt_ids, completion_ids=_up_to_turn_end(tokenizer, completion_ids))
+        completion_ids = _tokenise(tokenizer, said)
+    return ChatTokens(prompt_ids=prompt_ids, completion_ids=_cut_after_turn_end(tokenizer, completion_ids))
 
 
 def render_conversation(
@@ -95,7 +96,7 @@ def render_conversation(
     return list(ids), mask
 
 
-def _apply(
+def _apply_template(
     tokenizer: Any,
     messages: Sequence[Message],
     tools: Sequence[dict[str, Any]],
@@ -106,7 +107,7 @@ def _apply(
 
     try:
         text: str = tokenizer.apply_chat_template(
-            [_for_template(message) for message in messages],
+            [_to_template_message(message) for message in messages],
             tools=list(tools) or None,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
@@ -116,7 +117,7 @@ def _apply(
     return text
 
 
-def _for_template(message: Message) -> dict[str, Any]:
+def _to_template_message(message: Message) -> dict[str, Any]:
     """The message as vLLM hands it to the template: arguments of tool calls as objects, not as text."""
     chat = message.to_chat()
     for call in chat.get("tool_calls", ()):
@@ -129,12 +130,12 @@ def _for_template(message: Message) -> dict[str, Any]:
     return chat
 
 
-def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
+def _tokenise(tokenizer: Any, text: str) -> tuple[int, ...]:
     # The template writes the special tokens itself.
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _up_to_turn_end(tokenizer: Any, ids: tuple[int, ...]) -> tuple[int, ...]:
+def _cut_after_turn_end(tokenizer: Any, ids: tuple[int, ...]) -> tuple[int, ...]:
     """`ids` without what the template writes after the turn's end; with an end where it writes none."""
     special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     ends = [position for position, token_id in enumerate(ids) if token_id in special]

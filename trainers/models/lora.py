@@ -8,7 +8,8 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
-from extractors.values import LearndError, file_digest
+from extractors.errors import LearndError
+from extractors.values import file_digest
 from trainers.planning.hyperparameters import Hyperparameters
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -25,7 +26,7 @@ class AdapterUnusable(LearndError):
     """The adapter that a training should go on from is not one of this base."""
 
 
-def lora_config(model: Any, hyperparameters: Hyperparameters, base_model: str) -> LoraConfig:
+def build_lora_config(model: Any, hyperparameters: Hyperparameters, base_model: str) -> LoraConfig:
     """A fresh adapter on the modules that the hyperparameters name, or on all linear layers but the head.
 
     `base_model` is its name in errors. Raises LoraMatchesNothing.
@@ -45,7 +46,7 @@ def lora_config(model: Any, hyperparameters: Hyperparameters, base_model: str) -
 def load_lora(model: Any, folder: Path, base_model: str) -> Any:
     """`model` with the adapter in `folder`, which can be trained on. Raises AdapterUnusable."""
     try:
-        return checked(PeftModel.from_pretrained(model, folder, is_trainable=True), base_model)
+        return check_lora(PeftModel.from_pretrained(model, folder, is_trainable=True), base_model)
     except (OSError, ValueError, RuntimeError) as broken:
         raise AdapterUnusable(
             f"{folder} is no adapter of this base: {broken}; start the cycle again"
@@ -57,7 +58,7 @@ def set_lora(model: Any, folder: Path) -> None:
     set_peft_model_state_dict(model, load_file(folder / WEIGHTS), adapter_name=TRAINED)
 
 
-def checked(adapted: Any, base_model: str) -> Any:
+def check_lora(adapted: Any, base_model: str) -> Any:
     """`adapted` itself, whose adapter says from now on that it belongs to `base_model`.
 
     Raises LoraMatchesNothing unless it trains one adapter's low-rank matrices alone.

@@ -7,7 +7,7 @@ served over, the base in its own precision.
 from importlib.util import find_spec
 from typing import Any
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 BITS_PER_WEIGHT = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a quantised weight: 4 bits, an 8-bit constant for 64 weights, and a 32-bit one for 256 of those."""
@@ -17,12 +17,12 @@ class QuantizationUnavailable(LearndError):
     """The base cannot be held in 4 bits here."""
 
 
-def nf4(device: str, dtype: Any) -> Any:
+def build_nf4_config(device: str, dtype: Any) -> Any:
     """transformers' configuration for a base in NF4 that computes in the torch dtype `dtype`.
 
     Raises QuantizationUnavailable without bitsandbytes, or where it does not support `device`.
     """
-    reason = why_not(device)
+    reason = find_quantization_obstacle(device)
     if reason is not None:
         raise QuantizationUnavailable(reason)
     from transformers import BitsAndBytesConfig
@@ -35,7 +35,7 @@ def nf4(device: str, dtype: Any) -> Any:
     )
 
 
-def why_not(device: str) -> str | None:
+def find_quantization_obstacle(device: str) -> str | None:
     """Why no base can be held in 4 bits on `device`, and what to do about it; None where one can."""
     if find_spec("bitsandbytes") is None:
         return (
@@ -64,7 +64,7 @@ def keep_trainable(model: Any) -> Any:
     return model
 
 
-def train_in_float32(model: Any) -> None:
+def cast_trainable_to_float32(model: Any) -> None:
     """Have the trainable weights of `model` in float32: TRL's trainers make them bfloat16 over a 4-bit base.
 
     A step of Adam is about as large as the learning rate, which bfloat16's 8 bits round away once a

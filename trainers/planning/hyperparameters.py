@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 
 Method = Literal["sft", "dpo", "kto", "embedding"]
 Preset = Literal["efficient", "quality"]
@@ -48,7 +49,7 @@ class OverridesInvalid(LearndError):
     """The settings ask for hyperparameters that do not exist or cannot be."""
 
 
-class Row(Value):
+class TableRow(Value):
     """What is set for some methods and sizes of the base; what a later row says overrides it."""
 
     methods: tuple[Method, ...] = ("sft", "dpo", "kto", "embedding")
@@ -62,14 +63,14 @@ class Row(Value):
 
 
 TABLE = (
-    Row(
+    TableRow(
         efficient={"lora_rank": 16, "lora_alpha": 32},
         quality={"lora_rank": 64, "lora_alpha": 128},
         source="Every linear layer is adapted, and the rank is the adapter's capacity: 16 holds what a few "
         "hundred short answers say, 64 is what QLoRA took for instruction data (Schulman et al. 2025, "
         "LoRA Without Regret; Dettmers et al. 2023, appendix B). alpha / rank stays at 2 (Hu et al. 2021).",
     ),
-    Row(
+    TableRow(
         efficient={"batch_size": 8, "warmup_share": 0.05},
         quality={"evaluations_per_epoch": 4},
         source="LoRA loses more than full fine-tuning from batches above 32 (Schulman et al. 2025); 8 is "
@@ -77,25 +78,25 @@ TABLE = (
     ),
     # SFT. The rates lie on LR = 5e-5 * 10 * (2000 / hidden size)^0.781, fitted on Llamas by the
     # tinker-cookbook (hyperparam_utils), times 1.5 for runs of about 100 steps (Schulman et al. 2025).
-    Row(
+    TableRow(
         methods=("sft",),
         efficient={"epochs": 3, "learning_rate": 1e-4},
         quality={"epochs": 5},
         source="More than 13B: 1e-4 (Dettmers et al. 2023, QLoRA; its README).",
     ),
-    Row(
+    TableRow(
         methods=("sft",),
         up_to_gb=30,
         efficient={"learning_rate": 2e-4},
         source="7B and 13B: 2e-4 (Dettmers et al. 2023).",
     ),
-    Row(
+    TableRow(
         methods=("sft",),
         up_to_gb=8,
         efficient={"learning_rate": 5e-4},
         source="Hidden size of about 2000: 5e-4 by the fitted rule above.",
     ),
-    Row(
+    TableRow(
         methods=("sft",),
         up_to_gb=1.5,
         efficient={"learning_rate": 2e-3},
@@ -103,7 +104,7 @@ TABLE = (
         "0.30 at 2e-4; the fitted rule gives 1.3e-3 * 1.5.",
     ),
     # Preferences. A tenth of SFT's rate: the loss pulls two likelihoods apart and overshoots easily.
-    Row(
+    TableRow(
         methods=("dpo", "kto"),
         efficient={"epochs": 2, "learning_rate": 1e-5, "beta": 0.1, "warmup_share": 0.1},
         quality={"epochs": 3},
@@ -111,31 +112,31 @@ TABLE = (
         "times the 1e-6 that TRL has for full fine-tuning (Schulman et al. 2025). Warm-up 0.1: "
         "alignment-handbook's Zephyr recipe.",
     ),
-    Row(
+    TableRow(
         methods=("dpo", "kto"),
         up_to_gb=30,
         efficient={"learning_rate": 2e-5},
         source="Twice that again, as for SFT; Zephyr's QLoRA recipe has 5e-6 for 61,000 pairs.",
     ),
-    Row(
+    TableRow(
         methods=("dpo", "kto"),
         up_to_gb=8,
         efficient={"learning_rate": 5e-5},
         source="Between the rows above and below, as for SFT.",
     ),
-    Row(
+    TableRow(
         methods=("dpo", "kto"),
         up_to_gb=1.5,
         efficient={"learning_rate": 2e-4},
         source="A tenth of the SFT rate that is measured on SmolLM2-135M.",
     ),
-    Row(
+    TableRow(
         methods=("kto",),
         efficient={"gradient_accumulation": 2},
         source="TRL's KTO guide: at least 4 examples a batch, else the KL estimate is poor, and 16 to 128 a "
         "step; rather more epochs than a higher rate where data is little.",
     ),
-    Row(
+    TableRow(
         methods=("embedding",),
         efficient={"epochs": 3, "learning_rate": 2e-4, "batch_size": 32, "warmup_share": 0.1},
         quality={"epochs": 5, "batch_size": 64},
@@ -146,13 +147,13 @@ TABLE = (
 )
 """The choice as data. All rows that fit are laid over each other, from the first to the last."""
 
-RATED_AT = 16
+TABLE_RANK = 16
 """The rank for which the table's learning rates are. At another rank and the same alpha / rank, a rate goes
 with 1 / sqrt(rank) (Kalajdzievski 2023, rsLoRA): four times the rank, half the rate."""
-LEAST_STEPS: dict[Preset, int] = {"efficient": 110, "quality": 220}
+MIN_TRAINING_STEPS: dict[Preset, int] = {"efficient": 110, "quality": 220}
 """Optimiser steps that a training should have; where the data is little, it gets more epochs. Measured
 on SmolLM2-135M, routing; validation stops a training that has learned what there is."""
-MOST_EPOCHS: dict[Preset, int] = {"efficient": 10, "quality": 20}
+MAX_EPOCHS: dict[Preset, int] = {"efficient": 10, "quality": 20}
 
 
 def choose_hyperparameters(
@@ -169,7 +170,9 @@ def choose_hyperparameters(
     `overrides` are hyperparameters by name; each one stands as it is. The table's rank is at most
     `max_lora_rank`. Raises OverridesInvalid, also for a rank of one's own above that.
     """
-    chosen = _shaped(_laid_over(method, base_bytes, preset), overrides, max_lora_rank) | dict(overrides)
+    chosen = _scale_to_rank(_read_table(method, base_bytes, preset), overrides, max_lora_rank) | dict(
+        overrides
+    )
     try:
         hyperparameters = Hyperparameters.model_validate(chosen)
     except ValidationError as wrong:
@@ -179,10 +182,10 @@ def choose_hyperparameters(
         ) from wrong
     if "epochs" in overrides:
         return hyperparameters
-    return hyperparameters.model_copy(update={"epochs": _epochs(hyperparameters, examples, preset)})
+    return hyperparameters.model_copy(update={"epochs": _choose_epochs(hyperparameters, examples, preset)})
 
 
-def _laid_over(method: Method, base_bytes: int, preset: Preset) -> dict[str, Any]:
+def _read_table(method: Method, base_bytes: int, preset: Preset) -> dict[str, Any]:
     chosen: dict[str, float] = {}
     for row in TABLE:
         if method in row.methods and base_bytes <= row.up_to_gb * 1e9:
@@ -192,7 +195,7 @@ def _laid_over(method: Method, base_bytes: int, preset: Preset) -> dict[str, Any
     return chosen
 
 
-def _shaped(
+def _scale_to_rank(
     chosen: dict[str, Any], overrides: Mapping[str, Any], max_lora_rank: int | None
 ) -> dict[str, Any]:
     """The table's choice at the rank that there will be: alpha in proportion, the rate as RATED_AT says."""
@@ -211,12 +214,12 @@ def _shaped(
     return chosen | {
         "lora_rank": rank,
         "lora_alpha": max(1, int(chosen["lora_alpha"] * rank / chosen["lora_rank"])),
-        "learning_rate": chosen["learning_rate"] * math.sqrt(RATED_AT / rank),
+        "learning_rate": chosen["learning_rate"] * math.sqrt(TABLE_RANK / rank),
     }
 
 
-def _epochs(hyperparameters: Hyperparameters, examples: int, preset: Preset) -> float:
+def _choose_epochs(hyperparameters: Hyperparameters, examples: int, preset: Preset) -> float:
     """The table's epochs, or as many as little data takes to make enough steps."""
     a_step = hyperparameters.batch_size * hyperparameters.gradient_accumulation
-    for_steps = math.ceil(LEAST_STEPS[preset] * a_step / max(1, examples))
-    return min(MOST_EPOCHS[preset], max(hyperparameters.epochs, for_steps))
+    for_steps = math.ceil(MIN_TRAINING_STEPS[preset] * a_step / max(1, examples))
+    return min(MAX_EPOCHS[preset], max(hyperparameters.epochs, for_steps))

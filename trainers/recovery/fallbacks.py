@@ -10,12 +10,13 @@
 
 from pydantic import Field
 
-from extractors.values import LearndError, Value
+from extractors.errors import LearndError
+from extractors.values import Value
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import Quantization
 
 RATE_AFTER_DIVERGENCE = 0.1
-MOST_ROLLBACKS = 2
+MAX_ROLLBACKS = 2
 
 
 class OutOfMemory(LearndError):
@@ -63,7 +64,7 @@ class Attempt(Value):
         return ", ".join(parts)
 
 
-def first_attempt(
+def build_first_attempt(
     hyperparameters: Hyperparameters, *, on_cpu: bool, quantization: Quantization | None = None
 ) -> Attempt:
     """As the plan has it. A GPU's memory is small beside its speed: there, activations are computed again."""
@@ -82,7 +83,7 @@ class MemoryRules(Value):
     may_quantize: bool = True
 
 
-def after_out_of_memory(attempt: Attempt, rules: MemoryRules) -> Attempt | None:
+def reduce_memory(attempt: Attempt, rules: MemoryRules) -> Attempt | None:
     """The next attempt, which needs less memory; None when there is none."""
     examples = attempt.micro_batch * attempt.accumulation
     for smaller in range(attempt.micro_batch // 2, rules.least_micro_batch - 1, -1):
@@ -96,9 +97,9 @@ def after_out_of_memory(attempt: Attempt, rules: MemoryRules) -> Attempt | None:
     return None
 
 
-def after_divergence(attempt: Attempt) -> Attempt | None:
+def lower_rate(attempt: Attempt) -> Attempt | None:
     """The next attempt, at a tenth of the rate; None when that was tried often enough."""
-    if attempt.rollbacks == MOST_ROLLBACKS:
+    if attempt.rollbacks == MAX_ROLLBACKS:
         return None
     lower = {"rate_scale": attempt.rate_scale * RATE_AFTER_DIVERGENCE, "rollbacks": attempt.rollbacks + 1}
     return attempt.model_copy(update=lower)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from extractors.values import LearndError, Value
-from trainers.job_folder import Progress, run_job, write_whole
+from extractors.errors import LearndError
+from extractors.values import Value
+from trainers.job_folder import Progress, run_job, write_atomically
 from trainers.jobs.job import TrainingJob
 
 CURVE = "rates.json"
@@ -21,11 +22,11 @@ BREAKS_AT = 2.0
 """Times the loss of the beginning at which the test ends: what follows would show nothing more."""
 BEGINNING = 5
 """Steps, at rates that teach nothing, that say where the loss begins."""
-LEAST_FALL = 0.05
+MIN_FALL = 0.05
 """Share of the beginning's loss by which the smoothed loss must fall for the curve to say anything."""
 SMOOTHING = 0.6
 """Share of the past in the smoothed loss."""
-LEAST_STEPS = 20
+MIN_TEST_STEPS = 20
 
 
 class RateUnclear(LearndError):
@@ -38,7 +39,7 @@ class RateTestJob(Value):
     training: TrainingJob
     lowest: float = Field(1e-6, gt=0)
     highest: float = Field(1.0, gt=0)
-    steps: int = Field(60, ge=LEAST_STEPS)
+    steps: int = Field(60, ge=MIN_TEST_STEPS)
 
 
 class RatePoint(Value):
@@ -64,16 +65,16 @@ class RateTest(Value):
 
 def run(folder: Path) -> None:
     """Do the RateTestJob in `folder`: `learnd work rates FOLDER`."""
-    run_job(folder, RateTestJob, test_rates)
+    run_job(folder, RateTestJob, run_rate_test)
 
 
-def test_rates(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
+def run_rate_test(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
     """The curve and the suggested rate, also in the folder's rates.json.
 
     Raises RateUnclear, and as `train` does.
     """
-    from trainers.jobs.language_model import opened
-    from trainers.trials.short_run import ShortStep, short_run
+    from trainers.jobs.language_model import prepare_training
+    from trainers.trials.short_run import ShortStep, run_short
 
     beginning: list[float] = []
 
@@ -88,11 +89,11 @@ def test_rates(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
         return job.lowest * growth ** (step - 1)
 
     training = job.training
-    begun = opened(training, folder / "short", progress)
-    steps = short_run(begun, steps=job.steps, rate=rate, until=breaks)
+    begun = prepare_training(training, folder / "short", progress)
+    steps = run_short(begun, steps=job.steps, rate=rate, until=breaks)
     rates, losses = [rate(each.step) for each in steps], [each.loss for each in steps]
     test = read_curve(rates, losses, training.chosen.hyperparameters.learning_rate)
-    write_whole(folder / CURVE, test.model_dump_json(indent=2))
+    write_atomically(folder / CURVE, test.model_dump_json(indent=2))
     return test
 
 
@@ -103,13 +104,13 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], planned: float) 
             f"the loss broke within {len(losses)} steps, at rates that should teach nothing: begin at a "
             "lower rate, and look at the data"
         )
-    smoothed = _smoothed(losses)
+    smoothed = _smooth(losses)
     # An easy first batch is no fall.
     least = min(range(BEGINNING, len(smoothed)), key=smoothed.__getitem__)
     began = sum(losses[:BEGINNING]) / BEGINNING
-    if smoothed[least] > (1 - LEAST_FALL) * began:
+    if smoothed[least] > (1 - MIN_FALL) * began:
         raise RateUnclear(
-            f"the loss never falls by {LEAST_FALL:.0%}, at no rate from {rates[0]:g} to {rates[-1]:g} "
+            f"the loss never falls by {MIN_FALL:.0%}, at no rate from {rates[0]:g} to {rates[-1]:g} "
             f"(it begins at {began:.3g}): take more steps or other bounds, and look at the data"
         )
     log_rates = [math.log(rate) for rate in rates]
@@ -129,7 +130,7 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], planned: float) 
     )
 
 
-def _smoothed(losses: Sequence[float]) -> list[float]:
+def _smooth(losses: Sequence[float]) -> list[float]:
     """The exponential moving average, without the zeros before the first (Kingma, Ba 2015)."""
     mean, smoothed = 0.0, []
     for seen, loss in enumerate(losses, start=1):

@@ -6,23 +6,33 @@ from typing import Any, get_args
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.base.chat_view import example_shown
-from daemon.console.base.page_session import Console, Visit, tell_problem
-from daemon.console.base.widgets import chip, facts, labelled, moment, nothing, section, table, text
-from daemon.console.frame import frame
+from daemon.console.base.chat_view import show_example
+from daemon.console.base.context import ConsoleContext
+from daemon.console.base.page_session import notify_problem
+from daemon.console.base.widgets import (
+    format_time,
+    set_aria_label,
+    show_chip,
+    show_empty_state,
+    show_facts,
+    show_section,
+    show_table,
+    show_text,
+)
+from daemon.console.frame import show_frame
 from daemon.views.data_summary import KINDS, Shown, SpanLink, TargetData
 from daemon.views.status import WORDS
+from extractors.errors import LearndError
 from extractors.examples.types import Origin
-from extractors.values import LearndError
 from registry.store.database import StoreUnavailable
-from trainers.planning.plan import Kind
+from trainers.planning.plan import ExampleKind
 
 PAGE = 20
 """Examples that are shown at once."""
 SPANS = 20
 """Links that are shown of a reason."""
 ANY = "any"
-NEEDED: dict[Kind, str] = {
+THRESHOLD_NAMES: dict[ExampleKind, str] = {
     "sft": "sft_examples",
     "pairs": "pairs",
     "votes": "votes",
@@ -32,53 +42,55 @@ NEEDED: dict[Kind, str] = {
 """The threshold that a kind must reach."""
 
 
-def data_page(console: Console) -> None:
+def add_data_page(console: ConsoleContext) -> None:
     """At `/data`."""
 
     @ui.page("/data")
     def page(request: Request, target: str = "") -> None:
-        visit = Visit.of(console, request)
+        session = console.open_session(request)
         keys = [each.key for each in console.settings.targets]
         chosen = target if target in keys else keys[0]
-        with frame(visit, "Data", wide=True):
+        with show_frame(session, "Data", wide=True):
             select = ui.select(keys, value=chosen, label="Target").props("outlined dense").classes("filter")
             select.on_value_change(lambda: ui.navigate.to(f"/data?target={select.value}"))
             waits = ui.element("div").classes("line")
             with waits:
                 ui.spinner().props('aria-hidden="true"')
-                text("Reading everything that Phoenix said …").props("role=status")
+                show_text("Reading everything that Phoenix said …").props("role=status")
             body = ui.element("div").classes("stack")
 
         async def read() -> None:
             # Seconds on a large mirror: the page is there before.
             try:
-                data = await visit.read(lambda: console.data.of(chosen))
+                data = await session.read(lambda: console.data.get(chosen))
             except (LearndError, OSError, StoreUnavailable) as problem:
                 waits.clear()
                 with waits:
-                    nothing("The data cannot be read.", "The settings of the target say how it is read.")
-                tell_problem(problem)
+                    show_empty_state(
+                        "The data cannot be read.", "The settings of the target say how it is read."
+                    )
+                notify_problem(problem)
                 return
             waits.delete()
             with body:
-                _show(data)
+                _show_data(data)
 
         ui.timer(0, read, once=True)
 
 
-def _show(data: TargetData) -> None:
+def _show_data(data: TargetData) -> None:
     summary = data.summary()
-    _counts(summary)
-    _examples(data)
-    _dropped(data, summary["dropped"])
+    _show_counts(summary)
+    _show_examples(data)
+    _show_dropped(data, summary["dropped"])
 
 
-def _counts(summary: dict[str, Any]) -> None:
-    with section("Examples", "What a cycle that began now would learn from."):
+def _show_counts(summary: dict[str, Any]) -> None:
+    with show_section("Examples", "What a cycle that began now would learn from."):
         rows = [
             {
                 "kind": WORDS[kind],
-                "needed": _needed(kind, summary["thresholds"]),
+                "needed": _describe_threshold(kind, summary["thresholds"]),
                 "to train on": summary["train"].get(kind, 0),
                 "from telemetry": summary["origins"].get(kind, {}).get("telemetry", 0),
                 "synthetic": summary["origins"].get(kind, {}).get("synthetic", 0),
@@ -86,29 +98,29 @@ def _counts(summary: dict[str, Any]) -> None:
             }
             for kind in KINDS
         ]
-        table("Examples by kind and origin", rows, tuple(rows[0]), numbers=tuple(rows[0])[1:])
-        facts(
+        show_table("Examples by kind and origin", rows, tuple(rows[0]), numbers=tuple(rows[0])[1:])
+        show_facts(
             {
                 "Reviewed traffic": summary["reviewed"],
                 "Held out to judge by": summary["holdout"],
                 "Left out": summary["left_out"],
                 "Personal data replaced": summary["replaced"],
                 "Languages": summary["languages"],
-                "Phoenix was last asked": moment(summary["last_poll"]),
+                "Phoenix was last asked": format_time(summary["last_poll"]),
                 "It could not be read": summary["last_poll_error"],
             }
         )
         for warning in summary["warnings"]:
-            text(warning, "problem")
+            show_text(warning, "problem")
 
 
-def _needed(kind: Kind, thresholds: dict[str, Any]) -> str:
-    least = thresholds[NEEDED[kind]]
+def _describe_threshold(kind: ExampleKind, thresholds: dict[str, Any]) -> str:
+    least = thresholds[THRESHOLD_NAMES[kind]]
     return f"{least} for, {least} against" if kind == "votes" else str(least)
 
 
-def _examples(data: TargetData) -> None:
-    with section("Read them"):
+def _show_examples(data: TargetData) -> None:
+    with show_section("Read them"):
         with ui.element("div").classes("filters"):
             filled = [kind for kind in KINDS if data.count(kind)]
             kind = ui.select(
@@ -127,9 +139,11 @@ def _examples(data: TargetData) -> None:
             found = data.examples(kind.value, of, offset=shown, limit=PAGE + 1)
             with listed:
                 if not found:
-                    nothing("There are none.", "Approve, correct or reject more of the traffic in Phoenix.")
+                    show_empty_state(
+                        "There are none.", "Approve, correct or reject more of the traffic in Phoenix."
+                    )
                 for example in found[:PAGE]:
-                    _example(example)
+                    _show_example(example)
             shown += min(len(found), PAGE)
             more.set_visibility(len(found) > PAGE)
 
@@ -145,29 +159,31 @@ def _examples(data: TargetData) -> None:
         show()
 
 
-def _example(example: Shown) -> None:
+def _show_example(example: Shown) -> None:
     with ui.element("article").classes("example"):
         with ui.element("div").classes("line"):
-            chip(example.origin, "warn" if example.origin == "synthetic" else "plain")
-            chip(example.split)
-            _links(example.spans)
-        example_shown(example.example)
+            show_chip(example.origin, "warn" if example.origin == "synthetic" else "plain")
+            show_chip(example.split)
+            _show_span_links(example.spans)
+        show_example(example.example)
 
 
-def _dropped(data: TargetData, dropped: dict[str, int]) -> None:
-    with section("Dropped", "Calls that nothing became of, by reason; the newest of each can be looked at."):
+def _show_dropped(data: TargetData, dropped: dict[str, int]) -> None:
+    with show_section(
+        "Dropped", "Calls that nothing became of, by reason; the newest of each can be looked at."
+    ):
         if not dropped:
-            nothing("Nothing was dropped.")
+            show_empty_state("Nothing was dropped.")
         for reason, count in sorted(dropped.items(), key=lambda each: -each[1]):
             spans = data.dropped_spans(reason)
             with ui.expansion(f"{count} × {reason}").classes("reason"):
                 if not spans:
-                    text("No span stands for it.", "muted")
+                    show_text("No span stands for it.", "muted")
                 with ui.element("div").classes("spans"):
-                    _links(spans[:SPANS])
+                    _show_span_links(spans[:SPANS])
 
 
-def _links(spans: Sequence[SpanLink]) -> None:
+def _show_span_links(spans: Sequence[SpanLink]) -> None:
     for span in spans:
         link = ui.link(f"span {span.span_id[:8]}", span.url, new_tab=True).classes("span")
-        labelled(link.props('rel="noopener noreferrer"'), f"Span {span.span_id[:8]} in Phoenix")
+        set_aria_label(link.props('rel="noopener noreferrer"'), f"Span {span.span_id[:8]} in Phoenix")

@@ -24,7 +24,7 @@ from daemon.service import Service
 from daemon.settings.load import Settings
 from daemon.settings.servers import NotifySettings
 from daemon.settings.types import SettingsError
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.cycles import CycleState
 from registry.store.store import Store
 from tests.integration.registry.store.batch_support import TARGET, a_batch

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry.batches import (
     BatchEnded,
     BatchState,

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from extractors.values import LearndError
+from extractors.errors import LearndError
 from registry import cycles, versions
 from registry.cycles import Cycle, CycleState, IllegalTransition
 from registry.store.cycles import CycleRunning

@@ -12,9 +12,9 @@ from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from extractors.dataset.holdout_split import Window
+from extractors.errors import LearndError
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from extractors.phoenix.spans import Annotation, Span
-from extractors.values import LearndError
 from registry.cycles import CycleState, IllegalTransition
 from registry.store import tables
 from registry.store.activation import ActiveChanged, VersionRejected
@@ -36,7 +36,7 @@ from tests.integration.registry.store.store_support import (
     roll_back,
 )
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.planning.plan import Plan, Stage
+from trainers.planning.plan import Plan, TrainingStage
 
 T = "acme/routing"
 OTHER = "globex/routing"
@@ -145,7 +145,7 @@ def test_a_failed_poll_is_remembered_until_one_succeeds(store: Store) -> None:
 
 def test_a_cycle_goes_its_way_and_keeps_what_it_found(store: Store) -> None:
     plan = Plan(
-        stages=(Stage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
+        stages=(TrainingStage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
         reason="60 examples",
         snapshot_id="snap",
         base_model="tiny",

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from daemon.access.accounts import hash_password
 from daemon.cli.commands import app
-from extractors.values import LearndError
+from extractors.errors import LearndError
 
 
 def test_a_password_becomes_a_line_of_the_users_file_and_is_never_shown() -> None:
