@@ -14,7 +14,7 @@ FILE_CACHE = frozenset({"active_file", "inactive_file"})
 """Lines of `memory.stat`: pages that the kernel takes back when they are needed."""
 
 
-def free_memory(device: str) -> int:
+def measure_free_memory(device: str) -> int:
     """Bytes that a training could take now, on the GPU or of the machine (and its containers)."""
     if device == "cuda":
         import torch
@@ -22,10 +22,10 @@ def free_memory(device: str) -> int:
         return int(torch.cuda.mem_get_info()[0])
     import psutil
 
-    return int(min(psutil.virtual_memory().available, left_in_groups()))
+    return int(min(psutil.virtual_memory().available, read_cgroup_headroom()))
 
 
-def left_in_groups(process: Path = PROCESS, groups: Path = CONTROL_GROUPS) -> float:
+def read_cgroup_headroom(process: Path = PROCESS, groups: Path = CONTROL_GROUPS) -> float:
     """What the control groups of `process` leave it (Linux, version 2); without a limit, infinite.
 
     A limit may be on any group above its own: on a service's, its slice's, or a container's.
@@ -38,10 +38,12 @@ def left_in_groups(process: Path = PROCESS, groups: Path = CONTROL_GROUPS) -> fl
     if own is None:
         return math.inf
     folder = groups / own
-    return min(_left_in(group) for group in (folder, *folder.parents) if group.is_relative_to(groups))
+    return min(
+        _read_group_headroom(group) for group in (folder, *folder.parents) if group.is_relative_to(groups)
+    )
 
 
-def _left_in(group: Path) -> float:
+def _read_group_headroom(group: Path) -> float:
     try:
         most, now = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
         stat = (group / "memory.stat").read_text().splitlines()
@@ -54,7 +56,7 @@ def _left_in(group: Path) -> float:
     return max(0.0, float(most) - (now - cache))
 
 
-def most_memory(device: str) -> int:
+def measure_peak_memory(device: str) -> int:
     """The most that was held so far, in bytes: of the GPU where `device` is one, else by the process."""
     if device == "cuda":
         import torch
@@ -71,7 +73,7 @@ def most_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Give back what was freed: torch's allocator keeps it on a GPU, glibc's on a CPU."""
     import torch
 

@@ -18,14 +18,14 @@ from tests.validations import at_best, at_first
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.language_model import train
-from trainers.models.base_model import base_digest
+from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.limits import Limits
-from trainers.planning.plan import Plan, Stage
+from trainers.planning.plan import Plan, TrainingStage
 from trainers.recovery.fallbacks import TrainingDiverged
-from trainers.trials.estimate_job import Foretold, foretell
+from trainers.trials.estimate_job import JobEstimate, estimate_job
 from trainers.trials.rate_range_test import RateTest, RateTestJob
-from trainers.trials.rate_range_test import test_rates as rates_tested
+from trainers.trials.rate_range_test import run_rate_test as rates_tested
 
 ROOT = Path(__file__).resolve().parents[2]
 # TRL's own calls of transformers.
@@ -54,11 +54,11 @@ def job_for(
     """On `model`, or as if it were `base`."""
     hyperparameters = Hyperparameters.model_validate(LEARNS | overrides)
     plan = Plan(
-        stages=(Stage(method="sft", data="sft", hyperparameters=hyperparameters),),
+        stages=(TrainingStage(method="sft", data="sft", hyperparameters=hyperparameters),),
         reason="a test",
         snapshot_id=snapshot.name,
         base_model=str(base or model),
-        base_digest=base_digest(str(model)),
+        base_digest=compute_base_digest(str(model)),
     )
     return TrainingJob(plan=plan, snapshot=str(snapshot), limits=limits or Limits())
 
@@ -113,7 +113,7 @@ def test_an_estimate_without_memory_for_a_few_steps_has_the_counted_memory_and_n
 ) -> None:
     long = snapshot_in(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
     assert train_limited(job_for(tiny_model, long), tmp_path, megabytes=500, work="estimate") == 0
-    found = Foretold.model_validate_json((tmp_path / "result.json").read_text())
+    found = JobEstimate.model_validate_json((tmp_path / "result.json").read_text())
     assert not found.fits
     assert (found.estimate.seconds, found.estimate.tokens_per_second) == (None, None)
     assert found.estimate.memory.needed > 1e9
@@ -133,8 +133,8 @@ def test_a_base_that_can_never_fit_is_estimated_without_being_loaded(
     assert found.estimate.memory.weights == pytest.approx(1e12 * 4.127 / 8, rel=0.01)
 
 
-def estimated_here(job: TrainingJob, folder: Path) -> Foretold:
-    return foretell(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
+def estimated_here(job: TrainingJob, folder: Path) -> JobEstimate:
+    return estimate_job(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
 
 
 def pretend_weights(path: Path, shapes: dict[str, list[int]]) -> None:

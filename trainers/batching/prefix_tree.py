@@ -28,14 +28,14 @@ ATTENTION_FLOPS = 14
 """Operations for a pair of tokens and an element of the queries: two products forward, five backward, 2 each
 (Dao et al. 2022, FlashAttention). On a CPU, where both kinds take as long, the ratio of packed to padded
 steps is told to a tenth: 0.24 for 0.27 at 300 shared tokens, 2.15 for 2.01 at 320 of 1024 (measured)."""
-WORTH = 0.9
+MAX_PACKED_SHARE = 0.9
 """Share of a padded batch's operations that the packed one may take: making its mask takes time too."""
-MASKS = 2
+MASK_COPIES = 2
 """The mask, and what it is made from, in elements for each pair of tokens."""
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedBatch:
     """One sequence of L tokens in which every row is a path from the root."""
 
     tokens: Tokens
@@ -58,7 +58,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Widths:
+class ModelWidths:
     """What a transformer computes and keeps for a token."""
 
     layers: int
@@ -80,7 +80,9 @@ class Widths:
         return self.layers * self.hidden + 4 * (self.attention + self.intermediate + self.hidden)
 
 
-def pack_if_cheaper(rows: Sequence[Tokens], shareable: Sequence[int], widths: Widths) -> Packed | None:
+def pack_if_cheaper(
+    rows: Sequence[Tokens], shareable: Sequence[int], widths: ModelWidths
+) -> PackedBatch | None:
     """The tree of `rows` as `pack` makes it; None where the rows, padded, take about as little or less.
 
     Compared are operations, and memory: the mask must not take more than the saved tokens would.
@@ -88,12 +90,12 @@ def pack_if_cheaper(rows: Sequence[Tokens], shareable: Sequence[int], widths: Wi
     packed = pack(rows, shareable)
     length, longest = len(packed.tokens), max(map(len, rows))
     padded = len(rows) * longest
-    fast = widths.operations(length, length) <= WORTH * widths.operations(padded, longest)
-    small = MASKS * length**2 <= (padded - length) * widths.kept
+    fast = widths.operations(length, length) <= MAX_PACKED_SHARE * widths.operations(padded, longest)
+    small = MASK_COPIES * length**2 <= (padded - length) * widths.kept
     return packed if fast and small else None
 
 
-def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> Packed:
+def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> PackedBatch:
     """The tree of `rows`, each a vector of token ids; of each, only the first `shareable` may be shared.
 
     Rows sorted by what they may share stand beside those with which they share most, so that each
@@ -105,13 +107,13 @@ def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> Packed:
     length, before = 0, None
     fresh = np.zeros(len(rows), dtype=np.int64)
     for row in order:
-        fresh[row] = 0 if before is None else _common(heads[before], heads[row])
+        fresh[row] = 0 if before is None else _count_common(heads[before], heads[row])
         own = np.arange(length, length + len(rows[row]) - fresh[row])
         shared = own[:0] if before is None else paths[before][: fresh[row]]
         paths[row] = np.concatenate([shared, own])
         length += len(own)
         before = row
-    return Packed(
+    return PackedBatch(
         tokens=np.concatenate([rows[row][fresh[row] :] for row in order]),
         positions=np.concatenate([np.arange(fresh[row], len(rows[row])) for row in order]),
         owner=np.concatenate([np.full(len(rows[row]) - fresh[row], row) for row in order]),
@@ -119,7 +121,7 @@ def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> Packed:
     )
 
 
-def _common(one: Tokens, other: Tokens) -> int:
+def _count_common(one: Tokens, other: Tokens) -> int:
     """How many first tokens are the same."""
     least = min(len(one), len(other))
     different = np.flatnonzero(one[:least] != other[:least])

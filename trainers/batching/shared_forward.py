@@ -13,43 +13,43 @@ import numpy as np
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
-from trainers.batching.prefix_tree import Packed, Widths, pack_if_cheaper
-from trainers.batching.tokenise import IGNORED
+from trainers.batching.prefix_tree import ModelWidths, PackedBatch, pack_if_cheaper
+from trainers.batching.tokenise import IGNORE_INDEX
 
-PROVEN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
+PROVEN_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
 """Architectures for which tests show equal losses and gradients."""
-LAYERS = frozenset({"full_attention", "sliding_attention"})
+MASKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of attention for which we have a mask."""
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Position schemes in which a token's rotation depends on its own position alone."""
-ROWS = frozenset({"input_ids", "attention_mask", "labels", "use_cache", "fused_lm_head"})
+BATCH_KEYS = frozenset({"input_ids", "attention_mask", "labels", "use_cache", "fused_lm_head"})
 """What TRL passes for a batch of text; with anything else in it, the call is left to TRL."""
 
 
 @dataclass
-class Sharing:
+class PrefixSharing:
     """How the batches of a training are computed, and how many were so far, validations left aside."""
 
-    widths: Widths | None
+    widths: ModelWidths | None
     """By which it is decided whether a batch is worth packing; None: all stay padded."""
     packed: int = 0
     """Batches that held once what their rows share."""
     padded: int = 0
 
 
-def is_exact_for(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
+def find_inexactness(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
     """Whether packed and padded rows give `model` the same gradients; if not, why, in words."""
     config = model.config
-    if config.model_type not in PROVEN:
+    if config.model_type not in PROVEN_ARCHITECTURES:
         return False, f"it is not proven for {config.model_type} models"
     if config._attn_implementation not in {"sdpa", "eager"}:
         return False, f"{config._attn_implementation} attention takes no mask of our own"
-    unknown = set(getattr(config, "layer_types", None) or ()) - LAYERS
+    unknown = set(getattr(config, "layer_types", None) or ()) - MASKED_LAYERS
     if unknown:
         return False, f"there is no mask for {', '.join(sorted(unknown))} layers"
     if getattr(config, "use_bidirectional_attention", False):
         return False, "its tokens see those that follow"
-    for rope in _rope_types(config):
+    for rope in _find_rope_types(config):
         if rope not in STATIC_ROPE:
             return False, f"{rope} positions depend on the length of the sequence"
     if lora_dropout or config.attention_dropout:
@@ -57,7 +57,7 @@ def is_exact_for(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
     return True, ""
 
 
-def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None) -> Sharing:
+def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None) -> PrefixSharing:
     """Have `model`, with TRL's fused head in place, compute shared beginnings once, logits where labels are.
 
     `model` is the base model (of a PEFT model, `get_base_model()`). Without `share`, or for a batch that has
@@ -69,31 +69,36 @@ def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None)
     """
     fused = model.forward
     tiled = model.device.type == "cuda" if tiled is None else tiled
-    sharing = Sharing(widths_of(model) if share else None)
+    sharing = PrefixSharing(measure_widths(model) if share else None)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         # PEFT names every argument that there is.
         given = {name: value for name, value in kwargs.items() if value is not None}
-        if args or not given.get("fused_lm_head") or not given.keys() <= ROWS or not _is_padded_right(given):
+        if (
+            args
+            or not given.get("fused_lm_head")
+            or not given.keys() <= BATCH_KEYS
+            or not _is_padded_right(given)
+        ):
             return fused(*args, **kwargs)
-        packed = _packed(given, sharing.widths) if sharing.widths else None
+        packed = _pack_batch(given, sharing.widths) if sharing.widths else None
         if torch.is_grad_enabled():
             sharing.packed += packed is not None
             sharing.padded += packed is None
         if packed is not None:
-            return _of_packed(model, fused, packed, given["labels"], tiled=tiled)
+            return _forward_packed(model, fused, packed, given["labels"], tiled=tiled)
         if tiled:
             return fused(**given)
-        return _of_padded(model, fused, given)
+        return _forward_padded(model, fused, given)
 
     model.forward = forward
     return sharing
 
 
-def widths_of(model: Any) -> Widths:
+def measure_widths(model: Any) -> ModelWidths:
     """Of a base model, whatever adapters it has."""
     config, head = model.config, model.get_output_embeddings()
-    return Widths(
+    return ModelWidths(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=config.intermediate_size,
@@ -107,7 +112,7 @@ def widths_of(model: Any) -> Widths:
     )
 
 
-def _rope_types(config: Any) -> set[str]:
+def _find_rope_types(config: Any) -> set[str]:
     """The position schemes of `config`, which some models have for each kind of layer."""
     parameters: Mapping[str, Any] = config.rope_parameters or {}
     schemes = [each for each in parameters.values() if isinstance(each, Mapping)] or [parameters]
@@ -119,7 +124,7 @@ def _is_padded_right(inputs: Mapping[str, Any]) -> bool:
     return mask is not None and mask.dim() == 2 and not bool((mask[:, 1:] > mask[:, :-1]).any())
 
 
-def _packed(inputs: Mapping[str, Any], widths: Widths) -> Packed | None:
+def _pack_batch(inputs: Mapping[str, Any], widths: ModelWidths) -> PackedBatch | None:
     """The batch's rows as a tree; None where that would save too little.
 
     What a row shares ends one token before its first label, so that each label is predicted in the
@@ -127,16 +132,16 @@ def _packed(inputs: Mapping[str, Any], widths: Widths) -> Packed | None:
     """
     ids, labels = inputs["input_ids"].cpu().numpy(), inputs["labels"].cpu().numpy()
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    taught = labels[:, 1:] != IGNORED
+    taught = labels[:, 1:] != IGNORE_INDEX
     first = np.where(taught.any(axis=1), taught.argmax(axis=1), ids.shape[1])
     rows = [ids[row, :length] for row, length in enumerate(lengths)]
     return pack_if_cheaper(rows, np.minimum(first, lengths).tolist(), widths)
 
 
-def _of_packed(
-    model: Any, fused: Callable[..., Any], packed: Packed, labels: torch.Tensor, *, tiled: bool
+def _forward_packed(
+    model: Any, fused: Callable[..., Any], packed: PackedBatch, labels: torch.Tensor, *, tiled: bool
 ) -> FusedCausalLMOutput:
-    device, mask = labels.device, labels[:, 1:] != IGNORED
+    device, mask = labels.device, labels[:, 1:] != IGNORE_INDEX
     rows, columns = mask.nonzero(as_tuple=True)
     paths = np.full(labels.shape, -1)
     for row, path in enumerate(packed.paths):
@@ -145,23 +150,23 @@ def _of_packed(
     inputs = {
         "input_ids": torch.from_numpy(packed.tokens)[None].to(device),
         "position_ids": torch.from_numpy(packed.positions)[None].to(device),
-        "attention_mask": _masks(model, packed, device),
+        "attention_mask": _build_masks(model, packed, device),
         "use_cache": False,
     }
     targets = labels[rows, columns + 1]
     if tiled:
-        shifted = torch.full_like(inputs["input_ids"], IGNORED)
+        shifted = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
         shifted[0, nodes] = targets
         values = fused(**inputs, shift_labels=shifted, fused_lm_head=True)
         found = {name: values[name][0, nodes] for name in FIELDS if values.get(name) is not None}
     else:
-        found = _statistics(fused(**inputs, logits_to_keep=nodes).logits[0], targets)
-    return _output(found, mask)
+        found = _compute_statistics(fused(**inputs, logits_to_keep=nodes).logits[0], targets)
+    return _build_output(found, mask)
 
 
-def _of_padded(model: Any, fused: Callable[..., Any], inputs: Mapping[str, Any]) -> FusedCausalLMOutput:
+def _forward_padded(model: Any, fused: Callable[..., Any], inputs: Mapping[str, Any]) -> FusedCausalLMOutput:
     labels = inputs["labels"]
-    mask = labels[:, 1:] != IGNORED
+    mask = labels[:, 1:] != IGNORE_INDEX
     rows, columns = mask.nonzero(as_tuple=True)
     seen = {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
@@ -171,13 +176,13 @@ def _of_padded(model: Any, fused: Callable[..., Any], inputs: Mapping[str, Any])
 
     with model.get_output_embeddings().register_forward_pre_hook(labelled):
         logits = fused(**seen, use_cache=False).logits[0]
-    return _output(_statistics(logits, labels[rows, columns + 1]), mask)
+    return _build_output(_compute_statistics(logits, labels[rows, columns + 1]), mask)
 
 
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
 
-def _statistics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+def _compute_statistics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
     """What TRL's head says of each label, from (N, vocabulary) logits; log-probabilities with gradient."""
     logits = logits.float()
     log_sums = logits.logsumexp(dim=-1)
@@ -192,7 +197,7 @@ def _statistics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.
         }
 
 
-def _output(found: Mapping[str, torch.Tensor], mask: torch.Tensor) -> FusedCausalLMOutput:
+def _build_output(found: Mapping[str, torch.Tensor], mask: torch.Tensor) -> FusedCausalLMOutput:
     """The values of the labels where `mask` (B, T - 1) has them, zero elsewhere."""
     per_token = {
         name: values.new_zeros(mask.shape).masked_scatter(mask, values) for name, values in found.items()
@@ -201,7 +206,7 @@ def _output(found: Mapping[str, torch.Tensor], mask: torch.Tensor) -> FusedCausa
     return FusedCausalLMOutput(loss=loss, label_mask=mask, **per_token)
 
 
-def _masks(model: Any, packed: Packed, device: torch.device) -> Any:
+def _build_masks(model: Any, packed: PackedBatch, device: torch.device) -> Any:
     """(1, 1, L, L) as the model's layers take it; by kind of layer where the model tells them apart."""
     config = model.config
     full = torch.from_numpy(packed.sees()).to(device)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from extractors.values import Value
-from trainers.batching.prefix_tree import Tokens, Widths, pack_if_cheaper
-from trainers.batching.tokenise import IGNORED
+from trainers.batching.prefix_tree import ModelWidths, Tokens, pack_if_cheaper
+from trainers.batching.tokenise import IGNORE_INDEX
 
-MOST_BATCHES = 64
+MAX_BATCHES = 64
 """Batches that are looked at; a large set is as its sample."""
 
 
@@ -31,21 +31,25 @@ class Workload(Value):
     """Share of the batches that hold shared beginnings once."""
 
 
-def measured(
-    features: Sequence[dict[str, Any]], validation_tokens: int, micro_batch: int, *, widths: Widths | None
+def measure_workload(
+    features: Sequence[dict[str, Any]],
+    validation_tokens: int,
+    micro_batch: int,
+    *,
+    widths: ModelWidths | None,
 ) -> Workload:
     """The workload of a training set's `features` (see `training_set.py`) in such batches.
 
     `widths` are those of a model whose batches share what is worth sharing; None: they stay padded.
     """
-    rows = [list(_rows(feature)) for feature in features]
+    rows = [list(_to_rows(feature)) for feature in features]
     order = list(range(len(rows)))
     random.Random(0).shuffle(order)  # noqa: S311 - a sample
     batches = [
         [row for index in order[start : start + micro_batch] for row in rows[index]]
         for start in range(0, len(order), micro_batch)
     ]
-    computed = [_computed(batch, widths) for batch in batches[:MOST_BATCHES]]
+    computed = [_measure_batch(batch, widths) for batch in batches[:MAX_BATCHES]]
     return Workload(
         examples=len(features),
         tokens=sum(len(ids) for example in rows for ids, _, _ in example),
@@ -57,10 +61,10 @@ def measured(
     )
 
 
-def _rows(feature: dict[str, Any]) -> Iterator[tuple[Tokens, int, int]]:
+def _to_rows(feature: dict[str, Any]) -> Iterator[tuple[Tokens, int, int]]:
     """(ids, how many first ones may be shared, labels) of each row that the example becomes."""
     if "labels" in feature:
-        labels = np.array(feature["labels"]) != IGNORED
+        labels = np.array(feature["labels"]) != IGNORE_INDEX
         first = int(labels.argmax()) if labels.any() else len(labels)
         yield np.array(feature["input_ids"]), max(0, first - 1), int(labels.sum())
         return
@@ -70,18 +74,18 @@ def _rows(feature: dict[str, Any]) -> Iterator[tuple[Tokens, int, int]]:
             yield np.array([*prompt, *feature[name]]), len(prompt) - 1, len(feature[name])
 
 
-class _Batch(Value):
+class _BatchSize(Value):
     tokens: int
     mask: int
     labels: int
     packed: bool
 
 
-def _computed(batch: list[tuple[Tokens, int, int]], widths: Widths | None) -> _Batch:
+def _measure_batch(batch: list[tuple[Tokens, int, int]], widths: ModelWidths | None) -> _BatchSize:
     rows, shareable, labels = zip(*batch, strict=True)
     packed = pack_if_cheaper(rows, shareable, widths) if widths else None
     longest = max(map(len, rows))
-    return _Batch(
+    return _BatchSize(
         tokens=len(packed.tokens) if packed else len(rows) * longest,
         mask=len(packed.tokens) ** 2 if packed else len(rows) * longest**2,
         labels=sum(labels),

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from extractors.values import Value
-from trainers.batching.prefix_tree import Widths
-from trainers.models.base_model import BaseModelUnusable, base_folder, weight_files
+from trainers.batching.prefix_tree import ModelWidths
+from trainers.models.base_model import BaseModelUnusable, find_base_folder, find_weight_files
 
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "pooler")
 """In the names of matrices that are neither adapted nor held in 4 bits."""
 
 
-class Shape(Value):
+class Architecture(Value):
     """A transformer's dimensions."""
 
     parameters: int
@@ -36,34 +36,36 @@ class Shape(Value):
         return sum(outputs * inputs for outputs, inputs in self.linear)
 
     @property
-    def widths(self) -> Widths:
-        return Widths(self.layers, self.hidden, self.intermediate, self.attention, self.linear_parameters)
+    def widths(self) -> ModelWidths:
+        return ModelWidths(
+            self.layers, self.hidden, self.intermediate, self.attention, self.linear_parameters
+        )
 
     def adapter_parameters(self, rank: int) -> int:
         """Of an adapter of `rank` on all of them."""
         return sum(rank * (outputs + inputs) for outputs, inputs in self.linear)
 
 
-def read_shape(base: str) -> Shape:
+def read_architecture(base: str) -> Architecture:
     """The shape of `base` (folder or hub id). Raises BaseModelUnusable."""
     from safetensors import SafetensorError
 
-    folder = base_folder(base)
+    folder = find_base_folder(base)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         config = config.get("text_config", config)
-        sizes = dict(_matrices(folder))
+        sizes = dict(_read_matrices(folder))
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        return Shape(
+        return Architecture(
             parameters=sum(_product(shape) for shape in sizes.values()),
-            file_bytes=sum(path.stat().st_size for path in weight_files(folder)),
+            file_bytes=sum(path.stat().st_size for path in find_weight_files(folder)),
             layers=config["num_hidden_layers"],
             hidden=hidden,
             intermediate=config["intermediate_size"],
             attention=heads * (config.get("head_dim") or hidden // heads),
             vocabulary=config["vocab_size"],
             gated=any("gate_proj" in name for name in sizes),
-            linear=tuple(_linear(sizes)),
+            linear=tuple(_find_linear(sizes)),
         )
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as lacking:
         raise BaseModelUnusable(
@@ -72,17 +74,17 @@ def read_shape(base: str) -> Shape:
         ) from lacking
 
 
-def _matrices(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _read_matrices(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of each weight, from the files' headers."""
     from safetensors import safe_open
 
-    for path in weight_files(folder):
+    for path in find_weight_files(folder):
         with safe_open(path, framework="numpy") as weights:
             for name in weights.keys():  # noqa: SIM118 - it is no dict
                 yield name, tuple(weights.get_slice(name).get_shape())
 
 
-def _linear(sizes: dict[str, Any]) -> Iterator[tuple[int, int]]:
+def _find_linear(sizes: dict[str, Any]) -> Iterator[tuple[int, int]]:
     for name, shape in sizes.items():
         if len(shape) == 2 and not any(part in name for part in NOT_ADAPTED):
             yield shape[0], shape[1]

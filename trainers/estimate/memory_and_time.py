@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 from extractors.values import Value
 from trainers.batching.workload import Workload
-from trainers.estimate.architecture import Shape
+from trainers.estimate.architecture import Architecture
 from trainers.models.quantization import BITS_PER_WEIGHT
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.recovery.fallbacks import Attempt, MemoryRules, after_out_of_memory
+from trainers.recovery.fallbacks import Attempt, MemoryRules, reduce_memory
 
 TRAINED_BYTES = 4 + 4 + 8
 """For each weight of the adapter: itself, its gradient, and Adam's two moments, in float32 (Rajbhandari
@@ -30,7 +30,7 @@ VALIDATION_SHARE = 0.5
 computes as much as the forward pass (2N of the 2N + 4N operations a token of Kaplan et al. 2020)."""
 
 
-class Memory(Value):
+class MemoryEstimate(Value):
     """Bytes at the peak, by what they are for."""
 
     runtime: int
@@ -53,11 +53,11 @@ class Memory(Value):
         return max(self.needed, self.runtime + self.weights + self.loading)
 
 
-class Estimate(Value):
+class TrainingEstimate(Value):
     """What a stage will take, early stopping left aside."""
 
     attempt: Attempt
-    memory: Memory
+    memory: MemoryEstimate
     steps: int
     tokens: int
     """Over all epochs."""
@@ -68,13 +68,13 @@ class Estimate(Value):
 
 
 def estimate_memory(
-    shape: Shape,
+    shape: Architecture,
     workload: Workload,
     hyperparameters: Hyperparameters,
     attempt: Attempt,
     dtype: str,
     device: str,
-) -> Memory:
+) -> MemoryEstimate:
     """Peak memory of a training with LoRA on all linear layers.
 
     Activations are what autograd keeps of a Llama-like layer for each token (after Korthikanti et al.
@@ -88,19 +88,21 @@ def estimate_memory(
     weights = (shape.parameters - quantised) * item + round(quantised * BITS_PER_WEIGHT / 8)
     largest = max((outputs * inputs for outputs, inputs in shape.linear), default=0)
     as_on_disk = not quantised and abs(shape.file_bytes / (shape.parameters * item) - 1) < 0.01
-    return Memory(
+    return MemoryEstimate(
         runtime=RUNTIME_BYTES[device],
         weights=weights,
         loading=0 if as_on_disk or device != "cpu" else shape.file_bytes,
         adapter=shape.adapter_parameters(hyperparameters.lora_rank) * TRAINED_BYTES,
-        activations=_activations(shape, workload, hyperparameters.lora_rank, item, attempt.checkpointing)
+        activations=_estimate_activations(
+            shape, workload, hyperparameters.lora_rank, item, attempt.checkpointing
+        )
         # A matrix in 4 bits is unpacked for its product.
         + (largest * item if quantised else 0),
-        logits=_logits(shape, workload.most_labels, item, device),
+        logits=_estimate_logits(shape, workload.most_labels, item, device),
     )
 
 
-def _logits(shape: Shape, labels: int, item: int, device: str) -> int:
+def _estimate_logits(shape: Architecture, labels: int, item: int, device: str) -> int:
     """On a GPU a tile of logits, and the gradient of the labels' hidden states in float32."""
     if device == "cpu":
         return labels * shape.vocabulary * 4 * LOGIT_COPIES
@@ -109,7 +111,9 @@ def _logits(shape: Shape, labels: int, item: int, device: str) -> int:
     return tile * item + labels * shape.hidden * 4
 
 
-def _activations(shape: Shape, workload: Workload, rank: int, item: int, checkpointing: bool) -> int:
+def _estimate_activations(
+    shape: Architecture, workload: Workload, rank: int, item: int, checkpointing: bool
+) -> int:
     tokens = workload.largest_batch
     matrices = len(shape.linear) // shape.layers
     mlp = (4 if shape.gated else 2) * shape.intermediate
@@ -124,20 +128,20 @@ def _activations(shape: Shape, workload: Workload, rank: int, item: int, checkpo
     return layer * shape.layers + mask
 
 
-def fits(memory: Memory, device_bytes: int) -> bool:
+def fits(memory: MemoryEstimate, device_bytes: int) -> bool:
     """Whether it is likely to fit, with a reserve."""
     return memory.needed <= device_bytes * (1 - RESERVE)
 
 
-def first_that_fits(
-    first: Attempt, rules: MemoryRules, memory_of: Callable[[Attempt], Memory], device_bytes: int
+def find_fitting_attempt(
+    first: Attempt, rules: MemoryRules, memory_of: Callable[[Attempt], MemoryEstimate], device_bytes: int
 ) -> tuple[Attempt, str]:
     """The first attempt whose memory is likely to be enough, and why it is that one.
 
     The base is held in 4 bits only where nothing else fits, and then with the largest batch that does.
     Where nothing at all seems to fit, it is the one that takes least: an estimate may err.
     """
-    whole = list(_rungs(first, rules.model_copy(update={"may_quantize": False})))
+    whole = list(_list_rungs(first, rules.model_copy(update={"may_quantize": False})))
     packed = [rung.model_copy(update={"quantization": "nf4"}) for rung in whole if rules.may_quantize]
     has = f"{device_bytes / 2**30:.1f} GiB are free"
     rungs = [*whole, *packed]
@@ -150,26 +154,26 @@ def first_that_fits(
     return last, f"about {needed:.1f} GiB for {last}, {has}, and nothing takes less: trying it"
 
 
-def _rungs(first: Attempt, rules: MemoryRules) -> Iterator[Attempt]:
+def _list_rungs(first: Attempt, rules: MemoryRules) -> Iterator[Attempt]:
     attempt: Attempt | None = first
     while attempt is not None:
         yield attempt
-        attempt = after_out_of_memory(attempt, rules)
+        attempt = reduce_memory(attempt, rules)
 
 
-def estimate(
+def estimate_training(
     workload: Workload,
     hyperparameters: Hyperparameters,
     attempt: Attempt,
-    memory: Memory,
+    memory: MemoryEstimate,
     tokens_per_second: float | None,
-) -> Estimate:
+) -> TrainingEstimate:
     """What a training takes that is not stopped early, at the speed of its first steps."""
     a_step = attempt.micro_batch * attempt.accumulation
     tokens = round(workload.tokens * hyperparameters.epochs)
     validations = hyperparameters.evaluations_per_epoch * hyperparameters.epochs + 1
     validating = workload.validation_tokens * validations * VALIDATION_SHARE
-    return Estimate(
+    return TrainingEstimate(
         attempt=attempt,
         memory=memory,
         steps=max(1, round(-(-workload.examples // a_step) * hyperparameters.epochs)),

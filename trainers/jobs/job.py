@@ -1,11 +1,11 @@
 """What a training child is asked to do, and what it leaves."""
 
 from extractors.values import Value
-from trainers.estimate.memory_and_time import Estimate
+from trainers.estimate.memory_and_time import TrainingEstimate
 from trainers.models.base_model import Device, Dtype
 from trainers.planning.hyperparameters import Method
 from trainers.planning.limits import Limits
-from trainers.planning.plan import Plan, Quantization, Stage
+from trainers.planning.plan import Plan, Quantization, TrainingStage
 
 ADAPTER = "adapter"
 """Folder of the adapter in the run's folder."""
@@ -33,7 +33,7 @@ class TrainingJob(Value):
     """CPU threads; None takes what torch would."""
 
     @property
-    def chosen(self) -> Stage:
+    def chosen(self) -> TrainingStage:
         """The stage to train."""
         return self.plan.stages[self.stage]
 
@@ -95,7 +95,7 @@ class TrainingMetrics(Value):
     """In steps, as the examples hold them: what examples share counts for each."""
     peak_memory_bytes: int
     """Of the GPU where one is used, else of the process."""
-    estimated: Estimate | None = None
+    estimated: TrainingEstimate | None = None
     """What was expected after the first few steps; None where the base's size cannot be told."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from trainers.job_folder import Progress
-from trainers.memory import most_memory
+from trainers.memory import measure_peak_memory
 from trainers.planning.hyperparameters import Method
 from trainers.recovery.checkpoints import WHOLE
 
@@ -18,7 +18,7 @@ FIGURES: Mapping[Method, Mapping[str, str]] = {
     "kto": {"liked_reward": "eval_rewards/chosen", "disliked_reward": "eval_rewards/rejected"},
 }
 """Our names for what TRL's trainers say of a validation."""
-EARLY = 4
+EARLY_STEPS = 4
 """Logged steps from which a training's time is estimated."""
 
 
@@ -29,10 +29,10 @@ class MarkWhole(TrainerCallback):
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
-class Reporter(TrainerCallback):
+class ProgressReporter(TrainerCallback):
     """Writes what the trainer logs as progress lines, and keeps count of tokens and time.
 
-    `figures` reads what a validation's log entry says beyond its loss. A trainer that counts no tokens
+    `read_figures` reads what a validation's log entry says beyond its loss. A trainer that counts no tokens
     itself takes about `tokens_a_step`.
     """
 
@@ -66,7 +66,7 @@ class Reporter(TrainerCallback):
         """
         if not self._logged:
             return None
-        tokens, seconds = self._logged[: EARLY + 1][-1]
+        tokens, seconds = self._logged[: EARLY_STEPS + 1][-1]
         first = self._logged[0] if len(self._logged) > 1 else (0.0, 0.0)
         return (tokens - first[0]) / max(seconds - first[1], 1e-9)
 
@@ -89,7 +89,7 @@ class Reporter(TrainerCallback):
                 learning_rate=logs["learning_rate"],
                 grad_norm=logs["grad_norm"],
                 tokens_per_second=self._speed(),
-                memory_bytes=most_memory(args.device.type),
+                memory_bytes=measure_peak_memory(args.device.type),
             )
         elif "eval_loss" in logs:
             self._progress.write(
@@ -107,7 +107,7 @@ class Reporter(TrainerCallback):
         return (tokens - before[0]) / max(seconds - before[1], 1e-9)
 
 
-def figures(method: Method, logs: Mapping[str, float]) -> dict[str, float]:
+def read_figures(method: Method, logs: Mapping[str, float]) -> dict[str, float]:
     """What a validation says beyond its loss; for KTO also how far liked and disliked answers are apart."""
     found = {ours: logs[trl] for ours, trl in FIGURES[method].items() if trl in logs}
     if {"liked_reward", "disliked_reward"} <= found.keys():

@@ -11,16 +11,16 @@ from pydantic import ValidationError
 
 from extractors.values import file_digest
 from trainers.batching.workload import Workload
-from trainers.estimate.memory_and_time import Estimate
+from trainers.estimate.memory_and_time import TrainingEstimate
 from trainers.job_folder import Progress, ProgressLine
-from trainers.jobs.first_attempt import estimated
+from trainers.jobs.first_attempt import estimate_attempt
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
-from trainers.memory import most_memory
+from trainers.memory import measure_peak_memory
 from trainers.models.base_model import BaseModelUnusable
 from trainers.planning.hyperparameters import Hyperparameters, Method
-from trainers.recovery.checkpoints import CHECKPOINTS, last_checkpoint
+from trainers.recovery.checkpoints import CHECKPOINTS, find_last_checkpoint
 from trainers.recovery.fallbacks import Attempt
-from trainers.recovery.guards import Guard
+from trainers.recovery.guards import RunGuard
 
 TRAINER_STATE = "trainer_state.json"
 """transformers' file in a checkpoint."""
@@ -29,12 +29,12 @@ CURVES = "training.jsonl"
 
 
 @dataclass(frozen=True)
-class Try:
+class TrainingRun:
     """A training as it is tried this time."""
 
     job: TrainingJob
     attempt: Attempt
-    guard: Guard
+    guard: RunGuard
     folder: Path
     progress: Progress
 
@@ -53,7 +53,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Opened:
+class PreparedTraining:
     """A trainer before its first step."""
 
     trainer: Any
@@ -62,33 +62,33 @@ class Opened:
     workload: Workload
 
 
-def callbacks(this: Try, reporter: Any, *, validates: bool) -> list[Any]:
+def build_callbacks(this: TrainingRun, reporter: Any, *, validates: bool) -> list[Any]:
     """What watches the steps; without validations nothing can stop a training early."""
     from transformers import EarlyStoppingCallback
 
     from trainers.jobs.reporting import MarkWhole
-    from trainers.recovery.callbacks import RateOfAttempt, StopDiverging, StopInTime
+    from trainers.recovery.callbacks import ApplyAttemptRate, StopDiverging, StopInTime
 
     watching = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]
     if this.attempt.rate_scale != 1:
-        watching.append(RateOfAttempt())
+        watching.append(ApplyAttemptRate())
     if validates:
         watching.append(EarlyStoppingCallback(this.hyperparameters.patience))
     return watching
 
 
-def fit(this: Try, trainer: Any) -> float:
+def fit(this: TrainingRun, trainer: Any) -> float:
     """Train to the end, from the last whole checkpoint if there is one; returns the mean loss."""
-    resume_from = last_checkpoint(this.checkpoints)
+    resume_from = find_last_checkpoint(this.checkpoints)
     if resume_from is not None:
         this.progress.write("training", f"resuming from {resume_from.name}")
-        if _had_ended(resume_from):
+        if _has_ended(resume_from):
             return _restore(trainer, resume_from)
     output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return float(output.training_loss)
 
 
-def _had_ended(checkpoint: Path) -> bool:
+def _has_ended(checkpoint: Path) -> bool:
     """Whether training was to stop there: after its last step, for want of patience or of time."""
     state = json.loads((checkpoint / TRAINER_STATE).read_text("utf-8"))
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
@@ -103,7 +103,7 @@ def _restore(trainer: Any, checkpoint: Path) -> float:
     return 0.0
 
 
-def keep(this: Try, last: int, save: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+def save_with_curves(this: TrainingRun, last: int, save: Callable[[Path], dict[str, str]]) -> dict[str, str]:
     """Have `save` write the adapter, and add its curves; returns its files' digests.
 
     The checkpoints stay: until the result is written, a kill means going on from the last one.
@@ -114,14 +114,16 @@ def keep(this: Try, last: int, save: Callable[[Path], dict[str, str]]) -> dict[s
         shutil.rmtree(leftover, ignore_errors=True)
     files = save(temporary)
     curves = temporary / CURVES
-    curves.write_text("".join(f"{line}\n" for line in _curves(this.folder / "progress.jsonl", last)), "utf-8")
+    curves.write_text(
+        "".join(f"{line}\n" for line in _read_curves(this.folder / "progress.jsonl", last)), "utf-8"
+    )
     temporary.rename(final)
     return {**files, CURVES: file_digest(final / CURVES)}
 
 
-def metrics(
-    this: Try,
-    begun: Opened,
+def collect_metrics(
+    this: TrainingRun,
+    begun: PreparedTraining,
     loss: float,
     **more: Any,
 ) -> TrainingMetrics:
@@ -150,24 +152,24 @@ def metrics(
         dtype=str(model.dtype).removeprefix("torch."),
         seconds=this.guard.seconds(),
         tokens_per_second=reporter.tokens_per_second,
-        peak_memory_bytes=most_memory(model.device.type),
-        estimated=_estimated(this, begun),
+        peak_memory_bytes=measure_peak_memory(model.device.type),
+        estimated=_estimate_from_speed(this, begun),
         **more,
     )
 
 
-def _estimated(this: Try, begun: Opened) -> Estimate | None:
+def _estimate_from_speed(this: TrainingRun, begun: PreparedTraining) -> TrainingEstimate | None:
     speed = begun.reporter.early_tokens_per_second
     if not speed:
         # Resumed after its last step, or out of time: it made no step.
         return None
     try:
-        return estimated(this.job, this.attempt, begun.workload, speed)
+        return estimate_attempt(this.job, this.attempt, begun.workload, speed)
     except BaseModelUnusable:
         return None
 
 
-def _curves(progress: Path, last: int) -> list[str]:
+def _read_curves(progress: Path, last: int) -> list[str]:
     """The lines of steps and validations up to `last`; of those that a killed run made again, the last."""
     kept: dict[tuple[int, bool], str] = {}
     for line in progress.read_text("utf-8").splitlines():

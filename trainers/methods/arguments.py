@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.recovery.checkpoints import last_checkpoint
+from trainers.recovery.checkpoints import find_last_checkpoint
 
-MOST_LOG_LINES = 500
+MAX_LOG_LINES = 500
 """Progress lines of a long training; a short one has a line for each step."""
 
 
-def arguments(
+def build_arguments(
     model: Any,
     hyperparameters: Hyperparameters,
     checkpoints: Path,
@@ -43,7 +43,7 @@ def arguments(
         "eval_strategy": "steps" if validates else "no",
         "eval_steps": interval,
         # A second look at what was seen before the kill would count against the patience.
-        "eval_on_start": validates and last_checkpoint(checkpoints) is None,
+        "eval_on_start": validates and find_last_checkpoint(checkpoints) is None,
         "save_strategy": "steps",
         "save_steps": interval,
         # The best one, the last one, and the one before: a kill while the last is written loses nothing.
@@ -51,7 +51,7 @@ def arguments(
         "load_best_model_at_end": validates,
         "metric_for_best_model": "eval_loss" if validates else None,
         "restore_callback_states_from_checkpoint": True,
-        "logging_steps": max(1, steps // MOST_LOG_LINES),
+        "logging_steps": max(1, steps // MAX_LOG_LINES),
         # The filter would hide a loss that is no number.
         "logging_nan_inf_filter": False,
         "bf16": model.dtype == torch.bfloat16,

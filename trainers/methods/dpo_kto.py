@@ -39,14 +39,14 @@ class VoteTrainer(KTOTrainer):
         return dataset
 
 
-def dpo_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> DPOTrainer:
+def build_dpo_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> DPOTrainer:
     """Direct preference optimisation (Rafailov et al. 2023); `rest` is what all of TRL's trainers take."""
     return PairTrainer(args=DPOConfig(**arguments, beta=hyperparameters.beta, max_length=None), **rest)
 
 
-def kto_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> KTOTrainer:
+def build_kto_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> KTOTrainer:
     """Kahneman-Tversky optimisation (Ethayarajh et al. 2024); `rest` is what all of TRL's trainers take."""
-    weights = vote_weights(rest["train_dataset"]["label"])
+    weights = balance_votes(rest["train_dataset"]["label"])
     own = {
         "beta": hyperparameters.beta,
         "desirable_weight": weights.desirable,
@@ -56,7 +56,7 @@ def kto_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **r
     return VoteTrainer(args=KTOConfig(**arguments, **own), **rest)
 
 
-def vote_weights(desirable: Iterable[bool]) -> VoteWeights:
+def balance_votes(desirable: Iterable[bool]) -> VoteWeights:
     """Weights that balance the two sides: the rarer one counts for more, unless they are balanced."""
     counts = Counter(map(bool, desirable))
     liked, disliked = counts[True], counts[False]

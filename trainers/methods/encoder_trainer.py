@@ -20,11 +20,11 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import cos_sim, dot_score
 from transformers import PrinterCallback, TrainerCallback
 
-from extractors.examples.prompt_keys import normalised
+from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Triplet
-from trainers.methods.arguments import arguments
-from trainers.methods.triplet_batches import Batches
-from trainers.models.encoder import adapter_weights, prompts_by_column, set_adapter_weights
+from trainers.methods.arguments import build_arguments
+from trainers.methods.triplet_batches import TripletBatching
+from trainers.models.encoder import find_column_prompts, get_adapter_weights, set_adapter_weights
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.recovery.fallbacks import Attempt
 
@@ -44,7 +44,7 @@ class EncoderTrainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(adapter_weights(self.model), folder / WEIGHTS)
+        save_file(get_adapter_weights(self.model), folder / WEIGHTS)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         set_adapter_weights(self.model, load_file(Path(checkpoint_path) / WEIGHTS))
@@ -54,7 +54,7 @@ class EncoderTrainer(SentenceTransformerTrainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-class Recall(BaseEvaluator):
+class RecallEvaluator(BaseEvaluator):
     """Recall among all documents of `triplets`, for each of their queries; the mean over the queries."""
 
     def __init__(self, triplets: Sequence[Triplet], batch_size: int) -> None:
@@ -63,8 +63,8 @@ class Recall(BaseEvaluator):
         relevant: defaultdict[str, set[str]] = defaultdict(set)
         for triplet in triplets:
             for document in (triplet.positive, triplet.negative):
-                texts.setdefault(normalised(document.text), document.text)
-            relevant[triplet.query].add(normalised(triplet.positive.text))
+                texts.setdefault(normalise(document.text), document.text)
+            relevant[triplet.query].add(normalise(triplet.positive.text))
         numbers = {key: number for number, key in enumerate(sorted(texts))}
         self._documents = [texts[key] for key in numbers]
         self._queries = sorted(relevant)
@@ -87,16 +87,16 @@ class Recall(BaseEvaluator):
         }
 
 
-def recalls(logs: Mapping[str, float]) -> dict[str, float]:
+def read_recalls(logs: Mapping[str, float]) -> dict[str, float]:
     """What a validation says beyond its loss."""
     return {f"recall@{k}": logs[f"eval_recall@{k}"] for k in RECALL_AT if f"eval_recall@{k}" in logs}
 
 
-def encoder_trainer(
+def build_encoder_trainer(
     encoder: Any,
     train: Sequence[Triplet],
     validation: Sequence[Triplet],
-    batches: Batches,
+    batches: TripletBatching,
     attempt: Attempt,
     hyperparameters: Hyperparameters,
     checkpoints: Path,
@@ -105,20 +105,20 @@ def encoder_trainer(
     """A trainer of the adapter of `encoder`; no more than the attempt's micro-batch is in memory at once."""
     trainer = EncoderTrainer(
         model=encoder,
-        args=_arguments(
+        args=_build_arguments(
             encoder, batches, attempt, hyperparameters, len(train), bool(validation), checkpoints
         ),
-        train_dataset=_columns(train),
-        eval_dataset=_columns(validation) if validation else None,
-        loss=_loss(encoder, batches, attempt),
-        evaluator=Recall(validation, attempt.micro_batch) if validation else None,
+        train_dataset=_to_dataset(train),
+        eval_dataset=_to_dataset(validation) if validation else None,
+        loss=_build_loss(encoder, batches, attempt),
+        evaluator=RecallEvaluator(validation, attempt.micro_batch) if validation else None,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _columns(triplets: Sequence[Triplet]) -> Dataset:
+def _to_dataset(triplets: Sequence[Triplet]) -> Dataset:
     return Dataset.from_dict(
         {
             "anchor": [triplet.query for triplet in triplets],
@@ -128,7 +128,7 @@ def _columns(triplets: Sequence[Triplet]) -> Dataset:
     )
 
 
-def _loss(encoder: Any, batches: Batches, attempt: Attempt) -> torch.nn.Module:
+def _build_loss(encoder: Any, batches: TripletBatching, attempt: Attempt) -> torch.nn.Module:
     if batches.loss == "triplets":
         return TripletLoss(encoder, TripletDistanceMetric.COSINE, triplet_margin=MARGIN)
     # The similarity by which the model is searched; 20 is 1 / 0.05, the usual temperature for cosines.
@@ -141,9 +141,9 @@ def _loss(encoder: Any, batches: Batches, attempt: Attempt) -> torch.nn.Module:
     return MultipleNegativesRankingLoss(encoder, similarity_fct=similarity, scale=scale)
 
 
-def _arguments(
+def _build_arguments(
     encoder: Any,
-    batches: Batches,
+    batches: TripletBatching,
     attempt: Attempt,
     hyperparameters: Hyperparameters,
     rows: int,
@@ -157,7 +157,7 @@ def _arguments(
         seen = {"batch_size": batches.size, "gradient_accumulation": hyperparameters.gradient_accumulation}
         tried = tried.model_copy(update=seen)
     return SentenceTransformerTrainingArguments(
-        **arguments(
+        **build_arguments(
             encoder,
             tried,
             checkpoints,
@@ -167,5 +167,5 @@ def _arguments(
         ),
         activation_checkpointing_kwargs={"use_reentrant": False},
         batch_sampler=BatchSamplers.NO_DUPLICATES if whole else BatchSamplers.BATCH_SAMPLER,
-        prompts=prompts_by_column(encoder) or None,
+        prompts=find_column_prompts(encoder) or None,
     )

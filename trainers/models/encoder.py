@@ -14,9 +14,9 @@ from trainers.models.base_model import (
     BaseModelUnusable,
     Device,
     Dtype,
-    base_folder,
-    torch_device,
-    torch_dtype,
+    find_base_folder,
+    resolve_device,
+    resolve_dtype,
 )
 from trainers.models.lora import CONFIG, TRAINED, WEIGHTS, AdapterUnusable, LoraMatchesNothing
 from trainers.planning.hyperparameters import Hyperparameters
@@ -33,13 +33,13 @@ def load_encoder(base: str, *, device: Device = "auto", dtype: Dtype = "auto") -
     """The sentence-transformer `base` (folder or hub id) on its device. Raises BaseModelUnusable."""
     from sentence_transformers import SentenceTransformer
 
-    where = torch_device(device)
+    where = resolve_device(device)
     try:
         encoder = SentenceTransformer(
-            str(base_folder(base)),
+            str(find_base_folder(base)),
             device=where,
             local_files_only=True,
-            model_kwargs={"dtype": torch_dtype(dtype, where)},
+            model_kwargs={"dtype": resolve_dtype(dtype, where)},
         )
     except (OSError, ValueError) as broken:
         raise BaseModelUnusable(f"{base} cannot be loaded as a sentence-transformer: {broken}") from broken
@@ -50,7 +50,7 @@ def load_encoder(base: str, *, device: Device = "auto", dtype: Dtype = "auto") -
     return encoder
 
 
-def prompts_by_column(encoder: Any) -> dict[str, str]:
+def find_column_prompts(encoder: Any) -> dict[str, str]:
     """What the model wants before the texts of each column of triplets, for columns where it wants any."""
     known = {name: prompt for name, prompt in encoder.prompts.items() if prompt}
     query = known.get("query")
@@ -93,7 +93,7 @@ def add_encoder_lora(encoder: Any, hyperparameters: Hyperparameters) -> None:
     _train_adapter_alone(encoder)
 
 
-def go_on_from(encoder: Any, folder: Path) -> None:
+def load_trainable_encoder_adapter(encoder: Any, folder: Path) -> None:
     """Add the adapter in `folder` to `encoder`, to be trained further. Raises AdapterUnusable."""
     load_encoder_adapter(encoder, folder, TRAINED)
     _train_adapter_alone(encoder)
@@ -107,7 +107,7 @@ def _train_adapter_alone(encoder: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def adapter_weights(encoder: Any) -> dict[str, Any]:
+def get_adapter_weights(encoder: Any) -> dict[str, Any]:
     """The adapter's tensors on the CPU, by the names of the encoder's parameters."""
     return {
         name: parameter.detach().cpu().contiguous()
@@ -117,7 +117,7 @@ def adapter_weights(encoder: Any) -> dict[str, Any]:
 
 
 def set_adapter_weights(encoder: Any, weights: dict[str, Any]) -> None:
-    """Give the adapter of `encoder` the tensors that `adapter_weights` took from it."""
+    """Give the adapter of `encoder` the tensors that `get_adapter_weights` took from it."""
     import torch
 
     own = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
@@ -144,12 +144,12 @@ def load_encoder_adapter(encoder: Any, folder: Path, slot: str) -> None:
             # PEFT wonders whether a second adapter is meant.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
             encoder.add_adapter(config, slot)
-        _fill(encoder, folder, slot)
+        _fill_adapter(encoder, folder, slot)
     except (OSError, ValueError, RuntimeError, SafetensorError) as broken:
         raise AdapterUnusable(f"the adapter in {folder} does not fit its base model: {broken}") from broken
 
 
-def _fill(encoder: Any, folder: Path, slot: str) -> None:
+def _fill_adapter(encoder: Any, folder: Path, slot: str) -> None:
     """Copy the weights in `folder` into an adapter that is there. Raises ValueError unless all fit."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file

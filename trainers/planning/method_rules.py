@@ -10,10 +10,10 @@ from extractors.examples.types import Examples
 from extractors.values import Value, content_id
 from trainers.planning.hyperparameters import Method, Preset, choose_hyperparameters
 from trainers.planning.limits import Limits
-from trainers.planning.plan import Kind, Plan, Quantization, Skip, Stage
+from trainers.planning.plan import ExampleKind, Plan, Quantization, Skip, TrainingStage
 
 Task = Literal["classification", "generation", "extraction", "chat", "embedding"]
-LANGUAGE = frozenset[Task]({"classification", "generation", "extraction", "chat"})
+LANGUAGE_TASKS = frozenset[Task]({"classification", "generation", "extraction", "chat"})
 """Tasks of a language model."""
 
 
@@ -34,7 +34,7 @@ class Thresholds(Value):
     """Share of valid answers from which on the live model can learn from preferences alone."""
 
 
-class Answered(Value):
+class Readiness(Value):
     """How a model answers the prompts of preference pairs."""
 
     asked: int
@@ -56,58 +56,58 @@ class Answered(Value):
         return f"{self.valid} of {self.asked} answers to their prompts are valid"
 
 
-class Rule(Value):
+class MethodRule(Value):
     """One row of the table: what it needs, and what is trained then."""
 
     tasks: frozenset[Task]
     needs: Mapping[str, str]
-    """What is counted (see `count`), to the threshold it must reach."""
+    """What is counted (see `count_examples`), to the threshold it must reach."""
     live_valid: bool | None = None
     """Whether the live model must (not) give mostly valid answers to the pairs' prompts. Where it must, pairs
     whose chosen answer it gives already do not count."""
     from_live: bool = False
     """Go on from the live version's adapter, where there is one."""
-    stages: tuple[tuple[Method, Kind], ...]
+    stages: tuple[tuple[Method, ExampleKind], ...]
     because: str
 
 
 RULES = (
-    Rule(
+    MethodRule(
         tasks=frozenset({"embedding"}),
         needs={"triplets": "triplets"},
         stages=(("embedding", "triplets"),),
         because="triplets are what an embedding model learns from",
     ),
-    Rule(
+    MethodRule(
         tasks=frozenset({"chat"}),
         needs={"trajectories": "trajectories"},
         stages=(("sft", "trajectories"),),
         because="whole conversations teach every turn in its place",
     ),
-    Rule(
-        tasks=LANGUAGE,
+    MethodRule(
+        tasks=LANGUAGE_TASKS,
         needs={"pairs": "pairs"},
         live_valid=True,
         from_live=True,
         stages=(("dpo", "pairs"),),
         because="preferences say the most where the live model has sensible answers to choose between",
     ),
-    Rule(
-        tasks=LANGUAGE,
+    MethodRule(
+        tasks=LANGUAGE_TASKS,
         needs={"pairs": "pairs", "sft": "sft_examples"},
         live_valid=False,
         stages=(("sft", "sft"), ("dpo", "pairs")),
         because="the live model has to learn valid answers before it can choose between them",
     ),
-    Rule(
-        tasks=LANGUAGE,
+    MethodRule(
+        tasks=LANGUAGE_TASKS,
         needs={"liked": "votes", "disliked": "votes"},
         from_live=True,
         stages=(("kto", "votes"),),
         because="votes teach where no two answers to one prompt can be compared",
     ),
-    Rule(
-        tasks=LANGUAGE,
+    MethodRule(
+        tasks=LANGUAGE_TASKS,
         needs={"sft": "sft_examples"},
         stages=(("sft", "sft"),),
         because="approved and corrected answers can be imitated",
@@ -115,7 +115,7 @@ RULES = (
 )
 """The first rule whose needs are met decides."""
 
-NAMES = {
+KIND_NAMES = {
     "sft": "approved or corrected answers",
     "pairs": "preference pairs",
     "liked": "answers that people liked",
@@ -123,10 +123,10 @@ NAMES = {
     "trajectories": "approved conversations",
     "triplets": "triplets",
 }
-DOES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "embedding": "embedding training"}
+METHOD_NAMES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "embedding": "embedding training"}
 
 
-class Considered(Value):
+class ConsideredRule(Value):
     """One rule held against the data."""
 
     method: str
@@ -135,11 +135,11 @@ class Considered(Value):
     met: bool
 
 
-class Choice(Value):
+class MethodChoice(Value):
     """What the table says for a snapshot."""
 
     plan: Plan | Skip
-    considered: tuple[Considered, ...]
+    considered: tuple[ConsideredRule, ...]
     """The rules for the task, in order, up to the one that decided."""
 
 
@@ -158,7 +158,7 @@ class TrainingPreferences(Value):
     """What trainings may take: with another limit, one that was cut short may be worth another try."""
 
 
-class Base(Value):
+class BaseModelInfo(Value):
     """The base model that would be trained."""
 
     name: str
@@ -168,7 +168,7 @@ class Base(Value):
     """Size of its weights."""
 
 
-class Live(Value):
+class LiveVersion(Value):
     """The version that is live, with an adapter on this base."""
 
     version: str
@@ -176,35 +176,35 @@ class Live(Value):
     lora_alpha: int
 
 
-def choose(
+def choose_method(
     snapshot: Snapshot,
     task: Task,
     thresholds: Thresholds,
-    base: Base,
+    base: BaseModelInfo,
     wanted: TrainingPreferences,
     *,
-    live: Live | None,
-    live_answers: Callable[[], Answered],
-) -> Choice:
+    live: LiveVersion | None,
+    live_answers: Callable[[], Readiness],
+) -> MethodChoice:
     """How to train on `snapshot`, and why.
 
     `live_answers` measures how the live model answers the pairs' prompts; it is asked only where
     that decides. Raises OverridesInvalid.
     """
-    counts, held_out = count(snapshot.train), snapshot.manifest.held_out
+    counts, held_out = count_examples(snapshot.train), snapshot.manifest.held_out
     if not held_out.approved + held_out.corrected:
         reason = "nothing is held out to judge by; approve or correct more of the traffic"
-        return Choice(plan=Skip(reason=reason), considered=())
-    rule, considered = _first_met(task, counts, thresholds, live_answers)
+        return MethodChoice(plan=Skip(reason=reason), considered=())
+    rule, considered = _find_rule(task, counts, thresholds, live_answers)
     if rule is None:
-        return Choice(plan=Skip(reason=_too_little(snapshot, considered)), considered=considered)
+        return MethodChoice(plan=Skip(reason=_explain_shortage(snapshot, considered)), considered=considered)
     start = live if rule.from_live else None
     chosen = considered[-1]
     plan = Plan(
-        stages=_stages(rule, counts, base, start, wanted),
+        stages=_build_stages(rule, counts, base, start, wanted),
         reason=f"{chosen.method}: {chosen.needs}; {rule.because}",
         counts=counts,
-        thresholds=_thresholds(thresholds),
+        thresholds=_dump_thresholds(thresholds),
         snapshot_id=snapshot.id,
         base_model=base.name,
         base_digest=base.digest,
@@ -214,10 +214,10 @@ def choose(
         prefix_shared=wanted.prefix_shared,
         settings_id=settings_id(task, thresholds, base, wanted),
     )
-    return Choice(plan=plan, considered=considered)
+    return MethodChoice(plan=plan, considered=considered)
 
 
-class Lack(Value):
+class Shortage(Value):
     """What keeps the rules from choosing a method."""
 
     kind: Literal["sft", "pairs", "triplets"]
@@ -230,10 +230,10 @@ class Lack(Value):
 
     @property
     def words(self) -> str:
-        return NAMES[self.kind]
+        return KIND_NAMES[self.kind]
 
 
-def lacking(counts: Mapping[str, int], task: Task, thresholds: Thresholds) -> Lack | None:
+def find_shortage(counts: Mapping[str, int], task: Task, thresholds: Thresholds) -> Shortage | None:
     """The kind of examples of which fewest are lacking, and some are there; None where there is none.
 
     Only kinds that can be synthesised; in doubt answers, which teach the most beginners.
@@ -246,23 +246,23 @@ def lacking(counts: Mapping[str, int], task: Task, thresholds: Thresholds) -> La
             "pairs": thresholds.pairs,
         }
     )
-    lacks = [Lack(kind=kind, have=counts[kind], threshold=least) for kind, least in needs.items()]
+    lacks = [Shortage(kind=kind, have=counts[kind], threshold=least) for kind, least in needs.items()]
     open_ones = [lack for lack in lacks if lack.have and lack.missing > 0]
     return min(open_ones, key=lambda lack: lack.missing, default=None)
 
 
-def settings_id(task: Task, thresholds: Thresholds, base: Base, wanted: TrainingPreferences) -> str:
+def settings_id(task: Task, thresholds: Thresholds, base: BaseModelInfo, wanted: TrainingPreferences) -> str:
     """Digest of everything but the data that a choice depends on and people can set."""
-    said = [task, _thresholds(thresholds), thresholds.valid_share, base.digest]
+    said = [task, _dump_thresholds(thresholds), thresholds.valid_share, base.digest]
     return content_id([*said, wanted.model_dump(mode="json")])
 
 
-def _first_met(
-    task: Task, counts: Mapping[str, int], thresholds: Thresholds, live_answers: Callable[[], Answered]
-) -> tuple[Rule | None, tuple[Considered, ...]]:
+def _find_rule(
+    task: Task, counts: Mapping[str, int], thresholds: Thresholds, live_answers: Callable[[], Readiness]
+) -> tuple[MethodRule | None, tuple[ConsideredRule, ...]]:
     """The first rule for the task whose needs are met, and all that were held against the data."""
-    considered: list[Considered] = []
-    answered: Answered | None = None
+    considered: list[ConsideredRule] = []
+    answered: Readiness | None = None
     for rule in RULES:
         if task not in rule.tasks:
             continue
@@ -270,21 +270,23 @@ def _first_met(
         if met and rule.live_valid is not None:
             answered = answered or live_answers()
             met = _is_ready(rule, counts, thresholds, answered)
-        needs = _needs(rule, counts, thresholds, answered)
-        considered.append(Considered(method=_method(rule), needs=needs, met=met))
+        needs = _describe_needs(rule, counts, thresholds, answered)
+        considered.append(ConsideredRule(method=_name_method(rule), needs=needs, met=met))
         if met:
             return rule, tuple(considered)
     return None, tuple(considered)
 
 
-def _is_ready(rule: Rule, counts: Mapping[str, int], thresholds: Thresholds, answered: Answered) -> bool:
+def _is_ready(
+    rule: MethodRule, counts: Mapping[str, int], thresholds: Thresholds, answered: Readiness
+) -> bool:
     mostly_valid = answered.valid_share >= thresholds.valid_share
     if not rule.live_valid:
         return not mostly_valid
     return mostly_valid and answered.unsettled(counts["pairs"]) >= thresholds.pairs
 
 
-def count(examples: Examples) -> dict[str, int]:
+def count_examples(examples: Examples) -> dict[str, int]:
     """Training examples as the rules count them."""
     liked = sum(vote.desirable for vote in examples.votes)
     return {
@@ -297,31 +299,33 @@ def count(examples: Examples) -> dict[str, int]:
     }
 
 
-def worthwhile(stage: Stage, plan: Plan, thresholds: Thresholds, answered: Answered) -> str | None:
+def find_reason_to_skip(
+    stage: TrainingStage, plan: Plan, thresholds: Thresholds, answered: Readiness
+) -> str | None:
     """Why `stage`, which goes on from another one's adapter, is not worth training now; None if it is.
 
     `answered` is how that adapter answers the pairs' prompts.
     """
     left = answered.unsettled(plan.counts["pairs"])
     if answered.valid_share < thresholds.valid_share:
-        return f"{DOES[stage.method]} left out: after the stage before it only {answered}"
+        return f"{METHOD_NAMES[stage.method]} left out: after the stage before it only {answered}"
     if left < thresholds.pairs:
         return (
-            f"{DOES[stage.method]} left out: {answered.settled} of {answered.asked} answers to the pairs' "
+            f"{METHOD_NAMES[stage.method]} left out: {answered.settled} of {answered.asked} answers to the pairs' "
             f"prompts are the chosen ones already, so about {left} pairs have something left to teach, "
             f"and it takes {thresholds.pairs}"
         )
     return None
 
 
-def _stages(
-    rule: Rule,
+def _build_stages(
+    rule: MethodRule,
     counts: Mapping[str, int],
-    base: Base,
-    start: Live | None,
+    base: BaseModelInfo,
+    start: LiveVersion | None,
     wanted: TrainingPreferences,
-) -> tuple[Stage, ...]:
-    stages: list[Stage] = []
+) -> tuple[TrainingStage, ...]:
+    stages: list[TrainingStage] = []
     for method, kind in rule.stages:
         examples = counts["liked"] + counts["disliked"] if kind == "votes" else counts[kind]
         chosen = choose_hyperparameters(
@@ -329,34 +333,36 @@ def _stages(
             examples,
             base.bytes,
             preset=wanted.preset,
-            overrides=overrides_for(method, wanted.overrides),
+            overrides=select_overrides(method, wanted.overrides),
             max_lora_rank=None if method == "embedding" else wanted.max_lora_rank,
         )
         if first := stages[0].hyperparameters if stages else start:
             # It goes on training an adapter that has its shape already.
             shape = {"lora_rank": first.lora_rank, "lora_alpha": first.lora_alpha}
             chosen = chosen.model_copy(update=shape)
-        stages.append(Stage(method=method, data=kind, hyperparameters=chosen))
+        stages.append(TrainingStage(method=method, data=kind, hyperparameters=chosen))
     return tuple(stages)
 
 
-def overrides_for(method: Method, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def select_overrides(method: Method, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The settings' hyperparameters for `method`: those for all, under those for it alone."""
-    for_all = {name: value for name, value in overrides.items() if name not in DOES}
+    for_all = {name: value for name, value in overrides.items() if name not in METHOD_NAMES}
     return for_all | dict(overrides.get(method, {}))
 
 
-def _method(rule: Rule) -> str:
-    return ", then ".join(DOES[method] for method, _ in rule.stages)
+def _name_method(rule: MethodRule) -> str:
+    return ", then ".join(METHOD_NAMES[method] for method, _ in rule.stages)
 
 
-def _thresholds(thresholds: Thresholds) -> dict[str, int]:
+def _dump_thresholds(thresholds: Thresholds) -> dict[str, int]:
     return {name: getattr(thresholds, name) for name in Thresholds.model_fields if name != "valid_share"}
 
 
-def _needs(rule: Rule, counts: Mapping[str, int], thresholds: Thresholds, answered: Answered | None) -> str:
+def _describe_needs(
+    rule: MethodRule, counts: Mapping[str, int], thresholds: Thresholds, answered: Readiness | None
+) -> str:
     needs = [
-        f"{counts[name]} {NAMES[name]} (needs {getattr(thresholds, least)})"
+        f"{counts[name]} {KIND_NAMES[name]} (needs {getattr(thresholds, least)})"
         for name, least in rule.needs.items()
     ]
     if rule.live_valid is not None:
@@ -371,7 +377,7 @@ def _needs(rule: Rule, counts: Mapping[str, int], thresholds: Thresholds, answer
     return ", ".join(needs)
 
 
-def _too_little(snapshot: Snapshot, considered: Iterable[Considered]) -> str:
+def _explain_shortage(snapshot: Snapshot, considered: Iterable[ConsideredRule]) -> str:
     lacking = "; ".join(f"{each.method} has {each.needs}" for each in considered)
     return (
         f"too little to learn from: {lacking} (beside {sum(snapshot.manifest.validation.values())} examples "

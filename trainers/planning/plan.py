@@ -7,22 +7,22 @@ from pydantic import Field
 from extractors.values import Value, content_id
 from trainers.planning.hyperparameters import Hyperparameters, Method
 
-Kind = Literal["sft", "pairs", "votes", "triplets", "trajectories"]
+ExampleKind = Literal["sft", "pairs", "votes", "triplets", "trajectories"]
 """A kind of examples: the field of `extractors.examples.types.Examples` that holds them."""
 
 
-class Stage(Value):
+class TrainingStage(Value):
     """One training; the next stage goes on from its adapter."""
 
     method: Method
-    data: Kind
+    data: ExampleKind
     hyperparameters: Hyperparameters
 
 
 class Plan(Value):
     """What will be trained, and why."""
 
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[TrainingStage, ...] = Field(min_length=1)
     reason: str
     """In words, with the counts and thresholds that led here."""
     counts: dict[str, int] = {}

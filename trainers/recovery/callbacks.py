@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from trainers.recovery.fallbacks import TrainingDiverged
-from trainers.recovery.guards import Guard
+from trainers.recovery.guards import RunGuard
 
 SMOOTHING = 0.7
 """Share of the past in the smoothed loss."""
@@ -71,7 +71,7 @@ class StopDiverging(TrainerCallback):
             self._watch.see(state.global_step, logs["loss"])
 
 
-class RateOfAttempt(TrainerCallback):
+class ApplyAttemptRate(TrainerCallback):
     """Has a resumed training go on at its attempt's rate: the checkpoint brings back that of its own time."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **trained: Any) -> None:  # noqa: ARG002
@@ -86,7 +86,7 @@ class RateOfAttempt(TrainerCallback):
 class StopInTime(TrainerCallback):
     """Ends a training whose time is up; what it keeps is its best checkpoint so far."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: RunGuard) -> None:
         self._guard = guard
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:

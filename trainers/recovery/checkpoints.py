@@ -9,26 +9,26 @@ WHOLE = "whole"
 """File in a checkpoint that was completely written."""
 
 
-def whole_checkpoints(folder: Path) -> list[Path]:
+def list_whole_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder` that were completely written, oldest first."""
-    return sorted((mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")), key=step_of)
+    return sorted((mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")), key=read_step)
 
 
-def step_of(checkpoint: Path) -> int:
+def read_step(checkpoint: Path) -> int:
     """The step after which it was written."""
     return int(checkpoint.name.split("-")[1])
 
 
-def last_checkpoint(folder: Path) -> Path | None:
+def find_last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`; those that are not whole are removed."""
-    whole = whole_checkpoints(folder)
+    whole = list_whole_checkpoints(folder)
     for checkpoint in folder.glob("checkpoint-*"):
         if checkpoint not in whole:
             shutil.rmtree(checkpoint)
     return whole[-1] if whole else None
 
 
-def forget_checkpoints(folder: Path) -> None:
+def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of the run in `folder`, whose result is there; none stays whole by half."""
     for checkpoint in (folder / CHECKPOINTS).glob("checkpoint-*"):
         (checkpoint / WHOLE).unlink(missing_ok=True)

@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from extractors.values import Value
-from trainers.job_folder import Progress, write_whole
-from trainers.memory import give_back, is_out_of_memory
+from trainers.job_folder import Progress, write_atomically
+from trainers.memory import is_out_of_memory, release_memory
 from trainers.planning.limits import Limits
-from trainers.recovery.checkpoints import CHECKPOINTS, step_of, whole_checkpoints
+from trainers.recovery.checkpoints import CHECKPOINTS, list_whole_checkpoints, read_step
 from trainers.recovery.fallbacks import (
-    MOST_ROLLBACKS,
+    MAX_ROLLBACKS,
     Attempt,
     MemoryRules,
     OutOfMemory,
     TrainingDiverged,
-    after_divergence,
-    after_out_of_memory,
+    lower_rate,
+    reduce_memory,
 )
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ DEATHS_FOR_MEMORY = 2
 """Deaths of a child without a new checkpoint that are taken for too little memory."""
 
 
-class Life(Value):
+class LifeSign(Value):
     """A child at work; found by the next one, it means that the child was killed."""
 
     boot: str
@@ -51,7 +51,7 @@ class GuardState(Value):
     """What guards.json holds."""
 
     attempt: Attempt
-    alive: Life | None = None
+    alive: LifeSign | None = None
     deaths: int = 0
     """Of children at this attempt since the last new checkpoint."""
     reached: int = 0
@@ -67,18 +67,18 @@ def is_begun(folder: Path) -> bool:
     return (folder / STATE).exists()
 
 
-def how_far(folder: Path) -> str:
+def describe_progress(folder: Path) -> str:
     """How far the run in `folder` has come: a start that changes nothing of this has led nowhere."""
-    reached = max(map(step_of, whole_checkpoints(folder / CHECKPOINTS)), default=0)
-    attempt = _state(folder).attempt if is_begun(folder) else "not begun"
+    reached = max(map(read_step, list_whole_checkpoints(folder / CHECKPOINTS)), default=0)
+    attempt = _read_state(folder).attempt if is_begun(folder) else "not begun"
     return f"step {reached}, {attempt}"
 
 
-def _state(folder: Path) -> "GuardState":
+def _read_state(folder: Path) -> "GuardState":
     return GuardState.model_validate_json((folder / STATE).read_text("utf-8"))
 
 
-class Guard:
+class RunGuard:
     """Keeps a run's guards.json, and its time."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Guard:
         self._progress = progress
         self._spent = spent
         self.limits = limits
-        self.state = _state(folder) if is_begun(folder) else GuardState(attempt=first)
+        self.state = _read_state(folder) if is_begun(folder) else GuardState(attempt=first)
         self._before = self.state.seconds
         self._began = time.monotonic()
 
@@ -109,7 +109,7 @@ class Guard:
     def keep(self, **changes: Any) -> None:
         """Write the state with `changes`, and the time."""
         self.state = self.state.model_copy(update={**changes, "seconds": self.seconds()})
-        write_whole(self._path, self.state.model_dump_json(indent=2))
+        write_atomically(self._path, self.state.model_dump_json(indent=2))
 
     def go_on(self, following: Attempt, why: str) -> None:
         """Say why, and have `following` be the next attempt."""
@@ -117,18 +117,18 @@ class Guard:
         self.keep(attempt=following, deaths=0, reached=0)
 
 
-def with_guards(
-    guard: Guard, train_once: Callable[[Attempt], T], *, checkpoints: Path, rules: MemoryRules
+def train_with_recovery(
+    guard: RunGuard, train_once: Callable[[Attempt], T], *, checkpoints: Path, rules: MemoryRules
 ) -> T:
     """What `train_once` returns, for the first attempt that comes to an end.
 
     `train_once` goes on from the newest checkpoint in `checkpoints`. It raises TrainingDiverged, or
     whatever its libraries raise for lack of memory. Raises OutOfMemory, TrainingDiverged.
     """
-    _look_back(guard, checkpoints, rules)
+    _handle_earlier_death(guard, checkpoints, rules)
     while True:
-        outcome = _tried(guard, train_once)
-        if isinstance(outcome, _Memory):
+        outcome = _try_attempt(guard, train_once)
+        if isinstance(outcome, _MemoryShortage):
             _step_down(guard, rules, f"out of memory ({outcome.said})")
         elif isinstance(outcome, TrainingDiverged):
             _roll_back(guard, checkpoints, outcome)
@@ -136,43 +136,47 @@ def with_guards(
             return outcome
 
 
-class _Memory(Value):
+class _MemoryShortage(Value):
     """An attempt had too little memory. Its error is not kept: it would hold on to the memory."""
 
     said: str
 
 
-def _tried(guard: Guard, train_once: Callable[[Attempt], T]) -> T | _Memory | TrainingDiverged:
+def _try_attempt(
+    guard: RunGuard, train_once: Callable[[Attempt], T]
+) -> T | _MemoryShortage | TrainingDiverged:
     try:
-        with _alive(guard):
+        with _mark_alive(guard):
             return train_once(guard.state.attempt)
     except TrainingDiverged as diverged:
-        found: _Memory | TrainingDiverged = TrainingDiverged(str(diverged), diverged.good_until)
+        found: _MemoryShortage | TrainingDiverged = TrainingDiverged(str(diverged), diverged.good_until)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        found = _Memory(said=str(error).strip().splitlines()[0] if str(error) else type(error).__name__)
-    give_back()
+        found = _MemoryShortage(
+            said=str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        )
+    release_memory()
     return found
 
 
-def _look_back(guard: Guard, checkpoints: Path, rules: MemoryRules) -> None:
+def _handle_earlier_death(guard: RunGuard, checkpoints: Path, rules: MemoryRules) -> None:
     """One step down if the child before this one was killed for memory."""
     life, before = guard.state.alive, guard.state
     if life is None:
         return
-    reached = max(map(step_of, whole_checkpoints(checkpoints)), default=0)
+    reached = max(map(read_step, list_whole_checkpoints(checkpoints)), default=0)
     deaths = before.deaths + 1 if reached == before.reached else 1
     guard.keep(alive=None, deaths=deaths, reached=reached)
-    if _killed_for_memory(life):
+    if _was_killed_for_memory(life):
         _step_down(guard, rules, "the kernel killed the process for memory")
     elif deaths >= DEATHS_FOR_MEMORY:
         _step_down(guard, rules, f"killed {deaths} times without a new checkpoint, as if for memory")
 
 
-def _step_down(guard: Guard, rules: MemoryRules, what: str) -> None:
+def _step_down(guard: RunGuard, rules: MemoryRules, what: str) -> None:
     attempt = guard.state.attempt
-    following = after_out_of_memory(attempt, rules)
+    following = reduce_memory(attempt, rules)
     if following is None:
         raise OutOfMemory(
             f"{what}, with {attempt}, and nothing is left to try; lower `max_length` or `lora_rank` in the "
@@ -181,16 +185,16 @@ def _step_down(guard: Guard, rules: MemoryRules, what: str) -> None:
     guard.go_on(following, f"{what}, with {attempt}: going on with {following}")
 
 
-def _roll_back(guard: Guard, checkpoints: Path, diverged: TrainingDiverged) -> None:
+def _roll_back(guard: RunGuard, checkpoints: Path, diverged: TrainingDiverged) -> None:
     attempt = guard.state.attempt
-    following = after_divergence(attempt)
+    following = lower_rate(attempt)
     if following is None:
         raise TrainingDiverged(
-            f"{diverged}, with {attempt}, after {MOST_ROLLBACKS} rollbacks; "
+            f"{diverged}, with {attempt}, after {MAX_ROLLBACKS} rollbacks; "
             "lower `learning_rate` in the target's hyperparameters, and look at the data",
             diverged.good_until,
         )
-    good = last_good_checkpoint(checkpoints, diverged.good_until)
+    good = find_good_checkpoint(checkpoints, diverged.good_until)
     for checkpoint in checkpoints.glob("checkpoint-*"):
         if checkpoint != good:
             shutil.rmtree(checkpoint)
@@ -198,17 +202,17 @@ def _roll_back(guard: Guard, checkpoints: Path, diverged: TrainingDiverged) -> N
     guard.go_on(following, f"{diverged}: {back}, at {following.rate_scale:g} of the learning rate")
 
 
-def last_good_checkpoint(folder: Path, good_until: int) -> Path | None:
+def find_good_checkpoint(folder: Path, good_until: int) -> Path | None:
     """The checkpoint with the best validation, or the newest up to step `good_until`; None without one.
 
     None has a weight that is no finite number.
     """
-    whole = [checkpoint for checkpoint in whole_checkpoints(folder) if _is_finite(checkpoint)]
+    whole = [checkpoint for checkpoint in list_whole_checkpoints(folder) if _is_finite(checkpoint)]
     if not whole:
         return None
     state = json.loads((whole[-1] / "trainer_state.json").read_text("utf-8"))
-    best = [checkpoint for checkpoint in whole if step_of(checkpoint) == state["best_global_step"]]
-    good = best or [checkpoint for checkpoint in whole if step_of(checkpoint) <= good_until]
+    best = [checkpoint for checkpoint in whole if read_step(checkpoint) == state["best_global_step"]]
+    good = best or [checkpoint for checkpoint in whole if read_step(checkpoint) <= good_until]
     return good[-1] if good else None
 
 
@@ -220,9 +224,9 @@ def _is_finite(checkpoint: Path) -> bool:
 
 
 @contextmanager
-def _alive(guard: Guard) -> Iterator[None]:
+def _mark_alive(guard: RunGuard) -> Iterator[None]:
     """Leaves a sign of life that only a kill leaves behind; being asked to stop is no kill."""
-    guard.keep(alive=Life(boot=_boot(), memory_kills=_memory_kills()))
+    guard.keep(alive=LifeSign(boot=_read_boot_id(), memory_kills=_count_memory_kills()))
 
     def stop(*_: object) -> None:
         guard.keep(alive=None)
@@ -239,13 +243,13 @@ def _alive(guard: Guard) -> Iterator[None]:
         guard.keep(alive=None)
 
 
-def _killed_for_memory(life: Life) -> bool:
+def _was_killed_for_memory(life: LifeSign) -> bool:
     """Whether the kernel has killed for memory since then; it does not say whom."""
-    before, now = life.memory_kills, _memory_kills()
-    return before is not None and now is not None and now > before and life.boot == _boot()
+    before, now = life.memory_kills, _count_memory_kills()
+    return before is not None and now is not None and now > before and life.boot == _read_boot_id()
 
 
-def _memory_kills() -> int | None:
+def _count_memory_kills() -> int | None:
     """How many processes the kernel has killed for memory since it booted; None where it does not say."""
     try:
         counters = Path("/proc/vmstat").read_text()
@@ -256,7 +260,7 @@ def _memory_kills() -> int | None:
     )
 
 
-def _boot() -> str:
+def _read_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

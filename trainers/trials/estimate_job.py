@@ -3,22 +3,22 @@
 from pathlib import Path
 
 from extractors.values import Value
-from trainers.estimate.memory_and_time import Estimate, fits
+from trainers.estimate.memory_and_time import TrainingEstimate, fits
 from trainers.job_folder import Progress, run_job
-from trainers.jobs.first_attempt import counted, estimated
+from trainers.jobs.first_attempt import estimate_attempt, estimate_by_count
 from trainers.jobs.job import TrainingJob
-from trainers.memory import free_memory, is_out_of_memory
-from trainers.models.base_model import torch_device
+from trainers.memory import is_out_of_memory, measure_free_memory
+from trainers.models.base_model import resolve_device
 from trainers.recovery.fallbacks import OutOfMemory
 
-TRIED = "tried"
+TRIED_MARK = "tried"
 """File in the folder of a job whose first steps began; found there by a child, the one before was killed."""
 
 
-class Foretold(Value):
+class JobEstimate(Value):
     """What a training would take, and what there is."""
 
-    estimate: Estimate
+    estimate: TrainingEstimate
     """Without time where the memory is too little for even a few steps."""
     free_bytes: int
     """On the device, before anything was loaded."""
@@ -28,43 +28,43 @@ class Foretold(Value):
 
 def run(folder: Path) -> None:
     """Do the TrainingJob in `folder` as far as its estimate: `learnd work estimate FOLDER`."""
-    run_job(folder, TrainingJob, foretell)
+    run_job(folder, TrainingJob, estimate_job)
 
 
-def foretell(job: TrainingJob, folder: Path, progress: Progress) -> Foretold:
+def estimate_job(job: TrainingJob, folder: Path, progress: Progress) -> JobEstimate:
     """Counted memory, and time at the speed of the first steps, where there is memory for them.
 
     Raises as `train` does.
     """
-    free = free_memory(torch_device(job.device))
-    by_count = None if job.chosen.method == "embedding" else counted(job)
+    free = measure_free_memory(resolve_device(job.device))
+    by_count = None if job.chosen.method == "embedding" else estimate_by_count(job)
     if by_count and not fits(by_count.memory, free):
-        return Foretold(estimate=by_count, free_bytes=free, fits=False)
-    made = _of_first_steps(job, folder, progress)
+        return JobEstimate(estimate=by_count, free_bytes=free, fits=False)
+    made = _estimate_from_first_steps(job, folder, progress)
     if made is not None:
-        return Foretold(estimate=made, free_bytes=free, fits=fits(made.memory, free))
+        return JobEstimate(estimate=made, free_bytes=free, fits=fits(made.memory, free))
     if by_count is None:
         raise OutOfMemory(
             "the memory is too little for the first steps: lower `batch_size` in the target's "
             "hyperparameters, or train where there is more"
         )
-    return Foretold(estimate=by_count, free_bytes=free, fits=False)
+    return JobEstimate(estimate=by_count, free_bytes=free, fits=False)
 
 
-def _of_first_steps(job: TrainingJob, folder: Path, progress: Progress) -> Estimate | None:
+def _estimate_from_first_steps(job: TrainingJob, folder: Path, progress: Progress) -> TrainingEstimate | None:
     """The estimate from a few steps; None where memory was too little for them."""
-    from trainers.jobs.language_model import opened
-    from trainers.jobs.reporting import EARLY
-    from trainers.trials.short_run import short_run
+    from trainers.jobs.language_model import prepare_training
+    from trainers.jobs.reporting import EARLY_STEPS
+    from trainers.trials.short_run import run_short
 
-    if (folder / TRIED).exists():
+    if (folder / TRIED_MARK).exists():
         return None
-    (folder / TRIED).touch()
+    (folder / TRIED_MARK).touch()
     try:
-        begun = opened(job, folder, progress)
-        short_run(begun, steps=EARLY + 1)
+        begun = prepare_training(job, folder, progress)
+        run_short(begun, steps=EARLY_STEPS + 1)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         return None
-    return estimated(job, begun.attempt, begun.workload, begun.reporter.early_tokens_per_second)
+    return estimate_attempt(job, begun.attempt, begun.workload, begun.reporter.early_tokens_per_second)

@@ -9,7 +9,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from extractors.values import Value
 from trainers.jobs.reporting import MarkWhole
-from trainers.jobs.shared_steps import Opened
+from trainers.jobs.shared_steps import PreparedTraining
 from trainers.recovery.callbacks import StopDiverging, StopInTime
 
 
@@ -22,8 +22,8 @@ class ShortStep(Value):
     """Before the step; the greatest number there is where it is none."""
 
 
-def short_run(
-    begun: Opened,
+def run_short(
+    begun: PreparedTraining,
     *,
     steps: int,
     rate: Callable[[int], float] | None = None,
@@ -34,7 +34,7 @@ def short_run(
     `rate` is the learning rate of each step from 1 on; without it, rates are the plan's. The run ends
     after a step for which `until` is true.
     """
-    trainer, watch = begun.trainer, _Watch(until)
+    trainer, watch = begun.trainer, _StepRecorder(until)
     _shorten(trainer, steps)
     trainer.add_callback(watch)
     if rate is not None:
@@ -43,7 +43,7 @@ def short_run(
     return tuple(watch.steps)
 
 
-class _Watch(TrainerCallback):
+class _StepRecorder(TrainerCallback):
     def __init__(self, until: Callable[[ShortStep], bool]) -> None:
         self._until = until
         self.steps: list[ShortStep] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.memory import left_in_groups
+from trainers.memory import read_cgroup_headroom
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 10**6
@@ -32,25 +32,25 @@ def test_the_narrowest_group_above_a_process_counts_and_files_that_were_read_do_
     groups, process = tmp_path / "cgroup", process_in(tmp_path / "self", "/system.slice/learnd.service")
     group(groups / "system.slice", "max", 900 * MB)
     group(groups / "system.slice/learnd.service", str(1000 * MB), 700 * MB, cache=500 * MB)
-    assert left_in_groups(process, groups) == 800 * MB
+    assert read_cgroup_headroom(process, groups) == 800 * MB
     group(groups / "system.slice", str(1500 * MB), 900 * MB)
-    assert left_in_groups(process, groups) == 600 * MB
+    assert read_cgroup_headroom(process, groups) == 600 * MB
     group(groups / "system.slice", "max", 900 * MB)
     group(groups, str(1000 * MB), 990 * MB)  # a container's own root
-    assert left_in_groups(process, groups) == 10 * MB
+    assert read_cgroup_headroom(process, groups) == 10 * MB
 
 
 @pytest.mark.parametrize("path", ["/", "/docker/abc", "/../up"])
 def test_where_no_group_is_seen_there_is_no_limit(path: str, tmp_path: Path) -> None:
     process = process_in(tmp_path / "self", path)
-    assert left_in_groups(process, tmp_path / "cgroup") == math.inf
-    assert left_in_groups(tmp_path / "none", tmp_path / "cgroup") == math.inf
+    assert read_cgroup_headroom(process, tmp_path / "cgroup") == math.inf
+    assert read_cgroup_headroom(tmp_path / "none", tmp_path / "cgroup") == math.inf
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says so")
 def test_a_child_s_peak_is_its_own_and_not_its_parent_s() -> None:
     # `ru_maxrss` is carried over fork and exec, from a daemon that has loaded much.
-    child = "from trainers.memory import most_memory; print(most_memory('cpu'))"
+    child = "from trainers.memory import measure_peak_memory; print(measure_peak_memory('cpu'))"
     parent = f"""
 import subprocess, sys
 held = b"x" * {500 * MB}

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.batching.prefix_tree import Widths, pack, pack_if_cheaper
+from trainers.batching.prefix_tree import ModelWidths, pack, pack_if_cheaper
 
-SMOLLM2 = Widths(layers=30, hidden=576, intermediate=1536, attention=576, linear=106_168_320)
+SMOLLM2 = ModelWidths(layers=30, hidden=576, intermediate=1536, attention=576, linear=106_168_320)
 """SmolLM2-135M."""
 
 
@@ -86,6 +86,6 @@ def test_short_beginnings_before_long_ends_stay_padded_since_attention_would_cos
 
 
 def test_a_mask_takes_no_more_memory_than_is_saved():
-    narrow = Widths(layers=1, hidden=32, intermediate=32, attention=32, linear=10**10)
+    narrow = ModelWidths(layers=1, hidden=32, intermediate=32, attention=32, linear=10**10)
     assert tokens_of_a_batch(320, 704, narrow) == 8 * 1024
     assert tokens_of_a_batch(320, 20, narrow) == 320 + 8 * 20

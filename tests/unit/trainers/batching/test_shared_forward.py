@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from tests.tiny_model import tokenizer_folder
-from trainers.batching.shared_forward import is_exact_for, share_prefixes, widths_of
-from trainers.estimate.architecture import read_shape
-from trainers.methods.dpo_kto import dpo_trainer, kto_trainer
-from trainers.methods.sft import sft_trainer
-from trainers.models.lora import checked, lora_config, save_adapter
+from trainers.batching.shared_forward import find_inexactness, measure_widths, share_prefixes
+from trainers.estimate.architecture import read_architecture
+from trainers.methods.dpo_kto import build_dpo_trainer, build_kto_trainer
+from trainers.methods.sft import build_sft_trainer
+from trainers.models.lora import build_lora_config, check_lora, save_adapter
 from trainers.planning.hyperparameters import Hyperparameters
 
 # TRL's own calls of transformers, which a training child prints into its log.
@@ -82,7 +82,7 @@ HOW = {
     "shared, as on a GPU": {"share": True, "tiled": True},
     "padded": {"share": False, "tiled": False},
 }
-TRAINERS = {"sft": sft_trainer, "dpo": dpo_trainer, "kto": kto_trainer}
+TRAINERS = {"sft": build_sft_trainer, "dpo": build_dpo_trainer, "kto": build_kto_trainer}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def tokens_computed(trainer, rows):
 def test_loss_gradients_and_figures_are_those_of_trl(method, config, how, tokenizer, tmp_path):
     trainer = trainer_of(method, config, tokenizer, tmp_path)
     base = trainer.model.get_base_model()
-    assert is_exact_for(base) == (True, "")
+    assert find_inexactness(base) == (True, "")
     rows = DATA[method]
     computed = tokens_computed(trainer, rows)
     loss, gradients, figures = loss_and_gradients(trainer, rows)
@@ -172,8 +172,8 @@ def test_a_second_stage_is_held_to_a_frozen_copy_of_its_adapter_exactly(method, 
     base = str(tmp_path / "base")
     CONFIGS["llama"].save_pretrained(base)
     model = model_of(CONFIGS["llama"])
-    config = lora_config(model, Hyperparameters(lora_rank=4, lora_alpha=4), base)
-    trained = checked(get_peft_model(model, config), base)
+    config = build_lora_config(model, Hyperparameters(lora_rank=4, lora_alpha=4), base)
+    trained = check_lora(get_peft_model(model, config), base)
     torch.manual_seed(2)
     for name, parameter in trained.named_parameters():
         if "lora_B" in name:
@@ -181,7 +181,7 @@ def test_a_second_stage_is_held_to_a_frozen_copy_of_its_adapter_exactly(method, 
     trainer = trainer_of(method, CONFIGS["llama"], tokenizer, tmp_path, trained=trained)
     assert trainer.ref_model is None
     assert sorted(trainer.model.peft_config) == ["default", "ref"]
-    assert checked(trainer.model, base) is trainer.model
+    assert check_lora(trainer.model, base) is trainer.model
     loss, gradients, _ = loss_and_gradients(trainer, DATA[method])
     share_prefixes(trainer.model.get_base_model())
     our_loss, ours, _ = loss_and_gradients(trainer, DATA[method])
@@ -254,10 +254,10 @@ def test_the_padded_rows_of_a_cpu_have_logits_for_their_labels_alone(tokenizer, 
 
 def test_what_a_model_computes_for_a_token_is_told_alike_from_it_and_from_its_folder(tiny_model):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    shape = read_shape(str(tiny_model)).widths
-    assert widths_of(model) == shape
+    shape = read_architecture(str(tiny_model)).widths
+    assert measure_widths(model) == shape
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert widths_of(adapted.get_base_model()) == shape
+    assert measure_widths(adapted.get_base_model()) == shape
 
 
 def test_the_model_still_answers_as_before(tokenizer, tmp_path):
@@ -285,6 +285,6 @@ def test_the_model_still_answers_as_before(tokenizer, tmp_path):
 def test_where_it_would_not_be_exact_it_says_why(config, dropout, why):
     with warnings.catch_warnings(action="ignore"):
         model = model_of(config)
-    exact, reason = is_exact_for(model, dropout)
+    exact, reason = find_inexactness(model, dropout)
     assert not exact
     assert why in reason

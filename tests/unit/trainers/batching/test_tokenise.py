@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 from extractors.examples.types import Examples, Message, ToolCall
 from tests.snapshots import conversation, preferred, taught, voted
 from tests.tiny_model import tokenizer_folder
-from trainers.batching.tokenise import NothingToLearn, check_learnable, tokenised
+from trainers.batching.tokenise import NothingToLearn, check_learnable, tokenise
 from trainers.planning.hyperparameters import Hyperparameters
 
 ASKED = [(f"Question number {number}?", f"answer {number}") for number in range(6)]
@@ -29,7 +29,7 @@ def tokenizer():
 
 
 def features_of(tokenizer, kind, *examples, **overrides):
-    made = tokenised(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(**overrides))
+    made = tokenise(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(**overrides))
     assert (made.too_long, made.refusals) == (0, ())
     return made.features
 
@@ -105,7 +105,7 @@ def test_of_a_long_conversation_the_oldest_turns_are_dropped_and_the_system_prom
 
 def test_a_conversation_whose_last_answer_alone_is_too_long_is_left_out_and_counted(tokenizer):
     long = conversation(0, [("Hello?", "yes " * 40)])
-    made = tokenised(
+    made = tokenise(
         tokenizer,
         "trajectories",
         Examples(trajectories=(long, conversation(1, ASKED[:1]))),
@@ -119,7 +119,7 @@ def test_pairs_have_one_prompt_and_two_answers_and_count_both(tokenizer):
     [feature] = features_of(tokenizer, "pairs", pair)
     assert tokenizer.decode(feature["chosen_ids"]) == "answer 0<|im_end|>"
     assert tokenizer.decode(feature["rejected_ids"]) == "nothing<|im_end|>"
-    made = tokenised(tokenizer, "pairs", Examples(pairs=(pair,)), Hyperparameters())
+    made = tokenise(tokenizer, "pairs", Examples(pairs=(pair,)), Hyperparameters())
     answers = len(feature["chosen_ids"]) + len(feature["rejected_ids"])
     assert made.label_tokens == answers
     assert made.tokens == 2 * len(feature["prompt_ids"]) + answers
@@ -146,8 +146,8 @@ def test_what_is_too_long_is_left_out_and_counted(tokenizer, kind):
         "votes": lambda number, asked: voted(number, asked, "nothing", desirable=True),
     }
     examples = tuple(makers[kind](number, asked) for number, asked in enumerate([short, long]))
-    made = tokenised(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(max_length=48))
+    made = tokenise(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(max_length=48))
     assert (len(made.features), made.too_long) == (1, 1)
-    left = tokenised(tokenizer, kind, Examples(**{kind: examples[1:]}), Hyperparameters(max_length=48))
+    left = tokenise(tokenizer, kind, Examples(**{kind: examples[1:]}), Hyperparameters(max_length=48))
     with pytest.raises(NothingToLearn, match="max_length = 48"):
         check_learnable(left, 48)

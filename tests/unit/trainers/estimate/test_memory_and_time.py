@@ -8,14 +8,19 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.unit.traffic import NOON
-from trainers.batching.workload import Workload, measured
-from trainers.estimate.architecture import Shape, read_shape
-from trainers.estimate.memory_and_time import Memory, estimate, estimate_memory, first_that_fits
+from trainers.batching.workload import Workload, measure_workload
+from trainers.estimate.architecture import Architecture, read_architecture
+from trainers.estimate.memory_and_time import (
+    MemoryEstimate,
+    estimate_memory,
+    estimate_training,
+    find_fitting_attempt,
+)
 from trainers.job_folder import Progress
-from trainers.jobs.reporting import Reporter
-from trainers.models.base_model import BaseModelUnusable, model_bytes
+from trainers.jobs.reporting import ProgressReporter
+from trainers.models.base_model import BaseModelUnusable, measure_weight_bytes
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.recovery.fallbacks import Attempt, MemoryRules, after_out_of_memory, first_attempt
+from trainers.recovery.fallbacks import Attempt, MemoryRules, build_first_attempt, reduce_memory
 
 GB = 10**9
 CONFIG = {
@@ -32,7 +37,7 @@ WEIGHTS = {
 HYPERPARAMETERS = Hyperparameters(epochs=3, batch_size=8, lora_rank=16)
 
 
-def llama_8b() -> Shape:
+def llama_8b() -> Architecture:
     """Llama 3.1 8B, by its published configuration."""
     layer = [
         (4096, 4096),
@@ -43,7 +48,7 @@ def llama_8b() -> Shape:
         (14336, 4096),
         (4096, 14336),
     ]
-    return Shape(
+    return Architecture(
         parameters=8_030_261_248,
         file_bytes=16_060_522_496,
         layers=32,
@@ -70,8 +75,8 @@ def workload(**changes: int) -> Workload:
 
 def memory(
     device: str = "cuda", dtype: str = "bfloat16", quantization: object = None, **changes: int
-) -> Memory:
-    attempt = first_attempt(HYPERPARAMETERS, on_cpu=device == "cpu")
+) -> MemoryEstimate:
+    attempt = build_first_attempt(HYPERPARAMETERS, on_cpu=device == "cpu")
     attempt = attempt.model_copy(update={"quantization": quantization})
     return estimate_memory(llama_8b(), workload(**changes), HYPERPARAMETERS, attempt, dtype, device)
 
@@ -90,11 +95,11 @@ def test_four_bits_take_a_third_of_the_memory_of_8b_weights() -> None:
 
 
 def test_each_rung_of_the_ladder_is_estimated_to_take_less() -> None:
-    attempt, totals = first_attempt(HYPERPARAMETERS, on_cpu=True), []
+    attempt, totals = build_first_attempt(HYPERPARAMETERS, on_cpu=True), []
     while attempt is not None:
         load = workload(largest_batch=600 * attempt.micro_batch, most_labels=40 * attempt.micro_batch)
         totals.append(estimate_memory(llama_8b(), load, HYPERPARAMETERS, attempt, "bfloat16", "cpu").needed)
-        attempt = after_out_of_memory(attempt, MemoryRules())
+        attempt = reduce_memory(attempt, MemoryRules())
     assert len(totals) == 6
     assert totals == sorted(totals, reverse=True)
 
@@ -110,13 +115,13 @@ def test_each_rung_of_the_ladder_is_estimated_to_take_less() -> None:
     ],
 )
 def test_the_base_is_held_in_four_bits_where_nothing_else_fits(gigabytes: int, chosen: str) -> None:
-    first = first_attempt(HYPERPARAMETERS, on_cpu=False)
-    attempt, why = first_that_fits(first, MemoryRules(), on_gpu, gigabytes * GB)
+    first = build_first_attempt(HYPERPARAMETERS, on_cpu=False)
+    attempt, why = find_fitting_attempt(first, MemoryRules(), on_gpu, gigabytes * GB)
     assert str(attempt) == chosen
     assert "GiB are free" in why
 
 
-def on_gpu(attempt: Attempt) -> Memory:
+def on_gpu(attempt: Attempt) -> MemoryEstimate:
     load = workload(largest_batch=1200 * attempt.micro_batch, most_labels=100 * attempt.micro_batch)
     return estimate_memory(llama_8b(), load, HYPERPARAMETERS, attempt, "bfloat16", "cuda")
 
@@ -131,16 +136,16 @@ def test_a_gpu_holds_a_tile_of_the_logits_and_a_cpu_all_of_them() -> None:
 
 
 def test_four_bits_are_left_out_where_they_must_be() -> None:
-    first = first_attempt(HYPERPARAMETERS, on_cpu=False)
-    attempt, why = first_that_fits(first, MemoryRules(may_quantize=False), on_gpu, 12 * GB)
+    first = build_first_attempt(HYPERPARAMETERS, on_cpu=False)
+    attempt, why = find_fitting_attempt(first, MemoryRules(may_quantize=False), on_gpu, 12 * GB)
     assert str(attempt) == "1 × 8 examples a step, activation checkpointing"
     assert f"about {on_gpu(attempt).needed / 2**30:.1f} GiB for 1 × 8 examples a step" in why
     assert "nothing takes less" in why
 
 
 def test_time_is_measured_speed_times_all_tokens() -> None:
-    attempt = first_attempt(HYPERPARAMETERS, on_cpu=False)
-    made = estimate(workload(), HYPERPARAMETERS, attempt, memory(), tokens_per_second=1000)
+    attempt = build_first_attempt(HYPERPARAMETERS, on_cpu=False)
+    made = estimate_training(workload(), HYPERPARAMETERS, attempt, memory(), tokens_per_second=1000)
     assert made.steps == 38 * 3
     assert made.tokens == 180_000
     # 2 validations an epoch and one before, of 6000 tokens in half of the time.
@@ -149,14 +154,14 @@ def test_time_is_measured_speed_times_all_tokens() -> None:
 
 def test_a_training_that_made_no_step_has_no_speed_and_so_no_time() -> None:
     # A killed one may have had nothing left to do but to save.
-    speed = Reporter(Progress(Path("progress.jsonl"), lambda: NOON), dict).early_tokens_per_second
-    attempt = first_attempt(HYPERPARAMETERS, on_cpu=False)
-    made = estimate(workload(), HYPERPARAMETERS, attempt, memory(), speed)
+    speed = ProgressReporter(Progress(Path("progress.jsonl"), lambda: NOON), dict).early_tokens_per_second
+    attempt = build_first_attempt(HYPERPARAMETERS, on_cpu=False)
+    made = estimate_training(workload(), HYPERPARAMETERS, attempt, memory(), speed)
     assert (made.tokens_per_second, made.seconds, made.tokens) == (None, None, 180_000)
 
 
 def test_the_shape_of_a_model_is_read_from_its_folder(tiny_model: Path) -> None:
-    shape = read_shape(str(tiny_model))
+    shape = read_architecture(str(tiny_model))
     assert (shape.layers, shape.hidden, shape.attention, shape.vocabulary) == (2, 128, 128, 49152)
     assert shape.gated
     assert len(shape.linear) == 2 * 7
@@ -175,10 +180,10 @@ def test_a_shape_that_cannot_be_told_says_why(config: dict[str, object], what: s
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file(WEIGHTS, tmp_path / "model.safetensors")
     with pytest.raises(BaseModelUnusable, match=what):
-        read_shape(str(tmp_path))
+        read_architecture(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(BaseModelUnusable):
-        read_shape(str(tmp_path))
+        read_architecture(str(tmp_path))
 
 
 def test_weights_that_lie_there_a_second_time_in_another_layout_are_not_counted(tmp_path: Path) -> None:
@@ -191,27 +196,27 @@ def test_weights_that_lie_there_a_second_time_in_another_layout_are_not_counted(
     for name, file in names.items():
         save_file({name: WEIGHTS[name]}, tmp_path / file)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    shape = read_shape(str(tmp_path))
+    shape = read_architecture(str(tmp_path))
     assert (shape.parameters, shape.linear) == (10 * 8 + 8 * 8, ((8, 8),))
     assert shape.file_bytes == sum((tmp_path / file).stat().st_size for file in names.values())
-    assert model_bytes(str(tmp_path)) == shape.file_bytes
+    assert measure_weight_bytes(str(tmp_path)) == shape.file_bytes
     save_file(WEIGHTS, tmp_path / "model.safetensors")  # the one that transformers reads first
-    assert model_bytes(str(tmp_path)) == (tmp_path / "model.safetensors").stat().st_size
+    assert measure_weight_bytes(str(tmp_path)) == (tmp_path / "model.safetensors").stat().st_size
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / names["model.layers.0.self_attn.q_proj.weight"]).unlink()
     with pytest.raises(BaseModelUnusable, match=r"lacks model-1\.safetensors"):
-        model_bytes(str(tmp_path))
+        measure_weight_bytes(str(tmp_path))
 
 
 def test_what_is_computed_at_once_is_counted_as_batches_hold_it() -> None:
     prompt = list(range(100))
     sft = [{"input_ids": [*prompt, 1000 + n, 7, 8], "labels": [-100] * 101 + [7, 8]} for n in range(16)]
-    shared, padded = (measured(sft, 0, 8, widths=widths) for widths in (llama_8b().widths, None))
+    shared, padded = (measure_workload(sft, 0, 8, widths=widths) for widths in (llama_8b().widths, None))
     assert (shared.examples, shared.tokens, shared.most_labels) == (16, 16 * 103, 16)
     assert (padded.largest_batch, padded.largest_mask, padded.shared) == (8 * 103, 8 * 103**2, 0)
     assert (shared.largest_batch, shared.largest_mask, shared.shared) == (124, 124**2, 1)
     pairs = [{"prompt_ids": [*prompt, 1000 + n], "chosen_ids": [7, 8], "rejected_ids": [9]} for n in range(8)]
-    both = measured(pairs, 0, 4, widths=llama_8b().widths)
+    both = measure_workload(pairs, 0, 4, widths=llama_8b().widths)
     assert both.tokens == 8 * (103 + 102)
     # Of each pair: its own prompt token and, in each branch, the token before the answer and the answer.
     assert both.largest_batch == 100 + 4 * (3 + 2)

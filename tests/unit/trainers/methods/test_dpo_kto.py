@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainers.methods.dpo_kto import VoteWeights, vote_weights
+from trainers.methods.dpo_kto import VoteWeights, balance_votes
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from trainers.methods.dpo_kto import VoteWeights, vote_weights
     ],
 )
 def test_the_rarer_side_counts_for_more_unless_they_are_balanced(liked, disliked, weights):
-    found = vote_weights([True] * liked + [False] * disliked)
+    found = balance_votes([True] * liked + [False] * disliked)
     assert found == weights
     if disliked:
         assert 1 <= found.desirable * liked / (found.undesirable * disliked) <= 4 / 3

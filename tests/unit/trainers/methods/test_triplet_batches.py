@@ -2,11 +2,11 @@
 
 import pytest
 
-from extractors.examples.prompt_keys import query_key
+from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import Document, Triplet
 from tests.unit.traffic import NOON
-from trainers.jobs.embedding import in_parts
-from trainers.methods.triplet_batches import Batches, choose_batches, false_negatives
+from trainers.jobs.embedding import split_batch
+from trainers.methods.triplet_batches import TripletBatching, choose_batches, measure_false_negatives
 from trainers.planning.hyperparameters import Hyperparameters
 
 
@@ -15,7 +15,7 @@ def triplet(query: str, positive: str, negative: str = "no") -> Triplet:
         query=query,
         positive=Document(text=positive),
         negative=Document(text=negative),
-        prompt_key=query_key(query),
+        prompt_key=compute_query_key(query),
         started_at=NOON,
     )
 
@@ -43,15 +43,15 @@ def test_few_queries_or_few_documents_are_told_apart_by_their_own_negatives_alon
 def test_documents_that_many_queries_share_would_be_false_negatives() -> None:
     # Every query has three relevant documents out of 24, so a batch is full of known false negatives.
     rows = [triplet(f"q{n}", f"d{(n + m) % 24}", f"n{n}") for n in range(40) for m in range(3)]
-    assert 0.02 < false_negatives(rows) < 0.08
+    assert 0.02 < measure_false_negatives(rows) < 0.08
     all_alike = [triplet(f"q{n}", f"d{m}", f"n{n}") for n in range(20) for m in range(20)]
-    assert false_negatives(all_alike) == pytest.approx(0.5)  # the positives; the negatives are true
+    assert measure_false_negatives(all_alike) == pytest.approx(0.5)  # the positives; the negatives are true
     assert choose_batches(all_alike, 32).loss == "triplets"
 
 
 def test_rows_that_share_a_text_never_meet_so_they_are_no_false_negatives() -> None:
     rows = [triplet("q1", "d1"), triplet("q1", "d2"), triplet("q2", "d1")]
-    assert false_negatives(rows) == 0.0
+    assert measure_false_negatives(rows) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_rows_that_share_a_text_never_meet_so_they_are_no_false_negatives() -> N
     [(32, 1, "32 × 1"), (64, 2, "64 × 2"), (100, 1, "50 × 2"), (129, 1, "43 × 3"), (256, 2, "64 × 8")],
 )
 def test_a_large_batch_begins_in_even_parts(size: int, accumulation: int, parts: str) -> None:
-    batches = Batches(loss="triplets", size=size, reason="a test")
-    attempt = in_parts(batches, Hyperparameters(gradient_accumulation=accumulation))
+    batches = TripletBatching(loss="triplets", size=size, reason="a test")
+    attempt = split_batch(batches, Hyperparameters(gradient_accumulation=accumulation))
     assert str(attempt) == f"{parts} examples a step"
     assert attempt.micro_batch * attempt.accumulation == size * accumulation

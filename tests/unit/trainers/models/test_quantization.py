@@ -17,16 +17,16 @@ from torch.nn.functional import cross_entropy
 from trainers.batching.prefix_tree import pack
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import load_model
-from trainers.models.lora import checked, lora_config, save_adapter
+from trainers.models.lora import build_lora_config, check_lora, save_adapter
 from trainers.models.quantization import (
     BITS_PER_WEIGHT,
     QuantizationUnavailable,
-    nf4,
-    train_in_float32,
-    why_not,
+    build_nf4_config,
+    cast_trainable_to_float32,
+    find_quantization_obstacle,
 )
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.planning.plan import Plan, Stage
+from trainers.planning.plan import Plan, TrainingStage
 
 # PEFT asks transformers by a name that is going.
 pytestmark = pytest.mark.filterwarnings("default:`is_gradient_checkpointing`:FutureWarning")
@@ -41,8 +41,8 @@ ROWS = torch.tensor([[*range(1, PROMPT), 100 + n, 200 + n, 7] for n in range(4)]
 def quantised(tiny_model: Path) -> Any:
     torch.manual_seed(0)
     base = load_model(str(tiny_model), device="cpu", dtype="float32", quantization="nf4")
-    config = lora_config(base, Hyperparameters(lora_rank=4, lora_alpha=8), str(tiny_model))
-    return checked(get_peft_model(base, config), str(tiny_model))
+    config = build_lora_config(base, Hyperparameters(lora_rank=4, lora_alpha=8), str(tiny_model))
+    return check_lora(get_peft_model(base, config), str(tiny_model))
 
 
 def loss_of(model: Any) -> torch.Tensor:
@@ -136,7 +136,7 @@ def test_weights_that_are_trained_are_float32_and_the_base_stays_as_it_is(quanti
     for parameter in quantised.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)  # as TRL does
-    train_in_float32(quantised)
+    cast_trainable_to_float32(quantised)
     dtypes = {parameter.requires_grad: set[torch.dtype]() for parameter in quantised.parameters()}
     for parameter in quantised.parameters():
         dtypes[parameter.requires_grad].add(parameter.dtype)
@@ -145,9 +145,9 @@ def test_weights_that_are_trained_are_float32_and_the_base_stays_as_it_is(quanti
 
 def test_a_device_that_cannot_says_which_can() -> None:
     with pytest.raises(QuantizationUnavailable, match="on vulkan, only on cpu, cuda"):
-        nf4("vulkan", torch.float32)
-    assert "on vulkan" in str(why_not("vulkan"))
-    assert why_not("cpu") is None
+        build_nf4_config("vulkan", torch.float32)
+    assert "on vulkan" in str(find_quantization_obstacle("vulkan"))
+    assert find_quantization_obstacle("cpu") is None
 
 
 def test_without_bitsandbytes_the_advice_is_to_install_it_and_no_ladder_leads_there(tmp_path: Path) -> None:
@@ -155,17 +155,17 @@ def test_without_bitsandbytes_the_advice_is_to_install_it_and_no_ladder_leads_th
 import sys
 sys.modules["bitsandbytes"] = None  # Python's own mark for "cannot be imported"
 from pathlib import Path
-from trainers.jobs.first_attempt import memory_rules
+from trainers.jobs.first_attempt import build_memory_rules
 from trainers.jobs.job import TrainingJob
-from trainers.models.quantization import nf4, QuantizationUnavailable
+from trainers.models.quantization import QuantizationUnavailable, build_nf4_config
 try:
-    nf4("cpu", None)
+    build_nf4_config("cpu", None)
 except QuantizationUnavailable as reason:
     print(reason)
 job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text())
-assert job.may_quantize and not memory_rules(job).may_quantize
+assert job.may_quantize and not build_memory_rules(job).may_quantize
 """
-    stage = Stage(method="sft", data="sft", hyperparameters=Hyperparameters())
+    stage = TrainingStage(method="sft", data="sft", hyperparameters=Hyperparameters())
     plan = Plan(stages=(stage,), reason="a test", snapshot_id="", base_model="", base_digest="")
     job = TrainingJob(plan=plan, snapshot="", device="cpu")
     (tmp_path / "job.json").write_text(job.model_dump_json())

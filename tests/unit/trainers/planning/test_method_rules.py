@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from extractors.dataset.holdout_split import HoldoutRules
-from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, counts
+from extractors.dataset.snapshot import Manifest, OutcomeCounts, Snapshot, count_examples
 from extractors.examples.types import (
     Examples,
     Message,
@@ -17,26 +17,26 @@ from extractors.examples.types import (
 )
 from tests.unit.traffic import NOON
 from trainers.planning.method_rules import (
-    Answered,
-    Base,
-    Choice,
-    Live,
+    BaseModelInfo,
+    LiveVersion,
+    MethodChoice,
+    Readiness,
     Thresholds,
     TrainingPreferences,
-    choose,
-    lacking,
-    overrides_for,
-    worthwhile,
+    choose_method,
+    find_reason_to_skip,
+    find_shortage,
+    select_overrides,
 )
 from trainers.planning.plan import Plan, Skip
 
-BASE = Base(name="base", digest="digest", bytes=10**8)
-NOTHING = Outcomes(approved=0, corrected=0, rejected=0)
+BASE = BaseModelInfo(name="base", digest="digest", bytes=10**8)
+NOTHING = OutcomeCounts(approved=0, corrected=0, rejected=0)
 WANTED = TrainingPreferences(max_lora_rank=16)
 PROMPT = (Message(role="user", content="q"),)
 ANSWER = Message(role="assistant", content="a")
 SEEN: dict[str, Any] = {"started_at": NOON, "prompt_key": "k"}
-VALID, INVALID = Answered(asked=10, valid=9, settled=0), Answered(asked=10, valid=1, settled=0)
+VALID, INVALID = Readiness(asked=10, valid=9, settled=0), Readiness(asked=10, valid=1, settled=0)
 
 
 def snapshot(
@@ -71,7 +71,7 @@ def snapshot(
         rules=HoldoutRules(),
         window=None,
         watermark=None,
-        train=counts(train),
+        train=count_examples(train),
         validation={},
         holdout=held_out,
         reviewed=NOTHING,
@@ -83,17 +83,17 @@ def snapshot(
 
 def chosen(
     data: Snapshot,
-    answered: Answered | None = INVALID,
+    answered: Readiness | None = INVALID,
     task: Any = "classification",
-    live: Live | None = None,
+    live: LiveVersion | None = None,
     **changes: Any,
-) -> Choice:
-    def live_answers() -> Answered:
+) -> MethodChoice:
+    def live_answers() -> Readiness:
         assert answered is not None, "asked the live model where that decides nothing"
         return answered
 
     wanted = WANTED.model_copy(update=changes)
-    return choose(data, task, Thresholds(), BASE, wanted, live=live, live_answers=live_answers)
+    return choose_method(data, task, Thresholds(), BASE, wanted, live=live, live_answers=live_answers)
 
 
 def plan(*args: Any, **changes: Any) -> Plan:
@@ -118,7 +118,7 @@ def plan(*args: Any, **changes: Any) -> Plan:
     ],
 )
 def test_the_first_rule_whose_needs_are_met_decides(
-    data: Snapshot, answered: Answered | None, task: str, method: str
+    data: Snapshot, answered: Readiness | None, task: str, method: str
 ) -> None:
     assert plan(data, answered, task).method == method
 
@@ -149,12 +149,12 @@ def test_the_plan_says_why_with_counts_thresholds_and_what_was_measured() -> Non
 
 
 def test_pairs_that_the_live_model_has_settled_do_not_call_for_dpo() -> None:
-    settled = Answered(asked=10, valid=10, settled=9)
+    settled = Readiness(asked=10, valid=10, settled=9)
     assert plan(snapshot(sft=60, pairs=100), settled).method == "sft"
 
 
 def test_preferences_go_on_from_the_live_version_in_its_shape_and_sft_begins_afresh() -> None:
-    live = Live(version="acme.routing.v3", lora_rank=4, lora_alpha=12)
+    live = LiveVersion(version="acme.routing.v3", lora_rank=4, lora_alpha=12)
     dpo = plan(snapshot(pairs=20), VALID, live=live)
     shape = dpo.stages[0].hyperparameters
     assert (dpo.start_version, shape.lora_rank, shape.lora_alpha) == ("acme.routing.v3", 4, 12)
@@ -169,18 +169,18 @@ def test_a_later_stage_has_the_shape_of_the_first_and_its_own_rate() -> None:
 
 def test_overrides_hold_for_all_methods_or_for_one() -> None:
     given = {"epochs": 2, "dpo": {"epochs": 1, "beta": 0.3}}
-    assert overrides_for("sft", given) == {"epochs": 2}
-    assert overrides_for("dpo", given) == {"epochs": 1, "beta": 0.3}
+    assert select_overrides("sft", given) == {"epochs": 2}
+    assert select_overrides("dpo", given) == {"epochs": 1, "beta": 0.3}
 
 
 def test_a_second_stage_is_left_out_where_the_first_taught_it_all_or_too_little() -> None:
     found = plan(snapshot(sft=60, pairs=40))
     dpo = found.stages[1]
-    assert worthwhile(dpo, found, Thresholds(), VALID) is None
-    settled = worthwhile(dpo, found, Thresholds(), Answered(asked=10, valid=10, settled=9))
+    assert find_reason_to_skip(dpo, found, Thresholds(), VALID) is None
+    settled = find_reason_to_skip(dpo, found, Thresholds(), Readiness(asked=10, valid=10, settled=9))
     assert settled is not None
     assert "about 4 pairs" in settled
-    assert worthwhile(dpo, found, Thresholds(), INVALID) is not None
+    assert find_reason_to_skip(dpo, found, Thresholds(), INVALID) is not None
 
 
 def test_the_same_settings_have_the_same_id_and_others_another() -> None:
@@ -208,5 +208,5 @@ def test_what_is_lacking_is_the_kind_of_which_fewest_are_missing(
     counts: dict[str, int], task: Any, kind: str | None
 ) -> None:
     nothing = dict.fromkeys(("sft", "pairs", "triplets"), 0)
-    found = lacking(nothing | counts, task, Thresholds())
+    found = find_shortage(nothing | counts, task, Thresholds())
     assert (found.kind if found else None) == kind

@@ -12,9 +12,9 @@ from trainers.planning.limits import Limits
 from trainers.recovery.fallbacks import (
     Attempt,
     MemoryRules,
-    after_divergence,
-    after_out_of_memory,
-    first_attempt,
+    build_first_attempt,
+    lower_rate,
+    reduce_memory,
 )
 
 PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1e-3)
@@ -23,14 +23,14 @@ PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1
 def ladder(first: Attempt, rules: MemoryRules) -> list[str]:
     """Each attempt in words, until nothing is left."""
     said, attempt = [], first
-    while (following := after_out_of_memory(attempt, rules)) is not None:
+    while (following := reduce_memory(attempt, rules)) is not None:
         attempt = following
         said.append(str(attempt))
     return said
 
 
 def test_memory_is_saved_by_smaller_batches_then_by_computing_twice_then_by_four_bits() -> None:
-    assert ladder(first_attempt(PLANNED, on_cpu=True), MemoryRules()) == [
+    assert ladder(build_first_attempt(PLANNED, on_cpu=True), MemoryRules()) == [
         "4 × 2 examples a step",
         "2 × 4 examples a step",
         "1 × 8 examples a step",
@@ -40,12 +40,12 @@ def test_memory_is_saved_by_smaller_batches_then_by_computing_twice_then_by_four
 
 
 def test_a_gpu_computes_activations_twice_from_the_start() -> None:
-    assert first_attempt(PLANNED, on_cpu=False).checkpointing
+    assert build_first_attempt(PLANNED, on_cpu=False).checkpointing
 
 
 def test_no_rung_goes_below_the_least_batch_or_quantises_where_it_must_not() -> None:
     rules = MemoryRules(least_micro_batch=2, may_quantize=False)
-    assert ladder(first_attempt(PLANNED, on_cpu=True), rules)[-1] == (
+    assert ladder(build_first_attempt(PLANNED, on_cpu=True), rules)[-1] == (
         "2 × 4 examples a step, activation checkpointing"
     )
 
@@ -63,15 +63,15 @@ def test_every_rung_has_as_many_examples_a_step_as_was_planned(
     batch: int, accumulation: int, parts: list[str]
 ) -> None:
     planned = Hyperparameters(batch_size=batch, gradient_accumulation=accumulation)
-    rungs = ladder(first_attempt(planned, on_cpu=False), MemoryRules(may_quantize=False))
+    rungs = ladder(build_first_attempt(planned, on_cpu=False), MemoryRules(may_quantize=False))
     assert rungs == [f"{each} examples a step, activation checkpointing" for each in parts]
 
 
 def test_an_attempt_keeps_the_examples_of_a_step_and_scales_the_rate() -> None:
-    attempt = first_attempt(PLANNED, on_cpu=True)
-    lower = after_divergence(attempt)
+    attempt = build_first_attempt(PLANNED, on_cpu=True)
+    lower = lower_rate(attempt)
     assert lower is not None
-    smaller = after_out_of_memory(lower, MemoryRules())
+    smaller = reduce_memory(lower, MemoryRules())
     assert smaller is not None
     tried = smaller.applied_to(PLANNED)
     assert (tried.batch_size, tried.gradient_accumulation) == (4, 2)
@@ -80,12 +80,12 @@ def test_an_attempt_keeps_the_examples_of_a_step_and_scales_the_rate() -> None:
 
 
 def test_the_rate_is_lowered_twice() -> None:
-    once = after_divergence(first_attempt(PLANNED, on_cpu=True))
+    once = lower_rate(build_first_attempt(PLANNED, on_cpu=True))
     assert once is not None
-    twice = after_divergence(once)
+    twice = lower_rate(once)
     assert twice is not None
     assert twice.rate_scale == pytest.approx(0.01)
-    assert after_divergence(twice) is None
+    assert lower_rate(twice) is None
 
 
 def test_lack_of_memory_is_told_from_other_errors() -> None:

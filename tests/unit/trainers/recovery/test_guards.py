@@ -15,18 +15,18 @@ from safetensors.torch import save_file
 from trainers.job_folder import Progress
 from trainers.planning.limits import Limits
 from trainers.recovery.fallbacks import Attempt, MemoryRules, OutOfMemory, TrainingDiverged
-from trainers.recovery.guards import Guard, with_guards
+from trainers.recovery.guards import RunGuard, train_with_recovery
 
 FIRST = Attempt(micro_batch=4, accumulation=1, checkpointing=False, quantization=None)
 
 
-def guard_in(folder: Path) -> Guard:
+def guard_in(folder: Path) -> RunGuard:
     progress = Progress(folder / "progress.jsonl", lambda: datetime.now(UTC))
-    return Guard(folder, FIRST, progress, Limits(max_minutes=5))
+    return RunGuard(folder, FIRST, progress, Limits(max_minutes=5))
 
 
 def guarded(folder: Path, train_once: Callable[[Attempt], Any], **rules: Any) -> Any:
-    return with_guards(
+    return train_with_recovery(
         guard_in(folder), train_once, checkpoints=folder / "checkpoints", rules=MemoryRules(**rules)
     )
 
