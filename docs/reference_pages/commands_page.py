@@ -1,0 +1,50 @@
+"""Every command of `learnd`, read from the command line itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from daemon.cli import app
+from reference_pages.markdown import GENERATED, code, prose, table
+
+INTRO = """# Commands
+
+`learnd --help` and `learnd COMMAND --help` say the same in a terminal.
+
+- Every command that lists, shows, exports or changes something has `--json`. (`init`, `run`, `gateway`
+  and `demo` have not.)
+- `--config`, or `LEARND_CONFIG`, names another settings file than `./learnd.toml`.
+- `--target` may be left out where the settings have only one target.
+- A command that fails says why in one line on standard error, and exits with 1.
+
+"""
+
+
+def commands_page() -> str:
+    """Return the page as Markdown."""
+    root = typer.main.get_command(app)
+    return GENERATED + INTRO + "".join(_describe(root, "learnd"))
+
+
+def _describe(command: Any, path: str) -> Iterator[str]:
+    """A command, and those below it. `command` is one of click's, which Typer brings along."""
+    if command.hidden:
+        return
+    anchor = path.replace(" ", "-")
+    level = "#" * min(4, 1 + len(path.split()))
+    yield f"{level} {code(path)} {{ #{anchor} }}\n\n{prose(command.help)}\n\n"
+    context = command.make_context(path, [], resilient_parsing=True)
+    below = getattr(command, "commands", {})
+    if not below:
+        yield f"```sh\n{' '.join([path, *command.collect_usage_pieces(context)])}\n```\n\n"
+    records = [each.get_help_record(context) for each in command.params if not _is_shells(each)]
+    if records:
+        yield table(("argument or option", "meaning"), [(code(name), said) for name, said in records])
+    for name, each in below.items():
+        yield from _describe(each, f"{path} {name}")
+
+
+def _is_shells(parameter: Any) -> bool:
+    """Options that Typer adds for a shell's completion."""
+    return bool({"--install-completion", "--show-completion"} & set(parameter.opts))

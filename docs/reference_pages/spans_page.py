@@ -1,0 +1,93 @@
+"""The attributes of the spans that learnd writes to Phoenix."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from daemon.gateway.attributes import describe_answer, describe_request
+from extractors.phoenix.write_spans import EvaluationSpan, ExperimentSpan
+from reference_pages.markdown import GENERATED, code, one_line, table
+
+INTRO = """# Spans
+
+learnd writes three kinds of spans to Phoenix: one for each call through the gateway, and two for each run.
+
+"""
+GATEWAY = """## Calls through the gateway
+
+With [`gateway.trace`](settings.md#gateway.trace), each call becomes an OpenInference span of kind `LLM` in the
+target's project. Besides what every span has, it carries `session.id` from the header `x-learnd-session`,
+`user.id` from the request's `user`, and `learnd.tenant`, `learnd.agent`, `learnd.version` and `learnd.internal`
+(learnd's own call, never trained on). A request and an answer with all that a span can hold give these
+attributes, where `0` counts:
+
+"""
+RUNS = """## Runs
+
+Each run that trained or judged something is written to the project
+[`phoenix.experiments_project`](settings.md#phoenix.experiments_project): an EXPERIMENT span, and below it an
+EVALUATION span where the run was judged. An attribute without a value is left out.
+
+"""
+REQUEST: dict[str, Any] = {
+    "model": "acme/routing",
+    "messages": [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "…"}, {"type": "image_url", "image_url": {"url": "…"}}],
+        },
+        {
+            "role": "assistant",
+            "content": "…",
+            "tool_calls": [{"id": "1", "function": {"name": "search", "arguments": "{}"}}],
+        },
+        {"role": "tool", "name": "search", "tool_call_id": "1", "content": "…"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "search"}}],
+    "prompt": "…",
+}
+ANSWER: dict[str, Any] = {
+    "choices": [
+        {"message": {"role": "assistant", "content": "…"}, "text": "…", "finish_reason": "stop"},
+    ],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}
+
+
+def spans_page() -> str:
+    """Return the page as Markdown."""
+    return GENERATED + INTRO + GATEWAY + _gateway() + RUNS + _run(ExperimentSpan) + _run(EvaluationSpan)
+
+
+def _gateway() -> str:
+    written = {**describe_request(REQUEST), **describe_answer(ANSWER)}
+    names = sorted(
+        {".".join("0" if part.isdecimal() else part for part in name.split(".")) for name in written}
+    )
+    return "".join(f"- {code(name)}\n" for name in names) + "\n"
+
+
+def _run(span: Any) -> str:
+    rows = [
+        (code(name), said)
+        for group, field in span.model_fields.items()
+        for name, said in _attributes(group, field.annotation)
+    ]
+    return f"### {span.kind}\n\n{one_line(span.__doc__)} Its name is {code(span.operation)}.\n\n" + table(
+        ("attribute", "type"), rows
+    )
+
+
+def _attributes(prefix: str, annotation: Any) -> Iterator[tuple[str, str]]:
+    """The flat names below a group of attributes."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return
+    for name, field in annotation.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _attributes(f"{prefix}.{name}", field.annotation)
+        else:
+            kinds = [
+                each for each in get_args(field.annotation) or [field.annotation] if each is not type(None)
+            ]
+            yield f"{prefix}.{name}", ", ".join(each.__name__ for each in kinds)
