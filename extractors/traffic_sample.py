@@ -12,14 +12,14 @@ from hashlib import sha256
 from math import ceil
 
 from extractors.cleaning.redaction import Redaction
-from extractors.examples.prompt_keys import normalised, prompt_key, query_key
+from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key, normalise
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
-from extractors.feedback.searches import Search, merge_searches, read_query
 from extractors.phoenix.client import PhoenixClient, Project, own_spans
 from extractors.phoenix.spans import Span, SpanFilter
 from extractors.span_parsing.calls import Call, is_anothers, is_internal, read_call, session_of
 from extractors.span_parsing.drop_reasons import Unreadable
 from extractors.span_parsing.merge import Ancestry, merge_traced_twice
+from extractors.span_parsing.retriever_spans import Search, merge_searches, read_query
 from extractors.values import Value
 
 MOST_IDS = 30_000
@@ -43,7 +43,7 @@ class TrafficCall(Value):
     session_id: str | None = None
     text: str
     """What the user asked last, or the query, normalised."""
-    prompt_key: str
+    compute_prompt_key: str
     answered_by: str | None = None
     """The adapter version that answered, as the gateway traced it; None when unknown."""
 
@@ -84,9 +84,9 @@ def sample_traffic(
 def asked(reviewed: ReviewedItem | ReviewedRetrieval | Call | Search) -> str:
     """What the user asked last, or the query, normalised."""
     if isinstance(reviewed, ReviewedRetrieval | Search):
-        return normalised(reviewed.query[:LONGEST])
+        return normalise(reviewed.query[:LONGEST])
     said = [message for message in reviewed.prompt if message.role == "user"] or reviewed.prompt
-    return normalised(said[-1].content[:LONGEST])
+    return normalise(said[-1].content[:LONGEST])
 
 
 def _trace_ids(
@@ -128,7 +128,9 @@ def _calls(
             trace_id=each.trace_id,
             session_id=each.session_id,
             text=asked(each),
-            prompt_key=query_key(each.query) if isinstance(each, Search) else prompt_key(each.prompt),
+            prompt_key=compute_query_key(each.query)
+            if isinstance(each, Search)
+            else compute_prompt_key(each.prompt),
             answered_by=each.answered_by if isinstance(each, Call) else None,
         )
 

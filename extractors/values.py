@@ -1,15 +1,21 @@
-"""How every stage builds its values, and how content gets its id.
+"""What every stage shares: frozen values, content ids, and counts of reasons.
 
-Stages hand each other frozen pydantic values.
+Stages hand each other frozen pydantic values. A step that keeps some of its input returns
+what it kept, and `Reasons` for the rest.
 """
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+Reasons = Counter[StrEnum]
+"""How many things were left out or dropped, by reason."""
 
 
 class Value(BaseModel):
@@ -18,23 +24,23 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with changes. What was computed from the old content (a cached id) is not carried over."""
+        """Return a copy with changes, without what was computed from the old content (a cached id)."""
         copied = super().model_copy(update=update, deep=deep)
         for name in copied.__dict__.keys() - type(self).model_fields.keys():
             del copied.__dict__[name]
         return copied
 
 
+Record = TypeVar("Record", bound=Value)
+
+
 def content_id(content: Any) -> str:
-    """Hex digest (32 characters) of JSON-serialisable `content`: equal content, equal id."""
+    """Return a hex digest (32 characters) of JSON-serialisable `content`: equal content, equal id."""
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, hex. Raises OSError."""
+    """Return the SHA-256 of a file's content, in hex. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-Record = TypeVar("Record", bound=Value)

@@ -1,9 +1,9 @@
-"""What a target's traffic teaches now: polled from Phoenix, extracted, and made a dataset."""
+"""A target's traffic as training data: polled from Phoenix, extracted, and assembled into a snapshot."""
 
 from collections import Counter
 from datetime import timedelta
 
-from daemon.data.imports import golden_cases, imported_examples
+from daemon.data.imports import read_golden_cases, read_imported_examples
 from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
@@ -11,21 +11,22 @@ from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.build import ExtraData
 from extractors.dataset.snapshot import Snapshot, build_snapshot
 from extractors.feedback.extract import Extraction, extract
-from extractors.feedback.searches import reviewed_retrievals
+from extractors.feedback.searches import extract_searches
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixError
 from extractors.phoenix.poll import poll
+from registry.store.store import Store
 
 
 def open_phoenix(settings: Settings) -> PhoenixClient:
-    """A client for the settings' Phoenix; close it after use."""
+    """Return a client for the Phoenix of the settings; close it after use."""
     return PhoenixClient(settings.phoenix.url, api_key=settings.phoenix.key())
 
 
 def poll_target(context: TargetContext, client: PhoenixClient) -> int:
-    """Bring the target's mirror up to date; returns how many annotations changed.
+    """Bring the target's mirror up to date and return how many annotations changed.
 
-    What went wrong is kept as the target's last poll error, and raised: PhoenixError.
+    Raises PhoenixError, which the store also keeps as the target's last poll error.
     """
     changes, complete = 0, False
     while not complete and not context.stop.is_set():
@@ -35,7 +36,10 @@ def poll_target(context: TargetContext, client: PhoenixClient) -> int:
 
 
 def _poll_once(context: TargetContext, client: PhoenixClient) -> tuple[int, bool]:
-    """How many annotations changed, and whether that is all; the change itself is let go of."""
+    """Return how many annotations changed, and whether the mirror is up to date.
+
+    The change itself is not returned, so that its memory is free before the next one is read.
+    """
     store, target, now = context.store, context.target, context.clock()
     used_keys = target.retrieval.used_metadata_keys if target.task == "embedding" else ()
     try:
@@ -44,7 +48,7 @@ def _poll_once(context: TargetContext, client: PhoenixClient) -> tuple[int, bool
             store.mirror(target.key),
             project=target.project,
             spans=target.spans,
-            annotation_names=feedback_names(target),
+            annotation_names=list_feedback_names(target),
             used_keys=used_keys,
             now=now,
             full_sweep_after=timedelta(minutes=context.settings.phoenix.full_sweep_minutes),
@@ -56,23 +60,21 @@ def _poll_once(context: TargetContext, client: PhoenixClient) -> tuple[int, bool
     return len(change.annotations) + len(change.removed_annotations), change.complete
 
 
-def feedback_names(target: TargetSettings) -> frozenset[str]:
-    """Names of the annotations that the target's rules read."""
+def list_feedback_names(target: TargetSettings) -> frozenset[str]:
+    """Return the names of the annotations that the target's feedback rules read."""
     rules = target.feedback
     return frozenset(rule.name for rule in rules.annotations) | frozenset(rules.correction_names)
 
 
-def extract_target(context: TargetContext) -> Extraction:
-    """What the mirror teaches by the target's feedback rules, without personal data where that is asked for.
+def extract_target(store: Store, target: TargetSettings) -> Extraction:
+    """Extract examples and reviewed items from the target's mirror by its feedback rules.
 
-    Raises RedactorUnusable, RedactionFailed.
+    Personal data is replaced where the target has a redactor. Raises RedactorUnusable, RedactionFailed.
     """
-    target = context.target
-    spans, annotations = context.store.mirrored(target.key)
+    spans, annotations = store.mirrored(target.key)
     if target.task == "embedding":
-        found = reviewed_retrievals(spans, annotations, target.feedback, target.retrieval, target=target.key)
-        extraction = Extraction(
-            retrievals=found.retrievals, dropped=found.dropped, dropped_spans=found.dropped_spans
+        extraction = extract_searches(
+            spans, annotations, target.feedback, target.retrieval, target=target.key
         )
     else:
         extraction = extract(spans, annotations, target.feedback, target.output_space, target=target.key)
@@ -86,14 +88,14 @@ def extract_target(context: TargetContext) -> Extraction:
     return extraction.model_copy(update={**without, "replaced": dict(redaction.counts)})
 
 
-def snapshot_of(context: TargetContext, extraction: Extraction) -> Snapshot:
-    """The dataset that `extraction` makes with the target's holdout as it stands; nothing is written.
+def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapshot:
+    """Build the snapshot of `extraction`, imports and approved examples, with the target's current holdout.
 
-    Raises RedactorUnusable, RedactionFailed, ImportInvalid.
+    Nothing is written. Raises RedactorUnusable, RedactionFailed, ImportInvalid.
     """
     target = context.target
     redaction = Redaction(load_redactor(target.redaction), target.output_space)
-    imported = redaction.apply_to_all(imported_examples(context.data_dir, target))
+    imported = redaction.apply_to_all(read_imported_examples(context.data_dir, target))
     synthetic = redaction.apply_to_all(context.store.approved_examples(target.key))
     replaced = Counter(extraction.replaced) + redaction.counts
     return build_snapshot(
@@ -107,7 +109,7 @@ def snapshot_of(context: TargetContext, extraction: Extraction) -> Snapshot:
             imported=imported,
             synthetic=synthetic,
             synthetic_share=target.synthesis.share,
-            golden=golden_cases(target),
+            golden=read_golden_cases(target),
             quality=target.quality,
             output_space=target.output_space,
         ),

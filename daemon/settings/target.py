@@ -16,15 +16,16 @@ from extractors.cleaning.quality import QualityRules
 from extractors.cleaning.redaction import RedactionRules
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.feedback.rules import FeedbackRules
-from extractors.feedback.searches import RELEVANCE, RetrievalRules
+from extractors.feedback.searches import RELEVANCE
 from extractors.llm.endpoint import Endpoint
 from extractors.phoenix.spans import SpanFilter
+from extractors.span_parsing.retriever_spans import RetrievalRules
 from extractors.synthesis.filters import ScreeningRules
 from extractors.synthesis.generate import SynthesisRules
 from extractors.values import Value
 from registry.targets import slug
-from trainers.planning.hyperparameters import Hyperparameters, Method, Preset
-from trainers.planning.method_rules import Task, Thresholds, overrides_for
+from trainers.planning.hyperparameters import Hyperparameters, Method, Preset, select_overrides
+from trainers.planning.method_rules import Task, Thresholds
 
 
 class SynthesisSettings(WithApiKey):
@@ -116,7 +117,7 @@ def _check_hyperparameters(overrides: dict[str, Any]) -> dict[str, Any]:
     known = ", ".join(Hyperparameters.model_fields)
     for method in get_args(Method):
         try:
-            Hyperparameters.model_validate(overrides_for(method, overrides))
+            Hyperparameters.model_validate(select_overrides(method, overrides))
         except (ValidationError, ValueError, TypeError) as wrong:
             said = (
                 explain(wrong, Hyperparameters.model_fields).strip()

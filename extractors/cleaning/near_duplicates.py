@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.cleaning.templates import Templates, find_templates, is_long
-from extractors.examples.prompt_keys import normalised
+from extractors.examples.prompt_keys import normalise
 
 NEAR = 0.9
 """Similarity from which two texts count as one.
@@ -50,18 +50,18 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """Of a product with it (Knuth's multiplicative hashing) the upper half is the hash."""
 
 
-def near_duplicates(
+def find_near_duplicates(
     texts: Sequence[str], threshold: float = NEAR, templates: Templates | None = None
 ) -> list[int | None]:
     """For each text the position of the earlier one that it repeats, itself no repetition; else None.
 
-    Put first what shall stay. `templates` is what `templates_of` found, by default in these texts:
+    Put first what shall stay. `templates` is what `find_templates_in_texts` found, by default in these texts:
     texts that differ only in what they put into a long template are not near.
     """
-    seen = KnownTexts((), threshold, templates_of(texts) if templates is None else templates)
+    seen = KnownTexts((), threshold, find_templates_in_texts(texts) if templates is None else templates)
     links: list[int | None] = []
     for position, text in enumerate(texts):
-        said = _Said(text, seen.templates)
+        said = _TextFeatures(text, seen.templates)
         link = seen.nearest(said)
         if link is None:
             seen.add(position, said)
@@ -69,7 +69,7 @@ def near_duplicates(
     return links
 
 
-def near_matches(
+def find_near_matches(
     texts: Sequence[str],
     known: Sequence[str],
     threshold: float = NEAR,
@@ -77,29 +77,31 @@ def near_matches(
 ) -> list[int | None]:
     """For each text the position in `known` of the most similar text that it is near to; else None.
 
-    `templates` as for `near_duplicates`, by default of both. Equal texts always match.
+    `templates` as for `find_near_duplicates`, by default of both. Equal texts always match.
     """
-    seen = KnownTexts(known, threshold, templates_of([*texts, *known]) if templates is None else templates)
+    seen = KnownTexts(
+        known, threshold, find_templates_in_texts([*texts, *known]) if templates is None else templates
+    )
     return [seen.match(text) for text in texts]
 
 
-def templates_of(texts: Iterable[str]) -> Templates:
+def find_templates_in_texts(texts: Iterable[str]) -> Templates:
     """The templates that `texts` were written in, but for case and punctuation."""
-    return find_templates(_plain(text) for text in texts)
+    return find_templates(_to_plain(text) for text in texts)
 
 
-class _Said:
+class _TextFeatures:
     """What one text says."""
 
     def __init__(self, text: str, templates: Templates) -> None:
-        self.plain = _plain(text)
+        self.plain = _to_plain(text)
         self.own = templates.own(self.plain)
         """Beside templates; what says nothing there is near only to what equals it."""
-        self.shingles = _shingles(self.own)
+        self.shingles = _compute_shingles(self.own)
 
     @cached_property
     def sketch(self) -> Sketch:
-        return _sketch(self.shingles)
+        return _compute_sketch(self.shingles)
 
 
 class KnownTexts:
@@ -113,42 +115,45 @@ class KnownTexts:
         self._sizes: list[int] = []
         self._index = _Index(threshold)
         for position, text in enumerate(texts):
-            self.add(position, _Said(text, templates))
+            self.add(position, _TextFeatures(text, templates))
 
     def match(self, text: str) -> int | None:
         """The equal text, else the most similar one that is near, the first of several."""
-        return self.nearest(_Said(text, self.templates))
+        return self.nearest(_TextFeatures(text, self.templates))
 
     def begins(self, parts: Iterable[str]) -> bool:
         """Whether the first of a text's parts, however many, are together near one of the texts.
 
         In time proportional to the text: two sets together have the smaller of their hashes as sketch.
         """
-        plain = [bare for part in parts if (bare := _bare(part))]
+        plain = [bare for part in parts if (bare := _remove_punctuation(part))]
         largest = self._sizes[-1] if self._sizes else 0
-        held, sketch = set[int](), _sketch(_shingles(""))
+        held, sketch = set[int](), _compute_sketch(_compute_shingles(""))
         for number, own in enumerate(self.templates.own_parts(plain), 1):
             beginning = " ".join(plain[:number])
             if beginning in self._positions:
                 return True
-            shingles = _shingles(own)
+            shingles = _compute_shingles(own)
             held.update(shingles.tolist())
             if len(held) * LEAST > largest:
                 return False
-            sketch = np.minimum(sketch, _sketch(shingles))
+            sketch = np.minimum(sketch, _compute_sketch(shingles))
             candidates = self._of_size(len(held), self._index.candidates(sketch))
-            if candidates and self._most_similar(_Said(beginning, self.templates), candidates) is not None:
+            if (
+                candidates
+                and self._most_similar(_TextFeatures(beginning, self.templates), candidates) is not None
+            ):
                 return True
         return False
 
-    def nearest(self, said: _Said) -> int | None:
+    def nearest(self, said: _TextFeatures) -> int | None:
         if said.plain in self._positions:
             return self._positions[said.plain]
         if not said.own or not self._has_size(len(said.shingles)):
             return None
         return self._most_similar(said, self._index.candidates(said.sketch))
 
-    def add(self, position: int, said: _Said) -> None:
+    def add(self, position: int, said: _TextFeatures) -> None:
         if said.plain in self._positions:
             return
         self._positions[said.plain] = position
@@ -167,7 +172,7 @@ class KnownTexts:
         sizes = ((position, self._texts[position][2]) for position in candidates)
         return [at for at, other in sizes if min(size, other) >= 0.9 * self._threshold * max(size, other)]
 
-    def _most_similar(self, said: _Said, candidates: Iterable[int]) -> int | None:
+    def _most_similar(self, said: _TextFeatures, candidates: Iterable[int]) -> int | None:
         best, nearest = 0.0, None
         for position in candidates:
             similarity = self._similarity(said, position)
@@ -175,15 +180,15 @@ class KnownTexts:
                 best, nearest = similarity, position
         return nearest
 
-    def _similarity(self, said: _Said, position: int) -> float:
+    def _similarity(self, said: _TextFeatures, position: int) -> float:
         """Of what both say; 0 where they say little, and each in a template of its own."""
         plain, own, size = self._texts[position]
         if min(size, len(said.shingles)) < self._threshold * max(size, len(said.shingles)):
             return 0.0
-        similarity = _jaccard(said.shingles, _shingles(own))
+        similarity = _compute_jaccard(said.shingles, _compute_shingles(own))
         if similarity < self._threshold or is_long(own) or (said.plain, plain) == (said.own, own):
             return similarity
-        whole = _jaccard(_shingles(said.plain), _shingles(plain))
+        whole = _compute_jaccard(_compute_shingles(said.plain), _compute_shingles(plain))
         return similarity if whole >= self._threshold else 0.0
 
 
@@ -192,7 +197,7 @@ class _Index:
 
     def __init__(self, threshold: float) -> None:
         self._likely = threshold - DEVIATIONS * sqrt(threshold * (1 - threshold) / PERMUTATIONS)
-        self._bands, self._rows = _bands(threshold)
+        self._bands, self._rows = _choose_bands(threshold)
         self._buckets: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
         self._sketches: dict[int, Sketch] = {}
 
@@ -218,20 +223,20 @@ class _Index:
         return ((band, part.tobytes()) for band, part in enumerate(parts))
 
 
-def _sketch(shingles: Shingles) -> Sketch:
-    sketch = _empty().copy()
+def _compute_sketch(shingles: Shingles) -> Sketch:
+    sketch = _make_empty_sketch().copy()
     sketch.update_batch(((shingles * _SPREAD) >> np.uint64(32)).tolist())
     return cast(Sketch, sketch.hashvalues)
 
 
 @cache
-def _empty() -> Any:
+def _make_empty_sketch() -> Any:
     from datasketch import MinHash  # type: ignore[import-untyped]
 
     return MinHash(num_perm=PERMUTATIONS, hashfunc=int)
 
 
-def _bands(threshold: float) -> tuple[int, int]:
+def _choose_bands(threshold: float) -> tuple[int, int]:
     """Bands and rows: the most rows, so the fewest candidates, that miss at most `MISSED` of near pairs."""
     rows = 1
     for more in range(2, PERMUTATIONS // 2 + 1):
@@ -240,13 +245,13 @@ def _bands(threshold: float) -> tuple[int, int]:
     return PERMUTATIONS // rows, rows
 
 
-def _jaccard(one: Shingles, other: Shingles) -> float:
+def _compute_jaccard(one: Shingles, other: Shingles) -> float:
     shared = len(np.intersect1d(one, other, assume_unique=True))
     return shared / (len(one) + len(other) - shared)
 
 
 @lru_cache(maxsize=1000)
-def _shingles(plain: str) -> Shingles:
+def _compute_shingles(plain: str) -> Shingles:
     # Made anew: the sets of all texts would take ten times the memory of the texts.
     codes = np.frombuffer(f" {plain} ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(
         np.uint64
@@ -255,13 +260,13 @@ def _shingles(plain: str) -> Shingles:
     return np.unique(codes[:-2] << 42 | codes[1:-1] << 21 | codes[2:])
 
 
-def _plain(text: str) -> str:
+def _to_plain(text: str) -> str:
     """`text` without case and punctuation, unless there is nothing else."""
-    return _bare(text) or normalised(text)
+    return _remove_punctuation(text) or normalise(text)
 
 
-def _bare(text: str) -> str:
-    return " ".join(normalised(text).translate(_PUNCTUATION).split())
+def _remove_punctuation(text: str) -> str:
+    return " ".join(normalise(text).translate(_PUNCTUATION).split())
 
 
 class _Punctuation(dict[int, str]):

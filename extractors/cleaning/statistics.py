@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from extractors.cleaning.quality import QualityRules, by_kind, text_of
-from extractors.examples.prompt_keys import normalised
+from extractors.cleaning.quality import QualityRules, iterate_kinds, message_to_text
+from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Example, Examples, PreferencePair, SFTExample, Trajectory, Triplet
 from extractors.values import Value
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LEAST_CONFIDENCE = 0.5
 """Below this a language is not named. Of CLINC150's English questions 98 % and more of those above it
 are called English, at any length; most of those under 20 characters stay below."""
-TOLD_BY = 1000
+ENOUGH_CHARACTERS = 1000
 """Characters that are enough to tell a language by."""
 UNDETERMINED = "und"
 
@@ -68,57 +68,63 @@ def describe(
 ) -> Statistics:
     """Counts, lengths, languages; with the `output_space` of a classification how its labels balance."""
     rules = rules or QualityRules()
-    labels = _balance(examples.sft, output_space, rules) if output_space else None
+    labels = _count_labels(examples.sft, output_space, rules) if output_space else None
     return Statistics(
-        kinds={kind: _statistics(members) for kind, members in by_kind(examples) if members},
-        languages=_languages(examples),
+        kinds={kind: _describe_kind(members) for kind, members in iterate_kinds(examples) if members},
+        languages=_measure_languages(examples),
         labels=labels,
-        warnings=tuple(_warnings(labels, rules)) if labels else (),
+        warnings=tuple(_list_warnings(labels, rules)) if labels else (),
     )
 
 
-def _statistics(members: Sequence[Example]) -> KindStatistics:
-    sides = [_sides(example) for example in members]
+def _describe_kind(members: Sequence[Example]) -> KindStatistics:
+    sides = [_measure_sides(example) for example in members]
     return KindStatistics(
         count=len(members),
-        prompt=_lengths([prompt for prompt, _ in sides]),
-        answer=_lengths([answer for _, answer in sides]),
+        prompt=_summarise_lengths([prompt for prompt, _ in sides]),
+        answer=_summarise_lengths([answer for _, answer in sides]),
     )
 
 
-def _sides(example: Any) -> tuple[int, int]:
+def _measure_sides(example: Any) -> tuple[int, int]:
     """Characters of prompt and answer."""
     match example:
         case Triplet():
             return len(example.query), len(example.positive.text) + len(example.negative.text)
         case Trajectory():
-            sizes = [len(text_of(message)) for message in example.messages]
+            sizes = [len(message_to_text(message)) for message in example.messages]
             learned = sum(sizes[at] for at in example.learned)
             return sum(sizes) - learned, learned
         case PreferencePair():
-            answers = len(text_of(example.chosen)) + len(text_of(example.rejected))
+            answers = len(message_to_text(example.chosen)) + len(message_to_text(example.rejected))
         case _:
-            answers = len(text_of(example.completion))
-    return sum(len(text_of(message)) for message in example.prompt), answers
+            answers = len(message_to_text(example.completion))
+    return sum(len(message_to_text(message)) for message in example.prompt), answers
 
 
-def _lengths(sizes: Sequence[int]) -> Lengths:
+def _summarise_lengths(sizes: Sequence[int]) -> Lengths:
     """Percentiles by nearest rank."""
     ordered = sorted(sizes)
     p50, p95 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95))
     return Lengths(p50=p50, p95=p95, max=ordered[-1])
 
 
-def _languages(examples: Examples) -> dict[str, float]:
-    texts = {_by_users(example)[:TOLD_BY] for _, members in by_kind(examples) for example in members}
+def _measure_languages(examples: Examples) -> dict[str, float]:
+    texts = {
+        _join_user_messages(example)[:ENOUGH_CHARACTERS]
+        for _, members in iterate_kinds(examples)
+        for example in members
+    }
     if not texts:
         return {}
-    identifier = _identifier()
+    identifier = _load_identifier()
     counts = Counter(identifier.classify(text)[0] if text.strip() else UNDETERMINED for text in texts)
-    return {language: count / len(texts) for language, count in sorted(counts.items(), key=_most_first)}
+    return {
+        language: count / len(texts) for language, count in sorted(counts.items(), key=_sort_by_frequency)
+    }
 
 
-def _by_users(example: Any) -> str:
+def _join_user_messages(example: Any) -> str:
     if isinstance(example, Triplet):
         return example.query
     messages = example.messages if isinstance(example, Trajectory) else example.prompt
@@ -126,30 +132,29 @@ def _by_users(example: Any) -> str:
 
 
 @lru_cache(maxsize=1)
-def _identifier() -> "LanguageIdentifier":
+def _load_identifier() -> "LanguageIdentifier":
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=LEAST_CONFIDENCE)
 
 
-def _balance(
+def _count_labels(
     examples: Sequence[SFTExample], output_space: Sequence[str], rules: QualityRules
 ) -> LabelBalance:
-    spelled = {normalised(label): label for label in output_space}
+    spelled = {normalise(label): label for label in output_space}
     counts = Counter(dict.fromkeys(output_space, 0))
     counts.update(
-        spelled.get(normalised(example.completion.content), example.completion.content)
-        for example in examples
+        spelled.get(normalise(example.completion.content), example.completion.content) for example in examples
     )
     smallest = min(counts.values())
     return LabelBalance(
-        counts=dict(sorted(counts.items(), key=_most_first)),
+        counts=dict(sorted(counts.items(), key=_sort_by_frequency)),
         ratio=max(counts.values()) / smallest if smallest else None,
         rare=sum(count < rules.fewest_per_label for count in counts.values()),
     )
 
 
-def _warnings(balance: LabelBalance, rules: QualityRules) -> Iterator[str]:
+def _list_warnings(balance: LabelBalance, rules: QualityRules) -> Iterator[str]:
     total = sum(balance.counts.values())
     if not total:
         return
@@ -159,16 +164,16 @@ def _warnings(balance: LabelBalance, rules: QualityRules) -> Iterator[str]:
         yield f"{share:.0%} of the examples say {most}"
     absent = [label for label, count in balance.counts.items() if not count]
     if absent:
-        yield f"no example says {_listed(absent)}"
+        yield f"no example says {_format_labels(absent)}"
     rare = [label for label, count in balance.counts.items() if 0 < count < rules.fewest_per_label]
     if rare:
-        yield f"fewer than {rules.fewest_per_label} examples say {_listed(rare)}"
+        yield f"fewer than {rules.fewest_per_label} examples say {_format_labels(rare)}"
 
 
-def _listed(labels: Sequence[str]) -> str:
+def _format_labels(labels: Sequence[str]) -> str:
     shown = ", ".join(labels[:5])
     return shown + (f" and {len(labels) - 5} other labels" if len(labels) > 5 else "")
 
 
-def _most_first(counted: tuple[str, int]) -> tuple[int, str]:
+def _sort_by_frequency(counted: tuple[str, int]) -> tuple[int, str]:
     return -counted[1], counted[0]

@@ -6,20 +6,26 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
-from extractors.cleaning.quality import QualityRules, by_kind, clean, templates_in, unlike
+from extractors.cleaning.quality import (
+    QualityRules,
+    clean,
+    drop_similar,
+    find_templates_in_examples,
+    iterate_kinds,
+)
 from extractors.dataset.holdout_split import (
     HoldoutRules,
-    LeftOut,
+    LeftOutReason,
     Split,
-    Validated,
+    ValidationChoice,
     Window,
-    group,
-    set_apart,
+    choose_validation,
+    find_group,
     split,
 )
-from extractors.dataset.preference_pairs import preference_pairs, unpaired_preferences
-from extractors.dataset.triplets import triplets
-from extractors.examples.prompt_keys import nearly_equal
+from extractors.dataset.preference_pairs import build_preference_pairs, build_unpaired_preferences
+from extractors.dataset.triplets import build_triplets
+from extractors.examples.prompt_keys import is_nearly_equal
 from extractors.examples.types import (
     Example,
     Examples,
@@ -72,7 +78,7 @@ class ExtraData(Value):
     """Labels of a classification, for the class balance."""
 
 
-def teach(
+def build_content(
     extraction: Extraction, rules: HoldoutRules, window: Window | None, beside: ExtraData
 ) -> DatasetContent:
     """Hold out the newest window of what was reviewed, retain a share of what was held out before, and make
@@ -95,22 +101,22 @@ def _taught(
 ) -> DatasetContent:
     left_out: Counter[StrEnum] = Counter(sides.left_out)
     traffic = _teachable(extraction, sides, left_out)
-    seen = ((_group(each), prompt_keys_of(each)) for each in _all(traffic))
-    apart = set_apart(seen, rules.validation_share)
+    seen = ((_group(each), find_prompt_keys(each)) for each in _all(traffic))
+    apart = choose_validation(seen, rules.validation_share)
     train, validation = _on_sides(traffic, apart, left_out)
     held_out = [_asked(item) for item in (*sides.judged_by, *beside.golden)]
     more = beside.imported.joined(beside.synthetic)
-    templates = templates_in(train, validation, more, held_out=held_out)
+    templates = find_templates_in_examples(train, validation, more, held_out=held_out)
 
     def cleaned(examples: Examples) -> Examples:
         clean_ones = clean(examples, held_out=held_out, rules=beside.quality, templates=templates)
         left_out.update(clean_ones.left_out)
         return clean_ones.examples
 
-    more = _kept(more, _not_held_out(sides), left_out, LeftOut.IMPORT_HELD_OUT)
-    trainable = _kept(more, _not_validated(traffic, apart), Counter(), LeftOut.IMPORT_VALIDATED)
-    trainable = unlike(trainable, validation, rules=beside.quality, templates=templates)
-    left_out[LeftOut.IMPORT_VALIDATED] += _size(more) - _size(trainable)
+    more = _kept(more, _not_held_out(sides), left_out, LeftOutReason.IMPORT_HELD_OUT)
+    trainable = _kept(more, _not_validated(traffic, apart), Counter(), LeftOutReason.IMPORT_VALIDATED)
+    trainable = drop_similar(trainable, validation, rules=beside.quality, templates=templates)
+    left_out[LeftOutReason.IMPORT_VALIDATED] += _size(more) - _size(trainable)
     return DatasetContent(
         train=_few_synthetic(cleaned(train.joined(trainable)), beside.synthetic_share, left_out),
         validation=cleaned(validation),
@@ -124,7 +130,7 @@ def _taught(
     )
 
 
-def most_synthetic(others: int, share: float) -> int:
+def count_allowed_synthetic(others: int, share: float) -> int:
     """How many synthetic examples may stand beside so many others."""
     return int(others * share / (1 - share) + 1e-9)
 
@@ -132,18 +138,20 @@ def most_synthetic(others: int, share: float) -> int:
 def _few_synthetic(examples: Examples, share: float, left_out: Counter[StrEnum]) -> Examples:
     """Of each kind no more synthetic examples than their share; with more of the others, more of the same."""
     allowed: set[str] = set()
-    for _, members in by_kind(examples):
+    for _, members in iterate_kinds(examples):
         synthetic: list[Any] = [each for each in members if each.origin == "synthetic"]
-        most = most_synthetic(len(members) - len(synthetic), share)
+        most = count_allowed_synthetic(len(members) - len(synthetic), share)
         allowed |= set(sorted(each.id for each in synthetic)[:most])
 
     def wanted(each: Any) -> bool:
         return each.origin != "synthetic" or each.id in allowed
 
-    return _kept(examples, wanted, left_out, LeftOut.TOO_MUCH_SYNTHETIC)
+    return _kept(examples, wanted, left_out, LeftOutReason.TOO_MUCH_SYNTHETIC)
 
 
-def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum]) -> tuple[Examples, Examples]:
+def _on_sides(
+    traffic: Extraction, apart: ValidationChoice, left_out: Counter[StrEnum]
+) -> tuple[Examples, Examples]:
     """What is trained on, and what is validated on.
 
     What was said about a prompt that both share is weighed as a whole, on the side of training; what came
@@ -154,32 +162,32 @@ def _on_sides(traffic: Extraction, apart: Validated, left_out: Counter[StrEnum])
         return _group(each) in apart.groups
 
     def shared(each: Any) -> bool:
-        return apart.shared.issuperset(prompt_keys_of(each))
+        return apart.shared.issuperset(find_prompt_keys(each))
 
     spans = {span_id for each in _all(_only(traffic, validated)) for span_id in each.source_span_ids}
     train = _examples(_only(traffic, lambda each: not validated(each) or shared(each)), left_out)
     validation = _examples(_only(traffic, lambda each: validated(each) and not shared(each)), left_out)
     return (
-        _kept(train, lambda each: spans.isdisjoint(each.source_span_ids), left_out, LeftOut.BOTH_SIDES),
-        _kept(validation, lambda each: not shared(each), left_out, LeftOut.BOTH_SIDES),
+        _kept(train, lambda each: spans.isdisjoint(each.source_span_ids), left_out, LeftOutReason.BOTH_SIDES),
+        _kept(validation, lambda each: not shared(each), left_out, LeftOutReason.BOTH_SIDES),
     )
 
 
 def _not_held_out(sides: Split[ReviewedItem] | Split[ReviewedRetrieval]) -> Callable[[Example], bool]:
     def wanted(example: Example) -> bool:
-        return not sides.holds_out(_groups(example), prompt_keys_of(example), example.source_span_ids)
+        return not sides.holds_out(_groups(example), find_prompt_keys(example), example.source_span_ids)
 
     return wanted
 
 
-def _not_validated(traffic: Extraction, apart: Validated) -> Callable[[Example], bool]:
+def _not_validated(traffic: Extraction, apart: ValidationChoice) -> Callable[[Example], bool]:
     """What an imported conversation begins with may be what others begin with, too."""
     validated = list(_all(_only(traffic, lambda each: _group(each) in apart.groups)))
     spans = {span_id for each in validated for span_id in each.source_span_ids}
-    keys = {key for each in validated for key in prompt_keys_of(each)} - apart.shared
+    keys = {key for each in validated for key in find_prompt_keys(each)} - apart.shared
 
     def wanted(example: Example) -> bool:
-        asked = tuple(prompt_keys_of(example))
+        asked = tuple(find_prompt_keys(example))
         return (
             apart.groups.isdisjoint(_groups(example))
             and keys.isdisjoint(asked[1:] or asked)
@@ -190,11 +198,11 @@ def _not_validated(traffic: Extraction, apart: Validated) -> Callable[[Example],
 
 
 def _kept(
-    examples: Examples, wanted: Callable[[Any], bool], left_out: Counter[StrEnum], reason: LeftOut
+    examples: Examples, wanted: Callable[[Any], bool], left_out: Counter[StrEnum], reason: LeftOutReason
 ) -> Examples:
     """The wanted examples of each kind; the others are counted for `reason`."""
-    kept = {kind: tuple(filter(wanted, members)) for kind, members in by_kind(examples)}
-    left_out[reason] += sum(len(members) - len(kept[kind]) for kind, members in by_kind(examples))
+    kept = {kind: tuple(filter(wanted, members)) for kind, members in iterate_kinds(examples)}
+    left_out[reason] += sum(len(members) - len(kept[kind]) for kind, members in iterate_kinds(examples))
     return Examples.model_validate(kept)
 
 
@@ -209,8 +217,10 @@ def _teachable(
 ) -> Extraction:
     """What lies on the training side."""
     beside = Extraction(judged=extraction.judged, conversations=extraction.conversations)
-    kept = _only(beside, lambda each: sides.may_train({_group(each)}, prompt_keys_of(each), each.started_at))
-    left_out[LeftOut.CONVERSATION_HELD_OUT] += len(beside.conversations) - len(kept.conversations)
+    kept = _only(
+        beside, lambda each: sides.may_train({_group(each)}, find_prompt_keys(each), each.started_at)
+    )
+    left_out[LeftOutReason.CONVERSATION_HELD_OUT] += len(beside.conversations) - len(kept.conversations)
     return kept.model_copy(update={"items": _calls(sides.train), "retrievals": _searches(sides.train)})
 
 
@@ -236,7 +246,7 @@ def _only(traffic: Extraction, wanted: Callable[[Reviewed], bool]) -> Extraction
 
 
 def _group(seen: Reviewed) -> str:
-    return f"session {seen.session_id}" if isinstance(seen, Trajectory) else group(seen)
+    return f"session {seen.session_id}" if isinstance(seen, Trajectory) else find_group(seen)
 
 
 def _groups(example: Example) -> set[str]:
@@ -247,23 +257,23 @@ def _groups(example: Example) -> set[str]:
 
 
 def _size(examples: Examples) -> int:
-    return sum(len(members) for _, members in by_kind(examples))
+    return sum(len(members) for _, members in iterate_kinds(examples))
 
 
-def prompt_keys_of(seen: Any) -> Collection[str]:
+def find_prompt_keys(seen: Any) -> Collection[str]:
     """Of something reviewed, or of an example."""
     return seen.prompt_keys if isinstance(seen, Trajectory) else (seen.prompt_key,)
 
 
 def _examples(traffic: Extraction, left_out: Counter[StrEnum]) -> Examples:
     """What one side of the dataset teaches, by kind."""
-    pairs, no_pairs = preference_pairs(traffic.judged, traffic.conversations)
-    made, no_triplets = triplets(traffic.retrievals, MOST_TRIPLETS)
+    pairs, no_pairs = build_preference_pairs(traffic.judged, traffic.conversations)
+    made, no_triplets = build_triplets(traffic.retrievals, MOST_TRIPLETS)
     left_out += Counter(no_pairs) + Counter(no_triplets)
     return Examples(
         sft=tuple(_newest_gold(traffic.items, left_out)),
         pairs=tuple(pairs),
-        votes=tuple(unpaired_preferences(traffic.judged)),
+        votes=tuple(build_unpaired_preferences(traffic.judged)),
         triplets=tuple(made),
         trajectories=tuple(each for each in traffic.conversations if each.learned),
     )
@@ -279,13 +289,15 @@ def _newest_gold(items: Iterable[ReviewedItem], left_out: Counter[StrEnum]) -> I
         asked = _asked_alike(item)
         earlier = newest.get(asked)
         if item.gold is None:
-            left_out[LeftOut.NO_GOLD] += 1
+            left_out[LeftOutReason.NO_GOLD] += 1
             if earlier is not None and _answers(earlier, item.response):
-                left_out[LeftOut.REJECTED_LATER] += 1
+                left_out[LeftOutReason.REJECTED_LATER] += 1
                 del newest[asked]
             continue
         if earlier is not None:
-            left_out[LeftOut.REPEATED if _answers(earlier, item.gold) else LeftOut.ANSWERED_ANEW] += 1
+            left_out[
+                LeftOutReason.REPEATED if _answers(earlier, item.gold) else LeftOutReason.ANSWERED_ANEW
+            ] += 1
             del newest[asked]
         newest[asked] = item
     return (item.to_example() for item in sorted(newest.values(), key=lambda item: item.started_at))
@@ -298,4 +310,4 @@ def _asked_alike(item: ReviewedItem) -> str:
 
 
 def _answers(item: ReviewedItem, answer: Message) -> bool:
-    return item.gold is not None and nearly_equal(item.gold, answer)
+    return item.gold is not None and is_nearly_equal(item.gold, answer)

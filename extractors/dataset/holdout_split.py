@@ -47,7 +47,7 @@ class Prompted(Traced, Protocol):
     def prompt_key(self) -> str: ...
 
 
-class LeftOut(StrEnum):
+class LeftOutReason(StrEnum):
     COMMON_PROMPT = "prompt that many sessions share, in the holdout's window"
     BEYOND_HOLDOUT = "newer than a holdout that is full: waits for the next window"
     RESERVED = "of a session that is kept for the retention set, though the set itself cannot use it"
@@ -109,12 +109,12 @@ class Window(Value):
     first: datetime = Field(default_factory=lambda given: given["start"])
     """Start of the target's first window: of what is newer, only what was not reserved was trained on."""
     retained_to: float = 1.0
-    """Greatest `draw` of a session that is reserved. It never rises: else something trained on would be
+    """Greatest `draw_lot` of a session that is reserved. It never rises: else something trained on would be
     reserved once feedback on what is retained was taken back, or its spans were deleted."""
 
     def reserves(self, group: str, started_at: datetime) -> bool:
         """Whether what was seen in this session or trace at that time is never trained on."""
-        return self.first <= started_at < self.start and draw(group) <= self.retained_to
+        return self.first <= started_at < self.start and draw_lot(group) <= self.retained_to
 
 
 class Split(Value, Generic[Reviewed]):
@@ -130,12 +130,12 @@ class Split(Value, Generic[Reviewed]):
     """None where there is nothing to hold out."""
     excluded_prompts: tuple[str, ...] = ()
     """Normalised prompts that are not held out, whoever asks them."""
-    left_out: dict[LeftOut, int]
+    left_out: dict[LeftOutReason, int]
 
     def may_train(self, groups: Collection[str], prompt_keys: Collection[str], started_at: datetime) -> bool:
         """Whether something else from this traffic lies on the training side.
 
-        `groups` are its sessions or traces (see `group`), `started_at` is when its newest span began.
+        `groups` are its sessions or traces (see `find_group`), `started_at` is when its newest span began.
         """
         if self.window is None:
             return True
@@ -160,7 +160,7 @@ class Split(Value, Generic[Reviewed]):
 
     @cached_property
     def _groups(self) -> frozenset[str]:
-        return frozenset(group(item) for item in self.judged_by)
+        return frozenset(find_group(item) for item in self.judged_by)
 
     @cached_property
     def _prompt_keys(self) -> frozenset[str]:
@@ -178,22 +178,22 @@ def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | Non
     then it retires: into training, but for the share that is retained.
     """
     ordered = sorted(items, key=lambda item: (_age(item), item.id))
-    common = common_prompts(ordered, rules.common_prompt_sessions)
+    common = find_common_prompts(ordered, rules.common_prompt_sessions)
     eligible = [item for item in ordered if item.prompt_key not in common]
-    opened = _window(eligible, rules, len(ordered), previous)
+    opened = _open_window(eligible, rules, len(ordered), previous)
     if opened is None:
         return Split(train=tuple(ordered), holdout=(), window=None, left_out={})
     recent = [item for item in eligible if item.started_at >= opened.start]
-    unique = sorted(_once(recent), key=_age)
+    unique = sorted(_drop_repeated(recent), key=_age)
     holdout = unique[: rules.greatest]
     older = [item for item in ordered if item.started_at < opened.start]
-    window, retained = _retained(older, common, opened, rules.retention_greatest)
-    sessions, prompts = {group(item) for item in holdout}, {item.prompt_key for item in holdout}
-    apart = [item for item in older if group(item) not in sessions]
+    window, retained = _select_retention(older, common, opened, rules.retention_greatest)
+    sessions, prompts = {find_group(item) for item in holdout}, {item.prompt_key for item in holdout}
+    apart = [item for item in older if find_group(item) not in sessions]
     others = [item for item in apart if item.prompt_key not in prompts]
-    train = [item for item in others if not window.reserves(group(item), item.started_at)]
-    free = [item for item in retained if group(item) not in sessions and item.prompt_key not in prompts]
-    retention = _once(free)[: rules.retention_greatest]
+    train = [item for item in others if not window.reserves(find_group(item), item.started_at)]
+    free = [item for item in retained if find_group(item) not in sessions and item.prompt_key not in prompts]
+    retention = _drop_repeated(free)[: rules.retention_greatest]
     return Split(
         train=tuple(train),
         holdout=tuple(holdout),
@@ -201,30 +201,30 @@ def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | Non
         window=window,
         excluded_prompts=tuple(sorted(common)),
         left_out={
-            LeftOut.COMMON_PROMPT: len(ordered) - len(older) - len(recent),
-            LeftOut.REPEATED: len(recent) - len(unique),
-            LeftOut.BEYOND_HOLDOUT: len(unique) - len(holdout),
-            LeftOut.SESSION_HELD_OUT: len(older) - len(apart),
-            LeftOut.PROMPT_HELD_OUT: len(apart) - len(others),
-            LeftOut.RESERVED: len(others) - len(train) - len(retention),
+            LeftOutReason.COMMON_PROMPT: len(ordered) - len(older) - len(recent),
+            LeftOutReason.REPEATED: len(recent) - len(unique),
+            LeftOutReason.BEYOND_HOLDOUT: len(unique) - len(holdout),
+            LeftOutReason.SESSION_HELD_OUT: len(older) - len(apart),
+            LeftOutReason.PROMPT_HELD_OUT: len(apart) - len(others),
+            LeftOutReason.RESERVED: len(others) - len(train) - len(retention),
         },
     )
 
 
-def group(item: Traced) -> str:
+def find_group(item: Traced) -> str:
     """The session, or the trace where the call has no session."""
     return f"session {item.session_id}" if item.session_id else f"trace {item.trace_id}"
 
 
-def common_prompts(items: Iterable[Prompted], sessions: int) -> set[str]:
+def find_common_prompts(items: Iterable[Prompted], sessions: int) -> set[str]:
     """Normalised prompts that so many sessions share, or more."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for item in items:
-        seen[item.prompt_key].add(group(item))
+        seen[item.prompt_key].add(find_group(item))
     return {prompt for prompt, groups in seen.items() if len(groups) >= sessions}
 
 
-def _window(
+def _open_window(
     eligible: Sequence[Reviewed], rules: HoldoutRules, reviewed: int, previous: Window | None
 ) -> Window | None:
     newer = [item for item in eligible if previous is None or item.started_at > previous.end]
@@ -245,37 +245,40 @@ def _window(
     )
 
 
-def draw(group: str) -> float:
+def draw_lot(group: str) -> float:
     """The lot of a session or trace, in (0, 1]; the lowest are reserved first."""
     lot = sha256(f"retention {group}".encode()).hexdigest()[:DIGITS]
     return (int(lot, 16) + 1) / float(16**DIGITS)
 
 
-def _retained(
+def _select_retention(
     older: Sequence[Reviewed], common: Collection[str], window: Window, most: int
 ) -> tuple[Window, list[Reviewed]]:
     """The window that reserves about `most` items, and what of it can tell what is forgotten, by lot."""
-    retained = _retainable(older, common, window)
+    retained = _find_retainable(older, common, window)
     if len(retained) <= most:
         return window, retained
-    fewer = window.model_copy(update={"retained_to": draw(group(retained[most - 1]))})
-    return fewer, _retainable(older, common, fewer)
+    fewer = window.model_copy(update={"retained_to": draw_lot(find_group(retained[most - 1]))})
+    return fewer, _find_retainable(older, common, fewer)
 
 
-def _retainable(older: Sequence[Reviewed], common: Collection[str], window: Window) -> list[Reviewed]:
+def _find_retainable(older: Sequence[Reviewed], common: Collection[str], window: Window) -> list[Reviewed]:
     """What is reserved and has gold, and neither its session nor its prompt was ever on the training side."""
 
     def reserved(item: Reviewed) -> bool:
-        return window.reserves(group(item), item.started_at)
+        return window.reserves(find_group(item), item.started_at)
 
     taught = [item for item in older if not reserved(item)]
-    sessions, prompts = {group(item) for item in taught}, {item.prompt_key for item in taught}.union(common)
+    sessions, prompts = (
+        {find_group(item) for item in taught},
+        {item.prompt_key for item in taught}.union(common),
+    )
     kept = (item for item in older if reserved(item) and item.outcome != "rejected")
-    apart = [item for item in kept if group(item) not in sessions and item.prompt_key not in prompts]
-    return sorted(apart, key=lambda item: draw(group(item)))
+    apart = [item for item in kept if find_group(item) not in sessions and item.prompt_key not in prompts]
+    return sorted(apart, key=lambda item: draw_lot(find_group(item)))
 
 
-def _once(items: Iterable[Reviewed]) -> list[Reviewed]:
+def _drop_repeated(items: Iterable[Reviewed]) -> list[Reviewed]:
     """The last of those that repeat each other."""
     return list({(item.id, item.outcome): item for item in items}.values())
 
@@ -284,7 +287,7 @@ def _age(item: Reviewed) -> tuple[datetime, tuple[str, ...]]:
     return item.started_at, item.source_span_ids
 
 
-class Validated(NamedTuple):
+class ValidationChoice(NamedTuple):
     """What is set apart to validate on."""
 
     groups: frozenset[str]
@@ -293,7 +296,7 @@ class Validated(NamedTuple):
     """Prompts that stand in others, too."""
 
 
-def set_apart(seen: Iterable[tuple[str, Collection[str]]], share: float) -> Validated:
+def choose_validation(seen: Iterable[tuple[str, Collection[str]]], share: float) -> ValidationChoice:
     """Sessions and traces to validate on, chosen by hash: at most `share` of what was `seen`.
 
     Each thing seen is its group with its normalised prompts. What shares a prompt stays together, unless
@@ -301,17 +304,17 @@ def set_apart(seen: Iterable[tuple[str, Collection[str]]], share: float) -> Vali
     """
     seen = list(seen)
     wanted, chosen, taken = round(share * len(seen)), set[str](), 0
-    families, common = _families(seen, wanted)
+    families, common = _join_families(seen, wanted)
     telling = {member for member, prompt_keys in seen if not common.issuperset(prompt_keys)}
     for family in sorted(families, key=lambda members: sha256(min(members).encode()).hexdigest()):
         if taken + families[family] <= wanted and not telling.isdisjoint(family):
             chosen |= family
             taken += families[family]
     here = {key for member, prompt_keys in seen if member in chosen for key in prompt_keys}
-    return Validated(frozenset(chosen), frozenset(common & here))
+    return ValidationChoice(frozenset(chosen), frozenset(common & here))
 
 
-def _families(
+def _join_families(
     seen: Sequence[tuple[str, Collection[str]]], most: int
 ) -> tuple[dict[frozenset[str], int], set[str]]:
     """Groups joined by prompts, directly or through others, with how much was seen of each family; and the

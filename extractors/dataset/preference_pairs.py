@@ -14,12 +14,12 @@ from itertools import pairwise
 from math import gcd, lcm
 from typing import Any, NamedTuple, TypeVar
 
-from extractors.examples.prompt_keys import nearly_equal, said_alike
+from extractors.examples.prompt_keys import is_nearly_equal, to_comparable
 from extractors.examples.types import (
     JudgedResponse,
     Message,
     PreferencePair,
-    Preferred,
+    PreferenceSource,
     Trajectory,
     UnpairedPreference,
 )
@@ -31,7 +31,7 @@ MOST_PAIRS = 4
 """Pairs of one prompt; more would teach that prompt instead of the task."""
 
 
-class Passed(StrEnum):
+class PreferenceDropReason(StrEnum):
     """Why judged answers and conversations became no preference."""
 
     OVERRULED = "the same answer to the same prompt was judged otherwise later, or by somebody who outranks"
@@ -41,16 +41,16 @@ class Passed(StrEnum):
     NEVER_PARTED = "a conversation that ended badly parts from good ones at no answer to be learned"
 
 
-def preference_pairs(
+def build_preference_pairs(
     judged: Iterable[JudgedResponse], conversations: Iterable[Trajectory] = ()
-) -> tuple[list[PreferencePair], Counter[Passed]]:
+) -> tuple[list[PreferencePair], Counter[PreferenceDropReason]]:
     """All pairs that judged answers and ended conversations make, oldest first, and what was passed over.
 
     Every approved answer to a prompt is set against every rejected one in turn, so that none is
     used much more often than another; at most `MOST_PAIRS` a prompt, whatever they come from. What
     people said of an answer comes before what they said of a conversation.
     """
-    passed: Counter[Passed] = Counter()
+    passed: Counter[PreferenceDropReason] = Counter()
     offers: defaultdict[str, list[_Offers]] = defaultdict(list)
     standing = _standing(judged, passed)
     for asked, answers in _by_prompt(standing).items():
@@ -62,7 +62,7 @@ def preference_pairs(
     return sorted(pairs, key=lambda pair: (pair.started_at, pair.id)), +passed
 
 
-def unpaired_preferences(judged: Iterable[JudgedResponse]) -> list[UnpairedPreference]:
+def build_unpaired_preferences(judged: Iterable[JudgedResponse]) -> list[UnpairedPreference]:
     """A vote for each distinct answer by the verdict that stands, oldest first.
 
     Answers of preference pairs too, corrections among them: a plan trains pairs or votes, never both,
@@ -84,7 +84,7 @@ def unpaired_preferences(judged: Iterable[JudgedResponse]) -> list[UnpairedPrefe
 
 
 def _standing(
-    judged: Iterable[JudgedResponse], passed: Counter[Passed]
+    judged: Iterable[JudgedResponse], passed: Counter[PreferenceDropReason]
 ) -> dict[tuple[str, str], JudgedResponse]:
     """One verdict for each prompt and answer, by the keys of both, the one that stands; oldest answer first.
 
@@ -95,7 +95,7 @@ def _standing(
         *_, asked, said = _keys((*answer.prompt, answer.response), answer.tools)
         earlier = standing.get((asked, said))
         if earlier is not None and earlier.approved != answer.approved:
-            passed[Passed.OVERRULED] += 1
+            passed[PreferenceDropReason.OVERRULED] += 1
         standing[asked, said] = answer
     return dict(sorted(standing.items(), key=lambda found: _age(found[1])))
 
@@ -116,7 +116,7 @@ def _keys(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Itera
     key = content_id(list(tools))
     yield key
     for message in messages:
-        key = content_id([key, said_alike(message)])
+        key = content_id([key, to_comparable(message)])
         yield key
 
 
@@ -127,18 +127,18 @@ class _Offers(NamedTuple):
     pairs: Iterator[PreferencePair]
 
 
-def _taken(offers: Iterable[_Offers], passed: Counter[Passed]) -> Iterable[PreferencePair]:
+def _taken(offers: Iterable[_Offers], passed: Counter[PreferenceDropReason]) -> Iterable[PreferencePair]:
     """As many of one prompt's pairs as are wanted."""
     pairs: dict[str, PreferencePair] = {}
     for number, offered in offers:
         for before, pair in enumerate(offered):
             if len(pairs) == MOST_PAIRS:
-                passed[Passed.ENOUGH] += number - before
+                passed[PreferenceDropReason.ENOUGH] += number - before
                 break
-            if nearly_equal(pair.chosen, pair.rejected):
-                passed[Passed.SAME_ANSWER] += 1
+            if is_nearly_equal(pair.chosen, pair.rejected):
+                passed[PreferenceDropReason.SAME_ANSWER] += 1
             elif pair.id in pairs:
-                passed[Passed.REPEATED] += 1
+                passed[PreferenceDropReason.REPEATED] += 1
             else:
                 pairs[pair.id] = pair
     return pairs.values()
@@ -181,7 +181,7 @@ def _pair(better: JudgedResponse, worse: JudgedResponse) -> PreferencePair:
     )
 
 
-def _preferred_by(better: JudgedResponse, worse: JudgedResponse) -> Preferred:
+def _preferred_by(better: JudgedResponse, worse: JudgedResponse) -> PreferenceSource:
     if "candidate" in (better.judged, worse.judged):
         return "candidate"
     corrected = better.judged == "correction" and better.source_span_ids == worse.source_span_ids
@@ -204,7 +204,7 @@ class _Turn(NamedTuple):
 
 
 def _partings(
-    conversations: Iterable[Trajectory], approved: Mapping[str, bool], passed: Counter[Passed]
+    conversations: Iterable[Trajectory], approved: Mapping[str, bool], passed: Counter[PreferenceDropReason]
 ) -> dict[str, tuple[list[_Turn], list[_Turn]]]:
     """By prompt, the answers at which conversations that ended well and badly part, the newest first.
 
@@ -226,8 +226,8 @@ def _partings(
         if better and worse:
             apart.update(turn.number for turn in worse)
             parted[asked] = _distinct(better), _distinct(worse)
-            passed[Passed.REPEATED] += len(better + worse) - sum(map(len, parted[asked]))
-    passed[Passed.NEVER_PARTED] += len(met - apart)
+            passed[PreferenceDropReason.REPEATED] += len(better + worse) - sum(map(len, parted[asked]))
+    passed[PreferenceDropReason.NEVER_PARTED] += len(met - apart)
     return parted
 
 

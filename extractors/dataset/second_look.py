@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from extractors.cleaning.quality import by_kind
-from extractors.dataset.build import prompt_keys_of
-from extractors.dataset.holdout_split import common_prompts, group
-from extractors.dataset.snapshot import Snapshot, counts, outcomes_of
+from extractors.cleaning.quality import iterate_kinds
+from extractors.dataset.build import find_prompt_keys
+from extractors.dataset.holdout_split import find_common_prompts, find_group
+from extractors.dataset.snapshot import Snapshot, count_examples, count_outcomes
 from extractors.examples.types import Examples, ReviewedItem, ReviewedRetrieval
 from extractors.feedback.extract import Extraction
 from extractors.values import Value, content_id
@@ -16,7 +16,7 @@ Reviewed = ReviewedItem | ReviewedRetrieval
 AnyReviewed = TypeVar("AnyReviewed", ReviewedItem, ReviewedRetrieval)
 
 
-class Seen(Value):
+class KnownTraffic(Value):
     """What a version knows from its snapshot, by training or by having been judged on it."""
 
     watermark: datetime
@@ -25,7 +25,7 @@ class Seen(Value):
     prompt_keys: frozenset[str]
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> "Seen":
+    def of(cls, snapshot: Snapshot) -> "KnownTraffic":
         """All that stands in the snapshot, on whichever side."""
         reviewed: tuple[Reviewed, ...] = (
             *snapshot.holdout,
@@ -33,11 +33,11 @@ class Seen(Value):
             *snapshot.retention,
             *snapshot.retained_retrievals,
         )
-        groups, keys = {group(item) for item in reviewed}, {item.prompt_key for item in reviewed}
+        groups, keys = {find_group(item) for item in reviewed}, {item.prompt_key for item in reviewed}
         for side in (snapshot.train, snapshot.validation):
-            for _, members in by_kind(side):
+            for _, members in iterate_kinds(side):
                 for example in members:
-                    keys.update(prompt_keys_of(example))
+                    keys.update(find_prompt_keys(example))
                     if example.session_id:
                         groups.add(f"session {example.session_id}")
         return cls(
@@ -47,27 +47,31 @@ class Seen(Value):
         )
 
 
-def fresh_items(extraction: Extraction, seen: Seen, *, need: int, common_sessions: int) -> Sequence[Reviewed]:
+def select_fresh_items(
+    extraction: Extraction, seen: KnownTraffic, *, need: int, common_sessions: int
+) -> Sequence[Reviewed]:
     """The oldest reviewed items after the watermark whose session and prompt `seen` does not know, until
     `need` of them have gold. A prompt that `common_sessions` share (a greeting) tells nothing.
     """
     common = common_in(extraction, common_sessions)
     if extraction.retrievals:
-        return _fresh(extraction.retrievals, seen, need, common)
-    return _fresh(extraction.items, seen, need, common)
+        return _select_fresh(extraction.retrievals, seen, need, common)
+    return _select_fresh(extraction.items, seen, need, common)
 
 
 def common_in(extraction: Extraction, sessions: int) -> set[str]:
     """Normalised prompts that so many sessions share: none of them is a fresh item."""
-    return common_prompts(extraction.retrievals or extraction.items, sessions)
+    return find_common_prompts(extraction.retrievals or extraction.items, sessions)
 
 
-def _fresh(items: Iterable[AnyReviewed], seen: Seen, need: int, common: Collection[str]) -> list[AnyReviewed]:
+def _select_fresh(
+    items: Iterable[AnyReviewed], seen: KnownTraffic, need: int, common: Collection[str]
+) -> list[AnyReviewed]:
     later = (
         item
         for item in items
         if item.started_at > seen.watermark
-        and group(item) not in seen.groups
+        and find_group(item) not in seen.groups
         and item.prompt_key not in seen.prompt_keys.union(common)
     )
     once = {(item.id, item.outcome): item for item in later}
@@ -76,19 +80,19 @@ def _fresh(items: Iterable[AnyReviewed], seen: Seen, need: int, common: Collecti
     return ordered[: ends[need - 1]] if len(ends) >= need else ordered
 
 
-def with_gold(items: Sequence[Reviewed]) -> int:
+def count_with_gold(items: Sequence[Reviewed]) -> int:
     """How many of them can be scored."""
     return sum(item.outcome != "rejected" for item in items)
 
 
-def fresh_snapshot(
+def build_fresh_snapshot(
     items: Sequence[Reviewed], trained_on: Snapshot, now: datetime, *, common: Collection[str] = ()
 ) -> Snapshot:
     """A dataset to judge by alone, with `items` as its holdout, and the retention set of `trained_on`.
 
     Prompts that are `common` or known to the version are none of the traffic that the items stand for.
     """
-    nothing = counts(Examples())
+    nothing = count_examples(Examples())
     manifest = trained_on.manifest.model_copy(
         update={
             "snapshot_id": content_id([trained_on.id, [[item.id, item.outcome] for item in items]]),
@@ -98,10 +102,14 @@ def fresh_snapshot(
             "train": nothing,
             "validation": nothing,
             "holdout": len(items),
-            "reviewed": outcomes_of(items),
-            "held_out": outcomes_of(items),
+            "reviewed": count_outcomes(items),
+            "held_out": count_outcomes(items),
             "excluded_prompts": tuple(
-                sorted(Seen.of(trained_on).prompt_keys.union(trained_on.manifest.excluded_prompts, common))
+                sorted(
+                    KnownTraffic.of(trained_on).prompt_keys.union(
+                        trained_on.manifest.excluded_prompts, common
+                    )
+                )
             ),
             "left_out": {},
             "statistics": None,

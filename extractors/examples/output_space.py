@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from extractors.examples.prompt_keys import normalised
+from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Message
 
 
@@ -10,11 +10,11 @@ class OutputSpace:
     """The valid answers; with none given, every answer is valid."""
 
     def __init__(self, labels: Iterable[str]) -> None:
-        self._labels = {normalised(label): label for label in labels}
+        self._labels = {normalise(label): label for label in labels}
 
     def spelled(self, answer: Message) -> Message | None:
         """`answer` in the space's spelling; None where it is not in the space."""
         if not self._labels:
             return answer
-        label = self._labels.get(normalised(answer.content))
+        label = self._labels.get(normalise(answer.content))
         return None if label is None else Message(role="assistant", content=label)

@@ -18,8 +18,8 @@ from extractors.values import Value, content_id
 
 Origin = Literal["telemetry", "synthetic"]
 Outcome = Literal["approved", "rejected", "corrected"]
-Judged = Literal["response", "correction", "candidate"]
-Preferred = Literal["correction", "same prompt", "candidate", "session"]
+JudgedKind = Literal["response", "correction", "candidate"]
+PreferenceSource = Literal["correction", "same prompt", "candidate", "session"]
 
 
 class ToolCall(Value):
@@ -82,7 +82,7 @@ class SFTExample(Example):
     @cached_property
     def id(self) -> str:
         """Content id of prompt, tools and completion."""
-        return content_id([_plain(self.prompt), list(self.tools), self.completion.model_dump()])
+        return content_id([_dump(self.prompt), list(self.tools), self.completion.model_dump()])
 
 
 class PreferencePair(Example):
@@ -93,14 +93,14 @@ class PreferencePair(Example):
     rejected: Message
     tools: tuple[dict[str, Any], ...] = ()
     prompt_key: str
-    preferred_by: Preferred
+    preferred_by: PreferenceSource
     """What says that one is better."""
 
     @cached_property
     def id(self) -> str:
         """Content id of prompt, tools and both answers."""
         answers = [self.chosen.model_dump(), self.rejected.model_dump()]
-        return content_id([_plain(self.prompt), list(self.tools), answers])
+        return content_id([_dump(self.prompt), list(self.tools), answers])
 
 
 class UnpairedPreference(Example):
@@ -116,7 +116,7 @@ class UnpairedPreference(Example):
     def id(self) -> str:
         """Content id of prompt, tools, answer and vote."""
         said = [self.completion.model_dump(), self.desirable]
-        return content_id([_plain(self.prompt), list(self.tools), said])
+        return content_id([_dump(self.prompt), list(self.tools), said])
 
 
 class Document(Value):
@@ -162,7 +162,7 @@ class Trajectory(Example):
     @cached_property
     def id(self) -> str:
         """Content id of messages, tools and the turns to learn."""
-        return content_id([_plain(self.messages), list(self.tools), list(self.learned)])
+        return content_id([_dump(self.messages), list(self.tools), list(self.learned)])
 
 
 class Judgement(Value):
@@ -201,7 +201,7 @@ class ReviewedItem(Judgement):
     def id(self) -> str:
         """Content id of prompt, tools, response and gold."""
         gold = self.gold.model_dump() if self.gold else None
-        return content_id([_plain(self.prompt), list(self.tools), self.response.model_dump(), gold])
+        return content_id([_dump(self.prompt), list(self.tools), self.response.model_dump(), gold])
 
     def to_example(self) -> SFTExample:
         """The item as a training example. Raises ValueError where there is no gold."""
@@ -225,7 +225,7 @@ class JudgedResponse(Judgement):
     tools: tuple[dict[str, Any], ...] = ()
     response: Message
     approved: bool
-    judged: Judged
+    judged: JudgedKind
     source_span_ids: tuple[str, ...]
     trace_id: str
     session_id: str | None = None
@@ -260,7 +260,7 @@ class ReviewedRetrieval(Value):
     @cached_property
     def id(self) -> str:
         """Content id of the query and its documents."""
-        return content_id([self.query, _plain(self.documents)])
+        return content_id([self.query, _dump(self.documents)])
 
 
 class Examples(Value):
@@ -279,5 +279,5 @@ class Examples(Value):
         )
 
 
-def _plain(values: tuple[Value, ...]) -> list[dict[str, Any]]:
+def _dump(values: tuple[Value, ...]) -> list[dict[str, Any]]:
     return [value.model_dump() for value in values]

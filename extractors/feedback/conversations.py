@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from extractors.examples.prompt_keys import prompt_key, said_alike
+from extractors.examples.prompt_keys import compute_prompt_key, to_comparable
 from extractors.examples.types import Message, Trajectory
-from extractors.feedback.rules import FeedbackRules, Verdict, resolve
-from extractors.phoenix.spans import Annotation, Subject, by_subject
+from extractors.feedback.rules import FeedbackRules, Verdict, resolve_verdict
+from extractors.phoenix.spans import Annotation, SubjectKey, group_by_subject
 from extractors.span_parsing.calls import Call
 from extractors.span_parsing.drop_reasons import DropReason, Drops
 
@@ -20,7 +20,7 @@ Rejects = Callable[[Call], bool]
 """Whether people rejected this one answer."""
 
 
-def trajectories(
+def build_trajectories(
     calls: Iterable[Call],
     annotations: Iterable[Annotation],
     rules: FeedbackRules,
@@ -34,12 +34,12 @@ def trajectories(
     Learned are the answers that were given in it and that nobody rejected; where the session's last
     answer was corrected, the correction stands in its place.
     """
-    said = by_subject(annotations)
+    said = group_by_subject(annotations)
     found: list[Trajectory] = []
     dropped = Drops()
     for session_id, turns in _sessions(calls).items():
         about = said.get(("session", session_id)) or _about_trace(turns, said)
-        verdict = resolve(about, turns[-1].response, rules)
+        verdict = resolve_verdict(about, turns[-1].response, rules)
         if verdict is None:
             continue
         exchange = _joined(turns)
@@ -70,7 +70,7 @@ def _span_ids(turns: Iterable[Call]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(span_id for turn in turns for span_id in turn.span_ids))
 
 
-def _about_trace(turns: Sequence[Call], said: Mapping[Subject, list[Annotation]]) -> list[Annotation]:
+def _about_trace(turns: Sequence[Call], said: Mapping[SubjectKey, list[Annotation]]) -> list[Annotation]:
     traces = {turn.trace_id for turn in turns}
     return said.get(("trace", turns[0].trace_id), []) if len(traces) == 1 else []
 
@@ -108,7 +108,7 @@ def _trajectory(
         source_span_ids=_span_ids(turns),
         session_id=turns[0].session_id,
         trace_ids=tuple(dict.fromkeys(turn.trace_id for turn in turns)),
-        prompt_keys=tuple(prompt_key(messages[:at]) for at in answers),
+        prompt_keys=tuple(compute_prompt_key(messages[:at]) for at in answers),
         turn_span_ids=tuple(answered[at].span_ids if at in answered else () for at in answers),
         started_at=turns[-1].started_at,
     )
@@ -139,14 +139,14 @@ def _sends_history(turns: Sequence[Call]) -> bool:
     """
     if all(_said(_without_system(turn)) == _said(_without_system(turns[0])) for turn in turns):
         return True
-    answers = [said_alike(turn.response) for turn in turns]
+    answers = [to_comparable(turn.response) for turn in turns]
     return any(_goes_on(turn.prompt, answers[:number]) for number, turn in enumerate(turns))
 
 
 def _goes_on(prompt: Sequence[Message], answers: Sequence[list[Any]]) -> bool:
     """Whether the user speaks after one of the answers."""
     last = max((at for at, message in enumerate(prompt) if message.role == "user"), default=0)
-    return any(message.role == "assistant" and said_alike(message) in answers for message in prompt[:last])
+    return any(message.role == "assistant" and to_comparable(message) in answers for message in prompt[:last])
 
 
 def _asks_again(spoken: Sequence[Message], prompt: Sequence[Message], with_history: bool) -> bool:
@@ -181,4 +181,4 @@ def _without_system(call: Call) -> list[Message]:
 
 
 def _said(messages: Iterable[Message]) -> list[list[Any]]:
-    return [said_alike(message) for message in messages]
+    return [to_comparable(message) for message in messages]

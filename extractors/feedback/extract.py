@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from extractors.examples.output_space import OutputSpace
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import JudgedResponse, Outcome, ReviewedItem, ReviewedRetrieval, Trajectory
-from extractors.feedback.attribution import Candidate, FeedbackAttribution
-from extractors.feedback.conversations import trajectories
-from extractors.feedback.judged_answers import judged_answers, judged_others
-from extractors.feedback.rules import FeedbackRules, Verdict, answer_unreadable, resolve
+from extractors.feedback.attribution import FeedbackAttribution, TracedCall
+from extractors.feedback.conversations import build_trajectories
+from extractors.feedback.judged_answers import list_judged_answers, list_judged_candidates
+from extractors.feedback.rules import FeedbackRules, Verdict, has_unreadable_answer, resolve_verdict
 from extractors.phoenix.spans import Annotation, Span
 from extractors.span_parsing.calls import Call, is_anothers, read_call
 from extractors.span_parsing.drop_reasons import DropReason, Drops
@@ -68,10 +68,10 @@ def extract(
     calls, unreadable, dropped = _read(spans, target)
     calls = merge_traced_twice(_with_sessions(calls, spans), ancestry)
     annotations = list(annotations)
-    reach = FeedbackAttribution(_candidates(calls, unreadable, ancestry), ancestry, annotations, rules)
+    reach = FeedbackAttribution(_list_traced_calls(calls, unreadable, ancestry), ancestry, annotations, rules)
     reviewed = _reviewed(calls, reach, rules, OutputSpace(output_space))
     once = _once_a_session(reviewed.items)
-    conversations, unusable = trajectories(
+    conversations, unusable = build_trajectories(
         calls,
         annotations,
         rules,
@@ -85,7 +85,7 @@ def extract(
         if item.source_span_ids not in kept:
             dropped.add(DropReason.REPEATED, item.source_span_ids)
     for said in sorted(annotations, key=lambda said: (said.updated_at, said.key)):
-        if answer_unreadable(said, rules):
+        if has_unreadable_answer(said, rules):
             dropped.add(DropReason.ANSWER_UNREADABLE, [said.subject_id] if said.level == "span" else ())
     return Extraction(
         items=tuple(once),
@@ -112,12 +112,12 @@ def _reviewed(
 ) -> _Reviewed:
     found = _Reviewed()
     for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
-        own, *inherited = said = list(reach.feedback(_candidate(call)))
-        others = judged_others(call, chain(own, *inherited), rules, space)
+        own, *inherited = said = list(reach.feedback(_to_traced_call(call)))
+        others = list_judged_candidates(call, chain(own, *inherited), rules, space)
         item = _review(call, said, rules, space)
         if isinstance(item, ReviewedItem):
             found.items.append(item)
-            found.judged += judged_answers(item)
+            found.judged += list_judged_answers(item)
         elif item is not DropReason.NO_FEEDBACK or not others:
             found.dropped.add(item, call.span_ids)
         found.judged += others
@@ -154,14 +154,16 @@ def _with_sessions(calls: Iterable[Call], spans: Iterable[Span]) -> list[Call]:
     ]
 
 
-def _candidates(calls: Iterable[Call], unreadable: Iterable[Span], ancestry: Ancestry) -> list[Candidate]:
-    candidates = [_candidate(call) for call in calls]
+def _list_traced_calls(
+    calls: Iterable[Call], unreadable: Iterable[Span], ancestry: Ancestry
+) -> list[TracedCall]:
+    candidates = [_to_traced_call(call) for call in calls]
     # A span that cannot be read but has a call below it traced that same call.
     traced = (span_id for candidate in candidates for span_id in candidate.span_ids)
     above = {ancestor for span_id in traced for ancestor in ancestry.of(span_id)}
     lost = [span for span in unreadable if span.span_id not in above]
     return candidates + [
-        Candidate(
+        TracedCall(
             span_ids=(span.span_id,),
             trace_id=span.trace_id,
             session_id=span.session_id,
@@ -171,8 +173,8 @@ def _candidates(calls: Iterable[Call], unreadable: Iterable[Span], ancestry: Anc
     ]
 
 
-def _candidate(call: Call) -> Candidate:
-    return Candidate(
+def _to_traced_call(call: Call) -> TracedCall:
+    return TracedCall(
         span_ids=call.span_ids, trace_id=call.trace_id, session_id=call.session_id, started_at=call.started_at
     )
 
@@ -180,7 +182,7 @@ def _candidate(call: Call) -> Candidate:
 def _review(
     call: Call, said: Sequence[list[Annotation]], rules: FeedbackRules, space: OutputSpace
 ) -> ReviewedItem | DropReason:
-    verdicts = (resolve(annotations, call.response, rules) for annotations in said)
+    verdicts = (resolve_verdict(annotations, call.response, rules) for annotations in said)
     verdict = next((found for found in verdicts if found is not None), DropReason.NO_FEEDBACK)
     if isinstance(verdict, DropReason):
         return verdict
@@ -196,7 +198,7 @@ def _review(
         source_span_ids=call.span_ids,
         trace_id=call.trace_id,
         session_id=call.session_id,
-        prompt_key=prompt_key(call.prompt),
+        prompt_key=compute_prompt_key(call.prompt),
         started_at=call.started_at,
         verdict_rank=verdict.rank,
         verdict_at=verdict.at,
@@ -206,7 +208,7 @@ def _review(
 
 def _disapproves(annotations: Iterable[Annotation], call: Call, rules: FeedbackRules) -> bool:
     """Whether people rejected or corrected this very answer, not the conversation around it."""
-    verdict = resolve(annotations, call.response, rules)
+    verdict = resolve_verdict(annotations, call.response, rules)
     return isinstance(verdict, Verdict) and verdict.outcome != "approved"
 
 

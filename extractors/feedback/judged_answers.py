@@ -3,26 +3,26 @@
 from collections.abc import Iterable
 
 from extractors.examples.output_space import OutputSpace
-from extractors.examples.prompt_keys import prompt_key
-from extractors.examples.types import Judged, JudgedResponse, Message, ReviewedItem
-from extractors.feedback.rules import FeedbackRules, Verdict, judged_candidates
+from extractors.examples.prompt_keys import compute_prompt_key
+from extractors.examples.types import JudgedKind, JudgedResponse, Message, ReviewedItem
+from extractors.feedback.rules import FeedbackRules, Verdict, resolve_candidates
 from extractors.phoenix.spans import Annotation
 from extractors.span_parsing.calls import Call
 
 
-def judged_answers(item: ReviewedItem) -> list[JudgedResponse]:
+def list_judged_answers(item: ReviewedItem) -> list[JudgedResponse]:
     """What people said about the agent's answer, and the answer they gave in its stead."""
     if item.outcome == "rejected" or item.gold is None:
-        return [_about_item(item, item.response, approved=False, judged="response")]
+        return [_judge_item(item, item.response, approved=False, judged="response")]
     if item.outcome == "approved":
-        return [_about_item(item, item.gold, approved=True, judged="response")]
+        return [_judge_item(item, item.gold, approved=True, judged="response")]
     return [
-        _about_item(item, item.response, approved=False, judged="response"),
-        _about_item(item, item.gold, approved=True, judged="correction"),
+        _judge_item(item, item.response, approved=False, judged="response"),
+        _judge_item(item, item.gold, approved=True, judged="correction"),
     ]
 
 
-def judged_others(
+def list_judged_candidates(
     call: Call, annotations: Iterable[Annotation], rules: FeedbackRules, space: OutputSpace
 ) -> list[JudgedResponse]:
     """The candidate answers to `call` that its annotations carry and judge.
@@ -30,15 +30,15 @@ def judged_others(
     An approved one that is not in the output space is left out.
     """
     judged: list[JudgedResponse] = []
-    for candidate, verdict in judged_candidates(annotations, call.response, rules):
+    for candidate, verdict in resolve_candidates(annotations, call.response, rules):
         if verdict.outcome != "approved":
-            judged.append(_about_call(call, candidate, verdict, approved=False))
+            judged.append(_judge_call(call, candidate, verdict, approved=False))
         if verdict.gold is not None and (gold := space.spelled(verdict.gold)) is not None:
-            judged.append(_about_call(call, gold, verdict, approved=True))
+            judged.append(_judge_call(call, gold, verdict, approved=True))
     return judged
 
 
-def _about_item(item: ReviewedItem, answer: Message, *, approved: bool, judged: Judged) -> JudgedResponse:
+def _judge_item(item: ReviewedItem, answer: Message, *, approved: bool, judged: JudgedKind) -> JudgedResponse:
     return JudgedResponse(
         prompt=item.prompt,
         tools=item.tools,
@@ -55,7 +55,7 @@ def _about_item(item: ReviewedItem, answer: Message, *, approved: bool, judged: 
     )
 
 
-def _about_call(call: Call, answer: Message, verdict: Verdict, *, approved: bool) -> JudgedResponse:
+def _judge_call(call: Call, answer: Message, verdict: Verdict, *, approved: bool) -> JudgedResponse:
     return JudgedResponse(
         prompt=call.prompt,
         tools=call.tools,
@@ -65,7 +65,7 @@ def _about_call(call: Call, answer: Message, verdict: Verdict, *, approved: bool
         source_span_ids=call.span_ids,
         trace_id=call.trace_id,
         session_id=call.session_id,
-        prompt_key=prompt_key(call.prompt),
+        prompt_key=compute_prompt_key(call.prompt),
         started_at=call.started_at,
         verdict_rank=verdict.rank,
         verdict_at=verdict.at,

@@ -124,7 +124,7 @@ class Opinion(Value):
     updated_at: datetime
 
 
-def resolve(
+def resolve_verdict(
     annotations: Iterable[Annotation], response: Message, rules: FeedbackRules
 ) -> Verdict | DropReason | None:
     """The verdict on `response`; None where nothing that counts was said about it.
@@ -135,7 +135,7 @@ def resolve(
     if not opinions:
         return None
     deciding = min((opinion.annotator_kind for opinion in opinions), key=rules.precedence.index)
-    words = _last_words([opinion for opinion in opinions if opinion.annotator_kind == deciding])
+    words = _select_newest_opinions([opinion for opinion in opinions if opinion.annotator_kind == deciding])
     if len({word.approves for word in words}) > 1:
         return DropReason.DISAGREEMENT
     corrections = [word.correction for word in words if word.correction is not None]
@@ -152,29 +152,35 @@ def resolve(
     return Verdict(outcome="rejected", gold=None, **whose)
 
 
-def judged_candidates(annotations: Iterable[Annotation], response: Message, rules: FeedbackRules) -> Verdicts:
+def resolve_candidates(
+    annotations: Iterable[Annotation], response: Message, rules: FeedbackRules
+) -> Verdicts:
     """The verdict on each other candidate response that annotations carry, in the order they are found.
 
     Candidates about which reviewers disagree are left out.
     """
     by_candidate: dict[Message, list[Annotation]] = {}
     for annotation in annotations:
-        candidate = _answer(annotation.metadata.get(rules.candidate_metadata_key))
-        if candidate is not None and not same_answer(candidate, response):
+        candidate = _try_read_answer(annotation.metadata.get(rules.candidate_metadata_key))
+        if candidate is not None and not is_same_answer(candidate, response):
             by_candidate.setdefault(candidate, []).append(annotation)
-    verdicts = ((candidate, resolve(said, candidate, rules)) for candidate, said in by_candidate.items())
+    verdicts = (
+        (candidate, resolve_verdict(said, candidate, rules)) for candidate, said in by_candidate.items()
+    )
     return [(candidate, verdict) for candidate, verdict in verdicts if isinstance(verdict, Verdict)]
 
 
-def beyond_the_last(annotations: Sequence[Annotation], rules: FeedbackRules) -> list[Annotation]:
+def select_outcome_feedback(annotations: Sequence[Annotation], rules: FeedbackRules) -> list[Annotation]:
     """What feedback on several answers says of those before the last: it approves or rejects.
 
     A correction or a candidate says how the last should have been, and as elsewhere speaks for its
     reviewer: whoever wrote one says nothing of the others.
     """
     of_answers = [each for each in annotations if not each.metadata.get(rules.candidate_metadata_key)]
-    correcting = {_reviewer(each) for each in of_answers if _correction(each, rules) is not None}
-    return [each for each in of_answers if _reviewer(each) not in correcting]
+    correcting = {
+        _identify_reviewer(each) for each in of_answers if _find_correction(each, rules) is not None
+    }
+    return [each for each in of_answers if _identify_reviewer(each) not in correcting]
 
 
 def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules) -> Opinion | None:
@@ -182,12 +188,12 @@ def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules
 
     A correction that equals the response approves it.
     """
-    if annotation.annotator_kind not in rules.precedence or _is_about_another(annotation, response, rules):
+    if annotation.annotator_kind not in rules.precedence or _judges_another(annotation, response, rules):
         return None
     rule = rules.rule(annotation.name)
-    correction = _correction(annotation, rules)
+    correction = _find_correction(annotation, rules)
     if correction is not None:
-        approves = same_answer(correction, response)
+        approves = is_same_answer(correction, response)
     elif rule is None or (approved := rule.approves(annotation)) is None:
         return None
     else:
@@ -202,7 +208,7 @@ def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules
     )
 
 
-def _last_words(opinions: list[Opinion]) -> list[Opinion]:
+def _select_newest_opinions(opinions: list[Opinion]) -> list[Opinion]:
     """The newest opinion of each reviewer under each name; a correction speaks for its reviewer."""
     # One call can be traced by two spans, so one reviewer's word may stand twice under one name.
     newest: dict[tuple[str, str], Opinion] = {}
@@ -216,16 +222,16 @@ def _last_words(opinions: list[Opinion]) -> list[Opinion]:
     ]
 
 
-def _is_about_another(annotation: Annotation, response: Message, rules: FeedbackRules) -> bool:
+def _judges_another(annotation: Annotation, response: Message, rules: FeedbackRules) -> bool:
     """Whether the annotation carries another candidate response, which it then judges."""
     written = annotation.metadata.get(rules.candidate_metadata_key)
     if not written:
         return False
-    candidate = _answer(written)
-    return candidate is None or not same_answer(candidate, response)
+    candidate = _try_read_answer(written)
+    return candidate is None or not is_same_answer(candidate, response)
 
 
-def answer_unreadable(annotation: Annotation, rules: FeedbackRules) -> bool:
+def has_unreadable_answer(annotation: Annotation, rules: FeedbackRules) -> bool:
     """Whether the annotation has a correction or a candidate that is passed over: it cannot be stored."""
     corrects = annotation.name in rules.correction_names
     if rules.rule(annotation.name) is None and not corrects:
@@ -241,20 +247,20 @@ def answer_unreadable(annotation: Annotation, rules: FeedbackRules) -> bool:
     return False
 
 
-def _reviewer(annotation: Annotation) -> tuple[AnnotatorKind, str]:
+def _identify_reviewer(annotation: Annotation) -> tuple[AnnotatorKind, str]:
     return annotation.annotator_kind, annotation.identifier
 
 
-def _correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
+def _find_correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
     if rules.rule(annotation.name) is None and annotation.name not in rules.correction_names:
         return None
-    correction = _answer(annotation.metadata.get(rules.correction_metadata_key))
+    correction = _try_read_answer(annotation.metadata.get(rules.correction_metadata_key))
     if correction is None and annotation.name in rules.correction_names:
-        correction = _answer(annotation.explanation) or _answer(annotation.label)
+        correction = _try_read_answer(annotation.explanation) or _try_read_answer(annotation.label)
     return correction
 
 
-def _answer(written: Any) -> Message | None:
+def _try_read_answer(written: Any) -> Message | None:
     try:
         return _read_answer(written)
     except Unreadable:
@@ -280,7 +286,7 @@ def _read_answer(written: Any) -> Message | None:
     return answer
 
 
-def same_answer(one: Message, other: Message) -> bool:
+def is_same_answer(one: Message, other: Message) -> bool:
     """Whether both say the same but for white space around it, and call the same tools."""
     return one.content.strip() == other.content.strip() and [
         (call.name, call.arguments) for call in one.tool_calls

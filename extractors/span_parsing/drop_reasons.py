@@ -1,10 +1,11 @@
-"""Why a call does not become an example. Every reason is counted and shown to the operator."""
+"""Reasons why a call or a search does not become an example. Each is counted and shown to the operator."""
 
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
 from extractors.errors import LearndError
+from extractors.values import Reasons
 
 MOST_SPANS = 50
 """Spans that are remembered for each reason."""
@@ -34,6 +35,18 @@ class DropReason(StrEnum):
     REPEATED = "the same prompt, response and verdict again in one session"
 
 
+class SearchDropReason(StrEnum):
+    NO_QUERY = "the search recorded no query that can be read"
+    NO_DOCUMENTS = "the search recorded no documents"
+    NO_TEXT = "a document of a search has no text, and an id is not trained on"
+    NO_JUDGEMENT = "nobody said which documents of this search are relevant"
+    DOCUMENT_DISPUTED = "reviewers disagree about a document of a search"
+    UNKNOWN_CLICK = "a clicked or used document is not in the search's result list"
+    AMBIGUOUS_CLICK = "a further document with an id that was clicked or used: nothing says which one it was"
+    CLICKS_UNREADABLE = "what was clicked or used is too long a text to be a list of ids"
+    REPEATED_SEARCH = "the same search with the same judgements again in one session"
+
+
 class Unreadable(LearndError):
     """A span's attributes cannot be read; `reason` is what gets counted."""
 
@@ -61,6 +74,12 @@ class Drops:
             known[span_id] = None
         while len(known) > MOST_SPANS:
             known.pop(next(iter(known)))
+
+    def add_counts(self, reasons: Reasons, spans: Iterable[str]) -> None:
+        """Count each of the `reasons` as often as it says, all read from the same spans."""
+        span_ids = tuple(spans)
+        for reason, count in reasons.items():
+            self.add(reason, span_ids, count)
 
     def add_all(self, others: "Drops") -> None:
         """Count what was counted elsewhere, too."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from extractors.examples.prompt_keys import prompt_key, query_key
+from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
 from extractors.llm.clean_reply import read_text
 from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
@@ -274,4 +274,8 @@ class _Patience:
 
 def _said_by(example: Synthetic) -> str:
     """What two examples have in common that ask the same."""
-    return query_key(example.query) if isinstance(example, Triplet) else prompt_key(example.prompt)
+    return (
+        compute_query_key(example.query)
+        if isinstance(example, Triplet)
+        else compute_prompt_key(example.prompt)
+    )

@@ -36,7 +36,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "file_formats": "errors examples span_parsing values",
         "synthesis": "cleaning errors examples llm values",
         "dataset": "cleaning errors examples feedback file_formats values",
-        "traffic_sample": "cleaning examples feedback phoenix span_parsing values",
+        "traffic_sample": "cleaning examples phoenix span_parsing values",
     },
     "trainers": {
         "memory": "",

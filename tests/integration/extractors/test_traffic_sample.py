@@ -9,7 +9,7 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from extractors.cleaning.redaction import Redaction
-from extractors.examples.prompt_keys import query_key
+from extractors.examples.prompt_keys import compute_query_key
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound, WrongCondition
 from extractors.phoenix.spans import SpanFilter
 from extractors.traffic_sample import TrafficCall, sample_traffic
@@ -135,7 +135,11 @@ def test_of_a_target_that_searches_the_queries_are_sampled(
     nothing = SentSpan(kind="RETRIEVER", attributes={"input.value": ""})
     send_and_wait(phoenix.url, project, search, wrapped, nothing, chat_span())
     (found,) = sample(client, project, spans=SpanFilter(kind="RETRIEVER"))
-    assert (found.text, found.prompt_key, found.answered_by) == ("my refund", query_key("My  refund"), None)
+    assert (found.text, found.prompt_key, found.answered_by) == (
+        "my refund",
+        compute_query_key("My  refund"),
+        None,
+    )
 
 
 JSON = {"input.mime_type": "application/json"}

@@ -10,12 +10,14 @@ import httpx
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
+from extractors.feedback.extract import Extraction
 from extractors.feedback.rules import FeedbackRules
-from extractors.feedback.searches import RELEVANCE, RetrievalDrop, Retrievals, reviewed_retrievals
+from extractors.feedback.searches import RELEVANCE, extract_searches
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.mirror import MirrorChange
 from extractors.phoenix.poll import poll
 from extractors.phoenix.spans import Annotation, Span, SpanFilter
+from extractors.span_parsing.drop_reasons import SearchDropReason
 from registry.store.store import Store
 from registry.targets import TargetState
 from tests.phoenix_support import (
@@ -82,8 +84,8 @@ class Follower:
         return self.store.target_state(TARGET)
 
     @property
-    def retrievals(self) -> Retrievals:
-        return reviewed_retrievals(*self.store.mirrored(TARGET), FeedbackRules(annotations=(RELEVANCE,)))
+    def retrievals(self) -> Extraction:
+        return extract_searches(*self.store.mirrored(TARGET), FeedbackRules(annotations=(RELEVANCE,)))
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def test_a_search_with_clicks_is_mirrored_though_nobody_annotated_it(
         [[False, True, None], [True, None, None]],
         [[True, None, None], [False, True, None]],
     )
-    assert found.dropped == {RetrievalDrop.UNKNOWN_CLICK: 1}
+    assert found.dropped == {SearchDropReason.UNKNOWN_CLICK: 1}
 
     follower.poll(60)
     assert set(follower.spans) == {clicked.span_id, later.span_id}

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from daemon.demo.servers import free_port
-from extractors.cleaning.quality import flaw
-from extractors.examples.prompt_keys import prompt_key, query_key
+from extractors.cleaning.quality import find_flaw
+from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
 from extractors.synthesis.generate import Synthesis, SynthesisRequest, SynthesisRules, propose
@@ -48,7 +48,7 @@ def approved(message: str, answer: Message | str, minute: int = 0, **changes: An
     return SFTExample(
         prompt=prompt,
         completion=answer,
-        prompt_key=prompt_key(prompt),
+        prompt_key=compute_prompt_key(prompt),
         started_at=BEGAN + timedelta(minutes=minute),
         **changes,
     )
@@ -73,7 +73,7 @@ def found(query: str, positive: str, negative: str) -> Triplet:
         query=query,
         positive=Document(id="p", text=positive),
         negative=Document(id="n", text=negative),
-        prompt_key=query_key(query),
+        prompt_key=compute_query_key(query),
         started_at=BEGAN,
     )
 
@@ -112,7 +112,7 @@ def test_each_label_is_asked_for_equally_often_and_is_right_by_construction() ->
     assert sorted(counts.values()) == [2, 3, 3]
     for example in examples:
         assert f"is about {example.completion.content}" in example.prompt[-1].content
-        assert flaw(example) is None
+        assert find_flaw(example) is None
 
 
 def test_what_is_left_over_goes_to_the_labels_with_the_fewest_approved_examples() -> None:
@@ -132,7 +132,7 @@ def test_a_proposal_has_the_shape_of_the_demonstrations() -> None:
         assert [message.role for message in example.prompt] == ["system", "user"]
         assert example.tools == tools
         assert (example.origin, example.started_at, example.source_span_ids) == ("synthetic", NOW, ())
-        assert example.prompt_key == prompt_key(example.prompt)
+        assert example.prompt_key == compute_prompt_key(example.prompt)
 
 
 def test_a_pair_is_a_new_message_with_its_label_and_another_one() -> None:

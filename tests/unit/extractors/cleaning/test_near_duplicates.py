@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.cleaning.near_duplicates import near_duplicates, near_matches
+from extractors.cleaning.near_duplicates import find_near_duplicates, find_near_matches
 
 QUESTIONS = (
     "can you check the status of my credit card application",
@@ -35,7 +35,7 @@ def similarity(one: str, other: str) -> float:
     ],
 )
 def test_a_question_asked_again_with_other_case_space_punctuation_or_a_typo_is_near(again: str) -> None:
-    assert near_duplicates([*QUESTIONS, again]) == [None] * 5 + [0]
+    assert find_near_duplicates([*QUESTIONS, again]) == [None] * 5 + [0]
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_a_question_asked_again_with_other_case_space_punctuation_or_a_typo_is_n
     ],
 )
 def test_short_questions_that_differ_in_the_word_that_matters_are_not_near(one: str, other: str) -> None:
-    assert near_duplicates([one, other]) == [None, None]
+    assert find_near_duplicates([one, other]) == [None, None]
 
 
 @pytest.mark.parametrize(
     "text", ["", "?", "a", "ok", "…", "!!!", "😀", "你好", "\x00", "\ud800", "x" * 100_000]
 )
 def test_a_text_of_any_length_repeats_itself(text: str) -> None:
-    assert near_duplicates([text, "something else", text]) == [None, None, 0]
-    assert near_matches([text], ["another", text]) == [1]
+    assert find_near_duplicates([text, "something else", text]) == [None, None, 0]
+    assert find_near_matches([text], ["another", text]) == [1]
 
 
 def test_what_repeats_a_repetition_only_stays() -> None:
@@ -71,7 +71,7 @@ def test_what_repeats_a_repetition_only_stays() -> None:
         for n in range(40)
     ]
     for texts in (chain, words):
-        for text, link in zip(texts, near_duplicates(texts, 0.8), strict=True):
+        for text, link in zip(texts, find_near_duplicates(texts, 0.8), strict=True):
             assert link is None or similarity(text, texts[link]) >= 0.8
 
 
@@ -81,9 +81,9 @@ def test_texts_that_share_a_long_template_are_not_near_for_that() -> None:
         "that must answer it. The departments are billing, shipping and support. Ticket number {}: {}"
     )
     asked = [template.format(at, f"{word} {word[::-1]} {at * 7919}") for at, word in enumerate(WORDS)]
-    assert near_duplicates(asked) == [None] * len(asked)
-    assert near_matches(asked[1:], asked[:1]) == [None] * (len(asked) - 1)
-    assert near_duplicates([*asked, asked[3].upper()])[-1] == 3
+    assert find_near_duplicates(asked) == [None] * len(asked)
+    assert find_near_matches(asked[1:], asked[:1]) == [None] * (len(asked) - 1)
+    assert find_near_duplicates([*asked, asked[3].upper()])[-1] == 3
 
 
 RNG = random.Random(0)
@@ -98,9 +98,9 @@ def words(count: int) -> str:
 def test_texts_in_one_of_several_templates_differ_by_what_each_says(templates: int) -> None:
     written = [words(120) for _ in range(templates)]
     tickets = [f"{written[n % templates]}\nTicket: {words(6)}" for n in range(400)]
-    assert near_duplicates(tickets) == [None] * 400
-    assert near_matches(tickets[80:], tickets[:80]) == [None] * 320
-    assert near_duplicates([*tickets, tickets[7].upper() + "!"])[-1] == 7
+    assert find_near_duplicates(tickets) == [None] * 400
+    assert find_near_matches(tickets[80:], tickets[:80]) == [None] * 320
+    assert find_near_duplicates([*tickets, tickets[7].upper() + "!"])[-1] == 7
 
 
 def test_a_template_that_changed_over_time_and_fields_in_its_middle_hide_nothing() -> None:
@@ -109,15 +109,15 @@ def test_a_template_that_changed_over_time_and_fields_in_its_middle_hide_nothing
     for n in range(300):
         fields = f"customer: {words(2)} tier: {('gold', 'free')[n % 2]} ticket: {words(6)}"
         tickets.append(f"{head} {changed[n // 100]} {fields} {tail}")
-    assert near_duplicates(tickets) == [None] * 300
+    assert find_near_duplicates(tickets) == [None] * 300
 
 
 def test_questions_about_the_same_few_documents_differ() -> None:
     documents, asked = [words(150) for _ in range(20)], [words(4) for _ in range(30)]
     each = [f"{document} question: {question}" for document in documents for question in asked]
-    assert near_duplicates(each) == [None] * len(each)
+    assert find_near_duplicates(each) == [None] * len(each)
     found = [f"{' '.join(RNG.sample(documents, 3))} question: {words(7)}" for _ in range(300)]
-    assert near_duplicates(found) == [None] * len(found)
+    assert find_near_duplicates(found) == [None] * len(found)
 
 
 def test_one_text_in_many_versions_is_still_one() -> None:
@@ -127,15 +127,15 @@ def test_one_text_in_many_versions_is_still_one() -> None:
         at = RNG.randrange(40)
         versions.append(" ".join([*base[:at], base[at] + RNG.choice("xyz"), *base[at + 1 :]]))
     versions = list(dict.fromkeys(versions))
-    assert near_duplicates([" ".join(base), *versions]) == [None] + [0] * len(versions)
-    assert near_matches(versions, [" ".join(base)]) == [0] * len(versions)
+    assert find_near_duplicates([" ".join(base), *versions]) == [None] + [0] * len(versions)
+    assert find_near_matches(versions, [" ".join(base)]) == [0] * len(versions)
 
 
 def test_what_was_said_at_length_is_found_in_another_template_and_in_none() -> None:
     templates, said = (words(60), words(60)), [words(12) for _ in range(100)]
     tickets = [f"{templates[n % 2]} ticket: {text}" for n, text in enumerate(said)]
     again = f"{templates[1]} ticket: {said[4]}"
-    assert near_matches([again, said[5]], tickets) == [4, 5]
+    assert find_near_matches([again, said[5]], tickets) == [4, 5]
 
 
 def test_among_texts_that_are_nearly_near_it_takes_little_time_to_find_what_is() -> None:
@@ -144,7 +144,7 @@ def test_among_texts_that_are_nearly_near_it_takes_little_time_to_find_what_is()
     alike = [" ".join(f"{part} {RNG.choice(LEXICON)}" for part in forms[n % 3]) for n in range(1500)]
     typos = [text[:100] + "#" + text[101:] for text in alike[::10]]
     began = time.process_time()
-    links = near_duplicates([*alike, *typos])
+    links = find_near_duplicates([*alike, *typos])
     assert links == [None] * 1500 + list(range(0, 1500, 10))
     assert time.process_time() - began < 10  # seconds
 
@@ -158,7 +158,7 @@ LETTERS = st.text(alphabet="abc ", min_size=0, max_size=40).map(lambda text: " "
 
 @given(texts=st.lists(LETTERS, max_size=15), threshold=st.sampled_from([0.5, 0.7, 0.9, 1.0]))
 def test_links_are_those_that_the_similarity_of_every_pair_gives(texts: list[str], threshold: float) -> None:
-    links = near_duplicates(texts, threshold)
+    links = find_near_duplicates(texts, threshold)
     kept: list[int] = []
     for at, link in enumerate(links):
         alike = {earlier: similarity(texts[at], texts[earlier]) for earlier in kept}
@@ -168,12 +168,12 @@ def test_links_are_those_that_the_similarity_of_every_pair_gives(texts: list[str
         else:
             assert link in kept
             assert alike[link] == max(alike.values()) >= threshold
-    assert links == near_duplicates(texts, threshold)
+    assert links == find_near_duplicates(texts, threshold)
 
 
 @given(texts=st.lists(st.text(max_size=60), max_size=10), known=st.lists(st.text(max_size=60), max_size=10))
 def test_an_equal_text_always_matches(texts: list[str], known: list[str]) -> None:
-    matches = near_matches([*texts, *known], known)
+    matches = find_near_matches([*texts, *known], known)
     assert None not in matches[len(texts) :]
 
 
@@ -182,5 +182,5 @@ def test_pairs_right_at_the_threshold_are_found_among_thousands() -> None:
     texts = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=60)) for _ in range(2000)]
     # One letter changed in 60: 57 of 63 shingles shared.
     changed = [text[:30] + ("a" if text[30] != "a" else "b") + text[31:] for text in texts]
-    found = near_duplicates([*texts, *changed], 0.9)
+    found = find_near_duplicates([*texts, *changed], 0.9)
     assert found == [None] * 2000 + list(range(2000))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.cleaning.quality import ExamplesInvalid, Flaw, QualityRules, check, clean, flaw
+from extractors.cleaning.quality import ExamplesInvalid, Flaw, QualityRules, check_examples, clean, find_flaw
 from extractors.cleaning.statistics import describe
-from extractors.examples.prompt_keys import normalised, prompt_key
+from extractors.examples.prompt_keys import compute_prompt_key, normalise
 from extractors.examples.types import (
     Document,
     Examples,
@@ -40,7 +40,7 @@ def said(text: str) -> Message:
 
 def prompt(text: str) -> dict[str, Any]:
     messages = (SYSTEM, user(text))
-    return {"prompt": messages, "prompt_key": prompt_key(messages)}
+    return {"prompt": messages, "prompt_key": compute_prompt_key(messages)}
 
 
 def at(minute: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def vote(text: str, answer: str = "billing", desirable: bool = True, minute: int
 
 def triplet(query: str, positive: str = "yes", negative: str = "no", minute: int = 0) -> Triplet:
     documents = {"positive": Document(id="1", text=positive), "negative": Document(id="2", text=negative)}
-    return Triplet(query=query, prompt_key=normalised(query), **documents, **at(minute))
+    return Triplet(query=query, prompt_key=normalise(query), **documents, **at(minute))
 
 
 def conversation(*texts: str, learned: Sequence[int] | None = None, minute: int = 0) -> Trajectory:
@@ -75,7 +75,7 @@ def conversation(*texts: str, learned: Sequence[int] | None = None, minute: int 
         messages=messages,
         learned=tuple(answers if learned is None else learned),
         outcome="approved",
-        prompt_keys=tuple(prompt_key(messages[:number]) for number in answers),
+        prompt_keys=tuple(compute_prompt_key(messages[:number]) for number in answers),
         **at(minute),
     )
 
@@ -121,7 +121,7 @@ OTHER = "I need to transfer ten dollars from my checking to my savings account"
     ],
 )
 def test_what_cannot_be_trained_on_says_why(example: Any, expected: Flaw | None) -> None:
-    assert flaw(example) is expected
+    assert find_flaw(example) is expected
 
 
 def test_the_error_names_kind_and_index_of_each_example_that_is_broken() -> None:
@@ -129,10 +129,10 @@ def test_the_error_names_kind_and_index_of_each_example_that_is_broken() -> None
     with pytest.raises(
         ExamplesInvalid, match=r"2 examples .*: sft 1: its answer is empty; pairs 0: its better"
     ):
-        check(examples)
-    check(Examples(sft=(sft("a"),)))
+        check_examples(examples)
+    check_examples(Examples(sft=(sft("a"),)))
     with pytest.raises(ExamplesInvalid, match=r"sft 19: .*; and 5 more$"):
-        check(Examples(sft=(sft("a", ""),) * 25))
+        check_examples(Examples(sft=(sft("a", ""),) * 25))
 
 
 # ---- repeated
@@ -277,9 +277,9 @@ def test_no_equal_prompt_passes_and_everything_is_counted(
         votes=tuple(vote(text, answer, minute=minute) for text, answer, minute in train),
     )
     cleaned = clean(examples, held_out=held_out)
-    hidden = {normalised(text) for text in held_out}
+    hidden = {normalise(text) for text in held_out}
     kept = cleaned.examples
-    assert not hidden & {normalised(example.prompt[-1].content) for example in (*kept.sft, *kept.votes)}
+    assert not hidden & {normalise(example.prompt[-1].content) for example in (*kept.sft, *kept.votes)}
     assert len(kept.sft) + len(kept.votes) + sum(cleaned.left_out.values()) == 2 * len(train)
     in_order = iter(examples.sft)
     assert all(any(found == example for found in in_order) for example in kept.sft)

@@ -28,7 +28,7 @@ from extractors.cleaning.redaction import (
     RedactorUnusable,
     load_redactor,
 )
-from extractors.examples.prompt_keys import prompt_key, query_key
+from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import (
     Document,
     Examples,
@@ -198,9 +198,9 @@ def test_all_texts_of_every_kind_go_and_ids_roles_and_tools_stay() -> None:
         assert new != old
     assert redaction.counts == {"EMAIL_ADDRESS": texts} == {"EMAIL_ADDRESS": 3 + 3 + 3 + 4 + 3 + 3 + 2}
     first, _, triplet, conversation, *_ = without
-    assert first.prompt_key == prompt_key((user(CLEAN_MAIL),))
-    assert triplet.prompt_key == query_key(CLEAN_MAIL)
-    assert conversation.prompt_keys == tuple(prompt_key(conversation.messages[:at]) for at in (1, 3))
+    assert first.prompt_key == compute_prompt_key((user(CLEAN_MAIL),))
+    assert triplet.prompt_key == compute_query_key(CLEAN_MAIL)
+    assert conversation.prompt_keys == tuple(compute_prompt_key(conversation.messages[:at]) for at in (1, 3))
     assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
     assert (conversation.messages[2].name, conversation.messages[2].tool_call_id) == (EMAIL, EMAIL)
     assert triplet.positive.id == EMAIL

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extractors.dataset.build import ExtraData
-from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, draw, group, split
+from extractors.dataset.holdout_split import HoldoutRules, LeftOutReason, Window, draw_lot, find_group, split
 from extractors.dataset.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
-from extractors.examples.prompt_keys import query_key
+from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import (
     Examples,
     JudgedDocument,
@@ -42,7 +42,7 @@ def numbers(items: Sequence[ReviewedItem]) -> set[int]:
 
 def reserved(count: int, most: float = RULES.retention_share) -> list[int]:
     """Numbers of items whose session the lot reserves."""
-    return [n for n in range(count) if draw(f"session session-{n}") <= most]
+    return [n for n in range(count) if draw_lot(f"session session-{n}") <= most]
 
 
 def snapshot(items: Sequence[ReviewedItem], at: Window | None, **changes: Any) -> Snapshot:
@@ -76,12 +76,12 @@ def test_of_many_reviewed_items_only_so_many_are_reserved_and_the_others_are_tra
     sides = split([item(n) for n in range(500)], RULES, window(0, 400))
     assert len(sides.retention) == 20
     assert len(sides.train) == 380
-    lots = sorted(draw(f"session session-{n}") for n in range(400))
-    assert {draw(group(each)) for each in sides.retention} == set(lots[:20])
+    lots = sorted(draw_lot(f"session session-{n}") for n in range(400))
+    assert {draw_lot(find_group(each)) for each in sides.retention} == set(lots[:20])
 
 
 def test_a_prompt_of_a_session_that_the_limit_sets_free_is_trained_on_and_not_retained() -> None:
-    by_lot = sorted(range(400), key=lambda n: draw(f"session session-{n}"))
+    by_lot = sorted(range(400), key=lambda n: draw_lot(f"session session-{n}"))
     lowest, freed = by_lot[0], by_lot[150]
     items = [item(n, text="the same") if n in (lowest, freed) else item(n) for n in range(500)]
     sides = split(items, RULES, window(0, 400))
@@ -90,12 +90,12 @@ def test_a_prompt_of_a_session_that_the_limit_sets_free_is_trained_on_and_not_re
 
 
 def test_one_long_session_stays_reserved_as_a_whole_though_the_set_takes_only_some_of_it() -> None:
-    lowest = min(range(400), key=lambda n: draw(f"session session-{n}"))
+    lowest = min(range(400), key=lambda n: draw_lot(f"session session-{n}"))
     long = [item(1000 + n, n, session_id=f"session-{lowest}") for n in range(50)]
     sides = split([*long, *(item(n) for n in range(500))], RULES, window(0, 400))
     assert len(sides.retention) == 20
-    assert {group(each) for each in sides.retention} == {f"session session-{lowest}"}
-    assert sides.left_out[LeftOut.RESERVED] == 31
+    assert {find_group(each) for each in sides.retention} == {f"session session-{lowest}"}
+    assert sides.left_out[LeftOutReason.RESERVED] == 31
     assert not numbers(sides.train) & numbers(long)
 
 
@@ -121,7 +121,7 @@ def test_what_has_no_gold_or_a_prompt_that_others_share_is_not_retained() -> Non
     sides = split([*greetings, *(item(n, **changed.get(n, {})) for n in range(50))], RULES, window(0, 40))
     assert numbers(sides.retention) == set(rest)
     assert other in numbers(sides.train)
-    assert sides.left_out[LeftOut.RESERVED] == 6
+    assert sides.left_out[LeftOutReason.RESERVED] == 6
 
 
 def test_the_holdout_comes_before_the_retention_set() -> None:
@@ -289,7 +289,7 @@ def search(number: int, relevant: bool = True) -> ReviewedRetrieval:
         source_span_ids=(f"span-{number}",),
         trace_id=f"trace-{number}",
         session_id=f"session-{number}",
-        prompt_key=query_key(query),
+        prompt_key=compute_query_key(query),
         started_at=minute(number),
     )
 

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from extractors.dataset.build import ExtraData, teach
+from extractors.dataset.build import ExtraData, build_content
 from extractors.dataset.holdout_split import HoldoutRules
-from extractors.dataset.preference_pairs import MOST_PAIRS, Passed, preference_pairs, unpaired_preferences
+from extractors.dataset.preference_pairs import (
+    MOST_PAIRS,
+    PreferenceDropReason,
+    build_preference_pairs,
+    build_unpaired_preferences,
+)
 from extractors.examples.types import Message
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
@@ -37,7 +42,7 @@ def extracted(spans: list[Span], annotations: list[Annotation], rules: FeedbackR
 
 
 def pairs_of(found: Extraction) -> list[tuple[str, str, str]]:
-    pairs, _ = preference_pairs(found.judged, found.conversations)
+    pairs, _ = build_preference_pairs(found.judged, found.conversations)
     return [(pair.chosen.content, pair.rejected.content, pair.preferred_by) for pair in pairs]
 
 
@@ -65,24 +70,24 @@ def test_candidates_that_annotations_carry_are_compared_with_each_other_and_with
 
 def test_an_identical_pair_teaches_nothing_and_is_dropped() -> None:
     found = extracted([asked(0, "q", "Close the  ticket")], [correction("s0", "close the ticket")])
-    pairs, passed = preference_pairs(found.judged)
+    pairs, passed = build_preference_pairs(found.judged)
     assert not pairs
-    assert passed == {Passed.SAME_ANSWER: 1}
+    assert passed == {PreferenceDropReason.SAME_ANSWER: 1}
 
 
 def test_no_prompt_has_many_more_pairs_than_another() -> None:
     spans = [asked(n, "q", f"bad {n}") for n in range(6)] + [asked(9, "q", "good")]
     notes = [verdict(n, "rejected") for n in range(6)] + [verdict(9, "approved")]
-    pairs, passed = preference_pairs(extracted(spans, notes).judged)
+    pairs, passed = build_preference_pairs(extracted(spans, notes).judged)
     assert len(pairs) == MOST_PAIRS
-    assert passed == {Passed.ENOUGH: 2}
+    assert passed == {PreferenceDropReason.ENOUGH: 2}
 
 
 def test_the_newest_word_on_an_answer_counts() -> None:
     spans = [asked(0, "q", "x"), asked(1, "q", "x"), asked(2, "q", "y")]
     found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), verdict(2, "approved")])
     assert pairs_of(found) == [("y", "x", "same prompt")]
-    assert preference_pairs(found.judged)[1][Passed.OVERRULED] == 1
+    assert build_preference_pairs(found.judged)[1][PreferenceDropReason.OVERRULED] == 1
 
 
 @pytest.mark.parametrize("of_people", ["HUMAN", "LLM"])
@@ -106,7 +111,7 @@ def test_a_word_on_another_call_counts_by_who_said_it_and_when_not_by_when_the_c
 def test_every_judged_answer_is_a_vote_those_of_pairs_too() -> None:
     spans = [asked(0, "q", "a"), asked(1, "p", "b"), asked(2, "r", "c")]
     found = extracted(spans, [verdict(0, "approved"), verdict(1, "rejected"), correction("s2", "d")])
-    votes = [(vote.completion.content, vote.desirable) for vote in unpaired_preferences(found.judged)]
+    votes = [(vote.completion.content, vote.desirable) for vote in build_unpaired_preferences(found.judged)]
     assert votes == [("a", True), ("b", False), ("c", False), ("d", True)]
 
 
@@ -114,7 +119,7 @@ def test_a_dataset_has_a_correction_as_a_pair_and_as_two_votes() -> None:
     spans = [asked(n, f"question number {n}, what about it?", f"wrong {n}") for n in range(20)]
     found = extracted(spans, [correction(f"s{n}", f"right {n}") for n in range(20)])
     rules = HoldoutRules(least=1, share=0.1, validation_share=0)
-    train = teach(found, rules, None, ExtraData()).train
+    train = build_content(found, rules, None, ExtraData()).train
     assert len(train.pairs) > 10
     assert Counter(vote.desirable for vote in train.votes) == {
         True: len(train.pairs),
@@ -126,7 +131,7 @@ def test_all_good_answers_are_set_against_all_bad_ones_each_as_often_as_any_othe
     spans = [asked(n, "q", answer) for n, answer in enumerate(["Yes", "no", "yes", "NO"])]
     found = extracted(spans, [verdict(n, "approved" if n < 2 else "rejected") for n in range(4)])
     assert sorted(pair[:2] for pair in pairs_of(found)) == [("Yes", "NO"), ("no", "yes")]
-    assert preference_pairs(found.judged)[1] == {Passed.SAME_ANSWER: 2}
+    assert build_preference_pairs(found.judged)[1] == {PreferenceDropReason.SAME_ANSWER: 2}
     spans = [asked(n, "q", f"answer {n}") for n in range(5)]
     found = extracted(spans, [verdict(n, "approved" if n < 2 else "rejected") for n in range(5)])
     used = Counter(answer for pair in pairs_of(found) for answer in pair[:2])
@@ -244,7 +249,7 @@ def test_a_session_with_a_call_that_cannot_be_read_is_dropped_and_counted() -> N
 def test_conversations_that_began_alike_and_ended_differently_make_a_pair_where_they_part() -> None:
     spans = [*talk(0, "good", "one", "two"), *talk(10, "bad", "one", "zwei")]
     found = extracted(spans, [about("good", "approved"), about("bad", "rejected")])
-    pairs, _ = preference_pairs((), found.conversations)
+    pairs, _ = build_preference_pairs((), found.conversations)
     [pair] = pairs
     assert [message.content for message in pair.prompt] == ["Help.", "hi", "one", "and 1?"]
     assert (pair.chosen.content, pair.rejected.content, pair.preferred_by) == ("two", "zwei", "session")
@@ -263,9 +268,9 @@ def ended(good: Sequence[Sequence[str]], bad: Sequence[Sequence[str]], *more: Sp
 
 def test_conversations_that_part_alike_are_one_pair_and_the_others_are_counted() -> None:
     found = ended([("one", "two")], [("one", "zwei")] * 4)
-    pairs, passed = preference_pairs((), found.conversations)
+    pairs, passed = build_preference_pairs((), found.conversations)
     assert [(pair.rejected.content, pair.source_span_ids) for pair in pairs] == [("zwei", ("s1", "s41"))]
-    assert passed == {Passed.REPEATED: 3}
+    assert passed == {PreferenceDropReason.REPEATED: 3}
 
 
 def test_conversations_are_compared_wherever_they_part() -> None:
@@ -277,9 +282,9 @@ def test_conversations_are_compared_wherever_they_part() -> None:
 
 def test_an_answer_that_was_given_in_a_good_conversation_too_did_not_make_another_bad() -> None:
     found = ended([("one", "two"), ("eins", "zwei")], [("eins", "zwei")])
-    pairs, passed = preference_pairs((), found.conversations)
+    pairs, passed = build_preference_pairs((), found.conversations)
     assert pairs == []
-    assert passed == {Passed.NEVER_PARTED: 1}
+    assert passed == {PreferenceDropReason.NEVER_PARTED: 1}
 
 
 def test_what_people_said_of_an_answer_stands_against_what_became_of_the_conversation() -> None:
@@ -292,7 +297,7 @@ def test_what_people_said_of_an_answer_stands_against_what_became_of_the_convers
             [*talk(0, "session 0", "one", "two"), *talk(10, "session 1", "one", "zwei")],
             [verdict(number, label)],
         )
-        assert not preference_pairs(noted.judged, found.conversations)[0]
+        assert not build_preference_pairs(noted.judged, found.conversations)[0]
 
 
 def test_no_prompt_has_more_pairs_because_both_answers_and_conversations_were_judged() -> None:
@@ -302,15 +307,15 @@ def test_no_prompt_has_more_pairs_because_both_answers_and_conversations_were_ju
         for n in range(6)
     ]
     notes = [verdict(100 + n, "approved" if n < 3 else "rejected") for n in range(6)]
-    pairs, passed = preference_pairs(extracted(answered, notes).judged, found.conversations)
+    pairs, passed = build_preference_pairs(extracted(answered, notes).judged, found.conversations)
     assert [pair.preferred_by for pair in pairs] == ["same prompt"] * MOST_PAIRS
-    assert passed == {Passed.ENOUGH: 5 + 9}
+    assert passed == {PreferenceDropReason.ENOUGH: 5 + 9}
 
 
 def test_conversations_about_something_else_are_not_compared() -> None:
     spans = [*talk(0, "good", "one", "two"), *talk(10, "bad", "one", "zwei", opening="hello")]
     found = extracted(spans, [about("good", "approved"), about("bad", "rejected")])
-    assert preference_pairs((), found.conversations)[0] == []
+    assert build_preference_pairs((), found.conversations)[0] == []
 
 
 def test_a_tool_call_and_its_result_are_part_of_the_conversation() -> None:

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from extractors.dataset.second_look import Seen, common_in, fresh_items, fresh_snapshot, with_gold
+from extractors.dataset.second_look import (
+    KnownTraffic,
+    build_fresh_snapshot,
+    common_in,
+    count_with_gold,
+    select_fresh_items,
+)
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples, ReviewedItem
 from extractors.feedback.extract import Extraction
@@ -24,7 +30,9 @@ def seen_snapshot(tmp_path, **more: object) -> Snapshot:
 
 
 def fresh(items: Sequence[ReviewedItem], snapshot: Snapshot, need: int = 100) -> list[str]:
-    found = fresh_items(Extraction(items=tuple(items)), Seen.of(snapshot), need=need, common_sessions=3)
+    found = select_fresh_items(
+        Extraction(items=tuple(items)), KnownTraffic.of(snapshot), need=need, common_sessions=3
+    )
     return [item.prompt[-1].content for item in found if isinstance(item, ReviewedItem)]
 
 
@@ -73,7 +81,7 @@ def test_neither_common_prompts_nor_those_it_knows_are_traffic_that_fresh_items_
     extraction = Extraction(items=(*hello, new))
     common = common_in(extraction, 3)
     assert common == {hello[0].prompt_key}
-    excluded = fresh_snapshot(
+    excluded = build_fresh_snapshot(
         [new], seen_snapshot(tmp_path), WATERMARK, common=common
     ).manifest.excluded_prompts
     known = {taught(1, (said, "billing")).prompt_key for said in ("taught before", "first turn")}
@@ -85,7 +93,7 @@ def test_the_fresh_items_are_a_snapshot_to_judge_by_alone(tmp_path) -> None:
     older = (reviewed(5, ("retained", "billing")),)
     trained_on = seen_snapshot(tmp_path, retention=older)
     items = [reviewed(101, ("new", "billing")), reviewed(102, ("worse", "billing"), outcome="rejected")]
-    made = fresh_snapshot(items, trained_on, WATERMARK)
-    assert made.id not in {trained_on.id, fresh_snapshot(items[:1], trained_on, WATERMARK).id}
+    made = build_fresh_snapshot(items, trained_on, WATERMARK)
+    assert made.id not in {trained_on.id, build_fresh_snapshot(items[:1], trained_on, WATERMARK).id}
     assert (made.holdout, made.retention, made.train) == (tuple(items), older, Examples())
-    assert (made.manifest.holdout, made.manifest.held_out.rejected, with_gold(items)) == (2, 1, 1)
+    assert (made.manifest.holdout, made.manifest.held_out.rejected, count_with_gold(items)) == (2, 1, 1)

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extractors.dataset.build import ExtraData
-from extractors.dataset.holdout_split import HoldoutRules, LeftOut, Window, group, set_apart, split
+from extractors.dataset.holdout_split import (
+    HoldoutRules,
+    LeftOutReason,
+    Window,
+    choose_validation,
+    find_group,
+    split,
+)
 from extractors.dataset.snapshot import (
     Snapshot,
     SnapshotDamaged,
@@ -20,7 +27,7 @@ from extractors.dataset.snapshot import (
     read_snapshot,
     write_snapshot,
 )
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
 from extractors.feedback.extract import Extraction
 from tests.unit.traffic import NOON, item
@@ -74,7 +81,7 @@ def test_a_holdout_that_is_full_lets_newer_items_wait() -> None:
     assert len(first.holdout) == 8
     second = split([item(n) for n in range(44)], SMALL, first.window)
     assert numbers(second.holdout) == numbers(first.holdout)
-    assert second.left_out[LeftOut.BEYOND_HOLDOUT] == 4
+    assert second.left_out[LeftOutReason.BEYOND_HOLDOUT] == 4
 
 
 def test_feedback_that_comes_late_on_old_traffic_is_trained_on() -> None:
@@ -87,7 +94,7 @@ def test_prompts_that_many_sessions_share_stay_out_of_the_holdout() -> None:
     sides = split([*greetings, *(item(n) for n in range(20))], SMALL, None)
     assert numbers(sides.holdout) == [15, 16, 17, 18, 19]
     assert {100, 101, 102} <= set(numbers(sides.train))
-    assert sides.left_out[LeftOut.COMMON_PROMPT] == 1
+    assert sides.left_out[LeftOutReason.COMMON_PROMPT] == 1
     made = snapshot([*greetings, *(item(n) for n in range(20))])
     assert made.manifest.excluded_prompts == (greetings[0].prompt_key,)
 
@@ -97,8 +104,8 @@ def test_sessions_and_prompts_of_the_holdout_are_not_trained_on() -> None:
     same_prompt = item(101, minute=1, text="  QUESTION 18")
     sides = split([same_session, same_prompt, *(item(n, minute=n + 2) for n in range(20))], SMALL, None)
     assert set(numbers(sides.train)).isdisjoint({100, 101})
-    assert sides.left_out[LeftOut.SESSION_HELD_OUT] == 1
-    assert sides.left_out[LeftOut.PROMPT_HELD_OUT] == 1
+    assert sides.left_out[LeftOutReason.SESSION_HELD_OUT] == 1
+    assert sides.left_out[LeftOutReason.PROMPT_HELD_OUT] == 1
 
 
 def test_the_holdout_samples_all_reviewed_traffic() -> None:
@@ -141,7 +148,7 @@ def test_no_split_leaks_whatever_the_traffic(
     at = None if opened is None else NOON + timedelta(minutes=opened)
     window = at and Window(start=at, end=at + timedelta(minutes=3))
     sides = split(traffic, SMALL, window)
-    assert not {group(i) for i in sides.train} & {group(i) for i in sides.holdout}
+    assert not {find_group(i) for i in sides.train} & {find_group(i) for i in sides.holdout}
     assert not {i.prompt_key for i in sides.train} & {i.prompt_key for i in sides.holdout}
     if sides.window is not None:
         assert all(i.started_at < sides.window.start for i in sides.train)
@@ -174,10 +181,10 @@ def test_gold_is_taught_once_a_prompt_and_the_newest_answer_wins() -> None:
     made = snapshot([*older, *(item(n) for n in range(10, 14))])
     assert learned(made) == {"new", "same", "better"}
     assert made.manifest.left_out == {
-        LeftOut.ANSWERED_ANEW.value: 1,
-        LeftOut.REPEATED.value: 1,
-        LeftOut.REJECTED_LATER.value: 1,
-        LeftOut.NO_GOLD.value: 1,
+        LeftOutReason.ANSWERED_ANEW.value: 1,
+        LeftOutReason.REPEATED.value: 1,
+        LeftOutReason.REJECTED_LATER.value: 1,
+        LeftOutReason.NO_GOLD.value: 1,
     }
 
 
@@ -249,8 +256,8 @@ def test_what_is_set_apart_grows_with_the_sessions_and_takes_time_in_proportion(
     seen = [(f"session {n}", (prompt,)) for n in range(20_000) for prompt in ("hi", f"question {n}")]
     chained = [(f"trace {n}", (f"{n}", f"{n + 1}")) for n in range(20_000)]
     began = time.process_time()
-    assert len(set_apart(seen, 0.1).groups) == 2000
-    assert len(set_apart(chained, 0.1).groups) == pytest.approx(2000, rel=0.1)
+    assert len(choose_validation(seen, 0.1).groups) == 2000
+    assert len(choose_validation(chained, 0.1).groups) == pytest.approx(2000, rel=0.1)
     assert time.process_time() - began < 10  # seconds
 
 
@@ -263,7 +270,7 @@ def test_an_answer_is_known_again_whatever_the_ids_of_its_tool_calls() -> None:
     refused = rejected(1, text="Do  it", response=calling("call_2"))
     made = snapshot([approved, refused, *(item(n) for n in range(10, 14))])
     assert (made.train.sft, made.validation.sft) == ((), ())
-    assert made.manifest.left_out[LeftOut.REJECTED_LATER.value] == 1
+    assert made.manifest.left_out[LeftOutReason.REJECTED_LATER.value] == 1
 
 
 def test_one_prompt_in_two_spellings_is_taught_one_answer_but_each_system_prompt_its_own() -> None:
@@ -272,7 +279,7 @@ def test_one_prompt_in_two_spellings_is_taught_one_answer_but_each_system_prompt
     other = item(2, prompt=told, answer="there", prompt_key=spelled[0].prompt_key)
     made = snapshot([*spelled, other, *(item(n) for n in range(10, 14))])
     assert learned(made) == {"new", "there"}
-    assert made.manifest.left_out[LeftOut.ANSWERED_ANEW.value] == 1
+    assert made.manifest.left_out[LeftOutReason.ANSWERED_ANEW.value] == 1
 
 
 # ---- imports
@@ -303,7 +310,7 @@ def test_what_was_exported_and_is_imported_again_changes_nothing() -> None:
     again = trained_with(items, *made.train.sft, *made.validation.sft)
     assert len(made.validation.sft) == 9
     assert (again.validation, set(again.train.sft)) == (made.validation, set(made.train.sft))
-    assert again.manifest.left_out[LeftOut.IMPORT_VALIDATED.value] == 9
+    assert again.manifest.left_out[LeftOutReason.IMPORT_VALIDATED.value] == 9
 
 
 @pytest.mark.parametrize(
@@ -338,7 +345,7 @@ def test_an_imported_conversation_may_begin_as_one_that_is_validated_on() -> Non
         messages=(*turns, known.completion),
         learned=(3,),
         outcome="approved",
-        prompt_keys=(known.prompt_key, prompt_key(turns)),
+        prompt_keys=(known.prompt_key, compute_prompt_key(turns)),
         started_at=NOON,
     )
     again = trained_with(items, conversation)
@@ -460,5 +467,5 @@ def test_of_synthetic_examples_only_their_share_is_trained_on(share: float, kept
     found = snapshot(items, HoldoutRules(least=78, validation_share=0.1), beside=beside)
     assert sum(each.origin == "telemetry" for each in found.train.sft) == 20
     assert sum(each.origin == "synthetic" for each in found.train.sft) == kept
-    assert found.manifest.left_out[LeftOut.TOO_MUCH_SYNTHETIC.value] == 40 - kept
+    assert found.manifest.left_out[LeftOutReason.TOO_MUCH_SYNTHETIC.value] == 40 - kept
     assert all(each.origin == "telemetry" for each in found.validation.sft)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Message
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
@@ -229,7 +229,7 @@ def test_a_repetition_within_a_session_has_the_word_that_counts_the_most() -> No
 
 def test_prompts_are_alike_but_for_case_space_unicode_form_and_system_prompt() -> None:
     def key(*messages: tuple[str, str]) -> str:
-        return prompt_key([Message(role=role, content=content) for role, content in messages])
+        return compute_prompt_key([Message(role=role, content=content) for role, content in messages])
 
     assert key(("system", "A"), ("user", "My  ﬁrst\nbill")) == key(
         ("system", "B"), ("user", "my first BILL ")

@@ -12,9 +12,9 @@ from extractors.feedback.rules import (
     AnnotationRule,
     FeedbackRules,
     Verdict,
-    answer_unreadable,
-    judged_candidates,
-    resolve,
+    has_unreadable_answer,
+    resolve_candidates,
+    resolve_verdict,
 )
 from extractors.phoenix.spans import Annotation
 from extractors.span_parsing.drop_reasons import DropReason
@@ -32,7 +32,7 @@ Said = tuple[str, Message | None] | DropReason | None
 
 
 def verdict(*annotations: Annotation, rules: FeedbackRules | None = None) -> Said:
-    found = resolve(annotations, BILLING, rules or FeedbackRules())
+    found = resolve_verdict(annotations, BILLING, rules or FeedbackRules())
     return (found.outcome, found.gold) if isinstance(found, Verdict) else found
 
 
@@ -91,7 +91,7 @@ def test_a_verdict_says_how_much_it_counts_and_since_when() -> None:
         ([by_llm, annotation()], 0, NOON),
         ([annotation(), by_bob], 0, LATER),
     ):
-        found = resolve(said, BILLING, FeedbackRules())
+        found = resolve_verdict(said, BILLING, FeedbackRules())
         assert isinstance(found, Verdict)
         assert (found.rank, found.at) == (rank, at)
 
@@ -158,15 +158,17 @@ def test_a_correction_or_candidate_that_cannot_be_stored_says_nothing_and_is_cou
 ) -> None:
     note = annotation(label="approved", metadata={key: written})
     assert verdict(note) == (APPROVED if key == "correction" else None)
-    assert judged_candidates([note], BILLING, FeedbackRules()) == []
-    assert answer_unreadable(note, FeedbackRules())
+    assert resolve_candidates([note], BILLING, FeedbackRules()) == []
+    assert has_unreadable_answer(note, FeedbackRules())
     assert extract([span()], [note], FeedbackRules()).dropped[DropReason.ANSWER_UNREADABLE] == 1
 
 
 def test_only_answers_under_names_that_count_are_looked_at() -> None:
-    assert not answer_unreadable(annotation(name="tone", metadata={"correction": 7}), FeedbackRules())
-    assert not answer_unreadable(annotation(metadata={"correction": "x", "response": ""}), FeedbackRules())
-    assert answer_unreadable(correction(text="\ud83d"), FeedbackRules())
+    assert not has_unreadable_answer(annotation(name="tone", metadata={"correction": 7}), FeedbackRules())
+    assert not has_unreadable_answer(
+        annotation(metadata={"correction": "x", "response": ""}), FeedbackRules()
+    )
+    assert has_unreadable_answer(correction(text="\ud83d"), FeedbackRules())
 
 
 def test_feedback_on_another_candidate_is_about_that_one() -> None:

@@ -1,23 +1,17 @@
-"""What is made of searches: judged documents, clicks, and triplets."""
+"""Tests of what is made of searches: judged documents and clicks."""
 
 from typing import Any
 
 import pytest
 
-from extractors.dataset.triplets import triplets
-from extractors.examples.prompt_keys import query_key
-from extractors.examples.types import JudgedDocument, ReviewedRetrieval
+from extractors.examples.types import JudgedDocument
+from extractors.feedback.extract import Extraction
 from extractors.feedback.rules import FeedbackRules
-from extractors.feedback.searches import (
-    RELEVANCE,
-    RetrievalDrop,
-    RetrievalRules,
-    Retrievals,
-    reviewed_retrievals,
-)
+from extractors.feedback.searches import RELEVANCE, extract_searches
 from extractors.phoenix.spans import Annotation, Span
-from extractors.span_parsing.drop_reasons import DropReason
-from tests.unit.traffic import NOON, annotation, span
+from extractors.span_parsing.drop_reasons import DropReason, SearchDropReason
+from extractors.span_parsing.retriever_spans import RetrievalRules
+from tests.unit.traffic import annotation, span
 
 RULES = FeedbackRules(annotations=(RELEVANCE,))
 TEXTS = ("How to return a parcel", "Opening hours of our shops", "Refunds take five days")
@@ -45,8 +39,8 @@ def said(position: int, label: str | None = "relevant", span_id: str = "s1", **c
     )
 
 
-def read(*spans: Span, annotations: Any = (), **options: Any) -> Retrievals:
-    return reviewed_retrievals(spans, annotations, RULES, **options)
+def read(*spans: Span, annotations: Any = (), **options: Any) -> Extraction:
+    return extract_searches(spans, annotations, RULES, **options)
 
 
 def relevance(*spans: Span, annotations: Any = (), **options: Any) -> list[bool | None]:
@@ -80,9 +74,9 @@ def test_a_persons_word_on_a_document_outranks_a_judges_and_disagreement_says_no
         said(1, "irrelevant", name="second"),
         said(2, "relevant"),
     ]
-    found = reviewed_retrievals([search(metadata={"clicked_document_ids": ["d1"]})], annotations, rules)
+    found = extract_searches([search(metadata={"clicked_document_ids": ["d1"]})], annotations, rules)
     assert [document.relevant for document in found.retrievals[0].documents] == [False, None, True]
-    assert found.dropped == {RetrievalDrop.DOCUMENT_DISPUTED: 1}
+    assert found.dropped == {SearchDropReason.DOCUMENT_DISPUTED: 1}
 
 
 @pytest.mark.parametrize("clicked", [["d1"], "d1", '["d1"]', ["d1", "d1"]])
@@ -108,7 +102,7 @@ def test_clicks_that_come_later_stand_in_the_metadata_of_an_annotation_on_the_se
 
 def test_a_click_on_a_document_that_is_not_in_the_list_is_counted() -> None:
     found = read(search(metadata={"clicked_document_ids": ["d0", "d9", "d8"]}))
-    assert found.dropped == {RetrievalDrop.UNKNOWN_CLICK: 2}
+    assert found.dropped == {SearchDropReason.UNKNOWN_CLICK: 2}
     assert [document.relevant for document in found.retrievals[0].documents] == [True, None, None]
 
 
@@ -121,7 +115,7 @@ def test_a_click_on_an_id_that_was_found_several_times_counts_for_the_first_alon
     found = read(parts)
     (retrieval,) = found.retrievals
     assert [each.relevant for each in retrieval.documents] == [False, True, False, None, True, None]
-    assert found.dropped == {RetrievalDrop.AMBIGUOUS_CLICK: 2}
+    assert found.dropped == {SearchDropReason.AMBIGUOUS_CLICK: 2}
 
 
 @pytest.mark.parametrize("on_span", [True, False], ids=["span", "annotation"])
@@ -130,7 +124,7 @@ def test_clicks_that_are_too_long_to_be_read_are_counted_and_the_rest_stands(on_
     later = annotation("s1", None, metadata={} if on_span else clicks)
     found = read(search(metadata=clicks if on_span else {}), annotations=[later])
     assert [document.relevant for document in found.retrievals[0].documents] == [True, None, None]
-    assert found.dropped == {RetrievalDrop.CLICKS_UNREADABLE: 1}
+    assert found.dropped == {SearchDropReason.CLICKS_UNREADABLE: 1}
 
 
 def test_documents_are_named_by_their_metadata_where_they_have_no_id_and_by_other_keys_where_rules_say() -> (
@@ -145,7 +139,7 @@ def test_documents_are_named_by_their_metadata_where_they_have_no_id_and_by_othe
         attributes={"retrieval": {"documents": documents}},
         metadata='{"opened": [7, "k"], "used_document_ids": ["x"]}',
     )
-    found = reviewed_retrievals([opened], [], RULES, rules)
+    found = extract_searches([opened], [], RULES, rules)
     assert [(d.id, d.relevant) for d in found.retrievals[0].documents] == [("7", True), ("k", True)]
     assert found.dropped == {}
 
@@ -158,7 +152,7 @@ def test_an_id_is_never_taken_for_a_text() -> None:
     )
     found = read(bare)
     assert found.retrievals[0].documents == (JudgedDocument(id="d2", text="a text", relevant=True),)
-    assert found.dropped == {RetrievalDrop.NO_TEXT: 2}
+    assert found.dropped == {SearchDropReason.NO_TEXT: 2}
 
 
 def test_a_text_that_was_found_twice_is_one_document() -> None:
@@ -175,9 +169,9 @@ def test_a_query_may_stand_in_a_json_object() -> None:
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        (search(query=None), RetrievalDrop.NO_QUERY),
-        (search(query={"a": 1}), RetrievalDrop.NO_QUERY),
-        (search(texts=()), RetrievalDrop.NO_DOCUMENTS),
+        (search(query=None), SearchDropReason.NO_QUERY),
+        (search(query={"a": 1}), SearchDropReason.NO_QUERY),
+        (search(texts=()), SearchDropReason.NO_DOCUMENTS),
         (search(attributes={"retrieval": {"documents": "x"}}), DropReason.MALFORMED),
         (
             search(attributes={"retrieval": {"documents": [{}, {"document": {"content": "x"}}]}}),
@@ -188,19 +182,19 @@ def test_a_query_may_stand_in_a_json_object() -> None:
         (search(status="ERROR"), DropReason.FAILED),
         (search(metadata={"learnd_internal": True}), DropReason.INTERNAL),
         (search(attributes={"learnd": {"tenant": "globex", "agent": "find"}}), DropReason.OTHER_TARGET),
-        (search(), RetrievalDrop.NO_JUDGEMENT),
+        (search(), SearchDropReason.NO_JUDGEMENT),
     ],
 )
 def test_a_search_that_teaches_nothing_is_dropped_with_the_reason(broken: Span, reason: str) -> None:
     found = read(
-        broken, annotations=[] if reason is RetrievalDrop.NO_JUDGEMENT else [said(0)], target="acme/find"
+        broken, annotations=[] if reason is SearchDropReason.NO_JUDGEMENT else [said(0)], target="acme/find"
     )
     assert found.retrievals == ()
     assert found.dropped == {reason.value: 1}
 
 
 def test_spans_that_the_filter_does_not_name_are_no_searches() -> None:
-    assert read(search(selected=False), annotations=[said(0)]) == Retrievals(retrievals=(), dropped={})
+    assert read(search(selected=False), annotations=[said(0)]) == Extraction(retrievals=(), dropped={})
 
 
 def test_a_search_that_two_spans_traced_is_one_and_has_the_feedback_on_both() -> None:
@@ -219,92 +213,4 @@ def test_the_same_search_with_the_same_judgements_counts_once_a_session() -> Non
     spans = [search(f"s{n}", minute=n, session_id="a" if n < 2 else "b") for n in range(3)]
     found = read(*spans, annotations=[said(0, span_id=f"s{n}") for n in range(3)])
     assert [retrieval.source_span_ids for retrieval in found.retrievals] == [("s1",), ("s2",)]
-    assert found.dropped == {RetrievalDrop.REPEATED_SEARCH: 1}
-
-
-# ---- triplets
-
-
-def judged(*documents: tuple[str, bool | None], query: str = "q", minute: int = 0) -> ReviewedRetrieval:
-    return ReviewedRetrieval(
-        query=query,
-        documents=tuple(
-            JudgedDocument(id=f"id of {text}", text=text, relevant=relevant) for text, relevant in documents
-        ),
-        source_span_ids=(f"s{minute}",),
-        trace_id=f"t{minute}",
-        prompt_key=query_key(query),
-        started_at=NOON.replace(minute=minute),
-    )
-
-
-def pairs(*retrievals: ReviewedRetrieval, most: int = 100) -> list[tuple[str, str]]:
-    return [(each.positive.text, each.negative.text) for each in triplets(retrievals, most)[0]]
-
-
-def test_relevant_documents_stand_against_irrelevant_ones_of_their_own_list() -> None:
-    made, dropped = triplets(
-        [
-            judged(("no", False), ("yes", True), ("maybe", None), ("never", False)),
-            judged(("other", False), minute=1),
-        ],
-        10,
-    )
-    assert [(each.query, each.positive.text, each.negative.text) for each in made] == [
-        ("q", "yes", "no"),
-        ("q", "yes", "never"),
-    ]
-    assert made[0].positive.id == "id of yes"
-    assert made[0].source_span_ids == ("s0",)
-    assert dropped == {RetrievalDrop.NO_RELEVANT: 1, RetrievalDrop.SAME_AS_RELEVANT: 0}
-
-
-def test_every_relevant_document_comes_before_any_comes_again_and_the_cap_is_counted() -> None:
-    many = judged(("n1", False), ("p1", True), ("p2", True), ("n2", False))
-    assert pairs(many, most=3) == [("p1", "n1"), ("p2", "n1"), ("p1", "n2")]
-    assert triplets([many], 3)[1][RetrievalDrop.BEYOND_MOST] == 1
-
-
-def test_the_cap_is_for_the_query_over_all_its_searches_the_newest_first() -> None:
-    old, new = judged(("p", True), ("n", False)), judged(("p", True), ("m", False), query=" Q", minute=5)
-    assert pairs(old, new, most=1) == [("p", "m")]
-    assert pairs(old, new, most=2) == [("p", "n"), ("p", "m")]
-
-
-def test_what_one_search_calls_relevant_is_no_negative_of_the_same_query() -> None:
-    one = judged(("yes", True), ("also yes", False), ("no", False))
-    other = judged(("also yes", True), ("no", False), query="Q", minute=1)
-    assert pairs(one, other) == [("yes", "no"), ("also yes", "no")]
-
-
-def test_a_text_that_nearly_equals_a_relevant_one_is_no_negative() -> None:
-    text = " ".join(f"word{n}" for n in range(60))
-    made, dropped = triplets([judged((text, True), (f"{text.upper()}!", False), (f"{text} more", False))], 10)
-    assert made == []
-    assert dropped[RetrievalDrop.SAME_AS_RELEVANT] == 2
-    assert dropped[RetrievalDrop.NO_IRRELEVANT] == 1
-
-
-def test_texts_are_the_same_only_when_nearly_all_words_are() -> None:
-    def negatives(relevant: str, irrelevant: str) -> int:
-        return len(pairs(judged((relevant, True), (irrelevant, False))))
-
-    assert not negatives("Return a parcel.", "return  a PARCEL")
-    assert negatives("Return a parcel", "Return a letter")
-    assert negatives("yes", "no")
-    long = " ".join(f"w{n}" for n in range(100))
-    assert not negatives(long, long.replace("w50 ", ""))
-    assert negatives(long, long.replace("w20 ", "x ").replace("w50 ", "y ").replace("w80 ", "z "))
-
-
-def test_older_searches_of_a_query_that_has_enough_are_not_read_but_counted() -> None:
-    def passage(number: int) -> str:
-        return " ".join(f"{number}w{n}" for n in range(60))
-
-    def one(minute: int) -> ReviewedRetrieval:
-        return judged(*((passage(20 * minute + n), n == 3) for n in range(5)), minute=minute)
-
-    made, dropped = triplets([one(minute) for minute in range(50)], 5)
-    assert [each.source_span_ids for each in made] == [("s48",)] + [("s49",)] * 4
-    assert dropped[RetrievalDrop.ENOUGH] == 48
-    assert dropped[RetrievalDrop.BEYOND_MOST] == 3
+    assert found.dropped == {SearchDropReason.REPEATED_SEARCH: 1}

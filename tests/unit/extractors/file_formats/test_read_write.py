@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import (
     Document,
     JudgedDocument,
@@ -152,7 +152,7 @@ EXAMPLE_KINDS = pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.
 
 def sft(*prompt: Message, completion: Message = ANSWER, **changes: Any) -> SFTExample:
     prompt = prompt or (SYSTEM, USER)
-    given = {"prompt_key": prompt_key(prompt), "started_at": NOON, "source_span_ids": ("a", "b")}
+    given = {"prompt_key": compute_prompt_key(prompt), "started_at": NOON, "source_span_ids": ("a", "b")}
     return SFTExample(prompt=prompt, completion=completion, **{**given, **changes})
 
 
@@ -369,7 +369,7 @@ def test_files_of_other_tools_make_sft_examples(
     (example,) = read(SFTExample, path, form)
     assert [(message.role, message.content) for message in example.prompt] == list(prompt)
     assert example.completion == Message(role="assistant", content=completion)
-    assert example.prompt_key == prompt_key(example.prompt)
+    assert example.prompt_key == compute_prompt_key(example.prompt)
     assert (example.started_at, example.origin) == (NOON, "telemetry")
     (told,) = read(SFTExample, path, form, system="Decide.")
     first = told.prompt[0]
@@ -404,7 +404,7 @@ def test_a_line_that_somebody_changed_gets_the_key_of_what_it_says_now(tmp_path:
     assert read(SFTExample, path)[0].prompt_key == "as extracted"
     path.write_text(path.read_text("utf-8").replace("parcel", "invoice"), "utf-8")
     (changed,) = read(SFTExample, path)
-    assert changed.prompt_key == prompt_key(changed.prompt) != "as extracted"
+    assert changed.prompt_key == compute_prompt_key(changed.prompt) != "as extracted"
 
 
 # ---- files that cannot be imported

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.cleaning.quality import Flaw
-from extractors.examples.prompt_keys import prompt_key, query_key
+from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import (
     Document,
     Examples,
@@ -49,7 +49,7 @@ def sft(message: str, answer: Message | str = "billing", **changes: Any) -> SFTE
     prompt = changes.pop("prompt", (SYSTEM, Message(role="user", content=message)))
     answer = says(answer) if isinstance(answer, str) else answer
     return SFTExample(
-        prompt=prompt, completion=answer, prompt_key=prompt_key(prompt), started_at=NOW, **changes
+        prompt=prompt, completion=answer, prompt_key=compute_prompt_key(prompt), started_at=NOW, **changes
     )
 
 
@@ -70,7 +70,7 @@ def triplet(query: str, positive: str, negative: str) -> Triplet:
         query=query,
         positive=Document(text=positive),
         negative=Document(text=negative),
-        prompt_key=query_key(query),
+        prompt_key=compute_query_key(query),
         started_at=NOW,
     )
 
