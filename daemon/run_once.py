@@ -4,14 +4,12 @@ from daemon.run_once import run_once
 cycle = run_once(load_settings(Path("learnd.toml")), "acme/routing")
 """
 
-from collections.abc import Callable
 from threading import Event
-from typing import Any
 
 from daemon.cycle.steps import run_cycle
 from daemon.data.ingest import open_phoenix
 from daemon.publishing.publish import NotPublished, publish_target
-from daemon.runtime.child_process import Interrupted
+from daemon.runtime.child_process import Interrupted, OnProgress
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
@@ -27,7 +25,7 @@ def run_once(
     settings: Settings,
     target_key: str,
     *,
-    on_progress: Callable[[dict[str, Any]], None] = lambda _line: None,
+    on_progress: OnProgress = lambda _line: None,
     stop: Event | None = None,
 ) -> Cycle:
     """Poll, and run one cycle of the target to its end; an unfinished one is finished instead.
@@ -51,11 +49,11 @@ def run_once(
 
 
 def _publish(context: TargetContext) -> None:
-    """Tell Phoenix of the cycle; where that does not work now, it is said, and done at the next occasion."""
-    context.on_progress({"stage": "publishing"})
+    """Publish the cycle to Phoenix; a failure is reported, and the next call or a daemon tries again."""
+    context.report_stage("publishing")
     try:
         with open_phoenix(context.settings) as client:
             publish_target(context, client)
     except (PhoenixError, NotPublished, Interrupted) as problem:
         words = f"not all of it is in Phoenix yet; the next call, or a daemon, goes on with it: {problem}"
-        context.on_progress({"stage": "publishing", "message": words})
+        context.report_stage("publishing", words)

@@ -21,12 +21,12 @@ from daemon.access.accounts import Operators
 from daemon.access.sign_in import Authenticator
 from daemon.access.tokens import check_tokens
 from daemon.api.app import build_api
-from daemon.cycle.steps import PASSING, advance, start_cycle, unfinished_cycle
+from daemon.cycle.steps import PASSING, advance, find_unfinished_cycle, start_cycle
 from daemon.data.ingest import open_phoenix, poll_target
 from daemon.monitoring.metrics import Metrics
 from daemon.monitoring.notifications import Notifier
 from daemon.publishing.publish import publish_target
-from daemon.runtime.child_process import Interrupted
+from daemon.runtime.child_process import Interrupted, OnProgress
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
@@ -42,6 +42,7 @@ from extractors.errors import LearndError
 from registry.cycles import Cycle, CycleState
 from registry.store.database import StoreUnavailable
 from registry.store.store import Store
+from trainers.job_folder import ProgressLine
 
 log = structlog.get_logger()
 ADVANCE_SECONDS = 2.0
@@ -167,9 +168,8 @@ class Service:
         """Begin the jobs. Raises SettingsError where a receiver's secret cannot be read."""
         self._start_telling()
         for target in self.settings.targets:
-            context = TargetContext(
-                self.settings, target, self.store, utc_now, self.stop, self._progress_of(target.key)
-            )
+            on_progress = self._build_progress_recorder(target.key)
+            context = TargetContext(self.settings, target, self.store, utc_now, self.stop, on_progress)
             self._every(self.settings.phoenix.poll_seconds, "poll", context, self._poll)
             self._every(self.settings.daemon.reconcile_seconds, "reconcile", context, self._reconcile)
             self._every(ADVANCE_SECONDS, "advance", context, self._advance)
@@ -266,7 +266,7 @@ class Service:
         self.metrics.active_version.labels(context.target.key).set(active.number if active else 0)
 
     def _advance(self, context: TargetContext) -> None:
-        cycle = unfinished_cycle(context) or self._begin(context)
+        cycle = find_unfinished_cycle(context) or self._begin(context)
         self.metrics.cycle_running.labels(context.target.key).set(cycle is not None)
         if cycle is None:
             return
@@ -278,8 +278,8 @@ class Service:
 
     def _begin(self, context: TargetContext) -> Cycle | None:
         self.store.expire_batches(utc_now())
-        again = self._second_looks.due(context)
-        self.health.record_probation(context.target.key, self._second_looks.reviewed(context.target.key))
+        again = self._second_looks.find_due(context)
+        self.health.record_probation(context.target.key, self._second_looks.last_count(context.target.key))
         trigger = self._trigger(context)
         if again is None and trigger is None:
             return None
@@ -301,7 +301,7 @@ class Service:
 
     def _step(self, context: TargetContext, cycle: Cycle) -> Cycle:
         log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)
-        context.on_progress({"stage": cycle.state})
+        context.report_stage(cycle.state)
         try:
             if cycle.state not in HEAVY:
                 return advance(context, cycle)
@@ -313,13 +313,13 @@ class Service:
             self.store.note(cycle.id, f"waits: {waits}")
             raise
 
-    def _progress_of(self, target: str) -> Callable[[dict[str, object]], None]:
-        def on_progress(line: dict[str, object]) -> None:
+    def _build_progress_recorder(self, target: str) -> OnProgress:
+        def record(line: ProgressLine) -> None:
             self.health.record_progress(target, line)
-            if isinstance(loss := line.get("loss"), float):
-                self.metrics.training_loss.labels(target).set(loss)
+            if line.loss is not None:
+                self.metrics.training_loss.labels(target).set(line.loss)
 
-        return on_progress
+        return record
 
 
 def _telling(notifier: Notifier) -> Callable[[], None]:
@@ -337,5 +337,5 @@ def _telling(notifier: Notifier) -> Callable[[], None]:
 
 
 def _fail_cycle(context: TargetContext, reason: str) -> None:
-    if cycle := unfinished_cycle(context):
+    if cycle := find_unfinished_cycle(context):
         context.move(cycle, CycleState.FAILED, reason=reason)

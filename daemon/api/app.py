@@ -8,17 +8,17 @@ from fastapi import Depends, FastAPI, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon.access.accounts import must_keep_apart
-from daemon.access.middleware import BoundedBodies, GuardedPages
+from daemon.access.accounts import check_tokens_are_apart
+from daemon.access.middleware import BodyLimit, SecurityHeaders
 from daemon.access.sign_in import Authenticator
 from daemon.access.tokens import Caller
-from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router, caller_by
-from daemon.api.operators import answer_errors, build_operators_router
+from daemon.api.agents import ActiveVersion, AdapterFiles, build_agents_router, build_caller_dependency
+from daemon.api.operators import add_error_handlers, build_operators_router
 from daemon.monitoring.metrics import Metrics, metrics_page
 from daemon.runtime.paths import adapter_folder
 from daemon.runtime.version import VERSION
 from daemon.settings.load import Settings
-from daemon.views.status import Health, status
+from daemon.views.status import Health, RunningTargetStatus, read_running_status
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 
@@ -40,16 +40,16 @@ def build_api(
     Raises TokensMissing where a token is an agent's and an operator's.
     """
     operators_tokens = settings.operators.by_token()
-    must_keep_apart(tokens, operators_tokens)
+    check_tokens_are_apart(tokens, operators_tokens)
     # The page at /docs loads its scripts from here, not from a CDN.
     api = FastAPIOffline(title="learnd", version=VERSION, redoc_url=None, static_url="/docs-assets")
-    api.add_middleware(BoundedBodies, most=MOST_BODY)
-    api.add_middleware(GuardedPages)
-    answer_errors(api)
-    files, caller = _AgentsFiles(settings, store), caller_by(tokens, operators_tokens)
+    api.add_middleware(BodyLimit, most=MOST_BODY)
+    api.add_middleware(SecurityHeaders)
+    add_error_handlers(api)
+    files, caller = _AgentsView(settings, store), build_caller_dependency(tokens, operators_tokens)
     api.include_router(build_operators_router(settings, store, door, health, clock))
     api.include_router(
-        agents_router(
+        build_agents_router(
             active=files.active,
             adapter=files.adapter,
             tokens=tokens,
@@ -66,7 +66,7 @@ def build_api(
     @api.get("/readyz")
     def readyz(response: Response) -> dict[str, Any]:
         """Every target's jobs are well; 503 where one is not. What Phoenix has not got holds nothing up."""
-        ill = sum(bool(health.of(target.key)["problems"].keys() - {"publish"}) for target in settings.targets)
+        ill = sum(bool(health.read(target.key).problems.keys() - {"publish"}) for target in settings.targets)
         response.status_code = 503 if ill else 200
         return {"ready": not ill, "targets_with_problems": ill}
 
@@ -76,18 +76,18 @@ def build_api(
         return Response(metrics_page(metrics.registry, by), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/status")
-    def get_status(by: Annotated[Caller, Depends(caller)]) -> list[dict[str, Any]]:
+    def get_status(by: Annotated[Caller, Depends(caller)]) -> list[RunningTargetStatus]:
         """What `learnd status` shows, with the jobs' problems and the running cycle's progress."""
         return [
-            entry | health.of(entry["target"])
-            for entry in status(settings, store)
-            if by.sees(entry["target"].partition("/")[0])
+            status
+            for status in read_running_status(settings, store, health)
+            if by.sees(status.target.partition("/")[0])
         ]
 
     return api
 
 
-class _AgentsFiles:
+class _AgentsView:
     """What agents may know of the store."""
 
     def __init__(self, settings: Settings, store: Store) -> None:

@@ -1,26 +1,27 @@
 """Routes for cycles and their experiments."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
-from daemon.api.parameters import Limit, Offset, OfTarget
+from daemon.api.parameters import Limit, Offset, TargetFilter
 from daemon.settings.load import Settings
 from daemon.views.cycle_list import CycleView, newest, view
 from daemon.views.experiments import (
-    Compared,
     Experiment,
+    ExperimentComparison,
     ExperimentDetails,
     compare,
     details,
     find,
     list_experiments,
 )
-from daemon.views.run_files import SideBySide, answers_of, progress_of
+from daemon.views.run_files import SideBySide, answers_of, read_progress
 from evaluation.report import Verdict
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
+from trainers.job_folder import ProgressLine
 from trainers.planning.hyperparameters import Method
 
 
@@ -29,7 +30,7 @@ def build_cycles_router(settings: Settings, store: Store) -> APIRouter:
 
     @router.get("")
     def list_cycles(
-        target: OfTarget = None,
+        target: TargetFilter = None,
         state: CycleState | None = None,
         verdict: Verdict | None = None,
         method: Method | None = None,
@@ -44,10 +45,10 @@ def build_cycles_router(settings: Settings, store: Store) -> APIRouter:
         """One cycle: data, plan, trainings, measures, verdict."""
         return store.cycle(cycle_id)
 
-    @router.get("/{cycle_id}/progress")
-    def show_progress(cycle_id: str) -> dict[str, list[dict[str, Any]]]:
+    @router.get("/{cycle_id}/progress", response_model_exclude_defaults=True)
+    def show_progress(cycle_id: str) -> dict[str, list[ProgressLine]]:
         """What the cycle's jobs said as they went on, losses among it, by the job's name."""
-        return progress_of(settings, store.cycle(cycle_id))
+        return read_progress(settings, store.cycle(cycle_id))
 
     @router.get("/{cycle_id}/answers")
     def show_answers(
@@ -65,7 +66,7 @@ def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
 
     @router.get("")
     def list_runs(
-        target: OfTarget = None,
+        target: TargetFilter = None,
         method: Method | None = None,
         verdict: Verdict | None = None,
         since: AwareDatetime | None = None,
@@ -85,7 +86,7 @@ def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
         )
 
     @router.get("/compare")
-    def compare_runs(run: Annotated[list[str], Query()]) -> Compared:
+    def compare_runs(run: Annotated[list[str], Query()]) -> ExperimentComparison:
         """Runs side by side, each named by its id, a beginning of it, or the version that it trained."""
         return compare(store, settings.phoenix, [find(store, each) for each in run])
 

@@ -2,28 +2,28 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException
 
 from daemon.access.accounts import Person
 from daemon.access.sign_in import Authenticator
-from daemon.api.parameters import Limit, Offset, Served, Why
+from daemon.api.parameters import ActReason, Limit, Offset, ServingState
 from daemon.api.versions import Activation
 from daemon.runtime.context import TargetContext
 from daemon.serving.promotion import rollback
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from daemon.settings.types import SettingsError
-from daemon.views.data_summary import Shown, SpanLink, TargetData
-from daemon.views.status import Health, status
+from daemon.views.data_summary import DataSummary, ShownExample, SpanLink, TargetData
+from daemon.views.status import Health, RunningTargetStatus, read_running_status
 from extractors.examples.types import Origin
 from extractors.values import Value
 from registry.store.store import Store
-from trainers.planning.plan import Kind
+from trainers.planning.plan import ExampleKind
 
 
-class Asked(Value):
+class RequestedCycle(Value):
     """A cycle that will begin."""
 
     target: str
@@ -34,27 +34,29 @@ def build_targets_router(
 ) -> APIRouter:
     router = APIRouter(prefix="/targets", tags=["targets"])
 
-    Target = Annotated[TargetSettings, Depends(_target_of(settings))]  # noqa: N806 - a type
+    Target = Annotated[TargetSettings, Depends(_build_target_dependency(settings))]  # noqa: N806 - a type
 
     @router.get("")
-    def list_targets() -> list[dict[str, Any]]:
+    def list_targets() -> list[RunningTargetStatus]:
         """Each target's data against its thresholds, cycle, active version, waiting batches and health."""
-        return [entry | health.of(entry["target"]) for entry in status(settings, store)]
+        return read_running_status(settings, store, health)
 
     @router.get("/{tenant}/{agent}")
-    def show_target(target: Target) -> dict[str, Any]:
+    def show_target(target: Target) -> RunningTargetStatus:
         """One target, as in the list."""
-        entries = (entry for entry in status(settings, store) if entry["target"] == target.key)
-        return next(entries) | health.of(target.key)
+        statuses = read_running_status(settings, store, health)
+        return next(status for status in statuses if status.target == target.key)
 
     @router.post("/{tenant}/{agent}/start", status_code=202)
-    def start(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> Asked:
+    def start(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> RequestedCycle:
         """Begin a cycle within seconds, whatever the schedule says; 409 while one is running."""
         store.ask_for_cycle(target.key, actor=by.name, now=clock())
-        return Asked(target=target.key)
+        return RequestedCycle(target=target.key)
 
     @router.post("/{tenant}/{agent}/rollback")
-    def roll_back(target: Target, asked: Activation, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+    def roll_back(
+        target: Target, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
+    ) -> ServingState:
         """Go back to what was live before; nothing is promoted automatically until the release."""
         live = rollback(
             settings,
@@ -65,53 +67,53 @@ def build_targets_router(
             clock=clock,
             instead_of=asked.instead_of,
         )
-        return Served(target=target.key, active_version=live.id if live else None, held=True)
+        return ServingState(target=target.key, active_version=live.id if live else None, held=True)
 
     @router.post("/{tenant}/{agent}/hold")
-    def hold(target: Target, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+    def hold(target: Target, asked: ActReason, by: Annotated[Person, Depends(door.allowed)]) -> ServingState:
         """Promote nothing automatically until the release; what is live stays live."""
         store.hold(target.key, by.name, asked.reason, clock())
         active = store.active(target.key)
-        return Served(target=target.key, active_version=active.id if active else None, held=True)
+        return ServingState(target=target.key, active_version=active.id if active else None, held=True)
 
     @router.post("/{tenant}/{agent}/release")
-    def release(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> Served:
+    def release(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> ServingState:
         """Let a target that is on hold promote automatically again."""
         store.release(target.key, actor=by.name, now=clock())
         active = store.active(target.key)
-        return Served(target=target.key, active_version=active.id if active else None, held=False)
+        return ServingState(target=target.key, active_version=active.id if active else None, held=False)
 
     return router
 
 
 def build_data_router(settings: Settings, store: Store, clock: Callable[[], datetime]) -> APIRouter:
     router = APIRouter(prefix="/targets", tags=["data"])
-    Target = Annotated[TargetSettings, Depends(_target_of(settings))]  # noqa: N806 - a type
+    Target = Annotated[TargetSettings, Depends(_build_target_dependency(settings))]  # noqa: N806 - a type
 
     def read(target: TargetSettings) -> TargetData:
         return TargetData.read(TargetContext(settings, target, store, clock))
 
     @router.get("/{tenant}/{agent}/data")
-    def show_data(target: Target) -> dict[str, Any]:
+    def show_data(target: Target) -> DataSummary:
         """Examples by kind and origin against the thresholds, and what was dropped why. Takes seconds."""
-        return read(target).summary()
+        return read(target).summarise()
 
     @router.get("/{tenant}/{agent}/examples")
     def list_examples(
-        target: Target, kind: Kind, origin: Origin | None = None, offset: Offset = 0, limit: Limit = 50
-    ) -> tuple[Shown, ...]:
+        target: Target, kind: ExampleKind, origin: Origin | None = None, offset: Offset = 0, limit: Limit = 50
+    ) -> tuple[ShownExample, ...]:
         """What a cycle that began now would train and validate on, newest first. Takes seconds."""
-        return read(target).examples(kind, origin, offset=offset, limit=limit)
+        return read(target).list_examples(kind, origin, offset=offset, limit=limit)
 
     @router.get("/{tenant}/{agent}/dropped")
     def list_dropped(target: Target, reason: str) -> tuple[SpanLink, ...]:
         """The newest spans that were dropped for `reason`, as `/data` words it. Takes seconds."""
-        return read(target).dropped_spans(reason)
+        return read(target).list_dropped_spans(reason)
 
     return router
 
 
-def _target_of(settings: Settings) -> Callable[[str, str], TargetSettings]:
+def _build_target_dependency(settings: Settings) -> Callable[[str, str], TargetSettings]:
     """A dependency: the target that a path names; 404 for an unknown one."""
 
     def the_target(tenant: str, agent: str) -> TargetSettings:

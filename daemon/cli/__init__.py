@@ -3,7 +3,6 @@
 import sys
 
 from daemon.cli.commands import app
-from daemon.cli.output import plain
 from extractors.errors import LearndError
 
 
@@ -12,5 +11,7 @@ def main() -> None:
     try:
         app()
     except LearndError as problem:
-        print(plain(f"learnd: {problem}"), file=sys.stderr)  # noqa: T201
+        from daemon.cli.output import remove_control_characters
+
+        print(remove_control_characters(f"learnd: {problem}"), file=sys.stderr)  # noqa: T201
         sys.exit(1)

@@ -5,19 +5,16 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import (
+from daemon.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     Config,
     TargetKey,
-    actor,
-    opened,
-    out,
-    print_facts,
-    print_json,
-    print_table,
-    the_target,
+    choose_target,
+    find_actor,
+    open_store,
 )
+from daemon.cli.output import print_facts, print_json, print_line, print_table
 from daemon.runtime.clock import utc_now
 from daemon.serving.promotion import activate as activate_version
 from daemon.serving.promotion import newest_ready
@@ -34,7 +31,7 @@ Reason = Annotated[str, typer.Option("--reason", "-r", help="Why, for the audit 
 @app.command("list")
 def list_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """The versions, newest first."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         found = store.versions(settings.target(target).key if target else None)[::-1]
     if as_json:
         print_json(found)
@@ -47,7 +44,7 @@ def list_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: As
 @app.command()
 def show(version_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """One version: lineage, files, report, and what was done with it."""
-    with opened(config) as (_, store):
+    with open_store(config) as (_, store):
         version = store.version(version_id)
         report = store.cycle(version.cycle_id).report
         acts = [entry for entry in store.audit(version.target) if entry.subject == version_id]
@@ -57,7 +54,7 @@ def show(version_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = Fal
     print_facts(
         version.model_dump() | ({"verdict": report.verdict, "because": report.reason} if report else {})
     )
-    out.print()
+    print_line()
     print_table([act.model_dump() for act in acts], columns=("at", "actor", "action", "detail"), empty="")
 
 
@@ -72,8 +69,8 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version that passed every gate the active one."""
-    with opened(config) as (settings, store):
-        chosen = version_id or newest_ready(store, the_target(settings, target).key).id
+    with open_store(config) as (settings, store):
+        chosen = version_id or newest_ready(store, choose_target(settings, target).key).id
         _activate(settings, store, chosen, reason, as_json, ready_only=True)
 
 
@@ -85,7 +82,7 @@ def activate(
     as_json: AsJson = False,
 ) -> None:
     """Make any version the active one, whatever its verdict; the audit log says who did."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         _activate(settings, store, version_id, reason, as_json)
 
 
@@ -97,9 +94,9 @@ def reject(
     as_json: AsJson = False,
 ) -> None:
     """Have a version that is READY or on PROBATION not go live by itself."""
-    with opened(config) as (_, store):
-        judged = reject_version(store, version_id, actor=actor(), reason=reason, now=utc_now())
-    _tell(f"{judged.id} is {judged.state}.", {"version": judged.id, "state": judged.state}, as_json)
+    with open_store(config) as (_, store):
+        judged = reject_version(store, version_id, actor=find_actor(), reason=reason, now=utc_now())
+    _print_outcome(f"{judged.id} is {judged.state}.", {"version": judged.id, "state": judged.state}, as_json)
 
 
 @app.command()
@@ -110,12 +107,14 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Go back to the version that was live before; nothing is promoted automatically until `release`."""
-    with opened(config) as (settings, store):
-        key = the_target(settings, target).key
-        live = roll_back(settings, store, settings.target(key), actor=actor(), reason=reason, clock=utc_now)
+    with open_store(config) as (settings, store):
+        key = choose_target(settings, target).key
+        live = roll_back(
+            settings, store, settings.target(key), actor=find_actor(), reason=reason, clock=utc_now
+        )
     words = f"{key} serves {live.id if live else 'the base model'} and is on hold; "
     words += f"`learnd adapters release -t {key}` lets it promote again."
-    _tell(words, {"target": key, "active_version": live.id if live else None, "held": True}, as_json)
+    _print_outcome(words, {"target": key, "active_version": live.id if live else None, "held": True}, as_json)
 
 
 @app.command()
@@ -126,20 +125,20 @@ def hold(
     as_json: AsJson = False,
 ) -> None:
     """Promote nothing automatically until `release`; what is live stays live."""
-    with opened(config) as (settings, store):
-        key = the_target(settings, target).key
-        store.hold(key, actor(), reason, utc_now())
+    with open_store(config) as (settings, store):
+        key = choose_target(settings, target).key
+        store.hold(key, find_actor(), reason, utc_now())
     words = f"{key} is on hold; `learnd adapters release -t {key}` lets it promote again."
-    _tell(words, {"target": key, "held": True}, as_json)
+    _print_outcome(words, {"target": key, "held": True}, as_json)
 
 
 @app.command()
 def release(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Let a target that is on hold promote automatically again."""
-    with opened(config) as (settings, store):
-        key = the_target(settings, target).key
-        store.release(key, actor=actor(), now=utc_now())
-    _tell(f"{key} is not on hold any more.", {"target": key, "held": False}, as_json)
+    with open_store(config) as (settings, store):
+        key = choose_target(settings, target).key
+        store.release(key, actor=find_actor(), now=utc_now())
+    _print_outcome(f"{key} is not on hold any more.", {"target": key, "held": False}, as_json)
 
 
 @app.command()
@@ -157,20 +156,22 @@ def pull(
             fetched = str(adapter.fetch(folder))
     except LearndClientError as problem:
         raise LearndError(str(problem)) from problem
-    _tell(fetched, {"target": target, "folder": fetched}, as_json)
+    _print_outcome(fetched, {"target": target, "folder": fetched}, as_json)
 
 
 def _activate(
     settings: Settings, store: Store, version_id: str, reason: str, as_json: bool, *, ready_only: bool = False
 ) -> None:
     live = activate_version(
-        settings, store, version_id, actor=actor(), reason=reason, clock=utc_now, ready_only=ready_only
+        settings, store, version_id, actor=find_actor(), reason=reason, clock=utc_now, ready_only=ready_only
     )
-    _tell(f"{live.target} serves {live.id}.", {"target": live.target, "active_version": live.id}, as_json)
+    _print_outcome(
+        f"{live.target} serves {live.id}.", {"target": live.target, "active_version": live.id}, as_json
+    )
 
 
-def _tell(words: str, facts: dict[str, object], as_json: bool) -> None:
+def _print_outcome(words: str, facts: dict[str, object], as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        out.print(words, highlight=False)
+        print_line(words)

@@ -12,18 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
+from daemon.cli.options import DEFAULT_CONFIG, AsJson, Config, TargetKey, find_actor, open_store
 from daemon.cli.output import (
-    DEFAULT_CONFIG,
-    AsJson,
-    Config,
-    TargetKey,
-    actor,
-    opened,
-    out,
-    plain,
+    console,
     print_facts,
     print_json,
+    print_line,
     print_table,
+    remove_control_characters,
 )
 from daemon.data.review import BatchReview, Page, ReadItem, ReviewInvalid, Ruling
 from daemon.runtime.clock import utc_now
@@ -54,7 +50,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """The batches that wait, newest first."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         key = settings.target(target).key if target else None
         found = store.batches(key, None if every else BatchState.WAITING, limit)
     if as_json:
@@ -81,7 +77,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """A batch and its items, or one of them beside the approved examples that it was made from."""
-    with _desk(config) as desk:
+    with _open_review(config) as desk:
         batch = desk.store.batch(batch_id)
         if number is None:
             page = desk.page(batch_id, state, after=after, limit=limit)
@@ -107,7 +103,7 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Let items train as they stand."""
-    _decide(config, batch_id, _numbers(numbers, every), ItemState.APPROVED, who, as_json, again=again)
+    _decide(config, batch_id, _parse_numbers(numbers, every), ItemState.APPROVED, who, as_json, again=again)
 
 
 @app.command()
@@ -127,7 +123,7 @@ def reject(
     _decide(
         config,
         batch_id,
-        _numbers(numbers, every),
+        _parse_numbers(numbers, every),
         ItemState.REJECTED,
         who,
         as_json,
@@ -146,7 +142,7 @@ def undo(
     as_json: AsJson = False,
 ) -> None:
     """Take decisions back, while the batch waits; an edit goes with its approval."""
-    _decide(config, batch_id, _numbers(numbers, every), ItemState.PENDING, who, as_json)
+    _decide(config, batch_id, _parse_numbers(numbers, every), ItemState.PENDING, who, as_json)
 
 
 @app.command()
@@ -161,15 +157,15 @@ def edit(
     as_json: AsJson = False,
 ) -> None:
     """Change an item and approve it; what was proposed is kept beside."""
-    with _desk(config) as desk:
+    with _open_review(config) as desk:
         before = desk.page(batch_id, after=desk.item(batch_id, number).number - 1, limit=1).items[0]
-        changes = _changes(file) if file else _edited(before)
+        changes = _read_changes(file) if file else _edit_by_hand(before)
         ruling = Ruling(
             number=number, revision=before.revision, state=ItemState.APPROVED, edited=dict(changes)
         )
-        decided = desk.decide(batch_id, [ruling], actor=who or actor())
+        decided = desk.decide(batch_id, [ruling], actor=who or find_actor())
         batch = desk.store.batch(batch_id)
-    _tell(batch, decided, as_json)
+    _print_outcome(batch, decided, as_json)
 
 
 @app.command()
@@ -181,8 +177,8 @@ def close(
     as_json: AsJson = False,
 ) -> None:
     """Train on what was approved so far, and on nothing else of the batch."""
-    with _desk(config) as desk:
-        _tell(desk.close(batch_id, actor=who or actor(), reason=reason), (), as_json)
+    with _open_review(config) as desk:
+        _print_outcome(desk.close(batch_id, actor=who or find_actor(), reason=reason), (), as_json)
 
 
 @app.command()
@@ -194,8 +190,8 @@ def withdraw(
     as_json: AsJson = False,
 ) -> None:
     """Train on nothing of the batch, whatever was approved."""
-    with _desk(config) as desk:
-        _tell(desk.withdraw(batch_id, actor=who or actor(), reason=reason), (), as_json)
+    with _open_review(config) as desk:
+        _print_outcome(desk.withdraw(batch_id, actor=who or find_actor(), reason=reason), (), as_json)
 
 
 @app.command()
@@ -206,7 +202,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the items to a file, for review in another tool; `import` reads it again."""
-    with _desk(config) as desk:
+    with _open_review(config) as desk:
         lines = list(desk.export_lines(batch_id))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".writing-{path.name}")
@@ -218,7 +214,7 @@ def export(
     words = (
         f"Wrote {len(lines)} items to {path}. Set `state` to APPROVED, or to REJECTED with a `reason`, then: "
     )
-    out.print(f"{words}learnd approvals import {batch_id} {path}", highlight=False, markup=False)
+    print_line(f"{words}learnd approvals import {batch_id} {path}")
 
 
 @app.command("import")
@@ -234,18 +230,18 @@ def import_(
         lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as unreadable:
         raise LearndError(f"{path} cannot be read as UTF-8 text: {unreadable}") from unreadable
-    with _desk(config) as desk:
+    with _open_review(config) as desk:
         try:
-            decided = desk.import_lines(batch_id, lines, actor=who or actor())
+            decided = desk.import_lines(batch_id, lines, actor=who or find_actor())
         except ReviewInvalid as wrong:
             raise LearndError(f"{path}: {wrong}") from wrong
         batch = desk.store.batch(batch_id)
-    _tell(batch, decided, as_json)
+    _print_outcome(batch, decided, as_json)
 
 
 @contextmanager
-def _desk(config: Path) -> Iterator[BatchReview]:
-    with opened(config) as (settings, store):
+def _open_review(config: Path) -> Iterator[BatchReview]:
+    with open_store(config) as (settings, store):
         yield BatchReview(settings, store, utc_now)
 
 
@@ -260,15 +256,15 @@ def _decide(
     reason: str = "",
     again: bool = False,
 ) -> None:
-    with _desk(config) as desk:
+    with _open_review(config) as desk:
         decided = desk.decide_numbers(
-            batch_id, numbers, state, actor=who or actor(), reason=reason, again=again
+            batch_id, numbers, state, actor=who or find_actor(), reason=reason, again=again
         )
         batch = desk.store.batch(batch_id)
-    _tell(batch, decided, as_json)
+    _print_outcome(batch, decided, as_json)
 
 
-def _numbers(words: Sequence[str] | None, every: bool) -> list[int] | None:
+def _parse_numbers(words: Sequence[str] | None, every: bool) -> list[int] | None:
     """`3 5-9` as numbers; None for all. Raises LearndError."""
     if every == bool(words):
         raise LearndError("which items? Name them, as in `3 5-9`, or say --all")
@@ -283,14 +279,14 @@ def _numbers(words: Sequence[str] | None, every: bool) -> list[int] | None:
     return numbers
 
 
-def _changes(file: Path) -> Mapping[str, Any]:
+def _read_changes(file: Path) -> Mapping[str, Any]:
     try:
-        return _object(file.read_text("utf-8"))
+        return _parse_object(file.read_text("utf-8"))
     except OSError as unreadable:
         raise LearndError(f"{file} cannot be read: {unreadable.strerror}") from unreadable
 
 
-def _edited(item: ReadItem) -> Mapping[str, Any]:
+def _edit_by_hand(item: ReadItem) -> Mapping[str, Any]:
     """What the operator's editor makes of the example. Raises LearndError."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     before = json.dumps(item.example, ensure_ascii=False, indent=2) + "\n"
@@ -304,10 +300,10 @@ def _edited(item: ReadItem) -> Mapping[str, Any]:
         after = file.read_text("utf-8")
     if after == before:
         raise LearndError("nothing was changed, so nothing was decided; `learnd approvals approve` approves")
-    return _object(after)
+    return _parse_object(after)
 
 
-def _object(text: str) -> Mapping[str, Any]:
+def _parse_object(text: str) -> Mapping[str, Any]:
     try:
         read = json.loads(text)
     except ValueError as wrong:
@@ -317,12 +313,12 @@ def _object(text: str) -> Mapping[str, Any]:
     return read
 
 
-def _tell(batch: Batch, decided: Sequence[ReadItem], as_json: bool) -> None:
+def _print_outcome(batch: Batch, decided: Sequence[ReadItem], as_json: bool) -> None:
     if as_json:
         print_json({"batch": batch, "decided": [item.model_dump(mode="json") for item in decided]})
         return
     words = f"{batch.id} is {batch.state}: {batch.approved} approved, {batch.rejected} rejected, "
-    out.print(f"{words}{batch.pending} undecided.", highlight=False)
+    print_line(f"{words}{batch.pending} undecided.")
 
 
 def _print_batch(batch: Batch, page: Page) -> None:
@@ -331,20 +327,20 @@ def _print_batch(batch: Batch, page: Page) -> None:
     )
     counts = batch.model_dump(include={"pending", "approved", "rejected"})
     print_facts({**facts, "items": counts, "written_by": batch.provenance.model})
-    out.print()
+    print_line()
     rows = [
         {
             "item": item.number,
             "state": f"{item.state}{' (edited)' if item.edited else ''}",
             "decided_by": item.decided_by,
-            **{name: _said(value) for name, value in item.example.items()},
+            **{name: _to_text(value) for name, value in item.example.items()},
         }
         for item in page.items
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row)) or ["item"]
     print_table(rows, columns=columns, empty="No items there.")
     if page.items and page.items[-1].number < batch.size:
-        out.print(
+        console.print(
             f"\nMore: learnd approvals show {batch.id} --after {page.items[-1].number}", highlight=False
         )
 
@@ -352,23 +348,23 @@ def _print_batch(batch: Batch, page: Page) -> None:
 def _print_item(page: Page) -> None:
     (item,) = page.items
     facts = item.model_dump(include={"number", "state", "revision", "reason", "decided_by", "diversity"})
-    print_facts(facts | {name: _said(value) for name, value in item.example.items()})
+    print_facts(facts | {name: _to_text(value) for name, value in item.example.items()})
     if item.edited:
-        out.print("\n[bold]As it was proposed[/]")
-        print_facts({name: _said(value) for name, value in item.proposed.items()})
+        console.print("\n[bold]As it was proposed[/]")
+        print_facts({name: _to_text(value) for name, value in item.proposed.items()})
     for shown in item.demonstrations:
-        out.print("\n[bold]Made from the approved example[/]", shown, highlight=False)
+        print_line("\n[bold]Made from the approved example[/]", shown)
         if shown in page.demonstrations:
-            print_facts({name: _said(value) for name, value in page.demonstrations[shown].items()})
+            print_facts({name: _to_text(value) for name, value in page.demonstrations[shown].items()})
 
 
-def _said(value: Any) -> str:
+def _to_text(value: Any) -> str:
     """What a field of an example says, a line a message."""
     if not isinstance(value, list):
-        return plain(str(value))
+        return remove_control_characters(str(value))
     lines = []
     for message in value:
         calls = [call["function"] for call in message.get("tool_calls", ())]
         said = [message.get("content") or "", *(f"{call['name']}({call['arguments']})" for call in calls)]
         lines.append(f"{message.get('role')}: {' '.join(filter(None, said))}")
-    return plain("\n".join(lines))
+    return remove_control_characters("\n".join(lines))

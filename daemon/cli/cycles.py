@@ -4,19 +4,17 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import (
+from daemon.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     Config,
     Run,
     TargetKey,
-    actor,
-    opened,
-    out,
-    print_json,
-    print_table,
-    the_target,
+    choose_target,
+    find_actor,
+    open_store,
 )
+from daemon.cli.output import print_json, print_line, print_table
 from daemon.cli.report import print_run
 from daemon.runtime.clock import utc_now
 from daemon.views.experiments import find
@@ -32,7 +30,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """The last cycles, newest first."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         key = settings.target(target).key if target else None
         found = store.cycles(key, limit=limit)
     rows = [
@@ -49,20 +47,20 @@ def list_(
 @app.command()
 def start(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Have the daemon begin a cycle now, whatever the schedule says."""
-    with opened(config) as (settings, store):
-        key = the_target(settings, target).key
-        store.ask_for_cycle(key, actor=actor(), now=utc_now())
+    with open_store(config) as (settings, store):
+        key = choose_target(settings, target).key
+        store.ask_for_cycle(key, actor=find_actor(), now=utc_now())
     if as_json:
         print_json({"target": key})
     else:
         words = f"A cycle of {key} begins within seconds, where a daemon runs; `learnd cycles list` shows it."
-        out.print(words, highlight=False)
+        print_line(words)
 
 
 @app.command()
 def show(cycle: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """One cycle: data, plan, measures, verdict."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         found = find(store, cycle)
     if as_json:
         print_json(found)

@@ -5,21 +5,18 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import (
+from daemon.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     Config,
     TargetKey,
-    actor,
-    opened,
-    out,
-    print_facts,
-    print_json,
-    print_table,
-    the_target,
+    choose_target,
+    find_actor,
+    open_store,
 )
-from daemon.data.imports import forget_import, import_file, imports
-from daemon.data.ingest import extract_target, snapshot_of
+from daemon.cli.output import print_facts, print_json, print_line, print_table
+from daemon.data.imports import forget_import, import_file, list_imports
+from daemon.data.ingest import assemble_snapshot, extract_target
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.views.data_summary import TargetData
@@ -31,27 +28,28 @@ from extractors.file_formats.read_write import write_records
 app = typer.Typer(help="Reviewed traffic, examples, and what was dropped.", no_args_is_help=True)
 
 
-def _kind(name: str) -> str:
+def _check_kind(name: str) -> str:
     if name not in KINDS:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(KINDS)}")
     return name
 
 
 OfKind = Annotated[
-    str, typer.Option("--kind", "-k", parser=_kind, metavar="|".join(KINDS), help="Which kind of examples.")
+    str,
+    typer.Option("--kind", "-k", parser=_check_kind, metavar="|".join(KINDS), help="Which kind of examples."),
 ]
 
 
 @app.command()
 def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Counts by kind against the thresholds, and why spans were dropped."""
-    with opened(config) as (settings, store):
-        context = TargetContext(settings, the_target(settings, target), store, utc_now)
-        facts = TargetData.read(context).summary()
+    with open_store(config) as (settings, store):
+        context = TargetContext(settings, choose_target(settings, target), store, utc_now)
+        found = TargetData.read(context).summarise()
     if as_json:
-        print_json(facts)
+        print_json(found)
     else:
-        print_facts(facts)
+        print_facts(found.model_dump())
 
 
 @app.command()
@@ -64,9 +62,9 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the examples that a cycle would train and validate on now to a file."""
-    with opened(config) as (settings, store):
-        context = TargetContext(settings, the_target(settings, target), store, utc_now)
-        snapshot = snapshot_of(context, extract_target(context))
+    with open_store(config) as (settings, store):
+        context = TargetContext(settings, choose_target(settings, target), store, utc_now)
+        snapshot = assemble_snapshot(context, extract_target(context.store, context.target))
     examples = [
         example
         for side in (snapshot.train, snapshot.validation)
@@ -77,7 +75,7 @@ def export(
     if as_json:
         print_json({"path": str(path), "kind": kind, "examples": len(examples)})
     else:
-        out.print(f"Wrote {len(examples)} examples to {path}.", highlight=False)
+        print_line(f"Wrote {len(examples)} examples to {path}.")
 
 
 @app.command("import")
@@ -91,12 +89,12 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Train the target's next cycles on the examples of a file, too."""
-    with opened(config) as (settings, store):
-        found = the_target(settings, target)
+    with open_store(config) as (settings, store):
+        found = choose_target(settings, target)
         made = import_file(settings.data_dir, found, path, kind, form=form, system=system, now=utc_now())
         store.record_act(
             now=utc_now(),
-            actor=actor(),
+            actor=find_actor(),
             action="import",
             target=found.key,
             subject=made.name,
@@ -105,14 +103,14 @@ def import_(
     if as_json:
         print_json(made)
     else:
-        out.print(f"Imported {made.examples} examples as {made.name}.", highlight=False)
+        print_line(f"Imported {made.examples} examples as {made.name}.")
 
 
 @app.command("imports")
 def imports_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List what was imported."""
-    with opened(config) as (settings, _):
-        found = imports(settings.data_dir, the_target(settings, target))
+    with open_store(config) as (settings, _):
+        found = list_imports(settings.data_dir, choose_target(settings, target))
     if as_json:
         print_json([each.model_dump() for each in found])
     else:
@@ -125,13 +123,18 @@ def forget(
     name: str, target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
     """Train the next cycles without an import."""
-    with opened(config) as (settings, store):
-        found = the_target(settings, target)
+    with open_store(config) as (settings, store):
+        found = choose_target(settings, target)
         forget_import(settings.data_dir, found, name)
         store.record_act(
-            now=utc_now(), actor=actor(), action="forget import", target=found.key, subject=name, detail=""
+            now=utc_now(),
+            actor=find_actor(),
+            action="forget import",
+            target=found.key,
+            subject=name,
+            detail="",
         )
     if as_json:
         print_json({"forgotten": name})
     else:
-        out.print(f"Forgot {name}.", highlight=False)
+        print_line(f"Forgot {name}.")

@@ -8,17 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.output import (
-    DEFAULT_CONFIG,
-    AsJson,
-    Config,
-    Run,
-    TargetKey,
-    opened,
-    out,
-    print_json,
-    print_table,
-)
+from daemon.cli.options import DEFAULT_CONFIG, AsJson, Config, Run, TargetKey, open_store
+from daemon.cli.output import console, print_json, print_line, print_table
 from daemon.cli.report import print_run, print_section
 from daemon.views.experiments import (
     ComparisonFact,
@@ -72,7 +63,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """The last runs, newest first."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         found = list_experiments(
             store,
             settings.phoenix,
@@ -87,13 +78,13 @@ def list_(
         print_json(found)
         return
     empty = "No run fits. A cycle is one as soon as it trains; `learnd cycles list` has all cycles."
-    print_table([_row(each) for each in found], columns=COLUMNS, empty=empty)
+    print_table([_build_row(each) for each in found], columns=COLUMNS, empty=empty)
 
 
 @app.command()
 def show(run: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """One run in full: data, plan, trainings, what was measured, and what decided."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         cycle = find(store, run)
         if as_json:
             print_json(details(store, settings.phoenix, cycle))
@@ -108,7 +99,7 @@ def compare_(
     as_json: AsJson = False,
 ) -> None:
     """Runs side by side: plan, data, measures; * marks the best."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         compared = compare(store, settings.phoenix, [find(store, run) for run in runs])
     if len(compared.experiments) < 2:
         same = f" (all of these are {compared.experiments[0].id})" if len(runs) > 1 else ""
@@ -122,18 +113,18 @@ def compare_(
 @app.command("open")
 def open_(run: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Print the link to Phoenix's page that compares what each side answered."""
-    with opened(config) as (settings, store):
+    with open_store(config) as (settings, store):
         cycle = find(store, run)
     url = compare_url(cycle, settings.phoenix)
     if as_json:
         print_json({"run": cycle.id, "url": url, "in_phoenix": in_phoenix(cycle, settings.phoenix)})
     elif url:
-        out.print(url, markup=False, highlight=False, soft_wrap=True)
+        console.print(url, markup=False, highlight=False, soft_wrap=True)
     else:
         raise LearndError(f"{cycle.id} has no page in Phoenix: {in_phoenix(cycle, settings.phoenix)}")
 
 
-def _row(each: Experiment) -> dict[str, Any]:
+def _build_row(each: Experiment) -> dict[str, Any]:
     second = "" if each.look == "first" else ", second look"
     return {
         "run": each.id,
@@ -157,20 +148,20 @@ def _print_compared(compared: ExperimentComparison) -> None:
         facts = [fact for fact in compared.facts if fact.group == group]
         if group == "plan":
             facts = [fact for fact in facts if len({fact.values.get(run) for run in runs}) > 1]
-        rows = tuple(_fact_row(fact, runs) for fact in facts)
+        rows = tuple(_build_fact_row(fact, runs) for fact in facts)
         words = () if rows else ("nothing",)
         print_section(Section(title=title, words=words, columns=("", *runs), rows=rows))
-    out.print()
+    print_line()
     for note in compared.notes:
-        out.print(note, markup=False, highlight=False)
+        print_line(note)
 
 
-def _fact_row(fact: ComparisonFact, runs: list[str]) -> tuple[str, ...]:
-    cells = (f"{_in_words(fact.values.get(run))}{' *' if run in fact.best else ''}" for run in runs)
+def _build_fact_row(fact: ComparisonFact, runs: list[str]) -> tuple[str, ...]:
+    cells = (f"{_to_text(fact.values.get(run))}{' *' if run in fact.best else ''}" for run in runs)
     return fact.name.replace("_", " "), *cells
 
 
-def _in_words(value: Any) -> str:
+def _to_text(value: Any) -> str:
     match value:
         case None:
             return "–"

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from daemon.access.accounts import hash_password
-from daemon.cli.output import AsJson, actor, out, print_json
+from daemon.cli.options import AsJson, find_actor
+from daemon.cli.output import print_json, print_line
 
 app = typer.Typer(help="Who may read, and who may decide.", no_args_is_help=True)
 Name = Annotated[str | None, typer.Argument(help="Your user on this machine, if left out.")]
@@ -20,7 +21,7 @@ def hash_(
 ) -> None:
     """Ask for a password, and print the line for operators.users_file: name, role, argon2 hash."""
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    who, role, hashed = name or actor(), "viewer" if viewer else "operator", hash_password(password)
+    who, role, hashed = name or find_actor(), "viewer" if viewer else "operator", hash_password(password)
     if as_json:
         print_json({"name": who, "role": role, "password_hash": hashed})
     else:
@@ -31,8 +32,8 @@ def hash_(
 @app.command()
 def token(name: Name = None, as_json: AsJson = False) -> None:
     """Print a new line for operators.tokens_file: a token that acts for somebody of the users."""
-    who, made = name or actor(), secrets.token_urlsafe(32)
+    who, made = name or find_actor(), secrets.token_urlsafe(32)
     if as_json:
         print_json({"name": who, "token": made})
     else:
-        out.print(f"{made} {who}", highlight=False, markup=False)
+        print_line(f"{made} {who}")

@@ -1,120 +1,91 @@
-"""What the commands share: options, opening the settings and the store, and printing."""
+"""How commands print: lines, tables, facts and JSON."""
 
-import getpass
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
 
-import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from daemon.runtime.clock import utc_now
-from daemon.settings.load import Settings, load_settings
-from daemon.settings.target import TargetSettings
-from extractors.errors import LearndError
-from registry.store.store import Store
-
-Config = Annotated[
-    Path, typer.Option("--config", "-c", envvar="LEARND_CONFIG", help="Settings file.", show_default=True)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Id, the beginning of one, or a version.")]
-TargetKey = Annotated[
-    str | None,
-    typer.Option("--target", "-t", metavar="TENANT/AGENT", help="May be left out where there is only one."),
-]
-DEFAULT_CONFIG = Path("learnd.toml")
-TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of what stands beside them."""
-# Whoever reads it from a pipe wants whole lines.
-out = Console(width=None if sys.stdout.isatty() else 240)
-progress_out = Console(stderr=True)
+DIRECTION_CHANGES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of the text beside them."""
+# Programs that read a pipe want whole lines.
+console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
+error_console = Console(stderr=True, highlight=False)
 
 
-@contextmanager
-def opened(config: Path) -> Iterator[tuple[Settings, Store]]:
-    """The settings and the store they name. Raises SettingsError."""
-    settings = load_settings(config)
-    store = Store.open(settings.data_dir, utc_now())
-    try:
-        yield settings, store
-    finally:
-        store.close()
-
-
-def the_target(settings: Settings, key: str | None) -> TargetSettings:
-    """The target named `key`, or the only one there is. Raises LearndError where that is not clear."""
-    if key is not None:
-        return settings.target(key)
-    if len(settings.targets) != 1:
-        known = ", ".join(target.key for target in settings.targets) or "none"
-        raise LearndError(f"which target? Name one with --target (there are: {known})")
-    return settings.targets[0]
-
-
-def actor() -> str:
-    """Who acts, for the audit log: the user of this machine who runs the command."""
-    return getpass.getuser()
+def print_line(text: str = "", style: str | None = None) -> None:
+    """Print a line of text as it stands, without control characters and without markup."""
+    console.print(remove_control_characters(text), style=style, markup=False)
 
 
 def print_json(value: Any) -> None:
-    """Print values, models among them, as JSON on stdout."""
-    out.print_json(json.dumps(value, default=_plain))
+    """Print values as JSON; pydantic models and times may be among them."""
+    console.print_json(json.dumps(value, default=_to_json_value))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str], empty: str) -> None:
-    """A table of `rows`, or the sentence `empty`, which tells what to do next."""
+    """Print `rows` as a table, or the sentence `empty`, which says what to do next."""
     if not rows:
-        out.print(empty, highlight=False)
+        print_line(empty)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        # Ids are there to be copied.
+        # People copy ids: they stay on one line.
         is_id = column in {"id", "run", "target"} or column.endswith("_id")
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=is_id)
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    out.print(table)
+        table.add_row(*(escape(_format_cell(row.get(column))) for column in columns))
+    console.print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Name and value, a line each."""
+    """Print each name with its value on a line."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _cell(value))
-    out.print(table)
+        table.add_row(name.replace("_", " "), escape(_format_cell(value)))
+    console.print(table)
 
 
-def plain(text: str) -> str:
-    """`text` without control characters: in a terminal they could do, hide or turn round anything."""
-    return "".join(
-        "�" if (unicodedata.category(char) == "Cc" and char not in "\n\t") or char in TURNING else char
-        for char in text
+def print_heading(title: str) -> None:
+    """Print an empty line and `title` in bold."""
+    console.print(f"\n[bold]{escape(remove_control_characters(title))}[/]")
+
+
+def remove_control_characters(text: str) -> str:
+    """Return `text` without control characters, which could run, hide or reverse things in a terminal."""
+    return "".join("�" if _is_control(character) else character for character in text)
+
+
+def _is_control(character: str) -> bool:
+    return character in DIRECTION_CHANGES or (
+        unicodedata.category(character) == "Cc" and character not in "\n\t"
     )
 
 
-def _cell(value: Any) -> str:
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{escape(plain(str(name)))} {_cell(item)}" for name, item in value.items())
-    return escape(value.strftime("%Y-%m-%d %H:%M UTC") if hasattr(value, "strftime") else plain(str(value)))
+def _format_cell(value: Any) -> str:
+    match value:
+        case None | "":
+            return "–"
+        case float():
+            return f"{value:.3g}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M UTC}"
+        case Mapping():
+            pairs = (f"{_format_cell(name)} {_format_cell(item)}" for name, item in value.items())
+            return ", ".join(pairs)
+        case _:
+            return remove_control_characters(str(value))
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return str(value)
+    return value.isoformat() if isinstance(value, date) else str(value)

@@ -8,26 +8,21 @@ from typing import Annotated
 
 import typer
 
+from daemon.cli.options import DEFAULT_CONFIG, AsJson, Config, TargetKey, choose_target, open_store
 from daemon.cli.output import (
-    DEFAULT_CONFIG,
-    AsJson,
-    Config,
-    TargetKey,
-    opened,
-    out,
+    error_console,
     print_facts,
     print_json,
+    print_line,
     print_table,
-    progress_out,
-    the_target,
 )
 from daemon.cli.progress import CycleProgress
 from daemon.cli.report import print_expectations
-from daemon.cycle.preview import Forecast, Preview, forecast, rehearsed, run_rate_test
+from daemon.cycle.preview import Forecast, Preview, forecast, rehearse, run_rate_test
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
-from daemon.runtime.optional_deps import needs
-from daemon.runtime.units import duration, gigabytes
+from daemon.runtime.optional_deps import require_extra
+from daemon.runtime.units import format_duration, format_gigabytes
 from trainers.planning.plan import Skip
 from trainers.trials.rate_range_test import MIN_TEST_STEPS
 
@@ -35,15 +30,15 @@ from trainers.trials.rate_range_test import MIN_TEST_STEPS
 def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show what a cycle would train now, and why, without doing it."""
     with _open_context(config, target) as context:
-        with rehearsed(context) as rehearsal:
+        with rehearse(context) as rehearsal:
             found = rehearsal.preview
         polled = context.store.target_state(context.target.key).last_poll_at
     if as_json:
         print_json(found)
         return
-    _describe(found)
+    _print_preview(found)
     since = f"{polled:%Y-%m-%d %H:%M UTC}" if polled else "which never was: run `learnd once` first"
-    out.print(f"As of the last poll, {since}.", highlight=False)
+    print_line(f"As of the last poll, {since}.")
 
 
 def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
@@ -59,31 +54,31 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
             "steps": stage.steps,
             "tokens": stage.tokens,
             "tokens/s": stage.tokens_per_second,
-            "time": None if stage.seconds is None else duration(stage.seconds),
-            "memory": f"{gigabytes(stage.memory_bytes)} of {gigabytes(stage.free_bytes)}",
+            "time": None if stage.seconds is None else format_duration(stage.seconds),
+            "memory": f"{format_gigabytes(stage.memory_bytes)} of {format_gigabytes(stage.free_bytes)}",
             "cost": None if stage.seconds is None else training.price(stage.seconds),
         }
         for stage in found.stages
     ]
     print_table(rows, columns=("", "steps", "tokens", "tokens/s", "time", "memory", "cost"), empty="")
-    for warning in _warnings(found):
-        out.print(warning, style="yellow", highlight=False)
+    for warning in _find_warnings(found):
+        print_line(warning, style="yellow")
     if found.last is None:
-        out.print("Nothing was trained before, so there is nothing to compare with.", highlight=False)
+        print_line("Nothing was trained before, so there is nothing to compare with.")
         return
-    out.print(f"\nThe last training, {found.last.id}:", highlight=False)
+    print_line(f"\nThe last training, {found.last.id}:")
     print_expectations(found.last, training)
 
 
-def _warnings(found: Forecast) -> Iterator[str]:
+def _find_warnings(found: Forecast) -> Iterator[str]:
     if not all(stage.fits for stage in found.stages):
         yield "The memory is likely to be too little; smaller batches and the base in 4 bits will be tried."
     if found.seconds is None:
         yield "Without memory for even a few steps there is no speed from which time could be told."
     elif found.limit_seconds is not None and found.seconds > found.limit_seconds:
         yield (
-            f"It would take {duration(found.seconds)}, and max_minutes or max_cost allow "
-            f"{duration(found.limit_seconds)}: the best checkpoint until then would be the result."
+            f"It would take {format_duration(found.seconds)}, and max_minutes or max_cost allow "
+            f"{format_duration(found.limit_seconds)}: the best checkpoint until then would be the result."
         )
 
 
@@ -103,18 +98,18 @@ def rates(
     print_table(
         [point.model_dump() for point in shown], columns=("learning_rate", "loss", "smoothed"), empty=""
     )
-    out.print()
+    print_line()
     print_facts(found.model_dump(exclude={"points"}))
 
 
 @contextmanager
 def _open_context(config: Path, target: str | None) -> Iterator[TargetContext]:
-    needs("train", "torch", "trl", "peft")
-    with opened(config) as (settings, store), CycleProgress(progress_out) as progress:
-        yield TargetContext(settings, the_target(settings, target), store, utc_now, Event(), progress.show)
+    require_extra("train", "torch", "trl", "peft")
+    with open_store(config) as (settings, store), CycleProgress(error_console) as progress:
+        yield TargetContext(settings, choose_target(settings, target), store, utc_now, Event(), progress.show)
 
 
-def _describe(found: Preview) -> None:
+def _print_preview(found: Preview) -> None:
     data, chosen = found.data, found.choice.plan
     print_facts(
         {
@@ -125,13 +120,13 @@ def _describe(found: Preview) -> None:
             "left out": data.left_out,
         }
     )
-    out.print()
+    print_line()
     rows = [
         {"": "→" if rule.met else "", **rule.model_dump(include={"method", "needs"})}
         for rule in found.choice.considered
     ]
     print_table(rows, columns=("", "method", "needs"), empty="No rule was considered.")
-    out.print()
+    print_line()
     if isinstance(chosen, Skip):
         print_facts({"plan": "nothing is trained", "because": chosen.reason})
         return
@@ -139,5 +134,5 @@ def _describe(found: Preview) -> None:
         {"plan": chosen.method, "because": chosen.reason, "from": chosen.start_version or "the base model"}
     )
     for stage in chosen.stages:
-        out.print()
+        print_line()
         print_facts({"stage": f"{stage.method} on {stage.data}", **stage.hyperparameters.model_dump()})

@@ -1,6 +1,9 @@
-"""A running cycle on the terminal."""
+"""The progress of a running cycle: bars on a terminal, plain lines in a log."""
 
-from typing import Any, Self
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,11 +17,20 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from daemon.cli.output import plain
+from daemon.cli.output import remove_control_characters
+from trainers.job_folder import ProgressLine
+
+SECONDS_BETWEEN_LINES = 10.0
+"""A stage that has begun is reported no more often than this where the output is no terminal."""
 
 
-class CycleProgress:
-    """A bar for each step of a cycle, with the training's own counts."""
+def show_progress(console: Console) -> "AbstractContextManager[ProgressBars | ProgressLog]":
+    """Return a display of progress lines that suits the console; use it in a `with` block."""
+    return ProgressBars(console) if console.is_terminal else ProgressLog(console)
+
+
+class ProgressBars:
+    """A bar for each stage of a cycle, with the training's own counts."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
@@ -39,20 +51,47 @@ class CycleProgress:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def show(self, line: dict[str, Any]) -> None:
-        """Show one progress line of a job, or the cycle's next step."""
-        stage = str(line.get("stage", "")).lower()
+    def show(self, line: ProgressLine) -> None:
+        """Show one progress line of a job, or the cycle's next stage."""
+        stage = line.stage.lower()
         if stage not in self._tasks:
             self._end_bars_without_count()
             self._tasks[stage] = self._bars.add_task(stage, total=None, note="")
-        loss = line.get("loss")
-        note = (
-            f"loss {loss:.3f}" if isinstance(loss, float) else escape(plain(str(line.get("message") or "")))
+        self._bars.update(
+            self._tasks[stage], completed=line.step, total=line.total, note=escape(_build_note(line))
         )
-        self._bars.update(self._tasks[stage], completed=line.get("step"), total=line.get("total"), note=note)
 
     def _end_bars_without_count(self) -> None:
-        """The next stage has begun: what only span round is done."""
+        """Fill the bars that had no total: the next stage has begun."""
         for task in self._bars.tasks:
             if task.total is None:
                 self._bars.update(task.id, total=1, completed=1)
+
+
+class ProgressLog:
+    """A line when a stage begins, then one every few seconds, and one when the last step is done."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._stage, self._printed_at = "", 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, line: ProgressLine) -> None:
+        """Print one progress line of a job, unless the stage was reported a moment ago."""
+        stage, now = line.stage.lower(), self._clock()
+        is_last_step = line.step is not None and line.step == line.total
+        if stage == self._stage and not is_last_step and now - self._printed_at < SECONDS_BETWEEN_LINES:
+            return
+        self._stage, self._printed_at = stage, now
+        count = "" if line.step is None else f"{line.step} of {line.total or '?'}"
+        words = ", ".join(filter(None, (count, _build_note(line))))
+        self._console.print(f"{stage}: {words}" if words else stage, markup=False, highlight=False)
+
+
+def _build_note(line: ProgressLine) -> str:
+    return remove_control_characters(line.message) if line.loss is None else f"loss {line.loss:.3f}"

@@ -5,8 +5,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from daemon.cli.output import out, plain, print_facts, print_table
-from daemon.runtime.units import duration, gigabytes
+from daemon.cli.output import (
+    console,
+    print_facts,
+    print_line,
+    print_table,
+    remove_control_characters,
+)
+from daemon.runtime.units import format_duration, format_gigabytes
 from daemon.settings.load import Settings
 from daemon.settings.servers import TrainingSettings
 from daemon.views.experiments import in_phoenix
@@ -43,9 +49,9 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
         facts["plan"] = cycle.plan.reason
     print_facts(facts | {"in Phoenix": in_phoenix(cycle, settings.phoenix)})
     if cycle.training:
-        out.print()
-        print_table([_stage(stage) for stage in cycle.training], columns=STAGE, empty="")
-        out.print()
+        print_line()
+        print_table([_build_stage_row(stage) for stage in cycle.training], columns=STAGE, empty="")
+        print_line()
         print_expectations(cycle, settings.training)
     for section in sections(cycle.report) if cycle.report else ():
         print_section(section)
@@ -53,19 +59,19 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
 
 def print_section(section: Section) -> None:
     """Print a part of a report."""
-    out.print(f"\n[bold]{escape(section.title)}[/]")
+    console.print(f"\n[bold]{escape(section.title)}[/]")
     for words in section.words:
-        out.print(plain(words), markup=False, highlight=False)
+        print_line(remove_control_characters(words))
     if section.rows:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in section.columns:
             table.add_column(escape(column), overflow="fold")
         for row in section.rows:
-            table.add_row(*(escape(plain(cell)) or "–" for cell in row))
-        out.print(table)
+            table.add_row(*(escape(remove_control_characters(cell)) or "–" for cell in row))
+        console.print(table)
 
 
-def _stage(stage: StageResult) -> dict[str, Any]:
+def _build_stage_row(stage: StageResult) -> dict[str, Any]:
     """A stage of the plan as a row."""
     figures = stage.figures
     packed = "the base in 4 bits" if figures.quantization else ""
@@ -78,7 +84,7 @@ def _stage(stage: StageResult) -> dict[str, Any]:
         "train_loss": figures.train_loss,
         "seconds": figures.seconds,
         "tokens_per_second": figures.tokens_per_second,
-        "memory": gigabytes(figures.peak_memory_bytes) if figures.peak_memory_bytes else None,
+        "memory": format_gigabytes(figures.peak_memory_bytes) if figures.peak_memory_bytes else None,
         "notes": "; ".join(filter(None, notes)),
     }
 
@@ -86,7 +92,7 @@ def _stage(stage: StageResult) -> dict[str, Any]:
 def print_expectations(cycle: Cycle, training: TrainingSettings) -> None:
     """What the cycle's trainings took, each beside what was expected of it in its first steps."""
     rows = [
-        _expectation(stage, stage.figures.estimated, training)
+        _build_expectation_rows(stage, stage.figures.estimated, training)
         for stage in cycle.training
         if stage.figures.estimated
     ]
@@ -94,7 +100,7 @@ def print_expectations(cycle: Cycle, training: TrainingSettings) -> None:
     print_table([row for pair in rows for row in pair], columns=columns, empty="")
 
 
-def _expectation(
+def _build_expectation_rows(
     stage: StageResult, expected: TrainingEstimate, training: TrainingSettings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     took = stage.figures
@@ -103,15 +109,15 @@ def _expectation(
             "method": stage.method,
             "": "expected",
             "steps": expected.steps,
-            "time": None if expected.seconds is None else duration(expected.seconds),
-            "memory": gigabytes(expected.memory.total),
+            "time": None if expected.seconds is None else format_duration(expected.seconds),
+            "memory": format_gigabytes(expected.memory.total),
             "cost": None if expected.seconds is None else training.price(expected.seconds),
         },
         {
             "": "took",
             "steps": took.steps,
-            "time": None if took.seconds is None else duration(took.seconds),
-            "memory": None if took.peak_memory_bytes is None else gigabytes(took.peak_memory_bytes),
+            "time": None if took.seconds is None else format_duration(took.seconds),
+            "memory": None if took.peak_memory_bytes is None else format_gigabytes(took.peak_memory_bytes),
             "cost": None if took.seconds is None else training.price(took.seconds),
         },
     )

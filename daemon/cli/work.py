@@ -2,11 +2,19 @@
 
 from pathlib import Path
 
+import typer
+
 from daemon.runtime.child_process import Work
 
+app = typer.Typer()
 
+
+@app.command()
 def work(what: Work, folder: Path) -> None:
-    """Do the job in FOLDER; its result is renamed into place there, last."""
+    """Do the job of a child process.
+
+    Works in FOLDER, and renames the result into place there last.
+    """
     match what:
         case Work.TRAIN:
             from trainers.jobs.language_model import run

@@ -1,4 +1,4 @@
-"""The frame of every page, with the ways to the others, who is signed in, and light or dark."""
+"""The frame of every page: navigation, who is signed in, and the switch between light and dark."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from nicegui import ui
 
-from daemon.console.base.page_session import MOUNTED, Visit, tell_problem
-from daemon.console.base.widgets import Tagged, heading, labelled
+from daemon.console.base.page_session import CONSOLE_PATH, PageSession, notify_problem
+from daemon.console.base.widgets import TextTag, set_aria_label, show_heading
 from registry.batches import BatchState
+from registry.store.store import Store
 
 THEME = "learnd_theme"
 PAGES = (
@@ -32,85 +33,90 @@ COUNT_SECONDS = 5.0
 
 
 @contextmanager
-def frame(visit: Visit, title: str, *, inside: str | None = None, wide: bool = False) -> Iterator[None]:
-    """The page `title`; `inside` names the page of PAGES that it is part of, if it is none of them.
+def show_frame(
+    session: PageSession, store: Store, title: str, *, inside: str | None = None, wide: bool = False
+) -> Iterator[None]:
+    """Show the frame of the page `title`; what is shown inside the block is the page's content.
 
-    Nothing may be awaited within: a page with a timer is sent as it is when its builder first waits.
+    `inside` names the page of PAGES that the page belongs to, where it is none of them itself. The `store`
+    says how many synthetic examples wait. Nothing may be awaited inside the block: a page with a timer is
+    sent to the browser, as far as it is built, when its builder first waits.
     """
     ui.colors(**COLORS)
     ui.add_css(STYLE)
-    theme = chosen_theme(visit)
+    theme = read_theme(session)
     ui.dark_mode(None if theme is None else theme == "dark")
-    ui.on_exception(tell_problem)
+    ui.on_exception(notify_problem)
     ui.page_title(f"{title} · learnd")
     with ui.left_drawer(bordered=True).classes("drawer").props("width=210 breakpoint=900") as drawer:
-        _ways(visit, inside or title)
+        _show_navigation(session, store, inside or title)
     with ui.header(elevated=False).classes("bar"):
         menu = ui.button(icon="menu", on_click=drawer.toggle).props("flat round dense")
-        labelled(menu, "Menu").classes("bar-button menu")
+        set_aria_label(menu, "Menu").classes("bar-button menu")
         ui.link("learnd", "/").classes("brand")
         ui.space()
-        _theme()
-        _who(visit)
+        _show_theme_button()
+        _show_user_menu(session)
     with ui.element("div").classes("page wide" if wide else "page") as page:
-        heading(title, 1)
+        show_heading(title, 1)
         yield
     ui.skip_link(target=page)
 
 
-def _ways(visit: Visit, here: str) -> None:
-    with labelled(ui.element("nav"), "Pages").classes("ways"):
+def _show_navigation(session: PageSession, store: Store, current: str) -> None:
+    with set_aria_label(ui.element("nav"), "Pages").classes("navigation"):
         for name, path, icon in PAGES:
-            with ui.link(target=path).classes("way here" if name == here else "way") as way:
-                if name == here:
-                    way.props("aria-current=page")
+            with ui.link(target=path).classes(
+                "page-link current" if name == current else "page-link"
+            ) as link:
+                if name == current:
+                    link.props("aria-current=page")
                 ui.icon(icon).props("aria-hidden=true")
-                Tagged("span", name)
+                TextTag("span", name)
                 if path == "/approvals":
-                    waiting = Tagged("span").classes("count")
+                    waiting = TextTag("span").classes("count")
     waiting.set_visibility(False)
 
-    async def count() -> None:
-        store = visit.console.store
-        batches = await visit.read(lambda: store.batches(None, BatchState.WAITING))
+    async def count_waiting() -> None:
+        batches = await session.read(lambda: store.batches(None, BatchState.WAITING))
         pending = sum(batch.pending for batch in batches)
         waiting.set_text(str(pending))
-        labelled(waiting, f"{pending} waiting").set_visibility(bool(pending))
+        set_aria_label(waiting, f"{pending} waiting").set_visibility(bool(pending))
 
-    visit.every(COUNT_SECONDS, count)
+    session.refresh_every(COUNT_SECONDS, count_waiting)
 
 
-def _theme() -> None:
+def _show_theme_button() -> None:
     button = ui.button(icon="contrast").props("flat round dense").classes("bar-button")
-    # In the browser alone: the server need not know what a browser set to "auto" shows.
+    # Done in the browser alone: the server need not know what a browser set to "auto" shows.
     button.on(
         "click",
         js_handler="() => { const dark = !document.body.classList.contains('body--dark');"
         "Quasar.Dark.set(dark);"
         f"document.cookie = `{THEME}=${{dark ? 'dark' : 'light'}};path=/;max-age=31536000;samesite=lax`; }}",
     )
-    labelled(button, "Light or dark").tooltip("Light or dark")
+    set_aria_label(button, "Light or dark").tooltip("Light or dark")
 
 
-def chosen_theme(visit: Visit) -> str | None:
-    """`light` or `dark`, where the reader chose; None: what their browser wants."""
-    cookies = visit.headers.get("cookie", "")
+def read_theme(session: PageSession) -> str | None:
+    """Return `light` or `dark` where the reader has chosen; None leaves it to their browser."""
+    cookies = session.headers.get("cookie", "")
     chosen = dict(part.strip().partition("=")[::2] for part in cookies.split(";")).get(THEME)
     return chosen if chosen in {"light", "dark"} else None
 
 
-def _who(visit: Visit) -> None:
-    person = visit.person
+def _show_user_menu(session: PageSession) -> None:
+    person = session.person
     if person is None:
         return
     with ui.button(icon="account_circle").props("flat dense no-caps").classes("bar-button") as button:
-        Tagged("span", person.name).classes("who")
-        labelled(button, f"Signed in as {person.name}, {person.role}")
+        TextTag("span", person.name).classes("who")
+        set_aria_label(button, f"Signed in as {person.name}, {person.role}")
         with ui.menu():
             ui.item(f"{person.name}, {person.role}").props("disable")
             if person.by == "session":
                 with ui.element("form").props("method=post") as form:
-                    form.props["action"] = f"{MOUNTED}/sign-out"
+                    form.props["action"] = f"{CONSOLE_PATH}/sign-out"
                     token = ui.element("input").props("type=hidden name=csrf_token")
                     token.props["value"] = person.csrf_token
                     ui.button("Sign out").props("flat no-caps type=submit color=primary")

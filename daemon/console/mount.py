@@ -5,16 +5,18 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from daemon.access.sign_in import Authenticator
-from daemon.console.base.page_session import MOUNTED, Console
-from daemon.console.guard import GuardedConsole
-from daemon.console.pages.adapters import adapters_page
-from daemon.console.pages.approvals import approvals_pages
-from daemon.console.pages.audit import audit_page
-from daemon.console.pages.cycle_detail import experiment_page
-from daemon.console.pages.cycle_history import experiments_pages
-from daemon.console.pages.data import data_page
-from daemon.console.pages.overview import overview_page
-from daemon.console.pages.sign_in import entrance
+from daemon.console.base.context import ConsoleContext
+from daemon.console.base.page_session import CONSOLE_PATH
+from daemon.console.guard import ConsoleGuard
+from daemon.console.pages.adapters import add_adapters_page
+from daemon.console.pages.approvals import add_approvals_pages
+from daemon.console.pages.audit import add_audit_page
+from daemon.console.pages.cycle_comparison import add_cycle_comparison_page
+from daemon.console.pages.cycle_detail import add_cycle_page
+from daemon.console.pages.cycle_history import add_cycle_history_page
+from daemon.console.pages.data import add_data_page
+from daemon.console.pages.overview import add_overview_page
+from daemon.console.pages.sign_in import build_sign_in_router
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '
@@ -22,28 +24,29 @@ ICON = (
 )
 
 
-def add_console(api: FastAPI, console: Console, door: Authenticator) -> None:
+def add_console(api: FastAPI, console: ConsoleContext, authenticator: Authenticator) -> None:
     """Serve the console below `/console`; once a process, since NiceGUI's pages belong to the process."""
-    api.include_router(entrance(console, door))
+    api.include_router(build_sign_in_router(console, authenticator))
 
     @api.get("/", include_in_schema=False)
     def home() -> RedirectResponse:
-        return RedirectResponse(f"{MOUNTED}/", 303)
+        return RedirectResponse(f"{CONSOLE_PATH}/", 303)
 
     for add_pages in (
-        overview_page,
-        approvals_pages,
-        experiments_pages,
-        experiment_page,
-        adapters_page,
-        data_page,
-        audit_page,
+        add_overview_page,
+        add_approvals_pages,
+        add_cycle_history_page,
+        add_cycle_comparison_page,
+        add_cycle_page,
+        add_adapters_page,
+        add_data_page,
+        add_audit_page,
     ):
         add_pages(console)
-    api.add_middleware(GuardedConsole, console=console)
+    api.add_middleware(ConsoleGuard, console=console)
     ui.run_with(
         api,
-        mount_path=MOUNTED,
+        mount_path=CONSOLE_PATH,
         title="learnd",
         favicon=ICON,
         dark=None,

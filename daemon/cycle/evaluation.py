@@ -5,12 +5,12 @@ from pathlib import Path
 
 import structlog
 
-from daemon.cycle.training import SEEDS, side_of
-from daemon.data.imports import golden_cases
+from daemon.cycle.training import SEEDS, build_side
+from daemon.data.imports import read_golden_cases
 from daemon.data.ingest import open_phoenix
 from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import TargetContext
-from daemon.runtime.optional_deps import needs
+from daemon.runtime.optional_deps import require_extra
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE
 from daemon.serving.replica_answers import confirm
@@ -26,7 +26,7 @@ from extractors.traffic_sample import TrafficCall, sample_traffic
 from registry.cycles import Cycle
 from registry.serving.swap import NotServed, NotServedYet
 from registry.versions import Version
-from trainers.job_folder import RESULT, write_whole
+from trainers.job_folder import RESULT, write_atomically
 
 CONFIRMED = {"PROMOTE", "PROBATION"}
 """Verdicts that a replica's answers must lead to as well, where that is asked for."""
@@ -48,7 +48,7 @@ def evaluate(
     job = _job(context, cycle, candidate, active, waiting)
     key = None
     if context.target.judge:
-        needs("synthetic", "dspy")
+        require_extra("synthetic", "dspy")
         key = context.target.judge.key()
     sample_once(context, snapshot, folder, patient_until=cycle.updated_at + SAMPLE_PATIENCE)
     run_job(
@@ -64,13 +64,13 @@ def evaluate(
     if (folder / PROBES).exists():
         (adapter / PROBES).write_bytes((folder / PROBES).read_bytes())
     if context.target.evaluate_with == "replica" and report.verdict in CONFIRMED:
-        report = _by_replica(context, candidate, report, snapshot, folder)
-    write_whole(adapter / REPORT, report.model_dump_json(indent=2))
+        report = _confirm_by_replica(context, candidate, report, snapshot, folder)
+    write_atomically(adapter / REPORT, report.model_dump_json(indent=2))
     write_card(context, candidate, report)
     return report
 
 
-def report_of(context: TargetContext, cycle: Cycle) -> Report | None:
+def read_report(context: TargetContext, cycle: Cycle) -> Report | None:
     """What the cycle's evaluation found, if it got that far."""
     kept = _folder(context, cycle) / REPORT
     return Report.model_validate_json(kept.read_text("utf-8")) if kept.exists() else None
@@ -89,15 +89,15 @@ def _job(
         base_model=candidate.base_model,
         task=context.target.task,
         output_space=context.target.output_space,
-        active=side_of(context, active),
-        waiting=side_of(context, waiting) if waiting and waiting.id != candidate.id else None,
+        active=build_side(context, active),
+        waiting=build_side(context, waiting) if waiting and waiting.id != candidate.id else None,
         candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(context.data_dir, candidate))),
         trained_on=str(context.snapshots / candidate.snapshot_id),
         gate=context.target.gate,
         look=look,
         judge=context.target.judge.endpoint if context.target.judge else None,
-        seeds=_seeds(context.run_folder(cycle) / SEEDS),
-        golden=golden_cases(context.target),
+        seeds=_read_seed_runs(context.run_folder(cycle) / SEEDS),
+        golden=read_golden_cases(context.target),
         max_new_tokens=context.target.max_new_tokens,
         device=context.settings.training.device,
         dtype=context.settings.training.dtype,
@@ -105,7 +105,7 @@ def _job(
     )
 
 
-def _by_replica(
+def _confirm_by_replica(
     context: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path
 ) -> Report:
     """`report` with what a replica's answers make of it; INCONCLUSIVE where none can be asked. Raises
@@ -129,17 +129,17 @@ def sample_once(context: TargetContext, snapshot: Path, folder: Path, *, patient
     if (folder / TRAFFIC).exists():
         return
     try:
-        calls = _sampled(context, snapshot)
+        calls = _sample(context, snapshot)
     except PhoenixError as problem:
         if context.clock() < patient_until:
             raise
         log.warning("judged without a sample of the traffic", target=context.target.key, problem=str(problem))
         calls = ()
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
+    write_atomically(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
 
 
-def _sampled(context: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
+def _sample(context: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
     held_out = read_snapshot(snapshot)
     items: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*held_out.holdout, *held_out.retrievals)
     times = [item.started_at for item in items]
@@ -157,7 +157,7 @@ def _sampled(context: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
         )
 
 
-def _seeds(folder: Path) -> SeedRuns | None:
+def _read_seed_runs(folder: Path) -> SeedRuns | None:
     """How the runs did of which the candidate is the median one; None where there was one run."""
     result = folder / RESULT
     return SeedRuns.model_validate_json(result.read_text("utf-8")) if result.exists() else None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from daemon.cycle.training import base_of, choose_plan, start_adapter, training_job
-from daemon.data.ingest import extract_target, snapshot_of
+from daemon.cycle.training import build_training_job, choose_plan, describe_base, find_start_adapter
+from daemon.data.ingest import assemble_snapshot, extract_target
 from daemon.runtime.child_process import Work, run_job
 from daemon.runtime.context import TargetContext
 from extractors.dataset.snapshot import Manifest, write_snapshot
@@ -16,8 +16,8 @@ from extractors.errors import LearndError
 from extractors.values import Value
 from registry.cycles import Cycle
 from trainers.jobs.job import TrainingJob
+from trainers.planning.choose_method import MethodChoice
 from trainers.planning.hyperparameters import Method
-from trainers.planning.method_rules import MethodChoice
 from trainers.planning.plan import Plan
 from trainers.trials.estimate_job import JobEstimate
 from trainers.trials.rate_range_test import RateTest, RateTestJob
@@ -53,20 +53,22 @@ class Rehearsal:
 
     def job(self, context: TargetContext, stage: int = 0) -> TrainingJob:
         """The training that a cycle would do; of a later stage, as if it began without the one before."""
-        return training_job(context, self.plan, stage, self.snapshot, start_adapter(context, self.plan))
+        return build_training_job(
+            context, self.plan, stage, self.snapshot, find_start_adapter(context, self.plan)
+        )
 
 
 @contextmanager
-def rehearsed(context: TargetContext) -> Iterator[Rehearsal]:
+def rehearse(context: TargetContext) -> Iterator[Rehearsal]:
     """Extract from what was polled last, and choose. Measures the live model where the rules ask for it.
 
     Leaves nothing behind. Raises BaseModelUnusable, JobFailed, OverridesInvalid.
     """
     with TemporaryDirectory(prefix="learnd-plan-") as folder:
         scratch = Path(folder)
-        snapshot = snapshot_of(context, extract_target(context))
+        snapshot = assemble_snapshot(context, extract_target(context.store, context.target))
         written = write_snapshot(snapshot, scratch)
-        choice = choose_plan(context, base_of(context.target), snapshot, written, scratch / "measure")
+        choice = choose_plan(context, describe_base(context.target), snapshot, written, scratch / "measure")
         yield Rehearsal(Preview(data=snapshot.manifest, choice=choice), written, scratch)
 
 
@@ -110,9 +112,9 @@ class Forecast(Value):
 
 def forecast(context: TargetContext) -> Forecast:
     """Estimate each stage of the plan from a few steps of it. Raises NothingToTrain, JobFailed."""
-    with rehearsed(context) as rehearsal:
+    with rehearse(context) as rehearsal:
         plan = rehearsal.plan
-        stages = tuple(_foretold(context, rehearsal, number) for number in range(len(plan.stages)))
+        stages = tuple(_forecast_stage(context, rehearsal, number) for number in range(len(plan.stages)))
         limits = rehearsal.job(context).limits
     return Forecast(
         target=context.target.key,
@@ -123,7 +125,7 @@ def forecast(context: TargetContext) -> Forecast:
     )
 
 
-def _foretold(context: TargetContext, rehearsal: Rehearsal, number: int) -> StageForecast:
+def _forecast_stage(context: TargetContext, rehearsal: Rehearsal, number: int) -> StageForecast:
     job, training = rehearsal.job(context, number), context.settings.training
     folder = rehearsal.scratch / f"estimate-{number}"
     found = JobEstimate.model_validate(
@@ -147,7 +149,7 @@ def _foretold(context: TargetContext, rehearsal: Rehearsal, number: int) -> Stag
 
 def run_rate_test(context: TargetContext, *, steps: int) -> RateTest:
     """A learning-rate range test of the plan's first stage. Raises NothingToTrain, JobFailed."""
-    with rehearsed(context) as rehearsal:
+    with rehearse(context) as rehearsal:
         job = RateTestJob(training=rehearsal.job(context), steps=steps)
         return RateTest.model_validate(
             run_job(

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from daemon.cycle.evaluation import evaluate, report_of
-from daemon.cycle.training import base_of, choose_plan, train_candidate, wanted
-from daemon.data.ingest import extract_target, open_phoenix, poll_target, snapshot_of
+from daemon.cycle.evaluation import evaluate, read_report
+from daemon.cycle.training import choose_plan, describe_base, find_preferences, train_candidate
+from daemon.data.ingest import assemble_snapshot, extract_target, open_phoenix, poll_target
 from daemon.data.synthesis import ask_for_examples
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import TargetContext
@@ -22,10 +22,10 @@ from daemon.runtime.locks import Locked
 from daemon.scheduling.probation import (
     SECOND_LOOK,
     SecondLooks,
+    count_required_items,
     end_probation,
-    find_newer_items,
     find_on_probation,
-    required_items,
+    select_newer_items,
 )
 from daemon.serving.promotion import SERVING_PATIENCE, promote
 from evaluation.report import Report
@@ -39,7 +39,7 @@ from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.targets import TargetHeld
 from registry.versions import Version, VersionState
-from trainers.planning.method_rules import BaseModelInfo, settings_id
+from trainers.planning.choose_method import BaseModelInfo, settings_id
 from trainers.planning.plan import Skip
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
@@ -70,14 +70,14 @@ def run_cycle(context: TargetContext, trigger: str) -> Cycle:
 
     Raises what may pass (`PASSING`): an unfinished cycle stays where it is.
     """
-    cycle = unfinished_cycle(context) or begin_cycle(context, trigger)
+    cycle = find_unfinished_cycle(context) or begin_cycle(context, trigger)
     while not cycle.ended:
-        context.on_progress({"stage": str(cycle.state), "cycle": cycle.id})
+        context.report_stage(cycle.state)
         cycle = advance(context, cycle)
     return cycle
 
 
-def unfinished_cycle(context: TargetContext) -> Cycle | None:
+def find_unfinished_cycle(context: TargetContext) -> Cycle | None:
     """The target's cycle that has not ended; there is one at most."""
     mine = (cycle for cycle in context.store.unfinished_cycles() if cycle.target == context.target.key)
     listed = next(mine, None)
@@ -88,7 +88,7 @@ def begin_cycle(context: TargetContext, trigger: str) -> Cycle:
     """Poll, and start a cycle on what is known then. Raises PhoenixError, CycleRunning."""
     with open_phoenix(context.settings) as client:
         poll_target(context, client)
-    return start_cycle(context, trigger, SecondLooks().due(context))
+    return start_cycle(context, trigger, SecondLooks().find_due(context))
 
 
 def start_cycle(context: TargetContext, trigger: str, second_look: Version | None) -> Cycle:
@@ -106,8 +106,8 @@ def start_cycle(context: TargetContext, trigger: str, second_look: Version | Non
 def _extract(context: TargetContext, cycle: Cycle) -> Cycle:
     if cycle.version_id is not None:
         return _look_again(context, cycle, context.store.version(cycle.version_id))
-    extraction = extract_target(context)
-    snapshot = snapshot_of(context, extraction)
+    extraction = extract_target(context.store, context.target)
+    snapshot = assemble_snapshot(context, extraction)
     write_snapshot(snapshot, context.snapshots)
     counted = snapshot.manifest.model_dump(
         include={"train", "validation", "holdout", "retention", "reviewed", "left_out"}
@@ -124,13 +124,13 @@ def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle
     """Have the version on probation judged on what came after its training."""
     if version.state is not VersionState.PROBATION:
         return context.move(cycle, CycleState.SKIPPED, reason=f"{version.id} is {version.state} by now")
-    base = base_of(context.target)
+    base = describe_base(context.target)
     if version.base_digest != base.digest:
         end_probation(context, _other_base(base.name))
         return context.move(cycle, CycleState.SKIPPED, reason=f"{version.id} was {_other_base(base.name)}")
-    extraction = extract_target(context)
-    items = find_newer_items(context, version, extraction)
-    wanted_items = required_items(context.target, context.store, version)
+    extraction = extract_target(context.store, context.target)
+    items = select_newer_items(context, version, extraction)
+    wanted_items = count_required_items(context.target, context.store, version)
     if count_with_gold(items) < wanted_items:
         left = f"{count_with_gold(items)} of {wanted_items} newer reviewed items for a second look at {version.id}"
         return context.move(cycle, CycleState.SKIPPED, reason=left)
@@ -149,15 +149,15 @@ def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle
 
 
 def _select(context: TargetContext, cycle: Cycle) -> Cycle:
-    snapshot, base = context.snapshot(_known(cycle.snapshot_id)), base_of(context.target)
-    if before := _taught_before(context, base, snapshot):
+    snapshot, base = context.snapshot(_require(cycle.snapshot_id)), describe_base(context.target)
+    if before := _find_same_training(context, base, snapshot):
         return context.move(
             cycle,
             CycleState.SKIPPED,
             reason=f"cycle {before.id} trained on the same examples by the same settings already; new "
             "feedback trains once it is older than the holdout window",
         )
-    if used_up := _window_used_up(context, snapshot):
+    if used_up := _check_window(context, snapshot):
         return context.move(cycle, CycleState.SKIPPED, reason=used_up)
     chosen = choose_plan(
         context, base, snapshot, context.snapshots / snapshot.id, context.run_folder(cycle) / "measure"
@@ -179,7 +179,7 @@ def _other_base(name: str) -> str:
 
 
 def _train(context: TargetContext, cycle: Cycle) -> Cycle:
-    version, trained = train_candidate(context, cycle, _known(cycle.plan))
+    version, trained = train_candidate(context, cycle, _require(cycle.plan))
     return context.move(cycle, CycleState.EVALUATING, version_id=version.id, training=trained)
 
 
@@ -189,9 +189,9 @@ def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
         context.store.active(context.target.key),
         find_on_probation(context.store, context.target.key),
     )
-    candidate = context.store.version(_known(cycle.version_id))
+    candidate = context.store.version(_require(cycle.version_id))
     if candidate.state in WENT_LIVE:
-        return _overruled(context, cycle, report_of(context, cycle))
+        return _end_overruled(context, cycle, read_report(context, cycle))
     report = evaluate(context, cycle, candidate, active, waiting)
     judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
     if report.verdict == "PROMOTE":
@@ -200,15 +200,15 @@ def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
         if report.verdict == "PROBATION":
             _judge(context, candidate, VersionState.PROBATION, report.reason)
             better = f"{candidate.id} is better and takes its place on probation"
-            end_probation(context, better, but=candidate.id)
+            end_probation(context, better, except_for=candidate.id)
         else:
             _judge(context, candidate, VersionState.REJECTED, f"{report.verdict}: {report.reason}")
     except IllegalTransition:
-        return _overruled(context, cycle, report)
+        return _end_overruled(context, cycle, report)
     return context.move(cycle, CycleState.DONE, **judged)
 
 
-def _overruled(context: TargetContext, cycle: Cycle, report: Report | None) -> Cycle:
+def _end_overruled(context: TargetContext, cycle: Cycle, report: Report | None) -> Cycle:
     """End the cycle, whose version an operator activated before there was a verdict on it."""
     reason = f"{cycle.version_id} was activated by an operator meanwhile"
     if report is None:
@@ -218,11 +218,11 @@ def _overruled(context: TargetContext, cycle: Cycle, report: Report | None) -> C
 
 
 def _promote(context: TargetContext, cycle: Cycle) -> Cycle:
-    store, target, report = context.store, context.target, _known(cycle.report)
-    candidate = store.version(_known(cycle.version_id))
+    store, target, report = context.store, context.target, _require(cycle.report)
+    candidate = store.version(_require(cycle.version_id))
     if candidate.state is VersionState.ACTIVE:
-        return _promoted(context, cycle, candidate, report)
-    if waits_for := _why_not_automatically(context, report, candidate):
+        return _end_promoted(context, cycle, candidate, report)
+    if waits_for := _find_objection(context, report, candidate):
         _judge(context, candidate, VersionState.READY, waits_for)
         return context.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
     try:
@@ -250,11 +250,11 @@ def _promote(context: TargetContext, cycle: Cycle) -> Cycle:
     except (ActiveChanged, TargetHeld, VersionRejected):
         # An operator was quicker. Look again: what is live is not what the report compared with.
         return store.cycle(cycle.id)
-    return _promoted(context, cycle, candidate, report)
+    return _end_promoted(context, cycle, candidate, report)
 
 
-def _promoted(context: TargetContext, cycle: Cycle, candidate: Version, report: Report) -> Cycle:
-    end_probation(context, f"compared with what was live before {candidate.id}", but=candidate.id)
+def _end_promoted(context: TargetContext, cycle: Cycle, candidate: Version, report: Report) -> Cycle:
+    end_probation(context, f"compared with what was live before {candidate.id}", except_for=candidate.id)
     return context.move(cycle, CycleState.DONE, reason=report.reason)
 
 
@@ -267,7 +267,7 @@ STEPS: Mapping[CycleState, Callable[[TargetContext, Cycle], Cycle]] = {
 }
 
 
-def _why_not_automatically(context: TargetContext, report: Report, candidate: Version) -> str | None:
+def _find_objection(context: TargetContext, report: Report, candidate: Version) -> str | None:
     """What keeps a proven candidate from going live by itself, in words; None if nothing does."""
     if candidate.state is VersionState.REJECTED:
         return f"rejected by an operator meanwhile: `learnd adapters activate {candidate.id}` overrules that"
@@ -288,12 +288,12 @@ def _judge(context: TargetContext, version: Version, state: VersionState, reason
         context.store.judge(version.id, state, now=context.clock(), actor=DAEMON, reason=reason)
 
 
-def _taught_before(context: TargetContext, base: BaseModelInfo, snapshot: Snapshot) -> Cycle | None:
+def _find_same_training(context: TargetContext, base: BaseModelInfo, snapshot: Snapshot) -> Cycle | None:
     """The last cycle that came to a verdict, if it trained on the same data by the same settings."""
-    earlier = next(iter(_judged_before(context, 1)), None)
+    earlier = next(iter(_list_judged(context, 1)), None)
     if earlier is None or earlier.plan is None:
         return None
-    now = settings_id(context.target.task, context.target.thresholds, base, wanted(context))
+    now = settings_id(context.target.task, context.target.thresholds, base, find_preferences(context))
     if now != earlier.plan.settings_id:
         return None
     try:
@@ -304,15 +304,15 @@ def _taught_before(context: TargetContext, base: BaseModelInfo, snapshot: Snapsh
     return earlier if (then.train, then.validation) == (snapshot.train, snapshot.validation) else None
 
 
-def _judged_before(context: TargetContext, most: int) -> Sequence[Cycle]:
+def _list_judged(context: TargetContext, most: int) -> Sequence[Cycle]:
     """The target's last cycles that trained something and came to a verdict, newest first."""
     return context.store.cycles(context.target.key, limit=most, state=CycleState.DONE, trains=True)
 
 
-def _window_used_up(context: TargetContext, snapshot: Snapshot) -> str | None:
+def _check_window(context: TargetContext, snapshot: Snapshot) -> str | None:
     """Why the snapshot's holdout should judge no further candidate, in words; None while it may."""
     window, most = snapshot.manifest.window, context.target.gate.candidates_per_window
-    judged = [_window_of(context, cycle) for cycle in _judged_before(context, most)]
+    judged = [_window_of(context, cycle) for cycle in _list_judged(context, most)]
     if window is None or len(judged) < most or any(start != window.start for start in judged):
         return None
     return (
@@ -325,7 +325,7 @@ def _window_used_up(context: TargetContext, snapshot: Snapshot) -> str | None:
 def _window_of(context: TargetContext, cycle: Cycle) -> datetime | None:
     """Start of the window that judged the cycle's candidate; None where that is not known any more."""
     try:
-        window = read_manifest(context.snapshots / _known(cycle.snapshot_id)).window
+        window = read_manifest(context.snapshots / _require(cycle.snapshot_id)).window
     except SnapshotDamaged:
         return None
     return window.start if window else None
@@ -336,7 +336,7 @@ def _active_id(context: TargetContext) -> str | None:
     return active.id if active else None
 
 
-def _known(value: T | None) -> T:
+def _require(value: T | None) -> T:
     """A cycle's field that its state guarantees. Raises LookupError where the store lost it."""
     if value is None:
         raise LookupError("the cycle lacks what its state guarantees; the store was edited by hand")

@@ -15,54 +15,58 @@ from evaluation.jobs.readiness import ReadinessJob
 from evaluation.jobs.seeds import SeedsJob
 from evaluation.report import SeedRuns
 from extractors.dataset.snapshot import Snapshot
-from registry.cycles import Cycle, Trained
+from registry.cycles import Cycle, StageResult, TrainingFigures
 from registry.versions import Version
 from trainers.jobs.job import TrainingJob, TrainingResult
-from trainers.models.base_model import base_digest, model_bytes
-from trainers.planning.method_rules import (
-    Answered,
-    Base,
-    Choice,
-    Live,
+from trainers.models.base_model import compute_base_digest, measure_weight_bytes
+from trainers.planning.choose_method import (
+    BaseModelInfo,
+    LiveVersion,
+    MethodChoice,
     TrainingPreferences,
-    choose,
-    worthwhile,
+    choose_method,
+    find_reason_to_skip,
 )
-from trainers.planning.plan import Plan, Stage
-from trainers.recovery.checkpoints import forget_checkpoints
+from trainers.planning.method_rules import Readiness
+from trainers.planning.plan import Plan, TrainingStage
+from trainers.recovery.checkpoints import remove_checkpoints
 
 SEEDS = "seeds"
 """Folder of the job that finds the median run."""
 
 
-def base_of(target: TargetSettings) -> Base:
+def describe_base(target: TargetSettings) -> BaseModelInfo:
     """The target's base model as it is now. Raises BaseModelUnusable."""
-    return Base(
-        name=target.base_model, digest=base_digest(target.base_model), bytes=model_bytes(target.base_model)
+    return BaseModelInfo(
+        name=target.base_model,
+        digest=compute_base_digest(target.base_model),
+        bytes=measure_weight_bytes(target.base_model),
     )
 
 
 def choose_plan(
-    context: TargetContext, base: Base, snapshot: Snapshot, written: Path, folder: Path
-) -> Choice:
+    context: TargetContext, base: BaseModelInfo, snapshot: Snapshot, written: Path, folder: Path
+) -> MethodChoice:
     """What the rules say for `snapshot`, which is `written` in its folder; `folder` is for measuring the
     live model, where the rules ask for that.
     """
     target, active = context.target, context.store.active(context.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
-    return choose(
+    return choose_method(
         snapshot,
         target.task,
         target.thresholds,
         base,
-        wanted(context),
-        live=_live(context, live) if live else None,
-        live_answers=lambda: _answered(context, base.name, written, folder, side_of(context, live)),
+        find_preferences(context),
+        live=_describe_live(context, live) if live else None,
+        live_answers=lambda: _measure_readiness(
+            context, base.name, written, folder, build_side(context, live)
+        ),
     )
 
 
-def wanted(context: TargetContext) -> TrainingPreferences:
+def find_preferences(context: TargetContext) -> TrainingPreferences:
     target, training = context.target, context.settings.training
     return TrainingPreferences(
         preset=target.preset,
@@ -74,16 +78,16 @@ def wanted(context: TargetContext) -> TrainingPreferences:
     )
 
 
-def _live(context: TargetContext, version: Version) -> Live:
+def _describe_live(context: TargetContext, version: Version) -> LiveVersion:
     config = json.loads(
         (adapter_folder(context.data_dir, version) / "adapter_config.json").read_text("utf-8")
     )
-    return Live(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
+    return LiveVersion(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
 
 
-def _answered(
+def _measure_readiness(
     context: TargetContext, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
-) -> Answered:
+) -> Readiness:
     """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
     target, training = context.target, context.settings.training
     job = ReadinessJob(
@@ -97,42 +101,44 @@ def _answered(
         dtype=training.dtype,
         threads=training.threads,
     )
-    return Answered.model_validate(
+    return Readiness.model_validate(
         run_job(Work.MEASURE, folder, job, stop=context.stop, on_progress=context.on_progress)
     )
 
 
-def side_of(context: TargetContext, version: Version | None) -> AdapterSide | None:
+def build_side(context: TargetContext, version: Version | None) -> AdapterSide | None:
     if version is None:
         return None
     return AdapterSide(name=version.id, path=str(adapter_folder(context.data_dir, version)))
 
 
-def start_adapter(context: TargetContext, plan: Plan) -> Path | None:
+def find_start_adapter(context: TargetContext, plan: Plan) -> Path | None:
     """The folder of the adapter that the plan's first stage goes on from."""
     if plan.start_version is None:
         return None
     return adapter_folder(context.data_dir, context.store.version(plan.start_version))
 
 
-class _Run(NamedTuple):
+class _PlanRun(NamedTuple):
     """One training of the whole plan."""
 
     adapter: Path
     result: TrainingResult
     """Of the last stage that was trained."""
-    trained: tuple[Trained, ...]
+    trained: tuple[StageResult, ...]
 
 
-def train_candidate(context: TargetContext, cycle: Cycle, plan: Plan) -> tuple[Version, tuple[Trained, ...]]:
+def train_candidate(
+    context: TargetContext, cycle: Cycle, plan: Plan
+) -> tuple[Version, tuple[StageResult, ...]]:
     """Train the plan, with each seed that is asked for; the median run's last adapter is the candidate."""
-    runs: list[_Run] = []
+    runs: list[_PlanRun] = []
     for number in range(context.target.seeds):
-        spent = _seconds(stage for run in runs for stage in run.trained)
+        spent = _sum_seconds(stage for run in runs for stage in run.trained)
         if runs and spent >= context.settings.training.limits.seconds:
             break
         runs.append(_train_run(context, cycle, plan, number, spent))
-    chosen = runs[_median_run(context, cycle, plan, runs)] if len(runs) > 1 else runs[0]
+    chosen = runs[_find_median_run(context, cycle, plan, runs)] if len(runs) > 1 else runs[0]
     version = _register(context, cycle, plan, chosen.result)
     final = adapter_folder(context.data_dir, version)
     if not final.exists():
@@ -141,34 +147,34 @@ def train_candidate(context: TargetContext, cycle: Cycle, plan: Plan) -> tuple[V
     return version, tuple(stage for run in runs for stage in run.trained)
 
 
-def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _Run:
+def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _PlanRun:
     """Train the plan's stages, each in a folder of its own; `spent` are the seconds of earlier runs."""
     run_folder = context.run_folder(cycle)
     seeded = f"-seed-{run}" if run else ""
-    trained: list[Trained] = []
-    adapter = start_adapter(context, plan)
+    trained: list[StageResult] = []
+    adapter = find_start_adapter(context, plan)
     result: TrainingResult | None = None
     for number, stage in enumerate(plan.stages):
-        so_far = spent + _seconds(trained)
+        so_far = spent + _sum_seconds(trained)
         measuring = run_folder / f"measure-{number}{seeded}"
-        if number and adapter and (why_not := _not_now(context, plan, stage, adapter, measuring, so_far)):
-            trained.append(Trained(method=stage.method, run=run, left_out=why_not))
+        if number and adapter and (why_not := _check_stage(context, plan, stage, adapter, measuring, so_far)):
+            trained.append(StageResult(method=stage.method, run=run, left_out=why_not))
             continue
         folder = run_folder / f"train-{number}{seeded}"
-        result = _train_stage(context, plan.seeded(run), number, adapter, folder, so_far)
-        figures = result.metrics.model_dump(mode="json")
-        trained.append(Trained(method=stage.method, run=run, figures=figures))
+        result = _train_stage(context, plan.shift_seeds(run), number, adapter, folder, so_far)
+        figures = TrainingFigures.from_metrics(result.metrics)
+        trained.append(StageResult(method=stage.method, run=run, figures=figures))
         adapter = folder / result.adapter
     if result is None or adapter is None:
         raise LookupError("the plan's first stage is always trained")
-    return _Run(adapter, result, tuple(trained))
+    return _PlanRun(adapter, result, tuple(trained))
 
 
-def _seconds(stages: Iterable[Trained]) -> float:
-    return float(sum(stage.figures.get("seconds", 0.0) for stage in stages))
+def _sum_seconds(stages: Iterable[StageResult]) -> float:
+    return sum((stage.figures.seconds or 0.0 for stage in stages), 0.0)
 
 
-def _median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_Run]) -> int:
+def _find_median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_PlanRun]) -> int:
     """Which run is neither lucky nor unlucky: the middle one by the primary metric on the holdout."""
     target, training = context.target, context.settings.training
     job = SeedsJob(
@@ -188,32 +194,34 @@ def _median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence
     return SeedRuns.model_validate(found).median
 
 
-def _not_now(
-    context: TargetContext, plan: Plan, stage: Stage, adapter: Path, folder: Path, spent: float
+def _check_stage(
+    context: TargetContext, plan: Plan, stage: TrainingStage, adapter: Path, folder: Path, spent: float
 ) -> str | None:
     """Why `stage` is left out after the stage before it, which made `adapter`; None if it is not."""
     limits = context.settings.training.limits
     if spent >= limits.seconds:
         return f"{stage.method} left out: the stage before it has used up the time ({limits})"
     side = AdapterSide(name="trained", path=str(adapter))
-    answered = _answered(context, plan.base_model, context.snapshots / plan.snapshot_id, folder, side)
-    return worthwhile(stage, plan, context.target.thresholds, answered)
+    answered = _measure_readiness(
+        context, plan.base_model, context.snapshots / plan.snapshot_id, folder, side
+    )
+    return find_reason_to_skip(stage, plan, context.target.thresholds, answered)
 
 
 def _train_stage(
     context: TargetContext, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
 ) -> TrainingResult:
     """`spent` are the seconds that the stages before took of what the cycle may take."""
-    job = training_job(context, plan, number, context.snapshots / plan.snapshot_id, start)
+    job = build_training_job(context, plan, number, context.snapshots / plan.snapshot_id, start)
     job = job.model_copy(update={"spent": spent})
     result = TrainingResult.model_validate(
         run_job(Work.TRAIN, folder, job, stop=context.stop, on_progress=context.on_progress)
     )
-    forget_checkpoints(folder)
+    remove_checkpoints(folder)
     return result
 
 
-def training_job(
+def build_training_job(
     context: TargetContext, plan: Plan, number: int, snapshot: Path, start: Path | None
 ) -> TrainingJob:
     """Stage `number` of the plan, on the snapshot in its folder, as the settings want it trained."""

@@ -61,7 +61,7 @@ def import_file(
     return Imported(name=name, kind=kind, examples=len(records))
 
 
-def imports(data_dir: Path, target: TargetSettings) -> list[Imported]:
+def list_imports(data_dir: Path, target: TargetSettings) -> list[Imported]:
     """What was imported for the target, by kind and name."""
     return [
         Imported(name=path.stem, kind=kind, examples=len(read_columns(KINDS[kind], path)))
@@ -77,7 +77,7 @@ def forget_import(data_dir: Path, target: TargetSettings, name: str) -> None:
     known[name].unlink()
 
 
-def imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
+def read_imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
     """All that was imported for the target, each example once."""
     found: dict[str, dict[str, Value]] = {}
     for kind, path in _files(data_dir, target):
@@ -86,7 +86,7 @@ def imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
     return Examples.model_validate({kind: tuple(each.values()) for kind, each in found.items()})
 
 
-def golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
+def read_golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
     """The target's golden cases, from its JSONL. Where personal data is replaced, it is in them, too: else
     they would not be known again among examples.
 

@@ -11,10 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from daemon.data.imports import golden_cases
+from daemon.data.imports import read_golden_cases
 from daemon.runtime.child_process import Interrupted, Work, run_job
 from daemon.runtime.context import TargetContext
-from daemon.runtime.optional_deps import needs
+from daemon.runtime.optional_deps import require_extra
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from extractors.dataset.build import count_allowed_synthetic
@@ -30,7 +30,8 @@ from registry.cycles import Cycle
 from trainers.job_folder import Progress
 from trainers.job_folder import run_job as run_in_child
 from trainers.models.base_model import Device
-from trainers.planning.method_rules import Shortage, count_examples, find_shortage
+from trainers.planning.method_rules import count_for_rules
+from trainers.planning.shortage import Shortage, find_shortage
 
 API_KEY = "SYNTHESIS_API_KEY"
 """Environment variable of the child with the endpoint's key."""
@@ -68,7 +69,7 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
     What is wrong with the model or its answers is said, too: the cycle ends anyway. Raises Interrupted.
     """
     rules = context.target.synthesis
-    lack = find_shortage(count_examples(snapshot.train), context.target.task, context.target.thresholds)
+    lack = find_shortage(count_for_rules(snapshot.train), context.target.task, context.target.thresholds)
     if lack is None:
         return "synthetic examples would not help: there is nothing approved yet to make them from"
     waiting = context.store.batches(context.target.key, BatchState.WAITING)
@@ -82,7 +83,7 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
             f"{lack.words} from people before they can make up for the rest"
         )
     try:
-        needs("synthetic", "dspy")
+        require_extra("synthetic", "dspy")
         batch = _proposed(context, cycle, snapshot, lack)
     except Interrupted:
         raise
@@ -107,7 +108,7 @@ def _proposed(context: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Sh
         endpoint=endpoint,
         screening=rules.screening,
         snapshot=str(context.snapshots / snapshot.id),
-        golden=golden_cases(context.target),
+        golden=read_golden_cases(context.target),
         encoder=rules.encoder,
         device=context.settings.training.device,
     )

@@ -38,6 +38,7 @@ from extractors.errors import LearndError
 from extractors.phoenix.client import PhoenixClient, ProjectNotFound
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
+from trainers.job_folder import ProgressLine
 
 TENANT, AGENT, PROJECT = "acme", "routing", "acme-routing"
 TARGET = f"{TENANT}/{AGENT}"
@@ -189,9 +190,9 @@ def _learn(settings: Settings, agent: Agent, requests: Sequence[Request]) -> tup
         progress = stack.enter_context(CycleProgress(out))
         traffic = Steady()
 
-        def on_progress(line: dict[str, Any]) -> None:
+        def on_progress(line: ProgressLine) -> None:
             nonlocal traffic
-            if line.get("stage") == CycleState.PROMOTING:
+            if line.stage == CycleState.PROMOTING:
                 traffic = stack.enter_context(steady_traffic(agent, requests))
                 traffic.wait_for(10)
             progress.show(line)

@@ -65,9 +65,9 @@ def vllm_server(
 
 def _fast_dtype() -> str:
     """What this machine computes fast in: without such instructions bfloat16 is many times slower."""
-    from trainers.models.base_model import torch_device, torch_dtype
+    from trainers.models.base_model import resolve_device, resolve_dtype
 
-    return str(torch_dtype("auto", torch_device("auto"))).removeprefix("torch.")
+    return str(resolve_dtype("auto", resolve_device("auto"))).removeprefix("torch.")
 
 
 def _environment(kvcache_gb: int) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
-from daemon.views.run_files import progress_of
+from daemon.views.run_files import read_progress
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
 from registry.cycles import Cycle
 from registry.versions import Version
@@ -41,11 +41,6 @@ class Run:
 
     def times(self, job: str) -> tuple[datetime, datetime]:
         """When the jobs whose names begin so worked, by what they said; the cycle's where that is gone."""
-        said = progress_of(self.context.settings, self.cycle).items()
-        at = [
-            datetime.fromisoformat(line["at"])
-            for name, lines in said
-            if name.startswith(job)
-            for line in lines
-        ]
+        jobs = read_progress(self.context.settings, self.cycle).items()
+        at = [line.at for name, lines in jobs if name.startswith(job) for line in lines]
         return (min(at), max(at)) if at else (self.cycle.started_at, self.cycle.updated_at)

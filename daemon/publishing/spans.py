@@ -19,8 +19,8 @@ from extractors.phoenix.write_spans import (
     SideMetrics,
     TrainingMetrics,
 )
-from registry.cycles import Cycle, CycleState, Trained
-from trainers.planning.plan import Plan, Stage
+from registry.cycles import Cycle, CycleState, ReviewedCounts, StageResult
+from trainers.planning.plan import Plan, TrainingStage
 
 BACKENDS = {"embedding": "sentence-transformers"}
 """What trains, by the method."""
@@ -54,7 +54,7 @@ def experiment_span(run: Run) -> ExperimentSpan:
     )
 
 
-def _stages(trained: Cycle, plan: Plan) -> Iterator[tuple[Stage, Trained]]:
+def _stages(trained: Cycle, plan: Plan) -> Iterator[tuple[TrainingStage, StageResult]]:
     """The stages that made the candidate: of several runs with other seeds those of the median one."""
     seeds = trained.report.seeds if trained.report else None
     median = seeds.median if seeds else 0
@@ -64,7 +64,7 @@ def _stages(trained: Cycle, plan: Plan) -> Iterator[tuple[Stage, Trained]]:
             yield stage, took
 
 
-def _params(plan: Plan, stages: Sequence[Stage]) -> Params:
+def _params(plan: Plan, stages: Sequence[TrainingStage]) -> Params:
     """Of several stages, all methods, and the hyperparameters of the last; all share the adapter's shape."""
     last = stages[-1].hyperparameters
     return Params(
@@ -81,20 +81,21 @@ def _params(plan: Plan, stages: Sequence[Stage]) -> Params:
     )
 
 
-def _data(run: Run, plan: Plan, stages: Sequence[Stage]) -> Data:
+def _data(run: Run, plan: Plan, stages: Sequence[TrainingStage]) -> Data:
     """What people said of the traffic, and what of it is trained and validated on.
 
     A corrected answer counts as rejected: people did not take it as it was.
     """
     counts = run.cycle.counts
-    reviewed: Mapping[str, int] = counts.get("reviewed", {})
-    train, validation = counts.get("train", plan.counts), counts.get("validation", {})
+    reviewed = counts.reviewed or ReviewedCounts()
+    train = plan.counts if counts.train is None else counts.train
+    validation = counts.validation or {}
     kinds = {stage.data for stage in stages}
     synthetic = _synthetic(run.snapshot, kinds) if run.snapshot else None
     return Data(
-        total_spans=sum(reviewed.values()) + sum(counts.get("dropped", {}).values()),
-        approved_count=reviewed.get("approved", 0),
-        rejected_count=reviewed.get("rejected", 0) + reviewed.get("corrected", 0),
+        total_spans=reviewed.total + sum(counts.dropped.values()),
+        approved_count=reviewed.approved,
+        rejected_count=reviewed.rejected + reviewed.corrected,
         preference_pairs=train.get("pairs", 0) + validation.get("pairs", 0),
         dataset_size=sum(train.get(kind, 0) + validation.get(kind, 0) for kind in kinds),
         used_synthetic=None if synthetic is None else synthetic > 0,
@@ -112,25 +113,23 @@ def _synthetic(snapshot: Snapshot, kinds: set[Any]) -> int:
     )
 
 
-def _metrics(run: Run, stage: Stage, took: Trained) -> TrainingMetrics:
+def _metrics(run: Run, stage: TrainingStage, took: StageResult) -> TrainingMetrics:
     """Of the last stage. Samples are the examples that fit; a validation's figures are the kept step's."""
     figures, counts = took.figures, run.cycle.counts
-    kept = next(
-        (each for each in figures.get("validation", ()) if each["step"] == figures.get("best_step")), None
-    )
-    said: Mapping[str, float] = kept["figures"] if kept else {}
+    kept = figures.kept_validation
+    measured: Mapping[str, float] = kept.figures if kept else {}
     return TrainingMetrics(
-        train_loss=figures.get("train_loss"),
-        train_samples=figures.get("examples"),
-        train_examples=counts.get("train", {}).get(stage.data),
-        epochs_completed=figures.get("epochs"),
-        used_validation_split=bool(figures.get("validation")),
-        eval_loss=kept["loss"] if kept else None,
-        eval_samples=figures.get("validated"),
-        val_examples=counts.get("validation", {}).get(stage.data),
-        eval_reward_accuracy=said.get("reward_accuracy"),
+        train_loss=figures.train_loss,
+        train_samples=figures.examples,
+        train_examples=(counts.train or {}).get(stage.data),
+        epochs_completed=figures.epochs,
+        used_validation_split=bool(figures.validation),
+        eval_loss=kept.loss if kept else None,
+        eval_samples=figures.validated,
+        val_examples=(counts.validation or {}).get(stage.data),
+        eval_reward_accuracy=measured.get("reward_accuracy"),
         # KTO has no pairs: how far liked answers are above disliked ones in the mean.
-        eval_reward_margin=said.get("reward_margin", said.get("separation")),
+        eval_reward_margin=measured.get("reward_margin", measured.get("separation")),
     )
 
 

@@ -20,11 +20,11 @@ from threading import Event
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from daemon.runtime.locks import try_lock
 from extractors.errors import LearndError
-from trainers.job_folder import CHILD_ENV, write_atomically
+from trainers.job_folder import CHILD_ENV, ProgressLine, write_atomically
 from trainers.recovery.guards import describe_progress
 
 
@@ -40,7 +40,7 @@ class Work(StrEnum):
     SYNTHESISE = "synthesise"
 
 
-OnProgress = Callable[[dict[str, Any]], None]
+OnProgress = Callable[[ProgressLine], None]
 MOST_STARTS = 5
 """Starts in a row that lead nowhere."""
 POLL_SECONDS = 0.2
@@ -190,7 +190,7 @@ class _Progress:
         self._path = path
         self._offset = path.stat().st_size if path.exists() else 0
 
-    def new_lines(self) -> Iterator[dict[str, Any]]:
+    def new_lines(self) -> Iterator[ProgressLine]:
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -200,7 +200,7 @@ class _Progress:
                     return
                 self._offset += len(line)
                 try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
+                    yield ProgressLine.model_validate_json(line)
+                except ValidationError:
                     # A child that was killed in the middle of a line; the next one wrote on.
                     continue

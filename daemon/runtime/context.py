@@ -1,24 +1,30 @@
-"""What the steps of one target's cycles work with."""
+"""The context in which one target is polled, trained, judged and served."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Event
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-from daemon.runtime.child_process import OnProgress
+from pydantic import BaseModel
+
+from daemon.runtime.child_process import OnProgress, Work, run_job
 from daemon.runtime.paths import run_folder, snapshots_folder
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
+from trainers.job_folder import ProgressLine
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class TargetContext:
-    """A target, where its data lies, and what there is to work with."""
+    """A target with its settings, the store, the clock, and where progress is reported."""
 
     settings: Settings
     target: TargetSettings
@@ -26,22 +32,45 @@ class TargetContext:
     clock: Callable[[], datetime]
     """Aware UTC."""
     stop: Event = field(default_factory=Event)
+    """Set when the process is asked to end."""
     on_progress: OnProgress = lambda _line: None
+    """Called with each progress line of the target's jobs."""
 
     @property
     def data_dir(self) -> Path:
         return self.settings.data_dir
 
+    @property
+    def snapshots(self) -> Path:
+        """Folder of the target's snapshots."""
+        return snapshots_folder(self.data_dir, self.target.key)
+
     def run_folder(self, cycle: Cycle) -> Path:
-        """Where the cycle's jobs work: checkpoints, logs, the report."""
+        """Return the folder in which the cycle's jobs work: checkpoints, logs, the report."""
         return run_folder(self.data_dir, cycle)
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
+        """Read a snapshot of the target. Raises SnapshotDamaged."""
         return read_snapshot(self.snapshots / snapshot_id)
 
-    @property
-    def snapshots(self) -> Path:
-        return snapshots_folder(self.data_dir, self.target.key)
+    def report_stage(self, stage: str, message: str = "") -> None:
+        """Report a stage of the cycle to `on_progress`, beside the lines of its jobs."""
+        self.on_progress(ProgressLine(at=self.clock(), stage=stage, message=message))
+
+    def run_job(
+        self,
+        work: Work,
+        folder: Path,
+        job: BaseModel,
+        result: type[ResultT],
+        secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> ResultT:
+        """Run `job` in a child process, as `daemon.runtime.child_process.run_job` does, and return its result.
+
+        Raises JobFailed and Interrupted.
+        """
+        found = run_job(work, folder, job, stop=self.stop, on_progress=self.on_progress, secrets=secrets)
+        return result.model_validate(found)
 
     def move(self, cycle: Cycle, state: CycleState, **changes: Any) -> Cycle:
         """Commit the step from the cycle's state to `state`."""

@@ -31,7 +31,7 @@ def try_lock(path: Path) -> int | None:
 
 
 @contextmanager
-def locked(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[None]:
+def hold_lock(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[None]:
     """Hold `path` for the block.
 
     Raises Locked, ending in `what_to_do`, where another still has it after `wait_seconds`.
@@ -52,7 +52,7 @@ def locked(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[Non
 @contextmanager
 def daemon_lock(data_dir: Path) -> Iterator[None]:
     """One daemon, or one `learnd once`, for a data directory."""
-    with locked(daemon_lock_file(data_dir), "stop it; to have it start a cycle, `learnd cycles start`"):
+    with hold_lock(daemon_lock_file(data_dir), "stop it; to have it start a cycle, `learnd cycles start`"):
         yield
 
 
@@ -60,7 +60,7 @@ def daemon_lock(data_dir: Path) -> Iterator[None]:
 def promotion_lock(data_dir: Path, target: str, wait_seconds: float = 0) -> Iterator[None]:
     """One change of what a target's replicas load at a time, the reconciler's included."""
     lock = promotion_lock_file(data_dir, target)
-    with locked(lock, "another promotion is under way; try again when it is done", wait_seconds):
+    with hold_lock(lock, "another promotion is under way; try again when it is done", wait_seconds):
         yield
 
 

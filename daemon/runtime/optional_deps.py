@@ -9,7 +9,7 @@ class ExtraMissing(LearndError):
     """A command needs libraries that this installation does not have."""
 
 
-def needs(extra: str, *modules: str) -> None:
+def require_extra(extra: str, *modules: str) -> None:
     """Raises ExtraMissing, naming the extra to install, where one of `modules` is not there."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:

@@ -1,12 +1,12 @@
 """Lengths of time and sizes in words."""
 
 
-def gigabytes(count: float) -> str:
+def format_gigabytes(count: float) -> str:
     """Bytes, for people."""
     return f"{count / 2**30:.1f} GiB"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time, for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"

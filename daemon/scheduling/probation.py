@@ -1,7 +1,7 @@
 """Versions on probation: promising, not proven, and judged again on traffic that came after their training.
 
-Nothing waits for that but the version. Once enough newer traffic was reviewed, a cycle looks at it again,
-and trains nothing.
+Only the version waits. Once enough newer traffic has been reviewed, a cycle looks at the version again and
+trains nothing.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from math import ceil
 from daemon.data.ingest import extract_target
 from daemon.runtime.context import TargetContext
 from daemon.settings.target import TargetSettings
-from extractors.dataset.second_look import Reviewed, Seen, fresh_items, with_gold
+from extractors.dataset.second_look import KnownTraffic, Reviewed, count_with_gold, select_fresh_items
 from extractors.dataset.snapshot import SnapshotDamaged, read_manifest
 from extractors.feedback.extract import Extraction
 from extractors.values import Value
@@ -27,7 +27,7 @@ SECOND_LOOK = "second look"
 MOST_FAILED = 3
 """Second looks of a version that may fail."""
 RECOUNT_AFTER = timedelta(minutes=10)
-"""One word on a whole session may have reviewed many calls."""
+"""One annotation of a whole session may have reviewed many calls."""
 
 
 class Probation(Value):
@@ -36,53 +36,59 @@ class Probation(Value):
     version: Version
     reviewed: int
     """Newer reviewed calls or searches with gold, of sessions and with prompts that it never saw."""
-    needed: int
+    required: int
 
     @property
     def due(self) -> bool:
-        return self.reviewed >= self.needed
+        return self.reviewed >= self.required
 
 
-def on_probation(store: Store, target: str) -> Version | None:
-    """The target's version on probation, if there is one."""
+def find_on_probation(store: Store, target: str) -> Version | None:
+    """Return the target's version on probation, if there is one."""
     return next((v for v in store.versions(target) if v.state is VersionState.PROBATION), None)
 
 
-def probation_of(context: TargetContext, version: Version, extraction: Extraction) -> Probation:
-    """How far `version` is, by what `extraction` found. Raises SnapshotDamaged."""
-    items = newer_items(context, version, extraction)
+def measure_probation(context: TargetContext, version: Version, extraction: Extraction) -> Probation:
+    """Count how far `version` is from its second look. Raises SnapshotDamaged."""
     return Probation(
-        version=version, reviewed=with_gold(items), needed=needed(context.target, context.store, version)
+        version=version,
+        reviewed=count_with_gold(select_newer_items(context, version, extraction)),
+        required=count_required_items(context.target, context.store, version),
     )
 
 
-def newer_items(context: TargetContext, version: Version, extraction: Extraction) -> Sequence[Reviewed]:
-    """What its second look judges by, as far as there is enough yet. Raises SnapshotDamaged."""
-    return fresh_items(
+def select_newer_items(
+    context: TargetContext, version: Version, extraction: Extraction
+) -> Sequence[Reviewed]:
+    """Return the items that the second look judges by: enough of them, or all that there are so far.
+
+    Raises SnapshotDamaged.
+    """
+    return select_fresh_items(
         extraction,
-        Seen.of(context.snapshot(version.snapshot_id)),
-        need=needed(context.target, context.store, version),
+        KnownTraffic.of(context.snapshot(version.snapshot_id)),
+        need=count_required_items(context.target, context.store, version),
         common_sessions=context.target.holdout.common_prompt_sessions,
     )
 
 
-def needed(target: TargetSettings, store: Store, version: Version) -> int:
-    """Newer items with gold that its second look takes: more than the first look had."""
+def count_required_items(target: TargetSettings, store: Store, version: Version) -> int:
+    """Return how many newer items with gold the second look takes: more than the first look had."""
     first_look = store.cycles(target.key, limit=1, trains=True, version_id=version.id)
     outcome = first_look[0].outcome if first_look else None
     first = outcome.gold_size if outcome else target.holdout.least
     return max(1, ceil(target.gate.fresh_items * first))
 
 
-def gives_up_at(target: TargetSettings, version: Version) -> datetime:
-    """When it has waited for too long."""
+def end_of_probation(target: TargetSettings, version: Version) -> datetime:
+    """Return when the version has waited for too long."""
     return version.created_at + timedelta(days=target.gate.probation_days)
 
 
-def end_probation(context: TargetContext, reason: str, *, but: str | None = None) -> None:
-    """Reject what is on probation, except the version `but`."""
+def end_probation(context: TargetContext, reason: str, *, except_for: str | None = None) -> None:
+    """Reject the versions on probation, except `except_for`."""
     for version in context.store.versions(context.target.key):
-        if version.state is VersionState.PROBATION and version.id != but:
+        if version.state is VersionState.PROBATION and version.id != except_for:
             context.store.judge(
                 version.id, VersionState.REJECTED, now=context.clock(), actor=DAEMON, reason=reason
             )
@@ -90,81 +96,87 @@ def end_probation(context: TargetContext, reason: str, *, but: str | None = None
 
 @dataclass(frozen=True)
 class _Count:
-    """How far a version was when that was last counted, and what was known then."""
+    """The last count for a version, and what was known then."""
 
     found: Probation
     state: TargetState
     at: datetime
 
-    def holds(self, state: TargetState, now: datetime) -> bool:
-        """Whether to count anew could not bring the second look about, as far as one can tell."""
+    def still_holds(self, state: TargetState, now: datetime) -> bool:
+        """Return whether a new count could not make the second look due, as far as one can tell."""
         if state.last_cycle_at != self.state.last_cycle_at:
             return False
         changes = state.feedback_changes - self.state.feedback_changes
-        missing = self.found.needed - self.found.reviewed
+        missing = self.found.required - self.found.reviewed
         return not changes or (changes < missing and now < self.at + RECOUNT_AFTER)
 
 
 @dataclass
 class SecondLooks:
-    """Notices when a version's second look is due, and does not extract everything anew to find that it
-    is not.
-    """
+    """Notices when a version's second look is due, without extracting everything each time it is asked."""
 
     _counts: dict[str, _Count] = field(default_factory=dict)
     """By target."""
 
-    def reviewed(self, target: str) -> int | None:
-        """Newer reviewed items for the version on probation, when last counted; None before that."""
+    def last_count(self, target: str) -> int | None:
+        """Return the newer reviewed items for the version on probation, as last counted; None before that."""
         return self._counts[target].found.reviewed if target in self._counts else None
 
-    def due(self, context: TargetContext) -> Version | None:
-        """The version to look at again now. Raises RedactorUnusable, RedactionFailed.
+    def find_due(self, context: TargetContext) -> Version | None:
+        """Return the version to look at again now. Raises RedactorUnusable, RedactionFailed.
 
-        One whose second looks fail again and again, or that has waited for too long, is rejected.
+        A version whose second looks fail again and again, or that has waited for too long, is rejected.
         """
-        version = on_probation(context.store, context.target.key)
+        version = find_on_probation(context.store, context.target.key)
         if version is None:
             self._counts.pop(context.target.key, None)
             return None
-        if _rests(context, version):
+        if _rejects_or_pauses(context, version):
             return None
         try:
-            found = self._counted(context, version)
+            found = self._count(context, version)
         except SnapshotDamaged as damaged:
             end_probation(context, f"what it was trained on is unknown: {damaged}")
             return None
         if found and found.due:
             return version
-        if context.clock() >= gives_up_at(context.target, version):
-            days = context.target.gate.probation_days
-            had = f"{found.reviewed if found else 0} of {needed(context.target, context.store, version)}"
-            end_probation(
-                context,
-                f"{had} newer reviewed items for a second look in the {days:g} days after its training "
-                "(gate.probation_days)",
-            )
+        if context.clock() >= end_of_probation(context.target, version):
+            _end_for_lack_of_feedback(context, version, found.reviewed if found else 0)
         return None
 
-    def _counted(self, context: TargetContext, version: Version) -> Probation | None:
-        """How far it is; None while there are not even calls enough, reviewed or not. Raises
-        SnapshotDamaged.
+    def _count(self, context: TargetContext, version: Version) -> Probation | None:
+        """Return how far the version is; None while there are too few calls, reviewed or not.
+
+        Raises SnapshotDamaged.
         """
         key = context.target.key
         state, now = context.store.target_state(key), context.clock()
         count = self._counts.get(key)
-        if count and count.found.version.id == version.id and count.holds(state, now):
+        if count and count.found.version.id == version.id and count.still_holds(state, now):
             return count.found
         if not _may_be_due(context, version):
             self._counts.pop(key, None)
             return None
-        found = probation_of(context, version, extract_target(context))
+        found = measure_probation(context, version, extract_target(context.store, context.target))
         self._counts[key] = _Count(found, state, now)
         return found
 
 
-def _rests(context: TargetContext, version: Version) -> bool:
-    """Whether its second look failed and is not to be tried (yet); after several failures it is rejected."""
+def _end_for_lack_of_feedback(context: TargetContext, version: Version, reviewed: int) -> None:
+    required = count_required_items(context.target, context.store, version)
+    days = context.target.gate.probation_days
+    end_probation(
+        context,
+        f"{reviewed} of {required} newer reviewed items for a second look in the {days:g} days after its "
+        "training (gate.probation_days)",
+    )
+
+
+def _rejects_or_pauses(context: TargetContext, version: Version) -> bool:
+    """Return whether failed second looks keep the version from another one now.
+
+    After several failures it is rejected.
+    """
     failed = context.store.cycles(
         context.target.key, MOST_FAILED, CycleState.FAILED, trains=False, version_id=version.id
     )
@@ -177,7 +189,7 @@ def _rests(context: TargetContext, version: Version) -> bool:
 
 
 def _may_be_due(context: TargetContext, version: Version) -> bool:
-    """Whether there are calls enough, reviewed or not: this alone is cheap to ask."""
+    """Return whether there are enough newer calls, reviewed or not: counting them alone is cheap."""
     watermark = read_manifest(context.snapshots / version.snapshot_id).watermark
     calls = context.store.mirrored_since(context.target.key, watermark or version.created_at)
-    return calls >= needed(context.target, context.store, version)
+    return calls >= count_required_items(context.target, context.store, version)

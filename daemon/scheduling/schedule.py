@@ -13,7 +13,7 @@ Trigger = Literal["new examples", "schedule", "operator", "batch decided"]
 """What has a cycle train; a second look has a trigger of its own."""
 
 
-def due(
+def find_trigger(
     target: TargetSettings,
     *,
     feedback_changes: int,

@@ -10,7 +10,7 @@ from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import open_replicas
 from registry.cycles import CycleState
 from registry.serving.replica import ReplicaRefused, ReplicaUnreachable
-from trainers.recovery.checkpoints import forget_checkpoints
+from trainers.recovery.checkpoints import remove_checkpoints
 
 log = structlog.get_logger()
 RUNS_KEPT = 20
@@ -27,7 +27,7 @@ def prune_target(context: TargetContext) -> None:
         if cycle.ended:
             # Checkpoints are for going on after a crash; an ended cycle does not go on.
             for folder in context.run_folder(cycle).glob("train-*"):
-                forget_checkpoints(folder)
+                remove_checkpoints(folder)
     # The next cycle compares its data with that of the last one that came to a verdict, and counts how many
     # its window has judged.
     trained = [cycle for cycle in cycles if cycle.state is CycleState.DONE and cycle.plan]

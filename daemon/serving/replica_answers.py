@@ -26,7 +26,7 @@ from registry.serving.replica import Refusal, Replica, ReplicaRefused, ReplicaUn
 from registry.serving.swap import NotServed, NotServedYet, bring_up
 from registry.store.versions import VersionInUse
 from registry.versions import Version
-from trainers.job_folder import write_whole
+from trainers.job_folder import write_atomically
 
 AT_ONCE = 8
 """Prompts that the replica is asked at the same time."""
@@ -115,7 +115,7 @@ def _replies(
         with ExitStack() as stack:
             replica = _loaded(context, candidate, stack)
             for name, path in missing.items():
-                write_whole(path, _ask(context, replica, candidate, name, items).model_dump_json())
+                write_atomically(path, _ask(context, replica, candidate, name, items).model_dump_json())
     return {name: Replies.model_validate_json(path.read_text("utf-8")) for name, path in kept.items()}
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import count, islice
-from typing import Any, Unpack
+from typing import Unpack
 
 from evaluation.report import Verdict
 from extractors.values import Value
-from registry.cycles import Cycle, CycleState
+from registry.cycles import Cycle, CycleCounts, CycleState
 from registry.store.cycles import CycleFilter
 from registry.store.store import Store
 from trainers.planning.hyperparameters import Method
@@ -30,7 +30,7 @@ class CycleView(Value):
     started_at: datetime
     updated_at: datetime
     version_id: str | None
-    counts: dict[str, Any]
+    counts: CycleCounts
 
 
 def newest(

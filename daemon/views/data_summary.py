@@ -3,29 +3,31 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, get_args
 
-from daemon.data.ingest import extract_target, snapshot_of
+from daemon.data.ingest import assemble_snapshot, extract_target
 from daemon.runtime.context import TargetContext
-from extractors.cleaning.quality import by_kind
-from extractors.dataset.snapshot import Snapshot
+from daemon.settings.target import TargetThresholds
+from extractors.cleaning.quality import iterate_kinds
+from extractors.dataset.snapshot import OutcomeCounts, Snapshot
 from extractors.examples.types import Origin
 from extractors.feedback.extract import Extraction
 from extractors.file_formats.jsonl import NEEDS, AnyExample, Form, to_line
 from extractors.phoenix.client import span_page
 from extractors.values import Value
-from trainers.planning.plan import Kind
+from trainers.planning.plan import ExampleKind
 
 
 class SpanLink(Value):
-    """A span, and where people look at it."""
+    """A span with a link to it."""
 
     span_id: str
     url: str
-    """Phoenix's page of it."""
+    """Phoenix's page of the span."""
 
 
-class Shown(Value):
+class ShownExample(Value):
     """A training example as people read it."""
 
     id: str
@@ -35,12 +37,39 @@ class Shown(Value):
     example: dict[str, Any]
     """Its line (`extractors.file_formats.jsonl`): prompt, completion, …"""
     spans: tuple[SpanLink, ...]
-    """What it was made from."""
+    """The spans that it was made from."""
+
+
+class DataSummary(Value):
+    """Counts of a target's data."""
+
+    target: str
+    """`tenant/agent`."""
+    reviewed: OutcomeCounts
+    train: dict[str, int]
+    """Examples by kind."""
+    validation: dict[str, int]
+    holdout: int
+    """Reviewed items that are held out to judge by."""
+    origins: dict[str, dict[Origin, int]]
+    """Training examples by kind and origin."""
+    thresholds: TargetThresholds
+    dropped: dict[str, int]
+    """Spans that were dropped, by reason."""
+    left_out: dict[str, int]
+    """Items that neither train nor judge, by reason."""
+    replaced: dict[str, int]
+    """Replaced pieces of personal data, by type."""
+    warnings: tuple[str, ...]
+    languages: dict[str, float]
+    """Share of the texts by language."""
+    last_poll: datetime | None
+    last_poll_error: str | None
 
 
 @dataclass(frozen=True)
 class TargetData:
-    """What a cycle that began now would learn from."""
+    """The data that a cycle would learn from if it began now."""
 
     context: TargetContext
     extraction: Extraction
@@ -48,62 +77,63 @@ class TargetData:
 
     @classmethod
     def read(cls, context: TargetContext) -> "TargetData":
-        """Reads the whole mirror: seconds, not less.
+        """Extract the data from the whole mirror, which takes seconds.
 
         Raises RedactorUnusable, RedactionFailed, ImportInvalid.
         """
-        extraction = extract_target(context)
-        return cls(context, extraction, snapshot_of(context, extraction))
+        extraction = extract_target(context.store, context.target)
+        return cls(context, extraction, assemble_snapshot(context, extraction))
 
-    def summary(self) -> dict[str, Any]:
-        """Counts, JSON-ready."""
-        data, state = self.snapshot.manifest, self.context.store.target_state(self.context.target.key)
-        return {
-            "target": self.context.target.key,
-            "reviewed": data.reviewed.model_dump(),
-            "train": data.train,
-            "validation": data.validation,
-            "holdout": data.holdout,
-            "origins": {
-                kind: dict(Counter(example.origin for example in examples))
-                for kind, examples in by_kind(self.snapshot.train)
+    def summarise(self) -> DataSummary:
+        """Count examples, reviewed items, and what was dropped or left out."""
+        data, target = self.snapshot.manifest, self.context.target
+        state = self.context.store.target_state(target.key)
+        return DataSummary(
+            target=target.key,
+            reviewed=data.reviewed,
+            train=data.train,
+            validation=data.validation,
+            holdout=data.holdout,
+            origins={
+                kind: Counter(example.origin for example in examples)
+                for kind, examples in iterate_kinds(self.snapshot.train)
             },
-            "thresholds": self.context.target.thresholds.model_dump(),
-            "dropped": dict(self.extraction.dropped),
-            "left_out": data.left_out,
-            "replaced": data.replaced,
-            "warnings": list(data.statistics.warnings) if data.statistics else [],
-            "languages": data.statistics.languages if data.statistics else {},
-            "last_poll": state.last_poll_at,
-            "last_poll_error": state.last_poll_error,
-        }
+            thresholds=target.thresholds,
+            dropped=self.extraction.dropped,
+            left_out=data.left_out,
+            replaced=data.replaced,
+            warnings=data.statistics.warnings if data.statistics else (),
+            languages=data.statistics.languages if data.statistics else {},
+            last_poll=state.last_poll_at,
+            last_poll_error=state.last_poll_error,
+        )
 
-    def dropped_spans(self, reason: str) -> tuple[SpanLink, ...]:
-        """The newest spans that were dropped for `reason`, newest first."""
+    def list_dropped_spans(self, reason: str) -> tuple[SpanLink, ...]:
+        """Return the newest spans that were dropped for `reason`, newest first."""
         return self._links(self.extraction.dropped_spans.get(reason, ())[::-1])
 
-    def examples(
-        self, kind: Kind, origin: Origin | None = None, *, offset: int = 0, limit: int = 50
-    ) -> tuple[Shown, ...]:
-        """Examples to train and to validate on, the newest first."""
+    def list_examples(
+        self, kind: ExampleKind, origin: Origin | None = None, *, offset: int = 0, limit: int = 50
+    ) -> tuple[ShownExample, ...]:
+        """Return the examples to train and to validate on, newest first."""
         found = [each for each in self._newest_first(kind) if origin in (None, each[1].origin)]
         return tuple(
-            Shown(
+            ShownExample(
                 id=example.id,
                 origin=example.origin,
                 split=split,
-                example=_content(example),
+                example=_build_content_line(example),
                 spans=self._links(example.source_span_ids),
             )
             for split, example in found[offset : offset + limit]
         )
 
-    def count(self, kind: Kind) -> int:
-        """Examples of the kind, to train and to validate on."""
+    def count_examples(self, kind: ExampleKind) -> int:
+        """Return how many examples of the kind there are to train and to validate on."""
         return len(getattr(self.snapshot.train, kind)) + len(getattr(self.snapshot.validation, kind))
 
-    def _newest_first(self, kind: Kind) -> list[tuple[str, AnyExample]]:
-        """Examples with the split they are in."""
+    def _newest_first(self, kind: ExampleKind) -> list[tuple[str, AnyExample]]:
+        """Return examples with the split they are in."""
         found: list[tuple[str, AnyExample]] = [
             (split, example)
             for split in ("train", "validation")
@@ -116,10 +146,10 @@ class TargetData:
         return tuple(SpanLink(span_id=found, url=span_page(phoenix, found)) for found in span_ids)
 
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 
 
-def _content(example: AnyExample) -> dict[str, Any]:
-    """The example's line without what says where it comes from."""
+def _build_content_line(example: AnyExample) -> dict[str, Any]:
+    """Return the example's line without its origin, ids and times."""
     line = to_line(example, Form.JSONL)
     return {name: line[name] for name in (*NEEDS[type(example), Form.JSONL], "tools") if name in line}

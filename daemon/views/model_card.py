@@ -6,22 +6,22 @@ the traffic is quoted in it; golden cases, which the operator wrote, and the ans
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
-from daemon.runtime.units import duration, gigabytes
+from daemon.runtime.units import format_duration, format_gigabytes
 from daemon.settings.target import TargetSettings
 from daemon.views.cycle_list import methods
 from daemon.views.report_text import Section, number, sections
 from evaluation.report import Report
-from extractors.cleaning.quality import by_kind
+from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.snapshot import Manifest, Snapshot
-from registry.cycles import Cycle, Trained
+from registry.cycles import Cycle, StageResult
 from registry.versions import Version
-from trainers.job_folder import write_whole
-from trainers.planning.plan import Stage
+from trainers.job_folder import write_atomically
+from trainers.planning.plan import TrainingStage
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -54,7 +54,7 @@ def write_card(context: TargetContext, version: Version, report: Report) -> None
     trained = context.store.cycle(version.cycle_id)
     first = (trained.report,) if trained.report and report.look == "second" else ()
     text = card(context.target, version, trained, context.snapshot(version.snapshot_id), (*first, report))
-    write_whole(adapter_folder(context.data_dir, version) / CARD, text)
+    write_atomically(adapter_folder(context.data_dir, version) / CARD, text)
 
 
 def card(
@@ -154,7 +154,7 @@ def _data(target: TargetSettings, trained: Cycle, snapshot: Snapshot) -> Iterato
         yield Section(
             title="Warnings about the data", words=tuple(f"- {each}" for each in statistics.warnings)
         )
-    left = {**manifest.left_out, **trained.counts.get("dropped", {})}
+    left = {**manifest.left_out, **trained.counts.dropped}
     if left:
         yield Section(title="Left out", columns=("why", "how many"), rows=_counted(left))
 
@@ -182,8 +182,8 @@ def _held_out(manifest: Manifest) -> str:
 
 
 def _kinds(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
-    validation = dict(by_kind(snapshot.validation))
-    for kind, examples in by_kind(snapshot.train):
+    validation = dict(iterate_kinds(snapshot.validation))
+    for kind, examples in iterate_kinds(snapshot.train):
         if examples or validation[kind]:
             synthetic = Counter(example.origin for example in examples)["synthetic"]
             share = f" ({synthetic / len(examples):.0%})" if synthetic else ""
@@ -228,23 +228,23 @@ def _training(trained: Cycle) -> Iterator[Section]:
         )
 
 
-def _planned(stage: Stage) -> tuple[str, ...]:
+def _planned(stage: TrainingStage) -> tuple[str, ...]:
     chosen = stage.hyperparameters.model_dump(include=set(HYPERPARAMETERS))
     return stage.method, stage.data, *(f"{chosen[name]:g}" for name in HYPERPARAMETERS)
 
 
-def _took(stage: Trained) -> tuple[str, ...]:
+def _took(stage: StageResult) -> tuple[str, ...]:
     took = stage.figures
-    notes = [f"run {stage.run}" if stage.run else "", stage.left_out, *took.get("recoveries", ())]
-    if took.get("quantization"):
+    notes = [f"run {stage.run}" if stage.run else "", stage.left_out, *took.recoveries]
+    if took.quantization:
         notes.append("the base in 4 bits")
     return (
         stage.method,
-        _known(took, "examples", str),
-        _known(took, "steps", str),
-        _known(took, "train_loss", number),
-        _known(took, "seconds", duration),
-        _known(took, "peak_memory_bytes", gigabytes),
+        _in_words(took.examples, str),
+        _in_words(took.steps, str),
+        _in_words(took.train_loss, number),
+        _in_words(took.seconds, format_duration),
+        _in_words(took.peak_memory_bytes, format_gigabytes),
         "; ".join(filter(None, notes)),
     )
 
@@ -338,5 +338,5 @@ def _counted(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _known(figures: Mapping[str, Any], name: str, words: Any) -> str:
-    return "–" if figures.get(name) is None else str(words(figures[name]))
+def _in_words(figure: float | None, words: Callable[[Any], str]) -> str:
+    return "–" if figure is None else words(figure)

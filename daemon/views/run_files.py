@@ -1,9 +1,9 @@
-"""What the jobs of a cycle left in its run's folder, and what its versions answered."""
+"""What the jobs of a cycle left in its run folder: progress, and answers to held-out items."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from daemon.runtime.paths import run_folder, snapshot_folder
 from daemon.settings.load import Settings
@@ -12,10 +12,11 @@ from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.types import Message, ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
 from registry.cycles import Cycle
+from trainers.job_folder import ProgressLine
 
 
 class SideBySide(Value):
-    """What every side said to one held-out item."""
+    """The answers of every side to one held-out item."""
 
     item_id: str
     prompt: tuple[Message, ...]
@@ -27,10 +28,10 @@ class SideBySide(Value):
     """By the side's name."""
 
 
-def progress_of(settings: Settings, cycle: Cycle) -> dict[str, list[dict[str, Any]]]:
-    """What the cycle's jobs said as they went on (`trainers.job_folder.ProgressLine`), by the job's name."""
+def read_progress(settings: Settings, cycle: Cycle) -> dict[str, list[ProgressLine]]:
+    """Return the progress lines of the cycle's jobs, by the job's name."""
     folder = run_folder(settings.data_dir, cycle)
-    return {path.parent.name: list(_json_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
+    return {path.parent.name: list(_read_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
 
 
 def answers_of(
@@ -90,11 +91,11 @@ def _held_out(
     return {item.id: item for item in items if item.id in wanted}
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file that may just be growing."""
+def _read_lines(path: Path) -> Iterator[ProgressLine]:
+    """Yield the complete lines of a file that may be growing."""
     for line in path.read_text("utf-8", errors="replace").split("\n")[:-1]:
         try:
-            yield json.loads(line)
-        except ValueError:
+            yield ProgressLine.model_validate_json(line)
+        except ValidationError:
             # A crash may have left a line half written.
             continue

@@ -1,4 +1,4 @@
-"""One reading for all open pages, however many there are."""
+"""A cache that all open pages share, however many there are."""
 
 import time
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
-    """What `read` gives for a key, read again once it is older than `seconds`. Threads share it.
+class TtlCache(Generic[T]):
+    """Keeps what `read` returned for a key, and reads again once that is older than `seconds`.
 
-    Only the newest key's is kept: what is read may be large.
+    Threads share it. Only the newest key's value is kept, because values may be large.
     """
 
     def __init__(self, read: Callable[[str], T], seconds: float) -> None:
@@ -20,8 +20,8 @@ class Shared(Generic[T]):
         self._lock = Lock()
         self._kept: tuple[str, float, T] | None = None
 
-    def of(self, key: str = "") -> T:
-        """The reading for `key`. Raises what `read` does."""
+    def get(self, key: str = "") -> T:
+        """Return the value of `key`. Raises what `read` raises."""
         with self._lock:
             kept = self._kept
             if kept and kept[0] == key and time.monotonic() < kept[1] + self._seconds:

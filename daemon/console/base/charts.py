@@ -1,6 +1,6 @@
-"""Curves of losses, bars of accuracies, intervals of what changed, and how rightly a model is sure of itself.
+"""Charts: loss curves, bars of accuracies, intervals of changes, and the reliability of confidences.
 
-Every chart's numbers also stand in a table or in words beside it.
+The numbers of every chart are also shown in a table or in words beside it.
 """
 
 import math
@@ -9,64 +9,71 @@ from typing import Any
 
 from nicegui import ui
 
-from daemon.console.base.widgets import labelled
+from daemon.console.base.widgets import set_aria_label
 from registry.cycles import Cycle
+from trainers.job_folder import ProgressLine
 
 INK = "#76808f"
-"""Legible on light and on dark."""
+"""Legible on a light and on a dark page."""
 COLORS = ("#2f7ed8", "#d9822b", "#2a9d6a", "#b3528a", "#7a6ff0", "#8c6d1f")
 Curve = list[tuple[float, float]]
 Interval = tuple[float, float, float]
 """Low end, measured, high end."""
 
 
-def losses(progress: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Curve]:
-    """The curves of a cycle's trainings by name: steps, and losses in the method's own unit.
+def build_loss_curves(progress: Mapping[str, Sequence[ProgressLine]]) -> dict[str, Curve]:
+    """Return the loss curves of a cycle's trainings by name: steps, and losses in the method's own unit.
 
-    `progress` are the jobs' progress lines by the job's name (`daemon.views.run_files.progress_of`).
+    `progress` holds the jobs' progress lines by the job's name (`daemon.views.run_files.read_progress`).
     """
     trainings = {name: lines for name, lines in progress.items() if name.startswith("train")}
     curves: dict[str, Curve] = {}
     for name, lines in trainings.items():
         stage = f", stage {int(name.rpartition('-')[2]) + 1}" if len(trainings) > 1 else ""
-        for field, words in (("loss", "training"), ("validation_loss", "validation")):
-            # A child that was killed says some steps again: what it said last counts.
-            points = {line["step"]: line[field] for line in lines if "step" in line and field in line}
+        measured: dict[str, list[tuple[int | None, float | None]]] = {
+            "training": [(line.step, line.loss) for line in lines],
+            "validation": [(line.step, line.validation_loss) for line in lines],
+        }
+        for words, losses in measured.items():
+            # A child that was killed reports some steps again: the last report counts.
+            points: dict[float, float] = {
+                step: loss for step, loss in losses if step is not None and loss is not None
+            }
             if points:
                 curves[words + stage] = sorted(points.items())
     return curves
 
 
-def curve_chart(curves: Mapping[str, Curve], label: str, *, height: str = "260px") -> ui.echart:
-    """Lines over steps; `label` says in words what is shown."""
-    chart = ui.echart(_lines(curves), renderer="svg").style(f"height: {height}; width: 100%")
-    return labelled(chart.props("role=img"), label)
+def show_curve_chart(curves: Mapping[str, Curve], label: str, *, height: str = "260px") -> ui.echart:
+    """Show lines over steps; `label` describes the chart to screen readers."""
+    chart = ui.echart(_build_line_options(curves), renderer="svg").style(f"height: {height}; width: 100%")
+    return set_aria_label(chart.props("role=img"), label)
 
 
-def redraw(chart: ui.echart, curves: Mapping[str, Curve]) -> None:
-    """Have a chart show other curves."""
+def redraw_curve_chart(chart: ui.echart, curves: Mapping[str, Curve]) -> None:
+    """Replace the curves of a chart."""
     chart.options.clear()
-    chart.options.update(_lines(curves))
+    chart.options.update(_build_line_options(curves))
     chart.update()
 
 
-def gap(curves: Mapping[str, Curve]) -> str:
-    """The last losses in words, and how far they lie apart: what was learned by heart, not understood."""
+def describe_loss_gap(curves: Mapping[str, Curve]) -> str:
+    """Return the last losses in words, and the gap between training and validation: a wide one means overfitting."""
     last = {name: curve[-1][1] for name, curve in curves.items() if curve}
     if not last:
         return ""
-    said = ", ".join(f"{name} {loss:.3f}" for name, loss in last.items())
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in last.items())
     if "training" in last and "validation" in last:
-        return f"Last losses: {said}; gap {last['validation'] - last['training']:+.3f}."
-    return f"Last losses: {said}."
+        return f"Last losses: {losses}; gap {last['validation'] - last['training']:+.3f}."
+    return f"Last losses: {losses}."
 
 
-def bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.echart:
-    """A bar each, shares of 0 to 1 as percentages."""
+def show_bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.echart:
+    """Show a bar for each name; `bars` are shares of 0 to 1, shown as percentages."""
     options = {
-        **_common(),
+        **_build_common_options(),
         "grid": {"left": 8, "right": 48, "top": 8, "bottom": 8, "containLabel": True},
-        "xAxis": {**_axis(), "min": 0, "max": 100},
+        "xAxis": {**_build_axis(), "min": 0, "max": 100},
         "yAxis": {
             "type": "category",
             "data": list(bars)[::-1],
@@ -82,18 +89,21 @@ def bar_chart(bars: Mapping[str, float], label: str, *, unit: str = "%") -> ui.e
         ],
     }
     chart = ui.echart(options, renderer="svg").style(f"height: {48 + 36 * len(bars)}px; width: 100%")
-    return labelled(chart.props("role=img"), label)
+    return set_aria_label(chart.props("role=img"), label)
 
 
-def interval_chart(intervals: Mapping[str, Interval], wanted: float, label: str) -> ui.echart:
-    """Changes with their intervals, -1 to 1, in percent; lines at no change and at the `wanted` one."""
+def show_interval_chart(intervals: Mapping[str, Interval], wanted: float, label: str) -> ui.echart:
+    """Show changes with their intervals, in percent, and lines at no change and at the `wanted` change.
+
+    `intervals` and `wanted` are changes of -1 to 1.
+    """
     rows = list(intervals.items())[::-1]
     ends = [0.0, wanted, *(end for interval in intervals.values() for end in interval)]
     options = {
-        **_common(),
+        **_build_common_options(),
         "grid": {"left": 8, "right": 24, "top": 28, "bottom": 8, "containLabel": True},
         "xAxis": {
-            **_axis(),
+            **_build_axis(),
             "min": 5 * math.floor(20 * min(ends) - 0.2),
             "max": 5 * math.ceil(20 * max(ends) + 0.2),
             "axisLabel": {"color": INK, "formatter": "{value} %"},
@@ -104,15 +114,18 @@ def interval_chart(intervals: Mapping[str, Interval], wanted: float, label: str)
             "axisLabel": {"color": INK, "width": 120, "overflow": "break", "lineHeight": 14},
         },
         "series": [
-            *(_whisker(row, interval) for row, (_, interval) in enumerate(rows)),
-            {**_diamonds([interval for _, interval in rows]), "markLine": _thresholds(wanted)},
+            *(_build_whisker(row, interval) for row, (_, interval) in enumerate(rows)),
+            {
+                **_build_diamonds([interval for _, interval in rows]),
+                "markLine": _build_threshold_lines(wanted),
+            },
         ],
     }
     chart = ui.echart(options, renderer="svg").style(f"height: {64 + 56 * len(rows)}px; width: 100%")
-    return labelled(chart.props("role=img"), label)
+    return set_aria_label(chart.props("role=img"), label)
 
 
-def _whisker(row: int, interval: Interval) -> dict[str, Any]:
+def _build_whisker(row: int, interval: Interval) -> dict[str, Any]:
     low, _, high = interval
     return {
         "type": "line",
@@ -124,8 +137,8 @@ def _whisker(row: int, interval: Interval) -> dict[str, Any]:
     }
 
 
-def _diamonds(intervals: Sequence[Interval]) -> dict[str, Any]:
-    """What was measured, with its number."""
+def _build_diamonds(intervals: Sequence[Interval]) -> dict[str, Any]:
+    """Build a diamond with its number for each measured change."""
     return {
         "type": "scatter",
         "data": [
@@ -139,8 +152,8 @@ def _diamonds(intervals: Sequence[Interval]) -> dict[str, Any]:
     }
 
 
-def _thresholds(wanted: float) -> dict[str, Any]:
-    nothing = {"xAxis": 0, "lineStyle": {"type": "solid"}, "label": {"show": False}}
+def _build_threshold_lines(wanted: float) -> dict[str, Any]:
+    no_change = {"xAxis": 0, "lineStyle": {"type": "solid"}, "label": {"show": False}}
     enough = {
         "xAxis": 100 * wanted,
         "lineStyle": {"type": "dashed"},
@@ -150,14 +163,14 @@ def _thresholds(wanted: float) -> dict[str, Any]:
         "silent": True,
         "symbol": "none",
         "lineStyle": {"color": INK},
-        "data": [nothing, enough] if wanted else [nothing],
+        "data": [no_change, enough] if wanted else [no_change],
     }
 
 
-def reliability_chart(curves: Mapping[str, Curve], label: str) -> ui.echart:
-    """Share that is right over confidence, both 0 to 1, beside the line on which they agree."""
+def show_reliability_chart(curves: Mapping[str, Curve], label: str) -> ui.echart:
+    """Show the share of right answers over confidence, both 0 to 1, beside the diagonal on which they agree."""
     symbols = ("circle", "diamond", "triangle")
-    agreeing = {
+    diagonal = {
         "type": "line",
         "data": [[0, 0], [100, 100]],
         "showSymbol": False,
@@ -176,32 +189,32 @@ def reliability_chart(curves: Mapping[str, Curve], label: str) -> ui.echart:
         }
         for number, (name, curve) in enumerate(curves.items())
     ]
-    share = {**_axis(), "min": 0, "max": 100, "nameLocation": "middle"}
+    share = {**_build_axis(), "min": 0, "max": 100, "nameLocation": "middle"}
     options = {
-        **_common(),
+        **_build_common_options(),
         "legend": {"top": 0, "textStyle": {"color": INK}, "type": "scroll", "data": list(curves)},
         "grid": {"left": 32, "right": 16, "top": 36, "bottom": 28, "containLabel": True},
         "xAxis": {**share, "name": "how sure, %", "nameGap": 26},
         "yAxis": {**share, "name": "right, %", "nameGap": 34},
-        "series": [agreeing, *curves_shown],
+        "series": [diagonal, *curves_shown],
     }
     chart = ui.echart(options, renderer="svg").style("height: 320px; width: 100%; max-width: 560px")
-    return labelled(chart.props("role=img"), label)
+    return set_aria_label(chart.props("role=img"), label)
 
 
-def accuracies(cycles: Iterable[Cycle]) -> dict[str, float]:
-    """The candidates' accuracy by cycle, of those that were evaluated."""
+def collect_accuracies(cycles: Iterable[Cycle]) -> dict[str, float]:
+    """Return the candidate's accuracy by cycle, for the cycles that were evaluated."""
     return {cycle.id: cycle.report.sides[-1].accuracy for cycle in cycles if cycle.report}
 
 
-def _lines(curves: Mapping[str, Curve]) -> dict[str, Any]:
+def _build_line_options(curves: Mapping[str, Curve]) -> dict[str, Any]:
     return {
-        **_common(),
+        **_build_common_options(),
         "tooltip": {"trigger": "axis", "renderMode": "richText"},
         "legend": {"top": 0, "textStyle": {"color": INK}, "type": "scroll"},
         "grid": {"left": 8, "right": 16, "top": 36, "bottom": 24, "containLabel": True},
-        "xAxis": {**_axis(), "name": "step", "minInterval": 1},
-        "yAxis": {**_axis(), "name": "loss", "scale": True},
+        "xAxis": {**_build_axis(), "name": "step", "minInterval": 1},
+        "yAxis": {**_build_axis(), "name": "loss", "scale": True},
         "series": [
             {
                 "name": name,
@@ -216,9 +229,9 @@ def _lines(curves: Mapping[str, Curve]) -> dict[str, Any]:
     }
 
 
-def _common() -> dict[str, Any]:
+def _build_common_options() -> dict[str, Any]:
     return {"animation": False, "textStyle": {"color": INK, "fontFamily": "inherit"}}
 
 
-def _axis() -> dict[str, Any]:
+def _build_axis() -> dict[str, Any]:
     return {"type": "value", "axisLabel": {"color": INK}, "splitLine": {"lineStyle": {"color": f"{INK}40"}}}

@@ -1,54 +1,53 @@
-"""Questions to the operator before something is done, about what it means and why it is done."""
+"""Asks the operator before something is done: says what it means, and asks for a reason where one is needed."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
 from nicegui import ui
 
-from daemon.console.base.widgets import heading, text
+from daemon.console.base.widgets import show_heading, show_text
 
-WHY = "Say why: whoever comes after you will ask."
+REASON_NEEDED = "Say why: whoever comes after you will ask."
 
 
-async def asked(
+async def confirm(
     title: str,
-    means: Sequence[str],
-    yes: str,
+    consequences: Sequence[str],
+    action: str,
     *,
-    why: bool = False,
-    least: int = 1,
+    reason: bool = False,
+    min_length: int = 1,
     do: Callable[[str], Awaitable[bool]] | None = None,
 ) -> str | None:
-    """What the operator says: `yes`, or their reason where `why` asks for one; None for no.
+    """Ask in a dialog, and return what the operator answered; None for no.
 
-    `least` characters of a reason are wanted. `do` gets the reason (or ""); the question stays, and
-    what was written, until it returns True.
+    The answer is `action`, or the operator's reason where `reason` asks for one of at least `min_length`
+    characters. `do` gets the reason (or ""); the dialog stays open, with what was written, until it
+    returns True.
     """
     with ui.dialog() as dialog, ui.card().classes("dialog"):
-        heading(title)
-        for words in means:
-            text(words)
-        reason = ui.textarea("Why").props("outlined autogrow autofocus").classes("full") if why else None
+        show_heading(title)
+        for words in consequences:
+            show_text(words)
+        field = ui.textarea("Why").props("outlined autogrow autofocus").classes("full") if reason else None
 
         async def go() -> None:
-            written = str(reason.value or "").strip() if reason else ""
-            if reason and len(written) < least:
-                reason.error = WHY
+            written = str(field.value or "").strip() if field else ""
+            if field and len(written) < min_length:
+                field.error = REASON_NEEDED
                 return
-            for button in (cancel, confirm):
+            for button in (no, yes):
                 button.disable()
             if do is None or await do(written):
-                dialog.submit((written if why else yes) or yes)
+                dialog.submit((written if reason else action) or action)
             else:
-                for button in (cancel, confirm):
+                for button in (no, yes):
                     button.enable()
 
         with ui.element("div").classes("line end"):
-            cancel = ui.button("Cancel", on_click=lambda: dialog.submit(None)).props(
-                "flat no-caps color=primary"
-            )
-            confirm = ui.button(yes, on_click=go).props("no-caps unelevated color=primary")
-            if reason is None:
-                confirm.props("autofocus")
+            no = ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps color=primary")
+            yes = ui.button(action, on_click=go).props("no-caps unelevated color=primary")
+            if field is None:
+                yes.props("autofocus")
     answer = await dialog
     if not dialog.is_deleted:
         dialog.delete()

@@ -1,4 +1,4 @@
-"""Headings, facts, tables, and sentences where there is nothing to show, of which pages are made."""
+"""Headings, facts, tables and empty states, of which the pages are made."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,78 +30,77 @@ TONES: dict[str, Tone] = {
     "WAITING": "warn",
     "DECIDED": "good",
 }
-"""How states and verdicts look; the word itself always stands there."""
+"""Colours of states and verdicts. The word itself is always shown, too."""
 
 
-class Tagged(TextElement):
-    """Text in an element of HTML; always as text."""
+class TextTag(TextElement):
+    """An HTML element that holds text; the text is never read as markup."""
 
     def __init__(self, tag: str, text: str = "") -> None:
         super().__init__(tag=tag, text=text)
 
 
-def labelled(known: E, words: str) -> E:
-    """Name an element for those who do not see it. Never by `props(…)`, which reads a text as a program."""
-    known.props["aria-label"] = words
-    return known
+def set_aria_label(element: E, label: str) -> E:
+    """Name an element for screen readers, and return it. `props(…)` would parse the label as a program."""
+    element.props["aria-label"] = label
+    return element
 
 
-def heading(text: str, level: int = 2) -> Tagged:
-    """A heading of the page (1) or of a part of it."""
-    return Tagged(f"h{level}", text)
+def show_heading(text: str, level: int = 2) -> TextTag:
+    """Show a heading of the page (level 1) or of a part of it."""
+    return TextTag(f"h{level}", text)
 
 
-def text(words: str, classes: str = "") -> Tagged:
-    """A paragraph."""
-    return Tagged("p", words).classes(classes)
+def show_text(text: str, classes: str = "") -> TextTag:
+    """Show a paragraph."""
+    return TextTag("p", text).classes(classes)
 
 
-def chip(word: str, tone: Tone | None = None) -> Tagged:
-    """A state or verdict."""
-    return Tagged("span", word).classes(f"chip {tone or TONES.get(word, 'plain')}")
+def show_chip(word: str, tone: Tone | None = None) -> TextTag:
+    """Show a state or verdict, coloured by `tone` or by the word itself."""
+    return TextTag("span", word).classes(f"chip {tone or TONES.get(word, 'plain')}")
 
 
-def retone(known: Tagged, word: str, tone: Tone | None = None) -> None:
-    """Have a chip say another word."""
-    known.set_text(word)
-    known.classes(replace=f"chip {tone or TONES.get(word, 'plain')}")
+def update_chip(chip: TextTag, word: str, tone: Tone | None = None) -> None:
+    """Replace the word and the colour of a chip."""
+    chip.set_text(word)
+    chip.classes(replace=f"chip {tone or TONES.get(word, 'plain')}")
 
 
 @contextmanager
-def section(title: str, note: str = "") -> Iterator[None]:
-    """A part of a page, with its heading."""
+def show_section(title: str, note: str = "") -> Iterator[None]:
+    """Show a part of the page with its heading; what is shown inside the block belongs to it."""
     with ui.element("section").classes("part") as part:
-        title_shown = heading(title)
-        part.props["aria-labelledby"] = title_shown.html_id
+        part.props["aria-labelledby"] = show_heading(title).html_id
         if note:
-            text(note, "muted")
+            show_text(note, "muted")
         yield
 
 
-def nothing(words: str, todo: str = "") -> None:
-    """Where there is nothing to show: why, and what to do next."""
+def show_empty_state(words: str, todo: str = "") -> None:
+    """Show a sentence where there is nothing else to show, and what to do next."""
     with ui.element("div").classes("nothing"):
-        text(words)
+        show_text(words)
         if todo:
-            text(todo, "muted")
+            show_text(todo, "muted")
 
 
-def facts(known: Mapping[str, Any]) -> None:
-    """Names and what they are; a value of None is left out."""
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Show a list of names and values; values of None and empty ones are left out."""
     with ui.element("dl").classes("facts"):
-        for name, value in known.items():
+        for name, value in facts.items():
             if value is None or value == "":
                 continue
-            Tagged("dt", name)
+            TextTag("dt", name)
             with ui.element("dd"):
                 if isinstance(value, Link):
                     value.show()
                 else:
-                    Tagged("span", shown(value))
+                    TextTag("span", format_value(value))
 
 
 class Link:
-    """A way to another page, in facts and tables."""
+    """A link to another page of the console, for facts and tables."""
 
     def __init__(self, words: str, target: str) -> None:
         self.words = words
@@ -111,12 +110,12 @@ class Link:
         ui.link(self.words, self.target)
 
 
-def outward(words: str, url: str) -> None:
-    """A way out of the console, in a window of its own."""
+def show_external_link(words: str, url: str) -> None:
+    """Show a link that leaves the console, and opens in a window of its own."""
     ui.link(words, url, new_tab=True).props('rel="noopener noreferrer"')
 
 
-def table(
+def show_table(
     caption: str,
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str],
@@ -124,40 +123,48 @@ def table(
     numbers: Iterable[str] = (),
     headed: bool = False,
 ) -> None:
-    """A plain table; `caption` is for those who hear it, `numbers` are columns that stand to the right.
+    """Show a plain table of `columns`, which are keys of the `rows`.
 
-    `headed`: the first cell of a row says what the row is.
+    Screen readers read the `caption`; the columns in `numbers` are aligned to the right. With `headed`, the
+    first cell of each row is its heading.
     """
     right = frozenset(numbers)
-    # Whoever has no mouse can scroll what has the focus.
-    around = ui.element("div").classes("scroll").props("tabindex=0 role=region")
-    with labelled(around, caption), ui.element("table").classes("plain"):
-        Tagged("caption", caption).classes("unseen")
+    with show_scrollable_table(caption):
         with ui.element("thead"), ui.element("tr"):
             for column in columns:
-                Tagged("th", column).props("scope=col").classes("right" if column in right else "")
+                TextTag("th", column).props("scope=col").classes("right" if column in right else "")
         with ui.element("tbody"):
             for row in rows:
                 with ui.element("tr"):
                     for place, column in enumerate(columns):
                         head = headed and not place
-                        cell = _cell(row.get(column), "th" if head else "td")
+                        cell = _show_cell(row.get(column), "th" if head else "td")
                         cell.classes("right" if column in right else "").props("scope=row" if head else "")
 
 
-def _cell(value: Any, tag: str) -> ui.element:
+@contextmanager
+def show_scrollable_table(caption: str, classes: str = "plain") -> Iterator[None]:
+    """Show an HTML table that scrolls sideways where it is too wide; its head and body are the caller's."""
+    # Readers without a mouse can scroll what has the focus.
+    around = ui.element("div").classes("scroll").props("tabindex=0 role=region")
+    with set_aria_label(around, caption), ui.element("table").classes(classes):
+        TextTag("caption", caption).classes("unseen")
+        yield
+
+
+def _show_cell(value: Any, tag: str) -> ui.element:
     if not isinstance(value, Link) and not (isinstance(value, str) and value in TONES):
-        return Tagged(tag, shown(value))
+        return TextTag(tag, format_value(value))
     with ui.element(tag) as cell:
         if isinstance(value, Link):
             value.show()
         else:
-            chip(value)
+            show_chip(value)
     return cell
 
 
-def shown(value: Any) -> str:
-    """A value for people."""
+def format_value(value: Any) -> str:
+    """Return any value as people read it."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -165,34 +172,34 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, datetime):
-        return moment(value)
+        return format_time(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {shown(each)}" for name, each in value.items()) or "–"
+        return ", ".join(f"{name} {format_value(each)}" for name, each in value.items()) or "–"
     if isinstance(value, list | tuple):
-        return ", ".join(shown(each) for each in value) or "–"
+        return ", ".join(format_value(each) for each in value) or "–"
     return str(value)
 
 
-def columns_of(names: Mapping[str, str]) -> list[dict[str, str]]:
-    """Columns of a `ui.table`, from fields to what stands above them."""
-    return [{"name": name, "label": label, "field": name, "align": "left"} for name, label in names.items()]
+def build_columns(labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the columns of a `ui.table`; `labels` are the headings by field."""
+    return [{"name": name, "label": label, "field": name, "align": "left"} for name, label in labels.items()]
 
 
-def label_choices(known: ui.table) -> None:
-    """Name the boxes of a table in which rows can be chosen."""
-    known.add_slot("header-selection", '<q-checkbox v-model="props.selected" aria-label="Choose all" />')
-    known.add_slot(
+def label_checkboxes(table: ui.table) -> None:
+    """Name the checkboxes of a `ui.table` with selectable rows, for screen readers."""
+    table.add_slot("header-selection", '<q-checkbox v-model="props.selected" aria-label="Choose all" />')
+    table.add_slot(
         "body-selection", '<q-checkbox v-model="props.selected" :aria-label="`Choose ${props.key}`" />'
     )
 
 
-def moment(at: datetime | None) -> str:
-    """A time, to the minute."""
+def format_time(at: datetime | None) -> str:
+    """Return a time in UTC, to the minute."""
     return f"{at:%Y-%m-%d %H:%M} UTC" if at else "–"
 
 
-def ago(at: datetime | None, now: datetime) -> str:
-    """How long ago something was."""
+def format_age(at: datetime | None, now: datetime) -> str:
+    """Return how long ago `at` was, in one unit."""
     if at is None:
         return "never"
     seconds = max((now - at).total_seconds(), 0)
@@ -202,6 +209,6 @@ def ago(at: datetime | None, now: datetime) -> str:
     return f"{seconds:.0f} s ago"
 
 
-def percent(share: float) -> str:
-    """A share of 0 to 1."""
+def format_percent(share: float) -> str:
+    """Return a share of 0 to 1 in percent."""
     return f"{share:.1%}"

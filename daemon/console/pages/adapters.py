@@ -1,256 +1,173 @@
-"""Adapter versions, where they come from and what is served where, and changing that."""
+"""Every target's adapter versions: what is served where, what each came from, and changing what is served."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.base.confirm import asked
-from daemon.console.base.page_session import Console, Visit
+from daemon.console.base.context import ConsoleContext
+from daemon.console.base.page_session import PageSession
 from daemon.console.base.widgets import (
     Link,
-    Tagged,
-    chip,
-    facts,
-    heading,
-    labelled,
-    moment,
-    nothing,
-    section,
-    text,
+    TextTag,
+    format_time,
+    set_aria_label,
+    show_chip,
+    show_empty_state,
+    show_facts,
+    show_heading,
+    show_section,
+    show_text,
 )
-from daemon.console.frame import frame
-from daemon.serving.promotion import MAY_BE_REJECTED, activate, drain_time, reject, rollback
+from daemon.console.frame import show_frame
+from daemon.console.pages.version_actions import BASE_MODEL, Action, VersionActions
+from daemon.serving.promotion import MAY_BE_REJECTED
 from daemon.settings.target import TargetSettings
-from daemon.views.status import waits_for
-from registry.targets import TargetState
+from daemon.views.status import describe_wait
 from registry.versions import Version, VersionState
 
 REFRESH_SECONDS = 5.0
 
 
-def adapters_page(console: Console) -> None:
-    """At `/adapters`."""
+def add_adapters_page(console: ConsoleContext) -> None:
+    """Add the page `/adapters`."""
 
     @ui.page("/adapters")
     def page(request: Request) -> None:
-        visit = Visit.of(console, request)
-        with frame(visit, "Adapters", wide=True):
+        session = console.open_session(request)
+        with show_frame(session, console.store, "Adapters", wide=True):
             for target in console.settings.targets:
-                visit.every(REFRESH_SECONDS, Versions(visit, target).read)
+                session.refresh_every(REFRESH_SECONDS, TargetVersions(session, console, target).read)
 
 
-class Versions:
-    """One target's versions."""
+@dataclass(frozen=True)
+class ServingPicture:
+    """A target's versions, and which of them is served."""
 
-    def __init__(self, visit: Visit, target: TargetSettings) -> None:
-        self._visit = visit
+    held: bool
+    held_by: str | None
+    held_at: datetime | None
+    held_reason: str | None
+    versions: Sequence[Version]
+    """Newest first."""
+    active: Version | None
+    """None: the base model."""
+    previous: Version | None
+    """The version that a rollback goes back to."""
+    replicas: Mapping[str, str]
+    """`ok` or a problem, by replica."""
+    probation_wait: str
+    """What the version on probation waits for."""
+
+
+class TargetVersions:
+    """Shows one target's versions, and buttons to change what is served."""
+
+    def __init__(self, session: PageSession, console: ConsoleContext, target: TargetSettings) -> None:
+        self._session = session
+        self._console = console
         self._target = target
-        self._shown: object = None
-        with section(target.key):
+        self._shown: ServingPicture | None = None
+        self._actions = VersionActions(session, console, target, self.read)
+        with show_section(target.key):
             self._body = ui.element("div").classes("stack")
 
     async def read(self) -> None:
-        """Show how they are now; what is on the page stays as long as nothing has changed."""
-        store, key = self._visit.console.store, self._target.key
-        state, versions, active, previous = await self._visit.read(
-            lambda: (
-                store.target_state(key),
-                store.versions(key)[::-1],
-                store.active(key),
-                store.rollback_target(key),
-            )
-        )
-        entries = await self._visit.read(self._visit.console.entries.of)
-        entry = next(each for each in entries if each["target"] == key)
-        replicas, waits = entry["replicas"], waits_for(entry)
-        found = (state.held, state.held_reason, versions, active, previous, replicas, waits)
+        """Show the current versions; the page stays as it is where nothing has changed."""
+        found = await self._session.read(self._read_picture)
         if found == self._shown:
             return
         self._shown = found
         self._body.clear()
         with self._body:
-            self._served(state, active, previous, replicas)
-            if not versions:
-                nothing("There are no versions yet.", "The first cycle that trains makes one.")
-            for version in versions:
-                self._version(version, active, waits)
+            self._show_serving(found)
+            if not found.versions:
+                show_empty_state("There are no versions yet.", "The first cycle that trains makes one.")
+            for version in found.versions:
+                self._show_version(version, found)
 
-    def _served(
-        self,
-        state: TargetState,
-        active: Version | None,
-        previous: Version | None,
-        replicas: Mapping[str, str],
-    ) -> None:
-        name = active.id if active else "the base model"
+    def _read_picture(self) -> ServingPicture:
+        store, key = self._console.store, self._target.key
+        state = store.target_state(key)
+        status = next(each for each in self._console.statuses.get() if each.target == key)
+        return ServingPicture(
+            held=state.held,
+            held_by=state.held_by,
+            held_at=state.held_at,
+            held_reason=state.held_reason,
+            versions=store.versions(key)[::-1],
+            active=store.active(key),
+            previous=store.rollback_target(key),
+            replicas=status.replicas,
+            probation_wait=describe_wait(status.probation, status.probation_reviewed),
+        )
+
+    def _show_serving(self, found: ServingPicture) -> None:
+        name = found.active.id if found.active else BASE_MODEL
         with ui.element("div").classes("line"):
-            Tagged("strong", f"Serves {name}")
-            if state.held:
-                chip("on hold", "warn")
-        for replica, problem in replicas.items():
-            said = f"serves {name}" if problem == "ok" else problem
+            TextTag("strong", f"Serves {name}")
+            if found.held:
+                show_chip("on hold", "warn")
+        for replica, state in found.replicas.items():
+            words = f"serves {name}" if state == "ok" else state
             with ui.element("div").classes("line"):
-                Tagged("span", f"Replica {replica}: {said}").classes("" if problem == "ok" else "bad")
-        if state.held:
-            text(f"{state.held_by} put it on hold {moment(state.held_at)}: {state.held_reason}", "muted")
-        if not self._visit.may_decide:
+                TextTag("span", f"Replica {replica}: {words}").classes("" if state == "ok" else "bad")
+        if found.held:
+            show_text(
+                f"{found.held_by} put it on hold {format_time(found.held_at)}: {found.held_reason}", "muted"
+            )
+        if not self._session.may_decide:
             return
         with ui.element("div").classes("line"):
-            if active is not None:
-                self._button("Roll back", self._roll_back(active, previous), "negative")
-            if state.held:
-                self._button("Release the hold", self._release())
+            if found.active is not None:
+                _show_button("Roll back", self._actions.roll_back(found.active, found.previous), "negative")
+            if found.held:
+                _show_button("Release the hold", self._actions.release())
             else:
-                self._button("Hold", self._hold())
+                _show_button("Hold", self._actions.hold())
 
-    def _version(self, version: Version, active: Version | None, waits: str) -> None:
-        with labelled(ui.element("article"), version.id).classes("version"):
+    def _show_version(self, version: Version, found: ServingPicture) -> None:
+        with set_aria_label(ui.element("article"), version.id).classes("version"):
             with ui.element("div").classes("line"):
-                heading(version.id, 3)
-                chip(version.state)
+                show_heading(version.id, 3)
+                show_chip(version.state)
                 if version.drain_until:
-                    chip("draining", "busy")
+                    show_chip("draining", "busy")
             if version.state is VersionState.PROBATION:
-                text(f"Promising, and not proven. It waits for {waits}.")
+                show_text(f"Promising, and not proven. It waits for {found.probation_wait}.")
             elif version.state is VersionState.READY:
-                text("It passed every gate, and waits for somebody to promote it.")
-            facts(_lineage(version))
-            if not self._visit.may_decide or version.files_removed_at:
-                return
-            with ui.element("div").classes("line"):
-                if version.state is VersionState.READY:
-                    self._button("Promote", self._activate(version, active, overrules=False), "positive")
-                elif version.state not in {VersionState.ACTIVE, VersionState.CANDIDATE}:
-                    self._button("Activate", self._activate(version, active, overrules=True))
-                if version.state in MAY_BE_REJECTED:
-                    self._button("Reject", self._reject(version), "negative")
+                show_text("It passed every gate, and waits for somebody to promote it.")
+            show_facts(_describe_lineage(version))
+            if self._session.may_decide and not version.files_removed_at:
+                with ui.element("div").classes("line"):
+                    self._show_version_buttons(version, found.active)
 
-    def _button(self, words: str, ask: Callable[[], Awaitable[None]], color: str = "primary") -> None:
-        ui.button(words, on_click=ask).props(f"no-caps outline color={color}")
-
-    # ---- acts: each asks first, and says what will happen
-
-    def _activate(
-        self, version: Version, active: Version | None, *, overrules: bool
-    ) -> Callable[[], Awaitable[None]]:
-        console, target = self._visit.console, self._target
-        replicas = [replica.name for replica in console.settings.replicas_of(target)]
-        seen = active.id if active else None
-        before = seen or "the base model"
-        if replicas:
-            means = [
-                f"{version.id} is loaded on {_listed(replicas)} and probed there. Once every one answers as "
-                f"it was trained to, it serves all requests for {target.key}, instead of {before}.",
-                f"{before} stays loaded for {drain_time(console.settings).seconds} s more, so that no "
-                "request is lost. If anything goes wrong before, nothing changes.",
-            ]
-        else:
-            means = [
-                f"Agents that ask for {target.key} are told of {version.id}, instead of {before}.",
-                "Vectors of two versions do not mix: each agent builds its index anew before it moves over.",
-            ]
-        if overrules:
-            means.insert(0, f"{version.id} is {version.state}: this overrules the verdict, in your name.")
-
-        def do(actor: str, reason: str) -> Version:
-            return activate(
-                console.settings,
-                console.store,
-                version.id,
-                actor=actor,
-                reason=reason,
-                clock=console.clock,
-                instead_of=seen,
-                ready_only=not overrules,
-            )
-
-        act = "Activate" if overrules else "Promote"
-        return lambda: self._ask(f"{act} {version.id}", means, do, f"{version.id} is served.")
-
-    def _reject(self, version: Version) -> Callable[[], Awaitable[None]]:
-        console = self._visit.console
-        means = [
-            f"{version.id} does not go live by itself any more, and is not judged again. What is live stays "
-            "live. It can still be activated later, in somebody's name."
-        ]
-
-        def do(actor: str, reason: str) -> Version:
-            return reject(console.store, version.id, actor=actor, reason=reason, now=console.clock())
-
-        return lambda: self._ask(f"Reject {version.id}", means, do, f"{version.id} is rejected.")
-
-    def _roll_back(self, active: Version, previous: Version | None) -> Callable[[], Awaitable[None]]:
-        console, target = self._visit.console, self._target
-        to = previous.id if previous else "the base model"
-        means = [
-            f"{target.key} goes back from {active.id} to {to}, on the replicas that answer at once and on "
-            "the others as soon as they do.",
-            "The target is then on hold: nothing is promoted by itself until somebody releases it.",
-        ]
-
-        def do(actor: str, reason: str) -> str:
-            rollback(
-                console.settings,
-                console.store,
-                target,
-                actor=actor,
-                reason=reason,
-                clock=console.clock,
-                instead_of=active.id,
-            )
-            return to
-
-        return lambda: self._ask(f"Roll back {target.key}", means, do, f"{to} is served.")
-
-    def _hold(self) -> Callable[[], Awaitable[None]]:
-        console, key = self._visit.console, self._target.key
-        means = ["What is live stays live. Nothing is promoted by itself until somebody releases the target."]
-
-        def do(actor: str, reason: str) -> str:
-            console.store.hold(key, actor, reason, console.clock())
-            return key
-
-        return lambda: self._ask(f"Hold {key}", means, do, f"{key} is on hold.")
-
-    def _release(self) -> Callable[[], Awaitable[None]]:
-        console, key = self._visit.console, self._target.key
-        means = ["The next version that is proven better is promoted by itself again."]
-
-        def do(actor: str, _reason: str) -> str:
-            console.store.release(key, actor=actor, now=console.clock())
-            return key
-
-        return lambda: self._ask(f"Release {key}", means, do, f"{key} is released.", why=False)
-
-    async def _ask(
-        self,
-        act: str,
-        means: Sequence[str],
-        do: Callable[[str, str], object],
-        said: str,
-        *,
-        why: bool = True,
-    ) -> None:
-        async def done(reason: str) -> bool:
-            return await self._visit.act(lambda actor: do(actor, reason), said=said) is not None
-
-        await asked(f"{act}?", means, act, why=why, do=done)
-        await self.read()
+    def _show_version_buttons(self, version: Version, active: Version | None) -> None:
+        actions = self._actions
+        if version.state is VersionState.READY:
+            _show_button("Promote", actions.activate(version, active, overrules=False), "positive")
+        elif version.state not in {VersionState.ACTIVE, VersionState.CANDIDATE}:
+            _show_button("Activate", actions.activate(version, active, overrules=True))
+        if version.state in MAY_BE_REJECTED:
+            _show_button("Reject", actions.reject(version), "negative")
 
 
-def _lineage(version: Version) -> Mapping[str, Any]:
+def _show_button(words: str, action: Action, color: str = "primary") -> None:
+    ui.button(words, on_click=action).props(f"no-caps outline color={color}")
+
+
+def _describe_lineage(version: Version) -> Mapping[str, Any]:
     return {
         "Trained by": Link(f"cycle {version.cycle_id}", f"/experiments/{version.cycle_id}"),
-        "Parent": version.parent_id or "none: what was live then was the base model",
+        "Parent": version.parent_id or "none: the base model was live then",
         "Base model": version.base_model,
         "Rank": version.rank,
-        "Made": moment(version.created_at),
-        "Activated": moment(version.activated_at) if version.activated_at else "never",
-        "Files": f"removed {moment(version.files_removed_at)}" if version.files_removed_at else version.path,
+        "Made": format_time(version.created_at),
+        "Activated": format_time(version.activated_at) if version.activated_at else "never",
+        "Files": f"removed {format_time(version.files_removed_at)}"
+        if version.files_removed_at
+        else version.path,
     }
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"replica {names[0]}" if len(names) == 1 else f"replicas {', '.join(names)}"

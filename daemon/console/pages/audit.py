@@ -1,25 +1,25 @@
-"""Who did what, when, and why."""
+"""The audit log: who did what, when, and why."""
 
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.base.page_session import Console, Visit
-from daemon.console.base.widgets import nothing, table
-from daemon.console.frame import frame
+from daemon.console.base.context import ConsoleContext
+from daemon.console.base.widgets import show_empty_state, show_table
+from daemon.console.frame import show_frame
 from registry.audit import AuditEntry
 
-PAGE = 100
+PAGE_SIZE = 100
 """Acts that are shown at once."""
 COLUMNS = ("when", "who", "what", "target", "about", "detail")
 
 
-def audit_page(console: Console) -> None:
-    """At `/audit`."""
+def add_audit_page(console: ConsoleContext) -> None:
+    """Add the page `/audit`."""
 
     @ui.page("/audit")
     def page(request: Request) -> None:
-        visit = Visit.of(console, request)
-        with frame(visit, "Audit log", wide=True):
+        session = console.open_session(request)
+        with show_frame(session, console.store, "Audit log", wide=True):
             body = ui.element("div")
             more = ui.button("Show more").props("flat no-caps color=primary")
             more.set_visibility(False)
@@ -27,20 +27,20 @@ def audit_page(console: Console) -> None:
 
         async def read() -> None:
             nonlocal wanted
-            wanted += PAGE
-            acts = await visit.read(lambda: console.store.audit(None, wanted + 1))
+            wanted += PAGE_SIZE
+            acts = await session.read(lambda: console.store.audit(None, wanted + 1))
             body.clear()
             with body:
-                _show(acts[:wanted])
+                _show_acts(acts[:wanted])
             more.set_visibility(len(acts) > wanted)
 
         more.on_click(read)
         ui.timer(0, read, once=True)
 
 
-def _show(acts: list[AuditEntry]) -> None:
+def _show_acts(acts: list[AuditEntry]) -> None:
     if not acts:
-        nothing(
+        show_empty_state(
             "Nothing has been done yet.",
             "Approvals, promotions, rollbacks and whatever else somebody decides will stand here.",
         )
@@ -56,4 +56,4 @@ def _show(acts: list[AuditEntry]) -> None:
         }
         for act in acts
     ]
-    table("The last acts", rows, COLUMNS)
+    show_table("The last acts", rows, COLUMNS)

@@ -1,7 +1,7 @@
-"""A target's examples by kind and origin, and why spans were dropped, with links into Phoenix."""
+"""A target's examples by kind and origin, and the reasons for dropped spans, with links into Phoenix."""
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from fastapi import Request
 from nicegui import ui
@@ -20,17 +20,18 @@ from daemon.console.base.widgets import (
     show_text,
 )
 from daemon.console.frame import show_frame
-from daemon.views.data_summary import KINDS, Shown, SpanLink, TargetData
+from daemon.settings.target import TargetThresholds
+from daemon.views.data_summary import KINDS, DataSummary, ShownExample, SpanLink, TargetData
 from daemon.views.status import WORDS
 from extractors.errors import LearndError
 from extractors.examples.types import Origin
 from registry.store.database import StoreUnavailable
 from trainers.planning.plan import ExampleKind
 
-PAGE = 20
+PAGE_SIZE = 20
 """Examples that are shown at once."""
 SPANS = 20
-"""Links that are shown of a reason."""
+"""Links that are shown for a reason."""
 ANY = "any"
 THRESHOLD_NAMES: dict[ExampleKind, str] = {
     "sft": "sft_examples",
@@ -39,39 +40,39 @@ THRESHOLD_NAMES: dict[ExampleKind, str] = {
     "triplets": "triplets",
     "trajectories": "trajectories",
 }
-"""The threshold that a kind must reach."""
+"""The threshold that each kind must reach, by its name in the settings."""
 
 
 def add_data_page(console: ConsoleContext) -> None:
-    """At `/data`."""
+    """Add the page `/data`."""
 
     @ui.page("/data")
     def page(request: Request, target: str = "") -> None:
         session = console.open_session(request)
         keys = [each.key for each in console.settings.targets]
         chosen = target if target in keys else keys[0]
-        with show_frame(session, "Data", wide=True):
+        with show_frame(session, console.store, "Data", wide=True):
             select = ui.select(keys, value=chosen, label="Target").props("outlined dense").classes("filter")
             select.on_value_change(lambda: ui.navigate.to(f"/data?target={select.value}"))
-            waits = ui.element("div").classes("line")
-            with waits:
+            waiting = ui.element("div").classes("line")
+            with waiting:
                 ui.spinner().props('aria-hidden="true"')
                 show_text("Reading everything that Phoenix said …").props("role=status")
             body = ui.element("div").classes("stack")
 
         async def read() -> None:
-            # Seconds on a large mirror: the page is there before.
+            # Takes seconds for a large mirror; the page is shown before that.
             try:
                 data = await session.read(lambda: console.data.get(chosen))
             except (LearndError, OSError, StoreUnavailable) as problem:
-                waits.clear()
-                with waits:
+                waiting.clear()
+                with waiting:
                     show_empty_state(
                         "The data cannot be read.", "The settings of the target say how it is read."
                     )
                 notify_problem(problem)
                 return
-            waits.delete()
+            waiting.delete()
             with body:
                 _show_data(data)
 
@@ -79,87 +80,85 @@ def add_data_page(console: ConsoleContext) -> None:
 
 
 def _show_data(data: TargetData) -> None:
-    summary = data.summary()
+    summary = data.summarise()
     _show_counts(summary)
-    _show_examples(data)
-    _show_dropped(data, summary["dropped"])
+    with show_section("Read them"):
+        ExampleList(data)
+    _show_dropped(data, summary.dropped)
 
 
-def _show_counts(summary: dict[str, Any]) -> None:
+def _show_counts(summary: DataSummary) -> None:
     with show_section("Examples", "What a cycle that began now would learn from."):
         rows = [
             {
                 "kind": WORDS[kind],
-                "needed": _describe_threshold(kind, summary["thresholds"]),
-                "to train on": summary["train"].get(kind, 0),
-                "from telemetry": summary["origins"].get(kind, {}).get("telemetry", 0),
-                "synthetic": summary["origins"].get(kind, {}).get("synthetic", 0),
-                "to validate on": summary["validation"].get(kind, 0),
+                "needed": _describe_threshold(kind, summary.thresholds),
+                "to train on": summary.train.get(kind, 0),
+                "from telemetry": summary.origins.get(kind, {}).get("telemetry", 0),
+                "synthetic": summary.origins.get(kind, {}).get("synthetic", 0),
+                "to validate on": summary.validation.get(kind, 0),
             }
             for kind in KINDS
         ]
         show_table("Examples by kind and origin", rows, tuple(rows[0]), numbers=tuple(rows[0])[1:])
         show_facts(
             {
-                "Reviewed traffic": summary["reviewed"],
-                "Held out to judge by": summary["holdout"],
-                "Left out": summary["left_out"],
-                "Personal data replaced": summary["replaced"],
-                "Languages": summary["languages"],
-                "Phoenix was last asked": format_time(summary["last_poll"]),
-                "It could not be read": summary["last_poll_error"],
+                "Reviewed traffic": summary.reviewed.model_dump(),
+                "Held out to judge by": summary.holdout,
+                "Left out": summary.left_out,
+                "Personal data replaced": summary.replaced,
+                "Languages": summary.languages,
+                "Phoenix was last asked": format_time(summary.last_poll),
+                "It could not be read": summary.last_poll_error,
             }
         )
-        for warning in summary["warnings"]:
+        for warning in summary.warnings:
             show_text(warning, "problem")
 
 
-def _describe_threshold(kind: ExampleKind, thresholds: dict[str, Any]) -> str:
-    least = thresholds[THRESHOLD_NAMES[kind]]
+def _describe_threshold(kind: ExampleKind, thresholds: TargetThresholds) -> str:
+    least = getattr(thresholds, THRESHOLD_NAMES[kind])
     return f"{least} for, {least} against" if kind == "votes" else str(least)
 
 
-def _show_examples(data: TargetData) -> None:
-    with show_section("Read them"):
+class ExampleList:
+    """The examples of one kind and origin, which people choose, some at a time."""
+
+    def __init__(self, data: TargetData) -> None:
+        self._data = data
+        self._shown = 0
+        filled = [kind for kind in KINDS if data.count_examples(kind)]
         with ui.element("div").classes("filters"):
-            filled = [kind for kind in KINDS if data.count(kind)]
-            kind = ui.select(
+            self._kind = ui.select(
                 {each: WORDS[each] for each in filled or KINDS}, value=(filled or KINDS)[0], label="Kind"
             )
-            origin = ui.select([ANY, *get_args(Origin)], value=ANY, label="Origin")
-            for choice in (kind, origin):
-                choice.props("outlined dense").classes("filter")
-        listed = ui.element("div")
-        more = ui.button("Show more").props("flat no-caps color=primary")
-        shown = 0
+            self._origin = ui.select([ANY, *get_args(Origin)], value=ANY, label="Origin")
+            for choice in (self._kind, self._origin):
+                choice.props("outlined dense").classes("filter").on_value_change(self._start_again)
+        self._list = ui.element("div")
+        self._more = ui.button("Show more", on_click=self._show_more).props("flat no-caps color=primary")
+        self._show_more()
 
-        def show() -> None:
-            nonlocal shown
-            of = None if origin.value == ANY else origin.value
-            found = data.examples(kind.value, of, offset=shown, limit=PAGE + 1)
-            with listed:
-                if not found:
-                    show_empty_state(
-                        "There are none.", "Approve, correct or reject more of the traffic in Phoenix."
-                    )
-                for example in found[:PAGE]:
-                    _show_example(example)
-            shown += min(len(found), PAGE)
-            more.set_visibility(len(found) > PAGE)
+    def _start_again(self) -> None:
+        self._shown = 0
+        self._list.clear()
+        self._show_more()
 
-        def anew() -> None:
-            nonlocal shown
-            shown = 0
-            listed.clear()
-            show()
-
-        more.on_click(show)
-        for choice in (kind, origin):
-            choice.on_value_change(anew)
-        show()
+    def _show_more(self) -> None:
+        origin = None if self._origin.value == ANY else self._origin.value
+        found = self._data.list_examples(self._kind.value, origin, offset=self._shown, limit=PAGE_SIZE + 1)
+        with self._list:
+            if not found:
+                show_empty_state(
+                    "There are none.", "Approve, correct or reject more of the traffic in Phoenix."
+                )
+            for example in found[:PAGE_SIZE]:
+                _show_example(example)
+        self._shown += min(len(found), PAGE_SIZE)
+        self._more.set_visibility(len(found) > PAGE_SIZE)
 
 
-def _show_example(example: Shown) -> None:
+def _show_example(example: ShownExample) -> None:
     with ui.element("article").classes("example"):
         with ui.element("div").classes("line"):
             show_chip(example.origin, "warn" if example.origin == "synthetic" else "plain")
@@ -170,12 +169,12 @@ def _show_example(example: Shown) -> None:
 
 def _show_dropped(data: TargetData, dropped: dict[str, int]) -> None:
     with show_section(
-        "Dropped", "Calls that nothing became of, by reason; the newest of each can be looked at."
+        "Dropped", "Calls that became no example, by reason; the newest of each reason have links."
     ):
         if not dropped:
             show_empty_state("Nothing was dropped.")
         for reason, count in sorted(dropped.items(), key=lambda each: -each[1]):
-            spans = data.dropped_spans(reason)
+            spans = data.list_dropped_spans(reason)
             with ui.expansion(f"{count} × {reason}").classes("reason"):
                 if not spans:
                     show_text("No span stands for it.", "muted")

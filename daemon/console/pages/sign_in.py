@@ -13,8 +13,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from daemon.access.accounts import SignInRefused, TooManyAttempts
 from daemon.access.sign_in import COOKIE, Authenticator
-from daemon.console.base.page_session import MOUNTED, SIGN_IN, Console, Visit
-from daemon.console.frame import STYLE, chosen_theme
+from daemon.console.base.context import ConsoleContext
+from daemon.console.base.page_session import CONSOLE_PATH, SIGN_IN
+from daemon.console.frame import STYLE, read_theme
 
 PROBLEMS = {
     "refused": "This name and password do not belong together.",
@@ -27,7 +28,7 @@ PAGE = Template("""<!doctype html>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Sign in · learnd</title><link rel="icon" href="data:,"><style>$style</style>
 </head>
-<body class="$theme"><main class="entrance"><h1>learnd</h1>$inside</main></body>
+<body class="$theme"><main class="sign-in"><h1>learnd</h1>$inside</main></body>
 </html>
 """)
 FORM = Template("""$problem<form method="post" class="form">
@@ -46,19 +47,19 @@ NOBODY = """<p>The settings name no operators yet, so nobody can sign in.</p>
 users_file = "operators"</pre>"""
 
 
-def entrance(console: Console, door: Authenticator) -> APIRouter:
+def build_sign_in_router(console: ConsoleContext, door: Authenticator) -> APIRouter:
     """The form and what it leads to."""
-    router = APIRouter(prefix=MOUNTED, include_in_schema=False)
+    router = APIRouter(prefix=CONSOLE_PATH, include_in_schema=False)
     style = STYLE.read_text("utf-8")
 
     @router.get(SIGN_IN)
     def form(request: Request, to: str = "", problem: str = "") -> Response:
-        visit = Visit.of(console, request)
-        if visit.person is not None:
-            return RedirectResponse(_local(to), 303)
+        session = console.open_session(request)
+        if session.person is not None:
+            return RedirectResponse(_to_console_path(to), 303)
         said = f'<p class="problem" role="alert">{PROBLEMS[problem]}</p>' if problem in PROBLEMS else ""
-        inside = FORM.substitute(problem=said, to=escape(to)) if console.operators.anybody else NOBODY
-        theme = chosen_theme(visit)
+        inside = FORM.substitute(problem=said, to=escape(to)) if console.operators.can_sign_in else NOBODY
+        theme = read_theme(session)
         page = PAGE.substitute(style=style, inside=inside, theme=f"body--{theme}" if theme else "")
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 
@@ -69,24 +70,24 @@ def entrance(console: Console, door: Authenticator) -> APIRouter:
         password: Annotated[str, Form(max_length=4096)] = "",
         to: Annotated[str, Form(max_length=4096)] = "",
     ) -> RedirectResponse:
-        if not _from_here(request):
-            return _again("foreign", to)
+        if not _is_own_form(request):
+            return _redirect_to_form("foreign", to)
         try:
             cookie, _ = door.sign_in(name, password, request)
         except TooManyAttempts:
-            return _again("wait", to)
+            return _redirect_to_form("wait", to)
         except SignInRefused:
-            return _again("refused", to)
+            return _redirect_to_form("refused", to)
         if before := request.cookies.get(COOKIE):
             console.operators.sign_out(before)
-        inside = RedirectResponse(_local(to), 303)
+        inside = RedirectResponse(_to_console_path(to), 303)
         door.give(cookie, request, inside)
         return inside
 
     @router.post("/sign-out")
     def sign_out(request: Request, csrf_token: Annotated[str, Form(max_length=200)] = "") -> RedirectResponse:
-        outside = RedirectResponse(f"{MOUNTED}{SIGN_IN}", 303)
-        person = console.operators.of_session(cookie := request.cookies.get(COOKIE))
+        outside = RedirectResponse(f"{CONSOLE_PATH}{SIGN_IN}", 303)
+        person = console.operators.find_by_session(cookie := request.cookies.get(COOKIE))
         if person is not None and cookie and person.shows(csrf_token):
             door.sign_out(cookie, person)
             outside.delete_cookie(COOKIE)
@@ -95,18 +96,18 @@ def entrance(console: Console, door: Authenticator) -> APIRouter:
     return router
 
 
-def _again(problem: str, to: str) -> RedirectResponse:
-    return RedirectResponse(f"{MOUNTED}{SIGN_IN}?problem={problem}&to={quote(to, safe='')}", 303)
+def _redirect_to_form(problem: str, to: str) -> RedirectResponse:
+    return RedirectResponse(f"{CONSOLE_PATH}{SIGN_IN}?problem={problem}&to={quote(to, safe='')}", 303)
 
 
-def _local(to: str) -> str:
+def _to_console_path(to: str) -> str:
     """Where to go, if that is a page of the console: nobody is sent to another site from here."""
     parts = urlsplit(to.replace("\\", "/"))
-    local = not parts.scheme and not parts.netloc and parts.path.startswith(f"{MOUNTED}/")
-    return to if local else f"{MOUNTED}/"
+    local = not parts.scheme and not parts.netloc and parts.path.startswith(f"{CONSOLE_PATH}/")
+    return to if local else f"{CONSOLE_PATH}/"
 
 
-def _from_here(request: Request) -> bool:
+def _is_own_form(request: Request) -> bool:
     """Whether the form is our own: browsers say from which site a form was sent."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:

@@ -1,21 +1,21 @@
-"""What every side of an evaluation measured, under names that say what it is."""
+"""The measures of every side of an evaluation, under names that people understand."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from daemon.console.base.charts import bar_chart
-from daemon.console.base.widgets import percent, section, table
+from daemon.console.base.charts import show_bar_chart
+from daemon.console.base.widgets import format_percent, show_section, show_table
 from daemon.views.report_text import titled
 from evaluation.report import Report, Side
 from evaluation.rules import JUDGE
 
 
 class Measure(NamedTuple):
-    """How a measure is called and shown."""
+    """Name of a measure, and the form of its values."""
 
     words: str
     share: bool = True
-    """In percent; else as a number."""
+    """Shown in percent; other measures are shown as numbers."""
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -45,12 +45,12 @@ MEASURES: Mapping[str, Measure] = {
     "ndcg@10": Measure("nDCG@10: how well they are ordered", share=False),
     JUDGE: Measure("preferred by the judge"),
 }
-SAID_OTHERWISE = frozenset({"error_rate"})
-"""Measures that another one implies."""
+IMPLIED = frozenset({"error_rate"})
+"""Measures that follow from another one, and are not shown."""
 
 
-def named(metric: str, report: Report) -> str:
-    """What people call the metric."""
+def name_metric(metric: str, report: Report) -> str:
+    """Return the name of a metric for people."""
     if metric == "accuracy" and is_search(report):
         return "a relevant document first"
     if metric == "top_k_accuracy" and report.candidate.confidence:
@@ -59,20 +59,22 @@ def named(metric: str, report: Report) -> str:
     return known.words if known else metric.replace("_", " ")
 
 
-def measured(metric: str, value: float | None) -> str:
-    """A value of the metric."""
+def format_measure(metric: str, value: float | None) -> str:
+    """Return a value of the metric for people."""
     if value is None:
         return "–"
-    return percent(value) if _is_share(metric) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return (
+        format_percent(value) if _is_share(metric) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    )
 
 
-def changed(metric: str, effect: float) -> str:
-    """A change in the metric, or an end of its interval."""
+def format_change(metric: str, effect: float) -> str:
+    """Return a change in the metric, or an end of its interval, with its sign."""
     return f"{effect:+.1%}" if _is_share(metric) else f"{effect:+.3f}"
 
 
 def is_search(report: Report) -> bool:
-    """Whether the sides are encoders, which searched."""
+    """Return True if the sides are encoders, which are measured by searches."""
     return "ndcg@10" in report.candidate.measures
 
 
@@ -80,36 +82,36 @@ def _is_share(metric: str) -> bool:
     return metric in MEASURES and MEASURES[metric].share
 
 
-def measures_section(report: Report) -> None:
-    """A row for each measure, a column for each side."""
-    with section("Measures", _counted(report)):
+def show_measures(report: Report) -> None:
+    """Show a row for each measure, and a column for each side."""
+    with show_section("Measures", _describe_items(report)):
         sides = {titled(report, side.name): side for side in report.sides}
         primary = report.comparisons[0].metric
-        bars = {name: _as_items_count(report, side) for name, side in sides.items()}
-        bar_chart(bars, f"{named(primary, report)}: each side, in percent")
-        table(
+        bars = {name: _compute_weighted_mean(report, side) for name, side in sides.items()}
+        show_bar_chart(bars, f"{name_metric(primary, report)}: each side, in percent")
+        show_table(
             "What each side measured",
-            _rows(report, sides),
+            _list_rows(report, sides),
             ("", *sides, "change"),
             numbers=(*sides, "change"),
             headed=True,
         )
 
 
-def is_weighed(report: Report) -> bool:
-    """Whether some items count for more than others."""
+def is_weighted(report: Report) -> bool:
+    """Return True if some items count for more than others."""
     return report.weighting is not None and bool(set(report.weighting.weights.values()) - {1.0})
 
 
-def _as_items_count(report: Report, side: Side) -> float:
-    """The side's mean by the primary metric, weighted as the verdict weighs it."""
+def _compute_weighted_mean(report: Report, side: Side) -> float:
+    """Return the side's mean by the primary metric, weighted as the verdict weighs it."""
     found = report.comparisons[0] if side is report.candidate else report.against(side.name)
     if found.means is None:
         return side.mean(found.metric)
     return found.means[0] if side is report.candidate else found.means[1]
 
 
-def _counted(report: Report) -> str:
+def _describe_items(report: Report) -> str:
     words = f"{report.gold_size} of {report.holdout_size} held-out items have a known answer."
     if report.unanswerable:
         words += f" {report.unanswerable} more were left out: the chat template refuses their prompts."
@@ -117,25 +119,28 @@ def _counted(report: Report) -> str:
         words += (
             f" Of {report.rejected_without_correction} people rejected the answer and gave no better one."
         )
-    if is_weighed(report):
+    if is_weighted(report):
         words += " The first row weighs them as the verdict does; in the others each counts once."
     return words
 
 
-def _rows(report: Report, sides: Mapping[str, Side]) -> Iterator[Mapping[str, Any]]:
+def _list_rows(report: Report, sides: Mapping[str, Side]) -> Iterator[Mapping[str, Any]]:
     live = report.side(report.live)
-    if is_weighed(report):
+    if is_weighted(report):
         primary = report.against(report.live)
         yield {
-            "": f"{named(primary.metric, report)}, weighted",
-            "change": changed(primary.metric, primary.effect),
-        } | {name: measured(primary.metric, _as_items_count(report, side)) for name, side in sides.items()}
-    for metric in _metrics(report):
-        found = {name: _value(side, metric) for name, side in sides.items()}
-        before, after = _value(live, metric), _value(report.candidate, metric)
-        change = None if before is None or after is None else changed(metric, after - before)
-        yield {"": named(metric, report), "change": change} | {
-            name: measured(metric, value) for name, value in found.items()
+            "": f"{name_metric(primary.metric, report)}, weighted",
+            "change": format_change(primary.metric, primary.effect),
+        } | {
+            name: format_measure(primary.metric, _compute_weighted_mean(report, side))
+            for name, side in sides.items()
+        }
+    for metric in _list_metrics(report):
+        found = {name: _find_value(side, metric) for name, side in sides.items()}
+        before, after = _find_value(live, metric), _find_value(report.candidate, metric)
+        change = None if before is None or after is None else format_change(metric, after - before)
+        yield {"": name_metric(metric, report), "change": change} | {
+            name: format_measure(metric, value) for name, value in found.items()
         }
     if any(side.latency_ms for side in sides.values()):
         latencies = {name: f"{side.latency_ms:.0f}" for name, side in sides.items()}
@@ -146,16 +151,16 @@ def _rows(report: Report, sides: Mapping[str, Side]) -> Iterator[Mapping[str, An
         }
 
 
-def _metrics(report: Report) -> list[str]:
-    """Those of any side: known ones in their order, then others."""
-    found = {"accuracy", *(name for side in report.sides for name in side.measures)} - SAID_OTHERWISE
+def _list_metrics(report: Report) -> list[str]:
+    """List the metrics of any side: known ones in their order, then others."""
+    found = {"accuracy", *(name for side in report.sides for name in side.measures)} - IMPLIED
     if not is_search(report):
         found.add("valid_rate")
     known = [name for name in MEASURES if name in found]
     return [*known, *sorted(found.difference(known))]
 
 
-def _value(side: Side, metric: str) -> float | None:
+def _find_value(side: Side, metric: str) -> float | None:
     if metric == "accuracy":
         return side.accuracy
     return side.valid_rate if metric == "valid_rate" else side.measures.get(metric)

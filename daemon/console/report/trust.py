@@ -1,51 +1,53 @@
-"""How far a verdict can be trusted: what it rests on, and how often such a rule is wrong."""
+"""How far a verdict can be trusted: the evidence for it, and the error rate of its rule."""
 
-from daemon.console.base.page_session import Visit
-from daemon.console.base.widgets import heading, section, table, text
-from daemon.console.report.verdict import Judged
+from daemon.console.base.page_session import PageSession
+from daemon.console.base.widgets import show_heading, show_section, show_table, show_text
+from daemon.console.report.verdict import JudgedCycle
 from daemon.views.report_text import Section, circumstances
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.verdict.error_rates import in_words
 
 
-class Trust:
-    """What speaks for and against the verdict, beside its numbers."""
+class TrustSection:
+    """Shows what speaks for and against the verdict, apart from its numbers."""
 
-    def __init__(self, visit: Visit, judged: Judged) -> None:
-        self._visit = visit
+    def __init__(self, session: PageSession, judged: JudgedCycle) -> None:
+        self._session = session
         self._judged = judged
         report = judged.report
-        with section("How far this can be trusted"):
+        with show_section("How far this can be trusted"):
             for found in circumstances(report):
-                _circumstance(found)
-            heading("The rule", 3)
-            if not kept_its_rule(report):
-                text("An earlier learnd judged it by one look at its accuracy; its thresholds were not kept.")
+                _show_circumstance(found)
+            show_heading("The rule", 3)
+            if not has_thresholds(report):
+                show_text(
+                    "An earlier learnd judged it by one look at its accuracy; its thresholds were not kept."
+                )
             else:
-                text(rule_in_words(report.gate))
-                self._quality = text("How often such a rule is wrong is being worked out …", "muted")
+                show_text(describe_rule(report.gate))
+                self._quality = show_text("How often such a rule is wrong is being worked out …", "muted")
                 self._quality.props("role=status")
 
     async def read(self) -> None:
-        """Work out how often the rule is wrong, which may take seconds."""
+        """Compute how often the rule is wrong, which may take seconds, and show it."""
         first = self._judged.first
-        if not kept_its_rule(first):
+        if not has_thresholds(first):
             return
         n = round(first.against(first.live).effective_n)
         if n:
-            found = await self._visit.read(lambda: in_words(first.gate, n))
+            found = await self._session.read(lambda: in_words(first.gate, n))
             self._quality.set_text(f"{found[0].upper()}{found[1:]}.")
         self._quality.set_visibility(bool(n))
 
 
-def kept_its_rule(report: Report) -> bool:
-    """Whether the report has the thresholds that it was judged by; those of before had no guards either."""
+def has_thresholds(report: Report) -> bool:
+    """Return True if the report has the thresholds of its verdict; old reports lack these and the guards."""
     return bool(report.guards or report.overheads)
 
 
-def rule_in_words(gate: Gate) -> str:
-    """What the thresholds ask of a candidate."""
+def describe_rule(gate: Gate) -> str:
+    """Return the thresholds that a candidate must reach, in words."""
     gain = f"a change of at least {gate.min_effect:+.0%} in the first metric"
     if gate.rule == "one-look":
         return f"One look: live takes p ≤ {gate.alpha:g} and {gain}."
@@ -56,10 +58,10 @@ def rule_in_words(gate: Gate) -> str:
     )
 
 
-def _circumstance(found: Section) -> None:
-    heading(found.title, 3)
+def _show_circumstance(found: Section) -> None:
+    show_heading(found.title, 3)
     for words in found.words:
-        text(words)
+        show_text(words)
     if found.rows:
         rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-        table(found.title, rows, found.columns)
+        show_table(found.title, rows, found.columns)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from daemon.console.base.confirm import asked
-from daemon.console.base.page_session import Visit
+from daemon.console.base.confirm import confirm
+from daemon.console.base.page_session import PageSession
 from daemon.data.review import ReadItem, Ruling
 from registry.batches import MAY_BECOME, Batch, BatchState, ItemState
 
@@ -12,19 +12,19 @@ from registry.batches import MAY_BECOME, Batch, BatchState, ItemState
 class Decisions:
     """Decides about the items of a batch, and keeps how the batch stands."""
 
-    def __init__(self, visit: Visit, batch: Batch) -> None:
+    def __init__(self, session: PageSession, batch: Batch) -> None:
         self.batch = batch
-        self._visit = visit
+        self._session = session
         self._done: list[tuple[ReadItem, ...]] = []
         """What was decided on this page, the last act last, as it was right after."""
 
     def may(self, state: ItemState) -> bool:
         """Whether items may be decided to be this, by this person, now."""
-        return self._visit.may_decide and state in MAY_BECOME[self.batch.state]
+        return self._session.may_decide and state in MAY_BECOME[self.batch.state]
 
     @property
     def may_end(self) -> bool:
-        return self._visit.may_decide and self.batch.state is BatchState.WAITING
+        return self._session.may_decide and self.batch.state is BatchState.WAITING
 
     @property
     def can_undo(self) -> bool:
@@ -32,8 +32,8 @@ class Decisions:
 
     async def refresh(self) -> None:
         """Read how the batch stands."""
-        store, batch_id = self._visit.console.store, self.batch.id
-        self.batch = await self._visit.read(lambda: store.batch(batch_id))
+        store, batch_id = self._session.console.store, self.batch.id
+        self.batch = await self._session.read(lambda: store.batch(batch_id))
 
     async def decide(
         self,
@@ -71,18 +71,18 @@ class Decisions:
 
     async def close(self) -> None:
         """End the batch, if that is meant: what is approved trains, what is left counts as rejected."""
-        batch, desk = self.batch, self._visit.console.desk
+        batch, desk = self.batch, self._session.console.desk
 
         async def do(reason: str) -> bool:
             return (
-                await self._visit.act(
+                await self._session.act(
                     lambda actor: desk.close(batch.id, actor=actor, reason=reason),
-                    said="The batch is closed.",
+                    success="The batch is closed.",
                 )
                 is not None
             )
 
-        await asked(
+        await confirm(
             "Close the batch?",
             [
                 f"{batch.approved} approved examples train from now on. The {batch.pending} that nobody has "
@@ -97,25 +97,25 @@ class Decisions:
 
     async def withdraw(self) -> None:
         """Have nothing of the batch train, if that is meant."""
-        batch, desk = self.batch, self._visit.console.desk
+        batch, desk = self.batch, self._session.console.desk
 
         async def do(reason: str) -> bool:
             return (
-                await self._visit.act(
+                await self._session.act(
                     lambda actor: desk.withdraw(batch.id, actor=actor, reason=reason),
-                    said="The batch is withdrawn.",
+                    success="The batch is withdrawn.",
                 )
                 is not None
             )
 
         means = [f"Nothing of it trains, not even the {batch.approved} approved examples."]
-        await asked("Withdraw the batch?", means, "Withdraw it", why=True, do=do)
+        await confirm("Withdraw the batch?", means, "Withdraw it", why=True, do=do)
         await self.refresh()
 
     async def take_review(self, lines: Sequence[str]) -> int | None:
         """Decide what a reviewed export says; how many items, None where it was refused."""
-        desk, batch_id = self._visit.console.desk, self.batch.id
-        made = await self._visit.act(lambda actor: desk.import_lines(batch_id, lines, actor=actor))
+        desk, batch_id = self._session.console.desk, self.batch.id
+        made = await self._session.act(lambda actor: desk.import_lines(batch_id, lines, actor=actor))
         await self.refresh()
         if made is None:
             return None
@@ -123,8 +123,8 @@ class Decisions:
         return len(made)
 
     async def _write(self, rulings: Sequence[Ruling]) -> tuple[ReadItem, ...] | None:
-        desk, batch_id = self._visit.console.desk, self.batch.id
-        made = await self._visit.act(lambda actor: desk.decide(batch_id, rulings, actor=actor))
+        desk, batch_id = self._session.console.desk, self.batch.id
+        made = await self._session.act(lambda actor: desk.decide(batch_id, rulings, actor=actor))
         await self.refresh()
         return made
 
@@ -140,4 +140,4 @@ class Decisions:
             f"The batch ends with that: {approved} of {batch.size} are approved, and the target's next cycle "
             "may train on them. An approval can still be revoked afterwards, nothing else."
         )
-        return await asked(title, [means], "Decide it") is not None
+        return await confirm(title, [means], "Decide it") is not None

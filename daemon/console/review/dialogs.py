@@ -6,8 +6,8 @@ from typing import Any
 
 from nicegui import events, ui
 
-from daemon.console.base.chat_view import ANSWERS
-from daemon.console.base.widgets import heading, text
+from daemon.console.base.chat_view import FIELD_NAMES
+from daemon.console.base.widgets import show_heading, show_text
 from daemon.data.review import ReadItem
 
 REASONS = (
@@ -27,7 +27,7 @@ class RejectDialog:
         self._reject = reject
         self._item: ReadItem | None = None
         with ui.dialog() as self._dialog, ui.card().classes("dialog"):
-            heading("Why is it rejected?")
+            show_heading("Why is it rejected?")
             for number, reason in enumerate(REASONS, start=1):
                 button = ui.button(f"{number}  {reason}", on_click=partial(self._go, reason))
                 button.props("flat no-caps align=left color=primary").classes("full")
@@ -83,8 +83,8 @@ class EditDialog:
         self._item: ReadItem | None = None
         self._changed: dict[str, Any] = {}
         with ui.dialog().props("persistent") as self._dialog, ui.card().classes("dialog wide-dialog"):
-            heading("Edit, then approve")
-            text("What you write is the example; what was proposed is kept beside it.", "muted")
+            show_heading("Edit, then approve")
+            show_text("What you write is the example; what was proposed is kept beside it.", "muted")
             self._fields = ui.element("div").classes("stack full")
             with ui.element("div").classes("line end"):
                 ui.button("Cancel", on_click=self._dialog.close).props("flat no-caps color=primary")
@@ -106,7 +106,9 @@ class EditDialog:
     def _field(self, name: str, value: Any) -> list[ui.textarea]:
         if isinstance(value, str):
             return [
-                self._area(ANSWERS.get(name, name), value, lambda said: self._changed.update({name: said}))
+                self._area(
+                    FIELD_NAMES.get(name, name), value, lambda said: self._changed.update({name: said})
+                )
             ]
         messages: list[dict[str, Any]] = [dict(message) for message in value]
 
@@ -116,7 +118,7 @@ class EditDialog:
 
         return [
             self._area(
-                ANSWERS.get(name, str(message["role"])),
+                FIELD_NAMES.get(name, str(message["role"])),
                 str(message.get("content") or ""),
                 partial(put, message),
             )

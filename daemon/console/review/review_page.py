@@ -9,9 +9,19 @@ from typing import Any
 
 from nicegui import events, ui
 
-from daemon.console.base.chat_view import example_shown, message_shown, plain
-from daemon.console.base.page_session import Visit, here, tell
-from daemon.console.base.widgets import Tagged, ago, chip, facts, heading, labelled, nothing, retone, text
+from daemon.console.base.chat_view import show_example, show_message, to_plain_text
+from daemon.console.base.page_session import PageSession, notify, set_address
+from daemon.console.base.widgets import (
+    TextTag,
+    format_age,
+    set_aria_label,
+    show_chip,
+    show_empty_state,
+    show_facts,
+    show_heading,
+    show_text,
+    update_chip,
+)
 from daemon.console.review.decisions import Decisions
 from daemon.console.review.dialogs import EditDialog, RejectDialog
 from daemon.console.review.item_table import ItemTable
@@ -38,12 +48,12 @@ KEYS = (
 )
 
 
-class ReadingDesk:
+class ReviewPage:
     """One batch on one page."""
 
-    def __init__(self, visit: Visit, batch: Batch) -> None:
-        self.visit = visit
-        self.decisions = Decisions(visit, batch)
+    def __init__(self, session: PageSession, batch: Batch) -> None:
+        self.session = session
+        self.decisions = Decisions(session, batch)
         self._item: ReadItem | None = None
         self._demonstrations: dict[str, dict[str, Any]] = {}
         self._tabled = False
@@ -55,10 +65,10 @@ class ReadingDesk:
         self._one = ui.element("div").classes("desk")
         with self._one:
             with ui.element("div").classes("reading"):
-                self._news = text("", "news").props("role=status")
+                self._news = show_text("", "news").props("role=status")
                 self._paper = ui.element("article").classes("card paper")
                 self._buttons()
-            self._beside = labelled(ui.element("aside"), "Demonstrations").classes("beside")
+            self._beside = set_aria_label(ui.element("aside"), "Demonstrations").classes("beside")
         self.table = ItemTable(self)
         self._reject_dialog = RejectDialog(self._reject)
         self._edit_dialog = EditDialog(self._approve_edited, self._onward)
@@ -78,7 +88,7 @@ class ReadingDesk:
         first = await self._at(number) if number else None
         first = first or await self._find(after=0, state=ItemState.PENDING) or await self._find(after=0)
         self._show(first)
-        self.visit.every(REFRESH_SECONDS, self._look_again)
+        self.session.refresh_every(REFRESH_SECONDS, self._look_again)
 
     @property
     def batch(self) -> Batch:
@@ -100,13 +110,13 @@ class ReadingDesk:
     def _head(self) -> None:
         made = self.batch.provenance
         with ui.element("div").classes("line"):
-            self._state = chip(self.batch.state)
-            Tagged("span", f"{self.batch.target}: {self.batch.need}")
+            self._state = show_chip(self.batch.state)
+            TextTag("span", f"{self.batch.target}: {self.batch.need}")
         bar = ui.linear_progress(0, show_value=False).props("rounded size=10px")
-        self._bar = labelled(bar, "Items decided")
-        self._count = text("", "muted")
+        self._bar = set_aria_label(bar, "Items decided")
+        self._count = show_text("", "muted")
         with ui.expansion("Where it comes from").classes("tools"):
-            facts(
+            show_facts(
                 {
                     "Written by": made.model,
                     "Program": made.program,
@@ -125,11 +135,11 @@ class ReadingDesk:
             self._search.on_value_change(self._filtered)
             # The keys are the desk's again, once it is said what to look for.
             self._search.on("keydown.enter", js_handler="(event) => event.target.blur()")
-            _plain("Table", "t", icon="table_rows")
-            _plain("Keys", "?", icon="keyboard")
+            _show_key_button("Table", "t", icon="table_rows")
+            _show_key_button("Keys", "?", icon="keyboard")
             ui.space()
             # Not `ui.link`, whose paths are the console's own.
-            export = Tagged("a", "Export").props("download")
+            export = TextTag("a", "Export").props("download")
             export.props["href"] = f"/api/v1/batches/{self.batch.id}/export"
             export.tooltip("As JSONL, for review in another tool")
             with ui.element("div").classes("line") as self._ends:
@@ -144,7 +154,7 @@ class ReadingDesk:
             lines = (await uploaded.file.read()).decode("utf-8", errors="replace").split("\n")
             upload.reset()
             if (decided := await self.decisions.take_review(lines)) is not None:
-                tell(f"{decided} items decided.")
+                notify(f"{decided} items decided.")
                 await self._onward()
             self._show_counts()
 
@@ -158,20 +168,22 @@ class ReadingDesk:
             with ui.element("div").classes("line"):
                 self._acts = {
                     ItemState.APPROVED: (
-                        _plain("Approve (a)", "a", look="unelevated color=positive"),
-                        _plain("Edit (e)", "e", look="outline color=primary"),
+                        _show_key_button("Approve (a)", "a", look="unelevated color=positive"),
+                        _show_key_button("Edit (e)", "e", look="outline color=primary"),
                     ),
-                    ItemState.REJECTED: (_plain("Reject (r)", "r", look="unelevated color=negative"),),
-                    ItemState.PENDING: (_plain("Undo (u)", "u", look="outline color=primary"),),
+                    ItemState.REJECTED: (
+                        _show_key_button("Reject (r)", "r", look="unelevated color=negative"),
+                    ),
+                    ItemState.PENDING: (_show_key_button("Undo (u)", "u", look="outline color=primary"),),
                 }
             with ui.element("div").classes("line"):
-                _plain("Previous (k)", "k")
-                _plain("Next (j)", "j")
+                _show_key_button("Previous (k)", "k")
+                _show_key_button("Next (j)", "j")
 
     def _show_counts(self) -> None:
         batch = self.batch
         done = batch.approved + batch.rejected
-        retone(self._state, batch.state)
+        update_chip(self._state, batch.state)
         self._bar.set_value(done / batch.size if batch.size else 1)
         words = f"{done} of {batch.size} decided: {batch.approved} approved, {batch.rejected} rejected"
         if batch.state is not BatchState.WAITING:
@@ -190,39 +202,39 @@ class ReadingDesk:
         self._news.set_text("")
         with self._paper:
             if item is None:
-                nothing("No item fits.", "Choose another filter, or look for other words.")
+                show_empty_state("No item fits.", "Choose another filter, or look for other words.")
             else:
                 self._show_item(item)
         with self._beside:
-            heading("Made from these", 3)
+            show_heading("Made from these", 3)
             shown = self._demonstrations
             known = [shown[each] for each in item.demonstrations if each in shown] if item else []
             if item and not known:
-                text("The approved examples that it was made from are gone.", "muted")
+                show_text("The approved examples that it was made from are gone.", "muted")
             for example in known:
                 with ui.element("article").classes("example"):
-                    example_shown(example)
+                    show_example(example)
         ui.run_javascript(f"learndDesk.show({item.number if item else 0})")
-        here(f"/approvals/{self.batch.id}", item=str(item.number) if item else None)
+        set_address(f"/approvals/{self.batch.id}", item=str(item.number) if item else None)
 
     def _show_item(self, item: ReadItem) -> None:
         with ui.element("div").classes("line"):
-            heading(f"Item {item.number}")
-            Tagged("span", f"of {self.batch.size}").classes("muted")
-            chip(item.state if item.state is not ItemState.PENDING else "waiting")
+            show_heading(f"Item {item.number}")
+            TextTag("span", f"of {self.batch.size}").classes("muted")
+            show_chip(item.state if item.state is not ItemState.PENDING else "waiting")
             if item.edited:
-                chip("edited", "busy")
-            Tagged("span", f"diversity {item.diversity:.2f}").classes("muted")
+                show_chip("edited", "busy")
+            TextTag("span", f"diversity {item.diversity:.2f}").classes("muted")
         if item.decided_by:
-            when = ago(item.decided_at, self.visit.console.clock())
+            when = format_age(item.decided_at, self.session.console.clock())
             why = f": {item.reason}" if item.reason else ""
-            text(f"{item.state.lower()} by {item.decided_by} {when}{why}", "muted")
-        example_shown(item.example)
+            show_text(f"{item.state.lower()} by {item.decided_by} {when}{why}", "muted")
+        show_example(item.example)
         if item.edited:
             with ui.expansion("As it was proposed").classes("tools"):
                 for name, value in item.proposed.items():
                     if value != item.example[name]:
-                        message_shown({"content": plain(value)}, f"{name}, proposed")
+                        show_message({"content": to_plain_text(value)}, f"{name}, proposed")
 
     # ---- going about
 
@@ -230,12 +242,12 @@ class ReadingDesk:
         self, *, after: int = 0, before: int | None = None, state: ItemState | None = None
     ) -> ReadItem | None:
         desk, batch_id, words, wanted = (
-            self.visit.console.desk,
+            self.session.console.desk,
             self.batch.id,
             self.containing,
             state or self.state,
         )
-        page = await self.visit.read(
+        page = await self.session.read(
             lambda: desk.page(batch_id, wanted, after=after, before=before, containing=words, limit=1)
         )
         self._demonstrations.update(page.demonstrations)
@@ -243,8 +255,8 @@ class ReadingDesk:
 
     async def _at(self, number: int) -> ReadItem | None:
         """The item as it is now, whatever is filtered for."""
-        desk, batch_id = self.visit.console.desk, self.batch.id
-        page = await self.visit.read(lambda: desk.page(batch_id, after=number - 1, limit=1))
+        desk, batch_id = self.session.console.desk, self.batch.id
+        page = await self.session.read(lambda: desk.page(batch_id, after=number - 1, limit=1))
         self._demonstrations.update(page.demonstrations)
         return next((item for item in page.items if item.number == number), None)
 
@@ -259,13 +271,13 @@ class ReadingDesk:
         if found := await self._find(after=self._item.number if self._item else 0):
             self._show(found)
         else:
-            tell("That was the last one.")
+            notify("That was the last one.")
 
     async def _previous(self) -> None:
         if self._item and (found := await self._find(before=self._item.number)):
             self._show(found)
         else:
-            tell("That was the first one.")
+            notify("That was the first one.")
 
     async def _onward(self) -> None:
         """To the next item that waits, from the beginning again where there is none behind this one."""
@@ -305,7 +317,7 @@ class ReadingDesk:
         if self._busy or self._item is not item:
             return
         self._show_counts()
-        me = self.visit.person
+        me = self.session.person
         if item and now and now.revision != item.revision and not (me and now.decided_by == me.name):
             self._show(now)
             self._news.set_text(f"{now.decided_by} has just decided this one: {now.state.lower()}.")
@@ -358,7 +370,7 @@ class ReadingDesk:
 
     async def _undo(self) -> None:
         if not self.decisions.can_undo:
-            tell("There is nothing of yours to undo.")
+            notify("There is nothing of yours to undo.")
         elif undone := await self.decisions.undo():
             if self._tabled:
                 await self.table.read(keep_page=True)
@@ -381,17 +393,17 @@ class ReadingDesk:
 
     async def _help(self) -> None:
         with ui.dialog() as dialog, ui.card().classes("dialog"):
-            heading("Keys")
+            show_heading("Keys")
             with ui.element("dl").classes("facts"):
                 for key, does in KEYS:
                     with ui.element("dt"):
-                        Tagged("kbd", key)
-                    Tagged("dd", does)
-            text("They can be switched off, in this browser, for those who dictate.", "muted")
+                        TextTag("kbd", key)
+                    TextTag("dd", does)
+            show_text("They can be switched off, in this browser, for those who dictate.", "muted")
 
             async def switch() -> None:
                 now = await ui.run_javascript("return learndDesk.switchKeys()")
-                tell(f"Keys are {now}.")
+                notify(f"Keys are {now}.")
 
             with ui.element("div").classes("line end"):
                 ui.button("Switch keys on or off", on_click=switch).props("flat no-caps color=primary")
@@ -402,7 +414,9 @@ class ReadingDesk:
             dialog.delete()
 
 
-def _plain(words: str, key: str, *, icon: str | None = None, look: str = "flat color=primary") -> ui.button:
+def _show_key_button(
+    words: str, key: str, *, icon: str | None = None, look: str = "flat color=primary"
+) -> ui.button:
     """A button that asks for what a key does."""
     button = ui.button(words, icon=icon).props(f"no-caps {look}")
     return button.on("click", js_handler=f"() => learndDesk.ask('{key}')")

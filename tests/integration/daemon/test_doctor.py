@@ -10,7 +10,7 @@ from daemon.doctor import examine
 from daemon.settings.load import Settings
 from registry.serving.inspection import Check
 from tests.writing_stand_in import WritingStandIn, writing
-from trainers.memory import free_memory
+from trainers.memory import measure_free_memory
 
 
 def test_memory_is_what_the_smallest_training_takes_and_4_bits_are_looked_for_where_they_are_asked_for(
@@ -36,7 +36,7 @@ def test_memory_is_what_the_smallest_training_takes_and_4_bits_are_looked_for_wh
     memory = checks["acme/support: memory"]
     assert memory.ok
     free, least = (float(part.split()[-1]) for part in memory.found.replace(" GiB free", "").split(", "))
-    assert free == pytest.approx(free_memory("cpu") / 2**30, rel=0.2)
+    assert free == pytest.approx(measure_free_memory("cpu") / 2**30, rel=0.2)
     # Python and the libraries, the tiny model, and 64 answers' logits over 49152 words.
     assert 0.8 < least < 1.1
     assert checks["4 bits"].ok

@@ -42,10 +42,10 @@ def test_what_phoenix_has_not_got_holds_nothing_up_and_stands_in_the_status(tmp_
     door = Authenticator(operators, {})
     api = build_api(runs.settings, runs.store, {}, door, health, Metrics(), lambda: runs.now)
     with serving(api) as url:
-        health.ill(key, "publish", "Phoenix has not got a run")
+        health.record_problem(key, "publish", "Phoenix has not got a run")
         assert httpx.get(f"{url}/readyz").status_code == 200
         [entry] = httpx.get(f"{url}/v1/status").json()
         assert entry["problems"] == {"publish": "Phoenix has not got a run"}
-        health.ill(key, "poll", "Phoenix does not answer")
+        health.record_problem(key, "poll", "Phoenix does not answer")
         assert httpx.get(f"{url}/readyz").status_code == 503
     runs.store.close()

@@ -43,7 +43,7 @@ class Learnd:
         self.folder, self.patch, self.capsys = folder, patch, capsys
         (folder / "learnd.toml").write_text(tomli_w.dumps(SETTINGS), "utf-8")
         patch.chdir(folder)
-        patch.setattr(output.out, "width", 200)
+        patch.setattr(output.console, "width", 200)
 
     def run(self, *words: str, **env: str) -> Ran:
         self.capsys.readouterr()

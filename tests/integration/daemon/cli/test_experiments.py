@@ -12,7 +12,7 @@ import pytest
 import tomli_w
 
 from daemon.cli import main, output
-from registry.cycles import CycleState, Trained
+from registry.cycles import CycleState, StageResult
 from registry.versions import VersionState
 from tests.run_support import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, a_report, asked, held_out
 from tests.snapshots import taught
@@ -32,7 +32,7 @@ class Learnd:
         known = {"data_dir": "data", "phoenix": {"browser_url": PHOENIX}, "targets": [target]}
         (folder / "learnd.toml").write_text(tomli_w.dumps(known), "utf-8")
         patch.chdir(folder)
-        patch.setattr(output.out, "width", 250)
+        patch.setattr(output.console, "width", 250)
 
     def __call__(self, *words: str, fails: bool = False) -> str:
         """What it prints; on stderr where it fails."""
@@ -228,8 +228,8 @@ def test_the_status_says_what_a_version_on_probation_waits_for(learnd: Learnd) -
 def test_a_stage_that_was_left_out_is_no_method_of_its_run(learnd: Learnd) -> None:
     runs = learnd.runs
     training = [
-        Trained(method="sft", figures=FIGURES["sft"]),
-        Trained(method="dpo", left_out="too few pairs"),
+        StageResult(method="sft", figures=FIGURES["sft"]),
+        StageResult(method="dpo", left_out="too few pairs"),
     ]
     cycle = runs.train(runs.snapshot(held_out(40)), (SFT, DPO), training)
     runs.fail(cycle, "killed")

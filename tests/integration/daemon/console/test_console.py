@@ -524,7 +524,7 @@ def test_an_operator_rejects_what_is_on_probation(page: Page, daemon: Running) -
     expect(version.get_by_text("Promising, and not proven. It waits for 160")).to_be_visible()
     picture(page, "adapters-probation")
     version.get_by_role("button", name="Reject").click()
-    expect(page.get_by_text("does not go live by itself any more")).to_be_visible()
+    expect(page.get_by_text("is not promoted automatically any more")).to_be_visible()
     page.get_by_label("Why").fill("it is rude")
     page.get_by_role("button", name=f"Reject {waiting}").click()
     expect(version.get_by_text("REJECTED")).to_be_visible()

@@ -15,9 +15,9 @@ from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 from registry.versions import VersionState
 from tests.snapshots import BEGAN, reviewed, snapshot_in, taught
-from trainers.models.base_model import base_digest
+from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.planning.plan import Plan, Stage
+from trainers.planning.plan import Plan, TrainingStage
 
 MOST = 2
 
@@ -54,11 +54,11 @@ def judged(context: TargetContext, number: int, window: Window) -> None:
     """A cycle that trained something, and came to a verdict."""
     cycle = selecting(context, number, window)
     plan = Plan(
-        stages=(Stage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
+        stages=(TrainingStage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
         reason="a test",
         snapshot_id=str(cycle.snapshot_id),
         base_model=context.target.base_model,
-        base_digest=base_digest(context.target.base_model),
+        base_digest=compute_base_digest(context.target.base_model),
     )
     for state, changes in (
         (CycleState.TRAINING, {"plan": plan}),
@@ -106,9 +106,9 @@ def test_a_version_on_probation_whose_snapshot_is_gone_is_given_up_and_stops_not
     )
     context.store.judge(version.id, VersionState.PROBATION, now=BEGAN, actor="learnd", reason="promising")
     looks = SecondLooks()
-    assert looks.due(context) is None
+    assert looks.find_due(context) is None
     assert context.store.version(version.id).state is VersionState.PROBATION
     shutil.rmtree(context.snapshots / version.snapshot_id)
-    assert looks.due(context) is None
+    assert looks.find_due(context) is None
     assert context.store.version(version.id).state is VersionState.REJECTED
     context.store.close()

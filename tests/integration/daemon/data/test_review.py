@@ -11,7 +11,7 @@ from daemon.settings.load import Settings
 from extractors.dataset.build import ExtraData
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.dataset.snapshot import build_snapshot, write_snapshot
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Examples, SFTExample
 from extractors.feedback.extract import Extraction
 from registry.batches import Batch, BatchEnded, ItemChanged, ItemState, Proposal
@@ -109,7 +109,7 @@ def test_an_edit_is_what_trains_under_the_key_of_what_it_says_and_stays_syntheti
     desk.close(batch.id, actor="ann")
     (example,) = learned(desk)
     assert (example.completion.content, example.origin) == ("shipping", "synthetic")
-    assert example.prompt_key == prompt_key(example.prompt)
+    assert example.prompt_key == compute_prompt_key(example.prompt)
     assert example.prompt_key != an_example("sft", "one").prompt_key
     (item,) = desk.page(batch.id, limit=1).items
     assert item.edited

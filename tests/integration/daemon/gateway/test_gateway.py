@@ -10,7 +10,7 @@ import openai
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from daemon.access.tokens import TokensMissing, must_have_tokens
+from daemon.access.tokens import TokensMissing, check_tokens
 from daemon.demo.servers import free_port
 from daemon.gateway import ReplicaAddress, Tracing
 from daemon.gateway.replies import read_body, send_whole
@@ -388,11 +388,11 @@ def test_requests_are_counted_by_alias_version_and_status(replica: tuple[StandIn
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "gateway.internal"])  # noqa: S104
 def test_nobody_listens_to_the_network_without_tokens(host: str) -> None:
     with pytest.raises(TokensMissing, match="LEARND_AGENTS__TOKENS"):
-        must_have_tokens(host, {})
-    must_have_tokens(host, {"token": "acme"})
-    must_have_tokens("127.0.0.1", {})
+        check_tokens(host, {})
+    check_tokens(host, {"token": "acme"})
+    check_tokens("127.0.0.1", {})
     with pytest.raises(TokensMissing, match="empty"):
-        must_have_tokens(host, {" ": "acme"})
+        check_tokens(host, {" ": "acme"})
 
 
 def _stream(prompt: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixUnreachable
 from extractors.phoenix.write_experiments import RunExperiments
 from extractors.phoenix.write_spans import attributes
-from registry.cycles import MOST_TRIES, Cycle, CycleState, Trained
+from registry.cycles import MOST_TRIES, Cycle, CycleState, StageResult
 from registry.store.store import Store
 from registry.versions import VersionState
 from tests.phoenix_support import new_project, wait_until
@@ -42,6 +42,7 @@ from tests.run_support import (
     held_out,
 )
 from tests.snapshots import reviewed
+from trainers.job_folder import ProgressLine
 
 
 def ended(runs: Runs, cycle: Cycle) -> Run:
@@ -146,7 +147,7 @@ def test_of_several_stages_and_seeds_the_last_stage_of_the_median_run_is_told(ru
     snapshot = runs.snapshot(held_out(40))
     worse = FIGURES["dpo"] | {"train_loss": 9.0}
     training = [
-        Trained(method=method, run=run, figures=figures)
+        StageResult(method=method, run=run, figures=figures)
         for run in range(3)
         for method, figures in (("sft", FIGURES["sft"]), ("dpo", FIGURES["dpo"] if run == 1 else worse))
     ]
@@ -165,8 +166,8 @@ def test_of_several_stages_and_seeds_the_last_stage_of_the_median_run_is_told(ru
 
 def test_a_stage_that_was_left_out_is_not_said_to_have_been_trained(runs: Runs) -> None:
     training = [
-        Trained(method="sft", figures=FIGURES["sft"]),
-        Trained(method="dpo", left_out="dpo left out: too few pairs"),
+        StageResult(method="sft", figures=FIGURES["sft"]),
+        StageResult(method="dpo", left_out="dpo left out: too few pairs"),
     ]
     cycle = runs.train(runs.snapshot(held_out(40)), (SFT, DPO), training)
     runs.fail(cycle, "the evaluation's process was killed")
@@ -476,11 +477,11 @@ def test_a_cycle_in_the_foreground_ends_well_though_phoenix_is_down(tmp_path: Pa
     judged: dict[str, Any] = {"report": report, "verdict": report.verdict, "reason": report.reason}
     runs.store.advance_cycle(cycle.id, CycleState.EVALUATING, CycleState.PROMOTING, runs.now, **judged)
     runs.store.close()
-    said: list[dict[str, Any]] = []
+    said: list[ProgressLine] = []
     done = run_once(runs.settings, "acme/routing", on_progress=said.append)
     assert (done.state, done.published_at) == (CycleState.DONE, None)
-    assert "does not answer" in said[-1]["message"]
-    assert "the next call, or a daemon, goes on with it" in said[-1]["message"]
+    assert "does not answer" in said[-1].message
+    assert "the next call, or a daemon, goes on with it" in said[-1].message
     with Store.open(tmp_path, runs.now) as store:
         assert [each.id for each in store.unpublished_cycles("acme/routing")] == [cycle.id]
 

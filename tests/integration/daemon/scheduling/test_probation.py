@@ -14,7 +14,7 @@ from registry.cycles import CycleState
 from registry.versions import Version, VersionState
 from tests.run_support import MINUTE, NOWHERE, Runs, a_report, held_out
 from tests.unit.traffic import annotation, span
-from trainers.models.base_model import base_digest
+from trainers.models.base_model import compute_base_digest
 
 NEEDED = 8
 HELD_OUT = 10
@@ -34,7 +34,7 @@ class Waiting(Runs):
 
     def wait(self) -> Version:
         """A promising run, whose version waits from now on."""
-        digest = base_digest(self.context.target.base_model)
+        digest = compute_base_digest(self.context.target.base_model)
         cycle = self.train(self.snapshot(held_out(HELD_OUT), watermark=self.now), base=digest)
         snapshot = self.context.snapshot(str(cycle.snapshot_id))
         self.end(cycle, a_report(snapshot, str(cycle.version_id), right=7))
@@ -86,7 +86,7 @@ def test_a_second_look_that_fails_waits_for_the_cool_down_and_the_third_failure_
     waiting.review(NEEDED)
     looks, cooldown = SecondLooks(), waiting.context.target.schedule.cooldown
     for tried in range(1, MOST_FAILED + 1):
-        version = looks.due(waiting.context)
+        version = looks.find_due(waiting.context)
         assert version is not None
         cycle = advance(waiting.context, start_cycle(waiting.context, "new examples", version))
         assert cycle.state is CycleState.EVALUATING
@@ -95,10 +95,10 @@ def test_a_second_look_that_fails_waits_for_the_cool_down_and_the_third_failure_
         assert "golden.jsonl" in cycle.reason
         waiting.now += cooldown - MINUTE
         if tried < MOST_FAILED:
-            assert looks.due(waiting.context) is None, "it rests, so that a training may go first"
+            assert looks.find_due(waiting.context) is None, "it rests, so that a training may go first"
             assert waiting.state is VersionState.PROBATION
         waiting.now += MINUTE
-    assert looks.due(waiting.context) is None
+    assert looks.find_due(waiting.context) is None
     assert waiting.state is VersionState.REJECTED
     assert "its second look failed 3 times, the last time so:" in waiting.last_word
     assert "golden.jsonl" in waiting.last_word
@@ -125,10 +125,13 @@ def test_a_version_that_waits_for_too_long_is_rejected_in_words(waiting: Waiting
     waiting.review(4, approved=False)
     looks = SecondLooks()
     waiting.now += 18 * DAY
-    assert looks.due(waiting.context) is None
-    assert (waiting.state, looks.reviewed(waiting.context.target.key)) == (VersionState.PROBATION, NEEDED - 2)
+    assert looks.find_due(waiting.context) is None
+    assert (waiting.state, looks.last_count(waiting.context.target.key)) == (
+        VersionState.PROBATION,
+        NEEDED - 2,
+    )
     waiting.now += DAY
-    assert looks.due(waiting.context) is None
+    assert looks.find_due(waiting.context) is None
     assert waiting.state is VersionState.REJECTED
     assert "6 of 8 newer reviewed items" in waiting.last_word
     assert "in the 20 days after its training (gate.probation_days)" in waiting.last_word
@@ -138,7 +141,7 @@ def test_a_second_look_that_is_due_comes_before_the_end_of_the_waiting(waiting: 
     waiting.now += DAY
     waiting.review(NEEDED)
     waiting.now += 40 * DAY
-    due = SecondLooks().due(waiting.context)
+    due = SecondLooks().find_due(waiting.context)
     assert due is not None
     assert due.id == waiting.version.id
 
@@ -148,16 +151,16 @@ def test_what_is_missing_is_not_counted_anew_before_it_can_have_come(waiting: Wa
     waiting.now += DAY
     waiting.review(3)
     waiting.review(20, approved=False)
-    assert looks.due(waiting.context) is None
-    assert looks.reviewed(key) == 3
+    assert looks.find_due(waiting.context) is None
+    assert looks.last_count(key) == 3
     waiting.approve(3, 4)
-    assert looks.due(waiting.context) is None
-    assert looks.reviewed(key) == 3, "five are missing, and two came"
+    assert looks.find_due(waiting.context) is None
+    assert looks.last_count(key) == 3, "five are missing, and two came"
     waiting.now += 10 * MINUTE
-    assert looks.due(waiting.context) is None
-    assert looks.reviewed(key) == 5, "now and then it is counted all the same"
+    assert looks.find_due(waiting.context) is None
+    assert looks.last_count(key) == 5, "now and then it is counted all the same"
     waiting.approve(5, 6, 7)
-    due = looks.due(waiting.context)
+    due = looks.find_due(waiting.context)
     assert due is not None
     assert due.id == waiting.version.id
 
@@ -167,18 +170,18 @@ def test_the_count_of_one_version_is_not_that_of_the_next(waiting: Waiting) -> N
     waiting.now += DAY
     waiting.review(3)
     waiting.review(5, approved=False)
-    assert looks.due(waiting.context) is None
-    assert looks.reviewed(key) == 3
+    assert looks.find_due(waiting.context) is None
+    assert looks.last_count(key) == 3
     waiting.judge(waiting.version.id, VersionState.REJECTED)
     waiting.now += DAY
     waiting.wait()
-    assert looks.due(waiting.context) is None
-    assert looks.reviewed(key) is None, "not enough came since to count anything"
+    assert looks.find_due(waiting.context) is None
+    assert looks.last_count(key) is None, "not enough came since to count anything"
 
 
 def test_a_version_of_another_base_is_not_looked_at_again(waiting: Waiting) -> None:
     waiting.review(NEEDED)
-    cycle = start_cycle(waiting.context, "", SecondLooks().due(waiting.context))
+    cycle = start_cycle(waiting.context, "", SecondLooks().find_due(waiting.context))
     config = Path(waiting.context.target.base_model) / "config.json"
     before = config.read_text("utf-8")
     try:
@@ -196,7 +199,7 @@ def test_a_version_that_was_rejected_meanwhile_is_skipped_whatever_became_of_its
     waiting: Waiting,
 ) -> None:
     waiting.review(NEEDED)
-    cycle = start_cycle(waiting.context, "", SecondLooks().due(waiting.context))
+    cycle = start_cycle(waiting.context, "", SecondLooks().find_due(waiting.context))
     waiting.judge(waiting.version.id, VersionState.REJECTED)
     (waiting.context.snapshots / waiting.version.snapshot_id / "manifest.json").unlink()
     cycle = advance(waiting.context, cycle)

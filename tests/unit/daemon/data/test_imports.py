@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from daemon.data.imports import UnknownImport, forget_import, import_file, imported_examples, imports
+from daemon.data.imports import (
+    UnknownImport,
+    forget_import,
+    import_file,
+    list_imports,
+    read_imported_examples,
+)
 from daemon.settings.target import TargetSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -28,24 +34,24 @@ VOTE = {**SHIPPING, "label": False}
 
 def test_the_same_file_again_changes_nothing(tmp_path: Path) -> None:
     name = brought(tmp_path, SHIPPING)
-    before = imported_examples(tmp_path, TARGET)
+    before = read_imported_examples(tmp_path, TARGET)
     assert brought(tmp_path, SHIPPING, days=1) == name
-    assert imported_examples(tmp_path, TARGET) == before
-    assert [(found.name, found.examples) for found in imports(tmp_path, TARGET)] == [(name, 1)]
+    assert read_imported_examples(tmp_path, TARGET) == before
+    assert [(found.name, found.examples) for found in list_imports(tmp_path, TARGET)] == [(name, 1)]
 
 
 def test_a_file_that_was_being_written_when_the_process_was_killed_is_none(tmp_path: Path) -> None:
     names = {brought(tmp_path, SHIPPING), brought(tmp_path, VOTE, kind="votes")}
     (folder,) = (tmp_path / "imports").iterdir()
     (folder / ".writing-sft-abc.parquet").write_bytes(b"half")
-    assert {found.name for found in imports(tmp_path, TARGET)} == names
-    found = imported_examples(tmp_path, TARGET)
+    assert {found.name for found in list_imports(tmp_path, TARGET)} == names
+    found = read_imported_examples(tmp_path, TARGET)
     assert (len(found.sft), len(found.votes)) == (1, 1)
 
 
 def test_what_is_forgotten_is_gone_and_no_other(tmp_path: Path) -> None:
     name, other = brought(tmp_path, SHIPPING), brought(tmp_path, VOTE, kind="votes")
     forget_import(tmp_path, TARGET, name)
-    assert [found.name for found in imports(tmp_path, TARGET)] == [other]
+    assert [found.name for found in list_imports(tmp_path, TARGET)] == [other]
     with pytest.raises(UnknownImport, match=f"no import '{name}' of acme/routing .*{other}"):
         forget_import(tmp_path, TARGET, name)

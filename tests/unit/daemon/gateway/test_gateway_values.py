@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.gateway.attributes import answer_attributes, request_attributes
-from daemon.gateway.sse import EventCutter, assemble, chunk_of, event_of
+from daemon.gateway.attributes import describe_answer, describe_request
+from daemon.gateway.sse import EventCutter, assemble, build_event, parse_chunk
 
 WORDS = (
     "messages tools prompt role content tool_calls function name arguments id type text image_url url "
@@ -27,7 +27,7 @@ on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.t
 @on_a_busy_machine
 @given(OBJECTS)
 def test_any_json_object_can_be_described(stranger: dict[str, Any]) -> None:
-    for attributes in (request_attributes(stranger), answer_attributes(stranger)):
+    for attributes in (describe_request(stranger), describe_answer(stranger)):
         for value in attributes.values():
             assert isinstance(value, str | int)
             assert not isinstance(value, str) or value.encode()
@@ -54,10 +54,10 @@ def test_events_do_not_depend_on_how_the_network_cut_them(
 
 
 def test_an_event_without_json_is_nobodys_chunk() -> None:
-    assert chunk_of(b": keep-alive") is None
-    assert chunk_of(b"data: [DONE]") is None
-    assert chunk_of(b"data: [1, 2]") is None
-    assert chunk_of(event_of({"a": "\ud83d"})) == {"a": "\ud83d"}
+    assert parse_chunk(b": keep-alive") is None
+    assert parse_chunk(b"data: [DONE]") is None
+    assert parse_chunk(b"data: [1, 2]") is None
+    assert parse_chunk(build_event({"a": "\ud83d"})) == {"a": "\ud83d"}
 
 
 def test_a_stream_is_put_together_choice_by_choice() -> None:

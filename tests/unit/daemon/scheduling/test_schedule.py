@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from daemon.scheduling.schedule import due, next_run
+from daemon.scheduling.schedule import find_trigger, next_run
 from daemon.settings.target import ScheduleSettings, TargetSettings, TargetThresholds
 from registry.cycles import Cycle, CycleState
 
@@ -29,16 +29,19 @@ def cycle(state: CycleState, ended: datetime) -> Cycle:
 
 def test_enough_new_feedback_starts_a_cycle() -> None:
     assert (
-        due(target(), batch_decided=False, feedback_changes=10, last=None, since=NOON, now=NOON)
+        find_trigger(target(), batch_decided=False, feedback_changes=10, last=None, since=NOON, now=NOON)
         == "new examples"
     )
-    assert due(target(), batch_decided=False, feedback_changes=9, last=None, since=NOON, now=NOON) is None
+    assert (
+        find_trigger(target(), batch_decided=False, feedback_changes=9, last=None, since=NOON, now=NOON)
+        is None
+    )
 
 
 def test_no_cycle_starts_during_the_cool_down() -> None:
     last, calm = cycle(CycleState.DONE, NOON), target(cooldown_minutes=60)
     assert (
-        due(
+        find_trigger(
             calm,
             batch_decided=False,
             feedback_changes=99,
@@ -48,7 +51,7 @@ def test_no_cycle_starts_during_the_cool_down() -> None:
         )
         is None
     )
-    assert due(
+    assert find_trigger(
         calm,
         batch_decided=False,
         feedback_changes=99,
@@ -61,16 +64,19 @@ def test_no_cycle_starts_during_the_cool_down() -> None:
 def test_a_decided_batch_starts_the_next_cycle_at_once_but_not_beside_another() -> None:
     last, calm = cycle(CycleState.SKIPPED, NOON), target(cooldown_minutes=60)
     known = {"feedback_changes": 0, "since": NOON, "now": NOON + timedelta(minutes=1)}
-    assert due(calm, batch_decided=True, last=last, **known) == "batch decided"
-    assert due(calm, batch_decided=False, last=last, **known) is None
-    assert due(calm, batch_decided=False, asked=True, last=last, **known) == "operator"
-    assert due(calm, batch_decided=True, asked=True, last=cycle(CycleState.TRAINING, NOON), **known) is None
+    assert find_trigger(calm, batch_decided=True, last=last, **known) == "batch decided"
+    assert find_trigger(calm, batch_decided=False, last=last, **known) is None
+    assert find_trigger(calm, batch_decided=False, asked=True, last=last, **known) == "operator"
+    assert (
+        find_trigger(calm, batch_decided=True, asked=True, last=cycle(CycleState.TRAINING, NOON), **known)
+        is None
+    )
 
 
 def test_an_unfinished_cycle_keeps_the_next_one_waiting() -> None:
     last = cycle(CycleState.TRAINING, NOON)
     assert (
-        due(
+        find_trigger(
             target(),
             batch_decided=False,
             feedback_changes=99,
@@ -87,12 +93,16 @@ def test_a_cron_time_that_passed_while_the_daemon_was_down_is_made_up_for() -> N
     last = cycle(CycleState.DONE, NOON)
     # 3 o'clock in Berlin is 1 o'clock UTC here: on that night summer time begins.
     before, after = NOON + timedelta(hours=12, minutes=59), NOON + timedelta(hours=13, minutes=1)
-    assert due(nightly, batch_decided=False, feedback_changes=0, last=last, since=NOON, now=before) is None
     assert (
-        due(nightly, batch_decided=False, feedback_changes=0, last=last, since=NOON, now=after) == "schedule"
+        find_trigger(nightly, batch_decided=False, feedback_changes=0, last=last, since=NOON, now=before)
+        is None
     )
     assert (
-        due(
+        find_trigger(nightly, batch_decided=False, feedback_changes=0, last=last, since=NOON, now=after)
+        == "schedule"
+    )
+    assert (
+        find_trigger(
             nightly,
             batch_decided=False,
             feedback_changes=0,

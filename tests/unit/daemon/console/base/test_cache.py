@@ -4,13 +4,13 @@ from threading import Barrier, Thread
 
 import pytest
 
-from daemon.console.base.cache import Shared
+from daemon.console.base.cache import TtlCache
 
 
 def test_many_pages_read_once_and_an_old_reading_is_not_shown() -> None:
     read: list[str] = []
     together = Barrier(8)
-    shared = Shared(lambda key: read.append(key) or len(read), seconds=60)
+    shared = TtlCache(lambda key: read.append(key) or len(read), seconds=60)
     found: list[int] = []
 
     def page() -> None:
@@ -25,7 +25,7 @@ def test_many_pages_read_once_and_an_old_reading_is_not_shown() -> None:
     assert (read, set(found)) == (["acme/routing"], {1})
     assert shared.of("acme/search") == 2
     assert shared.of("acme/routing") == 3, "only the newest key's reading is kept"
-    old = Shared(lambda key: read.append(key) or len(read), seconds=0)
+    old = TtlCache(lambda key: read.append(key) or len(read), seconds=0)
     assert [old.of(), old.of()] == [4, 5]
 
 
@@ -38,7 +38,7 @@ def test_what_could_not_be_read_is_read_again() -> None:
             raise outcome
         return outcome
 
-    shared = Shared(read, seconds=60)
+    shared = TtlCache(read, seconds=60)
     with pytest.raises(ValueError, match="not now"):
         shared.of()
     assert shared.of() == "there it is"

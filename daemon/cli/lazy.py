@@ -1,0 +1,42 @@
+"""Commands whose modules are imported only when they run, so that `learnd --help` answers at once.
+
+A module in `daemon/cli` holds a Typer application called `app`. A `LazyCommand` knows its name and its
+line of help; it imports the module when the command runs, when its own help is asked for, and when a shell
+completes its options.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
+
+
+class LazyCommand(TyperCommand):
+    """A command, or a group of commands, that stands for itself in listings until it is loaded."""
+
+    def __init__(self, name: str, module: str, help: str, *, hidden: bool = False) -> None:  # noqa: A002
+        """`module` has an `app` with a command called `name`; where it has none, all of it is the group."""
+        super().__init__(name, help=help, hidden=hidden)
+        self._module = module
+
+    def load(self) -> TyperCommand | TyperGroup:
+        """Import the module and return the command itself, under the name and the help it is listed by."""
+        group = get_group(import_module(self._module).app)
+        command: Any = group.commands.get(str(self.name), group)
+        command.name, command.help = self.name, command.help or self.help
+        return command  # type: ignore[no-any-return]
+
+
+class LazyGroup(TyperGroup):
+    """A group that loads the one command that is wanted."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, LazyCommand) else command, rest
+
+    def load_all(self) -> None:
+        """Put the commands themselves in the place of those that were not loaded yet."""
+        for name, command in self.commands.items():
+            if isinstance(command, LazyCommand):
+                self.commands[name] = command.load()
