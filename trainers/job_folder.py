@@ -1,9 +1,11 @@
-"""The inside of a job that runs as a child process: a folder in which everything it says is found.
+"""The folder of a job that runs as a child process: its input, its progress and its outcome.
 
 job.json        what to do, written by the parent
 progress.jsonl  a line for each thing that happened, appended
-result.json     what came out, renamed into place last
-failure.json    why it cannot be done, in words; a run that ends without either was killed
+result.json     the result, renamed into place last
+failure.json    the reason why the job cannot be done, in words
+
+A run that ends without result.json and failure.json was killed.
 """
 
 import sys
@@ -37,7 +39,7 @@ class JobUnreadable(LearndError):
 
 
 class Failure(Value):
-    """Why a job cannot be done."""
+    """The reason why a job cannot be done."""
 
     kind: str
     """Name of the error's class."""
@@ -60,9 +62,9 @@ class ProgressLine(Value):
     grad_norm: float | None = None
     tokens_per_second: float | None = None
     memory_bytes: int | None = None
-    """The most that was held so far: of the GPU where one is used, else by the process."""
+    """The peak so far: of the GPU where one is used, else of the process."""
     figures: dict[str, float] = {}
-    """What a validation says beyond its loss, by the method."""
+    """Metrics of a validation beyond its loss, by the method."""
     message: str = ""
 
 
@@ -74,17 +76,17 @@ class Progress:
         self._clock = clock
 
     def write(self, stage: str, message: str = "", **values: Any) -> None:
-        """Append one line, in one write; `values` are further fields of a ProgressLine."""
+        """Append one line in a single write; `values` are further fields of a ProgressLine."""
         line = ProgressLine(at=self._clock(), stage=stage, message=message, **values)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json(exclude_defaults=True) + "\n")
 
 
 def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress], Value]) -> None:
-    """Have `work` do the job in `folder`; returns once result.json is there, at once if it is already.
+    """Call `work` on the job in `folder` and write result.json; return immediately if it exists.
 
-    A LearndError is kept in failure.json, and so is a defect, with its traceback in the log; both end the
-    process with status 1. The machine's trouble (OSError, lack of memory) propagates: it may pass.
+    A LearndError is written to failure.json, and so is a defect, with its traceback in the log; both end
+    the process with status 1. Trouble of the machine (OSError, lack of memory) propagates: it may pass.
     """
     result, failure = folder / RESULT, folder / "failure.json"
     if result.exists():
@@ -103,15 +105,17 @@ def run_job(folder: Path, kind: type[JobT], work: Callable[[JobT, Path, Progress
     except Exception as defect:
         if is_out_of_memory(defect):
             raise
-        # The process's boundary: tried again as it is, it would only fail again.
-        said = f"a defect in learnd, please report it: {type(defect).__name__}: {defect}"
-        write_atomically(failure, Failure(kind=type(defect).__name__, error=said).model_dump_json(indent=2))
+        # The process's boundary: a second run of the same job would only fail again.
+        message = f"a defect in learnd, please report it: {type(defect).__name__}: {defect}"
+        write_atomically(
+            failure, Failure(kind=type(defect).__name__, error=message).model_dump_json(indent=2)
+        )
         raise
     write_atomically(result, outcome.model_dump_json(indent=2))
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` is there whole or not at all."""
+    """Write `text` to `path` so that readers find the whole file or none."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, "utf-8")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Memory: what is free, the most that this process has held, and giving back what it no longer uses."""
+"""Memory: how much is free, the peak of this process, releasing what is unused, and out-of-memory errors."""
 
 import ctypes
 import errno
@@ -15,7 +15,7 @@ FILE_CACHE = frozenset({"active_file", "inactive_file"})
 
 
 def measure_free_memory(device: str) -> int:
-    """Bytes that a training could take now, on the GPU or of the machine (and its containers)."""
+    """Return the bytes that a training could take now: of the GPU, or of the machine and its containers."""
     if device == "cuda":
         import torch
 
@@ -26,9 +26,10 @@ def measure_free_memory(device: str) -> int:
 
 
 def read_cgroup_headroom(process: Path = PROCESS, groups: Path = CONTROL_GROUPS) -> float:
-    """What the control groups of `process` leave it (Linux, version 2); without a limit, infinite.
+    """Return the bytes that the control groups of `process` still allow it (Linux, version 2).
 
-    A limit may be on any group above its own: on a service's, its slice's, or a container's.
+    Infinite without a limit. A limit may be set on any group above the process's own: on a service,
+    its slice, or a container.
     """
     try:
         lines = (process / "cgroup").read_text().splitlines()
@@ -57,7 +58,7 @@ def _read_group_headroom(group: Path) -> float:
 
 
 def measure_peak_memory(device: str) -> int:
-    """The most that was held so far, in bytes: of the GPU where `device` is one, else by the process."""
+    """Return the peak so far in bytes: of the GPU where `device` is `cuda`, else of the process."""
     if device == "cuda":
         import torch
 
@@ -69,12 +70,12 @@ def measure_peak_memory(device: str) -> int:
     for line in lines:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    # Where there is no such file. On Linux, this would be what the parent held, where that is more.
+    # For systems without that file. On Linux, it would be the parent's peak where that is higher.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def release_memory() -> None:
-    """Give back what was freed: torch's allocator keeps it on a GPU, glibc's on a CPU."""
+    """Return freed memory to the system: torch's allocator keeps it on a GPU, glibc's on a CPU."""
     import torch
 
     gc.collect()
@@ -86,11 +87,11 @@ def release_memory() -> None:
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
-"""What torch's allocators, mmap and C++ say, in errors of no type of their own."""
+"""Messages of torch's allocators, mmap and C++, whose errors have no type of their own."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory could not be had, on a GPU or on a CPU."""
+    """Return True if `error` says that memory ran out, on a GPU or on a CPU."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

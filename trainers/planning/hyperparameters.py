@@ -1,4 +1,4 @@
-"""Hyperparameters: what shapes an adapter, chosen from the method, the model's size and the data.
+"""Hyperparameters of a training, chosen by the method, the size of the base model and the data.
 
 `TABLE` is the choice as data, with a source for each row; `choose_hyperparameters` reads it.
 """
@@ -6,7 +6,7 @@
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
@@ -15,11 +15,11 @@ from extractors.values import Value
 
 Method = Literal["sft", "dpo", "kto", "embedding"]
 Preset = Literal["efficient", "quality"]
-"""`efficient` learns soon and with little memory; `quality` takes about twice as long."""
+"""`efficient` needs little time and memory; `quality` takes about twice as long."""
 
 
 class Hyperparameters(Value):
-    """Everything that shapes the adapter, apart from data and base."""
+    """Everything that determines the adapter, apart from data and base model."""
 
     epochs: float = Field(3.0, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
@@ -46,20 +46,20 @@ class Hyperparameters(Value):
 
 
 class OverridesInvalid(LearndError):
-    """The settings ask for hyperparameters that do not exist or cannot be."""
+    """The settings ask for hyperparameters that do not exist or have impossible values."""
 
 
 class TableRow(Value):
-    """What is set for some methods and sizes of the base; what a later row says overrides it."""
+    """Values for some methods and sizes of the base model; a later row overrides them."""
 
     methods: tuple[Method, ...] = ("sft", "dpo", "kto", "embedding")
     up_to_gb: float = math.inf
-    """Greatest size of the base's weights, in units of 10^9 bytes."""
+    """Upper bound on the size of the base's weights, in units of 10^9 bytes."""
     efficient: dict[str, float]
     quality: dict[str, float] = {}
-    """What the quality preset sets otherwise."""
+    """Values that the quality preset sets differently."""
     source: str
-    """Where the numbers come from: a paper, a documentation, or a measurement of ours."""
+    """The origin of the numbers: a paper, a documentation, or a measurement of ours."""
 
 
 TABLE = (
@@ -67,7 +67,7 @@ TABLE = (
         efficient={"lora_rank": 16, "lora_alpha": 32},
         quality={"lora_rank": 64, "lora_alpha": 128},
         source="Every linear layer is adapted, and the rank is the adapter's capacity: 16 holds what a few "
-        "hundred short answers say, 64 is what QLoRA took for instruction data (Schulman et al. 2025, "
+        "hundred short answers say, 64 is the rank of QLoRA for instruction data (Schulman et al. 2025, "
         "LoRA Without Regret; Dettmers et al. 2023, appendix B). alpha / rank stays at 2 (Hu et al. 2021).",
     ),
     TableRow(
@@ -134,7 +134,7 @@ TABLE = (
         methods=("kto",),
         efficient={"gradient_accumulation": 2},
         source="TRL's KTO guide: at least 4 examples a batch, else the KL estimate is poor, and 16 to 128 a "
-        "step; rather more epochs than a higher rate where data is little.",
+        "step; with little data rather more epochs than a higher rate.",
     ),
     TableRow(
         methods=("embedding",),
@@ -145,14 +145,14 @@ TABLE = (
         "is better (its documentation of MultipleNegativesRankingLoss).",
     ),
 )
-"""The choice as data. All rows that fit are laid over each other, from the first to the last."""
+"""The choice as data. All rows that match apply, from the first to the last; later ones override."""
 
 TABLE_RANK = 16
-"""The rank for which the table's learning rates are. At another rank and the same alpha / rank, a rate goes
-with 1 / sqrt(rank) (Kalajdzievski 2023, rsLoRA): four times the rank, half the rate."""
+"""The rank to which the table's learning rates belong. At another rank and the same alpha / rank, a rate
+scales with 1 / sqrt(rank) (Kalajdzievski 2023, rsLoRA): four times the rank, half the rate."""
 MIN_TRAINING_STEPS: dict[Preset, int] = {"efficient": 110, "quality": 220}
-"""Optimiser steps that a training should have; where the data is little, it gets more epochs. Measured
-on SmolLM2-135M, routing; validation stops a training that has learned what there is."""
+"""Optimiser steps that a training should have; with little data it gets more epochs. Measured on
+SmolLM2-135M, routing; validation stops a training that no longer improves."""
 MAX_EPOCHS: dict[Preset, int] = {"efficient": 10, "quality": 20}
 
 
@@ -165,14 +165,14 @@ def choose_hyperparameters(
     overrides: Mapping[str, Any],
     max_lora_rank: int | None = None,
 ) -> Hyperparameters:
-    """Hyperparameters to train by `method` on so many examples a base with so many bytes of weights.
+    """Choose the hyperparameters for training by `method` on a number of `examples`.
 
-    `overrides` are hyperparameters by name; each one stands as it is. The table's rank is at most
-    `max_lora_rank`. Raises OverridesInvalid, also for a rank of one's own above that.
+    `base_bytes` is the size of the base model's weights. `overrides` are hyperparameters by name and
+    replace the table's values. The table's rank is limited to `max_lora_rank`. Raises OverridesInvalid
+    for unknown names, impossible values, and a rank above `max_lora_rank`.
     """
-    chosen = _scale_to_rank(_read_table(method, base_bytes, preset), overrides, max_lora_rank) | dict(
-        overrides
-    )
+    scaled = _scale_to_rank(_read_table(method, base_bytes, preset), overrides, max_lora_rank)
+    chosen = scaled | dict(overrides)
     try:
         hyperparameters = Hyperparameters.model_validate(chosen)
     except ValidationError as wrong:
@@ -198,19 +198,19 @@ def _read_table(method: Method, base_bytes: int, preset: Preset) -> dict[str, An
 def _scale_to_rank(
     chosen: dict[str, Any], overrides: Mapping[str, Any], max_lora_rank: int | None
 ) -> dict[str, Any]:
-    """The table's choice at the rank that there will be: alpha in proportion, the rate as RATED_AT says."""
-    asked = overrides.get("lora_rank")
-    if asked is None:
+    """Return the table's choice at the final rank: alpha in proportion, the rate as TABLE_RANK says."""
+    wanted = overrides.get("lora_rank")
+    if wanted is None:
         rank = min(int(chosen["lora_rank"]), max_lora_rank or sys.maxsize)
-    elif not isinstance(asked, int) or asked < 1:
-        return chosen  # it will be refused with all that is wrong
-    elif max_lora_rank and asked > max_lora_rank:
+    elif not isinstance(wanted, int) or wanted < 1:
+        return chosen  # the validation refuses it, together with everything else that is wrong
+    elif max_lora_rank and wanted > max_lora_rank:
         raise OverridesInvalid(
-            f"hyperparameters: lora_rank = {asked} is above training.max_lora_rank = {max_lora_rank}, which "
-            "is what the replicas take (vLLM's --max-lora-rank); raise it there and here, or lower the rank"
+            f"hyperparameters: lora_rank = {wanted} is above training.max_lora_rank = {max_lora_rank}, the "
+            "limit of the replicas (vLLM's --max-lora-rank); raise it there and here, or lower the rank"
         )
     else:
-        rank = asked
+        rank = wanted
     return chosen | {
         "lora_rank": rank,
         "lora_alpha": max(1, int(chosen["lora_alpha"] * rank / chosen["lora_rank"])),
@@ -219,7 +219,13 @@ def _scale_to_rank(
 
 
 def _choose_epochs(hyperparameters: Hyperparameters, examples: int, preset: Preset) -> float:
-    """The table's epochs, or as many as little data takes to make enough steps."""
-    a_step = hyperparameters.batch_size * hyperparameters.gradient_accumulation
-    for_steps = math.ceil(MIN_TRAINING_STEPS[preset] * a_step / max(1, examples))
+    """Return the table's epochs, or more where the data is too little for enough steps."""
+    step_size = hyperparameters.batch_size * hyperparameters.gradient_accumulation
+    for_steps = math.ceil(MIN_TRAINING_STEPS[preset] * step_size / max(1, examples))
     return min(MAX_EPOCHS[preset], max(hyperparameters.epochs, for_steps))
+
+
+def select_overrides(method: Method, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings' hyperparameters for `method`: its own ones override those for all methods."""
+    for_all = {name: value for name, value in overrides.items() if name not in get_args(Method)}
+    return for_all | dict(overrides.get(method, {}))

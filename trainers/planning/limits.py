@@ -1,4 +1,4 @@
-"""The limits of a training: memory, minutes, cost."""
+"""The limits of a training: minutes and cost."""
 
 import math
 
@@ -8,16 +8,16 @@ from extractors.values import Value
 
 
 class Limits(Value):
-    """What a run may take, all its stages and starts together; None is without limit."""
+    """Limits of a run, all its stages and starts together; None means no limit."""
 
     max_minutes: float | None = Field(None, gt=0)
     max_cost: float | None = Field(None, gt=0)
     price_per_hour: float | None = Field(None, ge=0)
-    """Of the machine, in the currency of `max_cost`."""
+    """Price of the machine, in the currency of `max_cost`."""
 
     @property
     def seconds(self) -> float:
-        """The time that both allow."""
+        """Seconds that time and cost both allow; infinite without a limit."""
         by_time = math.inf if self.max_minutes is None else self.max_minutes * 60
         if self.max_cost is None or not self.price_per_hour:
             return by_time

@@ -9,10 +9,12 @@ from trainers.planning.hyperparameters import Hyperparameters, Method
 
 ExampleKind = Literal["sft", "pairs", "votes", "triplets", "trajectories"]
 """A kind of examples: the field of `extractors.examples.types.Examples` that holds them."""
+Quantization = Literal["nf4"]
+"""How the weights of a base are held in 4 bits (see `trainers.models.quantization`)."""
 
 
 class TrainingStage(Value):
-    """One training; the next stage goes on from its adapter."""
+    """One training of a plan; the next stage continues with its adapter."""
 
     method: Method
     data: ExampleKind
@@ -20,34 +22,35 @@ class TrainingStage(Value):
 
 
 class Plan(Value):
-    """What will be trained, and why."""
+    """The trainings that a snapshot gets, and the reason for them."""
 
     stages: tuple[TrainingStage, ...] = Field(min_length=1)
     reason: str
     """In words, with the counts and thresholds that led here."""
     counts: dict[str, int] = {}
-    """Training examples there were, by kind."""
+    """Training examples in the snapshot, by kind."""
     thresholds: dict[str, int] = {}
-    """How many of each kind its method needs."""
+    """Examples of each kind that the methods need."""
     snapshot_id: str
     base_model: str
     """Hub id or path."""
     base_digest: str
     start_version: str | None = None
-    """The live version from whose adapter the first stage goes on; None: from the base, with a fresh one."""
+    """The live version whose adapter the first stage continues; None: it starts from the base, with a new
+    adapter."""
     settings_id: str = ""
-    """Digest of the settings that led here: the same data and settings would teach the same again."""
+    """Digest of the settings that led here: the same data and settings would give the same training."""
     prefix_shared: bool = True
-    """Train examples that begin alike in one sequence, where that is exact."""
-    quantization: Literal["nf4"] | None = None
-    """Hold the base in 4 bits while training (QLoRA); it is evaluated and served as it is."""
+    """Compute the common beginning of examples once, where that gives the same gradients."""
+    quantization: Quantization | None = None
+    """Hold the base in 4 bits while training (QLoRA); it is evaluated and served in its own precision."""
 
     @property
     def id(self) -> str:
         return content_id(self.model_dump(mode="json"))
 
-    def seeded(self, run: int) -> "Plan":
-        """The same plan with other seeds, so many further on."""
+    def shift_seeds(self, run: int) -> "Plan":
+        """Return the same plan with every seed raised by `run`."""
         stages = [
             stage.model_copy(
                 update={
@@ -67,7 +70,7 @@ class Plan(Value):
 
     @property
     def lora_rank(self) -> int:
-        """All stages train one adapter, so they share its shape."""
+        """The rank of the adapter, which all stages train."""
         return self.stages[0].hyperparameters.lora_rank
 
 
@@ -75,7 +78,4 @@ class Skip(Value):
     """Nothing will be trained this time."""
 
     reason: str
-    """The counts there are and those it takes."""
-
-
-Quantization = Literal["nf4"]
+    """In words, with the counts that there are and those that are needed."""

@@ -1,4 +1,4 @@
-"""Which method the data calls for, and what the plan says about it."""
+"""The method that the data calls for, and the plan's words about it."""
 
 from typing import Any
 
@@ -16,23 +16,21 @@ from extractors.examples.types import (
     UnpairedPreference,
 )
 from tests.unit.traffic import NOON
-from trainers.planning.method_rules import (
+from trainers.planning.choose_method import (
     BaseModelInfo,
     LiveVersion,
     MethodChoice,
-    Readiness,
-    Thresholds,
+    MethodSettings,
     TrainingPreferences,
     choose_method,
     find_reason_to_skip,
-    find_shortage,
-    select_overrides,
 )
+from trainers.planning.method_rules import Readiness, Thresholds
 from trainers.planning.plan import Plan, Skip
 
 BASE = BaseModelInfo(name="base", digest="digest", bytes=10**8)
 NOTHING = OutcomeCounts(approved=0, corrected=0, rejected=0)
-WANTED = TrainingPreferences(max_lora_rank=16)
+PREFERENCES = TrainingPreferences(max_lora_rank=16)
 PROMPT = (Message(role="user", content="q"),)
 ANSWER = Message(role="assistant", content="a")
 SEEN: dict[str, Any] = {"started_at": NOON, "prompt_key": "k"}
@@ -81,29 +79,30 @@ def snapshot(
     return Snapshot(manifest=manifest, train=train)
 
 
-def chosen(
+def choose(
     data: Snapshot,
-    answered: Readiness | None = INVALID,
+    readiness: Readiness | None = INVALID,
     task: Any = "classification",
     live: LiveVersion | None = None,
     **changes: Any,
 ) -> MethodChoice:
-    def live_answers() -> Readiness:
-        assert answered is not None, "asked the live model where that decides nothing"
-        return answered
+    def measure_live() -> Readiness:
+        assert readiness is not None, "measured the live model where that decides nothing"
+        return readiness
 
-    wanted = WANTED.model_copy(update=changes)
-    return choose_method(data, task, Thresholds(), BASE, wanted, live=live, live_answers=live_answers)
+    preferences = PREFERENCES.model_copy(update=changes)
+    settings = MethodSettings(task=task, thresholds=Thresholds(), base=BASE, preferences=preferences)
+    return choose_method(data, settings, live=live, measure_live=measure_live)
 
 
 def plan(*args: Any, **changes: Any) -> Plan:
-    found = chosen(*args, **changes).plan
+    found = choose(*args, **changes).plan
     assert isinstance(found, Plan)
     return found
 
 
 @pytest.mark.parametrize(
-    ("data", "answered", "task", "method"),
+    ("data", "readiness", "task", "method"),
     [
         (snapshot(sft=60), None, "classification", "sft"),
         (snapshot(sft=60, pairs=20), VALID, "generation", "dpo"),
@@ -118,9 +117,9 @@ def plan(*args: Any, **changes: Any) -> Plan:
     ],
 )
 def test_the_first_rule_whose_needs_are_met_decides(
-    data: Snapshot, answered: Readiness | None, task: str, method: str
+    data: Snapshot, readiness: Readiness | None, task: str, method: str
 ) -> None:
-    assert plan(data, answered, task).method == method
+    assert plan(data, readiness, task).method == method
 
 
 def test_a_conversation_is_trained_on_as_a_whole() -> None:
@@ -129,13 +128,13 @@ def test_a_conversation_is_trained_on_as_a_whole() -> None:
 
 @pytest.mark.parametrize("data", [snapshot(sft=49), snapshot(pairs=30, sft=49), snapshot(triplets=500)])
 def test_too_little_is_skipped_with_what_there_is_and_what_it_takes(data: Snapshot) -> None:
-    skip = chosen(data).plan
+    skip = choose(data).plan
     assert isinstance(skip, Skip)
     assert f"{len(data.train.sft)} approved or corrected answers (needs 50)" in skip.reason
 
 
 def test_nothing_is_trained_that_could_not_be_judged() -> None:
-    skip = chosen(snapshot(sft=500, held_out=0)).plan
+    skip = choose(snapshot(sft=500, held_out=0)).plan
     assert isinstance(skip, Skip)
     assert "nothing is held out" in skip.reason
 
@@ -167,12 +166,6 @@ def test_a_later_stage_has_the_shape_of_the_first_and_its_own_rate() -> None:
     assert dpo.hyperparameters.learning_rate < sft.hyperparameters.learning_rate
 
 
-def test_overrides_hold_for_all_methods_or_for_one() -> None:
-    given = {"epochs": 2, "dpo": {"epochs": 1, "beta": 0.3}}
-    assert select_overrides("sft", given) == {"epochs": 2}
-    assert select_overrides("dpo", given) == {"epochs": 1, "beta": 0.3}
-
-
 def test_a_second_stage_is_left_out_where_the_first_taught_it_all_or_too_little() -> None:
     found = plan(snapshot(sft=60, pairs=40))
     dpo = found.stages[1]
@@ -190,23 +183,3 @@ def test_the_same_settings_have_the_same_id_and_others_another() -> None:
         plan(data, **other).settings_id for other in ({"overrides": {"epochs": 1}}, {"quantization": "nf4"})
     ]
     assert plan(data).settings_id not in others
-
-
-@pytest.mark.parametrize(
-    ("counts", "task", "kind"),
-    [
-        ({"sft": 30}, "classification", "sft"),
-        ({"sft": 30, "pairs": 15}, "generation", "pairs"),
-        ({"sft": 45, "pairs": 15}, "generation", "sft"),
-        ({"pairs": 3}, "extraction", "pairs"),
-        ({}, "classification", None),
-        ({"sft": 50, "pairs": 20}, "classification", None),
-        ({"triplets": 40, "sft": 1}, "embedding", "triplets"),
-    ],
-)
-def test_what_is_lacking_is_the_kind_of_which_fewest_are_missing(
-    counts: dict[str, int], task: Any, kind: str | None
-) -> None:
-    nothing = dict.fromkeys(("sft", "pairs", "triplets"), 0)
-    found = find_shortage(nothing | counts, task, Thresholds())
-    assert (found.kind if found else None) == kind
