@@ -18,15 +18,15 @@ from daemon.demo.servers import free_port, server
 from daemon.scheduling.probation import SECOND_LOOK
 from daemon.settings.load import Settings, load_settings
 from evaluation.report import Report
-from extractors.dataset.second_look import fresh_snapshot
-from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
-from extractors.examples.prompt_keys import prompt_key
+from extractors.dataset.second_look import build_fresh_snapshot
+from extractors.dataset.snapshot import OutcomeCounts, Snapshot, read_snapshot, write_snapshot
+from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Examples, Message, ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import file_digest
 from registry.batches import Batch, Proposal, Provenance
-from registry.cycles import Cycle, CycleState, Trained
+from registry.cycles import Cycle, CycleCounts, CycleState, ReviewedCounts, StageResult
 from registry.store.store import Store
 from registry.versions import Version, VersionState
 from tests.console_reports import (
@@ -44,7 +44,8 @@ from tests.console_reports import (
 from tests.phoenix_support import wait_until
 from tests.snapshots import reviewed, snapshot_in, taught
 from tests.unit.traffic import annotation, correction, openinference, span
-from trainers.planning.method_rules import Answered, Base, Task, Thresholds, TrainingPreferences, choose
+from trainers.planning.choose_method import BaseModelInfo, MethodSettings, TrainingPreferences, choose_method
+from trainers.planning.method_rules import Readiness, Task, Thresholds
 from trainers.planning.plan import Plan
 
 PASSWORD = "correct horse battery staple"
@@ -153,7 +154,7 @@ def _fill_support(past: "Past") -> None:
     """One that went live by way of probation, and one that is on probation."""
     base, snapshot = Model("base", 20), past.snapshot
     past.cycle(lambda name: written(snapshot, base, Model(name, 27)))
-    newer = fresh_snapshot(_support_items(160, first=1000), snapshot, past.at)
+    newer = build_fresh_snapshot(_support_items(160, first=1000), snapshot, past.at)
     past.look_again(newer, lambda name: written(newer, base, Model(name, 64), look="second"))
     live = Model(past.versions[0], 27)
     past.cycle(lambda name: written(snapshot, live, Model(name, 42), base, judged=True))
@@ -202,7 +203,11 @@ def _synthetic(question: str, label: str, now: datetime) -> SFTExample:
     prompt = (Message(role="system", content="Route."), Message(role="user", content=question))
     said = Message(role="assistant", content=label)
     return SFTExample(
-        prompt=prompt, completion=said, prompt_key=prompt_key(prompt), origin="synthetic", started_at=now
+        prompt=prompt,
+        completion=said,
+        prompt_key=compute_prompt_key(prompt),
+        origin="synthetic",
+        started_at=now,
     )
 
 
@@ -268,7 +273,7 @@ def _snapshot(
 ) -> Snapshot:
     with TemporaryDirectory() as folder:
         made = read_snapshot(snapshot_in(Path(folder), train, holdout=holdout))
-    outcomes = Outcomes(approved=0, corrected=len(holdout) + len(retrievals), rejected=0)
+    outcomes = OutcomeCounts(approved=0, corrected=len(holdout) + len(retrievals), rejected=0)
     manifest = made.manifest.model_copy(
         update={"held_out": outcomes, "reviewed": outcomes, "holdout": len(holdout) + len(retrievals)}
     )
@@ -299,7 +304,7 @@ class Past:
         store, at, snapshot = self.store, self.next_day(), self.snapshot
         write_snapshot(snapshot, self._snapshots)
         cycle = store.start_cycle(self.target, "new examples", at)
-        counts = {
+        counted = {
             "train": snapshot.manifest.train,
             "validation": snapshot.manifest.validation,
             "holdout": snapshot.manifest.holdout,
@@ -308,12 +313,19 @@ class Past:
             "left_out": {},
         }
         step = store.advance_cycle
-        step(cycle.id, S.EXTRACTING, S.SELECTING, at, snapshot_id=snapshot.id, counts=counts)
+        step(
+            cycle.id,
+            S.EXTRACTING,
+            S.SELECTING,
+            at,
+            snapshot_id=snapshot.id,
+            counts=CycleCounts.model_validate(counted),
+        )
         plan = _plan(snapshot)
         step(cycle.id, S.SELECTING, S.TRAINING, at, plan=plan)
         _curves(self.data, cycle)
         version = _candidate(store, self.data, cycle, plan)
-        trained = (Trained(method="sft", figures=FIGURES),)
+        trained = (StageResult(method="sft", figures=FIGURES),)
         step(cycle.id, S.TRAINING, S.EVALUATING, at, version_id=version.id, training=trained)
         self._judge(cycle, version, report_of(version.id), manual=manual)
 
@@ -322,7 +334,9 @@ class Past:
         store, at, version = self.store, self.next_day(), self.store.versions(self.target)[-1]
         write_snapshot(newer, self._snapshots)
         cycle = store.start_cycle(self.target, SECOND_LOOK, at, version_id=version.id)
-        counts = {"holdout": newer.manifest.holdout, "reviewed": {"corrected": newer.manifest.holdout}}
+        counts = CycleCounts(
+            holdout=newer.manifest.holdout, reviewed=ReviewedCounts(corrected=newer.manifest.holdout)
+        )
         store.advance_cycle(cycle.id, S.EXTRACTING, S.EVALUATING, at, snapshot_id=newer.id, counts=counts)
         self._judge(cycle, version, report_of(version.id))
 
@@ -354,15 +368,14 @@ class Past:
 
 
 def _plan(snapshot: Snapshot) -> Plan:
-    plan = choose(
-        snapshot,
-        "classification",
-        Thresholds(),
-        Base(name="none", digest="base1", bytes=2**28),
-        TrainingPreferences(max_lora_rank=16),
-        live=None,
-        live_answers=lambda: Answered(asked=0, valid=0, settled=0),
-    ).plan
+    settings = MethodSettings(
+        task="classification",
+        thresholds=Thresholds(),
+        base=BaseModelInfo(name="none", digest="base1", bytes=2**28),
+        preferences=TrainingPreferences(max_lora_rank=16),
+    )
+    unmeasured = Readiness(asked=0, valid=0, settled=0)
+    plan = choose_method(snapshot, settings, live=None, measure_live=lambda: unmeasured).plan
     assert isinstance(plan, Plan)
     return plan
 

@@ -18,21 +18,21 @@ from evaluation.rules import Gate, Look
 from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
 from evaluation.verdict.judge_findings import Findings, judge_findings
 from evaluation.weighting.weights import weigh
-from extractors.dataset.snapshot import Outcomes, Snapshot, read_snapshot, write_snapshot
+from extractors.dataset.snapshot import OutcomeCounts, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.values import file_digest
-from registry.cycles import Cycle, CycleState, Trained
+from registry.cycles import Cycle, CycleCounts, CycleState, StageResult
 from registry.store.store import Store
 from registry.versions import Version
 from tests.snapshots import BEGAN, Asked, preferred, reviewed, snapshot_in, taught
 from trainers.planning.hyperparameters import Hyperparameters, Method
-from trainers.planning.plan import Plan, Stage
+from trainers.planning.plan import Plan, TrainingStage
 
 NOWHERE = "http://127.0.0.1:9"
 """Where no Phoenix is."""
 LABELS = ("billing", "shipping", "returns")
-SFT = Stage(method="sft", data="sft", hyperparameters=Hyperparameters(epochs=3, learning_rate=2e-3))
-DPO = Stage(
+SFT = TrainingStage(method="sft", data="sft", hyperparameters=Hyperparameters(epochs=3, learning_rate=2e-3))
+DPO = TrainingStage(
     method="dpo", data="pairs", hyperparameters=Hyperparameters(epochs=2, learning_rate=2e-4, batch_size=4)
 )
 MINUTE = timedelta(minutes=1)
@@ -107,7 +107,7 @@ class Runs:
         made = read_snapshot(
             snapshot_in(self.context.snapshots, Examples(sft=sft, pairs=pairs), validation, held_out)
         )
-        outcomes = Outcomes(approved=60, corrected=30, rejected=10)
+        outcomes = OutcomeCounts(approved=60, corrected=30, rejected=10)
         manifest = made.manifest.model_copy(
             update={"reviewed": outcomes, "target": self.context.target.key, **changes}
         )
@@ -132,21 +132,23 @@ class Runs:
     def train(
         self,
         snapshot: Snapshot,
-        stages: Sequence[Stage] = (SFT,),
-        training: Sequence[Trained] | None = None,
+        stages: Sequence[TrainingStage] = (SFT,),
+        training: Sequence[StageResult] | None = None,
         base: str = "base1",
     ) -> Cycle:
         """A cycle up to its evaluation; `base` is the digest of its base model."""
         began = self.now
         cycle = self.store.start_cycle(self.context.target.key, "new examples", began)
         manifest = snapshot.manifest
-        counts = manifest.model_dump(include={"train", "validation", "holdout", "retention", "reviewed"})
+        counted = manifest.model_dump(include={"train", "validation", "holdout", "retention", "reviewed"})
         self._step(
             cycle,
             CycleState.EXTRACTING,
             CycleState.SELECTING,
             snapshot_id=snapshot.id,
-            counts=counts | {"left_out": {}, "dropped": {"no feedback that counts reached this call": 12}},
+            counts=CycleCounts.model_validate(
+                counted | {"left_out": {}, "dropped": {"no feedback that counts reached this call": 12}}
+            ),
         )
         plan = Plan(
             stages=tuple(stages),
@@ -158,7 +160,7 @@ class Runs:
         cycle = self._step(cycle, CycleState.SELECTING, CycleState.TRAINING, plan=plan)
         for number, _ in enumerate(stages):
             self._progress(cycle, f"train-{number}", began + (1 + 2 * number) * MINUTE)
-        default = tuple(Trained(method=each.method, figures=FIGURES[each.method]) for each in stages)
+        default = tuple(StageResult(method=each.method, figures=FIGURES[each.method]) for each in stages)
         self.now += 10 * MINUTE
         return self._step(
             cycle,

@@ -1,4 +1,4 @@
-"""A run on the terminal: data, plan, trainings, the whole report, and where Phoenix shows it."""
+"""Print a run: its data, plan, trainings, report, and its page in Phoenix."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from rich.table import Table
 from daemon.cli.output import (
     console,
     print_facts,
+    print_heading,
     print_line,
     print_table,
     remove_control_characters,
@@ -20,7 +21,7 @@ from daemon.views.report_text import Section, sections
 from registry.cycles import Cycle, StageResult
 from trainers.estimate.memory_and_time import TrainingEstimate
 
-STAGE = (
+STAGE_COLUMNS = (
     "method",
     "run",
     "examples",
@@ -34,7 +35,7 @@ STAGE = (
 
 
 def print_run(cycle: Cycle, settings: Settings) -> None:
-    """Print a cycle for people."""
+    """Print a cycle with its trainings and its report."""
     facts: dict[str, Any] = {
         "run": cycle.id,
         "target": cycle.target,
@@ -50,7 +51,7 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
     print_facts(facts | {"in Phoenix": in_phoenix(cycle, settings.phoenix)})
     if cycle.training:
         print_line()
-        print_table([_build_stage_row(stage) for stage in cycle.training], columns=STAGE, empty="")
+        print_table([_build_stage_row(stage) for stage in cycle.training], columns=STAGE_COLUMNS, empty="")
         print_line()
         print_expectations(cycle, settings.training)
     for section in sections(cycle.report) if cycle.report else ():
@@ -58,10 +59,10 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
 
 
 def print_section(section: Section) -> None:
-    """Print a part of a report."""
-    console.print(f"\n[bold]{escape(section.title)}[/]")
+    """Print a section of a report: its title, its sentences and its table."""
+    print_heading(section.title)
     for words in section.words:
-        print_line(remove_control_characters(words))
+        print_line(words)
     if section.rows:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in section.columns:
@@ -72,9 +73,9 @@ def print_section(section: Section) -> None:
 
 
 def _build_stage_row(stage: StageResult) -> dict[str, Any]:
-    """A stage of the plan as a row."""
+    """Return a stage of the plan as a row."""
     figures = stage.figures
-    packed = "the base in 4 bits" if figures.quantization else ""
+    packed = "base model in 4 bits" if figures.quantization else ""
     notes = [stage.left_out, packed, *figures.recoveries]
     return {
         "method": stage.method,
@@ -90,7 +91,7 @@ def _build_stage_row(stage: StageResult) -> dict[str, Any]:
 
 
 def print_expectations(cycle: Cycle, training: TrainingSettings) -> None:
-    """What the cycle's trainings took, each beside what was expected of it in its first steps."""
+    """Print what each training took, and above it the estimate from its first steps."""
     rows = [
         _build_expectation_rows(stage, stage.figures.estimated, training)
         for stage in cycle.training

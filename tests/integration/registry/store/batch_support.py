@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from extractors.examples.prompt_keys import prompt_key, query_key
+from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, Triplet
 from extractors.synthesis.recipes import SyntheticKind
 from registry.batches import Batch, Decision, ItemState, Proposal, Provenance, SyntheticExample
@@ -21,8 +21,8 @@ def an_example(kind: SyntheticKind, question: str, answer: str = "billing") -> S
     known: dict[str, Any] = {"origin": "synthetic", "started_at": NOW}
     if kind == "triplets":
         documents = {"positive": Document(text=answer), "negative": Document(text="something else")}
-        return Triplet(query=question, prompt_key=query_key(question), **documents, **known)
-    said, key = Message(role="assistant", content=answer), prompt_key(prompt)
+        return Triplet(query=question, prompt_key=compute_query_key(question), **documents, **known)
+    said, key = Message(role="assistant", content=answer), compute_prompt_key(prompt)
     if kind == "sft":
         return SFTExample(prompt=prompt, completion=said, prompt_key=key, **known)
     worse = Message(role="assistant", content="shipping")

@@ -334,3 +334,46 @@ def test_a_report_of_the_time_of_one_look_says_what_it_decided_by_and_is_not_tol
     assert cycle.report.against("base").effect == 0.2
     assert listed.report is None
     assert listed.outcome == cycle.outcome == Outcome.of(cycle.report)
+
+
+def test_a_cycle_whose_counts_and_figures_were_stored_in_another_shape_loads_and_keeps_every_key(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    database = tmp_path / "data" / "learnd.db"
+    migrate(database, tmp_path / "backups", NOW)
+    counts = {"reviewed": {"approved": 60, "corrected": 2}, "train": {"sft": 44}, "imported": 3}
+    figures = {
+        "method": "sft",
+        "examples": 44,
+        "validation": [{"step": 6, "loss": 0.8, "figures": {"token_accuracy": 0.7}}],
+        "best_step": 6,
+        "seconds": 71.0,
+        "device": "cpu",
+    }
+    training = [
+        {"method": "sft", "run": 0, "left_out": "", "figures": figures},
+        {"method": "dpo", "run": 0, "left_out": "too few pairs", "figures": {}},
+    ]
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO targets (target, held, feedback_changes, last_version_number) VALUES (?, 0, 0, 0)",
+            (T,),
+        )
+        connection.execute(
+            "INSERT INTO cycles (id, target, state, started_at, updated_at, trigger, reason, counts, training) "
+            "VALUES ('c', ?, 'DONE', '2026-03-01', '2026-03-01', 'operator', '', ?, ?)",
+            (T, json.dumps(counts), json.dumps(training)),
+        )
+    with Store.open(tmp_path / "data", SOON) as store:
+        cycle = store.cycle("c")
+    assert cycle.counts.reviewed is not None
+    assert (cycle.counts.reviewed.total, cycle.counts.reviewed.rejected) == (62, 0)
+    assert (cycle.counts.train, cycle.counts.holdout, cycle.counts.dropped) == ({"sft": 44}, None, {})
+    sft, dpo = cycle.training
+    assert (sft.figures.examples, sft.figures.seconds, sft.figures.peak_memory_bytes) == (44, 71.0, None)
+    assert sft.figures.kept_validation is not None
+    assert sft.figures.kept_validation.loss == 0.8
+    assert dpo.figures.seconds is None
+    assert cycle.model_dump(mode="json")["counts"] == counts
+    assert cycle.model_dump(mode="json")["training"] == training

@@ -15,7 +15,7 @@ from extractors.dataset.holdout_split import Window
 from extractors.errors import LearndError
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from extractors.phoenix.spans import Annotation, Span
-from registry.cycles import CycleState, IllegalTransition
+from registry.cycles import CycleCounts, CycleState, IllegalTransition, ReviewedCounts
 from registry.store import tables
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.cycles import CycleRunning, UnknownCycle
@@ -160,11 +160,15 @@ def test_a_cycle_goes_its_way_and_keeps_what_it_found(store: Store) -> None:
         SOON,
         window=window,
         snapshot_id="snap",
-        counts={"reviewed": 60},
+        counts=CycleCounts(reviewed=ReviewedCounts(approved=60)),
     )
     store.advance_cycle(cycle.id, CycleState.SELECTING, CycleState.TRAINING, SOON, plan=plan)
     kept = store.cycle(cycle.id)
-    assert (kept.plan, kept.snapshot_id, kept.counts) == (plan, "snap", {"reviewed": 60})
+    assert (kept.plan, kept.snapshot_id, kept.counts) == (
+        plan,
+        "snap",
+        CycleCounts(reviewed=ReviewedCounts(approved=60)),
+    )
     assert (kept.started_at, kept.updated_at) == (NOW, SOON)
     assert store.target_state(T).window == window
 
