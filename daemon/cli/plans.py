@@ -1,4 +1,4 @@
-"""What a cycle would do now, and why (`plan`), what that would take (`estimate`), and at which `rates`."""
+"""`learnd plan`, `learnd estimate` and `learnd rates`: the next cycle, without running it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from daemon.cli.output import (
     print_line,
     print_table,
 )
-from daemon.cli.progress import CycleProgress
+from daemon.cli.progress import show_progress
 from daemon.cli.report import print_expectations
 from daemon.cycle.preview import Forecast, Preview, forecast, rehearse, run_rate_test
 from daemon.runtime.clock import utc_now
@@ -26,9 +26,12 @@ from daemon.runtime.units import format_duration, format_gigabytes
 from trainers.planning.plan import Skip
 from trainers.trials.rate_range_test import MIN_TEST_STEPS
 
+app = typer.Typer()
 
+
+@app.command()
 def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show what a cycle would train now, and why, without doing it."""
+    """Show what a cycle would train now, and why, without training."""
     with _open_context(config, target) as context:
         with rehearse(context) as rehearsal:
             found = rehearsal.preview
@@ -37,12 +40,18 @@ def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
         print_json(found)
         return
     _print_preview(found)
-    since = f"{polled:%Y-%m-%d %H:%M UTC}" if polled else "which never was: run `learnd once` first"
+    since = (
+        f"{polled:%Y-%m-%d %H:%M UTC}" if polled else "which has not happened yet: run `learnd once` first"
+    )
     print_line(f"As of the last poll, {since}.")
 
 
+@app.command()
 def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Estimate the memory, time and cost of the next training, from a few steps of it that leave nothing."""
+    """Estimate the memory, time and cost of the next training.
+
+    Runs a few of its steps, whose result is thrown away.
+    """
     with _open_context(config, target) as context:
         found, training = forecast(context), context.settings.training
     if as_json:
@@ -72,23 +81,27 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
 
 def _find_warnings(found: Forecast) -> Iterator[str]:
     if not all(stage.fits for stage in found.stages):
-        yield "The memory is likely to be too little; smaller batches and the base in 4 bits will be tried."
+        yield "The memory is probably too small; smaller batches and a base model in 4 bits will be tried."
     if found.seconds is None:
-        yield "Without memory for even a few steps there is no speed from which time could be told."
+        yield "There is not enough memory for even a few steps, so the time cannot be estimated."
     elif found.limit_seconds is not None and found.seconds > found.limit_seconds:
         yield (
             f"It would take {format_duration(found.seconds)}, and max_minutes or max_cost allow "
-            f"{format_duration(found.limit_seconds)}: the best checkpoint until then would be the result."
+            f"{format_duration(found.limit_seconds)}: the training would stop there, with its best checkpoint."
         )
 
 
+@app.command()
 def rates(
     target: TargetKey = None,
-    steps: Annotated[int, typer.Option(min=MIN_TEST_STEPS, help="Steps of the test.")] = 60,
+    steps: Annotated[int, typer.Option(min=MIN_TEST_STEPS, help="The number of steps of the test.")] = 60,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Test which learning rates the base model and the data take (Smith 2017); trains nothing that stays."""
+    """Test which learning rates suit the base model and the data.
+
+    A learning-rate range test (Smith 2017), whose result is thrown away.
+    """
     with _open_context(config, target) as context:
         found = run_rate_test(context, steps=steps)
     if as_json:
@@ -104,8 +117,9 @@ def rates(
 
 @contextmanager
 def _open_context(config: Path, target: str | None) -> Iterator[TargetContext]:
+    """Open the store and the progress display for a target."""
     require_extra("train", "torch", "trl", "peft")
-    with open_store(config) as (settings, store), CycleProgress(error_console) as progress:
+    with open_store(config) as (settings, store), show_progress(error_console) as progress:
         yield TargetContext(settings, choose_target(settings, target), store, utc_now, Event(), progress.show)
 
 

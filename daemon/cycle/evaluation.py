@@ -1,21 +1,30 @@
-"""Having a candidate judged: the evaluation's job, what it needs to know of the traffic, and its report."""
+"""The evaluation of a candidate: its job, a sample of the traffic, and its report."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
 from daemon.cycle.training import SEEDS, build_side
 from daemon.data.imports import read_golden_cases
 from daemon.data.ingest import open_phoenix
-from daemon.runtime.child_process import Work, run_job
+from daemon.runtime.child_process import Work
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import require_extra
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE
 from daemon.serving.replica_answers import confirm
 from daemon.views.model_card import write_card
-from evaluation.jobs.job import JUDGE_KEY, REPORT, TRAFFIC, AdapterSide, EvaluationJob, TrafficSample
+from evaluation.jobs.job import (
+    JUDGE_KEY,
+    REPORT,
+    TRAFFIC,
+    AdapterSide,
+    EvaluationJob,
+    EvaluationResult,
+    TrafficSample,
+)
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Look
 from extractors.cleaning.redaction import Redaction, load_redactor
@@ -29,37 +38,34 @@ from registry.versions import Version
 from trainers.job_folder import RESULT, write_atomically
 
 CONFIRMED = {"PROMOTE", "PROBATION"}
-"""Verdicts that a replica's answers must lead to as well, where that is asked for."""
+"""Verdicts that a replica's answers must lead to as well, where the settings ask for that."""
 SAMPLE_PATIENCE = timedelta(hours=1)
 """How long a candidate waits for Phoenix to give a sample of the traffic, before it is judged without."""
 log = structlog.get_logger()
 
 
-def evaluate(
-    context: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
-) -> Report:
-    """Compare `candidate` with `active`, or the base where that is None, and with `waiting`, which is on
-    probation.
+class Contenders(NamedTuple):
+    """The versions that an evaluation compares, beside the base model."""
+
+    candidate: Version
+    active: Version | None
+    """None where the base model is live."""
+    waiting: Version | None
+    """The version on probation, which may be the candidate itself."""
+
+
+def evaluate(context: TargetContext, cycle: Cycle, contenders: Contenders) -> Report:
+    """Compare the candidate with what is live and with what is on probation, and return the report.
 
     Leaves report, model card and probes beside the adapter. Raises JobFailed, ImportInvalid,
     RedactorUnusable, RedactionFailed, and what may pass: PhoenixError, NotServedYet, Locked, Interrupted.
     """
-    folder, snapshot = _folder(context, cycle), context.snapshots / str(cycle.snapshot_id)
-    job = _job(context, cycle, candidate, active, waiting)
-    key = None
-    if context.target.judge:
-        require_extra("synthetic", "dspy")
-        key = context.target.judge.key()
+    folder, snapshot = _evaluation_folder(context, cycle), context.snapshots / str(cycle.snapshot_id)
+    job, secrets = _build_job(context, cycle, contenders), _read_secrets(context)
     sample_once(context, snapshot, folder, patient_until=cycle.updated_at + SAMPLE_PATIENCE)
-    run_job(
-        Work.EVALUATE,
-        folder,
-        job,
-        stop=context.stop,
-        on_progress=context.on_progress,
-        secrets={JUDGE_KEY: key} if key else {},
-    )
+    context.run_job(Work.EVALUATE, folder, job, EvaluationResult, secrets)
     report = Report.model_validate_json((folder / REPORT).read_text("utf-8"))
+    candidate = contenders.candidate
     adapter = adapter_folder(context.data_dir, candidate)
     if (folder / PROBES).exists():
         (adapter / PROBES).write_bytes((folder / PROBES).read_bytes())
@@ -70,46 +76,56 @@ def evaluate(
     return report
 
 
+def _read_secrets(context: TargetContext) -> dict[str, str]:
+    """Return the judge's key as an environment variable. Raises ExtraMissing, SettingsError."""
+    if context.target.judge is None:
+        return {}
+    require_extra("synthetic", "dspy")
+    key = context.target.judge.key()
+    return {JUDGE_KEY: key} if key else {}
+
+
 def read_report(context: TargetContext, cycle: Cycle) -> Report | None:
-    """What the cycle's evaluation found, if it got that far."""
-    kept = _folder(context, cycle) / REPORT
+    """Return the report of the cycle's evaluation; None while there is none."""
+    kept = _evaluation_folder(context, cycle) / REPORT
     return Report.model_validate_json(kept.read_text("utf-8")) if kept.exists() else None
 
 
-def _folder(context: TargetContext, cycle: Cycle) -> Path:
+def _evaluation_folder(context: TargetContext, cycle: Cycle) -> Path:
     return context.run_folder(cycle) / "evaluate"
 
 
-def _job(
-    context: TargetContext, cycle: Cycle, candidate: Version, active: Version | None, waiting: Version | None
-) -> EvaluationJob:
+def _build_job(context: TargetContext, cycle: Cycle, contenders: Contenders) -> EvaluationJob:
+    target, training, data_dir = context.target, context.settings.training, context.data_dir
+    candidate, active, waiting = contenders
     look: Look = "first" if cycle.plan else "second"
     return EvaluationJob(
         snapshot=str(context.snapshots / str(cycle.snapshot_id)),
         base_model=candidate.base_model,
-        task=context.target.task,
-        output_space=context.target.output_space,
-        active=build_side(context, active),
-        waiting=build_side(context, waiting) if waiting and waiting.id != candidate.id else None,
-        candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(context.data_dir, candidate))),
+        task=target.task,
+        output_space=target.output_space,
+        active=build_side(data_dir, active),
+        waiting=build_side(data_dir, waiting) if waiting and waiting.id != candidate.id else None,
+        candidate=AdapterSide(name=candidate.id, path=str(adapter_folder(data_dir, candidate))),
         trained_on=str(context.snapshots / candidate.snapshot_id),
-        gate=context.target.gate,
+        gate=target.gate,
         look=look,
-        judge=context.target.judge.endpoint if context.target.judge else None,
+        judge=target.judge.endpoint if target.judge else None,
         seeds=_read_seed_runs(context.run_folder(cycle) / SEEDS),
-        golden=read_golden_cases(context.target),
-        max_new_tokens=context.target.max_new_tokens,
-        device=context.settings.training.device,
-        dtype=context.settings.training.dtype,
-        threads=context.settings.training.threads,
+        golden=read_golden_cases(target),
+        max_new_tokens=target.max_new_tokens,
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
     )
 
 
 def _confirm_by_replica(
     context: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path
 ) -> Report:
-    """`report` with what a replica's answers make of it; INCONCLUSIVE where none can be asked. Raises
-    NotServedYet while one may still come.
+    """Return `report` as a replica's answers confirm it; INCONCLUSIVE where no replica can be asked.
+
+    Raises NotServedYet while a replica may still come.
     """
     try:
         return confirm(context, candidate, report, snapshot, folder)
@@ -123,13 +139,14 @@ def _confirm_by_replica(
 
 
 def sample_once(context: TargetContext, snapshot: Path, folder: Path, *, patient_until: datetime) -> None:
-    """Leave a sample of the traffic that the held-out items come from in `folder`; from `patient_until` on
-    an empty one, where Phoenix gives none. Raises PhoenixError.
+    """Write a sample of the traffic that the held-out items come from into `folder`, unless it is there.
+
+    Where Phoenix gives none, raises PhoenixError before `patient_until`, and writes an empty sample after.
     """
     if (folder / TRAFFIC).exists():
         return
     try:
-        calls = _sample(context, snapshot)
+        calls = _sample_traffic(context, snapshot)
     except PhoenixError as problem:
         if context.clock() < patient_until:
             raise
@@ -139,7 +156,7 @@ def sample_once(context: TargetContext, snapshot: Path, folder: Path, *, patient
     write_atomically(folder / TRAFFIC, TrafficSample(calls=calls).model_dump_json())
 
 
-def _sample(context: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
+def _sample_traffic(context: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
     held_out = read_snapshot(snapshot)
     items: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*held_out.holdout, *held_out.retrievals)
     times = [item.started_at for item in items]
@@ -158,6 +175,6 @@ def _sample(context: TargetContext, snapshot: Path) -> tuple[TrafficCall, ...]:
 
 
 def _read_seed_runs(folder: Path) -> SeedRuns | None:
-    """How the runs did of which the candidate is the median one; None where there was one run."""
+    """Return the scores of the runs of which the candidate is the median; None where there was one run."""
     result = folder / RESULT
     return SeedRuns.model_validate_json(result.read_text("utf-8")) if result.exists() else None

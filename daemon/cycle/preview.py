@@ -1,4 +1,4 @@
-"""What a cycle would do now, and why, without doing it; and trials of what it would do."""
+"""Previews of a cycle: the plan that it would choose now, time and memory of its training, and trials."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from daemon.cycle.training import build_training_job, choose_plan, describe_base, find_start_adapter
 from daemon.data.ingest import assemble_snapshot, extract_target
-from daemon.runtime.child_process import Work, run_job
+from daemon.runtime.child_process import Work
 from daemon.runtime.context import TargetContext
 from extractors.dataset.snapshot import Manifest, write_snapshot
 from extractors.errors import LearndError
@@ -28,7 +28,7 @@ class NothingToTrain(LearndError):
 
 
 class Preview(Value):
-    """What a cycle that began now would train on, and how."""
+    """The data and the plan of a cycle if it began now."""
 
     data: Manifest
     choice: MethodChoice
@@ -36,48 +36,50 @@ class Preview(Value):
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A preview with its snapshot, in a folder that goes when it is over."""
+    """A preview with its snapshot, in a temporary folder."""
 
+    context: TargetContext
     preview: Preview
     snapshot: Path
+    """Folder of the snapshot."""
     scratch: Path
-    """For jobs to work in."""
+    """Folder for the jobs of trials."""
 
     @property
     def plan(self) -> Plan:
-        """Raises NothingToTrain with the reason."""
+        """The plan that a cycle would train. Raises NothingToTrain with the reason."""
         plan = self.preview.choice.plan
         if not isinstance(plan, Plan):
             raise NothingToTrain(f"{self.preview.data.target}: {plan.reason}")
         return plan
 
-    def job(self, context: TargetContext, stage: int = 0) -> TrainingJob:
-        """The training that a cycle would do; of a later stage, as if it began without the one before."""
-        return build_training_job(
-            context, self.plan, stage, self.snapshot, find_start_adapter(context, self.plan)
-        )
+    def build_job(self, stage: int = 0) -> TrainingJob:
+        """Return the training job of a stage; a later stage starts without the stage before it."""
+        start = find_start_adapter(self.context, self.plan)
+        return build_training_job(self.context.settings.training, self.plan, stage, self.snapshot, start)
 
 
 @contextmanager
 def rehearse(context: TargetContext) -> Iterator[Rehearsal]:
-    """Extract from what was polled last, and choose. Measures the live model where the rules ask for it.
+    """Extract what was polled last and choose a plan; the files are removed when the block ends.
 
-    Leaves nothing behind. Raises BaseModelUnusable, JobFailed, OverridesInvalid.
+    Measures the live model where the rules ask for that. Raises BaseModelUnusable, JobFailed,
+    OverridesInvalid.
     """
     with TemporaryDirectory(prefix="learnd-plan-") as folder:
         scratch = Path(folder)
         snapshot = assemble_snapshot(context, extract_target(context.store, context.target))
         written = write_snapshot(snapshot, scratch)
         choice = choose_plan(context, describe_base(context.target), snapshot, written, scratch / "measure")
-        yield Rehearsal(Preview(data=snapshot.manifest, choice=choice), written, scratch)
+        yield Rehearsal(context, Preview(data=snapshot.manifest, choice=choice), written, scratch)
 
 
 class StageForecast(Value):
-    """What a stage of the plan would take."""
+    """Time, memory and cost of a stage of the plan."""
 
     method: Method
     attempt: str
-    """How it would begin, in words."""
+    """The batch size and precision that it would start with, in words."""
     steps: int
     tokens: int
     tokens_per_second: float | None
@@ -92,30 +94,30 @@ class StageForecast(Value):
 
 
 class Forecast(Value):
-    """What a cycle's trainings would take now, and what the target's last ones took."""
+    """Time, memory and cost of a cycle's trainings, beside those of the last cycle."""
 
     target: str
     plan: str
     """Why these stages, in words."""
     stages: tuple[StageForecast, ...]
     limit_seconds: float | None
-    """What the settings allow a cycle's trainings; None is without limit."""
+    """The most that the settings allow for a cycle's trainings; None is without limit."""
     last: Cycle | None
     """The last cycle that trained."""
 
     @property
     def seconds(self) -> float | None:
-        """Of all stages together; None where that of one is not known."""
+        """Seconds of all stages together; None where those of one stage are not known."""
         each = [stage.seconds for stage in self.stages if stage.seconds is not None]
         return sum(each) if len(each) == len(self.stages) else None
 
 
 def forecast(context: TargetContext) -> Forecast:
-    """Estimate each stage of the plan from a few steps of it. Raises NothingToTrain, JobFailed."""
+    """Estimate each stage of the plan by training a few steps. Raises NothingToTrain, JobFailed."""
     with rehearse(context) as rehearsal:
         plan = rehearsal.plan
-        stages = tuple(_forecast_stage(context, rehearsal, number) for number in range(len(plan.stages)))
-        limits = rehearsal.job(context).limits
+        stages = tuple(_forecast_stage(rehearsal, number) for number in range(len(plan.stages)))
+        limits = rehearsal.build_job().limits
     return Forecast(
         target=context.target.key,
         plan=plan.reason,
@@ -125,12 +127,10 @@ def forecast(context: TargetContext) -> Forecast:
     )
 
 
-def _forecast_stage(context: TargetContext, rehearsal: Rehearsal, number: int) -> StageForecast:
-    job, training = rehearsal.job(context, number), context.settings.training
-    folder = rehearsal.scratch / f"estimate-{number}"
-    found = JobEstimate.model_validate(
-        run_job(Work.ESTIMATE, folder, job, stop=context.stop, on_progress=context.on_progress)
-    )
+def _forecast_stage(rehearsal: Rehearsal, number: int) -> StageForecast:
+    job, context = rehearsal.build_job(number), rehearsal.context
+    training = context.settings.training
+    found = context.run_job(Work.ESTIMATE, rehearsal.scratch / f"estimate-{number}", job, JobEstimate)
     made, price = found.estimate, training.price_per_hour
     return StageForecast(
         method=job.chosen.method,
@@ -148,15 +148,7 @@ def _forecast_stage(context: TargetContext, rehearsal: Rehearsal, number: int) -
 
 
 def run_rate_test(context: TargetContext, *, steps: int) -> RateTest:
-    """A learning-rate range test of the plan's first stage. Raises NothingToTrain, JobFailed."""
+    """Run a learning-rate range test of the plan's first stage. Raises NothingToTrain, JobFailed."""
     with rehearse(context) as rehearsal:
-        job = RateTestJob(training=rehearsal.job(context), steps=steps)
-        return RateTest.model_validate(
-            run_job(
-                Work.RATES,
-                rehearsal.scratch / "rates",
-                job,
-                stop=context.stop,
-                on_progress=context.on_progress,
-            )
-        )
+        job = RateTestJob(training=rehearsal.build_job(), steps=steps)
+        return context.run_job(Work.RATES, rehearsal.scratch / "rates", job, RateTest)

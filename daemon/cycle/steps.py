@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from daemon.cycle.evaluation import evaluate, read_report
-from daemon.cycle.training import choose_plan, describe_base, find_preferences, train_candidate
+from daemon.cycle.evaluation import Contenders, evaluate, read_report
+from daemon.cycle.training import build_method_settings, choose_plan, describe_base, train_candidate
 from daemon.data.ingest import assemble_snapshot, extract_target, open_phoenix, poll_target
 from daemon.data.synthesis import ask_for_examples
 from daemon.runtime.child_process import Interrupted
@@ -39,7 +39,7 @@ from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.targets import TargetHeld
 from registry.versions import Version, VersionState
-from trainers.planning.choose_method import BaseModelInfo, settings_id
+from trainers.planning.choose_method import BaseModelInfo
 from trainers.planning.plan import Skip
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
@@ -192,7 +192,7 @@ def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
     candidate = context.store.version(_require(cycle.version_id))
     if candidate.state in WENT_LIVE:
         return _end_overruled(context, cycle, read_report(context, cycle))
-    report = evaluate(context, cycle, candidate, active, waiting)
+    report = evaluate(context, cycle, Contenders(candidate, active, waiting))
     judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
     if report.verdict == "PROMOTE":
         return context.move(cycle, CycleState.PROMOTING, **judged)
@@ -293,8 +293,7 @@ def _find_same_training(context: TargetContext, base: BaseModelInfo, snapshot: S
     earlier = next(iter(_list_judged(context, 1)), None)
     if earlier is None or earlier.plan is None:
         return None
-    now = settings_id(context.target.task, context.target.thresholds, base, find_preferences(context))
-    if now != earlier.plan.settings_id:
+    if build_method_settings(context, base).id != earlier.plan.settings_id:
         return None
     try:
         then = context.snapshot(earlier.plan.snapshot_id)

@@ -1,14 +1,15 @@
-"""A cycle's plan and its training, stage by stage, to a registered version."""
+"""From a snapshot to a registered version: the plan, and its training stage by stage."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.runtime.child_process import Work, run_job
+from daemon.runtime.child_process import Work
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder, adapter_path
 from daemon.runtime.version import VERSION
+from daemon.settings.servers import TrainingSettings
 from daemon.settings.target import TargetSettings
 from evaluation.jobs.job import AdapterSide
 from evaluation.jobs.readiness import ReadinessJob
@@ -23,6 +24,7 @@ from trainers.planning.choose_method import (
     BaseModelInfo,
     LiveVersion,
     MethodChoice,
+    MethodSettings,
     TrainingPreferences,
     choose_method,
     find_reason_to_skip,
@@ -36,7 +38,7 @@ SEEDS = "seeds"
 
 
 def describe_base(target: TargetSettings) -> BaseModelInfo:
-    """The target's base model as it is now. Raises BaseModelUnusable."""
+    """Return name, digest and size of the target's base model as it is now. Raises BaseModelUnusable."""
     return BaseModelInfo(
         name=target.base_model,
         digest=compute_base_digest(target.base_model),
@@ -47,28 +49,28 @@ def describe_base(target: TargetSettings) -> BaseModelInfo:
 def choose_plan(
     context: TargetContext, base: BaseModelInfo, snapshot: Snapshot, written: Path, folder: Path
 ) -> MethodChoice:
-    """What the rules say for `snapshot`, which is `written` in its folder; `folder` is for measuring the
-    live model, where the rules ask for that.
+    """Choose method and hyperparameters for `snapshot`, whose files are in `written`.
+
+    Where the rules ask how the live model answers, that is measured in `folder`. Raises JobFailed,
+    Interrupted, OverridesInvalid.
     """
-    target, active = context.target, context.store.active(context.target.key)
+    active = context.store.active(context.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
     return choose_method(
         snapshot,
-        target.task,
-        target.thresholds,
-        base,
-        find_preferences(context),
-        live=_describe_live(context, live) if live else None,
-        live_answers=lambda: _measure_readiness(
-            context, base.name, written, folder, build_side(context, live)
+        build_method_settings(context, base),
+        live=_describe_live(context.data_dir, live) if live else None,
+        measure_live=lambda: _measure_readiness(
+            context, base.name, written, folder, build_side(context.data_dir, live)
         ),
     )
 
 
-def find_preferences(context: TargetContext) -> TrainingPreferences:
+def build_method_settings(context: TargetContext, base: BaseModelInfo) -> MethodSettings:
+    """Return what the choice of a method depends on, apart from the data."""
     target, training = context.target, context.settings.training
-    return TrainingPreferences(
+    preferences = TrainingPreferences(
         preset=target.preset,
         overrides=target.hyperparameters,
         max_lora_rank=training.max_lora_rank,
@@ -76,19 +78,18 @@ def find_preferences(context: TargetContext) -> TrainingPreferences:
         prefix_shared=training.share_prefixes,
         limits=training.limits,
     )
+    return MethodSettings(task=target.task, thresholds=target.thresholds, base=base, preferences=preferences)
 
 
-def _describe_live(context: TargetContext, version: Version) -> LiveVersion:
-    config = json.loads(
-        (adapter_folder(context.data_dir, version) / "adapter_config.json").read_text("utf-8")
-    )
+def _describe_live(data_dir: Path, version: Version) -> LiveVersion:
+    config = json.loads((adapter_folder(data_dir, version) / "adapter_config.json").read_text("utf-8"))
     return LiveVersion(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
 
 
 def _measure_readiness(
     context: TargetContext, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
 ) -> Readiness:
-    """How the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
+    """Measure how the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
     target, training = context.target, context.settings.training
     job = ReadinessJob(
         snapshot=str(snapshot),
@@ -101,19 +102,18 @@ def _measure_readiness(
         dtype=training.dtype,
         threads=training.threads,
     )
-    return Readiness.model_validate(
-        run_job(Work.MEASURE, folder, job, stop=context.stop, on_progress=context.on_progress)
-    )
+    return context.run_job(Work.MEASURE, folder, job, Readiness)
 
 
-def build_side(context: TargetContext, version: Version | None) -> AdapterSide | None:
+def build_side(data_dir: Path, version: Version | None) -> AdapterSide | None:
+    """Return the version as a side of an evaluation; None, the base model, for None."""
     if version is None:
         return None
-    return AdapterSide(name=version.id, path=str(adapter_folder(context.data_dir, version)))
+    return AdapterSide(name=version.id, path=str(adapter_folder(data_dir, version)))
 
 
 def find_start_adapter(context: TargetContext, plan: Plan) -> Path | None:
-    """The folder of the adapter that the plan's first stage goes on from."""
+    """Return the folder of the adapter that the plan's first stage continues from, if there is one."""
     if plan.start_version is None:
         return None
     return adapter_folder(context.data_dir, context.store.version(plan.start_version))
@@ -124,17 +124,20 @@ class _PlanRun(NamedTuple):
 
     adapter: Path
     result: TrainingResult
-    """Of the last stage that was trained."""
-    trained: tuple[StageResult, ...]
+    """The result of the last stage that was trained."""
+    stages: tuple[StageResult, ...]
 
 
 def train_candidate(
     context: TargetContext, cycle: Cycle, plan: Plan
 ) -> tuple[Version, tuple[StageResult, ...]]:
-    """Train the plan, with each seed that is asked for; the median run's last adapter is the candidate."""
+    """Train the plan with each of the target's seeds, and register the median run's adapter as candidate.
+
+    Returns the candidate and the results of all runs' stages. Raises JobFailed, Interrupted.
+    """
     runs: list[_PlanRun] = []
     for number in range(context.target.seeds):
-        spent = _sum_seconds(stage for run in runs for stage in run.trained)
+        spent = _sum_seconds(stage for run in runs for stage in run.stages)
         if runs and spent >= context.settings.training.limits.seconds:
             break
         runs.append(_train_run(context, cycle, plan, number, spent))
@@ -144,30 +147,30 @@ def train_candidate(
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         chosen.adapter.replace(final)
-    return version, tuple(stage for run in runs for stage in run.trained)
+    return version, tuple(stage for run in runs for stage in run.stages)
 
 
 def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _PlanRun:
-    """Train the plan's stages, each in a folder of its own; `spent` are the seconds of earlier runs."""
+    """Train the plan's stages, each in a folder of its own; earlier runs have `spent` so many seconds."""
     run_folder = context.run_folder(cycle)
-    seeded = f"-seed-{run}" if run else ""
-    trained: list[StageResult] = []
+    suffix = f"-seed-{run}" if run else ""
+    stages: list[StageResult] = []
     adapter = find_start_adapter(context, plan)
     result: TrainingResult | None = None
     for number, stage in enumerate(plan.stages):
-        so_far = spent + _sum_seconds(trained)
-        measuring = run_folder / f"measure-{number}{seeded}"
+        so_far = spent + _sum_seconds(stages)
+        measuring = run_folder / f"measure-{number}{suffix}"
         if number and adapter and (why_not := _check_stage(context, plan, stage, adapter, measuring, so_far)):
-            trained.append(StageResult(method=stage.method, run=run, left_out=why_not))
+            stages.append(StageResult(method=stage.method, run=run, left_out=why_not))
             continue
-        folder = run_folder / f"train-{number}{seeded}"
+        folder = run_folder / f"train-{number}{suffix}"
         result = _train_stage(context, plan.shift_seeds(run), number, adapter, folder, so_far)
         figures = TrainingFigures.from_metrics(result.metrics)
-        trained.append(StageResult(method=stage.method, run=run, figures=figures))
+        stages.append(StageResult(method=stage.method, run=run, figures=figures))
         adapter = folder / result.adapter
     if result is None or adapter is None:
         raise LookupError("the plan's first stage is always trained")
-    return _PlanRun(adapter, result, tuple(trained))
+    return _PlanRun(adapter, result, tuple(stages))
 
 
 def _sum_seconds(stages: Iterable[StageResult]) -> float:
@@ -175,7 +178,9 @@ def _sum_seconds(stages: Iterable[StageResult]) -> float:
 
 
 def _find_median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_PlanRun]) -> int:
-    """Which run is neither lucky nor unlucky: the middle one by the primary metric on the holdout."""
+    """Return the number of the run that is neither lucky nor unlucky: the median by the primary metric on
+    the holdout.
+    """
     target, training = context.target, context.settings.training
     job = SeedsJob(
         snapshot=str(context.snapshots / plan.snapshot_id),
@@ -189,15 +194,13 @@ def _find_median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Seq
         dtype=training.dtype,
         threads=training.threads,
     )
-    folder = context.run_folder(cycle) / SEEDS
-    found = run_job(Work.SEEDS, folder, job, stop=context.stop, on_progress=context.on_progress)
-    return SeedRuns.model_validate(found).median
+    return context.run_job(Work.SEEDS, context.run_folder(cycle) / SEEDS, job, SeedRuns).median
 
 
 def _check_stage(
     context: TargetContext, plan: Plan, stage: TrainingStage, adapter: Path, folder: Path, spent: float
 ) -> str | None:
-    """Why `stage` is left out after the stage before it, which made `adapter`; None if it is not."""
+    """Return why `stage` is left out after the stage before it, which made `adapter`; None to train it."""
     limits = context.settings.training.limits
     if spent >= limits.seconds:
         return f"{stage.method} left out: the stage before it has used up the time ({limits})"
@@ -211,21 +214,18 @@ def _check_stage(
 def _train_stage(
     context: TargetContext, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
 ) -> TrainingResult:
-    """`spent` are the seconds that the stages before took of what the cycle may take."""
-    job = build_training_job(context, plan, number, context.snapshots / plan.snapshot_id, start)
-    job = job.model_copy(update={"spent": spent})
-    result = TrainingResult.model_validate(
-        run_job(Work.TRAIN, folder, job, stop=context.stop, on_progress=context.on_progress)
-    )
+    """Train one stage in `folder`; earlier stages have `spent` so many seconds of the cycle's time."""
+    snapshot = context.snapshots / plan.snapshot_id
+    job = build_training_job(context.settings.training, plan, number, snapshot, start)
+    result = context.run_job(Work.TRAIN, folder, job.model_copy(update={"spent": spent}), TrainingResult)
     remove_checkpoints(folder)
     return result
 
 
 def build_training_job(
-    context: TargetContext, plan: Plan, number: int, snapshot: Path, start: Path | None
+    training: TrainingSettings, plan: Plan, number: int, snapshot: Path, start: Path | None
 ) -> TrainingJob:
-    """Stage `number` of the plan, on the snapshot in its folder, as the settings want it trained."""
-    training = context.settings.training
+    """Return the job that trains stage `number` of the plan on the files of `snapshot`."""
     return TrainingJob(
         plan=plan,
         stage=number,
