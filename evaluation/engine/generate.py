@@ -14,16 +14,28 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from evaluation.engine.likelihood import Weighed, Weighing, answer_logprobs, weigh_labels
-from evaluation.engine.shared_prompts import Batch, Gathered, SharedPrompts, Tokens, alike, in_batches
-from extractors.errors import LearndError
+from evaluation.engine.likelihood import (
+    LabelLikelihoods,
+    LikelihoodBatch,
+    compute_label_likelihoods,
+    compute_logprobs,
+)
+from evaluation.engine.shared_prompts import (
+    RowCollector,
+    SharedPrompts,
+    TokenBatch,
+    Tokens,
+    group_by_beginning,
+    split_into_batches,
+)
 from extractors.values import Value
+from trainers.models.adapter_files import ADAPTER_CONFIG, AdapterUnusable
 from trainers.models.base_model import Device, Dtype, load_model, load_tokenizer
 
 BASE = "base"
 """The side without an adapter."""
 T = TypeVar("T")
-UNBENT = frozenset(
+HARMLESS_SETTINGS = frozenset(
     {
         *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
         *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
@@ -33,11 +45,7 @@ UNBENT = frozenset(
 """What a generation config may say without bending which token greedy decoding takes."""
 
 
-class AdapterUnusable(LearndError):
-    """An adapter's files are missing or do not fit the base model."""
-
-
-class Generated(Value):
+class GeneratedAnswer(Value):
     """One answer."""
 
     ids: Tokens
@@ -60,8 +68,8 @@ class AnswerEngine:
         self.tokenizer = tokenizer
         self._model = model
         self._slots = slots
-        self._stops = _stops(tokenizer, model)
-        self._foresees = _is_bare(model.generation_config)
+        self._stops = _find_stop_tokens(tokenizer, model)
+        self._foresees = _is_plain_greedy(model.generation_config)
 
     def answers(
         self,
@@ -72,16 +80,16 @@ class AnswerEngine:
         batch_size: int,
         labels: Sequence[Tokens] = (),
         on_progress: Callable[[int], None] = lambda _done: None,
-    ) -> list[Generated]:
+    ) -> list[GeneratedAnswer]:
         """What `side` says to each prompt, greedily, in their order.
 
         With `labels`, made by `label_tokens`, also how likely each of them is; an answer that is one of
         them is known then, and not generated. What prompts begin with alike is computed once, and those of
         like length share a batch. `on_progress` hears how many are answered.
         """
-        answered: dict[int, Generated] = {}
+        answered: dict[int, GeneratedAnswer] = {}
         with self._speaking(side), torch.inference_mode():
-            for numbers in alike(prompts):
+            for numbers in group_by_beginning(prompts):
                 group = [prompts[number] for number in numbers]
                 for said in self._answers(group, labels, max_new_tokens, batch_size):
                     answered |= {numbers[place]: each for place, each in said.items()}
@@ -94,9 +102,9 @@ class AnswerEngine:
         """Log-probability (nats) of each token of each answer after its prompt."""
         found: dict[int, tuple[float, ...]] = {}
         with self._speaking(side), torch.inference_mode():
-            for numbers in alike(prompts):
+            for numbers in group_by_beginning(prompts):
                 asked, said = [prompts[n] for n in numbers], [answers[n] for n in numbers]
-                logprobs = answer_logprobs(self._model, self._shared(asked), asked, said, batch_size)
+                logprobs = compute_logprobs(self._model, self._shared(asked), asked, said, batch_size)
                 found |= dict(zip(numbers, logprobs, strict=True))
         return [found[number] for number in range(len(prompts))]
 
@@ -118,16 +126,18 @@ class AnswerEngine:
 
     def _answers(
         self, prompts: Sequence[Tokens], labels: Sequence[Tokens], most: int, batch_size: int
-    ) -> Iterator[dict[int, Generated]]:
+    ) -> Iterator[dict[int, GeneratedAnswer]]:
         """The answers to prompts that begin alike, batch by batch, by the prompts' places."""
         shared = self._shared(prompts)
         if not labels:
-            for numbers in in_batches([len(prompt) + most for prompt in prompts], batch_size):
+            for numbers in split_into_batches([len(prompt) + most for prompt in prompts], batch_size):
                 yield self._generate(numbers, shared.batch([prompts[number] for number in numbers]), {}, most)
             return
-        weighed: dict[int, Weighed] = {}
-        unsaid = Gathered(batch_size, most)
-        for found, seconds in _timed(weigh_labels(self._model, shared, prompts, labels, batch_size)):
+        weighed: dict[int, LabelLikelihoods] = {}
+        unsaid = RowCollector(batch_size, most)
+        for found, seconds in _time_batches(
+            compute_label_likelihoods(self._model, shared, prompts, labels, batch_size)
+        ):
             weighed |= dict(zip(found.numbers, found.weighed, strict=True))
             answered = self._of_labels(found, seconds, most)
             yield answered
@@ -139,7 +149,7 @@ class AnswerEngine:
         if unsaid.numbers:
             yield self._generate(*unsaid.take(), weighed, most)
 
-    def _of_labels(self, found: Weighing, seconds: float, most: int) -> dict[int, Generated]:
+    def _of_labels(self, found: LikelihoodBatch, seconds: float, most: int) -> dict[int, GeneratedAnswer]:
         """The answers that are labels."""
         return {
             number: self._generated(ids, seconds / len(found.numbers), weighed)
@@ -147,7 +157,7 @@ class AnswerEngine:
             if (ids := self._foreseen(weighed, most))
         }
 
-    def _foreseen(self, weighed: Weighed, most: int) -> Tokens:
+    def _foreseen(self, weighed: LabelLikelihoods, most: int) -> Tokens:
         """The answer, where the labels' tree holds it to its end; else nothing."""
         ids: Tokens = ()
         while self._foresees and len(ids) < most and ids in weighed.said:
@@ -155,8 +165,8 @@ class AnswerEngine:
         return ids if ids and ids[-1] in self._stops else ()
 
     def _generate(
-        self, numbers: Sequence[int], batch: Batch, weighed: Mapping[int, Weighed], most: int
-    ) -> dict[int, Generated]:
+        self, numbers: Sequence[int], batch: TokenBatch, weighed: Mapping[int, LabelLikelihoods], most: int
+    ) -> dict[int, GeneratedAnswer]:
         """The answers of the rows of `batch`, which are the prompts of these `numbers`."""
         started = time.perf_counter()
         said = self._say(batch, most)
@@ -166,7 +176,7 @@ class AnswerEngine:
             for number, ids in zip(numbers, said, strict=True)
         }
 
-    def _say(self, batch: Batch, most: int, least: int | None = None) -> list[list[int]]:
+    def _say(self, batch: TokenBatch, most: int, least: int | None = None) -> list[list[int]]:
         """What follows each row: so many tokens, fewer only where all answers have ended."""
         config = GenerationConfig(
             do_sample=False,
@@ -188,8 +198,8 @@ class AnswerEngine:
         end = next((place for place, token in enumerate(ids) if token in self._stops), len(ids))
         return tuple(ids[: end + 1])
 
-    def _generated(self, ids: Tokens, seconds: float, weighed: Weighed | None) -> Generated:
-        return Generated(
+    def _generated(self, ids: Tokens, seconds: float, weighed: LabelLikelihoods | None) -> GeneratedAnswer:
+        return GeneratedAnswer(
             ids=ids,
             text=self.tokenizer.decode(ids, skip_special_tokens=True),
             ended=ids[-1] in self._stops,
@@ -221,13 +231,13 @@ def open_engine(
     # PEFT takes no dots in a name, and versions' names have them.
     slots = {side: f"side{number}" for number, side in enumerate(adapters)}
     for side, folder in adapters.items():
-        model = _with_adapter(model, folder, slots[side])
+        model = _load_adapter(model, folder, slots[side])
     return AnswerEngine(tokenizer, model.eval(), slots)
 
 
-def _with_adapter(model: Any, folder: Path, slot: str) -> Any:
-    if not (folder / "adapter_config.json").is_file():
-        raise AdapterUnusable(f"{folder} holds no adapter_config.json; restore the version from a back-up")
+def _load_adapter(model: Any, folder: Path, slot: str) -> Any:
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise AdapterUnusable(f"{folder} holds no {ADAPTER_CONFIG}; restore the version from a back-up")
     try:
         # In the base's own precision, as a server holds it.
         if isinstance(model, PeftModel):
@@ -238,20 +248,20 @@ def _with_adapter(model: Any, folder: Path, slot: str) -> Any:
         raise AdapterUnusable(f"the adapter in {folder} does not fit its base model: {broken}") from broken
 
 
-def _stops(tokenizer: Any, model: Any) -> frozenset[int]:
+def _find_stop_tokens(tokenizer: Any, model: Any) -> frozenset[int]:
     """Tokens that end an answer, as vLLM collects them: the tokenizer's and the generation config's."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(stop for stop in [*listed, tokenizer.eos_token_id] if stop is not None)
 
 
-def _is_bare(config: GenerationConfig) -> bool:
+def _is_plain_greedy(config: GenerationConfig) -> bool:
     """Whether greedy decoding takes the likeliest token, with no penalty on repetitions or the like."""
     given = {name for name in config.to_diff_dict() if not name.startswith("_")}
-    return given <= UNBENT
+    return given <= HARMLESS_SETTINGS
 
 
-def _timed(batches: Iterable[T]) -> Iterator[tuple[T, float]]:
+def _time_batches(batches: Iterable[T]) -> Iterator[tuple[T, float]]:
     """Each batch with the seconds that it took."""
     started = time.perf_counter()
     for batch in batches:

@@ -25,13 +25,13 @@ from trainers.jobs.shared_steps import (
     save_with_curves,
 )
 from trainers.methods.triplet_batches import TripletBatching, choose_batches
+from trainers.models.adapter_files import TRAINED_ADAPTER
 from trainers.models.encoder import (
     add_encoder_lora,
     load_encoder,
     load_trainable_encoder_adapter,
     save_encoder_adapter,
 )
-from trainers.models.lora import TRAINED
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.recovery.fallbacks import Attempt, MemoryRules
 from trainers.recovery.guards import RunGuard, train_with_recovery
@@ -130,7 +130,7 @@ def _train_attempt(this: _EmbeddingRun) -> TrainingResult:
     return TrainingResult(
         adapter=ADAPTER,
         files=save_with_curves(this, begun.trainer.state.global_step, save),
-        rank=encoder.transformers_model.peft_config[TRAINED].r,
+        rank=encoder.transformers_model.peft_config[TRAINED_ADAPTER].r,
         metrics=collect_metrics(this, begun, loss),
     )
 

@@ -1,4 +1,4 @@
-"""The base model: find it, load it, and say exactly which one it is."""
+"""The base model: finding it, loading it, and identifying it by its content."""
 
 import errno
 import json
@@ -17,17 +17,17 @@ Dtype = Literal["auto", "bfloat16", "float32"]
 WEIGHTS = "*.safetensors"
 SINGLE_WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-"""What makes a model: weights, configuration, tokenizer and chat template."""
+"""Files that make up a model: weights, configuration, tokenizer and chat template."""
 
 
 class BaseModelUnusable(LearndError):
-    """The base model is not there, or cannot be loaded."""
+    """The base model does not exist, or cannot be loaded."""
 
 
 def compute_base_digest(base: str) -> str:
-    """Content id of the model at `base` (folder or hub id): another one means another model.
+    """Compute the content id of the model at `base` (folder or hub id), which changes with any of its files.
 
-    Covers configuration, tokenizer, chat template and weights. Raises BaseModelUnusable.
+    It covers configuration, tokenizer, chat template and weights. Raises BaseModelUnusable.
     """
     files = _find_files(find_base_folder(base))
     digests = {}
@@ -38,7 +38,7 @@ def compute_base_digest(base: str) -> str:
 
 
 def find_base_folder(base: str) -> Path:
-    """The local folder of `base`: itself, or the hub's cached download. Raises BaseModelUnusable."""
+    """Return the local folder of `base`: itself, or the hub's cached download. Raises BaseModelUnusable."""
     if Path(base).is_dir():
         return Path(base)
     from huggingface_hub import snapshot_download
@@ -54,14 +54,14 @@ def find_base_folder(base: str) -> Path:
 
 
 def measure_weight_bytes(base: str) -> int:
-    """Size of the weights on disk, in bytes. Raises BaseModelUnusable."""
+    """Return the size of the weights on disk in bytes. Raises BaseModelUnusable."""
     return sum(path.stat().st_size for path in find_weight_files(find_base_folder(base)))
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The files in `folder` from which transformers reads the weights. Raises BaseModelUnusable.
+    """Return the files in `folder` from which transformers reads the weights. Raises BaseModelUnusable.
 
-    Some models ship them a second time beside these, in another layout (`consolidated.safetensors`).
+    Some models ship the weights a second time in another layout (`consolidated.safetensors`).
     """
     index, single = folder / WEIGHTS_INDEX, folder / SINGLE_WEIGHTS
     if single.exists():
@@ -80,7 +80,7 @@ def find_weight_files(folder: Path) -> list[Path]:
 
 
 def load_tokenizer(base: str) -> Any:
-    """The tokenizer of `base`, with a padding token. Raises BaseModelUnusable without a chat template."""
+    """Load the tokenizer of `base` with a padding token. Raises BaseModelUnusable without a chat template."""
     from transformers import AutoTokenizer
 
     try:
@@ -101,9 +101,9 @@ def load_model(
     dtype: Dtype = "auto",
     quantization: Quantization | None = None,
 ) -> Any:
-    """The causal language model `base` on its device, in 4 bits where `quantization` says so.
+    """Load the causal language model `base` on its device, in 4 bits if `quantization` is given.
 
-    Raises BaseModelUnusable, QuantizationUnavailable, and for lack of memory what the libraries raise.
+    Raises BaseModelUnusable and QuantizationUnavailable; for lack of memory, the libraries' own errors.
     """
     from transformers import AutoModelForCausalLM
 
@@ -122,13 +122,13 @@ def load_model(
         raise BaseModelUnusable(f"{base} cannot be loaded as a causal language model: {broken}") from broken
     if not quantization:
         return model.to(where)
-    # The weights in full precision are gone, but only from the view of the allocator.
+    # The weights in full precision are freed, but the allocator still keeps their memory.
     release_memory()
     return keep_trainable(model)
 
 
 def resolve_device(device: Device) -> str:
-    """`cuda` or `cpu`. Raises BaseModelUnusable when `cuda` is asked for and there is none."""
+    """Return `cuda` or `cpu`. Raises BaseModelUnusable if `cuda` is set and torch sees no GPU."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -139,7 +139,7 @@ def resolve_device(device: Device) -> str:
 
 
 def resolve_dtype(dtype: Dtype, device: str) -> Any:
-    """The torch dtype for `dtype`; `auto` is bfloat16 where the device computes in it, else float32."""
+    """Return the torch dtype for `dtype`; `auto` is bfloat16 if the device computes in it, else float32."""
     import torch
 
     if dtype == "auto":
@@ -153,7 +153,7 @@ def resolve_dtype(dtype: Dtype, device: str) -> Any:
 
 
 def use_threads(threads: int | None) -> None:
-    """Have torch use `threads` CPU threads in this process; None leaves it the choice."""
+    """Limit torch to `threads` CPU threads in this process; None leaves torch's own choice."""
     import torch
 
     if threads is not None:
@@ -161,7 +161,7 @@ def use_threads(threads: int | None) -> None:
 
 
 def describe_device(device: Device) -> str:
-    """Where models would run, in words. Raises BaseModelUnusable."""
+    """Describe in words where models would run. Raises BaseModelUnusable."""
     import torch
 
     where = resolve_device(device)

@@ -1,4 +1,4 @@
-"""From chat messages to tokens, through the base model's chat template, exactly as a server renders them.
+"""Chat messages as tokens, through the base model's chat template, exactly as a server renders them.
 
 prompt      <|im_start|>user …<|im_end|> <|im_start|>assistant
 completion                                                     billing<|im_end|>
@@ -14,20 +14,20 @@ from extractors.values import Value
 
 
 class TemplateUnusable(LearndError):
-    """The chat template cannot express an example, or not in a way that can be trained."""
+    """The chat template cannot express an example, or only in a way that cannot be trained."""
 
 
 class TurnsUnstable(TemplateUnusable):
-    """The chat template writes an earlier turn of a conversation otherwise than when it was the last."""
+    """The chat template renders an earlier turn of a conversation differently than when it was the last."""
 
 
 class ChatTokens(Value):
     """The tokens of one example."""
 
     prompt_ids: tuple[int, ...]
-    """What the server makes of the messages, generation prompt included."""
+    """Tokens that the server makes of the messages, generation prompt included."""
     completion_ids: tuple[int, ...]
-    """What the model has to say then, the token that ends its turn included; empty without completion."""
+    """Tokens that the model must generate, the end of its turn included; empty without a completion."""
 
 
 def render(
@@ -36,10 +36,10 @@ def render(
     tools: Sequence[dict[str, Any]] = (),
     completion: Message | None = None,
 ) -> ChatTokens:
-    """Tokens of `prompt`, and of `completion` as the model would have to generate it after that.
+    """Render `prompt` to tokens, and `completion` to those that the model must generate after it.
 
-    Raises TemplateUnusable when the template refuses the messages, when the whole conversation
-    does not begin with the prompt as it is served, or when it leaves out the tool calls.
+    Raises TemplateUnusable if the template refuses the messages, if the whole conversation does not
+    begin with the prompt as it is served, or if the template leaves out the tool calls.
     """
     prompt_text = _apply_template(tokenizer, prompt, tools, add_generation_prompt=True)
     prompt_ids = _tokenise(tokenizer, prompt_text)
@@ -51,9 +51,9 @@ def render(
             "the chat template is not prefix-stable: a conversation with its answer does not begin with the "
             f"prompt as it is served, which ends {prompt_text[-60:]!r}; take another base model"
         )
-    said = whole[len(prompt_text) :]
+    answer_text = whole[len(prompt_text) :]
     for call in completion.tool_calls:
-        if call.name not in said:
+        if call.name not in answer_text:
             raise TemplateUnusable(
                 f"the chat template leaves out tool calls (here of {call.name}), so nothing can be learned; "
                 "take a base model whose template renders them"
@@ -62,8 +62,8 @@ def render(
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         completion_ids = whole_ids[len(prompt_ids) :]
     else:
-        # A token spans the border (an answer that begins with a newline): as served, the prompt's stand.
-        completion_ids = _tokenise(tokenizer, said)
+        # A token spans the border (an answer that begins with a newline): the prompt's tokens stay as served.
+        completion_ids = _tokenise(tokenizer, answer_text)
     return ChatTokens(prompt_ids=prompt_ids, completion_ids=_cut_after_turn_end(tokenizer, completion_ids))
 
 
@@ -73,14 +73,14 @@ def render_conversation(
     tools: Sequence[dict[str, Any]],
     learned: Sequence[int],
 ) -> tuple[list[int], list[bool]]:
-    """Tokens of `messages` up to the last learned turn, and which of them are learned.
+    """Render `messages` up to the last learned turn; return the tokens, and a mask of those that are learned.
 
-    `learned` are indices of assistant turns; of each are learned its tokens and the one that ends it.
-    Many templates do not mark them (`{% generation %}`), so they are found by rendering: what the
-    server would have been given before a turn must be how the whole conversation begins.
+    `learned` are indices of assistant turns; a turn's tokens and the one that ends it are learned. Many
+    templates do not mark them (`{% generation %}`), so they are found by rendering: the whole
+    conversation must begin with the prompt that the server got before each turn.
 
-    Raises TurnsUnstable where it is not (a template that drops the thoughts of earlier turns): then
-    each turn has to be an example of its own. Raises TemplateUnusable as `render` does.
+    Raises TurnsUnstable if it does not (a template that drops the thoughts of earlier turns): then
+    each turn must become an example of its own. Raises TemplateUnusable as `render` does.
     """
     rendered = [render(tokenizer, messages[:turn], tools, messages[turn]) for turn in sorted(learned)]
     # The template may go on after the last turn's end, or not write that end.
@@ -90,7 +90,7 @@ def render_conversation(
         until = (*turn.prompt_ids, *turn.completion_ids)
         if ids[: len(until)] != until:
             raise TurnsUnstable(
-                "the chat template writes earlier turns of a conversation otherwise than they were served"
+                "the chat template renders earlier turns of a conversation differently than they were served"
             )
         mask[len(turn.prompt_ids) : len(until)] = [True] * len(turn.completion_ids)
     return list(ids), mask
@@ -118,7 +118,7 @@ def _apply_template(
 
 
 def _to_template_message(message: Message) -> dict[str, Any]:
-    """The message as vLLM hands it to the template: arguments of tool calls as objects, not as text."""
+    """Convert a message as vLLM does for the template: arguments of tool calls are objects, not text."""
     chat = message.to_chat()
     for call in chat.get("tool_calls", ()):
         try:
@@ -136,7 +136,7 @@ def _tokenise(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _cut_after_turn_end(tokenizer: Any, ids: tuple[int, ...]) -> tuple[int, ...]:
-    """`ids` without what the template writes after the turn's end; with an end where it writes none."""
+    """Return `ids` up to the end of the turn, which is appended if the template writes none."""
     special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     ends = [position for position, token_id in enumerate(ids) if token_id in special]
     if ends and not tokenizer.decode(ids[ends[-1] + 1 :]).strip():

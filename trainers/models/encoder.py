@@ -1,15 +1,21 @@
 """An embedding model: a sentence-transformer on its device, and a low-rank adapter inside it.
 
-The adapter sits in the transformer; pooling and normalisation stay as they are, so a version is
-nothing but `adapter_config.json` and `adapter_model.safetensors`, as for language models.
+The adapter sits in the transformer; pooling and normalisation stay as they are, so a version consists
+only of `adapter_config.json` and `adapter_model.safetensors`, as for language models.
 """
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
-from extractors.values import file_digest
+from trainers.models.adapter_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    TRAINED_ADAPTER,
+    AdapterUnusable,
+    LoraMatchesNothing,
+    normalise_adapter_files,
+)
 from trainers.models.base_model import (
     BaseModelUnusable,
     Device,
@@ -18,19 +24,18 @@ from trainers.models.base_model import (
     resolve_device,
     resolve_dtype,
 )
-from trainers.models.lora import CONFIG, TRAINED, WEIGHTS, AdapterUnusable, LoraMatchesNothing
 from trainers.planning.hyperparameters import Hyperparameters
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which models keep the prompt for documents, as `encode_document` looks for them."""
 PREFIX = "base_model.model."
-"""Before the names of weights in an adapter's file: PEFT's own wrapper would stand there."""
+"""Prefix of the weights' names in an adapter's file: the place of PEFT's own wrapper."""
 POOLERS = r".*pooler.*"
 """BERT's pooler is a linear layer that no sentence embedding passes through."""
 
 
 def load_encoder(base: str, *, device: Device = "auto", dtype: Dtype = "auto") -> Any:
-    """The sentence-transformer `base` (folder or hub id) on its device. Raises BaseModelUnusable."""
+    """Load the sentence-transformer `base` (folder or hub id) on its device. Raises BaseModelUnusable."""
     from sentence_transformers import SentenceTransformer
 
     where = resolve_device(device)
@@ -51,7 +56,7 @@ def load_encoder(base: str, *, device: Device = "auto", dtype: Dtype = "auto") -
 
 
 def find_column_prompts(encoder: Any) -> dict[str, str]:
-    """What the model wants before the texts of each column of triplets, for columns where it wants any."""
+    """Return the prompts that the model expects before texts, by the columns of triplets that have one."""
     known = {name: prompt for name, prompt in encoder.prompts.items() if prompt}
     query = known.get("query")
     document = next((known[name] for name in DOCUMENT_PROMPTS if name in known), None)
@@ -60,9 +65,9 @@ def find_column_prompts(encoder: Any) -> dict[str, str]:
 
 
 def add_encoder_lora(encoder: Any, hyperparameters: Hyperparameters) -> None:
-    """Add a fresh trainable adapter to `encoder` and freeze all else. Raises LoraMatchesNothing.
+    """Add a new trainable adapter to `encoder` and freeze everything else. Raises LoraMatchesNothing.
 
-    It is on the linear layers of the transformer, or those that `lora_targets` names.
+    It adapts the linear layers of the transformer, or those that `lora_targets` names.
     """
     import torch
     from peft import LoraConfig
@@ -84,7 +89,7 @@ def add_encoder_lora(encoder: Any, hyperparameters: Hyperparameters) -> None:
         task_type="FEATURE_EXTRACTION",
     )
     try:
-        encoder.add_adapter(config, TRAINED)
+        encoder.add_adapter(config, TRAINED_ADAPTER)
     except ValueError as refused:
         raise LoraMatchesNothing(
             f"LoRA on {targets} matches no layer of the model ({refused}); set `lora_targets` in the "
@@ -94,8 +99,8 @@ def add_encoder_lora(encoder: Any, hyperparameters: Hyperparameters) -> None:
 
 
 def load_trainable_encoder_adapter(encoder: Any, folder: Path) -> None:
-    """Add the adapter in `folder` to `encoder`, to be trained further. Raises AdapterUnusable."""
-    load_encoder_adapter(encoder, folder, TRAINED)
+    """Add the adapter in `folder` to `encoder` to be trained further. Raises AdapterUnusable."""
+    load_encoder_adapter(encoder, folder, TRAINED_ADAPTER)
     _train_adapter_alone(encoder)
 
 
@@ -108,7 +113,7 @@ def _train_adapter_alone(encoder: Any) -> None:
 
 
 def get_adapter_weights(encoder: Any) -> dict[str, Any]:
-    """The adapter's tensors on the CPU, by the names of the encoder's parameters."""
+    """Copy the adapter's tensors to the CPU, by the names of the encoder's parameters."""
     return {
         name: parameter.detach().cpu().contiguous()
         for name, parameter in encoder.named_parameters()
@@ -117,7 +122,7 @@ def get_adapter_weights(encoder: Any) -> dict[str, Any]:
 
 
 def set_adapter_weights(encoder: Any, weights: dict[str, Any]) -> None:
-    """Give the adapter of `encoder` the tensors that `get_adapter_weights` took from it."""
+    """Set the adapter's tensors to those of `get_adapter_weights`. Raises ValueError if their names differ."""
     import torch
 
     own = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
@@ -129,19 +134,19 @@ def set_adapter_weights(encoder: Any, weights: dict[str, Any]) -> None:
 
 
 def load_encoder_adapter(encoder: Any, folder: Path, slot: str) -> None:
-    """Add the adapter in `folder` to `encoder` beside those that it has, under the name `slot`.
+    """Add the adapter in `folder` to `encoder` as `slot`, beside any others, and activate it.
 
-    It is then the one that is used. Raises AdapterUnusable.
+    Raises AdapterUnusable.
     """
     from peft import PeftConfig
     from safetensors import SafetensorError
 
-    if not (folder / CONFIG).is_file():
-        raise AdapterUnusable(f"{folder} holds no {CONFIG}; restore the version from a back-up")
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise AdapterUnusable(f"{folder} holds no {ADAPTER_CONFIG}; restore the version from a back-up")
     try:
         config = PeftConfig.from_pretrained(str(folder))
         with warnings.catch_warnings():
-            # PEFT wonders whether a second adapter is meant.
+            # PEFT warns that a second adapter may be a mistake.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
             encoder.add_adapter(config, slot)
         _fill_adapter(encoder, folder, slot)
@@ -150,33 +155,23 @@ def load_encoder_adapter(encoder: Any, folder: Path, slot: str) -> None:
 
 
 def _fill_adapter(encoder: Any, folder: Path, slot: str) -> None:
-    """Copy the weights in `folder` into an adapter that is there. Raises ValueError unless all fit."""
+    """Copy the weights in `folder` into the existing adapter `slot`. Raises ValueError unless all fit."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     model = encoder.transformers_model
-    weights = {name.removeprefix(PREFIX): each for name, each in load_file(folder / WEIGHTS).items()}
-    odd = (
-        weights.keys()
-        ^ get_peft_model_state_dict(model, adapter_name=slot, save_embedding_layers=False).keys()
-    )
-    if odd:
-        raise ValueError(f"it is for other layers: {min(odd)} is only on one side")
+    weights = {name.removeprefix(PREFIX): each for name, each in load_file(folder / ADAPTER_WEIGHTS).items()}
+    own = get_peft_model_state_dict(model, adapter_name=slot, save_embedding_layers=False)
+    unmatched = weights.keys() ^ own.keys()
+    if unmatched:
+        raise ValueError(f"it is for other layers: {min(unmatched)} is only on one side")
     set_peft_model_state_dict(model, weights, slot)
 
 
 def save_encoder_adapter(encoder: Any, folder: Path, base_model: str) -> dict[str, str]:
-    """Write the adapter of `encoder` into the new `folder`; returns file name to SHA-256.
+    """Write the adapter of `encoder` into the new `folder`; return file name to SHA-256.
 
-    `base_model` is what the adapter says it belongs to.
+    The adapter is marked as belonging to `base_model`.
     """
     encoder.transformers_model.save_pretrained(folder)
-    for path in folder.iterdir():
-        if path.name not in {CONFIG, WEIGHTS}:
-            path.unlink()
-    # PEFT keeps the modules' names in a set: sorted, one training always writes the same bytes.
-    config = json.loads((folder / CONFIG).read_text("utf-8"))
-    config["target_modules"].sort()
-    config["base_model_name_or_path"] = base_model
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
-    return {name: file_digest(folder / name) for name in (CONFIG, WEIGHTS)}
+    return normalise_adapter_files(folder, base_model)

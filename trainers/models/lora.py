@@ -1,6 +1,5 @@
 """A low-rank adapter on a base model (Hu et al. 2021), and proof that it is one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +7,22 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
-from extractors.errors import LearndError
-from extractors.values import file_digest
+from trainers.models.adapter_files import (
+    ADAPTER_WEIGHTS,
+    TRAINED_ADAPTER,
+    AdapterUnusable,
+    LoraMatchesNothing,
+    normalise_adapter_files,
+)
 from trainers.planning.hyperparameters import Hyperparameters
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TRAINED = "default"
-"""PEFT's name of the adapter that is trained; a frozen reference stands beside it as `ref`."""
 ADVICE = "set `lora_targets` in the target's hyperparameters to names of its linear layers"
 
 
-class LoraMatchesNothing(LearndError):
-    """The adapter would train nothing, or something else than low-rank matrices."""
-
-
-class AdapterUnusable(LearndError):
-    """The adapter that a training should go on from is not one of this base."""
-
-
 def build_lora_config(model: Any, hyperparameters: Hyperparameters, base_model: str) -> LoraConfig:
-    """A fresh adapter on the modules that the hyperparameters name, or on all linear layers but the head.
+    """Configure a new adapter on the modules that `lora_targets` names, or on all linear layers but the head.
 
-    `base_model` is its name in errors. Raises LoraMatchesNothing.
+    `base_model` is the model's name in errors. Raises LoraMatchesNothing.
     """
     targets = list(hyperparameters.lora_targets)
     if targets:
@@ -44,7 +37,7 @@ def build_lora_config(model: Any, hyperparameters: Hyperparameters, base_model: 
 
 
 def load_lora(model: Any, folder: Path, base_model: str) -> Any:
-    """`model` with the adapter in `folder`, which can be trained on. Raises AdapterUnusable."""
+    """Return `model` with the adapter in `folder`, trainable. Raises AdapterUnusable."""
     try:
         return check_lora(PeftModel.from_pretrained(model, folder, is_trainable=True), base_model)
     except (OSError, ValueError, RuntimeError) as broken:
@@ -54,41 +47,32 @@ def load_lora(model: Any, folder: Path, base_model: str) -> Any:
 
 
 def set_lora(model: Any, folder: Path) -> None:
-    """Give the trained adapter of `model` exactly the weights in `folder`, in the precision it has now."""
-    set_peft_model_state_dict(model, load_file(folder / WEIGHTS), adapter_name=TRAINED)
+    """Set the trained adapter of `model` to the weights in `folder`, in the precision it has now."""
+    set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS), adapter_name=TRAINED_ADAPTER)
 
 
 def check_lora(adapted: Any, base_model: str) -> Any:
-    """`adapted` itself, whose adapter says from now on that it belongs to `base_model`.
+    """Return `adapted`, its adapter marked as belonging to `base_model`.
 
-    Raises LoraMatchesNothing unless it trains one adapter's low-rank matrices alone.
+    Raises LoraMatchesNothing unless only one adapter's low-rank matrices are trainable.
     """
     trainable = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
-    others = [name for name in trainable if "lora_" not in name or f".{TRAINED}." not in name]
+    others = [name for name in trainable if "lora_" not in name or f".{TRAINED_ADAPTER}." not in name]
     if others or not trainable:
         raise LoraMatchesNothing(f"the adapter would train {others[:5] or 'nothing'}; {ADVICE}")
     # PEFT would name the folder that the base was loaded from.
-    adapted.peft_config[TRAINED].base_model_name_or_path = base_model
+    adapted.peft_config[TRAINED_ADAPTER].base_model_name_or_path = base_model
     return adapted
 
 
 def save_adapter(model: Any, folder: Path) -> dict[str, str]:
-    """Write the trained adapter of `model`, no other, into the new `folder`; returns file name to SHA-256."""
-    model.save_pretrained(folder, selected_adapters=[TRAINED])
-    for path in folder.iterdir():
-        # PEFT adds a model card with nothing in it.
-        if path.name not in {CONFIG, WEIGHTS}:
-            path.unlink()
-    # PEFT keeps the modules' names in a set: sorted, one training always writes the same bytes.
-    config = json.loads((folder / CONFIG).read_text("utf-8"))
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
-    return {name: file_digest(folder / name) for name in (CONFIG, WEIGHTS)}
+    """Write only the trained adapter of `model` into the new `folder`; return file name to SHA-256."""
+    model.save_pretrained(folder, selected_adapters=[TRAINED_ADAPTER])
+    return normalise_adapter_files(folder)
 
 
 def _check_targets(model: Any, targets: list[str], base_model: str) -> None:
-    """As PEFT matches them: by the end of a module's name."""
+    """Raise LoraMatchesNothing unless the targets, as ends of names like in PEFT, match only linear layers."""
     named = [
         (name, module)
         for name, module in model.named_modules()

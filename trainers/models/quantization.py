@@ -1,7 +1,7 @@
 """A frozen base in 4 bits for training (QLoRA, Dettmers et al. 2023): NF4 with double quantisation.
 
-Only a training holds its base so. The adapter it makes is an ordinary one: it is evaluated on, and
-served over, the base in its own precision.
+Only a training holds its base in 4 bits. Its adapter is an ordinary one: it is evaluated and served on
+the base in its own precision.
 """
 
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ from typing import Any
 from extractors.errors import LearndError
 
 BITS_PER_WEIGHT = 4 + 8 / 64 + 32 / (64 * 256)
-"""Of a quantised weight: 4 bits, an 8-bit constant for 64 weights, and a 32-bit one for 256 of those."""
+"""Bits of a quantised weight: 4, an 8-bit constant for 64 weights, and a 32-bit one for 256 of those."""
 
 
 class QuantizationUnavailable(LearndError):
@@ -18,7 +18,7 @@ class QuantizationUnavailable(LearndError):
 
 
 def build_nf4_config(device: str, dtype: Any) -> Any:
-    """transformers' configuration for a base in NF4 that computes in the torch dtype `dtype`.
+    """Build transformers' configuration for a base in NF4 that computes in the torch dtype `dtype`.
 
     Raises QuantizationUnavailable without bitsandbytes, or where it does not support `device`.
     """
@@ -36,7 +36,7 @@ def build_nf4_config(device: str, dtype: Any) -> Any:
 
 
 def find_quantization_obstacle(device: str) -> str | None:
-    """Why no base can be held in 4 bits on `device`, and what to do about it; None where one can."""
+    """Return why no base can be held in 4 bits on `device`, and what to do about it; None if one can."""
     if find_spec("bitsandbytes") is None:
         return (
             'QLoRA needs bitsandbytes: `pip install "learnd[train]"`, or set training.quantization = "never"'
@@ -52,7 +52,7 @@ def find_quantization_obstacle(device: str) -> str | None:
 
 
 def keep_trainable(model: Any) -> Any:
-    """`model`, which goes on giving gradients after an evaluation.
+    """Return `model`, made to give gradients also after an evaluation.
 
     On CPUs with AVX512-BF16, bitsandbytes packs weights for its inference kernel at the first
     forward pass in evaluation mode, never unpacks them, and that kernel has no backward pass
@@ -65,7 +65,7 @@ def keep_trainable(model: Any) -> Any:
 
 
 def cast_trainable_to_float32(model: Any) -> None:
-    """Have the trainable weights of `model` in float32: TRL's trainers make them bfloat16 over a 4-bit base.
+    """Cast the trainable weights of `model` to float32: TRL makes them bfloat16 on a 4-bit base.
 
     A step of Adam is about as large as the learning rate, which bfloat16's 8 bits round away once a
     weight is 256 times larger.
