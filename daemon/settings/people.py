@@ -50,6 +50,7 @@ class OperatorAccount(Value):
     """A person who may sign in."""
 
     role: Role = "operator"
+    """Operators decide, viewers read."""
     password_hash: SecretStr | None = None
     """As `learnd operators hash` prints it; only from the environment. None: no sign-in by password."""
 

@@ -15,6 +15,7 @@ class PhoenixSettings(WithApiKey):
     """Where the agents' traces are."""
 
     url: Url = "http://127.0.0.1:6006"
+    """Where Phoenix answers."""
     poll_seconds: float = Field(30, gt=0)
     """How often each target's project is polled."""
     full_sweep_minutes: float = Field(30, gt=0)
@@ -35,22 +36,28 @@ class DaemonSettings(Value):
     """`learnd run`: its API, its log, and how much it does at once."""
 
     host: str = "127.0.0.1"
+    """The address that the API and the console listen on; others than 127.0.0.1 only with agents' tokens."""
     port: Port = 8710
+    """The port of the API and the console."""
     trainings_at_once: int = Field(1, ge=1)
     """Cycles that train or evaluate at the same time."""
     reconcile_seconds: float = Field(15, gt=0)
     """How often each replica is compared with what it should serve."""
     log_format: Literal["console", "json"] = "console"
+    """Text for people, or one JSON object a line."""
 
 
 class GatewaySettings(Value):
     """`learnd gateway`: the OpenAI-compatible door for agents."""
 
     host: str = "127.0.0.1"
+    """The address that the gateway listens on; others than 127.0.0.1 only with agents' tokens."""
     port: Port = 8700
+    """The port of the gateway."""
     refresh_seconds: float = Field(1.0, gt=0)
     """How often the gateway looks which version is active."""
     max_body_mb: float = Field(16, gt=0)
+    """The largest request, in MiB."""
     trace: bool = True
     """Write each call to Phoenix as a span."""
 
@@ -101,7 +108,9 @@ class ReplicaSettings(WithApiKey):
     """One vLLM server."""
 
     name: Slug
+    """Names the server in the log, the metrics and `targets.replicas`."""
     url: Url
+    """Where the server answers, without `/v1`."""
     base_name: str = "base"
     """The name under which it serves the base model (`--served-model-name`)."""
     path_map: PathMap | None = None
@@ -112,6 +121,7 @@ class TrainingSettings(Value):
     """Where and how trainings run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where trainings and evaluations run; `auto` takes a GPU where there is one."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """`auto` is bfloat16 where the device computes in it."""
     threads: int | None = Field(None, ge=1)

@@ -32,6 +32,7 @@ class SynthesisSettings(WithApiKey):
     """Synthetic examples for a target that has too few. A person approves each one, whatever stands here."""
 
     enabled: bool = False
+    """Propose synthetic examples where there are too few."""
     url: Url | None = None
     """An OpenAI-compatible API, with its `/v1`; None: the target's first replica."""
     model: str | None = None
@@ -45,6 +46,7 @@ class SynthesisSettings(WithApiKey):
     expires_days: float = Field(14, gt=0)
     """How long a batch waits for an operator."""
     timeout_seconds: float = Field(60, gt=0)
+    """How long one call may take."""
     concurrency: int = Field(8, ge=1, le=256)
     """Calls at once."""
     asking: SynthesisRules = SynthesisRules()
@@ -72,6 +74,7 @@ class JudgeSettings(WithApiKey):
     model: str = Field(min_length=1)
     """As that API names it."""
     timeout_seconds: float = Field(60, gt=0)
+    """How long one call may take."""
     concurrency: int = Field(8, ge=1, le=256)
     """Calls at once."""
 
@@ -86,6 +89,7 @@ class ScheduleSettings(Value):
     cron: str | None = None
     """Five fields, in `timezone`: a cycle starts then, whatever has come in."""
     timezone: str = "UTC"
+    """An IANA name such as `Europe/Berlin`, for `cron`."""
     cooldown_minutes: float = Field(60, ge=0)
     """Least time from the end of one cycle to the start of the next."""
 
@@ -140,10 +144,13 @@ class TargetSettings(Value):
     """What is being improved: a tenant's agent, its traffic, and the model it runs on."""
 
     tenant: Slug
+    """Who owns the agent; the first half of the model name that agents ask for."""
     agent: Slug
+    """The agent; the second half of that name."""
     project: str = Field(min_length=1)
     """Phoenix project."""
     task: Task
+    """What the agent does. An `extraction` answers in JSON; a `chat` learns whole conversations."""
     output_space: tuple[str, ...] = ()
     """All valid answers of a classification; empty: those seen in training."""
     base_model: str = Field(min_length=1)
@@ -168,6 +175,7 @@ class TargetSettings(Value):
     schedule: ScheduleSettings = ScheduleSettings()
     retention: RetentionRules = RetentionRules()
     promotion: Literal["automatic", "manual"] = "automatic"
+    """`manual`: a version that passed everything waits for an operator."""
     replicas: tuple[str, ...] = ()
     """Names of the replicas that serve it; empty: all."""
     max_new_tokens: int = Field(64, ge=1)

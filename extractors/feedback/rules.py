@@ -27,8 +27,11 @@ class AnnotationRule(Value):
     """How one annotation name counts. Labels are compared without regard to case."""
 
     name: str
+    """The annotation's name in Phoenix."""
     approved_labels: tuple[str, ...] = ("approved", "correct", "good", "positive", "thumbs_up", "👍")
+    """Labels that approve the response."""
     rejected_labels: tuple[str, ...] = ("rejected", "incorrect", "bad", "negative", "thumbs_down", "👎")
+    """Labels that reject it."""
     approved_from: float | None = None
     """A score at or above this approves, where the annotation has no label that counts."""
     rejected_to: float | None = None

@@ -54,8 +54,9 @@ class SynthesisRules(Value):
     attempts: int = Field(4, ge=1)
     """Most attempts for each proposal that is wanted; one takes one to three calls."""
     coolest: float = Field(0.7, ge=0, le=2)
+    """Lowest temperature by which messages and queries are written."""
     warmest: float = Field(1.1, ge=0, le=2)
-    """Between these temperatures messages and queries are written, by chance."""
+    """Highest temperature; each is drawn between the two."""
 
     @model_validator(mode="after")
     def _a_range(self) -> Self:

@@ -22,19 +22,25 @@ class Hyperparameters(Value):
     """Everything that determines the adapter, apart from data and base model."""
 
     epochs: float = Field(3.0, gt=0)
+    """Passes over the training examples."""
     learning_rate: float = Field(2e-3, gt=0)
+    """Highest learning rate, to which the warm-up rises."""
     batch_size: int = Field(8, ge=1)
+    """Examples in a batch."""
     gradient_accumulation: int = Field(1, ge=1)
     """Batches whose gradients make one step."""
     lora_rank: int = Field(16, ge=1)
+    """Rank of the adapter's matrices: its capacity."""
     lora_alpha: int = Field(32, ge=1)
     """The adapter's output is scaled by alpha / rank."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that a training step drops."""
     warmup_share: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     beta: float = Field(0.1, gt=0)
     """DPO and KTO: how strongly the policy is held to its reference."""
     evaluations_per_epoch: int = Field(2, ge=1)
+    """Validations in one pass."""
     patience: int = Field(3, ge=1)
     """Evaluations without improvement after which training stops."""
     max_length: int = Field(4096, ge=16)
