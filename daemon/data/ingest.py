@@ -9,18 +9,23 @@ from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.build import ExtraData
-from extractors.dataset.snapshot import Snapshot, build_snapshot
+from extractors.dataset.snapshot import Provenance, Snapshot, build_snapshot
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.searches import extract_searches
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixError
+from extractors.phoenix.mirror import MirrorSource, PollRules
 from extractors.phoenix.poll import poll
 from registry.store.store import Store
 
 
-def open_phoenix(settings: Settings) -> PhoenixClient:
-    """Return a client for the Phoenix of the settings; close it after use."""
-    return PhoenixClient(settings.phoenix.url, api_key=settings.phoenix.key())
+def open_phoenix(settings: Settings, *, timeout: float = 60.0, patience: float = 20.0) -> PhoenixClient:
+    """Return a client for the Phoenix of the settings; close it after use.
+
+    `timeout` is for one request, `patience` for all tries of it together, in seconds.
+    """
+    key = settings.phoenix.key()
+    return PhoenixClient(settings.phoenix.url, api_key=key, timeout=timeout, patience=patience)
 
 
 def poll_target(context: TargetContext, client: PhoenixClient) -> int:
@@ -41,17 +46,19 @@ def _poll_once(context: TargetContext, client: PhoenixClient) -> tuple[int, bool
     The change itself is not returned, so that its memory is free before the next one is read.
     """
     store, target, now = context.store, context.target, context.clock()
-    used_keys = target.retrieval.used_metadata_keys if target.task == "embedding" else ()
+    source = MirrorSource(
+        project=target.project,
+        spans=target.spans,
+        annotation_names=list_feedback_names(target),
+        used_keys=frozenset(target.retrieval.used_metadata_keys if target.task == "embedding" else ()),
+    )
     try:
         change = poll(
             client,
             store.mirror(target.key),
-            project=target.project,
-            spans=target.spans,
-            annotation_names=list_feedback_names(target),
-            used_keys=used_keys,
+            source,
             now=now,
-            full_sweep_after=timedelta(minutes=context.settings.phoenix.full_sweep_minutes),
+            rules=PollRules(full_sweep_after=timedelta(minutes=context.settings.phoenix.full_sweep_minutes)),
         )
     except PhoenixError as problem:
         store.record_poll(target.key, now, str(problem))
@@ -98,14 +105,14 @@ def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapsho
     imported = redaction.apply_to_all(read_imported_examples(context.data_dir, target))
     synthetic = redaction.apply_to_all(context.store.approved_examples(target.key))
     replaced = Counter(extraction.replaced) + redaction.counts
+    filters = target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"})
     return build_snapshot(
         extraction.model_copy(update={"replaced": dict(replaced)}),
         target.holdout,
         window=context.store.target_state(target.key).window,
         now=context.clock(),
-        target=target.key,
-        filters=target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"}),
-        beside=ExtraData(
+        provenance=Provenance(target.key, filters),
+        extra=ExtraData(
             imported=imported,
             synthetic=synthetic,
             synthetic_share=target.synthesis.share,

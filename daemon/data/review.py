@@ -29,10 +29,10 @@ from extractors.values import Value
 from registry.batches import (
     Batch,
     BatchItem,
-    Decision,
+    ItemDecision,
     ItemState,
     SyntheticExample,
-    synthetic_example,
+    parse_synthetic_example,
 )
 from registry.store.batches import UnknownBatch
 from registry.store.store import Store
@@ -66,7 +66,7 @@ class AlreadyDecided(LearndError):
     """Items that were to be decided by number have been decided before."""
 
 
-class ReadItem(Value):
+class ItemView(Value):
     """An item as operators read it."""
 
     number: int
@@ -87,10 +87,10 @@ class ReadItem(Value):
     """Ids of the approved examples that it was made from."""
 
 
-class Page(Value):
+class ItemPage(Value):
     """Items in order of their numbers, and the demonstrations that they were made from."""
 
-    items: tuple[ReadItem, ...]
+    items: tuple[ItemView, ...]
     demonstrations: dict[str, dict[str, Any]]
     """Approved examples by id; those that the batch's snapshot no longer holds are missing."""
 
@@ -128,7 +128,7 @@ class BatchReview:
         before: int | None = None,
         containing: str = "",
         limit: int | None = None,
-    ) -> Page:
+    ) -> ItemPage:
         """Items from the one behind `after` on, or those in front of `before`, the nearest first.
 
         Beside their demonstrations. Raises UnknownBatch.
@@ -139,8 +139,8 @@ class BatchReview:
         )
         wanted = {shown for item in items for shown in item.demonstrations}
         known = self._demonstrations(batch) if wanted else {}
-        return Page(
-            items=tuple(read_item(batch.kind, item) for item in items),
+        return ItemPage(
+            items=tuple(build_item_view(batch.kind, item) for item in items),
             demonstrations={shown: known[shown] for shown in sorted(wanted & known.keys())},
         )
 
@@ -148,10 +148,10 @@ class BatchReview:
         """Raises UnknownBatch."""
         found = self.store.batch_items(batch_id, after=number - 1, limit=1)
         if not found or found[0].number != number:
-            raise _unknown_item(batch_id, number)
+            raise _build_unknown_item(batch_id, number)
         return found[0]
 
-    def decide(self, batch_id: str, rulings: Sequence[Ruling], *, actor: str) -> tuple[ReadItem, ...]:
+    def decide(self, batch_id: str, rulings: Sequence[Ruling], *, actor: str) -> tuple[ItemView, ...]:
         """Write what was decided, all or nothing; returns the items as they are then.
 
         Raises UnknownBatch, BatchEnded, ItemChanged, NobodyDecided, and EditInvalid for an edit that
@@ -164,7 +164,7 @@ class BatchReview:
             items = self._items(batch_id)
         decisions = [self._decision(batch, items, ruling) for ruling in rulings]
         decided = self.store.decide(batch_id, decisions, actor=actor, now=self.clock())
-        return tuple(read_item(batch.kind, item) for item in decided)
+        return tuple(build_item_view(batch.kind, item) for item in decided)
 
     def decide_numbers(
         self,
@@ -175,7 +175,7 @@ class BatchReview:
         actor: str,
         reason: str = "",
         again: bool = False,
-    ) -> tuple[ReadItem, ...]:
+    ) -> tuple[ItemView, ...]:
         """Decide items alike, by number; None is all that are pending, or for PENDING all that are decided.
 
         What has been decided before is decided another time only where `again` says so, or to take it
@@ -189,7 +189,7 @@ class BatchReview:
             chosen = sorted(set(numbers))
         for number in chosen:
             if number not in items:
-                raise _unknown_item(batch_id, number)
+                raise _build_unknown_item(batch_id, number)
         before = [items[number] for number in chosen if items[number].state is not ItemState.PENDING]
         if before and not again and state is not ItemState.PENDING:
             said = ", ".join(f"{item.number} is {item.state} by {item.decided_by}" for item in before)
@@ -223,11 +223,11 @@ class BatchReview:
                 "state": str(item.state),
                 "reason": item.reason,
             }
-            shown = to_line(synthetic_example(kind, item.content), Form.JSONL)
+            shown = to_line(parse_synthetic_example(kind, item.content), Form.JSONL)
             made_from = {"diversity": item.diversity, "demonstrations": list(item.demonstrations)}
             yield json.dumps({**review, **shown, **made_from}, ensure_ascii=False) + "\n"
 
-    def import_lines(self, batch_id: str, lines: Iterable[str], *, actor: str) -> tuple[ReadItem, ...]:
+    def import_lines(self, batch_id: str, lines: Iterable[str], *, actor: str) -> tuple[ItemView, ...]:
         """Decide what a reviewed export says; returns the items that it decided anew.
 
         Raises ReviewInvalid, which names line and reason of everything that is malformed or stale, and
@@ -240,7 +240,7 @@ class BatchReview:
             if not text.strip():
                 continue
             try:
-                line = _line_of(batch, items, text)
+                line = _parse_line(batch, items, text)
                 if line["item"] in rulings:
                     raise LineInvalid(f"item {line['item']} is on an earlier line already")
                 rulings[line["item"]] = self._ruling(batch, items[line["item"]], line)
@@ -255,23 +255,23 @@ class BatchReview:
     def _items(self, batch_id: str) -> dict[int, BatchItem]:
         return {item.number: item for item in self.store.batch_items(batch_id)}
 
-    def _decision(self, batch: Batch, items: Mapping[int, BatchItem], ruling: Ruling) -> Decision:
+    def _decision(self, batch: Batch, items: Mapping[int, BatchItem], ruling: Ruling) -> ItemDecision:
         """The decision, whose edit is a whole example. Raises UnknownBatch, EditInvalid."""
         item = items.get(ruling.number)
         if item is None:
-            raise _unknown_item(batch.id, ruling.number)
+            raise _build_unknown_item(batch.id, ruling.number)
         edited = item.edited if ruling.state is ItemState.APPROVED else None
         try:
             if ruling.edited is not None and ruling.state is ItemState.APPROVED:
-                stands = synthetic_example(batch.kind, item.content)
-                made = edited_example(batch.kind, stands, ruling.edited, self._labels(batch))
-                as_proposed = made.id == synthetic_example(batch.kind, item.example).id
+                stands = parse_synthetic_example(batch.kind, item.content)
+                made = apply_edit(batch.kind, stands, ruling.edited, self._labels(batch))
+                as_proposed = made.id == parse_synthetic_example(batch.kind, item.example).id
                 edited = None if as_proposed else made.model_dump(mode="json")
-            return Decision(**ruling.model_dump(exclude={"edited"}), edited=edited)
+            return ItemDecision(**ruling.model_dump(exclude={"edited"}), edited=edited)
         except EditInvalid as wrong:
             raise EditInvalid(f"item {item.number} of batch {batch.id}: {wrong}") from None
         except ValidationError as wrong:
-            raise EditInvalid(f"item {item.number} of batch {batch.id}: {_words(wrong)}") from None
+            raise EditInvalid(f"item {item.number} of batch {batch.id}: {_describe_error(wrong)}") from None
 
     def _ruling(self, batch: Batch, item: BatchItem, line: Mapping[str, Any]) -> Ruling | None:
         """What a line of a review decides anew, if anything. Raises LineInvalid, EditInvalid."""
@@ -282,17 +282,17 @@ class BatchReview:
                 state=str(line.get("state")).upper(),
                 reason=line.get("reason") or "",
             )
-            Decision(**ruling.model_dump())
+            ItemDecision(**ruling.model_dump())
         except ValidationError as wrong:
-            raise LineInvalid(_words(wrong)) from None
+            raise LineInvalid(_describe_error(wrong)) from None
         missing = [name for name in CONTENT[batch.kind] if name not in line]
         if missing:
             raise LineInvalid(f"it has no {' and no '.join(missing)}")
         content = {name: line[name] for name in CONTENT[batch.kind]}
-        stands = synthetic_example(batch.kind, item.content)
-        if ruling.state is not ItemState.REJECTED and content != _content(batch.kind, stands):
+        stands = parse_synthetic_example(batch.kind, item.content)
+        if ruling.state is not ItemState.REJECTED and content != _build_content(batch.kind, stands):
             # Checked here, so that the error can name the line.
-            changed = edited_example(batch.kind, stands, content, self._labels(batch)).id != stands.id
+            changed = apply_edit(batch.kind, stands, content, self._labels(batch)).id != stands.id
             if changed and ruling.state is ItemState.PENDING:
                 raise LineInvalid("its example was changed while its state is PENDING: set it to APPROVED")
             if changed:
@@ -313,26 +313,26 @@ class BatchReview:
             return {}
         folder = snapshot_folder(self.settings.data_dir, batch.target, snapshot_id)
         try:
-            return _taught(folder, batch.kind, frozenset(batch.provenance.demonstrations))
+            return _read_demonstrations(folder, batch.kind, frozenset(batch.provenance.demonstrations))
         except SnapshotDamaged:
             # Somebody removed it; the batch can be decided without it.
             return {}
 
 
-def read_item(kind: SyntheticKind, item: BatchItem) -> ReadItem:
+def build_item_view(kind: SyntheticKind, item: BatchItem) -> ItemView:
     """The item, its example in the form in which people read and edit it."""
     kept = item.model_dump(
-        include=ReadItem.model_fields.keys() & BatchItem.model_fields.keys() - {"example", "edited"}
+        include=ItemView.model_fields.keys() & BatchItem.model_fields.keys() - {"example", "edited"}
     )
-    return ReadItem(
+    return ItemView(
         **kept,
-        example=_content(kind, synthetic_example(kind, item.content)),
-        proposed=_content(kind, synthetic_example(kind, item.example)),
+        example=_build_content(kind, parse_synthetic_example(kind, item.content)),
+        proposed=_build_content(kind, parse_synthetic_example(kind, item.example)),
         edited=item.edited is not None,
     )
 
 
-def edited_example(
+def apply_edit(
     kind: SyntheticKind,
     example: SyntheticExample,
     changes: Mapping[str, Any],
@@ -357,25 +357,25 @@ def edited_example(
         made = from_line(type(example), fresh, Form.JSONL, now=example.started_at, system=None)
     except LineInvalid as wrong:
         raise EditInvalid(str(wrong)) from None
-    made = _with_label(made, labels)
+    made = _normalise_label(made, labels)
     if reason := find_flaw(made):
         raise EditInvalid(f"it could not be trained on: {reason.value}")
     return made
 
 
-def _with_label(example: SyntheticExample, labels: Sequence[str]) -> SyntheticExample:
+def _normalise_label(example: SyntheticExample, labels: Sequence[str]) -> SyntheticExample:
     """The example, its answer in the spelling of the output space. Raises EditInvalid."""
     space = OutputSpace(labels)
     match example:
         case SFTExample():
-            return example.model_copy(update={"completion": _spelled(space, example.completion, labels)})
+            return example.model_copy(update={"completion": _normalise_answer(space, example.completion, labels)})
         case PreferencePair():
-            return example.model_copy(update={"chosen": _spelled(space, example.chosen, labels)})
+            return example.model_copy(update={"chosen": _normalise_answer(space, example.chosen, labels)})
     return example
 
 
-def _spelled(space: OutputSpace, answer: Message, labels: Sequence[str]) -> Message:
-    spelled = space.spelled(answer)
+def _normalise_answer(space: OutputSpace, answer: Message, labels: Sequence[str]) -> Message:
+    spelled = space.to_label(answer)
     if spelled is None:
         more = ", …" if len(labels) > SHOWN_LABELS else ""
         raise EditInvalid(
@@ -384,12 +384,12 @@ def _spelled(space: OutputSpace, answer: Message, labels: Sequence[str]) -> Mess
     return spelled
 
 
-def _content(kind: SyntheticKind, example: SyntheticExample) -> dict[str, Any]:
+def _build_content(kind: SyntheticKind, example: SyntheticExample) -> dict[str, Any]:
     line = to_line(example, Form.JSONL)
     return {name: line[name] for name in CONTENT[kind]}
 
 
-def _line_of(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict[str, Any]:
+def _parse_line(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict[str, Any]:
     """A line of a review that is about an item as it stands. Raises LineInvalid."""
     try:
         line = json.loads(text)
@@ -410,16 +410,16 @@ def _line_of(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict[st
 
 
 @lru_cache(maxsize=16)
-def _taught(folder: Path, kind: SyntheticKind, wanted: frozenset[str]) -> Mapping[str, dict[str, Any]]:
+def _read_demonstrations(folder: Path, kind: SyntheticKind, wanted: frozenset[str]) -> Mapping[str, dict[str, Any]]:
     """The training examples with these ids, as people read them. A snapshot never changes."""
     snapshot = read_snapshot(folder)
     found = (*getattr(snapshot.train, kind), *getattr(snapshot.validation, kind))
-    return {example.id: _content(kind, example) for example in found if example.id in wanted}
+    return {example.id: _build_content(kind, example) for example in found if example.id in wanted}
 
 
-def _unknown_item(batch_id: str, number: int) -> UnknownBatch:
+def _build_unknown_item(batch_id: str, number: int) -> UnknownBatch:
     return UnknownBatch(f"item {number} in batch {batch_id}")
 
 
-def _words(wrong: ValidationError) -> str:
+def _describe_error(wrong: ValidationError) -> str:
     return described(wrong).removeprefix(": ").replace("Value error, ", "")

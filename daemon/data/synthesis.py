@@ -69,22 +69,22 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
     What is wrong with the model or its answers is said, too: the cycle ends anyway. Raises Interrupted.
     """
     rules = context.target.synthesis
-    lack = find_shortage(count_for_rules(snapshot.train), context.target.task, context.target.thresholds)
-    if lack is None:
+    shortage = find_shortage(count_for_rules(snapshot.train), context.target.task, context.target.thresholds)
+    if shortage is None:
         return "synthetic examples would not help: there is nothing approved yet to make them from"
     waiting = context.store.batches(context.target.key, BatchState.WAITING)
     if waiting:
         return f"batch {waiting[0].id} waits for an operator ({waiting[0].pending} items to decide)"
-    real = sum(each.origin == "telemetry" for each in getattr(snapshot.train, lack.kind))
-    if lack.threshold - real > count_allowed_synthetic(real, rules.share):
-        least = math.ceil(lack.threshold * (1 - rules.share))
+    real = sum(each.origin == "telemetry" for each in getattr(snapshot.train, shortage.kind))
+    if shortage.threshold - real > count_allowed_synthetic(real, rules.share):
+        least = math.ceil(shortage.threshold * (1 - rules.share))
         return (
             f"synthetic examples may be {rules.share:.0%} of the training data at most, so it takes {least} "
-            f"{lack.words} from people before they can make up for the rest"
+            f"{shortage.words} from people before they can make up for the rest"
         )
     try:
         require_extra("synthetic", "dspy")
-        batch = _proposed(context, cycle, snapshot, lack)
+        batch = _propose(context, cycle, snapshot, shortage)
     except Interrupted:
         raise
     except LearndError as problem:
@@ -92,15 +92,15 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
     return f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
 
 
-def _proposed(context: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Shortage) -> Batch:
+def _propose(context: TargetContext, cycle: Cycle, snapshot: Snapshot, shortage: Shortage) -> Batch:
     rules = context.target.synthesis
     endpoint = endpoint_of(context.settings, context.target)
     job = SynthesisJob(
         request=SynthesisRequest(
-            kind=lack.kind,
-            wanted=math.ceil(lack.missing * rules.margin),
-            demonstrations=getattr(snapshot.train, lack.kind),
-            output_space=_labels(context, snapshot),
+            kind=shortage.kind,
+            wanted=math.ceil(shortage.missing * rules.margin),
+            demonstrations=getattr(snapshot.train, shortage.kind),
+            output_space=_find_labels(context, snapshot),
             seed=int(snapshot.id[:8], 16),
             now=cycle.started_at,
             rules=rules.asking,
@@ -130,8 +130,8 @@ def _proposed(context: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Sh
     return context.store.add_batch(
         cycle.id,
         context.target.key,
-        lack.kind,
-        f"{lack.have} of {lack.threshold} {lack.words}",
+        shortage.kind,
+        f"{shortage.have} of {shortage.threshold} {shortage.words}",
         found.provenance,
         found.proposals,
         now=now,
@@ -139,7 +139,7 @@ def _proposed(context: TargetContext, cycle: Cycle, snapshot: Snapshot, lack: Sh
     )
 
 
-def _labels(context: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
+def _find_labels(context: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
     """The valid answers of a classification; empty where answers are free."""
     if context.target.task != "classification":
         return ()
@@ -206,7 +206,7 @@ def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposal
         made.proposed,
         demonstrations=job.request.demonstrations,
         output_space=job.request.output_space,
-        trained=snapshot.train.joined(snapshot.validation),
+        trained=snapshot.train.join(snapshot.validation),
         held_out=held_out,
         encode=encode,
         rules=job.screening,

@@ -66,7 +66,7 @@ def select_newer_items(
     """
     return select_fresh_items(
         extraction,
-        KnownTraffic.of(context.snapshot(version.snapshot_id)),
+        KnownTraffic.from_snapshot(context.snapshot(version.snapshot_id)),
         need=count_required_items(context.target, context.store, version),
         common_sessions=context.target.holdout.common_prompt_sessions,
     )

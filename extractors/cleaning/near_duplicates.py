@@ -62,7 +62,7 @@ def find_near_duplicates(
     links: list[int | None] = []
     for position, text in enumerate(texts):
         said = _TextFeatures(text, seen.templates)
-        link = seen.nearest(said)
+        link = seen.find_nearest(said)
         if link is None:
             seen.add(position, said)
         links.append(link)
@@ -82,7 +82,7 @@ def find_near_matches(
     seen = KnownTexts(
         known, threshold, find_templates_in_texts([*texts, *known]) if templates is None else templates
     )
-    return [seen.match(text) for text in texts]
+    return [seen.find_match(text) for text in texts]
 
 
 def find_templates_in_texts(texts: Iterable[str]) -> Templates:
@@ -117,11 +117,11 @@ class KnownTexts:
         for position, text in enumerate(texts):
             self.add(position, _TextFeatures(text, templates))
 
-    def match(self, text: str) -> int | None:
+    def find_match(self, text: str) -> int | None:
         """The equal text, else the most similar one that is near, the first of several."""
-        return self.nearest(_TextFeatures(text, self.templates))
+        return self.find_nearest(_TextFeatures(text, self.templates))
 
-    def begins(self, parts: Iterable[str]) -> bool:
+    def matches_beginning(self, parts: Iterable[str]) -> bool:
         """Whether the first of a text's parts, however many, are together near one of the texts.
 
         In time proportional to the text: two sets together have the smaller of their hashes as sketch.
@@ -138,20 +138,20 @@ class KnownTexts:
             if len(held) * LEAST > largest:
                 return False
             sketch = np.minimum(sketch, _compute_sketch(shingles))
-            candidates = self._of_size(len(held), self._index.candidates(sketch))
+            candidates = self._filter_by_size(len(held), self._index.find_candidates(sketch))
             if (
                 candidates
-                and self._most_similar(_TextFeatures(beginning, self.templates), candidates) is not None
+                and self._find_most_similar(_TextFeatures(beginning, self.templates), candidates) is not None
             ):
                 return True
         return False
 
-    def nearest(self, said: _TextFeatures) -> int | None:
+    def find_nearest(self, said: _TextFeatures) -> int | None:
         if said.plain in self._positions:
             return self._positions[said.plain]
-        if not said.own or not self._has_size(len(said.shingles)):
+        if not said.own or not self._has_similar_size(len(said.shingles)):
             return None
-        return self._most_similar(said, self._index.candidates(said.sketch))
+        return self._find_most_similar(said, self._index.find_candidates(said.sketch))
 
     def add(self, position: int, said: _TextFeatures) -> None:
         if said.plain in self._positions:
@@ -162,25 +162,25 @@ class KnownTexts:
             insort(self._sizes, len(said.shingles))
             self._index.add(position, said.sketch)
 
-    def _has_size(self, size: int) -> bool:
+    def _has_similar_size(self, size: int) -> bool:
         """Whether a text is not much smaller or larger."""
         at = bisect_left(self._sizes, self._threshold * size)
         return at < len(self._sizes) and self._threshold * self._sizes[at] <= size
 
-    def _of_size(self, size: int, candidates: Iterable[int]) -> list[int]:
+    def _filter_by_size(self, size: int, candidates: Iterable[int]) -> list[int]:
         """Those of about so many shingles: parts have some more, or less, than the text that they make."""
         sizes = ((position, self._texts[position][2]) for position in candidates)
         return [at for at, other in sizes if min(size, other) >= 0.9 * self._threshold * max(size, other)]
 
-    def _most_similar(self, said: _TextFeatures, candidates: Iterable[int]) -> int | None:
+    def _find_most_similar(self, said: _TextFeatures, candidates: Iterable[int]) -> int | None:
         best, nearest = 0.0, None
         for position in candidates:
-            similarity = self._similarity(said, position)
+            similarity = self._compute_similarity(said, position)
             if similarity >= self._threshold and similarity > best:
                 best, nearest = similarity, position
         return nearest
 
-    def _similarity(self, said: _TextFeatures, position: int) -> float:
+    def _compute_similarity(self, said: _TextFeatures, position: int) -> float:
         """Of what both say; 0 where they say little, and each in a template of its own."""
         plain, own, size = self._texts[position]
         if min(size, len(said.shingles)) < self._threshold * max(size, len(said.shingles)):
@@ -201,9 +201,9 @@ class _Index:
         self._buckets: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
         self._sketches: dict[int, Sketch] = {}
 
-    def candidates(self, sketch: Sketch) -> list[int]:
+    def find_candidates(self, sketch: Sketch) -> list[int]:
         """Positions, in order, of the texts that seem most alike, and may be near."""
-        sharing = {position for part in self._parts(sketch) for position in self._buckets.get(part, ())}
+        sharing = {position for part in self._list_bands(sketch) for position in self._buckets.get(part, ())}
         if not sharing:
             return []
         found = np.array(sorted(sharing))
@@ -213,12 +213,12 @@ class _Index:
 
     def add(self, position: int, sketch: Sketch) -> None:
         self._sketches[position] = sketch
-        for part in self._parts(sketch):
+        for part in self._list_bands(sketch):
             bucket = self._buckets[part]
             if len(bucket) < BUCKET:
                 bucket.append(position)
 
-    def _parts(self, sketch: Sketch) -> Iterator[tuple[int, bytes]]:
+    def _list_bands(self, sketch: Sketch) -> Iterator[tuple[int, bytes]]:
         parts = sketch[: self._bands * self._rows].reshape(self._bands, self._rows)
         return ((band, part.tobytes()) for band, part in enumerate(parts))
 

@@ -1,15 +1,15 @@
 """Examples that are fit to train on: whole, not repeated, and far from everything that is held out.
 
-examples ─> whole? ─> like a held-out prompt? ─> said nearly so before? ─> training
+examples ─> whole? ─> like a held-out prompt? ─> nearly repeated? ─> training
                └───────────────┴───────────────────────┴─> left out, counted by reason
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -33,11 +33,11 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.values import Value
+from extractors.values import Reasons, Value
 
 
 class Flaw(StrEnum):
-    """Why an example is not trained on."""
+    """Reasons why an example is not trained on."""
 
     NO_QUESTION = "its prompt says nothing"
     NO_ANSWER = "its answer is empty"
@@ -50,7 +50,7 @@ class Flaw(StrEnum):
 
 
 class QualityRules(Value):
-    """How alike is too alike, and what is worth a warning."""
+    """Thresholds of similarity, and of the warnings of the statistics."""
 
     near_duplicate: float = Field(NEAR, ge=0.5, le=1)
     """Similarity (Jaccard, of 3-character shingles) from which prompts with the same answer teach the same:
@@ -63,23 +63,23 @@ class QualityRules(Value):
     """Examples of a label below which the statistics warn."""
 
 
-class CleanedExamples(Value):
-    """What is left to train on."""
+class CleanedExamples(NamedTuple):
+    """The examples that are left to train on, and a count of the others."""
 
     examples: Examples
     """In the order in which they were."""
-    left_out: dict[Flaw, int]
+    left_out: Reasons
 
 
 class ExamplesInvalid(LearndError):
-    """Examples that cannot be trained on; says which and why."""
+    """Some examples cannot be trained on; the message lists them with the reasons."""
 
 
 # ---- whole?
 
 
 def find_flaw(example: Example) -> Flaw | None:
-    """Why this example alone, whatever else there is, cannot be trained on; None if it can."""
+    """Return the reason why this example cannot be trained on, whatever else there is; None if it can."""
     match example:
         case Triplet():
             return _find_triplet_flaw(example)
@@ -95,7 +95,7 @@ def find_flaw(example: Example) -> Flaw | None:
 
 
 def check_examples(examples: Examples) -> None:
-    """Raises ExamplesInvalid with kind and index of each example that alone cannot be trained on."""
+    """Check each example on its own. Raises ExamplesInvalid with kind and index of the flawed ones."""
     wrong = [
         f"{kind} {index}: {found.value}"
         for kind, members in iterate_kinds(examples)
@@ -152,26 +152,25 @@ def clean(
     rules: QualityRules | None = None,
     templates: Templates | None = None,
 ) -> CleanedExamples:
-    """Examples without those that are broken, near a held-out prompt, or nearly repeated in their kind.
+    """Leave out the examples that are broken, near a held-out prompt, or nearly repeated in their kind.
 
-    `held_out`: the prompts of holdout and golden items, as messages, or as text (queries). Prompts are
+    `held_out` are the prompts of holdout and golden items, as messages, or as text (queries). Prompts are
     compared without their system prompt. A conversation is near a held-out prompt where any of its turns is.
     `templates` are those that the texts were written in, by default those of `examples` and `held_out`.
     """
     rules = rules or QualityRules()
     templates = find_templates_in_examples(examples, held_out=held_out) if templates is None else templates
-    left_out: Counter[Flaw] = Counter()
-    whole = _sift(examples, lambda members: [find_flaw(example) for example in members], left_out)
     known = KnownTexts(map(_prompt_to_text, held_out), rules.near_held_out, templates)
-    apart = _sift(whole, lambda members: _mark_held_out(members, known), left_out)
-    once = _sift(apart, lambda members: _mark_repeated(members, rules.near_duplicate, templates), left_out)
-    return CleanedExamples(examples=once, left_out=dict(sorted(left_out.items())))
+    whole, broken = _sift(examples, lambda members: [find_flaw(example) for example in members])
+    apart, near = _sift(whole, lambda members: _mark_held_out(members, known))
+    once, repeated = _sift(apart, lambda members: _mark_repeated(members, rules.near_duplicate, templates))
+    return CleanedExamples(once, broken + near + repeated)
 
 
 def drop_similar(
     examples: Examples, others: Examples, *, rules: QualityRules | None = None, templates: Templates
 ) -> Examples:
-    """The examples whose prompt, or whole conversation, is not nearly that of one of the `others`."""
+    """Leave out the examples whose prompt, or whole conversation, is nearly that of one of the `others`."""
     texts = [_text_to_compare(example) for _, members in iterate_kinds(examples) for example in members]
     known = [_text_to_compare(example) for _, members in iterate_kinds(others) for example in members]
     matches = find_near_matches(texts, known, (rules or QualityRules()).near_held_out, templates)
@@ -187,7 +186,7 @@ def drop_similar(
 def find_templates_in_examples(
     *sets: Examples, held_out: Sequence[Sequence[Message] | str] = ()
 ) -> Templates:
-    """The templates that prompts were written in."""
+    """Find the templates that the prompts of examples and of held-out items were written in."""
     members = (example for examples in sets for _, members in iterate_kinds(examples) for example in members)
     return find_templates_in_texts([*map(_text_to_compare, members), *map(_prompt_to_text, held_out)])
 
@@ -197,37 +196,40 @@ def _prompt_to_text(prompt: Sequence[Message] | str) -> str:
 
 
 def join_turns(messages: Sequence[Message]) -> str:
-    """What was said but for the system prompt (unless there is nothing else), a message a line."""
+    """Return all messages but the system prompt (unless there is nothing else) as text, a message a line."""
     turns = [message for message in messages if message.role != "system"] or messages
     return "\n".join(message_to_text(turn) for turn in turns)
 
 
 def _sift(
-    examples: Examples,
-    judged: Callable[[Sequence[Example]], Sequence[Flaw | None]],
-    left_out: Counter[Flaw],
-) -> Examples:
-    """The examples of each kind in which nothing was found."""
+    examples: Examples, mark_flaws: Callable[[Sequence[Example]], Sequence[Flaw | None]]
+) -> tuple[Examples, Reasons]:
+    """Keep the examples of each kind in which `mark_flaws` finds none, and count the others by flaw."""
     kept: dict[str, list[Example]] = {}
+    left_out = Reasons()
     for kind, members in iterate_kinds(examples):
-        found = judged(members)
-        left_out.update(each for each in found if each is not None)
-        kept[kind] = [example for example, each in zip(members, found, strict=True) if each is None]
-    return Examples.model_validate(kept)
+        flaws = mark_flaws(members)
+        left_out.update(flaw for flaw in flaws if flaw is not None)
+        kept[kind] = [example for example, flaw in zip(members, flaws, strict=True) if flaw is None]
+    return Examples.model_validate(kept), left_out
 
 
 def _mark_held_out(members: Sequence[Example], known: KnownTexts) -> list[Flaw | None]:
-    """Marks those that show a prompt that is near a known one."""
-    matched = cache(lambda text: known.match(text) is not None)
+    """Mark the examples that show a prompt near a known one."""
+    matched = cache(lambda text: known.find_match(text) is not None)
     return [
-        Flaw.HELD_OUT if any(map(matched, _list_prompts(each))) or known.begins(_list_turns(each)) else None
+        Flaw.HELD_OUT
+        if any(map(matched, _list_prompts(each))) or known.matches_beginning(_list_turns(each))
+        else None
         for each in members
     ]
 
 
 def _list_prompts(example: Any) -> list[str]:
-    """What the example shows of prompts; of a conversation what was said between its answers, which is all
-    that an agent sends that does not send the history again.
+    """Return the prompts that the example shows.
+
+    Those of a conversation are what was said between its answers, which is all that an agent sends that does
+    not send the history again.
     """
     if isinstance(example, Triplet):
         return [example.query]
@@ -237,8 +239,9 @@ def _list_prompts(example: Any) -> list[str]:
 
 
 def _list_turns(example: Any) -> list[str]:
-    """What was said in a conversation up to its first answer, from there to the second, and so on: its first
-    turns together are a prompt of an agent that sends the history.
+    """Return what was said in a conversation up to its first answer, from there to the second, and so on.
+
+    Its first turns together are a prompt of an agent that sends the history. Other examples have no turns.
     """
     if not isinstance(example, Trajectory):
         return []
@@ -256,7 +259,7 @@ def _split_at_answers(trajectory: Trajectory) -> Iterator[Sequence[Message]]:
 
 
 def _mark_repeated(members: Sequence[Example], threshold: float, templates: Templates) -> list[Flaw | None]:
-    """Marks those that say nearly what a newer one says."""
+    """Mark the examples that say nearly what a newer one says."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     newest_first = sorted(enumerate(members), key=lambda numbered: _age(numbered[1]), reverse=True)
     for at, example in newest_first:
@@ -277,14 +280,14 @@ def _age(example: Any) -> tuple[datetime, str]:
 
 
 def _text_to_compare(example: Any) -> str:
-    """The text by which examples with one answer are compared: the prompt, or the whole conversation."""
+    """Return the text by which examples with one answer are compared: prompt, or whole conversation."""
     if isinstance(example, Triplet):
         return example.query
     return join_turns(example.messages if isinstance(example, Trajectory) else example.prompt)
 
 
 def _answer_key(example: Example) -> Hashable:
-    """Equal where two examples of a kind give the same answer, but for case and white space."""
+    """Return one key for examples of a kind that give the same answer, but for case and white space."""
     match example:
         case SFTExample():
             return _message_key(example.completion)
@@ -303,12 +306,12 @@ def _message_key(message: Message) -> Hashable:
 
 
 def message_to_text(message: Message) -> str:
-    """What a message says, tool calls included."""
+    """Return the content of a message and its tool calls as text."""
     calls = (f"{call.name} {call.arguments}" for call in message.tool_calls)
     return "\n".join(filter(None, (message.content, *calls)))
 
 
 def iterate_kinds(examples: Examples) -> Iterator[tuple[str, Sequence[Example]]]:
-    """Kind (a field of `Examples`) and members."""
+    """Yield each kind (a field of `Examples`) with its members."""
     for kind in Examples.model_fields:
         yield kind, getattr(examples, kind)

@@ -1,8 +1,14 @@
-"""From reviewed traffic to the two sides of a dataset: what is taught, by kind, and what is held out."""
+"""From reviewed traffic to the content of a dataset: training examples by kind, and what is held out.
 
-from collections import Counter
+    extraction ──> split ──┬─> holdout, retention set
+                           └─> trainable traffic ──┬─> validation examples ─────────────┬─> clean ─> dataset
+    imported and synthetic examples ───────────────┴─> training examples ───────────────┘
+
+Each step returns what it keeps and counts the rest by reason; `build_content` adds the counts up.
+"""
+
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from enum import StrEnum
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -37,11 +43,11 @@ from extractors.examples.types import (
     Trajectory,
 )
 from extractors.feedback.extract import Extraction
-from extractors.values import Value, content_id
+from extractors.values import Reasons, Value, content_id
 
 Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval
-"""What people said something about."""
-
+"""Everything that people said something about."""
+Sides = Split[ReviewedItem] | Split[ReviewedRetrieval]
 
 MOST_TRIPLETS = 8
 """Of one query; more would teach that query instead of the task."""
@@ -63,12 +69,12 @@ class DatasetContent(Value):
 
 
 class ExtraData(Value):
-    """What a dataset is made from beside the traffic."""
+    """Everything that a dataset is made from besides the traffic."""
 
     imported: Examples = Examples()
     """Examples from files, to train on."""
     synthetic: Examples = Examples()
-    """What a language model wrote and a person approved, to train on."""
+    """Examples that a language model wrote and a person approved, to train on."""
     synthetic_share: float = 0.5
     """Greatest share of the training examples of a kind that is synthetic."""
     golden: tuple[SFTExample, ...] = ()
@@ -79,7 +85,7 @@ class ExtraData(Value):
 
 
 def build_content(
-    extraction: Extraction, rules: HoldoutRules, window: Window | None, beside: ExtraData
+    extraction: Extraction, rules: HoldoutRules, window: Window | None, extra: ExtraData
 ) -> DatasetContent:
     """Hold out the newest window of what was reviewed, retain a share of what was held out before, and make
     examples of what else is older.
@@ -88,226 +94,250 @@ def build_content(
     retention set, and its prompt is not nearly one of theirs or a golden one; nor does validation share a
     session or prompt with training (a conversation: not all of its prompts).
     """
-    if extraction.retrievals:
-        return _taught(extraction, split(extraction.retrievals, rules, window), rules, beside)
-    return _taught(extraction, split(extraction.items, rules, window), rules, beside)
+    sides = _split(extraction, rules, window)
+    traffic, not_trained = _select_trainable(extraction, sides)
+    choice = _choose_validation(traffic, rules.validation_share)
+    train, validation, of_traffic = _build_sides(traffic, choice)
 
+    held_out = [_get_prompt(item) for item in (*sides.held_out, *extra.golden)]
+    offered = extra.imported.join(extra.synthetic)
+    templates = find_templates_in_examples(train, validation, offered, held_out=held_out)
+    apart, not_apart = _select_apart(offered, sides, traffic, choice)
+    unlike = drop_similar(apart, validation, rules=extra.quality, templates=templates)
+    similar = Reasons({LeftOutReason.IMPORT_VALIDATED: _size(apart) - _size(unlike)})
 
-def _taught(
-    extraction: Extraction,
-    sides: Split[ReviewedItem] | Split[ReviewedRetrieval],
-    rules: HoldoutRules,
-    beside: ExtraData,
-) -> DatasetContent:
-    left_out: Counter[StrEnum] = Counter(sides.left_out)
-    traffic = _teachable(extraction, sides, left_out)
-    seen = ((_group(each), find_prompt_keys(each)) for each in _all(traffic))
-    apart = choose_validation(seen, rules.validation_share)
-    train, validation = _on_sides(traffic, apart, left_out)
-    held_out = [_asked(item) for item in (*sides.judged_by, *beside.golden)]
-    more = beside.imported.joined(beside.synthetic)
-    templates = find_templates_in_examples(train, validation, more, held_out=held_out)
-
-    def cleaned(examples: Examples) -> Examples:
-        clean_ones = clean(examples, held_out=held_out, rules=beside.quality, templates=templates)
-        left_out.update(clean_ones.left_out)
-        return clean_ones.examples
-
-    more = _kept(more, _not_held_out(sides), left_out, LeftOutReason.IMPORT_HELD_OUT)
-    trainable = _kept(more, _not_validated(traffic, apart), Counter(), LeftOutReason.IMPORT_VALIDATED)
-    trainable = drop_similar(trainable, validation, rules=beside.quality, templates=templates)
-    left_out[LeftOutReason.IMPORT_VALIDATED] += _size(more) - _size(trainable)
+    clean_side = partial(clean, held_out=held_out, rules=extra.quality, templates=templates)
+    clean_train, unclean_train = clean_side(train.join(unlike))
+    clean_validation, unclean_validation = clean_side(validation)
+    balanced, too_synthetic = _limit_synthetic(clean_train, extra.synthetic_share)
+    left_out = sum(
+        (not_trained, of_traffic, not_apart, similar, unclean_train, unclean_validation, too_synthetic),
+        start=Reasons(sides.left_out),
+    )
     return DatasetContent(
-        train=_few_synthetic(cleaned(train.joined(trainable)), beside.synthetic_share, left_out),
-        validation=cleaned(validation),
-        holdout=_calls(sides.holdout),
-        retrievals=_searches(sides.holdout),
-        retention=_calls(sides.retention),
-        retained_retrievals=_searches(sides.retention),
+        train=balanced,
+        validation=clean_validation,
+        holdout=_select_calls(sides.holdout),
+        retrievals=_select_searches(sides.holdout),
+        retention=_select_calls(sides.retention),
+        retained_retrievals=_select_searches(sides.retention),
         window=sides.window,
         excluded_prompts=sides.excluded_prompts,
-        left_out={reason.value: left_out[reason] for reason in sorted(left_out) if left_out[reason]},
+        left_out={reason.value: count for reason, count in sorted(left_out.items())},
     )
 
 
+def _split(extraction: Extraction, rules: HoldoutRules, window: Window | None) -> Sides:
+    if extraction.retrievals:
+        return split(extraction.retrievals, rules, window)
+    return split(extraction.items, rules, window)
+
+
+def _choose_validation(traffic: Extraction, share: float) -> ValidationChoice:
+    seen = ((_find_group(each), find_prompt_keys(each)) for each in _iterate(traffic))
+    return choose_validation(seen, share)
+
+
 def count_allowed_synthetic(others: int, share: float) -> int:
-    """How many synthetic examples may stand beside so many others."""
+    """Return how many synthetic examples may accompany `others`, so that at most `share` is synthetic."""
     return int(others * share / (1 - share) + 1e-9)
 
 
-def _few_synthetic(examples: Examples, share: float, left_out: Counter[StrEnum]) -> Examples:
-    """Of each kind no more synthetic examples than their share; with more of the others, more of the same."""
+def _limit_synthetic(examples: Examples, share: float) -> tuple[Examples, Reasons]:
+    """Keep no more synthetic examples of each kind than their share.
+
+    Which ones are kept depends on their ids alone: with more of the others, more of the same are kept.
+    """
     allowed: set[str] = set()
     for _, members in iterate_kinds(examples):
         synthetic: list[Any] = [each for each in members if each.origin == "synthetic"]
         most = count_allowed_synthetic(len(members) - len(synthetic), share)
         allowed |= set(sorted(each.id for each in synthetic)[:most])
 
-    def wanted(each: Any) -> bool:
+    def is_allowed(each: Any) -> bool:
         return each.origin != "synthetic" or each.id in allowed
 
-    return _kept(examples, wanted, left_out, LeftOutReason.TOO_MUCH_SYNTHETIC)
+    return _filter(examples, is_allowed, LeftOutReason.TOO_MUCH_SYNTHETIC)
 
 
-def _on_sides(
-    traffic: Extraction, apart: ValidationChoice, left_out: Counter[StrEnum]
-) -> tuple[Examples, Examples]:
-    """What is trained on, and what is validated on.
+def _build_sides(traffic: Extraction, choice: ValidationChoice) -> tuple[Examples, Examples, Reasons]:
+    """Build the training and the validation examples, and count what was left out of both.
 
-    What was said about a prompt that both share is weighed as a whole, on the side of training; what came
-    of it there from a session that is validated on is left out.
+    What was said about a prompt that both sides share is weighed as a whole, on the side of training; what
+    came of it there from a session that is validated on is left out.
     """
 
-    def validated(each: Reviewed) -> bool:
-        return _group(each) in apart.groups
+    def is_validated(each: Reviewed) -> bool:
+        return _find_group(each) in choice.groups
 
-    def shared(each: Any) -> bool:
-        return apart.shared.issuperset(find_prompt_keys(each))
+    def is_shared(each: Any) -> bool:
+        return choice.shared.issuperset(find_prompt_keys(each))
 
-    spans = {span_id for each in _all(_only(traffic, validated)) for span_id in each.source_span_ids}
-    train = _examples(_only(traffic, lambda each: not validated(each) or shared(each)), left_out)
-    validation = _examples(_only(traffic, lambda each: validated(each) and not shared(each)), left_out)
-    return (
-        _kept(train, lambda each: spans.isdisjoint(each.source_span_ids), left_out, LeftOutReason.BOTH_SIDES),
-        _kept(validation, lambda each: not shared(each), left_out, LeftOutReason.BOTH_SIDES),
-    )
-
-
-def _not_held_out(sides: Split[ReviewedItem] | Split[ReviewedRetrieval]) -> Callable[[Example], bool]:
-    def wanted(example: Example) -> bool:
-        return not sides.holds_out(_groups(example), find_prompt_keys(example), example.source_span_ids)
-
-    return wanted
+    spans = _find_span_ids(_filter_traffic(traffic, is_validated))
+    train_traffic = _filter_traffic(traffic, lambda each: not is_validated(each) or is_shared(each))
+    validation_traffic = _filter_traffic(traffic, lambda each: is_validated(each) and not is_shared(each))
+    train, no_training = _build_examples(train_traffic)
+    validation, no_validation = _build_examples(validation_traffic)
+    both = LeftOutReason.BOTH_SIDES
+    train, from_validated = _filter(train, lambda each: spans.isdisjoint(each.source_span_ids), both)
+    validation, shared = _filter(validation, lambda each: not is_shared(each), both)
+    return train, validation, no_training + no_validation + from_validated + shared
 
 
-def _not_validated(traffic: Extraction, apart: ValidationChoice) -> Callable[[Example], bool]:
-    """What an imported conversation begins with may be what others begin with, too."""
-    validated = list(_all(_only(traffic, lambda each: _group(each) in apart.groups)))
-    spans = {span_id for each in validated for span_id in each.source_span_ids}
-    keys = {key for each in validated for key in find_prompt_keys(each)} - apart.shared
+def _select_apart(
+    offered: Examples, sides: Sides, traffic: Extraction, choice: ValidationChoice
+) -> tuple[Examples, Reasons]:
+    """Keep the imported and synthetic examples that share nothing with what is held out or validated on."""
+    free, held_out = _filter(offered, _is_not_held_out(sides), LeftOutReason.IMPORT_HELD_OUT)
+    apart, validated = _filter(free, _is_not_validated(traffic, choice), LeftOutReason.IMPORT_VALIDATED)
+    return apart, held_out + validated
 
-    def wanted(example: Example) -> bool:
-        asked = tuple(find_prompt_keys(example))
+
+def _is_not_held_out(sides: Sides) -> Callable[[Example], bool]:
+    def is_free(example: Example) -> bool:
+        return not sides.holds_out(_find_groups(example), find_prompt_keys(example), example.source_span_ids)
+
+    return is_free
+
+
+def _is_not_validated(traffic: Extraction, choice: ValidationChoice) -> Callable[[Example], bool]:
+    """Return a test for examples that share no session, span or prompt with what is validated on.
+
+    The first prompt of an imported conversation does not count: others may begin like it.
+    """
+    validated = _filter_traffic(traffic, lambda each: _find_group(each) in choice.groups)
+    spans = _find_span_ids(validated)
+    keys = {key for each in _iterate(validated) for key in find_prompt_keys(each)} - choice.shared
+
+    def is_free(example: Example) -> bool:
+        prompts = tuple(find_prompt_keys(example))
         return (
-            apart.groups.isdisjoint(_groups(example))
-            and keys.isdisjoint(asked[1:] or asked)
+            choice.groups.isdisjoint(_find_groups(example))
+            and keys.isdisjoint(prompts[1:] or prompts)
             and spans.isdisjoint(example.source_span_ids)
         )
 
-    return wanted
+    return is_free
 
 
-def _kept(
-    examples: Examples, wanted: Callable[[Any], bool], left_out: Counter[StrEnum], reason: LeftOutReason
-) -> Examples:
-    """The wanted examples of each kind; the others are counted for `reason`."""
-    kept = {kind: tuple(filter(wanted, members)) for kind, members in iterate_kinds(examples)}
-    left_out[reason] += sum(len(members) - len(kept[kind]) for kind, members in iterate_kinds(examples))
-    return Examples.model_validate(kept)
-
-
-def _asked(held_out: ReviewedItem | ReviewedRetrieval | SFTExample) -> Sequence[Message] | str:
-    return held_out.query if isinstance(held_out, ReviewedRetrieval) else held_out.prompt
-
-
-def _teachable(
-    extraction: Extraction,
-    sides: Split[ReviewedItem] | Split[ReviewedRetrieval],
-    left_out: Counter[StrEnum],
-) -> Extraction:
-    """What lies on the training side."""
-    beside = Extraction(judged=extraction.judged, conversations=extraction.conversations)
-    kept = _only(
-        beside, lambda each: sides.may_train({_group(each)}, find_prompt_keys(each), each.started_at)
+def _filter(
+    examples: Examples, is_wanted: Callable[[Any], bool], reason: LeftOutReason
+) -> tuple[Examples, Reasons]:
+    """Keep the wanted examples of each kind; count the others for `reason`."""
+    kept = Examples.model_validate(
+        {kind: tuple(filter(is_wanted, members)) for kind, members in iterate_kinds(examples)}
     )
-    left_out[LeftOutReason.CONVERSATION_HELD_OUT] += len(beside.conversations) - len(kept.conversations)
-    return kept.model_copy(update={"items": _calls(sides.train), "retrievals": _searches(sides.train)})
-
-
-def _calls(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedItem, ...]:
-    return tuple(each for each in reviewed if isinstance(each, ReviewedItem))
-
-
-def _searches(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedRetrieval, ...]:
-    return tuple(each for each in reviewed if isinstance(each, ReviewedRetrieval))
-
-
-def _all(traffic: Extraction) -> Iterator[Reviewed]:
-    return chain(traffic.items, traffic.judged, traffic.conversations, traffic.retrievals)
-
-
-def _only(traffic: Extraction, wanted: Callable[[Reviewed], bool]) -> Extraction:
-    return Extraction(
-        items=tuple(filter(wanted, traffic.items)),
-        judged=tuple(filter(wanted, traffic.judged)),
-        conversations=tuple(filter(wanted, traffic.conversations)),
-        retrievals=tuple(filter(wanted, traffic.retrievals)),
-    )
-
-
-def _group(seen: Reviewed) -> str:
-    return f"session {seen.session_id}" if isinstance(seen, Trajectory) else find_group(seen)
-
-
-def _groups(example: Example) -> set[str]:
-    """The session and traces that an example is known to come from."""
-    traces = example.trace_ids if isinstance(example, Trajectory) else ()
-    session = {f"session {example.session_id}"} if example.session_id else set[str]()
-    return session | {f"trace {trace_id}" for trace_id in traces}
+    return kept, Reasons({reason: _size(examples) - _size(kept)})
 
 
 def _size(examples: Examples) -> int:
     return sum(len(members) for _, members in iterate_kinds(examples))
 
 
-def find_prompt_keys(seen: Any) -> Collection[str]:
-    """Of something reviewed, or of an example."""
-    return seen.prompt_keys if isinstance(seen, Trajectory) else (seen.prompt_key,)
+def _get_prompt(held_out: ReviewedItem | ReviewedRetrieval | SFTExample) -> Sequence[Message] | str:
+    return held_out.query if isinstance(held_out, ReviewedRetrieval) else held_out.prompt
 
 
-def _examples(traffic: Extraction, left_out: Counter[StrEnum]) -> Examples:
-    """What one side of the dataset teaches, by kind."""
-    pairs, no_pairs = build_preference_pairs(traffic.judged, traffic.conversations)
-    made, no_triplets = build_triplets(traffic.retrievals, MOST_TRIPLETS)
-    left_out += Counter(no_pairs) + Counter(no_triplets)
-    return Examples(
-        sft=tuple(_newest_gold(traffic.items, left_out)),
-        pairs=tuple(pairs),
-        votes=tuple(build_unpaired_preferences(traffic.judged)),
-        triplets=tuple(made),
-        trajectories=tuple(each for each in traffic.conversations if each.learned),
+def _select_trainable(extraction: Extraction, sides: Sides) -> tuple[Extraction, Reasons]:
+    """Keep what lies on the training side; count the conversations that do not."""
+    judged = Extraction(judged=extraction.judged, conversations=extraction.conversations)
+    kept = _filter_traffic(
+        judged, lambda each: sides.may_train({_find_group(each)}, find_prompt_keys(each), each.started_at)
+    )
+    lost = len(extraction.conversations) - len(kept.conversations)
+    trainable = kept.model_copy(
+        update={"items": _select_calls(sides.train), "retrievals": _select_searches(sides.train)}
+    )
+    return trainable, Reasons({LeftOutReason.CONVERSATION_HELD_OUT: lost})
+
+
+def _select_calls(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedItem, ...]:
+    return tuple(each for each in reviewed if isinstance(each, ReviewedItem))
+
+
+def _select_searches(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedRetrieval, ...]:
+    return tuple(each for each in reviewed if isinstance(each, ReviewedRetrieval))
+
+
+def _iterate(traffic: Extraction) -> Iterator[Reviewed]:
+    return chain(traffic.items, traffic.judged, traffic.conversations, traffic.retrievals)
+
+
+def _filter_traffic(traffic: Extraction, is_wanted: Callable[[Reviewed], bool]) -> Extraction:
+    return Extraction(
+        items=tuple(filter(is_wanted, traffic.items)),
+        judged=tuple(filter(is_wanted, traffic.judged)),
+        conversations=tuple(filter(is_wanted, traffic.conversations)),
+        retrievals=tuple(filter(is_wanted, traffic.retrievals)),
     )
 
 
-def _newest_gold(items: Iterable[ReviewedItem], left_out: Counter[StrEnum]) -> Iterable[SFTExample]:
-    """Items with gold as examples, one for each prompt with its newest answer, oldest first.
+def _find_span_ids(traffic: Extraction) -> set[str]:
+    return {span_id for each in _iterate(traffic) for span_id in each.source_span_ids}
+
+
+def _find_group(reviewed: Reviewed) -> str:
+    if isinstance(reviewed, Trajectory):
+        return f"session {reviewed.session_id}"
+    return find_group(reviewed)
+
+
+def _find_groups(example: Example) -> set[str]:
+    """Return the session and traces that an example is known to come from."""
+    traces = example.trace_ids if isinstance(example, Trajectory) else ()
+    session = {f"session {example.session_id}"} if example.session_id else set[str]()
+    return session | {f"trace {trace_id}" for trace_id in traces}
+
+
+def find_prompt_keys(example: Any) -> Collection[str]:
+    """Return the normalised prompts of something reviewed, or of an example: one a turn of a conversation."""
+    return example.prompt_keys if isinstance(example, Trajectory) else (example.prompt_key,)
+
+
+def _build_examples(traffic: Extraction) -> tuple[Examples, Reasons]:
+    """Build the examples of one side of the dataset, by kind, and count what gives none."""
+    gold, no_gold = _select_newest_gold(traffic.items)
+    pairs, no_pairs = build_preference_pairs(traffic.judged, traffic.conversations)
+    triplets, no_triplets = build_triplets(traffic.retrievals, MOST_TRIPLETS)
+    examples = Examples(
+        sft=tuple(item.to_example() for item in gold),
+        pairs=tuple(pairs),
+        votes=tuple(build_unpaired_preferences(traffic.judged)),
+        triplets=tuple(triplets),
+        trajectories=tuple(each for each in traffic.conversations if each.learned),
+    )
+    return examples, no_gold + no_pairs + no_triplets
+
+
+def _select_newest_gold(items: Iterable[ReviewedItem]) -> tuple[list[ReviewedItem], Reasons]:
+    """Keep one item with gold for each prompt, the one with its newest answer; oldest item first.
 
     The newest by when people spoke, not by when the call was; who outranks another has the last word.
     """
     newest: dict[str, ReviewedItem] = {}
+    left_out = Reasons()
     for item in sorted(items, key=lambda item: item.standing):
-        asked = _asked_alike(item)
-        earlier = newest.get(asked)
+        request = _request_key(item)
+        earlier = newest.get(request)
         if item.gold is None:
             left_out[LeftOutReason.NO_GOLD] += 1
-            if earlier is not None and _answers(earlier, item.response):
+            if earlier is not None and _has_gold(earlier, item.response):
                 left_out[LeftOutReason.REJECTED_LATER] += 1
-                del newest[asked]
+                del newest[request]
             continue
         if earlier is not None:
-            left_out[
-                LeftOutReason.REPEATED if _answers(earlier, item.gold) else LeftOutReason.ANSWERED_ANEW
-            ] += 1
-            del newest[asked]
-        newest[asked] = item
-    return (item.to_example() for item in sorted(newest.values(), key=lambda item: item.started_at))
+            repeats = _has_gold(earlier, item.gold)
+            left_out[LeftOutReason.REPEATED if repeats else LeftOutReason.ANSWERED_ANEW] += 1
+            del newest[request]
+        newest[request] = item
+    return sorted(newest.values(), key=lambda item: item.started_at), left_out
 
 
-def _asked_alike(item: ReviewedItem) -> str:
-    """One key for calls that were asked the same, but for case, white space and the ids of tool calls."""
+def _request_key(item: ReviewedItem) -> str:
+    """Return one key for calls with the same request, but for case, white space and the ids of tool calls."""
     system = [message.content for message in item.prompt if message.role == "system"]
     return content_id([item.prompt_key, system, list(item.tools)])
 
 
-def _answers(item: ReviewedItem, answer: Message) -> bool:
+def _has_gold(item: ReviewedItem, answer: Message) -> bool:
     return item.gold is not None and is_nearly_equal(item.gold, answer)

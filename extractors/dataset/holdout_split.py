@@ -154,21 +154,21 @@ class Split(Value, Generic[Reviewed]):
         )
 
     @property
-    def judged_by(self) -> tuple[Reviewed, ...]:
+    def held_out(self) -> tuple[Reviewed, ...]:
         """Holdout and retention set: what nothing may be trained on."""
         return self.holdout + self.retention
 
     @cached_property
     def _groups(self) -> frozenset[str]:
-        return frozenset(find_group(item) for item in self.judged_by)
+        return frozenset(find_group(item) for item in self.held_out)
 
     @cached_property
     def _prompt_keys(self) -> frozenset[str]:
-        return frozenset(item.prompt_key for item in self.judged_by)
+        return frozenset(item.prompt_key for item in self.held_out)
 
     @cached_property
     def _span_ids(self) -> frozenset[str]:
-        return frozenset(span_id for item in self.judged_by for span_id in item.source_span_ids)
+        return frozenset(span_id for item in self.held_out for span_id in item.source_span_ids)
 
 
 def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | None) -> Split[Reviewed]:

@@ -3,10 +3,10 @@
 Whatever the feedback looked like (a correction, votes on several answers to one prompt, verdicts
 on candidate responses), a pair is an approved answer over a rejected one to the same prompt. Two
 conversations that began alike and ended well and badly give one pair, where they part. Each answer is
-also a vote by itself.
+also a vote of its own.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -23,16 +23,16 @@ from extractors.examples.types import (
     Trajectory,
     UnpairedPreference,
 )
-from extractors.values import content_id
+from extractors.values import Reasons, content_id
 
-Side = TypeVar("Side")
-"""What stands on either side of a pair."""
+Answer = TypeVar("Answer")
+"""Either side of a pair: a judged answer, or a turn of a conversation."""
 MOST_PAIRS = 4
 """Pairs of one prompt; more would teach that prompt instead of the task."""
 
 
 class PreferenceDropReason(StrEnum):
-    """Why judged answers and conversations became no preference."""
+    """Reasons why judged answers and conversations became no preference."""
 
     OVERRULED = "the same answer to the same prompt was judged otherwise later, or by somebody who outranks"
     SAME_ANSWER = "the better and the worse answer differ in nothing, or only in case and white space"
@@ -43,31 +43,38 @@ class PreferenceDropReason(StrEnum):
 
 def build_preference_pairs(
     judged: Iterable[JudgedResponse], conversations: Iterable[Trajectory] = ()
-) -> tuple[list[PreferencePair], Counter[PreferenceDropReason]]:
-    """All pairs that judged answers and ended conversations make, oldest first, and what was passed over.
+) -> tuple[list[PreferencePair], Reasons]:
+    """Build all pairs that judged answers and ended conversations make.
 
+    Returns the pairs, oldest first, and a count per reason of what was left out.
     Every approved answer to a prompt is set against every rejected one in turn, so that none is
     used much more often than another; at most `MOST_PAIRS` a prompt, whatever they come from. What
     people said of an answer comes before what they said of a conversation.
     """
-    passed: Counter[PreferenceDropReason] = Counter()
     offers: defaultdict[str, list[_Offers]] = defaultdict(list)
-    standing = _standing(judged, passed)
-    for asked, answers in _by_prompt(standing).items():
-        offers[asked].append(_compared(answers))
-    approved = {said: answer.approved for (_, said), answer in standing.items()}
-    for asked, (good, bad) in _partings(conversations, approved, passed).items():
-        offers[asked].append(_offered(good, bad, _parting))
-    pairs = [pair for of_prompt in offers.values() for pair in _taken(of_prompt, passed)]
-    return sorted(pairs, key=lambda pair: (pair.started_at, pair.id)), +passed
+    standing, overruled = _find_standing(judged)
+    for prompt, answers in _group_by_prompt(standing).items():
+        offers[prompt].append(_offer_answers(answers))
+    approved = {key: answer.approved for (_, key), answer in standing.items()}
+    partings, not_parted = _find_partings(conversations, approved)
+    for prompt, (good, bad) in partings.items():
+        offers[prompt].append(_offer_in_turn(good, bad, _pair_turns))
+    pairs: list[PreferencePair] = []
+    left_out = overruled + not_parted
+    for of_prompt in offers.values():
+        selected, not_selected = _select_pairs(of_prompt)
+        pairs += selected
+        left_out += not_selected
+    return sorted(pairs, key=lambda pair: (pair.started_at, pair.id)), left_out
 
 
 def build_unpaired_preferences(judged: Iterable[JudgedResponse]) -> list[UnpairedPreference]:
-    """A vote for each distinct answer by the verdict that stands, oldest first.
+    """Build a vote for each distinct answer by the verdict that stands, oldest first.
 
-    Answers of preference pairs too, corrections among them: a plan trains pairs or votes, never both,
-    and where there are too few pairs, what they consist of counts among the votes.
+    Answers of preference pairs are votes, too, corrections among them: a plan trains pairs or votes, never
+    both, and where there are too few pairs, what they consist of counts among the votes.
     """
+    standing, _ = _find_standing(judged)
     return [
         UnpairedPreference(
             prompt=answer.prompt,
@@ -79,40 +86,41 @@ def build_unpaired_preferences(judged: Iterable[JudgedResponse]) -> list[Unpaire
             prompt_key=answer.prompt_key,
             started_at=answer.started_at,
         )
-        for answer in _standing(judged, Counter()).values()
+        for answer in standing.values()
     ]
 
 
-def _standing(
-    judged: Iterable[JudgedResponse], passed: Counter[PreferenceDropReason]
-) -> dict[tuple[str, str], JudgedResponse]:
-    """One verdict for each prompt and answer, by the keys of both, the one that stands; oldest answer first.
+def _find_standing(
+    judged: Iterable[JudgedResponse],
+) -> tuple[dict[tuple[str, str], JudgedResponse], Reasons]:
+    """Return the verdict that stands for each prompt and answer, by the keys of both, oldest answer first.
 
-    Of annotators of one rank the newest word stands, whichever span it is about.
+    Of annotators of one rank the newest word stands, whichever span it is about. The others are counted.
     """
     standing: dict[tuple[str, str], JudgedResponse] = {}
+    overruled = Reasons()
     for answer in sorted(judged, key=lambda answer: (answer.standing, _age(answer))):
-        *_, asked, said = _keys((*answer.prompt, answer.response), answer.tools)
-        earlier = standing.get((asked, said))
+        *_, prompt_key, answer_key = _iterate_prefix_keys((*answer.prompt, answer.response), answer.tools)
+        earlier = standing.get((prompt_key, answer_key))
         if earlier is not None and earlier.approved != answer.approved:
-            passed[PreferenceDropReason.OVERRULED] += 1
-        standing[asked, said] = answer
-    return dict(sorted(standing.items(), key=lambda found: _age(found[1])))
+            overruled[PreferenceDropReason.OVERRULED] += 1
+        standing[prompt_key, answer_key] = answer
+    return dict(sorted(standing.items(), key=lambda found: _age(found[1]))), overruled
 
 
 def _age(answer: JudgedResponse) -> tuple[datetime, tuple[str, ...]]:
     return answer.started_at, answer.source_span_ids
 
 
-def _by_prompt(standing: Mapping[tuple[str, str], JudgedResponse]) -> dict[str, list[JudgedResponse]]:
+def _group_by_prompt(standing: Mapping[tuple[str, str], JudgedResponse]) -> dict[str, list[JudgedResponse]]:
     grouped: defaultdict[str, list[JudgedResponse]] = defaultdict(list)
-    for (asked, _), answer in standing.items():
-        grouped[asked].append(answer)
+    for (prompt_key, _), answer in standing.items():
+        grouped[prompt_key].append(answer)
     return grouped
 
 
-def _keys(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The key of each beginning, from none of the messages to all: equal where the same was said."""
+def _iterate_prefix_keys(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the key of each beginning, from none of the messages to all: equal where the same was said."""
     key = content_id(list(tools))
     yield key
     for message in messages:
@@ -127,30 +135,31 @@ class _Offers(NamedTuple):
     pairs: Iterator[PreferencePair]
 
 
-def _taken(offers: Iterable[_Offers], passed: Counter[PreferenceDropReason]) -> Iterable[PreferencePair]:
-    """As many of one prompt's pairs as are wanted."""
+def _select_pairs(offers: Iterable[_Offers]) -> tuple[list[PreferencePair], Reasons]:
+    """Take at most `MOST_PAIRS` of one prompt's pairs, and count the others by reason."""
     pairs: dict[str, PreferencePair] = {}
+    left_out = Reasons()
     for number, offered in offers:
         for before, pair in enumerate(offered):
             if len(pairs) == MOST_PAIRS:
-                passed[PreferenceDropReason.ENOUGH] += number - before
+                left_out[PreferenceDropReason.ENOUGH] += number - before
                 break
             if is_nearly_equal(pair.chosen, pair.rejected):
-                passed[PreferenceDropReason.SAME_ANSWER] += 1
+                left_out[PreferenceDropReason.SAME_ANSWER] += 1
             elif pair.id in pairs:
-                passed[PreferenceDropReason.REPEATED] += 1
+                left_out[PreferenceDropReason.REPEATED] += 1
             else:
                 pairs[pair.id] = pair
-    return pairs.values()
+    return list(pairs.values()), left_out
 
 
-def _offered(
-    better: Sequence[Side], worse: Sequence[Side], paired: Callable[[Side, Side], PreferencePair]
+def _offer_in_turn(
+    better: Sequence[Answer], worse: Sequence[Answer], build_pair: Callable[[Answer, Answer], PreferencePair]
 ) -> _Offers:
-    """Each of the better against each of the worse in turn, so that none has come much more often."""
+    """Offer each of the better against each of the worse in turn, so that none comes much more often."""
     some, others = len(better), len(worse)
     pairs = (
-        paired(better[turn % some], worse[(turn + shift) % others])
+        build_pair(better[turn % some], worse[(turn + shift) % others])
         for shift in range(gcd(some, others))
         for turn in range(lcm(some, others))
     )
@@ -160,20 +169,20 @@ def _offered(
 # ---- answers
 
 
-def _compared(answers: Sequence[JudgedResponse]) -> _Offers:
-    """Approved over rejected answers to one prompt, the newest first."""
+def _offer_answers(answers: Sequence[JudgedResponse]) -> _Offers:
+    """Offer approved over rejected answers to one prompt, the newest first."""
     approved = [answer for answer in reversed(answers) if answer.approved]
     rejected = [answer for answer in reversed(answers) if not answer.approved]
-    return _offered(approved, rejected, _pair)
+    return _offer_in_turn(approved, rejected, _pair_answers)
 
 
-def _pair(better: JudgedResponse, worse: JudgedResponse) -> PreferencePair:
+def _pair_answers(better: JudgedResponse, worse: JudgedResponse) -> PreferencePair:
     return PreferencePair(
         prompt=better.prompt,
         chosen=better.response,
         rejected=worse.response,
         tools=better.tools,
-        preferred_by=_preferred_by(better, worse),
+        preferred_by=_find_source(better, worse),
         source_span_ids=tuple(dict.fromkeys(better.source_span_ids + worse.source_span_ids)),
         session_id=better.session_id,
         prompt_key=better.prompt_key,
@@ -181,7 +190,7 @@ def _pair(better: JudgedResponse, worse: JudgedResponse) -> PreferencePair:
     )
 
 
-def _preferred_by(better: JudgedResponse, worse: JudgedResponse) -> PreferenceSource:
+def _find_source(better: JudgedResponse, worse: JudgedResponse) -> PreferenceSource:
     if "candidate" in (better.judged, worse.judged):
         return "candidate"
     corrected = better.judged == "correction" and better.source_span_ids == worse.source_span_ids
@@ -199,57 +208,63 @@ class _Turn(NamedTuple):
     """Of the conversation, the oldest first."""
     at: int
     """Its index in the messages."""
-    said: str
+    key: str
     """Key of everything up to it, itself included."""
 
 
-def _partings(
-    conversations: Iterable[Trajectory], approved: Mapping[str, bool], passed: Counter[PreferenceDropReason]
-) -> dict[str, tuple[list[_Turn], list[_Turn]]]:
-    """By prompt, the answers at which conversations that ended well and badly part, the newest first.
+Partings = dict[str, tuple[list[_Turn], list[_Turn]]]
+"""By prompt, the better and the worse answers at which conversations part, the newest first."""
+
+
+def _find_partings(
+    conversations: Iterable[Trajectory], approved: Mapping[str, bool]
+) -> tuple[Partings, Reasons]:
+    """Find the answers at which conversations that ended well and badly part.
 
     Of conversations that ended alike and gave the same answer, the newest stands for all. An answer
     that was given in one that ended well, too, is not what made another end badly. What people said
     of the answers themselves (`approved`, by key) stands against what the conversations say.
     """
-    parted: dict[str, tuple[list[_Turn], list[_Turn]]] = {}
+    parted: Partings = {}
+    left_out = Reasons()
     met: set[int] = set()
     apart: set[int] = set()
-    for asked, turns in _together(conversations).items():
+    for prompt, turns in _group_turns(conversations).items():
         good = [turn for turn in turns if turn.conversation.outcome != "rejected"]
         bad = [turn for turn in turns if turn.conversation.outcome == "rejected"]
-        fine = {turn.said for turn in good} | {turn.said for turn in bad if approved.get(turn.said)}
-        better = [t for t in good if t.at in t.conversation.learned and approved.get(t.said, True)]
-        worse = [turn for turn in bad if turn.said not in fine]
+        fine = {turn.key for turn in good} | {turn.key for turn in bad if approved.get(turn.key)}
+        better = [t for t in good if t.at in t.conversation.learned and approved.get(t.key, True)]
+        worse = [turn for turn in bad if turn.key not in fine]
         if good:
             met.update(turn.number for turn in bad)
         if better and worse:
             apart.update(turn.number for turn in worse)
-            parted[asked] = _distinct(better), _distinct(worse)
-            passed[PreferenceDropReason.REPEATED] += len(better + worse) - sum(map(len, parted[asked]))
-    passed[PreferenceDropReason.NEVER_PARTED] += len(met - apart)
-    return parted
+            parted[prompt] = _keep_newest(better), _keep_newest(worse)
+            repeated = len(better + worse) - sum(map(len, parted[prompt]))
+            left_out[PreferenceDropReason.REPEATED] += repeated
+    left_out[PreferenceDropReason.NEVER_PARTED] += len(met - apart)
+    return parted, left_out
 
 
-def _together(conversations: Iterable[Trajectory]) -> dict[str, list[_Turn]]:
-    """By prompt, the answers that conversations give to it, the oldest first."""
-    together: defaultdict[str, list[_Turn]] = defaultdict(list)
+def _group_turns(conversations: Iterable[Trajectory]) -> dict[str, list[_Turn]]:
+    """Return by prompt the answers that conversations give to it, the oldest first."""
+    grouped: defaultdict[str, list[_Turn]] = defaultdict(list)
     ordered = sorted(conversations, key=lambda each: (each.started_at, each.id))
     for number, conversation in enumerate(ordered):
-        keys = pairwise(_keys(conversation.messages, conversation.tools))
-        for at, (asked, said) in enumerate(keys):
+        keys = pairwise(_iterate_prefix_keys(conversation.messages, conversation.tools))
+        for at, (prompt_key, answer_key) in enumerate(keys):
             if conversation.messages[at].role == "assistant":
-                together[asked].append(_Turn(conversation, number, at, said))
-    return together
+                grouped[prompt_key].append(_Turn(conversation, number, at, answer_key))
+    return grouped
 
 
-def _distinct(turns: Iterable[_Turn]) -> list[_Turn]:
-    """The newest turn for each answer, the newest first."""
-    newest = {turn.said: turn for turn in turns}
+def _keep_newest(turns: Iterable[_Turn]) -> list[_Turn]:
+    """Keep the newest turn for each answer, the newest first."""
+    newest = {turn.key: turn for turn in turns}
     return sorted(newest.values(), key=lambda turn: turn.number, reverse=True)
 
 
-def _parting(better: _Turn, worse: _Turn) -> PreferencePair:
+def _pair_turns(better: _Turn, worse: _Turn) -> PreferencePair:
     good, bad = better.conversation, worse.conversation
     return PreferencePair(
         prompt=good.messages[: better.at],
@@ -257,18 +272,18 @@ def _parting(better: _Turn, worse: _Turn) -> PreferencePair:
         rejected=bad.messages[worse.at],
         tools=good.tools,
         preferred_by="session",
-        source_span_ids=tuple(dict.fromkeys(_span_ids(better) + _span_ids(worse))),
+        source_span_ids=tuple(dict.fromkeys(_find_span_ids(better) + _find_span_ids(worse))),
         session_id=good.session_id,
-        prompt_key=good.prompt_keys[_nth_answer(better)],
+        prompt_key=good.prompt_keys[_count_earlier_answers(better)],
         started_at=max(good.started_at, bad.started_at),
     )
 
 
-def _span_ids(turn: _Turn) -> tuple[str, ...]:
-    """The spans that traced the answer; where that is not known, those of its conversation."""
+def _find_span_ids(turn: _Turn) -> tuple[str, ...]:
+    """Return the spans that traced the answer; where that is not known, those of its conversation."""
     known = turn.conversation.turn_span_ids
-    return (known[_nth_answer(turn)] if known else ()) or turn.conversation.source_span_ids
+    return (known[_count_earlier_answers(turn)] if known else ()) or turn.conversation.source_span_ids
 
 
-def _nth_answer(turn: _Turn) -> int:
+def _count_earlier_answers(turn: _Turn) -> int:
     return sum(message.role == "assistant" for message in turn.conversation.messages[: turn.at])

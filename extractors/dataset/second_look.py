@@ -25,7 +25,7 @@ class KnownTraffic(Value):
     prompt_keys: frozenset[str]
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> "KnownTraffic":
+    def from_snapshot(cls, snapshot: Snapshot) -> "KnownTraffic":
         """All that stands in the snapshot, on whichever side."""
         reviewed: tuple[Reviewed, ...] = (
             *snapshot.holdout,
@@ -106,7 +106,7 @@ def build_fresh_snapshot(
             "held_out": count_outcomes(items),
             "excluded_prompts": tuple(
                 sorted(
-                    KnownTraffic.of(trained_on).prompt_keys.union(
+                    KnownTraffic.from_snapshot(trained_on).prompt_keys.union(
                         trained_on.manifest.excluded_prompts, common
                     )
                 )

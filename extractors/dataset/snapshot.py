@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -98,6 +98,15 @@ class Manifest(Value):
     """File name to SHA-256, once written."""
 
 
+class Provenance(NamedTuple):
+    """The traffic that a snapshot is made from."""
+
+    target: str
+    """`tenant/agent`."""
+    filters: Mapping[str, Any]
+    """Which spans and annotations counted, as the settings say it."""
+
+
 class Snapshot(Value):
     """An immutable dataset."""
 
@@ -123,47 +132,52 @@ def build_snapshot(
     *,
     window: Window | None,
     now: datetime,
-    target: str,
-    filters: Mapping[str, Any],
-    beside: ExtraData | None = None,
+    provenance: Provenance,
+    extra: ExtraData | None = None,
 ) -> Snapshot:
-    """The dataset that `extraction` makes; the same content, rules, window and filters give the same id.
+    """Build the dataset that `extraction` makes.
 
-    `window` is that of the target's last snapshot, None at first. The holdout comes first: with
-    few items everything is held out and `train` is empty, so look at the counts before training.
+    The same content, rules, window, target and filters give the same id. `window` is that of the target's
+    last snapshot, None at first. The holdout comes first: with few items everything is held out and `train`
+    is empty, so look at the counts before training.
     """
-    beside = beside or ExtraData()
-    taught = build_content(extraction, rules, window, beside)
+    extra = extra or ExtraData()
+    content = build_content(extraction, rules, window, extra)
     reviewed = extraction.retrievals or extraction.items
-    held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*taught.holdout, *taught.retrievals)
-    content = taught.model_dump(mode="json", exclude={"left_out"})
+    held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*content.holdout, *content.retrievals)
     manifest = Manifest(
-        snapshot_id=content_id([target, dict(filters), rules.model_dump(mode="json"), content]),
-        target=target,
+        snapshot_id=_compute_id(content, rules, provenance),
+        target=provenance.target,
         created_at=now,
-        filters=dict(filters),
+        filters=dict(provenance.filters),
         rules=rules,
-        window=taught.window,
+        window=content.window,
         watermark=max((item.started_at for item in reviewed), default=None),
-        train=count_examples(taught.train),
-        validation=count_examples(taught.validation),
+        train=count_examples(content.train),
+        validation=count_examples(content.validation),
         holdout=len(held_out),
-        retention=len(taught.retention) + len(taught.retained_retrievals),
+        retention=len(content.retention) + len(content.retained_retrievals),
         reviewed=count_outcomes(reviewed),
         held_out=count_outcomes(held_out),
-        excluded_prompts=taught.excluded_prompts,
-        left_out=taught.left_out,
+        excluded_prompts=content.excluded_prompts,
+        left_out=content.left_out,
         replaced=extraction.replaced,
-        statistics=_describe(taught, rules, beside),
+        statistics=_describe(content, rules, extra),
     )
-    sides = {side: getattr(taught, side) for side in ("train", "validation", *HELD_OUT)}
+    sides = {side: getattr(content, side) for side in ("train", "validation", *HELD_OUT)}
     return Snapshot(manifest=manifest, **sides)
 
 
-def _describe(taught: DatasetContent, rules: HoldoutRules, beside: ExtraData) -> Statistics:
-    statistics = describe(taught.train, output_space=beside.output_space, rules=beside.quality)
-    trained = sum(count_examples(taught.train).values())
-    if round(rules.validation_share * trained) and not any(count_examples(taught.validation).values()):
+def _compute_id(content: DatasetContent, rules: HoldoutRules, provenance: Provenance) -> str:
+    stored = content.model_dump(mode="json", exclude={"left_out"})
+    return content_id([provenance.target, dict(provenance.filters), rules.model_dump(mode="json"), stored])
+
+
+def _describe(content: DatasetContent, rules: HoldoutRules, extra: ExtraData) -> Statistics:
+    """Describe the training examples; warn where none could be set apart to validate on."""
+    statistics = describe(content.train, output_space=extra.output_space, rules=extra.quality)
+    trained = sum(count_examples(content.train).values())
+    if round(rules.validation_share * trained) and not any(count_examples(content.validation).values()):
         warning = (
             f"of {trained} examples none could be set apart to validate on (too few sessions, or prompts "
             "that all of them share): training does not stop early"

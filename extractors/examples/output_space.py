@@ -12,7 +12,7 @@ class OutputSpace:
     def __init__(self, labels: Iterable[str]) -> None:
         self._labels = {normalise(label): label for label in labels}
 
-    def spelled(self, answer: Message) -> Message | None:
+    def to_label(self, answer: Message) -> Message | None:
         """`answer` in the space's spelling; None where it is not in the space."""
         if not self._labels:
             return answer

@@ -272,7 +272,7 @@ class Examples(Value):
     triplets: tuple[Triplet, ...] = ()
     trajectories: tuple[Trajectory, ...] = ()
 
-    def joined(self, more: "Examples") -> "Examples":
+    def join(self, more: "Examples") -> "Examples":
         """These and, of each kind behind them, those."""
         return Examples(
             **{kind: (*getattr(self, kind), *getattr(more, kind)) for kind in type(self).model_fields}

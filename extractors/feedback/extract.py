@@ -186,7 +186,7 @@ def _review(
     verdict = next((found for found in verdicts if found is not None), DropReason.NO_FEEDBACK)
     if isinstance(verdict, DropReason):
         return verdict
-    gold = None if verdict.gold is None else space.spelled(verdict.gold)
+    gold = None if verdict.gold is None else space.to_label(verdict.gold)
     if verdict.gold is not None and gold is None:
         return DropReason.OUTSIDE_OUTPUT_SPACE
     return ReviewedItem(

@@ -33,7 +33,7 @@ def list_judged_candidates(
     for candidate, verdict in resolve_candidates(annotations, call.response, rules):
         if verdict.outcome != "approved":
             judged.append(_judge_call(call, candidate, verdict, approved=False))
-        if verdict.gold is not None and (gold := space.spelled(verdict.gold)) is not None:
+        if verdict.gold is not None and (gold := space.to_label(verdict.gold)) is not None:
             judged.append(_judge_call(call, gold, verdict, approved=True))
     return judged
 

@@ -177,7 +177,7 @@ class _Form:
         better = better_answer(example)
         worse = [example.rejected] if isinstance(example, PreferencePair) else []
         if self._space is not None:
-            spelled = [self._space.spelled(answer) == answer for answer in (better, *worse)]
+            spelled = [self._space.to_label(answer) == answer for answer in (better, *worse)]
             return None if all(spelled) else Unfit.OUT_OF_SPACE
         if bool(better.tool_calls) not in self._calls or not self._formed(better):
             return Unfit.OTHER_FORM

@@ -286,12 +286,12 @@ class _FromLabels:
         self._shown: dict[str, list[Shown]] = {label: [] for label in self._labels}
         self._mistaken: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for each in demonstrations:
-            label = space.spelled(better_answer(each))
+            label = space.to_label(better_answer(each))
             if label is None or better_answer(each).tool_calls:
                 continue
             told = {"answer": label.content, "message": each.prompt[-1].content}
             self._shown[label.content].append((each.id, told))
-            if isinstance(each, PreferencePair) and (wrong := space.spelled(each.rejected)):
+            if isinstance(each, PreferencePair) and (wrong := space.to_label(each.rejected)):
                 self._mistaken[label.content][wrong.content] += 1
         if not any(self._shown.values()):
             raise NothingToShow("no approved answer is in the target's output space")

@@ -10,7 +10,7 @@ from daemon.data.review import AlreadyDecided, BatchReview, EditInvalid, ReviewI
 from daemon.settings.load import Settings
 from extractors.dataset.build import ExtraData
 from extractors.dataset.holdout_split import HoldoutRules
-from extractors.dataset.snapshot import build_snapshot, write_snapshot
+from extractors.dataset.snapshot import Provenance, build_snapshot, write_snapshot
 from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Examples, SFTExample
 from extractors.feedback.extract import Extraction
@@ -79,9 +79,8 @@ def test_items_are_shown_beside_the_approved_examples_they_were_made_from(desk: 
         HoldoutRules(),
         window=None,
         now=NOW,
-        target=TARGET,
-        filters={},
-        beside=ExtraData(imported=Examples(sft=(shown,))),
+        provenance=Provenance(TARGET, {}),
+        extra=ExtraData(imported=Examples(sft=(shown,))),
     )
     write_snapshot(snapshot, desk.settings.data_dir / "snapshots" / "acme.routing")
     cycle = desk.store.start_cycle(TARGET, "operator", NOW)

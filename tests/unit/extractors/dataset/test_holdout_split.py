@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from extractors.dataset.build import ExtraData
 from extractors.dataset.holdout_split import HoldoutRules, LeftOutReason, Window, draw_lot, find_group, split
-from extractors.dataset.snapshot import Snapshot, build_snapshot, read_manifest, read_snapshot, write_snapshot
+from extractors.dataset.snapshot import (
+    Provenance,
+    Snapshot,
+    build_snapshot,
+    read_manifest,
+    read_snapshot,
+    write_snapshot,
+)
 from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import (
     Examples,
@@ -46,7 +53,7 @@ def reserved(count: int, most: float = RULES.retention_share) -> list[int]:
 
 
 def snapshot(items: Sequence[ReviewedItem], at: Window | None, **changes: Any) -> Snapshot:
-    given = {"now": NOON, "target": "acme/routing", "filters": {}, "rules": RULES}
+    given = {"now": NOON, "provenance": Provenance("acme/routing", {}), "rules": RULES}
     return build_snapshot(Extraction(items=tuple(items)), window=at, **{**given, **changes})
 
 
@@ -248,7 +255,7 @@ def test_imports_that_meet_the_retention_set_are_left_out(told: Any) -> None:
     known = snapshot(items, window(0, 40)).retention[0]
     elsewhere = item(999, text="a question from elsewhere").to_example()
     alike = elsewhere.model_copy(update=told(known))
-    made = snapshot(items, window(0, 40), beside=ExtraData(imported=Examples(sft=(alike,))))
+    made = snapshot(items, window(0, 40), extra=ExtraData(imported=Examples(sft=(alike,))))
     assert alike.id not in {each.id for each in made.train.sft}
     assert made.retention == snapshot(items, window(0, 40)).retention
 
@@ -274,7 +281,9 @@ def test_other_answers_of_reserved_sessions_are_not_trained_on() -> None:
     own = {kept: {"outcome": "rejected", "gold": None}}
     items = tuple(item(n, **own.get(n, {})) for n in range(50))
     extraction = Extraction(items=items, judged=tuple(said))
-    made = build_snapshot(extraction, RULES, window=window(0, 40), now=NOON, target="acme/a", filters={})
+    made = build_snapshot(
+        extraction, RULES, window=window(0, 40), now=NOON, provenance=Provenance("acme/a", {})
+    )
     voted = {each.session_id for side in (made.train, made.validation) for each in side.votes}
     assert f"session-{free}" in voted
     assert f"session-{kept}" not in voted
@@ -297,7 +306,9 @@ def search(number: int, relevant: bool = True) -> ReviewedRetrieval:
 def test_searches_are_retained_if_a_document_is_relevant(tmp_path: Path) -> None:
     useless, *rest = reserved(40)
     extraction = Extraction(retrievals=tuple(search(n, relevant=n != useless) for n in range(50)))
-    made = build_snapshot(extraction, RULES, window=window(0, 40), now=NOON, target="acme/find", filters={})
+    made = build_snapshot(
+        extraction, RULES, window=window(0, 40), now=NOON, provenance=Provenance("acme/find", {})
+    )
     assert {each.query for each in made.retained_retrievals} == {f"question {n}" for n in rest}
     assert made.manifest.retention == len(rest)
     assert read_snapshot(write_snapshot(made, tmp_path)).retained_retrievals == made.retained_retrievals

@@ -31,7 +31,7 @@ def seen_snapshot(tmp_path, **more: object) -> Snapshot:
 
 def fresh(items: Sequence[ReviewedItem], snapshot: Snapshot, need: int = 100) -> list[str]:
     found = select_fresh_items(
-        Extraction(items=tuple(items)), KnownTraffic.of(snapshot), need=need, common_sessions=3
+        Extraction(items=tuple(items)), KnownTraffic.from_snapshot(snapshot), need=need, common_sessions=3
     )
     return [item.prompt[-1].content for item in found if isinstance(item, ReviewedItem)]
 

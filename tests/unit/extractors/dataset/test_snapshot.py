@@ -21,6 +21,7 @@ from extractors.dataset.holdout_split import (
     split,
 )
 from extractors.dataset.snapshot import (
+    Provenance,
     Snapshot,
     SnapshotDamaged,
     build_snapshot,
@@ -38,7 +39,7 @@ SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3, r
 def snapshot(
     items: Sequence[ReviewedItem], rules: HoldoutRules = SMALL, window: Window | None = None, **changes: Any
 ) -> Snapshot:
-    given = {"now": NOON, "target": "acme/routing", "filters": {"kind": "LLM"}}
+    given = {"now": NOON, "provenance": Provenance("acme/routing", {"kind": "LLM"})}
     return build_snapshot(Extraction(items=tuple(items)), rules, window=window, **{**given, **changes})
 
 
@@ -290,13 +291,13 @@ def imported(text: str = "a question from elsewhere", **changes: Any) -> SFTExam
 
 
 def trained_with(items: Sequence[ReviewedItem], *more: SFTExample | Trajectory) -> Snapshot:
-    beside = ExtraData(
+    extra = ExtraData(
         imported=Examples(
             sft=tuple(example for example in more if isinstance(example, SFTExample)),
             trajectories=tuple(example for example in more if isinstance(example, Trajectory)),
         )
     )
-    return snapshot(items, beside=beside)
+    return snapshot(items, extra=extra)
 
 
 def distinct(number: int, **changes: Any) -> ReviewedItem:
@@ -428,8 +429,8 @@ def test_equal_content_has_equal_id_and_files(tmp_path: Path) -> None:
     again = write_snapshot(later, tmp_path / "two")
     assert once.name == again.name
     assert read_snapshot(once).manifest.files == read_snapshot(again).manifest.files
-    assert snapshot(rich_items(), filters={}).id != once.name
-    assert snapshot(rich_items(), target="acme/other").id != once.name
+    assert snapshot(rich_items(), provenance=Provenance("acme/routing", {})).id != once.name
+    assert snapshot(rich_items(), provenance=Provenance("acme/other", {"kind": "LLM"})).id != once.name
 
 
 def test_writing_twice_keeps_the_first_and_heals_a_damaged_or_interrupted_one(tmp_path: Path) -> None:
@@ -463,8 +464,8 @@ def test_of_synthetic_examples_only_their_share_is_trained_on(share: float, kept
     items = [distinct(n) for n in range(100)]
     made = [distinct(500 + n).to_example() for n in range(40)]
     synthetic = tuple(each.model_copy(update={"origin": "synthetic", "session_id": None}) for each in made)
-    beside = ExtraData(synthetic=Examples(sft=synthetic), synthetic_share=share)
-    found = snapshot(items, HoldoutRules(least=78, validation_share=0.1), beside=beside)
+    extra = ExtraData(synthetic=Examples(sft=synthetic), synthetic_share=share)
+    found = snapshot(items, HoldoutRules(least=78, validation_share=0.1), extra=extra)
     assert sum(each.origin == "telemetry" for each in found.train.sft) == 20
     assert sum(each.origin == "synthetic" for each in found.train.sft) == kept
     assert found.manifest.left_out[LeftOutReason.TOO_MUCH_SYNTHETIC.value] == 40 - kept

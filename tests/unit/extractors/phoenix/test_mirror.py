@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from extractors.phoenix.mirror import difference, span_difference
-from extractors.phoenix.poll import COLD_READS, days_to_read
+from extractors.phoenix.mirror import PollRules, compare_annotations, compare_spans
 from extractors.phoenix.spans import Annotation, Span, SpanFilter, matches
+from extractors.phoenix.sweep import choose_days
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+COLD_READS = PollRules().cold_reads
 
 
 def said(subject_id: str = "a", **fields: Any) -> Annotation:
@@ -37,27 +38,30 @@ def call(**fields: Any) -> Span:
 
 def test_the_same_annotations_differ_in_nothing_whatever_their_order() -> None:
     both = [said("a"), said("b")]
-    assert difference(both, both[::-1]) == ([], [])
+    assert compare_annotations(both, both[::-1]) == ([], [])
 
 
 def test_an_edit_is_found_even_within_the_second_that_phoenix_resolves() -> None:
     before, edited = said(label="approved"), said(label="rejected")
-    assert difference([before], [edited]) == ([edited], [])
+    assert compare_annotations([before], [edited]) == ([edited], [])
 
 
 def test_reviewers_names_and_levels_are_told_apart() -> None:
     before = [said()]
     added = [said(identifier="bob"), said(name="correction"), said(level="trace")]
-    assert difference(before, [*before, *added]) == (added, [])
+    assert compare_annotations(before, [*before, *added]) == (added, [])
 
 
 def test_a_missing_annotation_is_removed_by_its_key() -> None:
-    assert difference([said("a"), said("b")], [said("b")]) == ([], [("span", "a", "approval", "ann")])
+    assert compare_annotations([said("a"), said("b")], [said("b")]) == (
+        [],
+        [("span", "a", "approval", "ann")],
+    )
 
 
 def test_spans_are_new_changed_or_gone() -> None:
     kept, before, after, gone = call(span_id="k"), call(), call(session_id="s"), call(span_id="g")
-    assert span_difference([kept, before, gone], [kept, after]) == ([after], ["g"])
+    assert compare_spans([kept, before, gone], [kept, after]) == ([after], ["g"])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,7 @@ def test_hot_days_are_always_read_and_cold_ones_take_turns() -> None:
     rounds = []
     for minute in range(2):
         at = NOW + timedelta(minutes=minute)
-        days = days_to_read(counts, read_at, at)
+        days = choose_days(counts, read_at, at, COLD_READS)
         read_at |= dict.fromkeys(days, at)
         rounds.append(days)
 
@@ -101,4 +105,4 @@ def test_hot_days_are_always_read_and_cold_ones_take_turns() -> None:
 
 def test_a_cold_day_that_is_larger_than_a_poll_reads_is_read_all_the_same() -> None:
     day = NOW.date() - timedelta(days=10)
-    assert days_to_read({day: 2 * COLD_READS}, {}, NOW) == {day}
+    assert choose_days({day: 2 * COLD_READS}, {}, NOW, COLD_READS) == {day}
