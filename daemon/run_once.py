@@ -34,7 +34,7 @@ def run_once(
     works on the same data directory, and what stands in the way for now (PhoenixError,
     NotServedYet, Interrupted): an unfinished cycle stays where it is, the next call goes on with it.
     """
-    target = settings.target(target_key)
+    target = settings.find_target(target_key)
     with daemon_lock(settings.data_dir):
         store = Store.open(settings.data_dir, utc_now())
         try:

@@ -70,12 +70,12 @@ def serve(settings: Settings) -> None:
     from daemon.console.base.page_session import CONSOLE_PATH
     from daemon.console.mount import add_console
 
-    tokens = settings.agents.by_token()
+    tokens = settings.agents.read_tokens()
     check_tokens(settings.daemon.host, tokens)
     if not settings.targets:
         raise SettingsError("there are no targets in the settings: nothing to learn; see `learnd init`")
     with daemon_lock(settings.data_dir), ExitStack() as stack:
-        listening = stack.enter_context(_listening(settings.daemon))
+        listening = stack.enter_context(_open_socket(settings.daemon))
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
@@ -110,7 +110,7 @@ def serve(settings: Settings) -> None:
         log.info("stopping", reason="asked to")
 
 
-def _listening(daemon: DaemonSettings) -> socket.socket:
+def _open_socket(daemon: DaemonSettings) -> socket.socket:
     """The API's socket, before anything is begun that would have to be stopped again. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in daemon.host else socket.AF_INET
     try:
@@ -182,7 +182,7 @@ class Service:
         for notifier in self._notifiers:
             notifier.begin()
             self._scheduler.add_job(
-                _telling(notifier),
+                _build_notify_job(notifier),
                 "interval",
                 seconds=NOTIFY_SECONDS,
                 id=f"notify {notifier.receiver.name}",
@@ -322,7 +322,7 @@ class Service:
         return record
 
 
-def _telling(notifier: Notifier) -> Callable[[], None]:
+def _build_notify_job(notifier: Notifier) -> Callable[[], None]:
     """The scheduler's boundary for a receiver: whatever goes wrong, the next try comes."""
 
     def run() -> None:

@@ -81,8 +81,8 @@ class Operators:
         """Raises SettingsError for a password hash that is none of argon2."""
         self._settings = settings
         self._clock = clock
-        self._people = settings.people()
-        self._tokens = TokenDigests(settings.by_token())
+        self._people = settings.read_accounts()
+        self._tokens = TokenDigests(settings.read_tokens())
         self._trusted = [ip_network(written) for written in settings.proxy_addresses]
         self._passwords = _PasswordChecker(self._people)
         self._failures = _FailedSignIns()

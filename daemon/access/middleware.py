@@ -10,7 +10,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
-class BoundedBodies:
+class BodyLimit:
     """ASGI middleware: answers 413 to a body of more than `most` bytes, and 411 where its length is not said.
 
     FastAPI reads a body before it asks who sent it.
@@ -26,15 +26,15 @@ class BoundedBodies:
             # h11 and httptools see to it that no more comes than this says.
             length = headers.get(b"content-length", b"0")
             if b"transfer-encoding" in headers:
-                await _refuse(send, 411, "send the body with its Content-Length")
+                await _send_refusal(send, 411, "send the body with its Content-Length")
                 return
             if int(length) > self._most:
-                await _refuse(send, 413, f"the body has more than {self._most} bytes")
+                await _send_refusal(send, 413, f"the body has more than {self._most} bytes")
                 return
         await self._app(scope, receive, send)
 
 
-class GuardedPages:
+class SecurityHeaders:
     """ASGI middleware: no other site may show our pages in a frame, and no answer is taken for another type.
 
     As OWASP's HTTP headers cheat sheet asks for. A policy on scripts would have to allow evaluation, which
@@ -63,7 +63,7 @@ class GuardedPages:
         await self._app(scope, receive, guarded)
 
 
-async def _refuse(send: Send, status: int, why: str) -> None:
+async def _send_refusal(send: Send, status: int, why: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps({"detail": why}).encode()})

@@ -16,7 +16,7 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCreden
 from pydantic import Field, SecretStr
 
 from daemon.access.accounts import Operators, Person, SignInRefused, TooManyAttempts
-from daemon.access.tokens import Digests
+from daemon.access.tokens import TokenDigests
 from daemon.settings.people import Role
 from extractors.values import Value
 
@@ -34,7 +34,7 @@ _csrf = APIKeyHeader(
 )
 
 
-class SignIn(Value):
+class SignInRequest(Value):
     """What somebody says to sign in."""
 
     name: str = Field(max_length=200)
@@ -57,7 +57,7 @@ class Authenticator:
     def __init__(self, operators: Operators, agents: Mapping[str, str]) -> None:
         """`agents` are the agents' tokens, which open nothing here."""
         self._operators = operators
-        self._agents = Digests(agents)
+        self._agents = TokenDigests(agents)
 
     def known(
         self,
@@ -93,7 +93,7 @@ class Authenticator:
     def sign_in(self, name: str, password: str, request: Request) -> tuple[str, Person]:
         """The session's cookie, and whose it is. Raises SignInRefused, TooManyAttempts."""
         peer = request.client.host if request.client else ""
-        peer = self._operators.peer_behind(peer, request.headers.get("X-Forwarded-For"))
+        peer = self._operators.find_client_address(peer, request.headers.get("X-Forwarded-For"))
         try:
             cookie, person = self._operators.sign_in(name, password, peer)
         except (TooManyAttempts, SignInRefused) as refused:
@@ -124,7 +124,9 @@ class Authenticator:
     def _is_secure(self, request: Request) -> bool:
         """Whether the browser speaks TLS, with us or with a trusted proxy."""
         peer = request.client.host if request.client else ""
-        behind = self._operators.trusts(peer) and request.headers.get("X-Forwarded-Proto") == "https"
+        behind = (
+            self._operators.is_trusted_proxy(peer) and request.headers.get("X-Forwarded-Proto") == "https"
+        )
         return behind or request.url.scheme == "https"
 
     def _who(
@@ -132,15 +134,17 @@ class Authenticator:
     ) -> Person:
         peer = request.client.host if request.client else ""
         if token is not None:
-            person = self._operators.of_token(token.credentials)
+            person = self._operators.find_by_token(token.credentials)
             if person is None and self._agents.get(token.credentials) is not None:
                 raise HTTPException(403, "this is an agent's token; operators' routes want an operator's")
         else:
-            person = self._operators.of_proxy(request.headers, peer) or self._operators.of_session(cookie)
+            person = self._operators.find_by_proxy(request.headers, peer) or self._operators.find_by_session(
+                cookie
+            )
         if person is not None:
             return person
         how = "sign in with `POST /api/v1/session`, or send an operator's bearer token"
-        if not self._operators.anybody:
+        if not self._operators.can_sign_in:
             how = "the settings name no operators; see `learnd operators hash`"
         raise HTTPException(401, how, headers={"WWW-Authenticate": "Bearer"})
 
@@ -150,7 +154,7 @@ def build_session_router(door: Authenticator) -> APIRouter:
     router = APIRouter(prefix="/session", tags=["session"])
 
     @router.post("")
-    def sign_in(asked: SignIn, request: Request, response: Response) -> SessionView:
+    def sign_in(asked: SignInRequest, request: Request, response: Response) -> SessionView:
         """Begin a session, whose cookie the answer sets. 429 after too many attempts that failed."""
         try:
             cookie, person = door.sign_in(asked.name, asked.password.get_secret_value(), request)
@@ -160,12 +164,12 @@ def build_session_router(door: Authenticator) -> APIRouter:
         except SignInRefused as refused:
             raise HTTPException(401, str(refused)) from None
         door.give(cookie, request, response)
-        return _view(person)
+        return _to_view(person)
 
     @router.get("")
     def who_am_i(person: Annotated[Person, Depends(door.known)]) -> SessionView:
         """Who is signed in, and what their changes must show."""
-        return _view(person)
+        return _to_view(person)
 
     @router.delete("", status_code=204)
     def sign_out(
@@ -180,5 +184,5 @@ def build_session_router(door: Authenticator) -> APIRouter:
     return router
 
 
-def _view(person: Person) -> SessionView:
+def _to_view(person: Person) -> SessionView:
     return SessionView(**person.model_dump(exclude={"by"}))

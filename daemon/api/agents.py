@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import FileResponse
 
-from daemon.access.tokens import Caller, Digests, Tokens, bearer
+from daemon.access.tokens import Caller, TokenDigests, Tokens, parse_bearer
 from extractors.values import Value
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -41,15 +41,17 @@ class ActiveVersion(Value):
     """File name to SHA-256; empty for the base model."""
 
 
-def caller_by(tokens: Mapping[str, str], operators: Mapping[str, str] | None = None) -> Callable[..., Caller]:
+def build_caller_dependency(
+    tokens: Mapping[str, str], operators: Mapping[str, str] | None = None
+) -> Callable[..., Caller]:
     """A dependency that gives the caller of a route; 401 without a token where there are any.
 
     The `operators`' tokens open nothing here: who finds one in an agent's settings should not need it.
     """
-    known, apart = Tokens(tokens), Digests(operators or {})
+    known, apart = Tokens(tokens), TokenDigests(operators or {})
 
     def caller(authorization: Annotated[str | None, Header()] = None) -> Caller:
-        if apart.get(bearer(authorization)) is not None:
+        if apart.get(parse_bearer(authorization)) is not None:
             raise HTTPException(403, "this is an operator's token; agents' routes want an agent's")
         found = known.caller(authorization)
         if found is None:
@@ -61,7 +63,7 @@ def caller_by(tokens: Mapping[str, str], operators: Mapping[str, str] | None = N
     return caller
 
 
-def agents_router(
+def build_agents_router(
     *,
     active: Callable[[str], ActiveVersion | None],
     adapter: Callable[[str], AdapterFiles | None],
@@ -77,7 +79,7 @@ def agents_router(
     tokens that are refused.
     """
     router = APIRouter(prefix="/v1", tags=["agents"])
-    caller = caller_by(tokens, operators)
+    caller = build_caller_dependency(tokens, operators)
 
     @router.get("/active/{tenant}/{agent}")
     def get_active(tenant: str, agent: str, by: Annotated[Caller, Depends(caller)]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def build_api(
 
     Raises TokensMissing where a token is an agent's and an operator's.
     """
-    operators_tokens = settings.operators.by_token()
+    operators_tokens = settings.operators.read_tokens()
     check_tokens_are_apart(tokens, operators_tokens)
     # The page at /docs loads its scripts from here, not from a CDN.
     api = FastAPIOffline(title="learnd", version=VERSION, redoc_url=None, static_url="/docs-assets")
@@ -101,7 +101,7 @@ class _AgentsView:
         if target is None:
             return None
         version = self._store.active(key)
-        replicas = self._settings.replicas_of(target)
+        replicas = self._settings.find_replicas(target)
         base = replicas[0].base_name if replicas else ""
         return ActiveVersion(
             target=key,

@@ -7,17 +7,17 @@ from pydantic import AwareDatetime
 
 from daemon.api.parameters import Limit, Offset, TargetFilter
 from daemon.settings.load import Settings
-from daemon.views.cycle_list import CycleView, newest, view
+from daemon.views.cycle_list import CycleView, build_view, list_newest
 from daemon.views.experiments import (
     Experiment,
     ExperimentComparison,
     ExperimentDetails,
-    compare,
-    details,
-    find,
+    build_details,
+    compare_experiments,
+    find_run,
     list_experiments,
 )
-from daemon.views.run_files import SideBySide, answers_of, read_progress
+from daemon.views.run_files import SideBySide, read_answers, read_progress
 from evaluation.report import Verdict
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
@@ -37,8 +37,8 @@ def build_cycles_router(settings: Settings, store: Store) -> APIRouter:
         limit: Limit = 100,
     ) -> list[CycleView]:
         """The history, newest first."""
-        found = newest(store, target=target, state=state, verdict=verdict, method=method, limit=limit)
-        return [view(cycle) for cycle in found]
+        found = list_newest(store, target=target, state=state, verdict=verdict, method=method, limit=limit)
+        return [build_view(cycle) for cycle in found]
 
     @router.get("/{cycle_id}")
     def show_cycle(cycle_id: str) -> Cycle:
@@ -56,7 +56,7 @@ def build_cycles_router(settings: Settings, store: Store) -> APIRouter:
     ) -> tuple[SideBySide, ...]:
         """Held-out items and what every side said to them; `changed` are those that the candidate gains or
         loses against what is live."""
-        return answers_of(settings, store.cycle(cycle_id), changed=changed, offset=offset, limit=limit)
+        return read_answers(settings, store.cycle(cycle_id), changed=changed, offset=offset, limit=limit)
 
     return router
 
@@ -88,11 +88,11 @@ def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
     @router.get("/compare")
     def compare_runs(run: Annotated[list[str], Query()]) -> ExperimentComparison:
         """Runs side by side, each named by its id, a beginning of it, or the version that it trained."""
-        return compare(store, settings.phoenix, [find(store, each) for each in run])
+        return compare_experiments(store, settings.phoenix, [find_run(store, each) for each in run])
 
     @router.get("/{run:path}")
     def show_run(run: str) -> ExperimentDetails:
         """One run, named so: data, plan, trainings, report, and where Phoenix shows it."""
-        return details(store, settings.phoenix, find(store, run))
+        return build_details(store, settings.phoenix, find_run(store, run))
 
     return router

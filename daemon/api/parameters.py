@@ -13,16 +13,16 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0)]
 
 
-OfTarget = Annotated[str | None, Query(description="`tenant/agent`; all, if left out.")]
+TargetFilter = Annotated[str | None, Query(description="`tenant/agent`; all, if left out.")]
 
 
-class Why(Value):
+class ActReason(Value):
     """The reason of an act, for the audit log."""
 
     reason: str = Field(min_length=1, max_length=2000)
 
 
-class Served(Value):
+class ServingState(Value):
     """What answers for a target now."""
 
     target: str

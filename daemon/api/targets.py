@@ -11,7 +11,7 @@ from daemon.access.sign_in import Authenticator
 from daemon.api.parameters import ActReason, Limit, Offset, ServingState
 from daemon.api.versions import Activation
 from daemon.runtime.context import TargetContext
-from daemon.serving.promotion import rollback
+from daemon.serving.promotion import Promoter
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from daemon.settings.types import SettingsError
@@ -58,14 +58,8 @@ def build_targets_router(
         target: Target, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
     ) -> ServingState:
         """Go back to what was live before; nothing is promoted automatically until the release."""
-        live = rollback(
-            settings,
-            store,
-            target,
-            actor=by.name,
-            reason=asked.reason,
-            clock=clock,
-            instead_of=asked.instead_of,
+        live = Promoter(settings, store, clock).roll_back(
+            target, actor=by.name, reason=asked.reason, instead_of=asked.instead_of
         )
         return ServingState(target=target.key, active_version=live.id if live else None, held=True)
 
@@ -118,7 +112,7 @@ def _build_target_dependency(settings: Settings) -> Callable[[str, str], TargetS
 
     def the_target(tenant: str, agent: str) -> TargetSettings:
         try:
-            return settings.target(f"{tenant}/{agent}")
+            return settings.find_target(f"{tenant}/{agent}")
         except SettingsError as unknown:
             raise HTTPException(404, str(unknown)) from None
 

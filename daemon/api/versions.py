@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends
 
 from daemon.access.accounts import Person
 from daemon.access.sign_in import Authenticator
-from daemon.api.parameters import OfTarget, Served, Why
-from daemon.serving.promotion import UNSEEN, activate, reject
+from daemon.api.parameters import ActReason, ServingState, TargetFilter
+from daemon.serving.promotion import UNSEEN, Promoter, reject
 from daemon.settings.load import Settings
 from evaluation.report import Report
 from extractors.values import Value
@@ -18,14 +18,14 @@ from registry.store.store import Store
 from registry.versions import Version, VersionState
 
 
-class Activation(Why):
+class Activation(ActReason):
     """Changing what is served, and what they saw being served."""
 
     instead_of: str | None = UNSEEN
     """The version that was active when they decided (null: the base model); left out, any."""
 
 
-class VersionView(Value):
+class VersionDetails(Value):
     """A version, how it was judged, and what was done with it."""
 
     version: Version
@@ -39,47 +39,46 @@ def build_versions_router(
     router = APIRouter(prefix="/versions", tags=["versions"])
 
     @router.get("")
-    def list_versions(target: OfTarget = None, state: VersionState | None = None) -> list[Version]:
+    def list_versions(target: TargetFilter = None, state: VersionState | None = None) -> list[Version]:
         """The versions, newest first."""
         return [version for version in store.versions(target)[::-1] if state in (None, version.state)]
 
     @router.get("/{version_id}")
-    def show_version(version_id: str) -> VersionView:
+    def show_version(version_id: str) -> VersionDetails:
         """One version: lineage, files, report, and what was done with it."""
         version = store.version(version_id)
         acts = (entry for entry in store.audit(version.target) if entry.subject == version_id)
-        return VersionView(version=version, report=store.cycle(version.cycle_id).report, audit=tuple(acts))
+        return VersionDetails(version=version, report=store.cycle(version.cycle_id).report, audit=tuple(acts))
 
-    def served(version_id: str, asked: Activation, by: Person, *, ready_only: bool) -> Served:
-        live = activate(
-            settings,
-            store,
+    def served(version_id: str, asked: Activation, by: Person, *, ready_only: bool) -> ServingState:
+        live = Promoter(settings, store, clock).activate(
             version_id,
             actor=by.name,
             reason=asked.reason,
-            clock=clock,
             instead_of=asked.instead_of,
             ready_only=ready_only,
         )
         held = store.target_state(live.target).held
-        return Served(target=live.target, active_version=live.id, held=held)
+        return ServingState(target=live.target, active_version=live.id, held=held)
 
     @router.post("/{version_id}/promote")
     def promote_version(
         version_id: str, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
-    ) -> Served:
+    ) -> ServingState:
         """Serve a version that passed every gate; 409 for any other."""
         return served(version_id, asked, by, ready_only=True)
 
     @router.post("/{version_id}/activate")
     def activate_version(
         version_id: str, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
-    ) -> Served:
+    ) -> ServingState:
         """Serve a version whatever its verdict; the audit log says who did."""
         return served(version_id, asked, by, ready_only=False)
 
     @router.post("/{version_id}/reject")
-    def reject_version(version_id: str, asked: Why, by: Annotated[Person, Depends(door.allowed)]) -> Version:
+    def reject_version(
+        version_id: str, asked: ActReason, by: Annotated[Person, Depends(door.allowed)]
+    ) -> Version:
         """Have a version that is READY or on PROBATION not go live by itself; 409 for any other."""
         return reject(store, version_id, actor=by.name, reason=asked.reason, now=clock())
 

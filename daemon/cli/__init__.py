@@ -9,7 +9,7 @@ from extractors.errors import LearndError
 def main() -> None:
     """Run the command line; a LearndError becomes one line on stderr and exit code 1."""
     try:
-        app()
+        app(prog_name="learnd")
     except LearndError as problem:
         from daemon.cli.output import remove_control_characters
 

@@ -16,34 +16,33 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import print_facts, print_json, print_line, print_table
 from daemon.runtime.clock import utc_now
-from daemon.serving.promotion import activate as activate_version
-from daemon.serving.promotion import newest_ready
+from daemon.serving.promotion import Promoter, find_newest_ready
 from daemon.serving.promotion import reject as reject_version
-from daemon.serving.promotion import rollback as roll_back
 from daemon.settings.load import Settings
 from extractors.errors import LearndError
 from registry.store.store import Store
 
-app = typer.Typer(help="Adapter versions: look, promote, roll back.", no_args_is_help=True)
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why, for the audit log.")]
+app = typer.Typer(no_args_is_help=True)
+VersionId = Annotated[str, typer.Argument(help="The version's id, as `learnd adapters list` shows it.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="The reason, for the audit log.")]
 
 
 @app.command("list")
 def list_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """The versions, newest first."""
+    """List the versions, newest first."""
     with open_store(config) as (settings, store):
-        found = store.versions(settings.target(target).key if target else None)[::-1]
+        found = store.versions(settings.find_target(target).key if target else None)[::-1]
     if as_json:
         print_json(found)
         return
     rows = [version.model_dump() for version in found]
     columns = ("id", "state", "wanted", "parent_id", "cycle_id", "created_at", "activated_at")
-    print_table(rows, columns=columns, empty="No versions yet; the first cycle that trains makes one.")
+    print_table(rows, columns=columns, empty="No versions yet; the first cycle that trains creates one.")
 
 
 @app.command()
-def show(version_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """One version: lineage, files, report, and what was done with it."""
+def show(version_id: VersionId, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show one version: its lineage, files, report and history."""
     with open_store(config) as (_, store):
         version = store.version(version_id)
         report = store.cycle(version.cycle_id).report
@@ -61,39 +60,39 @@ def show(version_id: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = Fal
 @app.command()
 def promote(
     version_id: Annotated[
-        str | None, typer.Argument(help="A READY version; the newest one if left out.")
+        str | None, typer.Argument(help="A version that is READY; by default the newest one.")
     ] = None,
     target: TargetKey = None,
     reason: Reason = "promoted by an operator",
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Make a version that passed every gate the active one."""
+    """Activate a version that passed every check."""
     with open_store(config) as (settings, store):
-        chosen = version_id or newest_ready(store, choose_target(settings, target).key).id
+        chosen = version_id or find_newest_ready(store, choose_target(settings, target).key).id
         _activate(settings, store, chosen, reason, as_json, ready_only=True)
 
 
 @app.command()
 def activate(
-    version_id: str,
+    version_id: VersionId,
     reason: Reason = "activated by an operator",
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Make any version the active one, whatever its verdict; the audit log says who did."""
+    """Activate any version, whatever its verdict; the audit log keeps who did it."""
     with open_store(config) as (settings, store):
         _activate(settings, store, version_id, reason, as_json)
 
 
 @app.command()
 def reject(
-    version_id: str,
+    version_id: VersionId,
     reason: Reason = "rejected by an operator",
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Have a version that is READY or on PROBATION not go live by itself."""
+    """Reject a version that is READY or on PROBATION, so that it does not become active."""
     with open_store(config) as (_, store):
         judged = reject_version(store, version_id, actor=find_actor(), reason=reason, now=utc_now())
     _print_outcome(f"{judged.id} is {judged.state}.", {"version": judged.id, "state": judged.state}, as_json)
@@ -106,12 +105,14 @@ def rollback(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to the version that was live before; nothing is promoted automatically until `release`."""
+    """Go back to the version that was active before.
+
+    Nothing is promoted automatically until `learnd adapters release`.
+    """
     with open_store(config) as (settings, store):
         key = choose_target(settings, target).key
-        live = roll_back(
-            settings, store, settings.target(key), actor=find_actor(), reason=reason, clock=utc_now
-        )
+        promoter = Promoter(settings, store, utc_now)
+        live = promoter.roll_back(settings.find_target(key), actor=find_actor(), reason=reason)
     words = f"{key} serves {live.id if live else 'the base model'} and is on hold; "
     words += f"`learnd adapters release -t {key}` lets it promote again."
     _print_outcome(words, {"target": key, "active_version": live.id if live else None, "held": True}, as_json)
@@ -124,7 +125,10 @@ def hold(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Promote nothing automatically until `release`; what is live stays live."""
+    """Put a target on hold: nothing is promoted automatically until `learnd adapters release`.
+
+    The active version stays active.
+    """
     with open_store(config) as (settings, store):
         key = choose_target(settings, target).key
         store.hold(key, find_actor(), reason, utc_now())
@@ -134,7 +138,7 @@ def hold(
 
 @app.command()
 def release(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Let a target that is on hold promote automatically again."""
+    """End a target's hold, so that versions are promoted automatically again."""
     with open_store(config) as (settings, store):
         key = choose_target(settings, target).key
         store.release(key, actor=find_actor(), now=utc_now())
@@ -143,12 +147,15 @@ def release(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
 
 @app.command()
 def pull(
-    folder: Annotated[Path, typer.Argument(help="Where to put the adapter's files.")],
-    target: Annotated[str, typer.Option("--target", "-t", metavar="TENANT/AGENT")],
-    url: Annotated[str | None, typer.Option(envvar="LEARND_URL", help="The daemon's API.")] = None,
+    folder: Annotated[Path, typer.Argument(help="The folder for the adapter's files.")],
+    target: Annotated[str, typer.Option("--target", "-t", metavar="TENANT/AGENT", help="The target.")],
+    url: Annotated[str | None, typer.Option(envvar="LEARND_URL", help="The URL of the daemon's API.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the active adapter from a daemon, digests checked (LEARND_TOKEN is the agent's token)."""
+    """Download the active adapter from a daemon, and check its digests.
+
+    The agent's token is read from LEARND_TOKEN.
+    """
     from learnd import ActiveAdapter, LearndClientError
 
     try:
@@ -162,8 +169,8 @@ def pull(
 def _activate(
     settings: Settings, store: Store, version_id: str, reason: str, as_json: bool, *, ready_only: bool = False
 ) -> None:
-    live = activate_version(
-        settings, store, version_id, actor=find_actor(), reason=reason, clock=utc_now, ready_only=ready_only
+    live = Promoter(settings, store, utc_now).activate(
+        version_id, actor=find_actor(), reason=reason, ready_only=ready_only
     )
     _print_outcome(
         f"{live.target} serves {live.id}.", {"target": live.target, "active_version": live.id}, as_json

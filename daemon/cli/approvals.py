@@ -14,44 +14,47 @@ import typer
 
 from daemon.cli.options import DEFAULT_CONFIG, AsJson, Config, TargetKey, find_actor, open_store
 from daemon.cli.output import (
-    console,
     print_facts,
+    print_heading,
     print_json,
     print_line,
     print_table,
     remove_control_characters,
 )
-from daemon.data.review import BatchReview, Page, ReadItem, ReviewInvalid, Ruling
+from daemon.data.review import BatchReview, ItemPage, ItemView, ReviewInvalid, Ruling
 from daemon.runtime.clock import utc_now
 from extractors.errors import LearndError
 from registry.batches import Batch, BatchState, ItemState
 
-app = typer.Typer(help="Synthetic examples that wait for you: read, approve, reject.", no_args_is_help=True)
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="As `learnd approvals list` names it.")]
-Numbers = Annotated[
-    list[str] | None, typer.Argument(metavar="NUMBERS", help="Items, such as `3 5-9`; or --all.")
+app = typer.Typer(no_args_is_help=True)
+BatchId = Annotated[
+    str, typer.Argument(metavar="BATCH", help="The batch's id, as `learnd approvals list` shows it.")
 ]
-All = Annotated[bool, typer.Option("--all", help="Every item that it can be done to.")]
+Numbers = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NUMBERS", help="The items' numbers, such as `3 5-9`. Use --all for every item."),
+]
+All = Annotated[bool, typer.Option("--all", help="Every item to which this can be done.")]
 As = Annotated[
     str | None,
     typer.Option(
-        "--as", envvar="LEARND_OPERATOR", help="Who decides; your user on this machine, if left out."
+        "--as", envvar="LEARND_OPERATOR", help="The person who decides; by default your user on this machine."
     ),
 ]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is kept with the item.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="The reason, which is kept with the item.")]
 
 
 @app.command("list")
 def list_(
     target: TargetKey = None,
-    every: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1)] = 100,
+    every: Annotated[bool, typer.Option("--all", help="List batches that have ended, too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many batches to list at most.")] = 100,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """The batches that wait, newest first."""
+    """List the batches that wait for a decision, newest first."""
     with open_store(config) as (settings, store):
-        key = settings.target(target).key if target else None
+        key = settings.find_target(target).key if target else None
         found = store.batches(key, None if every else BatchState.WAITING, limit)
     if as_json:
         print_json(found)
@@ -69,21 +72,23 @@ def list_(
 @app.command()
 def show(
     batch_id: BatchId,
-    number: Annotated[int | None, typer.Argument(help="One item, with what it was made from.")] = None,
-    state: Annotated[ItemState | None, typer.Option(help="Only items in this state.")] = None,
-    after: Annotated[int, typer.Option(help="From the item behind this one on.")] = 0,
-    limit: Annotated[int, typer.Option(min=1)] = 20,
+    number: Annotated[
+        int | None, typer.Argument(help="Show one item, with the examples that it was made from.")
+    ] = None,
+    state: Annotated[ItemState | None, typer.Option(help="Show only items in this state.")] = None,
+    after: Annotated[int, typer.Option(help="Begin after the item with this number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="How many items to show at most.")] = 20,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """A batch and its items, or one of them beside the approved examples that it was made from."""
-    with _open_review(config) as desk:
-        batch = desk.store.batch(batch_id)
+    """Show a batch and its items, or one item beside the approved examples that it was made from."""
+    with _open_review(config) as review:
+        batch = review.store.batch(batch_id)
         if number is None:
-            page = desk.page(batch_id, state, after=after, limit=limit)
+            page = review.page(batch_id, state, after=after, limit=limit)
         else:
-            desk.item(batch_id, number)
-            page = desk.page(batch_id, after=number - 1, limit=1)
+            review.item(batch_id, number)
+            page = review.page(batch_id, after=number - 1, limit=1)
     if as_json:
         print_json({"batch": batch, **page.model_dump(mode="json")})
     elif number is not None:
@@ -97,12 +102,14 @@ def approve(
     batch_id: BatchId,
     numbers: Numbers = None,
     every: All = False,
-    again: Annotated[bool, typer.Option("--again", help="Also what was decided before.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Change items that were decided before, too.")
+    ] = False,
     who: As = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Let items train as they stand."""
+    """Approve items: the next training uses them as they are."""
     _decide(config, batch_id, _parse_numbers(numbers, every), ItemState.APPROVED, who, as_json, again=again)
 
 
@@ -112,14 +119,19 @@ def reject(
     numbers: Numbers = None,
     every: All = False,
     reason: Reason = "",
-    again: Annotated[bool, typer.Option("--again", help="Also what was decided before.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Change items that were decided before, too.")
+    ] = False,
     who: As = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Keep items from training; an approval can be revoked so even after its batch has ended."""
+    """Reject items: no training uses them.
+
+    This also revokes an approval, even after the batch has ended.
+    """
     if not reason.strip():
-        raise LearndError("why? Say it with --reason; it is kept with the items")
+        raise LearndError("why? Say it with --reason, which is kept with the items")
     _decide(
         config,
         batch_id,
@@ -141,30 +153,31 @@ def undo(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Take decisions back, while the batch waits; an edit goes with its approval."""
+    """Take decisions back while the batch waits; an item's edit is dropped with its approval."""
     _decide(config, batch_id, _parse_numbers(numbers, every), ItemState.PENDING, who, as_json)
 
 
 @app.command()
 def edit(
     batch_id: BatchId,
-    number: int,
+    number: Annotated[int, typer.Argument(help="The item's number.")],
     file: Annotated[
-        Path | None, typer.Option(help="JSON with the fields that change; your $EDITOR, if left out.")
+        Path | None,
+        typer.Option(help="JSON file with the fields that change; by default your $EDITOR opens."),
     ] = None,
     who: As = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Change an item and approve it; what was proposed is kept beside."""
-    with _open_review(config) as desk:
-        before = desk.page(batch_id, after=desk.item(batch_id, number).number - 1, limit=1).items[0]
+    """Change an item and approve it; the proposed text is kept beside it."""
+    with _open_review(config) as review:
+        before = review.page(batch_id, after=review.item(batch_id, number).number - 1, limit=1).items[0]
         changes = _read_changes(file) if file else _edit_by_hand(before)
         ruling = Ruling(
             number=number, revision=before.revision, state=ItemState.APPROVED, edited=dict(changes)
         )
-        decided = desk.decide(batch_id, [ruling], actor=who or find_actor())
-        batch = desk.store.batch(batch_id)
+        decided = review.decide(batch_id, [ruling], actor=who or find_actor())
+        batch = review.store.batch(batch_id)
     _print_outcome(batch, decided, as_json)
 
 
@@ -176,34 +189,34 @@ def close(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Train on what was approved so far, and on nothing else of the batch."""
-    with _open_review(config) as desk:
-        _print_outcome(desk.close(batch_id, actor=who or find_actor(), reason=reason), (), as_json)
+    """End a batch: training uses what was approved so far, and nothing else of it."""
+    with _open_review(config) as review:
+        _print_outcome(review.close(batch_id, actor=who or find_actor(), reason=reason), (), as_json)
 
 
 @app.command()
 def withdraw(
     batch_id: BatchId,
-    reason: Annotated[str, typer.Option("--reason", "-r", help="Why, for the audit log.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="The reason, for the audit log.")],
     who: As = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Train on nothing of the batch, whatever was approved."""
-    with _open_review(config) as desk:
-        _print_outcome(desk.withdraw(batch_id, actor=who or find_actor(), reason=reason), (), as_json)
+    """Withdraw a batch: training uses nothing of it, not even what was approved."""
+    with _open_review(config) as review:
+        _print_outcome(review.withdraw(batch_id, actor=who or find_actor(), reason=reason), (), as_json)
 
 
 @app.command()
 def export(
     batch_id: BatchId,
-    path: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    path: Annotated[Path, typer.Argument(help="The JSONL file to write.")],
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Write the items to a file, for review in another tool; `import` reads it again."""
-    with _open_review(config) as desk:
-        lines = list(desk.export_lines(batch_id))
+    """Write the items to a file, to review them in another tool; `import` reads it again."""
+    with _open_review(config) as review:
+        lines = list(review.export_lines(batch_id))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".writing-{path.name}")
     aside.write_text("".join(lines), "utf-8", newline="\n")
@@ -220,27 +233,28 @@ def export(
 @app.command("import")
 def import_(
     batch_id: BatchId,
-    path: Annotated[Path, typer.Argument(help="JSONL file that `export` wrote and you reviewed.")],
+    path: Annotated[Path, typer.Argument(help="The JSONL file that `export` wrote and you reviewed.")],
     who: As = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Decide what a reviewed file says, all of it or nothing."""
+    """Apply the decisions in a reviewed file, all of them or none."""
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as unreadable:
         raise LearndError(f"{path} cannot be read as UTF-8 text: {unreadable}") from unreadable
-    with _open_review(config) as desk:
+    with _open_review(config) as review:
         try:
-            decided = desk.import_lines(batch_id, lines, actor=who or find_actor())
+            decided = review.import_lines(batch_id, lines, actor=who or find_actor())
         except ReviewInvalid as wrong:
             raise LearndError(f"{path}: {wrong}") from wrong
-        batch = desk.store.batch(batch_id)
+        batch = review.store.batch(batch_id)
     _print_outcome(batch, decided, as_json)
 
 
 @contextmanager
 def _open_review(config: Path) -> Iterator[BatchReview]:
+    """Open the store for decisions on batches."""
     with open_store(config) as (settings, store):
         yield BatchReview(settings, store, utc_now)
 
@@ -256,16 +270,16 @@ def _decide(
     reason: str = "",
     again: bool = False,
 ) -> None:
-    with _open_review(config) as desk:
-        decided = desk.decide_numbers(
+    with _open_review(config) as review:
+        decided = review.decide_numbers(
             batch_id, numbers, state, actor=who or find_actor(), reason=reason, again=again
         )
-        batch = desk.store.batch(batch_id)
+        batch = review.store.batch(batch_id)
     _print_outcome(batch, decided, as_json)
 
 
 def _parse_numbers(words: Sequence[str] | None, every: bool) -> list[int] | None:
-    """`3 5-9` as numbers; None for all. Raises LearndError."""
+    """Return the numbers that `3 5-9` names, or None for all. Raises LearndError."""
     if every == bool(words):
         raise LearndError("which items? Name them, as in `3 5-9`, or say --all")
     if every:
@@ -286,8 +300,8 @@ def _read_changes(file: Path) -> Mapping[str, Any]:
         raise LearndError(f"{file} cannot be read: {unreadable.strerror}") from unreadable
 
 
-def _edit_by_hand(item: ReadItem) -> Mapping[str, Any]:
-    """What the operator's editor makes of the example. Raises LearndError."""
+def _edit_by_hand(item: ItemView) -> Mapping[str, Any]:
+    """Open the example in the operator's editor, and return the changed fields. Raises LearndError."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     before = json.dumps(item.example, ensure_ascii=False, indent=2) + "\n"
     with TemporaryDirectory(prefix="learnd-edit-") as folder:
@@ -313,7 +327,7 @@ def _parse_object(text: str) -> Mapping[str, Any]:
     return read
 
 
-def _print_outcome(batch: Batch, decided: Sequence[ReadItem], as_json: bool) -> None:
+def _print_outcome(batch: Batch, decided: Sequence[ItemView], as_json: bool) -> None:
     if as_json:
         print_json({"batch": batch, "decided": [item.model_dump(mode="json") for item in decided]})
         return
@@ -321,7 +335,7 @@ def _print_outcome(batch: Batch, decided: Sequence[ReadItem], as_json: bool) -> 
     print_line(f"{words}{batch.pending} undecided.")
 
 
-def _print_batch(batch: Batch, page: Page) -> None:
+def _print_batch(batch: Batch, page: ItemPage) -> None:
     facts = batch.model_dump(
         include={"id", "target", "kind", "state", "need", "created_at", "expires_at", "reason"}
     )
@@ -340,26 +354,24 @@ def _print_batch(batch: Batch, page: Page) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row)) or ["item"]
     print_table(rows, columns=columns, empty="No items there.")
     if page.items and page.items[-1].number < batch.size:
-        console.print(
-            f"\nMore: learnd approvals show {batch.id} --after {page.items[-1].number}", highlight=False
-        )
+        print_line(f"\nMore: learnd approvals show {batch.id} --after {page.items[-1].number}")
 
 
-def _print_item(page: Page) -> None:
+def _print_item(page: ItemPage) -> None:
     (item,) = page.items
     facts = item.model_dump(include={"number", "state", "revision", "reason", "decided_by", "diversity"})
     print_facts(facts | {name: _to_text(value) for name, value in item.example.items()})
     if item.edited:
-        console.print("\n[bold]As it was proposed[/]")
+        print_heading("As it was proposed")
         print_facts({name: _to_text(value) for name, value in item.proposed.items()})
     for shown in item.demonstrations:
-        print_line("\n[bold]Made from the approved example[/]", shown)
+        print_heading(f"Made from the approved example {shown}")
         if shown in page.demonstrations:
             print_facts({name: _to_text(value) for name, value in page.demonstrations[shown].items()})
 
 
 def _to_text(value: Any) -> str:
-    """What a field of an example says, a line a message."""
+    """Return a field of an example as text, with a line for each message."""
     if not isinstance(value, list):
         return remove_control_characters(str(value))
     lines = []

@@ -17,21 +17,21 @@ from daemon.cli.options import (
 from daemon.cli.output import print_json, print_line, print_table
 from daemon.cli.report import print_run
 from daemon.runtime.clock import utc_now
-from daemon.views.experiments import find
+from daemon.views.experiments import find_run
 
-app = typer.Typer(help="Passes of the loop.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
 def list_(
     target: TargetKey = None,
-    limit: Annotated[int, typer.Option(min=1)] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many cycles to list at most.")] = 20,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """The last cycles, newest first."""
+    """List the last cycles, newest first."""
     with open_store(config) as (settings, store):
-        key = settings.target(target).key if target else None
+        key = settings.find_target(target).key if target else None
         found = store.cycles(key, limit=limit)
     rows = [
         cycle.model_dump(include={"id", "target", "state", "verdict", "version_id", "started_at", "reason"})
@@ -41,12 +41,14 @@ def list_(
         print_json(rows)
         return
     columns = ("id", "target", "state", "verdict", "version_id", "started_at", "reason")
-    print_table(rows, columns=columns, empty="No cycles yet; `learnd cycles start` has the daemon begin one.")
+    print_table(
+        rows, columns=columns, empty="No cycles yet; `learnd cycles start` asks the daemon to begin one."
+    )
 
 
 @app.command()
 def start(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Have the daemon begin a cycle now, whatever the schedule says."""
+    """Ask the daemon to begin a cycle now, whatever the schedule says."""
     with open_store(config) as (settings, store):
         key = choose_target(settings, target).key
         store.ask_for_cycle(key, actor=find_actor(), now=utc_now())
@@ -59,9 +61,9 @@ def start(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: As
 
 @app.command()
 def show(cycle: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """One cycle: data, plan, measures, verdict."""
+    """Show one cycle: its data, plan, measures and verdict."""
     with open_store(config) as (settings, store):
-        found = find(store, cycle)
+        found = find_run(store, cycle)
     if as_json:
         print_json(found)
     else:

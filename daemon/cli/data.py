@@ -1,4 +1,4 @@
-"""`learnd data`: what the traffic teaches so far, and examples from and for other tools."""
+"""`learnd data`: the training examples so far, and their exchange with other tools."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ from extractors.dataset.snapshot import KINDS
 from extractors.file_formats.jsonl import Form
 from extractors.file_formats.read_write import write_records
 
-app = typer.Typer(help="Reviewed traffic, examples, and what was dropped.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 def _check_kind(name: str) -> str:
@@ -36,13 +36,13 @@ def _check_kind(name: str) -> str:
 
 OfKind = Annotated[
     str,
-    typer.Option("--kind", "-k", parser=_check_kind, metavar="|".join(KINDS), help="Which kind of examples."),
+    typer.Option("--kind", "-k", parser=_check_kind, metavar="|".join(KINDS), help="The kind of examples."),
 ]
 
 
 @app.command()
 def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Counts by kind against the thresholds, and why spans were dropped."""
+    """Show the number of examples by kind, the thresholds, and why spans were dropped."""
     with open_store(config) as (settings, store):
         context = TargetContext(settings, choose_target(settings, target), store, utc_now)
         found = TargetData.read(context).summarise()
@@ -54,14 +54,16 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="File to write.")],
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
     kind: OfKind = "sft",
-    form: Annotated[Form | None, typer.Option("--format", help="By the file's ending, if left out.")] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="The file's format; by default its ending decides.")
+    ] = None,
     target: TargetKey = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Write the examples that a cycle would train and validate on now to a file."""
+    """Write the examples on which a cycle would train and validate now to a file."""
     with open_store(config) as (settings, store):
         context = TargetContext(settings, choose_target(settings, target), store, utc_now)
         snapshot = assemble_snapshot(context, extract_target(context.store, context.target))
@@ -80,15 +82,17 @@ def export(
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="File to read.")],
+    path: Annotated[Path, typer.Argument(help="The file to read.")],
     kind: OfKind = "sft",
-    form: Annotated[Form | None, typer.Option("--format", help="By the file's ending, if left out.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt for examples that have none.")] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="The file's format; by default its ending decides.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt for examples that have none.")] = None,
     target: TargetKey = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Train the target's next cycles on the examples of a file, too."""
+    """Add the examples of a file to the training data of the target's next cycles."""
     with open_store(config) as (settings, store):
         found = choose_target(settings, target)
         made = import_file(settings.data_dir, found, path, kind, form=form, system=system, now=utc_now())
@@ -108,7 +112,7 @@ def import_(
 
 @app.command("imports")
 def imports_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """List what was imported."""
+    """List the imports."""
     with open_store(config) as (settings, _):
         found = list_imports(settings.data_dir, choose_target(settings, target))
     if as_json:
@@ -120,9 +124,12 @@ def imports_(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
 
 @app.command()
 def forget(
-    name: str, target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="The import's name, as `learnd data imports` shows it.")],
+    target: TargetKey = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
-    """Train the next cycles without an import."""
+    """Drop an import: the next cycles train without it."""
     with open_store(config) as (settings, store):
         found = choose_target(settings, target)
         forget_import(settings.data_dir, found, name)

@@ -1,7 +1,4 @@
-"""`learnd experiments`: what was trained and judged, each run in full, and several side by side.
-
-RUN is a run's id, a beginning of it that no other run has, or the version that it trained.
-"""
+"""`learnd experiments`: trainings and their verdicts, one in full or several side by side."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -15,19 +12,19 @@ from daemon.views.experiments import (
     ComparisonFact,
     Experiment,
     ExperimentComparison,
-    compare,
-    compare_url,
-    details,
-    find,
-    in_phoenix,
+    build_compare_url,
+    build_details,
+    compare_experiments,
+    describe_phoenix_page,
+    find_run,
     list_experiments,
 )
-from daemon.views.report_text import Section, chance, number
+from daemon.views.report_text import Section, format_number, format_p_value
 from evaluation.report import Verdict
 from extractors.errors import LearndError
 from trainers.planning.hyperparameters import Method
 
-app = typer.Typer(help="Trainings and their verdicts.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 COLUMNS = (
     "run",
     "target",
@@ -44,30 +41,32 @@ COLUMNS = (
 )
 
 TITLES = {"run": "Runs", "plan": "Plans, where they differ", "data": "Data", "measures": "Measures"}
-"""Of what is compared, by the facts' group."""
+"""Headings of a comparison, by the group of the facts."""
 
 
 @app.command("list")
 def list_(
     target: TargetKey = None,
-    method: Annotated[Method | None, typer.Option(help="Only runs that train by it.")] = None,
+    method: Annotated[Method | None, typer.Option(help="List only runs that train with this method.")] = None,
     verdict: Annotated[
-        Verdict | None, typer.Option(case_sensitive=False, help="Only runs that ended so.")
+        Verdict | None, typer.Option(case_sensitive=False, help="List only runs with this verdict.")
     ] = None,
     since: Annotated[
-        datetime | None, typer.Option(help="Only runs that began then or later, in UTC.")
+        datetime | None, typer.Option(help="List only runs that began at this time or later (UTC).")
     ] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only runs that began before, in UTC.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    until: Annotated[
+        datetime | None, typer.Option(help="List only runs that began before this time (UTC).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many runs to list at most.")] = 20,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """The last runs, newest first."""
+    """List the last runs, newest first."""
     with open_store(config) as (settings, store):
         found = list_experiments(
             store,
             settings.phoenix,
-            target=settings.target(target).key if target else None,
+            target=settings.find_target(target).key if target else None,
             method=method,
             verdict=verdict,
             since=since.replace(tzinfo=UTC) if since else None,
@@ -77,33 +76,35 @@ def list_(
     if as_json:
         print_json(found)
         return
-    empty = "No run fits. A cycle is one as soon as it trains; `learnd cycles list` has all cycles."
+    empty = "No run fits. A cycle is a run as soon as it trains; `learnd cycles list` lists all cycles."
     print_table([_build_row(each) for each in found], columns=COLUMNS, empty=empty)
 
 
 @app.command()
 def show(run: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """One run in full: data, plan, trainings, what was measured, and what decided."""
+    """Show one run in full: its data, plan, trainings, measures and verdict."""
     with open_store(config) as (settings, store):
-        cycle = find(store, run)
+        cycle = find_run(store, run)
         if as_json:
-            print_json(details(store, settings.phoenix, cycle))
+            print_json(build_details(store, settings.phoenix, cycle))
         else:
             print_run(cycle, settings)
 
 
 @app.command("compare")
 def compare_(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two or more.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN…", help="Two runs or more, by id or version.")
+    ],
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Runs side by side: plan, data, measures; * marks the best."""
+    """Compare runs side by side: plan, data and measures. A * marks the best."""
     with open_store(config) as (settings, store):
-        compared = compare(store, settings.phoenix, [find(store, run) for run in runs])
+        compared = compare_experiments(store, settings.phoenix, [find_run(store, run) for run in runs])
     if len(compared.experiments) < 2:
         same = f" (all of these are {compared.experiments[0].id})" if len(runs) > 1 else ""
-        raise LearndError(f"there is nothing to compare: name two runs at least{same}")
+        raise LearndError(f"there is nothing to compare: name at least two runs{same}")
     if as_json:
         print_json(compared)
     else:
@@ -112,16 +113,20 @@ def compare_(
 
 @app.command("open")
 def open_(run: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Print the link to Phoenix's page that compares what each side answered."""
+    """Print the link to the page in Phoenix that compares the answers of both sides."""
     with open_store(config) as (settings, store):
-        cycle = find(store, run)
-    url = compare_url(cycle, settings.phoenix)
+        cycle = find_run(store, run)
+    url = build_compare_url(cycle, settings.phoenix)
     if as_json:
-        print_json({"run": cycle.id, "url": url, "in_phoenix": in_phoenix(cycle, settings.phoenix)})
+        print_json(
+            {"run": cycle.id, "url": url, "in_phoenix": describe_phoenix_page(cycle, settings.phoenix)}
+        )
     elif url:
         console.print(url, markup=False, highlight=False, soft_wrap=True)
     else:
-        raise LearndError(f"{cycle.id} has no page in Phoenix: {in_phoenix(cycle, settings.phoenix)}")
+        raise LearndError(
+            f"{cycle.id} has no page in Phoenix: {describe_phoenix_page(cycle, settings.phoenix)}"
+        )
 
 
 def _build_row(each: Experiment) -> dict[str, Any]:
@@ -132,11 +137,11 @@ def _build_row(each: Experiment) -> dict[str, Any]:
         "method": f"{each.method}{second}",
         "verdict": each.verdict or each.state,
         "metric": each.metric,
-        "base": number(each.base),
-        "live": number(each.live),
-        "candidate": number(each.candidate),
+        "base": format_number(each.base),
+        "live": format_number(each.live),
+        "candidate": format_number(each.candidate),
         "effect": None if each.effect is None else f"{each.effect:+.3f}",
-        "p": None if each.p_value is None else chance(each.p_value),
+        "p": None if each.p_value is None else format_p_value(each.p_value),
         "n": each.n,
         "began": each.started_at,
     }

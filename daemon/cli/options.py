@@ -43,7 +43,7 @@ def open_store(config: Path) -> Iterator[tuple[Settings, Store]]:
 def choose_target(settings: Settings, key: str | None) -> TargetSettings:
     """Return the target named `key`, or the only one there is. Raises LearndError where that is not clear."""
     if key is not None:
-        return settings.target(key)
+        return settings.find_target(key)
     if len(settings.targets) != 1:
         known = ", ".join(target.key for target in settings.targets) or "none"
         raise LearndError(f"which target? Name one with --target (there are: {known})")

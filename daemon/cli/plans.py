@@ -65,7 +65,7 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
             "tokens/s": stage.tokens_per_second,
             "time": None if stage.seconds is None else format_duration(stage.seconds),
             "memory": f"{format_gigabytes(stage.memory_bytes)} of {format_gigabytes(stage.free_bytes)}",
-            "cost": None if stage.seconds is None else training.price(stage.seconds),
+            "cost": None if stage.seconds is None else training.format_price(stage.seconds),
         }
         for stage in found.stages
     ]

@@ -16,8 +16,8 @@ from daemon.cli.output import (
 from daemon.runtime.units import format_duration, format_gigabytes
 from daemon.settings.load import Settings
 from daemon.settings.servers import TrainingSettings
-from daemon.views.experiments import in_phoenix
-from daemon.views.report_text import Section, sections
+from daemon.views.experiments import describe_phoenix_page
+from daemon.views.report_text import Section, build_sections
 from registry.cycles import Cycle, StageResult
 from trainers.estimate.memory_and_time import TrainingEstimate
 
@@ -48,13 +48,13 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
     }
     if cycle.plan:
         facts["plan"] = cycle.plan.reason
-    print_facts(facts | {"in Phoenix": in_phoenix(cycle, settings.phoenix)})
+    print_facts(facts | {"in Phoenix": describe_phoenix_page(cycle, settings.phoenix)})
     if cycle.training:
         print_line()
         print_table([_build_stage_row(stage) for stage in cycle.training], columns=STAGE_COLUMNS, empty="")
         print_line()
         print_expectations(cycle, settings.training)
-    for section in sections(cycle.report) if cycle.report else ():
+    for section in build_sections(cycle.report) if cycle.report else ():
         print_section(section)
 
 
@@ -112,13 +112,13 @@ def _build_expectation_rows(
             "steps": expected.steps,
             "time": None if expected.seconds is None else format_duration(expected.seconds),
             "memory": format_gigabytes(expected.memory.total),
-            "cost": None if expected.seconds is None else training.price(expected.seconds),
+            "cost": None if expected.seconds is None else training.format_price(expected.seconds),
         },
         {
             "": "took",
             "steps": took.steps,
             "time": None if took.seconds is None else format_duration(took.seconds),
             "memory": None if took.peak_memory_bytes is None else format_gigabytes(took.peak_memory_bytes),
-            "cost": None if took.seconds is None else training.price(took.seconds),
+            "cost": None if took.seconds is None else training.format_price(took.seconds),
         },
     )

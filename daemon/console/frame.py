@@ -1,6 +1,6 @@
 """The frame of every page: navigation, who is signed in, and the switch between light and dark."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def show_frame(
     """
     ui.colors(**COLORS)
     ui.add_css(STYLE)
-    theme = read_theme(session)
+    theme = read_theme(session.headers)
     ui.dark_mode(None if theme is None else theme == "dark")
     ui.on_exception(notify_problem)
     ui.page_title(f"{title} · learnd")
@@ -98,9 +98,9 @@ def _show_theme_button() -> None:
     set_aria_label(button, "Light or dark").tooltip("Light or dark")
 
 
-def read_theme(session: PageSession) -> str | None:
+def read_theme(headers: Mapping[str, str]) -> str | None:
     """Return `light` or `dark` where the reader has chosen; None leaves it to their browser."""
-    cookies = session.headers.get("cookie", "")
+    cookies = headers.get("cookie", "")
     chosen = dict(part.strip().partition("=")[::2] for part in cookies.split(";")).get(THEME)
     return chosen if chosen in {"light", "dark"} else None
 

@@ -20,7 +20,7 @@ SOCKET = "/_nicegui_ws"
 class ConsoleGuard:
     """ASGI middleware that redirects strangers to the sign-in page.
 
-    It does so before NiceGUI sees the request, because each page that NiceGUI begins costs memory for a minute.
+    It does so before NiceGUI sees the request: each page that NiceGUI begins costs memory for a minute.
     """
 
     def __init__(self, app: App, console: ConsoleContext) -> None:

@@ -8,6 +8,7 @@ from daemon.access.sign_in import Authenticator
 from daemon.console.base.context import ConsoleContext
 from daemon.console.base.page_session import CONSOLE_PATH
 from daemon.console.guard import ConsoleGuard
+from daemon.console.not_found import add_not_found_page
 from daemon.console.pages.adapters import add_adapters_page
 from daemon.console.pages.approvals import add_approvals_pages
 from daemon.console.pages.audit import add_audit_page
@@ -25,7 +26,7 @@ ICON = (
 
 
 def add_console(api: FastAPI, console: ConsoleContext, authenticator: Authenticator) -> None:
-    """Serve the console below `/console`; once a process, since NiceGUI's pages belong to the process."""
+    """Serve the console below `/console`. Call it once a process: NiceGUI's pages belong to the process."""
     api.include_router(build_sign_in_router(console, authenticator))
 
     @api.get("/", include_in_schema=False)
@@ -43,6 +44,7 @@ def add_console(api: FastAPI, console: ConsoleContext, authenticator: Authentica
         add_audit_page,
     ):
         add_pages(console)
+    add_not_found_page(api)
     api.add_middleware(ConsoleGuard, console=console)
     ui.run_with(
         api,

@@ -81,7 +81,7 @@ def _read_secrets(context: TargetContext) -> dict[str, str]:
     if context.target.judge is None:
         return {}
     require_extra("synthetic", "dspy")
-    key = context.target.judge.key()
+    key = context.target.judge.read_key()
     return {JUDGE_KEY: key} if key else {}
 
 

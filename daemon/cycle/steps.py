@@ -1,4 +1,4 @@
-"""One pass of the loop for a target: extract, select, train, evaluate, promote.
+"""The steps of a cycle: extract, select, train, evaluate, promote.
 
 `advance` does one durable step and commits it. Every step can be run again, so a restart, also
 after kill -9, is the normal path: load the cycle, call `advance`.
@@ -27,7 +27,8 @@ from daemon.scheduling.probation import (
     find_on_probation,
     select_newer_items,
 )
-from daemon.serving.promotion import SERVING_PATIENCE, promote
+from daemon.serving.promotion import SERVING_PATIENCE, Promoter
+from evaluation.jobs.job import BASE
 from evaluation.report import Report
 from extractors.dataset.second_look import build_fresh_snapshot, common_in, count_with_gold
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
@@ -43,17 +44,19 @@ from trainers.planning.choose_method import BaseModelInfo
 from trainers.planning.plan import Skip
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
-"""What stands in a cycle's way for a while only; the next try may succeed."""
+"""Errors that delay a cycle but do not fail it: the next try may succeed."""
 WENT_LIVE = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
-"""States of a version that an operator activated, whatever its verdict would be."""
+"""States of a version that an operator has activated before there was a verdict."""
+FOREGROUND_PATIENCE = 2.0
+"""Seconds in which Phoenix must answer before a cycle begins in the foreground: a person is waiting."""
 T = TypeVar("T")
 
 
 def advance(context: TargetContext, cycle: Cycle) -> Cycle:
-    """Do the cycle's next step and commit it. An ended cycle is returned as it is.
+    """Do the cycle's next step and commit it. An ended cycle is returned unchanged.
 
-    Raises what may pass (`PASSING`): the cycle stays where it is, call again. Every other
-    LearndError would come again, and ends the cycle as FAILED with its words as the reason.
+    Raises the errors that may pass (`PASSING`): the cycle stays where it is, call again. Every other
+    LearndError would occur again, so it ends the cycle as FAILED, with its words as the reason.
     """
     if cycle.ended:
         return cycle
@@ -66,9 +69,9 @@ def advance(context: TargetContext, cycle: Cycle) -> Cycle:
 
 
 def run_cycle(context: TargetContext, trigger: str) -> Cycle:
-    """Finish the target's unfinished cycle, or poll and run a new one, to its end.
+    """Finish the target's unfinished cycle, or poll and run a new one to its end.
 
-    Raises what may pass (`PASSING`): an unfinished cycle stays where it is.
+    Raises the errors that may pass (`PASSING`): an unfinished cycle stays where it is.
     """
     cycle = find_unfinished_cycle(context) or begin_cycle(context, trigger)
     while not cycle.ended:
@@ -78,21 +81,24 @@ def run_cycle(context: TargetContext, trigger: str) -> Cycle:
 
 
 def find_unfinished_cycle(context: TargetContext) -> Cycle | None:
-    """The target's cycle that has not ended; there is one at most."""
+    """Return the target's cycle that has not ended; there is at most one."""
     mine = (cycle for cycle in context.store.unfinished_cycles() if cycle.target == context.target.key)
     listed = next(mine, None)
     return context.store.cycle(listed.id) if listed else None
 
 
 def begin_cycle(context: TargetContext, trigger: str) -> Cycle:
-    """Poll, and start a cycle on what is known then. Raises PhoenixError, CycleRunning."""
+    """Poll Phoenix and start a cycle. Raises PhoenixError, CycleRunning."""
+    context.report_stage("polling")
+    with open_phoenix(context.settings, patience=FOREGROUND_PATIENCE) as client:
+        client.version()
     with open_phoenix(context.settings) as client:
         poll_target(context, client)
     return start_cycle(context, trigger, SecondLooks().find_due(context))
 
 
 def start_cycle(context: TargetContext, trigger: str, second_look: Version | None) -> Cycle:
-    """A cycle that looks at `second_look` again, which goes first, or one that trains.
+    """Start a cycle that looks at the version `second_look` again, or one that trains if that is None.
 
     Raises CycleRunning.
     """
@@ -121,7 +127,7 @@ def _extract(context: TargetContext, cycle: Cycle) -> Cycle:
 
 
 def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle:
-    """Have the version on probation judged on what came after its training."""
+    """Prepare to judge the version on probation by the traffic that came after its training."""
     if version.state is not VersionState.PROBATION:
         return context.move(cycle, CycleState.SKIPPED, reason=f"{version.id} is {version.state} by now")
     base = describe_base(context.target)
@@ -130,10 +136,10 @@ def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle
         return context.move(cycle, CycleState.SKIPPED, reason=f"{version.id} was {_other_base(base.name)}")
     extraction = extract_target(context.store, context.target)
     items = select_newer_items(context, version, extraction)
-    wanted_items = count_required_items(context.target, context.store, version)
-    if count_with_gold(items) < wanted_items:
-        left = f"{count_with_gold(items)} of {wanted_items} newer reviewed items for a second look at {version.id}"
-        return context.move(cycle, CycleState.SKIPPED, reason=left)
+    reviewed, required = count_with_gold(items), count_required_items(context.target, context.store, version)
+    if reviewed < required:
+        reason = f"{reviewed} of {required} newer reviewed items for a second look at {version.id}"
+        return context.move(cycle, CycleState.SKIPPED, reason=reason)
     common = common_in(extraction, context.target.holdout.common_prompt_sessions)
     snapshot = build_fresh_snapshot(
         items, context.snapshot(version.snapshot_id), context.clock(), common=common
@@ -185,10 +191,8 @@ def _train(context: TargetContext, cycle: Cycle) -> Cycle:
 
 def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
     # Before the candidate, which an operator may activate in this moment: it is not compared with itself.
-    active, waiting = (
-        context.store.active(context.target.key),
-        find_on_probation(context.store, context.target.key),
-    )
+    active = context.store.active(context.target.key)
+    waiting = find_on_probation(context.store, context.target.key)
     candidate = context.store.version(_require(cycle.version_id))
     if candidate.state in WENT_LIVE:
         return _end_overruled(context, cycle, read_report(context, cycle))
@@ -209,7 +213,7 @@ def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
 
 
 def _end_overruled(context: TargetContext, cycle: Cycle, report: Report | None) -> Cycle:
-    """End the cycle, whose version an operator activated before there was a verdict on it."""
+    """End a cycle whose version an operator activated before there was a verdict on it."""
     reason = f"{cycle.version_id} was activated by an operator meanwhile"
     if report is None:
         return context.move(cycle, CycleState.DONE, reason=reason)
@@ -218,23 +222,18 @@ def _end_overruled(context: TargetContext, cycle: Cycle, report: Report | None) 
 
 
 def _promote(context: TargetContext, cycle: Cycle) -> Cycle:
-    store, target, report = context.store, context.target, _require(cycle.report)
+    store, report = context.store, _require(cycle.report)
     candidate = store.version(_require(cycle.version_id))
     if candidate.state is VersionState.ACTIVE:
         return _end_promoted(context, cycle, candidate, report)
-    if waits_for := _find_objection(context, report, candidate):
-        _judge(context, candidate, VersionState.READY, waits_for)
-        return context.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
+    if objection := _find_objection(context, report, candidate):
+        return _end_ready(context, cycle, candidate, objection)
     try:
-        promote(
-            context.settings,
-            store,
-            target,
+        Promoter(context.settings, store, context.clock).promote(
             candidate,
             expected_active=_active_id(context),
             actor=DAEMON,
             reason=report.reason,
-            clock=context.clock,
             unless_held=True,
         )
     except NotServed as failure:
@@ -244,13 +243,19 @@ def _promote(context: TargetContext, cycle: Cycle) -> Cycle:
         if isinstance(failure, NotServedYet) and context.clock() < cycle.updated_at + SERVING_PATIENCE:
             raise
         # It is proven: an operator sees to the replica, and the next cycle need not wait for that.
-        waits_for = f"{failure}; then run `learnd adapters promote {candidate.id}`"
-        _judge(context, candidate, VersionState.READY, waits_for)
-        return context.move(cycle, CycleState.DONE, reason=f"{report.reason}; {waits_for}")
+        remedy = f"{failure}; then run `learnd adapters promote {candidate.id}`"
+        return _end_ready(context, cycle, candidate, remedy)
     except (ActiveChanged, TargetHeld, VersionRejected):
         # An operator was quicker. Look again: what is live is not what the report compared with.
         return store.cycle(cycle.id)
     return _end_promoted(context, cycle, candidate, report)
+
+
+def _end_ready(context: TargetContext, cycle: Cycle, candidate: Version, waits_for: str) -> Cycle:
+    """End the cycle with a proven candidate that an operator has to promote."""
+    _judge(context, candidate, VersionState.READY, waits_for)
+    reason = f"{_require(cycle.report).reason}; {waits_for}"
+    return context.move(cycle, CycleState.DONE, reason=reason)
 
 
 def _end_promoted(context: TargetContext, cycle: Cycle, candidate: Version, report: Report) -> Cycle:
@@ -268,7 +273,7 @@ STEPS: Mapping[CycleState, Callable[[TargetContext, Cycle], Cycle]] = {
 
 
 def _find_objection(context: TargetContext, report: Report, candidate: Version) -> str | None:
-    """What keeps a proven candidate from going live by itself, in words; None if nothing does."""
+    """Return what keeps a proven candidate from going live automatically, in words; None if nothing does."""
     if candidate.state is VersionState.REJECTED:
         return f"rejected by an operator meanwhile: `learnd adapters activate {candidate.id}` overrules that"
     state = context.store.target_state(context.target.key)
@@ -277,7 +282,7 @@ def _find_objection(context: TargetContext, report: Report, candidate: Version) 
         return f"on hold since the rollback by {state.held_by}: {promote_it}"
     if context.target.promotion == "manual":
         return f"promotion is manual: {promote_it}"
-    if report.live != (_active_id(context) or "base"):
+    if report.live != (_active_id(context) or BASE):
         return f"{report.live}, the one it was compared with, is not live any more: {promote_it}"
     return None
 
@@ -289,7 +294,7 @@ def _judge(context: TargetContext, version: Version, state: VersionState, reason
 
 
 def _find_same_training(context: TargetContext, base: BaseModelInfo, snapshot: Snapshot) -> Cycle | None:
-    """The last cycle that came to a verdict, if it trained on the same data by the same settings."""
+    """Return the last cycle that reached a verdict, if it trained on the same data by the same settings."""
     earlier = next(iter(_list_judged(context, 1)), None)
     if earlier is None or earlier.plan is None:
         return None
@@ -298,20 +303,20 @@ def _find_same_training(context: TargetContext, base: BaseModelInfo, snapshot: S
     try:
         then = context.snapshot(earlier.plan.snapshot_id)
     except SnapshotDamaged:
-        # Somebody removed it: then this data counts as new.
+        # Somebody removed the snapshot: the data counts as new.
         return None
     return earlier if (then.train, then.validation) == (snapshot.train, snapshot.validation) else None
 
 
 def _list_judged(context: TargetContext, most: int) -> Sequence[Cycle]:
-    """The target's last cycles that trained something and came to a verdict, newest first."""
+    """Return the target's last cycles that trained something and reached a verdict, newest first."""
     return context.store.cycles(context.target.key, limit=most, state=CycleState.DONE, trains=True)
 
 
 def _check_window(context: TargetContext, snapshot: Snapshot) -> str | None:
-    """Why the snapshot's holdout should judge no further candidate, in words; None while it may."""
+    """Return why the snapshot's holdout should judge no further candidate, in words; None while it may."""
     window, most = snapshot.manifest.window, context.target.gate.candidates_per_window
-    judged = [_window_of(context, cycle) for cycle in _list_judged(context, most)]
+    judged = [_find_window_start(context, cycle) for cycle in _list_judged(context, most)]
     if window is None or len(judged) < most or any(start != window.start for start in judged):
         return None
     return (
@@ -321,8 +326,8 @@ def _check_window(context: TargetContext, snapshot: Snapshot) -> str | None:
     )
 
 
-def _window_of(context: TargetContext, cycle: Cycle) -> datetime | None:
-    """Start of the window that judged the cycle's candidate; None where that is not known any more."""
+def _find_window_start(context: TargetContext, cycle: Cycle) -> datetime | None:
+    """Return the start of the window that judged the cycle's candidate; None where that is not known now."""
     try:
         window = read_manifest(context.snapshots / _require(cycle.snapshot_id)).window
     except SnapshotDamaged:
@@ -336,7 +341,7 @@ def _active_id(context: TargetContext) -> str | None:
 
 
 def _require(value: T | None) -> T:
-    """A cycle's field that its state guarantees. Raises LookupError where the store lost it."""
+    """Return a cycle's field that its state guarantees. Raises LookupError where it is missing."""
     if value is None:
         raise LookupError("the cycle lacks what its state guarantees; the store was edited by hand")
     return value

@@ -24,7 +24,7 @@ def open_phoenix(settings: Settings, *, timeout: float = 60.0, patience: float =
 
     `timeout` is for one request, `patience` for all tries of it together, in seconds.
     """
-    key = settings.phoenix.key()
+    key = settings.phoenix.read_key()
     return PhoenixClient(settings.phoenix.url, api_key=key, timeout=timeout, patience=patience)
 
 

@@ -302,7 +302,7 @@ class BatchReview:
     def _labels(self, batch: Batch) -> tuple[str, ...]:
         """The labels of the batch's target, if it is a classification that still stands in the settings."""
         try:
-            target = self.settings.target(batch.target)
+            target = self.settings.find_target(batch.target)
         except SettingsError:
             return ()
         return target.output_space if target.task == "classification" else ()
@@ -368,7 +368,9 @@ def _normalise_label(example: SyntheticExample, labels: Sequence[str]) -> Synthe
     space = OutputSpace(labels)
     match example:
         case SFTExample():
-            return example.model_copy(update={"completion": _normalise_answer(space, example.completion, labels)})
+            return example.model_copy(
+                update={"completion": _normalise_answer(space, example.completion, labels)}
+            )
         case PreferencePair():
             return example.model_copy(update={"chosen": _normalise_answer(space, example.chosen, labels)})
     return example
@@ -410,7 +412,9 @@ def _parse_line(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict
 
 
 @lru_cache(maxsize=16)
-def _read_demonstrations(folder: Path, kind: SyntheticKind, wanted: frozenset[str]) -> Mapping[str, dict[str, Any]]:
+def _read_demonstrations(
+    folder: Path, kind: SyntheticKind, wanted: frozenset[str]
+) -> Mapping[str, dict[str, Any]]:
     """The training examples with these ids, as people read them. A snapshot never changes."""
     snapshot = read_snapshot(folder)
     found = (*getattr(snapshot.train, kind), *getattr(snapshot.validation, kind))

@@ -94,7 +94,7 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
 
 def _propose(context: TargetContext, cycle: Cycle, snapshot: Snapshot, shortage: Shortage) -> Batch:
     rules = context.target.synthesis
-    endpoint = endpoint_of(context.settings, context.target)
+    endpoint = find_endpoint(context.settings, context.target)
     job = SynthesisJob(
         request=SynthesisRequest(
             kind=shortage.kind,
@@ -112,7 +112,7 @@ def _propose(context: TargetContext, cycle: Cycle, snapshot: Snapshot, shortage:
         encoder=rules.encoder,
         device=context.settings.training.device,
     )
-    key = key_of(context.settings, context.target)
+    key = read_key(context.settings, context.target)
     found = Proposals.model_validate(
         run_job(
             Work.SYNTHESISE,
@@ -147,7 +147,7 @@ def _find_labels(context: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
     return context.target.output_space or tuple(sorted(seen))
 
 
-def endpoint_of(settings: Settings, target: TargetSettings) -> Endpoint:
+def find_endpoint(settings: Settings, target: TargetSettings) -> Endpoint:
     """The one that the settings name, or the target's first replica with its base model.
 
     Raises LearndError where there is neither.
@@ -156,7 +156,7 @@ def endpoint_of(settings: Settings, target: TargetSettings) -> Endpoint:
     limits = {"timeout_seconds": rules.timeout_seconds, "concurrency": rules.concurrency}
     if rules.url and rules.model:
         return Endpoint(url=rules.url, model=rules.model, **limits)
-    replicas = settings.replicas_of(target)
+    replicas = settings.find_replicas(target)
     if not replicas:
         raise LearndError(
             f"no replica serves {target.key}; name a language model in its `synthesis.url` and `.model`"
@@ -164,12 +164,12 @@ def endpoint_of(settings: Settings, target: TargetSettings) -> Endpoint:
     return Endpoint(url=f"{replicas[0].url}/v1", model=replicas[0].base_name, **limits)
 
 
-def key_of(settings: Settings, target: TargetSettings) -> str | None:
+def read_key(settings: Settings, target: TargetSettings) -> str | None:
     """The language model's key, or that of the replica which stands for it. Raises SettingsError."""
     if target.synthesis.url:
-        return target.synthesis.key()
-    replicas = settings.replicas_of(target)
-    return replicas[0].key() if replicas else None
+        return target.synthesis.read_key()
+    replicas = settings.find_replicas(target)
+    return replicas[0].read_key() if replicas else None
 
 
 def run(folder: Path) -> None:

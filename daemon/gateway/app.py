@@ -10,18 +10,18 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from daemon.access.tokens import Caller, Tokens
-from daemon.gateway.calls import Call
+from daemon.gateway.calls import GatewayCall
 from daemon.gateway.forward import forward
-from daemon.gateway.metrics import CONTENT_TYPE, Metrics
+from daemon.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from daemon.gateway.replies import (
+    ApiError,
     ClientGone,
     Receive,
-    Refusal,
     Scope,
     Send,
-    all_headers,
-    header,
+    find_header,
     read_body,
+    read_headers,
     send_json,
     send_whole,
 )
@@ -44,7 +44,7 @@ def build_app(
 
     `routes` reads the store (alias to route) and runs in a thread every `refresh_seconds`.
     `tokens` maps a bearer token to its tenant; without any there is no authentication, and the
-    caller must listen on 127.0.0.1 only (`daemon.access.tokens.must_have_tokens`).
+    caller must listen on 127.0.0.1 only (`daemon.access.tokens.check_tokens`).
     """
     return Gateway(RouteTable(routes), Tokens(tokens), refresh_seconds, max_body_bytes, tracer)
 
@@ -63,7 +63,7 @@ class Gateway:
         self._refresh_seconds = refresh_seconds
         self._max_body_bytes = max_body_bytes
         self._tracing = tracing
-        self._metrics = Metrics(untraced=lambda: tracing.lost if tracing else 0)
+        self._metrics = GatewayMetrics(untraced=lambda: tracing.lost if tracing else 0)
         self._upstream: Upstream | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +74,7 @@ class Gateway:
         else:
             try:
                 await self._serve(scope, receive, send)
-            except Refusal as refused:
+            except ApiError as refused:
                 await send_json(send, refused.body, refused.status, refused.headers)
             except ClientGone:
                 pass  # Nobody is left to answer; the call is counted and traced.
@@ -102,10 +102,10 @@ class Gateway:
             await self._complete(path, scope, receive, send)
         elif method == "GET" and path == "/v1/models":
             visible = self._table.visible(self._caller(scope))
-            await send_json(send, {"object": "list", "data": [_model(route) for route in visible]})
+            await send_json(send, {"object": "list", "data": [_to_model(route) for route in visible]})
         elif method == "GET" and path.startswith("/v1/models/"):
             route = self._route(path.removeprefix("/v1/models/"), self._caller(scope))
-            await send_json(send, _model(route))
+            await send_json(send, _to_model(route))
         elif method == "GET" and path == "/healthz":
             await send_json(send, {"status": "ok"})
         elif method == "GET" and path == "/readyz":
@@ -118,27 +118,27 @@ class Gateway:
                 send, 200, self._metrics.page(self._caller(scope)), {"content-type": CONTENT_TYPE}
             )
         else:
-            raise Refusal(404, f"no such route: {method} {path}", code="unknown_url")
+            raise ApiError(404, f"no such route: {method} {path}", code="unknown_url")
 
     async def _complete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         caller = self._caller(scope)
         body = await read_body(scope, receive, self._max_body_bytes)
-        request = _request(body)
-        call = Call(
+        request = _parse_request(body)
+        call = GatewayCall(
             path=path,
             route=self._route(request["model"], caller),
             request=request,
             request_bytes=len(body),
-            headers=all_headers(scope),
+            headers=read_headers(scope),
         )
         if self._upstream is None:
-            raise Refusal(503, "the gateway is starting", kind="server_error", headers={"retry-after": "1"})
+            raise ApiError(503, "the gateway is starting", kind="server_error", headers={"retry-after": "1"})
         await forward(call, self._upstream, self._tracing, self._metrics, receive, send)
 
     def _caller(self, scope: Scope) -> Caller:
-        caller = self._tokens.caller(header(scope, b"authorization"))
+        caller = self._tokens.caller(find_header(scope, b"authorization"))
         if caller is None:
-            raise Refusal(
+            raise ApiError(
                 401,
                 "a bearer token of your tenant is needed: Authorization: Bearer …",
                 code="invalid_api_key",
@@ -148,7 +148,7 @@ class Gateway:
 
     def _route(self, target: str, caller: Caller) -> Route:
         if not self._table.ready:
-            raise Refusal(
+            raise ApiError(
                 503,
                 "the gateway could not read its store yet",
                 kind="server_error",
@@ -156,7 +156,7 @@ class Gateway:
             )
         route = self._table.find(target, caller)
         if route is None:
-            raise Refusal(
+            raise ApiError(
                 404,
                 f"the model `{target}` does not exist; ask for `tenant/agent`",
                 code="model_not_found",
@@ -165,18 +165,18 @@ class Gateway:
         return route
 
 
-def _request(body: bytes) -> dict[str, Any]:
+def _parse_request(body: bytes) -> dict[str, Any]:
     """The body as a JSON object that names a model. Raises Refusal (400)."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refusal(400, "the body is not valid JSON") from None
+        raise ApiError(400, "the body is not valid JSON") from None
     if not isinstance(request, dict):
-        raise Refusal(400, "the body must be a JSON object")
+        raise ApiError(400, "the body must be a JSON object")
     if not isinstance(request.get("model"), str):
-        raise Refusal(400, "`model` must name a target: `tenant/agent`", param="model")
+        raise ApiError(400, "`model` must name a target: `tenant/agent`", param="model")
     return request
 
 
-def _model(route: Route) -> dict[str, Any]:
+def _to_model(route: Route) -> dict[str, Any]:
     return {"id": route.target, "object": "model", "created": 0, "owned_by": route.tenant}

@@ -9,43 +9,45 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Attributes = dict[str, str | int | bool]
-Item = tuple[str, str | int | bool]
+Attribute = tuple[str, str | int | bool]
 _NOT_PARAMETERS = frozenset({"messages", "prompt", "tools", "functions"})
 _TOKEN_COUNTS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "total_tokens": "total"}
 
 
-def request_attributes(request: Mapping[str, Any]) -> Attributes:
+def describe_request(request: Mapping[str, Any]) -> Attributes:
     """What the agent asked; `request` as it sent it."""
-    return _clean(_of_request(request))
+    return _clean(_list_request_attributes(request))
 
 
-def answer_attributes(answer: Mapping[str, Any]) -> Attributes:
+def describe_answer(answer: Mapping[str, Any]) -> Attributes:
     """What came back; a stream's answer is put together first (`sse.assemble`)."""
-    return _clean(_of_answer(answer))
+    return _clean(_list_answer_attributes(answer))
 
 
-def _of_request(request: Mapping[str, Any]) -> Iterator[Item]:
-    yield "input.value", _json(request)
+def _list_request_attributes(request: Mapping[str, Any]) -> Iterator[Attribute]:
+    yield "input.value", _to_json(request)
     yield "input.mime_type", "application/json"
     parameters = {key: value for key, value in request.items() if key not in _NOT_PARAMETERS}
-    yield "llm.invocation_parameters", _json(parameters)
-    for index, message in enumerate(_list(request.get("messages"))):
-        yield from _prefixed(f"llm.input_messages.{index}.message", _message(message))
-    for index, tool in enumerate(_list(request.get("tools"))):
-        yield f"llm.tools.{index}.tool.json_schema", _json(tool)
+    yield "llm.invocation_parameters", _to_json(parameters)
+    for index, message in enumerate(_to_list(request.get("messages"))):
+        yield from _add_prefix(f"llm.input_messages.{index}.message", _list_message_attributes(message))
+    for index, tool in enumerate(_to_list(request.get("tools"))):
+        yield f"llm.tools.{index}.tool.json_schema", _to_json(tool)
     prompt = request.get("prompt")
     for index, text in enumerate(prompt if isinstance(prompt, list) else [prompt]):
         if isinstance(text, str):
             yield f"llm.prompts.{index}.prompt.text", text
 
 
-def _of_answer(answer: Mapping[str, Any]) -> Iterator[Item]:
-    yield "output.value", _json(answer)
+def _list_answer_attributes(answer: Mapping[str, Any]) -> Iterator[Attribute]:
+    yield "output.value", _to_json(answer)
     yield "output.mime_type", "application/json"
-    for index, choice in enumerate(_list(answer.get("choices"))):
+    for index, choice in enumerate(_to_list(answer.get("choices"))):
         if not isinstance(choice, dict):
             continue
-        yield from _prefixed(f"llm.output_messages.{index}.message", _message(choice.get("message")))
+        yield from _add_prefix(
+            f"llm.output_messages.{index}.message", _list_message_attributes(choice.get("message"))
+        )
         if isinstance(choice.get("text"), str):
             yield f"llm.choices.{index}.completion.text", choice["text"]
         if index == 0 and isinstance(choice.get("finish_reason"), str):
@@ -56,7 +58,7 @@ def _of_answer(answer: Mapping[str, Any]) -> Iterator[Item]:
             yield f"llm.token_count.{name}", usage[key]
 
 
-def _message(message: Any) -> Iterator[Item]:
+def _list_message_attributes(message: Any) -> Iterator[Attribute]:
     if not isinstance(message, dict):
         return
     for key in ("role", "name", "tool_call_id"):
@@ -65,13 +67,13 @@ def _message(message: Any) -> Iterator[Item]:
     content = message.get("content")
     if isinstance(content, str):
         yield "content", content
-    for index, part in enumerate(_list(content)):
-        yield from _prefixed(f"contents.{index}.message_content", _content_part(part))
-    for index, call in enumerate(_list(message.get("tool_calls"))):
-        yield from _prefixed(f"tool_calls.{index}.tool_call", _tool_call(call))
+    for index, part in enumerate(_to_list(content)):
+        yield from _add_prefix(f"contents.{index}.message_content", _list_part_attributes(part))
+    for index, call in enumerate(_to_list(message.get("tool_calls"))):
+        yield from _add_prefix(f"tool_calls.{index}.tool_call", _list_tool_call_attributes(call))
 
 
-def _content_part(part: Any) -> Iterator[Item]:
+def _list_part_attributes(part: Any) -> Iterator[Attribute]:
     if not isinstance(part, dict):
         return
     if isinstance(part.get("text"), str):
@@ -84,7 +86,7 @@ def _content_part(part: Any) -> Iterator[Item]:
         yield "image.image.url", url
 
 
-def _tool_call(call: Any) -> Iterator[Item]:
+def _list_tool_call_attributes(call: Any) -> Iterator[Attribute]:
     if not isinstance(call, dict):
         return
     if isinstance(call.get("id"), str):
@@ -95,20 +97,20 @@ def _tool_call(call: Any) -> Iterator[Item]:
             yield f"function.{key}", function[key]
 
 
-def _prefixed(prefix: str, items: Iterator[Item]) -> Iterator[Item]:
+def _add_prefix(prefix: str, items: Iterator[Attribute]) -> Iterator[Attribute]:
     for key, value in items:
         yield f"{prefix}.{key}", value
 
 
-def _list(value: Any) -> list[Any]:
+def _to_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _json(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _clean(items: Iterator[Item]) -> Attributes:
+def _clean(items: Iterator[Attribute]) -> Attributes:
     return {key: valid_text(value) if isinstance(value, str) else value for key, value in items}
 
 

@@ -19,7 +19,7 @@ BASE = "base"
 
 
 @dataclass
-class Call:
+class GatewayCall:
     """Filled in while the call is answered; read by metrics and tracing when it is over."""
 
     path: str

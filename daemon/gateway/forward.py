@@ -8,21 +8,21 @@ from typing import Any
 
 import aiohttp
 
-from daemon.gateway.calls import SPAN_HEADER, VERSION_HEADER, Call
-from daemon.gateway.metrics import Metrics
+from daemon.gateway.calls import SPAN_HEADER, VERSION_HEADER, GatewayCall
+from daemon.gateway.metrics import GatewayMetrics
 from daemon.gateway.replies import (
+    ApiError,
     ClientGone,
     Receive,
-    Refusal,
     Send,
-    error_body,
+    build_error_body,
     send_piece,
     send_start,
     send_whole,
 )
-from daemon.gateway.sse import EventCutter, chunk_of, event_of, is_only_usage
+from daemon.gateway.sse import EventCutter, build_event, is_only_usage, parse_chunk
 from daemon.gateway.tracing import Tracing
-from daemon.gateway.upstream import REST_SECONDS, Answer, NoReplica, ReplicaSilent, Upstream
+from daemon.gateway.upstream import REST_SECONDS, NoReplica, ReplicaAnswer, ReplicaSilent, Upstream
 
 REQUEST_HEADERS = ("x-request-id", "traceparent", "tracestate")
 """All that goes on to a replica: no token of the agent's, nothing that belongs to its connection."""
@@ -31,15 +31,20 @@ BROKE_OFF = "the model broke off in the middle of its answer"
 
 
 async def forward(
-    call: Call, upstream: Upstream, tracing: Tracing | None, metrics: Metrics, receive: Receive, send: Send
+    call: GatewayCall,
+    upstream: Upstream,
+    tracing: Tracing | None,
+    metrics: GatewayMetrics,
+    receive: Receive,
+    send: Send,
 ) -> None:
     """Answer `call`, count it and trace it. Raises Refusal while nothing has been sent; ClientGone."""
     metrics.begin(call)
     if tracing:
         tracing.begin(call)
     try:
-        await _while_connected(receive, _answer(call, upstream, send))
-    except Refusal as refused:
+        await _run_while_connected(receive, _forward_to_replica(call, upstream, send))
+    except ApiError as refused:
         call.status, call.error = refused.status, str(refused)
         raise
     except ClientGone as gone:
@@ -52,10 +57,10 @@ async def forward(
             tracing.end(call)
 
 
-async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+async def _run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Do `work`; give it up, and raise ClientGone, once the client hangs up."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_hung_up(receive))
+    leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -67,13 +72,13 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) ->
     working.result()
 
 
-async def _hung_up(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _answer(call: Call, upstream: Upstream, send: Send) -> None:
-    request = _with_usage(call)
+async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send) -> None:
+    request = _ask_for_usage(call)
     headers = {name: call.headers[name] for name in REQUEST_HEADERS if name in call.headers}
     try:
         async with upstream.answer(call.route, call.path, request, headers) as answer:
@@ -81,7 +86,7 @@ async def _answer(call: Call, upstream: Upstream, send: Send) -> None:
             call.streamed = answer.streams
             await (_send_stream if answer.streams else _send_whole)(call, answer, send)
     except NoReplica as none:
-        raise Refusal(
+        raise ApiError(
             503,
             str(none),
             kind="server_error",
@@ -89,22 +94,22 @@ async def _answer(call: Call, upstream: Upstream, send: Send) -> None:
             headers={"retry-after": f"{REST_SECONDS:.0f}"},
         ) from none
     except ReplicaSilent as silent:
-        raise Refusal(504, str(silent), kind="server_error", code="timeout") from silent
+        raise ApiError(504, str(silent), kind="server_error", code="timeout") from silent
 
 
-async def _send_whole(call: Call, answer: Answer, send: Send) -> None:
+async def _send_whole(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> None:
     call.answer.append(answer.start)
     body = answer.start
-    content = _object(body)
+    content = _parse_object(body)
     if call.status >= 400:
-        call.error = _error_message(content) or f"the model answered HTTP {call.status}"
+        call.error = _read_error(content) or f"the model answered HTTP {call.status}"
     elif "model" in content:
         body = json.dumps({**content, "model": call.route.target}, separators=(",", ":")).encode()
-    await send_whole(send, call.status, body, _answer_headers(call, answer))
+    await send_whole(send, call.status, body, _build_headers(call, answer))
 
 
-async def _send_stream(call: Call, answer: Answer, send: Send) -> None:
-    await send_start(send, call.status, {**_answer_headers(call, answer), "cache-control": "no-cache"})
+async def _send_stream(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> None:
+    await send_start(send, call.status, {**_build_headers(call, answer), "cache-control": "no-cache"})
     cutter = EventCutter()
     try:
         async for piece in answer.pieces():
@@ -112,29 +117,29 @@ async def _send_stream(call: Call, answer: Answer, send: Send) -> None:
         await _send_events(call, cutter.finish(), send)
     except aiohttp.ClientError as broken:
         call.error = f"{BROKE_OFF} ({type(broken).__name__})"
-        await _send_events(call, [event_of(error_body(BROKE_OFF, kind="server_error"))], send)
+        await _send_events(call, [build_event(build_error_body(BROKE_OFF, kind="server_error"))], send)
     await send_piece(send, b"", more=False)
 
 
-async def _send_events(call: Call, events: list[bytes], send: Send) -> None:
+async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> None:
     """Pass events on under the alias; the usage that only our trace wanted stays here."""
     passed = []
     for event in events:
         call.answer.append(event)
-        chunk = chunk_of(event)
+        chunk = parse_chunk(event)
         if chunk is None:
             passed.append(event)
             continue
         if "error" in chunk:
-            call.error = call.error or _error_message(chunk) or BROKE_OFF
+            call.error = call.error or _read_error(chunk) or BROKE_OFF
         if is_only_usage(chunk) and not _wants_usage(call.request):
             continue
-        passed.append(event_of({**chunk, "model": call.route.target}) if "model" in chunk else event)
+        passed.append(build_event({**chunk, "model": call.route.target}) if "model" in chunk else event)
     if passed:
         await send_piece(send, b"".join(event + b"\n\n" for event in passed), more=True)
 
 
-def _with_usage(call: Call) -> Mapping[str, Any]:
+def _ask_for_usage(call: GatewayCall) -> Mapping[str, Any]:
     """The request, which of a stream also asks how many tokens it took, for the trace."""
     options = call.request.get("stream_options") or {}
     if call.span is None or call.request.get("stream") is not True or not isinstance(options, dict):
@@ -147,7 +152,7 @@ def _wants_usage(request: Mapping[str, Any]) -> bool:
     return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
-def _answer_headers(call: Call, answer: Answer) -> dict[str, str]:
+def _build_headers(call: GatewayCall, answer: ReplicaAnswer) -> dict[str, str]:
     received = answer.response.headers
     headers = {name: received[name] for name in ANSWER_HEADERS if name in received}
     headers[VERSION_HEADER] = call.version
@@ -156,7 +161,7 @@ def _answer_headers(call: Call, answer: Answer) -> dict[str, str]:
     return headers
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except ValueError:
@@ -164,7 +169,7 @@ def _object(body: bytes) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _error_message(content: Mapping[str, Any]) -> str | None:
+def _read_error(content: Mapping[str, Any]) -> str | None:
     error = content.get("error")
     message = error.get("message") if isinstance(error, dict) else content.get("message", error)
     return message if isinstance(message, str) else None

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from daemon.access.tokens import Caller
-from daemon.gateway.calls import Call
+from daemon.gateway.calls import GatewayCall
 from daemon.monitoring.metrics import metrics_page
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
-class Metrics:
+class GatewayMetrics:
     """Counts calls by alias, version and status."""
 
     def __init__(self, untraced: Callable[[], int]) -> None:
@@ -36,10 +36,10 @@ class Metrics:
         lost = Gauge("learnd_gateway_untraced_calls", "Calls that went untraced", registry=self._registry)
         lost.set_function(untraced)
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: GatewayCall) -> None:
         self._in_flight.labels(call.route.target).inc()
 
-    def end(self, call: Call) -> None:
+    def end(self, call: GatewayCall) -> None:
         self._in_flight.labels(call.route.target).dec()
         self._requests.labels(call.route.target, call.version, str(call.status)).inc()
         self._seconds.labels(call.route.target).observe(call.seconds)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import uvicorn
 
-from daemon.access.tokens import must_have_tokens
+from daemon.access.tokens import check_tokens
 from daemon.gateway.app import build_app
 from daemon.gateway.routes import ReplicaAddress, Route
 from daemon.gateway.tracing import Tracing
@@ -19,15 +19,15 @@ LONGEST_GOODBYE = 60
 
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; requests in flight are answered first, within a minute."""
-    tokens, own = settings.agents.by_token(), settings.gateway
-    must_have_tokens(own.host, tokens)
+    tokens, own = settings.agents.read_tokens(), settings.gateway
+    check_tokens(own.host, tokens)
     with Store.open(settings.data_dir, utc_now()) as store:
         app = build_app(
-            routes=lambda: routes(settings, store),
+            routes=lambda: read_routes(settings, store),
             tokens=tokens,
             refresh_seconds=own.refresh_seconds,
             max_body_bytes=int(own.max_body_mb * 2**20),
-            tracer=Tracing(settings.phoenix.url, settings.phoenix.key()) if own.trace else None,
+            tracer=Tracing(settings.phoenix.url, settings.phoenix.read_key()) if own.trace else None,
         )
         uvicorn.run(
             app,
@@ -40,16 +40,16 @@ def serve(settings: Settings) -> None:
         )
 
 
-def routes(settings: Settings, store: Store) -> Mapping[str, Route]:
+def read_routes(settings: Settings, store: Store) -> Mapping[str, Route]:
     """What stands behind each alias now: the active version, or the base model."""
     active = store.active_versions()
     return {
-        target.key: _route(settings, target, active[target.key].id if target.key in active else None)
+        target.key: _build_route(settings, target, active[target.key].id if target.key in active else None)
         for target in settings.targets
     }
 
 
-def _route(settings: Settings, target: TargetSettings, version: str | None) -> Route:
+def _build_route(settings: Settings, target: TargetSettings, version: str | None) -> Route:
     return Route(
         target=target.key,
         tenant=target.tenant,
@@ -57,7 +57,7 @@ def _route(settings: Settings, target: TargetSettings, version: str | None) -> R
         project=target.project,
         version=version,
         replicas=tuple(
-            ReplicaAddress(name=r.name, url=r.url, base_name=r.base_name, api_key=r.key())
-            for r in settings.replicas_of(target)
+            ReplicaAddress(name=r.name, url=r.url, base_name=r.base_name, api_key=r.read_key())
+            for r in settings.find_replicas(target)
         ),
     )

@@ -29,7 +29,7 @@ class EventCutter:
         return [rest] if rest else []
 
 
-def chunk_of(event: bytes) -> dict[str, Any] | None:
+def parse_chunk(event: bytes) -> dict[str, Any] | None:
     """The JSON object in an event; None for comments, `[DONE]` and what is not an object."""
     data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
     try:
@@ -39,7 +39,7 @@ def chunk_of(event: bytes) -> dict[str, Any] | None:
     return chunk if isinstance(chunk, dict) else None
 
 
-def event_of(chunk: dict[str, Any]) -> bytes:
+def build_event(chunk: dict[str, Any]) -> bytes:
     """The event that carries `chunk`."""
     return b"data: " + json.dumps(chunk, separators=(",", ":")).encode()
 
@@ -55,8 +55,8 @@ def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
         answer.update({key: value for key, value in chunk.items() if key != "choices" and value is not None})
-        for delta in _objects(chunk.get("choices")):
-            index = _index(delta)
+        for delta in _keep_objects(chunk.get("choices")):
+            index = _read_index(delta)
             _extend_choice(choices.setdefault(index, {"index": index}), delta)
     for choice in choices.values():
         if "message" in choice:
@@ -75,12 +75,14 @@ def _extend_choice(choice: dict[str, Any], delta: dict[str, Any]) -> None:
             message["role"] = said["role"]
         if isinstance(said.get("content"), str):
             message["content"] += said["content"]
-        for call in _objects(said.get("tool_calls")):
+        for call in _keep_objects(said.get("tool_calls")):
             _extend_tool_call(message.setdefault("tool_calls", {}), call)
 
 
 def _extend_tool_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
-    call = calls.setdefault(_index(delta), {"type": "function", "function": {"name": "", "arguments": ""}})
+    call = calls.setdefault(
+        _read_index(delta), {"type": "function", "function": {"name": "", "arguments": ""}}
+    )
     if isinstance(delta.get("id"), str):
         call["id"] = delta["id"]
     function = delta.get("function")
@@ -94,10 +96,10 @@ def _close_tool_calls(message: dict[str, Any]) -> None:
         message["tool_calls"] = [call for _, call in sorted(message["tool_calls"].items())]
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
+def _keep_objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _index(delta: dict[str, Any]) -> int:
+def _read_index(delta: dict[str, Any]) -> int:
     index = delta.get("index")
     return index if isinstance(index, int) else 0

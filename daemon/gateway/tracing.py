@@ -20,9 +20,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from daemon.gateway.attributes import answer_attributes, request_attributes, valid_text
-from daemon.gateway.calls import SESSION_HEADER, Call
-from daemon.gateway.sse import assemble, chunk_of
+from daemon.gateway.attributes import describe_answer, describe_request, valid_text
+from daemon.gateway.calls import SESSION_HEADER, GatewayCall
+from daemon.gateway.sse import assemble, parse_chunk
 from extractors.llm.endpoint import INTERNAL_HEADER
 
 log = logging.getLogger(__name__)
@@ -61,12 +61,12 @@ class Tracing:
         self._max_queued_bytes = max_queued_bytes
         self._tracers: dict[str, Tracer] = {}
         self._ended = _EndedSpans()
-        self._queue: deque[Call] = deque()
+        self._queue: deque[GatewayCall] = deque()
         self._queued_bytes = 0
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-tracing", daemon=True)
-        self._losses = _Losses()
+        self._losses = _LostCalls()
 
     @property
     def lost(self) -> int:
@@ -83,7 +83,7 @@ class Tracing:
             self._changed.notify()
         self._thread.join(seconds)
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: GatewayCall) -> None:
         """Give the call its span, within the caller's trace where `traceparent` names one."""
         parent = TraceContextTextMapPropagator().extract(call.headers, context=Context())
         name = "ChatCompletion" if call.path.endswith("/chat/completions") else "Completion"
@@ -91,13 +91,13 @@ class Tracing:
             name, context=parent, kind=SpanKind.INTERNAL, start_time=call.started_ns
         )
 
-    def end(self, call: Call) -> None:
+    def end(self, call: GatewayCall) -> None:
         """Take over a finished call; never waits."""
         with self._changed:
-            if self._queued_bytes + _size(call) > self._max_queued_bytes:
+            if self._queued_bytes + _measure(call) > self._max_queued_bytes:
                 self._losses.add(1, "the queue is full: Phoenix is down or too slow")
                 return
-            self._queued_bytes += _size(call)
+            self._queued_bytes += _measure(call)
             self._queue.append(call)
             self._changed.notify()
 
@@ -119,21 +119,21 @@ class Tracing:
             while calls := self._next_batch():
                 self._deliver(client, self._spans(calls))
 
-    def _next_batch(self) -> list[Call]:
+    def _next_batch(self) -> list[GatewayCall]:
         """Some finished calls; empty only when closing and everything is sent."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing.is_set())
         self._closing.wait(GATHER_SECONDS)
-        batch: list[Call] = []
+        batch: list[GatewayCall] = []
         taken = 0
         with self._changed:
             while self._queue and len(batch) < BATCH_CALLS and taken < BATCH_BYTES:
                 batch.append(self._queue.popleft())
-                taken += _size(batch[-1])
+                taken += _measure(batch[-1])
             self._queued_bytes -= taken
         return batch
 
-    def _spans(self, calls: Iterable[Call]) -> list[ReadableSpan]:
+    def _spans(self, calls: Iterable[GatewayCall]) -> list[ReadableSpan]:
         for call in calls:
             try:
                 _finish_span(call)
@@ -177,7 +177,7 @@ class _EndedSpans(SpanProcessor):
         return spans
 
 
-class _Losses:
+class _LostCalls:
     """Counts what went untraced, and says so once in a while."""
 
     def __init__(self) -> None:
@@ -191,28 +191,28 @@ class _Losses:
             log.warning("%d calls went untraced so far; the last because %s", self.count, why)
 
 
-def _size(call: Call) -> int:
+def _measure(call: GatewayCall) -> int:
     return OVERHEAD_BYTES + call.request_bytes + sum(map(len, call.answer))
 
 
-def _finish_span(call: Call) -> None:
+def _finish_span(call: GatewayCall) -> None:
     """Describe the call on its span and end that."""
     if call.span is None:
         return
-    call.span.set_attributes({**_own_attributes(call), **request_attributes(call.request)})
+    call.span.set_attributes({**_list_learnd_attributes(call), **describe_request(call.request)})
     if call.error is not None:
         call.span.set_status(Status(StatusCode.ERROR, valid_text(call.error)))
     else:
         call.span.set_status(Status(StatusCode.OK))
     chunks = [
-        chunk for piece in call.answer if (chunk := chunk_of(piece if call.streamed else b"data:" + piece))
+        chunk for piece in call.answer if (chunk := parse_chunk(piece if call.streamed else b"data:" + piece))
     ]
     if chunks:
-        call.span.set_attributes(answer_attributes(assemble(chunks) if call.streamed else chunks[0]))
+        call.span.set_attributes(describe_answer(assemble(chunks) if call.streamed else chunks[0]))
     call.span.end(call.ended_ns)
 
 
-def _own_attributes(call: Call) -> dict[str, str | bool]:
+def _list_learnd_attributes(call: GatewayCall) -> dict[str, str | bool]:
     """What the span says about learnd's side of the call."""
     about = {"tenant": call.route.tenant, "agent": call.route.agent, "version": call.version}
     internal = call.headers.get(INTERNAL_HEADER, "").lower() == "true"

@@ -34,7 +34,7 @@ from daemon.runtime.version import VERSION
 from daemon.settings.servers import NotifySettings
 from daemon.settings.types import SettingsError
 from extractors.errors import LearndError
-from registry.notices import Due, Notice
+from registry.notices import DueNotice, Notice
 from registry.store.store import Store
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class Notifier:
 
         Raises SettingsError for a secret that cannot be read.
         """
-        signing_key(self.receiver.key())
+        decode_secret(self.receiver.read_key())
         self.store.add_receiver(self.receiver.name)
 
     def tell(self) -> int:
@@ -80,12 +80,12 @@ class Notifier:
             told += 1
         return told
 
-    def _told(self, due: Due) -> bool:
+    def _told(self, due: DueNotice) -> bool:
         notice, name = due.notice, self.receiver.name
         try:
             self._send(notice)
         except NotDelivered as problem:
-            next_try = self.clock() + pause(due.attempts)
+            next_try = self.clock() + compute_pause(due.attempts)
             self.store.record_delivery(notice.id, name, next_try_at=next_try, problem=str(problem))
             last = next_try >= notice.at + GIVE_UP
             log.warning(
@@ -102,7 +102,7 @@ class Notifier:
         return True
 
     def _send(self, notice: Notice) -> None:
-        body = payload(notice)
+        body = build_payload(notice)
         if self.receiver.url is not None:
             self._post(self.receiver.url, notice, body)
         else:
@@ -116,9 +116,9 @@ class Notifier:
             "webhook-id": notice.uid,
             "webhook-timestamp": str(sent_at),
         }
-        key = signing_key(self.receiver.key())
+        key = decode_secret(self.receiver.read_key())
         if key is not None:
-            headers["webhook-signature"] = signature(key, notice.uid, sent_at, body)
+            headers["webhook-signature"] = sign(key, notice.uid, sent_at, body)
         try:
             with (
                 httpx.Client(timeout=self.receiver.timeout_seconds) as client,
@@ -126,16 +126,16 @@ class Notifier:
                 client.stream("POST", url, content=body, headers=headers) as answer,
             ):
                 if not answer.is_success:
-                    raise NotDelivered(f"{_place(url)} answered {answer.status_code}")
+                    raise NotDelivered(f"{_find_host(url)} answered {answer.status_code}")
         except (httpx.HTTPError, httpx.InvalidURL) as problem:
-            raise NotDelivered(f"{_place(url)}: {type(problem).__name__}: {problem}") from problem
+            raise NotDelivered(f"{_find_host(url)}: {type(problem).__name__}: {problem}") from problem
 
     def _run(self, notice: Notice, body: bytes) -> None:
         try:
             done = subprocess.run(
                 self.receiver.command,
                 input=body,
-                env={**_without_secrets(), "LEARND_NOTICE_ID": notice.uid},
+                env={**_build_environment(), "LEARND_NOTICE_ID": notice.uid},
                 timeout=self.receiver.timeout_seconds,
                 capture_output=True,
                 check=False,
@@ -147,7 +147,7 @@ class Notifier:
             raise NotDelivered(f"{self.receiver.command[0]} exited with {done.returncode}: {said}")
 
 
-def payload(notice: Notice) -> bytes:
+def build_payload(notice: Notice) -> bytes:
     """The JSON that a receiver gets: names, ids and numbers."""
     content = {
         "type": notice.event,
@@ -157,13 +157,13 @@ def payload(notice: Notice) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def signature(key: bytes, notice_id: str, timestamp: int, body: bytes) -> str:
+def sign(key: bytes, notice_id: str, timestamp: int, body: bytes) -> str:
     """The header `webhook-signature` (Standard Webhooks, symmetric signatures)."""
     signed = f"{notice_id}.{timestamp}.".encode() + body
     return f"v1,{base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()}"
 
 
-def signing_key(secret: str | None) -> bytes | None:
+def decode_secret(secret: str | None) -> bytes | None:
     """The key that a secret stands for. Raises SettingsError where `whsec_` is followed by no base64."""
     if not secret:
         return None
@@ -177,16 +177,16 @@ def signing_key(secret: str | None) -> bytes | None:
         ) from None
 
 
-def pause(attempts: int) -> timedelta:
+def compute_pause(attempts: int) -> timedelta:
     """How long to wait after an attempt, when there were `attempts` before it."""
     return min(FIRST_PAUSE * (1 << min(attempts, 20)), LONGEST_PAUSE)
 
 
-def _without_secrets() -> dict[str, str]:
+def _build_environment() -> dict[str, str]:
     """The environment without learnd's own settings, which a command has no use for."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LEARND_")}
 
 
-def _place(url: str) -> str:
+def _find_host(url: str) -> str:
     """The URL's host: its path may be a secret."""
     return httpx.URL(url).host

@@ -1,46 +1,53 @@
-"""The finished run that is published, read from its folder."""
+"""The finished run that is published, read from the store and from its folder."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
+from daemon.settings.target import TargetSettings
 from daemon.views.run_files import read_progress
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
 from registry.cycles import Cycle
-from registry.versions import Version
+from trainers.job_folder import ProgressLine
 
 
 @dataclass(frozen=True)
-class Run:
-    """A cycle that ended, with what is told of it."""
+class FinishedRun:
+    """A cycle that ended, with everything that is published of it."""
 
-    context: TargetContext
+    target: TargetSettings
     cycle: Cycle
-    version: Version | None
-    """The candidate; None where the training failed."""
     trained: Cycle
-    """The cycle that trained the candidate: itself, but for a second look."""
+    """The cycle that trained the candidate: itself, except for a second look."""
+    adapter_path: str | None
+    """Folder of the candidate; None where the training failed."""
     snapshot: Snapshot | None
-    """What it was judged on, and but for a second look trained on; None where retention has removed it."""
+    """The data it was judged on and, except for a second look, trained on; None where retention has removed
+    it."""
+    progress: Mapping[str, Sequence[ProgressLine]]
+    """The progress of the cycle's jobs, by the job's name; empty where the run's folder is gone."""
 
-    @classmethod
-    def read(cls, context: TargetContext, cycle_id: str) -> "Run":
-        cycle = context.store.cycle(cycle_id)
-        version = context.store.version(cycle.version_id) if cycle.version_id else None
-        trained = context.store.cycle(version.cycle_id) if version else cycle
-        try:
-            snapshot = context.snapshot(cycle.snapshot_id) if cycle.snapshot_id else None
-        except SnapshotDamaged:
-            snapshot = None
-        return cls(context, cycle, version, trained, snapshot)
-
-    @property
-    def adapter_path(self) -> str | None:
-        return str(adapter_folder(self.context.data_dir, self.version)) if self.version else None
-
-    def times(self, job: str) -> tuple[datetime, datetime]:
-        """When the jobs whose names begin so worked, by what they said; the cycle's where that is gone."""
-        jobs = read_progress(self.context.settings, self.cycle).items()
-        at = [line.at for name, lines in jobs if name.startswith(job) for line in lines]
+    def find_times(self, job: str) -> tuple[datetime, datetime]:
+        """Return when the jobs whose names begin with `job` worked; the cycle's times where none is known."""
+        at = [line.at for name, lines in self.progress.items() if name.startswith(job) for line in lines]
         return (min(at), max(at)) if at else (self.cycle.started_at, self.cycle.updated_at)
+
+
+def read_run(context: TargetContext, cycle_id: str) -> FinishedRun:
+    """Return a finished cycle with what is published of it. Raises OSError where its files cannot be read."""
+    cycle = context.store.cycle(cycle_id)
+    version = context.store.version(cycle.version_id) if cycle.version_id else None
+    try:
+        snapshot = context.snapshot(cycle.snapshot_id) if cycle.snapshot_id else None
+    except SnapshotDamaged:
+        snapshot = None
+    return FinishedRun(
+        target=context.target,
+        cycle=cycle,
+        trained=context.store.cycle(version.cycle_id) if version else cycle,
+        adapter_path=str(adapter_folder(context.data_dir, version)) if version else None,
+        snapshot=snapshot,
+        progress=read_progress(context.settings, cycle),
+    )

@@ -3,22 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from daemon.publishing.run import Run
-from evaluation.report import Comparison, Report, Side
-from extractors.dataset.snapshot import Snapshot
-from extractors.phoenix.write_spans import (
-    BothMetrics,
-    Data,
-    Evaluated,
+from daemon.publishing.run import FinishedRun
+from daemon.publishing.span_attributes import (
+    DataAttributes,
+    EvaluationAttributes,
+    EvaluationMetrics,
     EvaluationSpan,
-    Experiment,
+    ExperimentAttributes,
     ExperimentSpan,
-    Improvement,
-    Output,
-    Params,
+    FineTuningMetrics,
+    ImprovementAttributes,
+    OutputAttributes,
+    ParameterAttributes,
     SideMetrics,
-    TrainingMetrics,
 )
+from evaluation.report import PairedComparison, Report, Side
+from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, CycleState, ReviewedCounts, StageResult
 from trainers.planning.plan import Plan, TrainingStage
 
@@ -29,7 +29,7 @@ BACKENDS = {"embedding": "sentence-transformers"}
 BACKEND = "trl"
 
 
-def experiment_span(run: Run) -> ExperimentSpan:
+def build_experiment_span(run: FinishedRun) -> ExperimentSpan:
     """The fine-tuning.
 
     A second look has one as well, so that each run is found by its id and its evaluation has a parent. It
@@ -40,21 +40,25 @@ def experiment_span(run: Run) -> ExperimentSpan:
     if plan is None:
         raise LookupError(f"{run.trained.id} trained and lacks its plan; the store was edited by hand")
     second = run.cycle.plan is None
-    started_at, ended_at = (run.cycle.started_at, run.cycle.updated_at) if second else run.times("train-")
-    stages = list(_stages(run.trained, plan))
+    started_at, ended_at = (
+        (run.cycle.started_at, run.cycle.updated_at) if second else run.find_times("train-")
+    )
+    stages = list(_find_stages(run.trained, plan))
     return ExperimentSpan(
         started_at=started_at,
         ended_at=ended_at,
         error=run.cycle.reason if run.cycle.state is CycleState.FAILED else None,
-        experiment=Experiment(run_id=run.cycle.id, agent_type=run.context.target.agent),
-        params=_params(plan, [stage for stage, _ in stages] or plan.stages),
-        data=Data() if second else _data(run, plan, [stage for stage, _ in stages] or plan.stages),
-        metrics=TrainingMetrics() if second or not stages else _metrics(run, *stages[-1]),
-        output=Output(adapter_path=run.adapter_path),
+        experiment=ExperimentAttributes(run_id=run.cycle.id, agent_type=run.target.agent),
+        params=_build_parameters(plan, [stage for stage, _ in stages] or plan.stages),
+        data=DataAttributes()
+        if second
+        else _build_data(run, plan, [stage for stage, _ in stages] or plan.stages),
+        metrics=FineTuningMetrics() if second or not stages else _build_training_metrics(run, *stages[-1]),
+        output=OutputAttributes(adapter_path=run.adapter_path),
     )
 
 
-def _stages(trained: Cycle, plan: Plan) -> Iterator[tuple[TrainingStage, StageResult]]:
+def _find_stages(trained: Cycle, plan: Plan) -> Iterator[tuple[TrainingStage, StageResult]]:
     """The stages that made the candidate: of several runs with other seeds those of the median one."""
     seeds = trained.report.seeds if trained.report else None
     median = seeds.median if seeds else 0
@@ -64,10 +68,10 @@ def _stages(trained: Cycle, plan: Plan) -> Iterator[tuple[TrainingStage, StageRe
             yield stage, took
 
 
-def _params(plan: Plan, stages: Sequence[TrainingStage]) -> Params:
+def _build_parameters(plan: Plan, stages: Sequence[TrainingStage]) -> ParameterAttributes:
     """Of several stages, all methods, and the hyperparameters of the last; all share the adapter's shape."""
     last = stages[-1].hyperparameters
-    return Params(
+    return ParameterAttributes(
         base_model=plan.base_model,
         method="+".join(stage.method for stage in stages),
         backend=BACKENDS.get(stages[-1].method, BACKEND),
@@ -81,7 +85,7 @@ def _params(plan: Plan, stages: Sequence[TrainingStage]) -> Params:
     )
 
 
-def _data(run: Run, plan: Plan, stages: Sequence[TrainingStage]) -> Data:
+def _build_data(run: FinishedRun, plan: Plan, stages: Sequence[TrainingStage]) -> DataAttributes:
     """What people said of the traffic, and what of it is trained and validated on.
 
     A corrected answer counts as rejected: people did not take it as it was.
@@ -91,8 +95,8 @@ def _data(run: Run, plan: Plan, stages: Sequence[TrainingStage]) -> Data:
     train = plan.counts if counts.train is None else counts.train
     validation = counts.validation or {}
     kinds = {stage.data for stage in stages}
-    synthetic = _synthetic(run.snapshot, kinds) if run.snapshot else None
-    return Data(
+    synthetic = _count_synthetic(run.snapshot, kinds) if run.snapshot else None
+    return DataAttributes(
         total_spans=reviewed.total + sum(counts.dropped.values()),
         approved_count=reviewed.approved,
         rejected_count=reviewed.rejected + reviewed.corrected,
@@ -103,7 +107,7 @@ def _data(run: Run, plan: Plan, stages: Sequence[TrainingStage]) -> Data:
     )
 
 
-def _synthetic(snapshot: Snapshot, kinds: set[Any]) -> int:
+def _count_synthetic(snapshot: Snapshot, kinds: set[Any]) -> int:
     """Synthetic examples of these kinds; an operator has approved each one."""
     return sum(
         example.origin == "synthetic"
@@ -113,12 +117,12 @@ def _synthetic(snapshot: Snapshot, kinds: set[Any]) -> int:
     )
 
 
-def _metrics(run: Run, stage: TrainingStage, took: StageResult) -> TrainingMetrics:
+def _build_training_metrics(run: FinishedRun, stage: TrainingStage, took: StageResult) -> FineTuningMetrics:
     """Of the last stage. Samples are the examples that fit; a validation's figures are the kept step's."""
     figures, counts = took.figures, run.cycle.counts
     kept = figures.kept_validation
     measured: Mapping[str, float] = kept.figures if kept else {}
-    return TrainingMetrics(
+    return FineTuningMetrics(
         train_loss=figures.train_loss,
         train_samples=figures.examples,
         train_examples=(counts.train or {}).get(stage.data),
@@ -133,43 +137,43 @@ def _metrics(run: Run, stage: TrainingStage, took: StageResult) -> TrainingMetri
     )
 
 
-def evaluation_span(run: Run) -> EvaluationSpan | None:
+def build_evaluation_span(run: FinishedRun) -> EvaluationSpan | None:
     """The candidate beside the base; None where the run was not judged."""
     report = run.cycle.report
     if report is None:
         return None
-    started_at, ended_at = run.times("evaluate")
-    base, adapter = _accuracies(report)
+    started_at, ended_at = run.find_times("evaluate")
+    base, adapter = _find_accuracies(report)
     return EvaluationSpan(
         started_at=started_at,
         ended_at=ended_at,
-        evaluation=Evaluated(
-            adapter_path=run.adapter_path, agent_type=run.context.target.agent, test_size=report.gold_size
+        evaluation=EvaluationAttributes(
+            adapter_path=run.adapter_path, agent_type=run.target.agent, test_size=report.gold_size
         ),
-        metrics=BothMetrics(
-            base=_side_metrics(report, report.sides[0], base),
-            adapter=_side_metrics(report, report.candidate, adapter),
+        metrics=EvaluationMetrics(
+            base=_build_side_metrics(report, report.sides[0], base),
+            adapter=_build_side_metrics(report, report.candidate, adapter),
         ),
-        improvement=_improvement(report),
+        improvement=_build_improvement(report),
     )
 
 
-def _by_accuracy(report: Report) -> Comparison | None:
+def _find_accuracy_comparison(report: Report) -> PairedComparison | None:
     """The candidate and the base by accuracy; None where that does not gate."""
     base = report.sides[0].name
     found = (each for each in report.comparisons if (each.against, each.metric) == (base, "accuracy"))
     return next(found, None)
 
 
-def _accuracies(report: Report) -> tuple[float, float]:
+def _find_accuracies(report: Report) -> tuple[float, float]:
     """Of the base and the candidate, weighted as the items are where the report says so."""
-    compared = _by_accuracy(report)
+    compared = _find_accuracy_comparison(report)
     if compared and compared.means:
         return compared.means[1], compared.means[0]
     return report.sides[0].accuracy, report.candidate.accuracy
 
 
-def _side_metrics(report: Report, side: Side, accuracy: float) -> SideMetrics:
+def _build_side_metrics(report: Report, side: Side, accuracy: float) -> SideMetrics:
     measured = accuracy if report.gold_size else None
     return SideMetrics(
         accuracy=measured,
@@ -183,18 +187,18 @@ def _side_metrics(report: Report, side: Side, accuracy: float) -> SideMetrics:
     )
 
 
-def _improvement(report: Report) -> Improvement:
+def _build_improvement(report: Report) -> ImprovementAttributes:
     """Over the base, as the metrics beside it; the verdict compares with what is live.
 
     The p-value is that of the accuracy, and there is none where accuracy does not gate.
     """
     if not report.gold_size:
-        return Improvement()
+        return ImprovementAttributes()
     sure = (report.sides[0].confidence, report.candidate.confidence)
-    base, adapter = _accuracies(report)
-    compared = _by_accuracy(report)
+    base, adapter = _find_accuracies(report)
+    compared = _find_accuracy_comparison(report)
     slower = (each.ratio - 1 for each in report.overheads if each.against == report.sides[0].name)
-    return Improvement(
+    return ImprovementAttributes(
         accuracy=adapter - base,
         confidence=sure[1].confidence - sure[0].confidence if sure[0] and sure[1] else None,
         # The share of the base's errors that are gone.

@@ -65,9 +65,9 @@ class TargetContext:
         result: type[ResultT],
         secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> ResultT:
-        """Run `job` in a child process, as `daemon.runtime.child_process.run_job` does, and return its result.
+        """Run `job` in a child process (`daemon.runtime.child_process.run_job`) and return its result.
 
-        Raises JobFailed and Interrupted.
+        Raises JobFailed, Interrupted.
         """
         found = run_job(work, folder, job, stop=self.stop, on_progress=self.on_progress, secrets=secrets)
         return result.model_validate(found)

@@ -1,11 +1,12 @@
-"""Changing what a target's agents get: load and probe everywhere, flip, and let the old one drain.
+"""Change the version that a target's agents get: load and probe everywhere, flip, and drain the old one.
 
-The cycle, the command line and the console all come through here. The order makes a crash at
+The cycle, the command line, the API and the console all use this module. The order makes a crash at
 any point harmless: until the flip the old version serves, and the flip is one transaction.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -41,7 +42,7 @@ UNREADY: dict[VersionState, str] = {
 }
 """Why a version cannot be promoted."""
 UNSEEN = ""
-"""In place of a version's id: whoever activates another did not look what is active."""
+"""In place of a version's id: whoever activates another one has not seen which one is active."""
 
 
 class NotReady(LearndError):
@@ -49,7 +50,7 @@ class NotReady(LearndError):
 
 
 class NotWaiting(LearndError):
-    """A version was to be rejected that waits for nothing."""
+    """A version cannot be rejected, since it waits for nothing."""
 
 
 class NotServable(LearndError):
@@ -57,95 +58,138 @@ class NotServable(LearndError):
 
 
 def open_replicas(settings: Settings, target: TargetSettings, stack: ExitStack) -> list[Replica]:
-    """The target's replicas as clients, closed with `stack`. Raises SettingsError for a bad key file."""
+    """Open clients of the target's replicas, closed with `stack`. Raises SettingsError for a bad key file."""
     return [
         stack.enter_context(
             Replica(
                 name=replica.name,
                 url=replica.url,
-                api_key=replica.key(),
+                api_key=replica.read_key(),
                 base_name=replica.base_name,
                 path_map=(replica.path_map.local, replica.path_map.remote) if replica.path_map else None,
             )
         )
-        for replica in settings.replicas_of(target)
+        for replica in settings.find_replicas(target)
     ]
 
 
-def promote(
-    settings: Settings,
-    store: Store,
-    target: TargetSettings,
-    version: Version,
-    *,
-    expected_active: str | None,
-    actor: str,
-    reason: str,
-    clock: Callable[[], datetime],
-    unless_held: bool = False,
-) -> Version:
-    """Serve `version` on every replica and make it the active one.
+@dataclass(frozen=True)
+class Promoter:
+    """Changes which version a target's replicas serve."""
 
-    Raises NotServed where a replica does not serve it as it was trained (NotServedYet where one
-    does not answer), NotServable where its files are not what they were, ActiveChanged where
-    something else than `expected_active` is live by now, and with `unless_held` TargetHeld. In
-    each case the old version goes on serving.
-    """
-    with promotion_lock(settings.data_dir, target.key, LOCK_PATIENCE), ExitStack() as stack:
-        replicas = open_replicas(settings, target, stack)
-        store.want(version.id)
-        try:
-            _bring_up(settings, replicas, version)
-            now = clock()  # The old version drains from the flip on, however long the probes took.
-            return store.activate(
-                version.id,
-                expected_active=expected_active,
-                drain_until=now + drain_time(settings),
+    settings: Settings
+    store: Store
+    clock: Callable[[], datetime]
+    """Aware UTC."""
+
+    def promote(
+        self,
+        version: Version,
+        *,
+        expected_active: str | None,
+        actor: str,
+        reason: str,
+        unless_held: bool = False,
+    ) -> Version:
+        """Serve `version` on every replica and make it the active one.
+
+        Raises NotServed where a replica does not serve it as it was trained (NotServedYet where one
+        does not answer), NotServable where its files are not what they were, ActiveChanged where
+        something else than `expected_active` is live by now, and with `unless_held` TargetHeld. In
+        each case the old version goes on serving.
+        """
+        target = self.settings.find_target(version.target)
+        with promotion_lock(self.settings.data_dir, target.key, LOCK_PATIENCE), ExitStack() as stack:
+            replicas = open_replicas(self.settings, target, stack)
+            self.store.want(version.id)
+            try:
+                _bring_up(self.settings, replicas, version)
+                now = self.clock()  # The old version drains from the flip on, however long the probes took.
+                return self.store.activate(
+                    version.id,
+                    expected_active=expected_active,
+                    drain_until=now + drain_time(self.settings),
+                    now=now,
+                    actor=actor,
+                    reason=reason,
+                    unless_held=unless_held,
+                )
+            except LearndError:
+                _withdraw(self.store, version)
+                raise
+
+    def activate(
+        self,
+        version_id: str,
+        *,
+        actor: str,
+        reason: str,
+        instead_of: str | None = UNSEEN,
+        ready_only: bool = False,
+    ) -> Version:
+        """Make a version the active one because an operator decides so, whatever its verdict.
+
+        `instead_of` is the version that they saw as active (None: the base model); left out, it is the
+        active one. `ready_only` is for those who do not want to overrule a verdict. Raises NotReady,
+        UnknownVersion, and what `promote` raises.
+        """
+        version = self.store.version(version_id)
+        if ready_only and version.state is not VersionState.READY:
+            raise NotReady(f"{version.id} is {version.state}, not READY: {UNREADY[version.state]}")
+        active = self.store.active(version.target)
+        return self.promote(
+            version,
+            expected_active=(active.id if active else None) if instead_of == UNSEEN else instead_of,
+            actor=actor,
+            reason=reason,
+        )
+
+    def roll_back(
+        self, target: TargetSettings, *, actor: str, reason: str, instead_of: str | None = UNSEEN
+    ) -> Version | None:
+        """Go back to the version that was active before, or to the base model (None), and hold the target.
+
+        `instead_of` is the version that the operator saw as active; left out, it is the active one.
+        While a target is on hold nothing is promoted automatically, until `release`. A replica that
+        does not answer keeps nobody on a bad version: the reconciler brings it along later.
+        Raises NotServable, NotServed, ActiveChanged.
+        """
+        with promotion_lock(self.settings.data_dir, target.key, LOCK_PATIENCE), ExitStack() as stack:
+            active = self.store.active(target.key)
+            if active is None:
+                raise NotServable(
+                    f"{target.key} serves the base model already: there is nothing to roll back"
+                )
+            if instead_of not in {UNSEEN, active.id}:
+                raise ActiveChanged(target.key, instead_of, active.id)
+            previous = self.store.rollback_target(target.key)
+            if previous is not None:
+                self._bring_back(target, previous, stack)
+            now = self.clock()
+            self.store.rollback(
+                target.key,
+                to=previous.id if previous else None,
+                expected_active=active.id,
+                drain_until=now + drain_time(self.settings),
                 now=now,
                 actor=actor,
                 reason=reason,
-                unless_held=unless_held,
             )
+            return previous
+
+    def _bring_back(self, target: TargetSettings, version: Version, stack: ExitStack) -> None:
+        """Load and probe `version` on the replicas that answer."""
+        self.store.want(version.id)
+        try:
+            replicas = [r for r in open_replicas(self.settings, target, stack) if r.healthy()]
+            _bring_up(self.settings, replicas, version)
         except LearndError:
-            _withdraw(store, version)
+            _withdraw(self.store, version)
             raise
 
 
-def activate(
-    settings: Settings,
-    store: Store,
-    version_id: str,
-    *,
-    actor: str,
-    reason: str,
-    clock: Callable[[], datetime],
-    instead_of: str | None = UNSEEN,
-    ready_only: bool = False,
-) -> Version:
-    """Make a version the active one because an operator says so, whatever its verdict.
-
-    `instead_of` is what they saw as active (None: the base model); left out, whatever is.
-    `ready_only` is for those who do not want to overrule a verdict. Raises NotReady, UnknownVersion,
-    and what `promote` does.
-    """
-    version = store.version(version_id)
-    if ready_only and version.state is not VersionState.READY:
-        raise NotReady(f"{version.id} is {version.state}, not READY: {UNREADY[version.state]}")
-    active = store.active(version.target)
-    return promote(
-        settings,
-        store,
-        settings.target(version.target),
-        version,
-        expected_active=(active.id if active else None) if instead_of == UNSEEN else instead_of,
-        actor=actor,
-        reason=reason,
-        clock=clock,
-    )
-
-
-def newest_ready(store: Store, target: str) -> Version:
-    """The newest version of the target that passed every gate. Raises NotReady."""
+def find_newest_ready(store: Store, target: str) -> Version:
+    """Return the newest version of the target that passed every gate. Raises NotReady."""
     ready = [version for version in store.versions(target) if version.state is VersionState.READY]
     if not ready:
         raise NotReady(
@@ -156,9 +200,9 @@ def newest_ready(store: Store, target: str) -> Version:
 
 
 def reject(store: Store, version_id: str, *, actor: str, reason: str, now: datetime) -> Version:
-    """Have a version that is READY or on PROBATION not go live by itself, because an operator says so.
+    """Reject a version that is READY or on PROBATION, because an operator decides so.
 
-    Raises NotWaiting for any other, and UnknownVersion.
+    Raises NotWaiting for a version in another state, and UnknownVersion.
     """
     version = store.version(version_id)
     if version.state not in MAY_BE_REJECTED:
@@ -169,53 +213,8 @@ def reject(store: Store, version_id: str, *, actor: str, reason: str, now: datet
     return store.judge(version.id, VersionState.REJECTED, now=now, actor=actor, reason=reason)
 
 
-def rollback(
-    settings: Settings,
-    store: Store,
-    target: TargetSettings,
-    *,
-    actor: str,
-    reason: str,
-    clock: Callable[[], datetime],
-    instead_of: str | None = UNSEEN,
-) -> Version | None:
-    """Go back to the version that was active before, or to the base model (None), and hold.
-
-    `instead_of` is what they saw as active; left out, whatever is.
-    While a target is on hold nothing is promoted automatically, until `release`. A replica that
-    does not answer keeps nobody on a bad version: the reconciler brings it along later.
-    Raises NotServable, NotServed, ActiveChanged.
-    """
-    with promotion_lock(settings.data_dir, target.key, LOCK_PATIENCE), ExitStack() as stack:
-        active = store.active(target.key)
-        if active is None:
-            raise NotServable(f"{target.key} serves the base model already: there is nothing to roll back")
-        if instead_of not in {UNSEEN, active.id}:
-            raise ActiveChanged(target.key, instead_of, active.id)
-        previous = store.rollback_target(target.key)
-        if previous is not None:
-            store.want(previous.id)
-            try:
-                replicas = [r for r in open_replicas(settings, target, stack) if r.healthy()]
-                _bring_up(settings, replicas, previous)
-            except LearndError:
-                _withdraw(store, previous)
-                raise
-        now = clock()
-        store.rollback(
-            target.key,
-            to=previous.id if previous else None,
-            expected_active=active.id,
-            drain_until=now + drain_time(settings),
-            now=now,
-            actor=actor,
-            reason=reason,
-        )
-        return previous
-
-
 def drain_time(settings: Settings) -> timedelta:
-    """How long clients and gateways may still ask for the old version by its name."""
+    """Return how long clients and gateways may still ask for the old version by its name."""
     return timedelta(seconds=max(settings.agents.cache_seconds, 3 * settings.gateway.refresh_seconds))
 
 
@@ -236,7 +235,7 @@ def _bring_up(settings: Settings, replicas: Sequence[Replica], version: Version)
 
 
 def verify_files(folder: Path, version: Version) -> None:
-    """Raises NotServable when a file of the version is missing or has changed."""
+    """Check the version's files against their digests. Raises NotServable for a missing or changed file."""
     if version.files_removed_at is not None:
         raise NotServable(
             f"{version.id} was removed by the retention policy on {version.files_removed_at:%Y-%m-%d}"

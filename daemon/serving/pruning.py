@@ -48,7 +48,7 @@ def prune_target(context: TargetContext) -> None:
 
 def _prune_versions(context: TargetContext) -> None:
     try:
-        served = _served(context)
+        served = _list_loaded(context)
     except (ReplicaUnreachable, ReplicaRefused) as problem:
         # vLLM ends when it misses a file of an adapter that it still lists.
         log.info("no version is removed", target=context.target.key, because=str(problem))
@@ -64,7 +64,7 @@ def _prune_versions(context: TargetContext) -> None:
             log.info("removed files", version=version.id)
 
 
-def _served(context: TargetContext) -> set[str]:
+def _list_loaded(context: TargetContext) -> set[str]:
     """Adapters that any replica of the target has loaded. Raises where one does not say."""
     with ExitStack() as stack:
         replicas = open_replicas(context.settings, context.target, stack)

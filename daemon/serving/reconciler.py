@@ -34,12 +34,12 @@ def reconcile_target(context: TargetContext) -> dict[str, str]:
             DesiredAdapter(name=version.id, path=adapter_folder(context.data_dir, version))
             for version in context.store.wanted(context.target.key)
         ]
-        tried, target = _tried(context), context.target.key
+        tried, target = _find_trials(context), context.target.key
         replicas = open_replicas(context.settings, context.target, stack)
         return {replica.name: _reconcile_one(replica, wanted, tried, target) for replica in replicas}
 
 
-def _tried(context: TargetContext) -> set[str]:
+def _find_trials(context: TargetContext) -> set[str]:
     """What an evaluation asks one replica for: it stays there, and goes to no other."""
     judged = {c.version_id for c in context.store.unfinished_cycles() if c.state is CycleState.EVALUATING}
     wanted = context.store.wanted(context.target.key)

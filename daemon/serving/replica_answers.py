@@ -15,14 +15,14 @@ from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import LOCK_PATIENCE, PROBES, open_replicas
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import BASE
-from evaluation.metrics.scoring import scorer
+from evaluation.metrics.scoring import build_scorer
 from evaluation.report import Report
-from evaluation.score_side import Heard, Said, score_side
-from evaluation.verdict.judge_findings import Findings, confirmed, sessions_of
+from evaluation.score_side import RawAnswer, SideAnswers, score_side
+from evaluation.verdict.judge_findings import Findings, confirm_by_replica, map_sessions
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value
-from registry.serving.replica import Refusal, Replica, ReplicaRefused, ReplicaUnreachable
+from registry.serving.replica import RefusalReason, Replica, ReplicaRefused, ReplicaUnreachable
 from registry.serving.swap import NotServed, NotServedYet, bring_up
 from registry.store.versions import VersionInUse
 from registry.versions import Version
@@ -30,13 +30,13 @@ from trainers.job_folder import write_atomically
 
 AT_ONCE = 8
 """Prompts that the replica is asked at the same time."""
-UNANSWERED = Said(text="", ended=False)
+UNANSWERED = RawAnswer(text="", ended=False)
 
 
 class Replies(Value):
     """What a replica says to the held-out prompts."""
 
-    said: tuple[Said | None, ...]
+    said: tuple[RawAnswer | None, ...]
     """None to a prompt that it refuses, such as one that is too long for it."""
     refusal: str = ""
     """What it says to the first of these."""
@@ -52,9 +52,11 @@ def confirm(
     """
     answered = {answer.item_id for answer in report.candidate.answers}
     items = [item for item in read_snapshot(snapshot).holdout if item.id in answered]
-    replies = _replies(context, candidate, items, (report.live, candidate.id), folder)
+    replies = _read_replies(context, candidate, items, (report.live, candidate.id), folder)
     refused = {n for each in replies.values() for n, said in enumerate(each.said) if said is None}
-    judged = confirmed(report, _found(context, report, items, replies, refused), context.target.task)
+    judged = confirm_by_replica(
+        report, _build_findings(context, report, items, replies, refused), context.target.task
+    )
     if not refused or judged.served is None:
         return judged
     why = next(each.refusal for each in replies.values() if each.refusal)
@@ -66,7 +68,7 @@ def confirm(
     return judged.model_copy(update={"served": served, "reason": f"{judged.reason}{words}"})
 
 
-def _found(
+def _build_findings(
     context: TargetContext,
     report: Report,
     items: Sequence[ReviewedItem],
@@ -78,9 +80,9 @@ def _found(
     Nobody asks a replica for what older traffic wants: the report has come through that.
     """
     labels = [cell.label for cell in report.candidate.labels.classes] if report.candidate.labels else []
-    scoring = scorer(context.target.task, context.target.output_space, tuple(labels))
+    scoring = build_scorer(context.target.task, context.target.output_space, tuple(labels))
     heard = {
-        name: Heard(held_out=[UNANSWERED if n in refused else said for n, said in enumerate(each.said)])
+        name: SideAnswers(held_out=[UNANSWERED if n in refused else said for n, said in enumerate(each.said)])
         for name, each in replies.items()
     }
     others = {report.sides[0].name, report.live, report.candidate.name}
@@ -91,7 +93,7 @@ def _found(
         ),
         live=report.live,
         waiting=next((side.name for side in report.sides if side.name not in others), None),
-        sessions=sessions_of(items),
+        sessions=map_sessions(items),
         weighting=report.weighting,
         rejected_without_correction=report.rejected_without_correction,
         golden=report.golden,
@@ -101,7 +103,7 @@ def _found(
     )
 
 
-def _replies(
+def _read_replies(
     context: TargetContext,
     candidate: Version,
     items: Sequence[ReviewedItem],
@@ -113,13 +115,13 @@ def _replies(
     missing = {name: path for name, path in kept.items() if not path.exists()}
     if missing:
         with ExitStack() as stack:
-            replica = _loaded(context, candidate, stack)
+            replica = _load(context, candidate, stack)
             for name, path in missing.items():
                 write_atomically(path, _ask(context, replica, candidate, name, items).model_dump_json())
     return {name: Replies.model_validate_json(path.read_text("utf-8")) for name, path in kept.items()}
 
 
-def _loaded(context: TargetContext, candidate: Version, stack: ExitStack) -> Replica:
+def _load(context: TargetContext, candidate: Version, stack: ExitStack) -> Replica:
     """A replica that serves the candidate until `stack` ends. Raises NotServed, NotServedYet, Locked."""
     folder = adapter_folder(context.data_dir, candidate)
     record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
@@ -160,24 +162,24 @@ def _ask(
     model, limit = replica.base_name if side == BASE else side, context.target.max_new_tokens
     refusals: list[str] = []
 
-    def answered(item: ReviewedItem) -> Said | None:
+    def answered(item: ReviewedItem) -> RawAnswer | None:
         if context.stop.is_set():
             raise Interrupted("stopped while a replica was asked; the next start asks it again")
         messages = [message.to_chat() for message in item.prompt]
         try:
             reply = replica.answer(model, messages, tools=item.tools, max_tokens=limit)
         except ReplicaRefused as refused:
-            if refused.why is not Refusal.OTHER:
+            if refused.why is not RefusalReason.OTHER:
                 raise
             refusals.append(str(refused))
             return None
-        return Said(text=reply.text, ended=reply.ended)
+        return RawAnswer(text=reply.text, ended=reply.ended)
 
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             said = tuple(pool.map(answered, items))
     except (ReplicaUnreachable, ReplicaRefused) as problem:
         # A replica that was restarted has lost the adapter.
-        gone = isinstance(problem, ReplicaUnreachable) or problem.why is Refusal.UNKNOWN_MODEL
+        gone = isinstance(problem, ReplicaUnreachable) or problem.why is RefusalReason.UNKNOWN_MODEL
         raise (NotServedYet if gone else NotServed)(candidate.id, {replica.name: problem}) from problem
     return Replies(said=said, refusal=next(iter(refusals), ""))

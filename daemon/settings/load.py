@@ -82,7 +82,7 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"targets.{index}.replicas: {sorted(unknown)} not among the replicas {names}"
                 )
-            if target.evaluate_with == "replica" and not self.replicas_of(target):
+            if target.evaluate_with == "replica" and not self.find_replicas(target):
                 raise ValueError(
                     f"targets.{index}.evaluate_with: no replica serves {target.key}"
                     f"{', since agents load embeddings themselves' if target.task == 'embedding' else ''}; "
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
                 )
         return self
 
-    def target(self, key: str) -> TargetSettings:
+    def find_target(self, key: str) -> TargetSettings:
         """The target `tenant/agent`. Raises SettingsError naming those there are."""
         for target in self.targets:
             if target.key == key:
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         known = ", ".join(target.key for target in self.targets) or "none"
         raise SettingsError(f"no target {key!r} in the settings (there are: {known})")
 
-    def replicas_of(self, target: TargetSettings) -> tuple[ReplicaSettings, ...]:
+    def find_replicas(self, target: TargetSettings) -> tuple[ReplicaSettings, ...]:
         """The replicas that serve `target`; none serves embeddings, which agents load themselves."""
         if target.task == "embedding":
             return ()
@@ -119,25 +119,25 @@ def load_settings(path: Path) -> Settings:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
         raise SettingsError(f"{path} is not valid TOML: {broken}") from None
-    secrets = sorted(_secrets_in(content))
+    secrets = sorted(_find_secrets(content))
     if secrets:
         raise SettingsError(
             f"{path}: {', '.join(secrets)}: secrets do not belong in the settings file; "
             "name a file with `…_file`, or set the LEARND_… environment variable"
         )
     try:
-        return Settings(**_beside({"data_dir": "learnd-data"} | content, path.parent))
+        return Settings(**_resolve_paths({"data_dir": "learnd-data"} | content, path.parent))
     except ValidationError as wrong:
-        raise SettingsError(f"{path}:\n{explain(wrong, _known_keys())}") from None
+        raise SettingsError(f"{path}:\n{explain(wrong, _list_known_keys())}") from None
     except VariableUnreadable as wrong:
-        set_now = ", ".join(environment_names())
+        set_now = ", ".join(list_variables())
         raise SettingsError(
             f"one of the environment variables {set_now} should be JSON and is not: {wrong}"
         ) from None
 
 
 @cache
-def _known_keys() -> frozenset[str]:
+def _list_known_keys() -> frozenset[str]:
     """Return the keys of all sections."""
     schema = Settings.model_json_schema()
     return frozenset(
@@ -145,19 +145,21 @@ def _known_keys() -> frozenset[str]:
     )
 
 
-def environment_names() -> list[str]:
+def list_variables() -> list[str]:
     """The `LEARND_*` variables that are set, without their values."""
     return sorted(name for name in os.environ if name.startswith("LEARND_"))
 
 
-def _beside(content: Any, folder: Path) -> Any:
+def _resolve_paths(content: Any, folder: Path) -> Any:
     """`content` with the paths among its values made absolute, from `folder`."""
     if isinstance(content, list):
-        return [_beside(item, folder) for item in content]
+        return [_resolve_paths(item, folder) for item in content]
     if not isinstance(content, dict):
         return content
     return {
-        key: str((folder / value).resolve()) if _is_path(key, value, folder) else _beside(value, folder)
+        key: str((folder / value).resolve())
+        if _is_path(key, value, folder)
+        else _resolve_paths(value, folder)
         for key, value in content.items()
     }
 
@@ -173,14 +175,14 @@ def _is_path(key: str, value: Any, folder: Path) -> bool:
     return key in PATHS or (key == "base_model" and bool(value) and (folder / value).is_dir())
 
 
-def _secrets_in(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def _find_secrets(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
     for key, value in content.items():
         here = f"{path}.{key}" if path else key
         if key in SECRETS:
             yield here
         elif isinstance(value, dict):
-            yield from _secrets_in(value, here)
+            yield from _find_secrets(value, here)
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, dict):
-                    yield from _secrets_in(item, f"{here}.{index}")
+                    yield from _find_secrets(item, f"{here}.{index}")

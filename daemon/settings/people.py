@@ -22,7 +22,7 @@ class AgentSettings(Value):
     cache_seconds: float = Field(30, gt=0)
     """How long a client may go on using a version it resolved; the old one stays loaded as long."""
 
-    def by_token(self) -> dict[str, str]:
+    def read_tokens(self) -> dict[str, str]:
         """Token to tenant. Raises SettingsError when the file cannot be read or has a bad line."""
         tokens = {token.get_secret_value(): tenant for token, tenant in self.tokens.items()}
         for _, (token, tenant) in read_lines("agents.tokens_file", self.tokens_file, "TOKEN TENANT"):
@@ -55,7 +55,7 @@ class OperatorAccount(Value):
     """As `learnd operators hash` prints it; only from the environment. None: no sign-in by password."""
 
 
-def _network(written: str) -> str:
+def check_network(written: str) -> str:
     ip_network(written)
     return written
 
@@ -75,7 +75,7 @@ class OperatorSettings(Value):
     """How long a sign-in lasts."""
     proxy_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
     """Header in which a proxy that signs people in says who it is, such as `X-Forwarded-User`."""
-    proxy_addresses: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    proxy_addresses: tuple[Annotated[str, AfterValidator(check_network)], ...] = ()
     """Addresses or networks of that proxy; from anywhere else the header is not believed."""
     proxy_role: Role | None = None
     """Role of those whom the proxy names and `users` does not; None: they have none."""
@@ -86,7 +86,7 @@ class OperatorSettings(Value):
             raise ValueError("proxy_header needs the proxy_addresses from which it is believed")
         return self
 
-    def people(self) -> dict[str, OperatorAccount]:
+    def read_accounts(self) -> dict[str, OperatorAccount]:
         """Everybody by name. Raises SettingsError when the file cannot be read or has a bad line."""
         found = dict(self.users)
         for where, words in read_lines("operators.users_file", self.users_file, "NAME ROLE HASH"):
@@ -100,12 +100,12 @@ class OperatorSettings(Value):
                 ) from None
         return found
 
-    def by_token(self) -> dict[str, str]:
+    def read_tokens(self) -> dict[str, str]:
         """Token to name. Raises SettingsError when the file cannot be read, or names nobody we know."""
         tokens = {token.get_secret_value(): name for token, name in self.tokens.items()}
         for _, (token, name) in read_lines("operators.tokens_file", self.tokens_file, "TOKEN NAME"):
             tokens[token] = name
-        unknown = sorted(set(tokens.values()) - self.people().keys())
+        unknown = sorted(set(tokens.values()) - self.read_accounts().keys())
         if unknown:
             raise SettingsError(f"operators: tokens of {', '.join(unknown)}, who are not among the users")
         return tokens

@@ -27,7 +27,7 @@ class PhoenixSettings(WithApiKey):
     """Where people's browsers find it, if that is not `url`: the console's links lead there."""
 
     @property
-    def seen_at(self) -> str:
+    def public_url(self) -> str:
         """Where people look at it."""
         return self.browser_url or self.url
 
@@ -88,7 +88,7 @@ class NotifySettings(Value):
             raise ValueError("a command is not signed: leave the secret out")
         return self
 
-    def key(self) -> str | None:
+    def read_key(self) -> str | None:
         """The secret, or None. Raises SettingsError when the file cannot be read."""
         if self.secret is not None:
             return self.secret.get_secret_value()
@@ -141,7 +141,7 @@ class TrainingSettings(Value):
     currency: str = "USD"
     """Of both prices, for `learnd estimate`."""
 
-    def price(self, seconds: float) -> str | None:
+    def format_price(self, seconds: float) -> str | None:
         """What so long a training costs, in words; None without a price."""
         if self.price_per_hour is None:
             return None

@@ -20,13 +20,13 @@ class SettingsError(LearndError):
     """The settings file is missing, or says something that cannot be right."""
 
 
-def strip_slash(url: str) -> str:
+def check_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     return url.rstrip("/")
 
 
-Url = Annotated[str, AfterValidator(strip_slash)]
+Url = Annotated[str, AfterValidator(check_url)]
 
 
 class WithApiKey(Value):
@@ -37,7 +37,7 @@ class WithApiKey(Value):
     api_key_file: Path | None = None
     """File whose content is the key."""
 
-    def key(self) -> str | None:
+    def read_key(self) -> str | None:
         """The key, or None. Raises SettingsError when the file cannot be read."""
         if self.api_key is not None:
             return self.api_key.get_secret_value()

@@ -33,7 +33,7 @@ class CycleView(Value):
     counts: CycleCounts
 
 
-def newest(
+def list_newest(
     store: Store,
     *,
     target: str | None = None,
@@ -48,11 +48,13 @@ def newest(
     """
     if method is None:
         return store.cycles(target, limit, state, **wanted)
-    found = _page_by_page(store, target, state, wanted)
-    return list(islice((cycle for cycle in found if method in methods(trained(store, cycle))), limit))
+    found = _read_pages(store, target, state, wanted)
+    return list(
+        islice((cycle for cycle in found if method in list_methods(find_training_cycle(store, cycle))), limit)
+    )
 
 
-def _page_by_page(
+def _read_pages(
     store: Store, target: str | None, state: CycleState | None, wanted: CycleFilter
 ) -> Iterator[Cycle]:
     for offset in count(step=PAGE):
@@ -62,14 +64,14 @@ def _page_by_page(
             return
 
 
-def trained(store: Store, cycle: Cycle) -> Cycle:
+def find_training_cycle(store: Store, cycle: Cycle) -> Cycle:
     """The cycle that trained the candidate: itself, but for a second look."""
     if cycle.plan is not None or cycle.version_id is None:
         return cycle
     return store.cycles(limit=1, trains=True, version_id=cycle.version_id)[0]
 
 
-def methods(cycle: Cycle) -> list[str]:
+def list_methods(cycle: Cycle) -> list[str]:
     """The methods of its plan's stages, but for those that all its trainings left out."""
     took = {stage.method for stage in cycle.training if not stage.left_out}
     left_out = {stage.method for stage in cycle.training} - took
@@ -77,7 +79,7 @@ def methods(cycle: Cycle) -> list[str]:
     return [method for method in planned if method not in left_out]
 
 
-def view(cycle: Cycle) -> CycleView:
+def build_view(cycle: Cycle) -> CycleView:
     """What a list shows of the cycle."""
     shown = cycle.model_dump(include=CycleView.model_fields.keys() - {"method"})
-    return CycleView(**shown, method=", then ".join(methods(cycle)) or None)
+    return CycleView(**shown, method=", then ".join(list_methods(cycle)) or None)

@@ -14,7 +14,7 @@ from extractors.dataset.snapshot import OutcomeCounts, Snapshot
 from extractors.examples.types import Origin
 from extractors.feedback.extract import Extraction
 from extractors.file_formats.jsonl import NEEDS, AnyExample, Form, to_line
-from extractors.phoenix.client import span_page
+from extractors.phoenix.span_client import build_span_url
 from extractors.values import Value
 from trainers.planning.plan import ExampleKind
 
@@ -142,8 +142,8 @@ class TargetData:
         return sorted(found, key=lambda each: (each[1].started_at, each[1].id), reverse=True)
 
     def _links(self, span_ids: Sequence[str]) -> tuple[SpanLink, ...]:
-        phoenix = self.context.settings.phoenix.seen_at
-        return tuple(SpanLink(span_id=found, url=span_page(phoenix, found)) for found in span_ids)
+        phoenix = self.context.settings.phoenix.public_url
+        return tuple(SpanLink(span_id=found, url=build_span_url(phoenix, found)) for found in span_ids)
 
 
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from daemon.settings.servers import PhoenixSettings
-from daemon.views.cycle_list import methods, newest, trained
+from daemon.views.cycle_list import find_training_cycle, list_methods, list_newest
 from evaluation.report import Verdict
 from evaluation.rules import Look
 from extractors.errors import LearndError
 from extractors.values import Value
-from registry.cycles import MOST_TRIES, Cycle, CycleState, Outcome
+from registry.cycles import MOST_PUBLISH_TRIES, Cycle, CycleState, ReportSummary
 from registry.store.cycles import UnknownCycle
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
@@ -107,7 +107,7 @@ def list_experiments(
     limit: int = 100,
 ) -> list[Experiment]:
     """The newest `limit` runs that fit, newest first; `since` and `until` bound when they began."""
-    found = newest(
+    found = list_newest(
         store,
         target=target,
         method=method,
@@ -117,10 +117,10 @@ def list_experiments(
         until=until,
         learned=True,
     )
-    return [view(cycle, trained(store, cycle), phoenix) for cycle in found]
+    return [build_experiment(cycle, find_training_cycle(store, cycle), phoenix) for cycle in found]
 
 
-def find(store: Store, run: str) -> Cycle:
+def find_run(store: Store, run: str) -> Cycle:
     """The run that `run` names. Raises UnknownExperiment."""
     for known in (store.cycle, lambda version: store.cycle(store.version(version).cycle_id)):
         try:
@@ -140,43 +140,43 @@ def find(store: Store, run: str) -> Cycle:
     return store.cycle(begun[0].id)
 
 
-def details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> ExperimentDetails:
+def build_details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> ExperimentDetails:
     """All about a run."""
     report = cycle.report
     if report is not None:
         bare = tuple(side.model_copy(update={"answers": ()}) for side in report.sides)
         report = report.model_copy(update={"sides": bare})
     return ExperimentDetails(
-        experiment=view(cycle, trained(store, cycle), phoenix),
-        in_phoenix=in_phoenix(cycle, phoenix),
+        experiment=build_experiment(cycle, find_training_cycle(store, cycle), phoenix),
+        in_phoenix=describe_phoenix_page(cycle, phoenix),
         run=cycle.model_copy(update={"report": report}),
     )
 
 
-def view(cycle: Cycle, trained: Cycle, phoenix: PhoenixSettings) -> Experiment:
-    """What a list shows of the run whose candidate `trained` made."""
-    known = dict.fromkeys(Outcome.model_fields) if cycle.outcome is None else cycle.outcome.model_dump()
+def build_experiment(cycle: Cycle, trained: Cycle, phoenix: PhoenixSettings) -> Experiment:
+    """What a list shows of the run whose candidate `find_training_cycle` made."""
+    known = dict.fromkeys(ReportSummary.model_fields) if cycle.outcome is None else cycle.outcome.model_dump()
     return Experiment(
         **cycle.model_dump(include=Experiment.model_fields.keys() & Cycle.model_fields.keys()),
         **{name: known[name] for name in Experiment.model_fields.keys() & known.keys()},
-        method="+".join(methods(trained)),
+        method="+".join(list_methods(trained)),
         look="first" if cycle.plan else "second",
         ended_at=cycle.updated_at if cycle.ended else None,
-        compare_url=compare_url(cycle, phoenix),
+        compare_url=build_compare_url(cycle, phoenix),
     )
 
 
 # ---- where Phoenix shows it
 
 
-def compare_url(cycle: Cycle, phoenix: PhoenixSettings) -> str | None:
+def build_compare_url(cycle: Cycle, phoenix: PhoenixSettings) -> str | None:
     """Phoenix's page that compares the run's sides, as people's browsers find it."""
-    return f"{phoenix.seen_at}{cycle.compare_path}" if cycle.compare_path else None
+    return f"{phoenix.public_url}{cycle.compare_path}" if cycle.compare_path else None
 
 
-def in_phoenix(cycle: Cycle, phoenix: PhoenixSettings) -> str:
+def describe_phoenix_page(cycle: Cycle, phoenix: PhoenixSettings) -> str:
     """Phoenix's page that compares the run's sides, or why there is none."""
-    if url := compare_url(cycle, phoenix):
+    if url := build_compare_url(cycle, phoenix):
         return url
     if not cycle.ended:
         return f"not before the run has ended; it is {cycle.state}"
@@ -184,7 +184,7 @@ def in_phoenix(cycle: Cycle, phoenix: PhoenixSettings) -> str:
         return "no: it neither trained nor judged anything"
     if cycle.published_at is None:
         tried = f"it was told Phoenix {cycle.publish_tries} times, the last time so: {cycle.publish_problem}"
-        if cycle.publish_tries >= MOST_TRIES:
+        if cycle.publish_tries >= MOST_PUBLISH_TRIES:
             return f"no, and this is given up: {tried}"
         if cycle.publish_tries:
             return f"not yet: {tried}; a running daemon tells it again"
@@ -204,35 +204,39 @@ def in_phoenix(cycle: Cycle, phoenix: PhoenixSettings) -> str:
 # ---- side by side
 
 
-def compare(store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]) -> ExperimentComparison:
+def compare_experiments(
+    store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]
+) -> ExperimentComparison:
     """What distinguishes the runs: plan, data, measures."""
     chosen = list({cycle.id: cycle for cycle in cycles}.values())
-    makers = {cycle.id: trained(store, cycle) for cycle in chosen}
+    makers = {cycle.id: find_training_cycle(store, cycle) for cycle in chosen}
     one_target = len({cycle.target for cycle in chosen}) == 1
     return ExperimentComparison(
-        experiments=tuple(view(cycle, makers[cycle.id], phoenix) for cycle in chosen),
+        experiments=tuple(build_experiment(cycle, makers[cycle.id], phoenix) for cycle in chosen),
         facts=(
-            *_facts("run", {cycle.id: _about(cycle) for cycle in chosen}),
-            *_facts("plan", {run: _planned(cycle) for run, cycle in makers.items()}),
-            *_facts("data", {cycle.id: _data(cycle) for cycle in chosen}),
-            *_facts("measures", {cycle.id: _measured(cycle) for cycle in chosen}, ranked=one_target),
+            *_build_facts("run", {cycle.id: _list_run_facts(cycle) for cycle in chosen}),
+            *_build_facts("plan", {run: _list_plan_facts(cycle) for run, cycle in makers.items()}),
+            *_build_facts("data", {cycle.id: _list_data_facts(cycle) for cycle in chosen}),
+            *_build_facts(
+                "measures", {cycle.id: _list_measures(cycle) for cycle in chosen}, ranked=one_target
+            ),
         ),
-        notes=tuple(_notes(chosen, one_target=one_target)),
+        notes=tuple(_list_notes(chosen, one_target=one_target)),
     )
 
 
-def _facts(
+def _build_facts(
     group: Group, known: Mapping[str, Mapping[str, Any]], *, ranked: bool = False
 ) -> Iterator[ComparisonFact]:
     """A fact for each name that any run knows something by."""
     for name in dict.fromkeys(name for facts in known.values() for name in facts):
         values = {run: facts[name] for run, facts in known.items() if facts.get(name) is not None}
         if values:
-            best = _best(name, values) if ranked and name not in NEITHER_GOOD_NOR_BAD else ()
+            best = _find_best(name, values) if ranked and name not in NEITHER_GOOD_NOR_BAD else ()
             yield ComparisonFact(group=group, name=name, values=values, best=best)
 
 
-def _best(name: str, values: Mapping[str, float]) -> tuple[str, ...]:
+def _find_best(name: str, values: Mapping[str, float]) -> tuple[str, ...]:
     """None where all are the same."""
     if len(set(values.values())) < 2:
         return ()
@@ -240,7 +244,7 @@ def _best(name: str, values: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(run for run, value in values.items() if value == best)
 
 
-def _about(cycle: Cycle) -> dict[str, Any]:
+def _list_run_facts(cycle: Cycle) -> dict[str, Any]:
     return {
         "target": cycle.target,
         "began": cycle.started_at,
@@ -251,7 +255,7 @@ def _about(cycle: Cycle) -> dict[str, Any]:
     }
 
 
-def _planned(trained: Cycle) -> dict[str, Any]:
+def _list_plan_facts(trained: Cycle) -> dict[str, Any]:
     plan = trained.plan
     if plan is None:
         return {}
@@ -268,7 +272,7 @@ def _planned(trained: Cycle) -> dict[str, Any]:
     return known | {"training seconds": sum(took) if took else None}
 
 
-def _data(cycle: Cycle) -> dict[str, Any]:
+def _list_data_facts(cycle: Cycle) -> dict[str, Any]:
     counts = cycle.counts
     known: dict[str, Any] = {"snapshot": cycle.snapshot_id}
     reviewed = counts.reviewed.model_dump() if counts.reviewed else {}
@@ -282,7 +286,7 @@ def _data(cycle: Cycle) -> dict[str, Any]:
     return known | {"holdout": counts.holdout, "retention": counts.retention}
 
 
-def _measured(cycle: Cycle) -> dict[str, Any]:
+def _list_measures(cycle: Cycle) -> dict[str, Any]:
     report = cycle.report
     if report is None:
         return {}
@@ -301,7 +305,7 @@ def _measured(cycle: Cycle) -> dict[str, Any]:
     }
 
 
-def _notes(cycles: Sequence[Cycle], *, one_target: bool) -> Iterator[str]:
+def _list_notes(cycles: Sequence[Cycle], *, one_target: bool) -> Iterator[str]:
     if not one_target:
         yield "These are runs of different targets: nothing says which one is better."
         return

@@ -13,8 +13,8 @@ from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
 from daemon.runtime.units import format_duration, format_gigabytes
 from daemon.settings.target import TargetSettings
-from daemon.views.cycle_list import methods
-from daemon.views.report_text import Section, number, sections
+from daemon.views.cycle_list import list_methods
+from daemon.views.report_text import Section, build_sections, format_number
 from evaluation.report import Report
 from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.snapshot import Manifest, Snapshot
@@ -53,11 +53,13 @@ def write_card(context: TargetContext, version: Version, report: Report) -> None
     """
     trained = context.store.cycle(version.cycle_id)
     first = (trained.report,) if trained.report and report.look == "second" else ()
-    text = card(context.target, version, trained, context.snapshot(version.snapshot_id), (*first, report))
+    text = build_card(
+        context.target, version, trained, context.snapshot(version.snapshot_id), (*first, report)
+    )
     write_atomically(adapter_folder(context.data_dir, version) / CARD, text)
 
 
-def card(
+def build_card(
     target: TargetSettings, version: Version, trained: Cycle, snapshot: Snapshot, reports: Sequence[Report]
 ) -> str:
     """The card's text. `trained` is the cycle that trained the version, on `snapshot`; `reports` has the
@@ -65,30 +67,32 @@ def card(
     """
     from huggingface_hub import ModelCardData
 
-    results = list(_results(target, reports[-1]))
+    results = list(_build_eval_results(target, reports[-1]))
     head = ModelCardData(
         model_name=version.id,
         base_model=version.base_model,
         library_name="peft",
-        pipeline_tag=_pipeline(target),
-        language=_languages(snapshot.manifest) or None,
-        tags=["learnd", "lora", target.task, *methods(trained)],
+        pipeline_tag=_find_pipeline(target),
+        language=_find_languages(snapshot.manifest) or None,
+        tags=["learnd", "lora", target.task, *list_methods(trained)],
         metrics=[result.metric_type for result in results],
         eval_results=results,
     )
     parts = (
         f"# {version.id}",
-        _section(_purpose(target, version, reports[-1])),
-        *(_section(each) for each in _data(target, trained, snapshot)),
-        *(_section(each) for each in _training(trained)),
-        *_measured(reports),
-        _section(Section(title="Limits", words=tuple(f"- {each}" for each in _limits(target, reports[-1])))),
-        _section(_digests(version)),
+        _format_section(_build_purpose(target, version, reports[-1])),
+        *(_format_section(each) for each in _build_data(target, trained, snapshot)),
+        *(_format_section(each) for each in _build_training(trained)),
+        *_format_measurements(reports),
+        _format_section(
+            Section(title="Limits", words=tuple(f"- {each}" for each in _list_limits(target, reports[-1])))
+        ),
+        _format_section(_build_digests(version)),
     )
     return f"---\n{head.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _results(target: TargetSettings, report: Report) -> Iterator["EvalResult"]:
+def _build_eval_results(target: TargetSettings, report: Report) -> Iterator["EvalResult"]:
     """The candidate's measures."""
     from huggingface_hub import EvalResult
 
@@ -96,7 +100,7 @@ def _results(target: TargetSettings, report: Report) -> Iterator["EvalResult"]:
     known = {"accuracy": candidate.accuracy} if report.gold_size else {}
     for metric, value in (known | candidate.measures).items():
         yield EvalResult(
-            task_type=_pipeline(target),
+            task_type=_find_pipeline(target),
             task_name=target.task,
             dataset_type="learnd-holdout",
             dataset_name=f"{target.key}, held-out reviewed traffic",
@@ -106,11 +110,11 @@ def _results(target: TargetSettings, report: Report) -> Iterator["EvalResult"]:
         )
 
 
-def _pipeline(target: TargetSettings) -> str:
+def _find_pipeline(target: TargetSettings) -> str:
     return "sentence-similarity" if target.task == "embedding" else "text-generation"
 
 
-def _languages(manifest: Manifest) -> list[str]:
+def _find_languages(manifest: Manifest) -> list[str]:
     found = manifest.statistics.languages if manifest.statistics else {}
     return [code for code, share in found.items() if share >= SPOKEN_FROM and code != "und"]
 
@@ -118,7 +122,7 @@ def _languages(manifest: Manifest) -> list[str]:
 # ---- the sections
 
 
-def _purpose(target: TargetSettings, version: Version, report: Report) -> Section:
+def _build_purpose(target: TargetSettings, version: Version, report: Report) -> Section:
     space = ", ".join(target.output_space[:MOST_LABELS])
     more = len(target.output_space) - MOST_LABELS
     labels = f" The labels are: {space}{f' and {more} more' if more > 0 else ''}." if space else ""
@@ -128,26 +132,26 @@ def _purpose(target: TargetSettings, version: Version, report: Report) -> Sectio
             f"A LoRA adapter of {version.base_model} for the agent {target.agent} of {target.tenant}. "
             f"{TASKS[target.task]}{labels} It was trained on what people said of this agent's traffic, is "
             "for this agent alone, and belongs to exactly the base whose digest stands below.",
-            _verdict(report),
+            _describe_verdict(report),
         ),
     )
 
 
-def _verdict(report: Report) -> str:
+def _describe_verdict(report: Report) -> str:
     return f"Verdict {report.verdict}: {report.reason.rstrip('.')}."
 
 
-def _data(target: TargetSettings, trained: Cycle, snapshot: Snapshot) -> Iterator[Section]:
+def _build_data(target: TargetSettings, trained: Cycle, snapshot: Snapshot) -> Iterator[Section]:
     manifest = snapshot.manifest
     yield Section(
         title="Data",
         words=(
-            _reviewed(target, manifest),
-            _held_out(manifest),
-            _redaction(target, manifest),
+            _describe_reviewed(target, manifest),
+            _describe_holdout(manifest),
+            _describe_redaction(target, manifest),
         ),
         columns=("kind", "to train on", "synthetic among them", "to validate on"),
-        rows=tuple(_kinds(snapshot)),
+        rows=tuple(_build_kind_rows(snapshot)),
     )
     statistics = manifest.statistics
     if statistics and statistics.warnings:
@@ -156,10 +160,10 @@ def _data(target: TargetSettings, trained: Cycle, snapshot: Snapshot) -> Iterato
         )
     left = {**manifest.left_out, **trained.counts.dropped}
     if left:
-        yield Section(title="Left out", columns=("why", "how many"), rows=_counted(left))
+        yield Section(title="Left out", columns=("why", "how many"), rows=_build_count_rows(left))
 
 
-def _reviewed(target: TargetSettings, manifest: Manifest) -> str:
+def _describe_reviewed(target: TargetSettings, manifest: Manifest) -> str:
     said, newest = manifest.reviewed, manifest.watermark
     until = f", up to {newest:%Y-%m-%d %H:%M} UTC" if newest else ""
     return (
@@ -168,7 +172,7 @@ def _reviewed(target: TargetSettings, manifest: Manifest) -> str:
     )
 
 
-def _held_out(manifest: Manifest) -> str:
+def _describe_holdout(manifest: Manifest) -> str:
     since = f", those since {manifest.window.start:%Y-%m-%d %H:%M} UTC," if manifest.window else ""
     kept = (
         f" {manifest.retention} older ones are reserved, to tell what is forgotten."
@@ -181,7 +185,7 @@ def _held_out(manifest: Manifest) -> str:
     )
 
 
-def _kinds(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
+def _build_kind_rows(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
     validation = dict(iterate_kinds(snapshot.validation))
     for kind, examples in iterate_kinds(snapshot.train):
         if examples or validation[kind]:
@@ -190,7 +194,7 @@ def _kinds(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
             yield kind, str(len(examples)), f"{synthetic}{share}", str(len(validation[kind]))
 
 
-def _redaction(target: TargetSettings, manifest: Manifest) -> str:
+def _describe_redaction(target: TargetSettings, manifest: Manifest) -> str:
     if target.redaction.redactor is None:
         return "Personal data was not looked for (the target has no redactor)."
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.replaced.items()))
@@ -209,7 +213,7 @@ HYPERPARAMETERS = (
 )
 
 
-def _training(trained: Cycle) -> Iterator[Section]:
+def _build_training(trained: Cycle) -> Iterator[Section]:
     plan = trained.plan
     if plan is None:
         return
@@ -218,22 +222,22 @@ def _training(trained: Cycle) -> Iterator[Section]:
         title="How it was trained",
         words=(f"{plan.reason.rstrip('.')}.{goes_on}",),
         columns=("method", "data", *(name.replace("_", " ") for name in HYPERPARAMETERS)),
-        rows=tuple(_planned(stage) for stage in plan.stages),
+        rows=tuple(_build_stage_row(stage) for stage in plan.stages),
     )
     if trained.training:
         yield Section(
             title="How the training went",
             columns=("method", "examples", "steps", "loss", "took", "memory", "notes"),
-            rows=tuple(_took(stage) for stage in trained.training),
+            rows=tuple(_build_result_row(stage) for stage in trained.training),
         )
 
 
-def _planned(stage: TrainingStage) -> tuple[str, ...]:
+def _build_stage_row(stage: TrainingStage) -> tuple[str, ...]:
     chosen = stage.hyperparameters.model_dump(include=set(HYPERPARAMETERS))
     return stage.method, stage.data, *(f"{chosen[name]:g}" for name in HYPERPARAMETERS)
 
 
-def _took(stage: StageResult) -> tuple[str, ...]:
+def _build_result_row(stage: StageResult) -> tuple[str, ...]:
     took = stage.figures
     notes = [f"run {stage.run}" if stage.run else "", stage.left_out, *took.recoveries]
     if took.quantization:
@@ -242,25 +246,25 @@ def _took(stage: StageResult) -> tuple[str, ...]:
         stage.method,
         _in_words(took.examples, str),
         _in_words(took.steps, str),
-        _in_words(took.train_loss, number),
+        _in_words(took.train_loss, format_number),
         _in_words(took.seconds, format_duration),
         _in_words(took.peak_memory_bytes, format_gigabytes),
         "; ".join(filter(None, notes)),
     )
 
 
-def _measured(reports: Sequence[Report]) -> Iterator[str]:
+def _format_measurements(reports: Sequence[Report]) -> Iterator[str]:
     """Every look, the newest first."""
     for report in reversed(reports):
         look = "" if len(reports) == 1 else ", second look" if report.look == "second" else ", first look"
         yield f"## What was measured{look}"
         if look:
-            yield _plain(_verdict(report))
-        for section in sections(report, quoting=False):
-            yield _section(section, level=3)
+            yield _escape_markdown(_describe_verdict(report))
+        for section in build_sections(report, quoting=False):
+            yield _format_section(section, level=3)
 
 
-def _limits(target: TargetSettings, report: Report) -> Iterator[str]:
+def _list_limits(target: TargetSettings, report: Report) -> Iterator[str]:
     compared = report.against(report.live)
     yield (
         f"Judged on {compared.n} items that are worth {compared.effective_n:.0f} independent ones: a true "
@@ -286,7 +290,7 @@ def _limits(target: TargetSettings, report: Report) -> Iterator[str]:
     yield "Traffic changes: the measures are of the time from which the held-out items come."
 
 
-def _digests(version: Version) -> Section:
+def _build_digests(version: Version) -> Section:
     known = {
         "base model": version.base_digest,
         "snapshot": version.snapshot_id,
@@ -307,22 +311,24 @@ def _digests(version: Version) -> Section:
 # ---- as Markdown
 
 
-def _section(section: Section, level: int = 2) -> str:
-    parts = [f"{'#' * level} {_plain(section.title)}"]
+def _format_section(section: Section, level: int = 2) -> str:
+    parts = [f"{'#' * level} {_escape_markdown(section.title)}"]
     # A list is one paragraph.
     listed = all(words.startswith("- ") for words in section.words)
-    parts.append(("\n" if listed else "\n\n").join(map(_plain, section.words)))
+    parts.append(("\n" if listed else "\n\n").join(map(_escape_markdown, section.words)))
     if section.rows:
-        parts.append("\n".join(map(_row, (section.columns, ["---"] * len(section.columns), *section.rows))))
+        parts.append(
+            "\n".join(map(_format_row, (section.columns, ["---"] * len(section.columns), *section.rows)))
+        )
     return "\n\n".join(filter(None, parts))
 
 
-def _row(cells: Sequence[str]) -> str:
+def _format_row(cells: Sequence[str]) -> str:
     cut = (cell if len(cell) <= LONGEST_CELL else f"{cell[:LONGEST_CELL]}…" for cell in cells)
-    return f"| {' | '.join(map(_plain, cut))} |"
+    return f"| {' | '.join(map(_escape_markdown, cut))} |"
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """One line of Markdown that shows the text as it is: no table, image, link, HTML or emphasis of its own.
 
     Only code keeps an address from becoming a link.
@@ -332,7 +338,7 @@ def _plain(text: str) -> str:
     )
 
 
-def _counted(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+def _build_count_rows(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (why, str(count)) for why, count in sorted(counts.items(), key=lambda each: -each[1]) if count
     )

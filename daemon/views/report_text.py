@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluation.metrics.labels import ClassFigures
 from evaluation.metrics.retrieval import DEPTH
-from evaluation.report import Answer, Comparison, GoldenAnswer, Report, Side
+from evaluation.report import FailedGoldenCase, PairedComparison, Report, ScoredAnswer, Side
 from extractors.values import Value
 
 CONFUSIONS = 10
@@ -39,30 +39,35 @@ class Section(Value):
     rows: Rows = ()
 
 
-def sections(report: Report, *, quoting: bool = True) -> Iterator[Section]:
+def build_sections(report: Report, *, quoting: bool = True) -> Iterator[Section]:
     """All that the report says, in the order in which it matters; `quoting` what users asked, too."""
-    yield _measures(report)
-    yield _comparisons(report)
-    yield _guards(report)
+    yield _build_measures(report)
+    yield _build_comparisons(report)
+    yield _build_guards(report)
     for section in (
-        _golden(report),
-        _latency(report),
-        *circumstances(report, quoting=quoting),
-        *_labels(report),
-        *_confidence(report),
+        _build_golden(report),
+        _build_latency(report),
+        *build_circumstances(report, quoting=quoting),
+        *_build_labels(report),
+        *_build_confidence(report),
     ):
         if section is not None:
             yield section
 
 
-def circumstances(report: Report, *, quoting: bool = True) -> Iterator[Section]:
+def build_circumstances(report: Report, *, quoting: bool = True) -> Iterator[Section]:
     """What bears on how far the verdict can be trusted: the held-out items, a judge, a replica, seeds."""
-    for section in (_weighting(report, quoting=quoting), _judge(report), _served(report), _seeds(report)):
+    for section in (
+        _build_weighting(report, quoting=quoting),
+        _build_judge(report),
+        _build_replica(report),
+        _build_seeds(report),
+    ):
         if section is not None:
             yield section
 
 
-def role(report: Report, side: str) -> str:
+def find_role(report: Report, side: str) -> str:
     """What a side is in the comparison; empty for a base that is not live."""
     if side == report.candidate.name:
         return "candidate"
@@ -71,13 +76,13 @@ def role(report: Report, side: str) -> str:
     return "" if side == report.sides[0].name else "on probation"
 
 
-def titled(report: Report, side: str) -> str:
+def format_side(report: Report, side: str) -> str:
     """The side's name with its role."""
-    known = role(report, side)
+    known = find_role(report, side)
     return f"{side} ({known})" if known else side
 
 
-def answer_words(answer: Answer) -> str:
+def describe_answer(answer: ScoredAnswer) -> str:
     """The text; of a search, where it found the first relevant document."""
     reciprocal = answer.scores.get("mrr@10")
     if reciprocal is None:
@@ -87,25 +92,25 @@ def answer_words(answer: Answer) -> str:
     return f"first relevant document at rank {round(1 / reciprocal)}"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """With three decimals, or as few digits as it takes above that."""
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def chance(p: float) -> str:
+def format_p_value(p: float) -> str:
     """A p-value."""
     return f"{p:.2g}"
 
 
-def between(bounds: tuple[float, float], *, signed: bool = True) -> str:
+def format_interval(bounds: tuple[float, float], *, signed: bool = True) -> str:
     """An interval."""
-    low, high = (f"{bound:+.3f}" if signed else number(bound) for bound in bounds)
+    low, high = (f"{bound:+.3f}" if signed else format_number(bound) for bound in bounds)
     return f"{low} to {high}"
 
 
-def _measures(report: Report) -> Section:
+def _build_measures(report: Report) -> Section:
     names = list(dict.fromkeys(name for side in report.sides for name in side.measures))
     words = f"{report.gold_size} of {report.holdout_size} held-out items have a known right answer."
     if report.unanswerable:
@@ -119,24 +124,24 @@ def _measures(report: Report) -> Section:
         title="Measures",
         words=(words,),
         columns=("side", "accuracy", "valid answers", "ms an answer", "rejected answers again", *names),
-        rows=tuple(_side(report, side, names) for side in report.sides),
+        rows=tuple(_build_side_row(report, side, names) for side in report.sides),
     )
 
 
-def _side(report: Report, side: Side, names: Sequence[str]) -> tuple[str, ...]:
+def _build_side_row(report: Report, side: Side, names: Sequence[str]) -> tuple[str, ...]:
     return (
-        titled(report, side.name),
-        number(side.accuracy) if report.gold_size else "–",
-        number(side.valid_rate),
-        number(side.latency_ms or None),
+        format_side(report, side.name),
+        format_number(side.accuracy) if report.gold_size else "–",
+        format_number(side.valid_rate),
+        format_number(side.latency_ms or None),
         str(side.repeated_rejected),
-        *(number(side.measures.get(name)) for name in names),
+        *(format_number(side.measures.get(name)) for name in names),
     )
 
 
-def _comparisons(report: Report) -> Section:
+def _build_comparisons(report: Report) -> Section:
     older = (("older traffic", report.retention),) if report.retention else ()
-    compared = (*((titled(report, each.against), each) for each in report.comparisons), *older)
+    compared = (*((format_side(report, each.against), each) for each in report.comparisons), *older)
     words = (
         "Paired, item by item. p is one-sided: how often a candidate that is no better gains as much by "
         "chance, or one that is no worse loses as much. The interval is a 95% bootstrap over sessions. All "
@@ -148,28 +153,28 @@ def _comparisons(report: Report) -> Section:
         title="The candidate against the others",
         words=(words,),
         columns=COMPARED,
-        rows=tuple(_comparison(against, each) for against, each in compared),
+        rows=tuple(_build_comparison_row(against, each) for against, each in compared),
     )
 
 
-def _comparison(against: str, found: Comparison) -> tuple[str, ...]:
+def _build_comparison_row(against: str, found: PairedComparison) -> tuple[str, ...]:
     return (
         against,
         found.metric,
-        *(map(number, found.means or (None, None))),
+        *(map(format_number, found.means or (None, None))),
         f"{found.effect:+.3f}",
-        between(found.interval),
-        chance(found.p_value),
-        chance(found.p_worse),
+        format_interval(found.interval),
+        format_p_value(found.p_value),
+        format_p_value(found.p_worse),
         str(found.gained),
         str(found.lost),
         str(found.n),
         f"{found.effective_n:.0f}",
-        number(found.smallest_effect),
+        format_number(found.smallest_effect),
     )
 
 
-def _guards(report: Report) -> Section:
+def _build_guards(report: Report) -> Section:
     return Section(
         title="What must not get worse",
         words=() if report.guards else ("Nothing of it was measured.",),
@@ -178,7 +183,7 @@ def _guards(report: Report) -> Section:
     )
 
 
-def _golden(report: Report) -> Section | None:
+def _build_golden(report: Report) -> Section | None:
     golden = report.golden
     if golden is None:
         return None
@@ -196,14 +201,14 @@ def _golden(report: Report) -> Section | None:
                 case.expected,
                 case.live,
                 case.candidate,
-                _golden_words(case),
+                _describe_golden_case(case),
             )
             for case in golden.failed
         ),
     )
 
 
-def _golden_words(case: GoldenAnswer) -> str:
+def _describe_golden_case(case: FailedGoldenCase) -> str:
     if case.refused:
         return "refused by the chat template"
     if case.broken:
@@ -211,7 +216,7 @@ def _golden_words(case: GoldenAnswer) -> str:
     return "mended" if case.candidate_passes else "failed by both"
 
 
-def _latency(report: Report) -> Section | None:
+def _build_latency(report: Report) -> Section | None:
     if not report.overheads:
         return None
     return Section(
@@ -220,9 +225,9 @@ def _latency(report: Report) -> Section | None:
         columns=("against", "median", "95% interval", "questions"),
         rows=tuple(
             (
-                titled(report, each.against),
-                number(each.ratio),
-                between(each.interval, signed=False),
+                format_side(report, each.against),
+                format_number(each.ratio),
+                format_interval(each.interval, signed=False),
                 str(each.n),
             )
             for each in report.overheads
@@ -230,7 +235,7 @@ def _latency(report: Report) -> Section | None:
     )
 
 
-def _weighting(report: Report, *, quoting: bool) -> Section | None:
+def _build_weighting(report: Report, *, quoting: bool) -> Section | None:
     found = report.weighting
     if found is None:
         return None
@@ -240,11 +245,11 @@ def _weighting(report: Report, *, quoting: bool) -> Section | None:
             ", ".join(version or "unknown" for version in each.answered_by),
             each.like,
             str(each.reviewed),
-            number(each.reviewed_share),
+            format_number(each.reviewed_share),
             str(each.traffic),
-            number(each.traffic_share),
+            format_number(each.traffic_share),
             f"{each.rejected + each.corrected}, {each.corrected} of them corrected",
-            number(each.weight),
+            format_number(each.weight),
         )
         for each in found.strata[:STRATA]
     )
@@ -256,7 +261,7 @@ def _weighting(report: Report, *, quoting: bool) -> Section | None:
     )
 
 
-def _judge(report: Report) -> Section | None:
+def _build_judge(report: Report) -> Section | None:
     found = report.preferences
     if found is None:
         return Section(title="What a judge prefers", words=(report.no_judge,)) if report.no_judge else None
@@ -272,7 +277,7 @@ def _judge(report: Report) -> Section | None:
     )
 
 
-def _served(report: Report) -> Section | None:
+def _build_replica(report: Report) -> Section | None:
     found = report.served
     if found is None:
         return None
@@ -283,11 +288,11 @@ def _served(report: Report) -> Section | None:
             "as above.",
         ),
         columns=COMPARED,
-        rows=(_comparison(titled(report, found.comparison.against), found.comparison),),
+        rows=(_build_comparison_row(format_side(report, found.comparison.against), found.comparison),),
     )
 
 
-def _seeds(report: Report) -> Section | None:
+def _build_seeds(report: Report) -> Section | None:
     seeds = report.seeds
     if seeds is None:
         return None
@@ -298,11 +303,11 @@ def _seeds(report: Report) -> Section | None:
             f"(mean and standard deviation); the candidate is the median one.",
         ),
         columns=("run", seeds.metric),
-        rows=tuple((str(run), number(score)) for run, score in enumerate(seeds.scores)),
+        rows=tuple((str(run), format_number(score)) for run, score in enumerate(seeds.scores)),
     )
 
 
-def _labels(report: Report) -> Iterator[Section]:
+def _build_labels(report: Report) -> Iterator[Section]:
     measured = report.candidate.labels
     if measured is None:
         return
@@ -311,12 +316,12 @@ def _labels(report: Report) -> Iterator[Section]:
     yield Section(
         title="Label by label",
         columns=("label", "items", "precision", "recall", "F1", f"F1 of {report.live}"),
-        rows=tuple(_label(each, live.get(each.label)) for each in measured.classes),
+        rows=tuple(_build_label_row(each, live.get(each.label)) for each in measured.classes),
     )
     wrong = sorted((cell for cell in measured.confusion if cell.answered != cell.gold), key=lambda c: -c.n)
     yield Section(
         title="What the candidate confuses",
-        words=(_most_frequent(len(wrong)),),
+        words=(_describe_confusions(len(wrong)),),
         columns=("should be", "is answered", "items"),
         rows=tuple(
             (cell.gold, cell.answered or "something outside the output space", str(cell.n))
@@ -325,18 +330,18 @@ def _labels(report: Report) -> Iterator[Section]:
     )
 
 
-def _label(found: ClassFigures, live: ClassFigures | None) -> tuple[str, ...]:
+def _build_label_row(found: ClassFigures, live: ClassFigures | None) -> tuple[str, ...]:
     shares = (found.precision, found.recall, found.f1, live.f1 if live else None)
-    return (found.label, str(found.support), *map(number, shares))
+    return (found.label, str(found.support), *map(format_number, shares))
 
 
-def _most_frequent(kinds: int) -> str:
+def _describe_confusions(kinds: int) -> str:
     if not kinds:
         return "Nothing."
     return f"The {CONFUSIONS} most frequent of {kinds}." if kinds > CONFUSIONS else ""
 
 
-def _confidence(report: Report) -> Iterator[Section]:
+def _build_confidence(report: Report) -> Iterator[Section]:
     measured = [(side, side.confidence) for side in report.sides if side.confidence]
     if not measured:
         return
@@ -350,10 +355,10 @@ def _confidence(report: Report) -> Iterator[Section]:
         columns=("side", "confidence", "calibration error", f"right label among the {k} likeliest"),
         rows=tuple(
             (
-                titled(report, side.name),
-                number(found.confidence),
-                number(found.confidence_calibration),
-                number(found.top_k_accuracy),
+                format_side(report, side.name),
+                format_number(found.confidence),
+                format_number(found.confidence_calibration),
+                format_number(found.top_k_accuracy),
             )
             for side, found in measured
         ),
@@ -366,8 +371,8 @@ def _confidence(report: Report) -> Iterator[Section]:
                 (
                     f"{each.low:.1f} to {each.high:.1f}",
                     str(each.n),
-                    number(each.confidence),
-                    number(each.accuracy),
+                    format_number(each.confidence),
+                    format_number(each.accuracy),
                 )
                 for each in report.candidate.confidence.reliability
             ),

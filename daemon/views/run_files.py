@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from daemon.runtime.paths import run_folder, snapshot_folder
 from daemon.settings.load import Settings
-from evaluation.report import Answer
+from evaluation.report import ScoredAnswer
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.types import Message, ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
@@ -24,7 +24,7 @@ class SideBySide(Value):
     gold: str | None
     """The approved answer, or the relevant documents of a search; None where there is none, or the snapshot
     is gone."""
-    answers: dict[str, Answer]
+    answers: dict[str, ScoredAnswer]
     """By the side's name."""
 
 
@@ -34,7 +34,7 @@ def read_progress(settings: Settings, cycle: Cycle) -> dict[str, list[ProgressLi
     return {path.parent.name: list(_read_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
 
 
-def answers_of(
+def read_answers(
     settings: Settings, cycle: Cycle, *, changed: bool = False, offset: int = 0, limit: int = 50
 ) -> tuple[SideBySide, ...]:
     """Held-out items and what base, live and candidate said to them; empty before the evaluation.
@@ -51,32 +51,32 @@ def answers_of(
         for answer in candidate.answers
         if not changed or answer.correct is not was_right.get(answer.item_id)
     ][offset : offset + limit]
-    items = _held_out(settings, cycle, frozenset(chosen)) if chosen else {}
+    items = _read_held_out(settings, cycle, frozenset(chosen)) if chosen else {}
     said = {side.name: {answer.item_id: answer for answer in side.answers} for side in report.sides}
     return tuple(
         SideBySide(
             item_id=item_id,
-            prompt=_asked(items.get(item_id)),
-            gold=_gold(items.get(item_id)),
+            prompt=_find_prompt(items.get(item_id)),
+            gold=_find_gold(items.get(item_id)),
             answers={name: answers[item_id] for name, answers in said.items() if item_id in answers},
         )
         for item_id in chosen
     )
 
 
-def _asked(item: ReviewedItem | ReviewedRetrieval | None) -> tuple[Message, ...]:
+def _find_prompt(item: ReviewedItem | ReviewedRetrieval | None) -> tuple[Message, ...]:
     if isinstance(item, ReviewedRetrieval):
         return (Message(role="user", content=item.query),)
     return item.prompt if item else ()
 
 
-def _gold(item: ReviewedItem | ReviewedRetrieval | None) -> str | None:
+def _find_gold(item: ReviewedItem | ReviewedRetrieval | None) -> str | None:
     if isinstance(item, ReviewedRetrieval):
         return "\n\n".join(document.text for document in item.documents if document.relevant) or None
     return item.gold.content if item and item.gold else None
 
 
-def _held_out(
+def _read_held_out(
     settings: Settings, cycle: Cycle, wanted: frozenset[str]
 ) -> dict[str, ReviewedItem | ReviewedRetrieval]:
     if cycle.snapshot_id is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.demo.vllm import VllmServer, vllm_server
+from daemon.demo.vllm import VllmServer, run_vllm
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_LORAS = 4
@@ -29,5 +29,5 @@ def vllm(
     tiny_model: Path, vllm_python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VllmServer]:
     log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    with vllm_server(tiny_model, python=vllm_python, log=log, max_loras=MAX_LORAS, eager=True) as server:
+    with run_vllm(tiny_model, python=vllm_python, log=log, max_loras=MAX_LORAS, eager=True) as server:
         yield server

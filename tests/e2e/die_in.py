@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.cycle.steps import advance, begin_cycle, unfinished_cycle
+from daemon.cycle.steps import advance, begin_cycle, find_unfinished_cycle
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
@@ -22,7 +22,7 @@ def main(config: Path, state: str, seconds: float) -> None:
     settings = load_settings(config)
     with daemon_lock(settings.data_dir), Store.open(settings.data_dir, utc_now()) as store:
         context = TargetContext(settings, settings.targets[0], store, utc_now)
-        cycle = unfinished_cycle(context) or begin_cycle(context, "operator")
+        cycle = find_unfinished_cycle(context) or begin_cycle(context, "operator")
         while cycle.state != state:
             assert not cycle.ended, f"the cycle ended {cycle.state} before {state}: {cycle.reason}"
             cycle = advance(context, cycle)

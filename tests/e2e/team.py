@@ -151,4 +151,4 @@ def fill(phoenix: str, project: str, asked: Sequence[Asked], *, first: int = 0) 
     send_spans(phoenix, project, spans)
     wait_for_spans(phoenix, project, first + len(spans))
     with PhoenixClient(phoenix) as client:
-        client.annotate_spans(annotations)
+        client.annotations.write(annotations)

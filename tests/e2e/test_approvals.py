@@ -12,14 +12,14 @@ from playwright.sync_api import Page, expect
 from daemon.demo.corpus import load_corpus
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.phoenix import PhoenixServer
-from daemon.demo.servers import free_port, server
-from daemon.demo.vllm import VllmServer, vllm_server
+from daemon.demo.servers import find_free_port, run_server
+from daemon.demo.vllm import VllmServer, run_vllm
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import SFTExample
 from registry.batches import Batch, BatchState, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store
-from tests.browser import UNSEEN_MS, chromium, page_of, picture, sign_in
+from tests.browser import chromium, open_page, read_item, sign_in, take_picture
 from tests.console_support import HASH, PASSWORD
 from tests.e2e.team import ROOT, Team, new_team
 from tests.e2e.test_daemon import served, wait_until
@@ -32,7 +32,7 @@ HELD_OUT, TO_TRAIN, TO_VALIDATE, NEEDED = 60, 30, 3, 50
 def writer(vllm_python: str, tmp_path: Path) -> Iterator[VllmServer]:
     """A language model that can write: 135 million parameters."""
     model = prepare_smollm2(ROOT / ".cache" / "smollm2")
-    with vllm_server(model, python=vllm_python, log=tmp_path / "writer.log", eager=True) as running:
+    with run_vllm(model, python=vllm_python, log=tmp_path / "writer.log", eager=True) as running:
         yield running
 
 
@@ -66,16 +66,16 @@ def team(
 
 
 def test_what_an_operator_approves_is_learned_and_nothing_else(team: Team, tmp_path: Path) -> None:
-    port = free_port()
+    port = find_free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "learnd", "run", "--config", str(team.config)]
     env = {"LEARND_DAEMON__PORT": str(port), "LEARND_OPERATORS__USERS__ANN__PASSWORD_HASH": HASH}
     log = tmp_path / "daemon.log"
     with (
         team.store() as store,
-        server(command, health_url=f"{url}/healthz", log=log, env=env, start_seconds=60),
+        run_server(command, health_url=f"{url}/healthz", log=log, env=env, start_seconds=60),
         chromium() as browser,
-        page_of(browser, url) as page,
+        open_page(browser, url) as page,
     ):
         wait_until(lambda: bool(store.batches(team.key)), "proposals")
         (asked,) = store.cycles(team.key)
@@ -97,7 +97,7 @@ def test_what_an_operator_approves_is_learned_and_nothing_else(team: Team, tmp_p
         page.get_by_role("link", name="Overview").click()
         expect(page.get_by_text("TRAINING", exact=True)).to_be_visible(timeout=120_000)
         expect(page.get_by_text("training: step")).to_be_visible(timeout=120_000)
-        picture(page, "story-training")
+        take_picture(page, "story-training")
         wait_until(lambda: store.cycles(team.key)[0].ended, "its verdict")
         cycle = store.cycles(team.key)[0]
         assert (cycle.trigger, cycle.state) == ("batch decided", "DONE"), cycle.reason
@@ -119,37 +119,31 @@ def decide(page: Page, batch: Batch) -> str:
     """Edit one, reject two, approve the others, all by keyboard; what the edited one says then."""
     sign_in(page, "ann", PASSWORD)
     expect(page.get_by_text(f"{TO_TRAIN} of {NEEDED} approved or corrected answers")).to_be_visible()
-    picture(page, "story-waiting")
+    take_picture(page, "story-waiting")
     page.get_by_role("link", name=f"{batch.pending} synthetic examples wait for you").click()
-    shows(page, 1)
-    picture(page, "story-desk")
+    read_item(page, 1)
+    take_picture(page, "story-desk")
     page.keyboard.press("e")
     message = page.get_by_label("user")
     edited = f"{message.input_value()} Please answer soon."
     message.fill(edited)
-    picture(page, "story-edit")
+    take_picture(page, "story-edit")
     page.keyboard.press("Control+Enter")
     for number in (2, 3):
-        shows(page, number)
+        read_item(page, number)
         page.keyboard.press("r")
         expect(page.get_by_text("Why is it rejected?")).to_be_visible()
         page.keyboard.press("2")
     for number in range(4, batch.size):
-        shows(page, number)
+        read_item(page, number)
         page.keyboard.press("a")
-    shows(page, batch.size)
+    read_item(page, batch.size)
     page.keyboard.press("a")
     expect(page.get_by_text("The batch ends with that")).to_be_visible()
-    picture(page, "story-last")
+    take_picture(page, "story-last")
     page.keyboard.press("Enter")
     expect(page.get_by_text("DECIDED by ann")).to_be_visible()
     return edited
-
-
-def shows(page: Page, number: int) -> None:
-    """Wait until an item is on the screen, and read it."""
-    expect(page.get_by_role("heading", name=f"Item {number}", exact=True)).to_be_visible()
-    page.wait_for_timeout(UNSEEN_MS)
 
 
 def decided(store: Store, batch: Batch, state: ItemState) -> list[SFTExample]:
@@ -162,14 +156,14 @@ def decided(store: Store, batch: Batch, state: ItemState) -> list[SFTExample]:
 def shows_what_came_of_it(page: Page, cycle: Cycle) -> None:
     """The verdict on the overview and on the cycle's page, the version, and the synthetic examples."""
     expect(page.get_by_text(str(cycle.verdict), exact=True)).to_be_visible(timeout=30_000)
-    picture(page, "story-verdict")
+    take_picture(page, "story-verdict")
     page.get_by_role("link", name=f"Cycle {cycle.id}").click()
     expect(page.get_by_text("Last losses: training")).to_be_visible()
     expect(page.get_by_text(cycle.reason).first).to_be_visible()
-    picture(page, "story-experiment")
+    take_picture(page, "story-experiment")
     page.get_by_role("link", name="Adapters").click()
     expect(page.get_by_role("heading", name=str(cycle.version_id))).to_be_visible()
-    picture(page, "story-adapters")
+    take_picture(page, "story-adapters")
     page.get_by_role("link", name="Data").click()
     expect(page.get_by_text("synthetic", exact=True).first).to_be_visible(timeout=30_000)
-    picture(page, "story-data")
+    take_picture(page, "story-data")

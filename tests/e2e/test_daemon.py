@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
-from daemon.demo.servers import free_port, server
+from daemon.demo.servers import find_free_port, run_server
 from daemon.demo.vllm import VllmServer
 from learnd import ActiveAdapter
 from tests.e2e.team import Team, new_team
@@ -43,12 +43,12 @@ def team(tmp_path: Path, phoenix: PhoenixServer, vllm: VllmServer, tiny_model: P
 def test_the_daemon_learns_by_itself_heals_a_replica_and_stops_when_told(
     team: Team, vllm: VllmServer, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "learnd", "run", "--config", str(team.config)]
     env = {"LEARND_DAEMON__PORT": str(port)}
     log = tmp_path / "daemon.log"
-    with server(command, health_url=f"{url}/healthz", log=log, env=env, start_seconds=60) as daemon:
+    with run_server(command, health_url=f"{url}/healthz", log=log, env=env, start_seconds=60) as daemon:
         second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert second.returncode == 1
         assert "is held by process" in second.stderr

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from daemon.demo.corpus import Request, labels_of, load_corpus
-from evaluation.metrics.retrieval import RankedSide, library, search_side
+from daemon.demo.corpus import CustomerRequest, list_labels, load_corpus
+from evaluation.metrics.retrieval import SideRankings, build_library, search_side
 from extractors.dataset.snapshot import read_snapshot
 from extractors.errors import LearndError
 from extractors.values import file_digest
@@ -97,11 +97,11 @@ def progress_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def searched(model: Path, snapshot: Path, **adapters: Path) -> dict[str, RankedSide]:
+def searched(model: Path, snapshot: Path, **adapters: Path) -> dict[str, SideRankings]:
     """How well the base and each adapter make the held-out searches of the snapshot again."""
     from evaluation.engine.encode import open_encoder
 
-    shelf = library(read_snapshot(snapshot).retrievals)
+    shelf = build_library(read_snapshot(snapshot).retrievals)
     opened = open_encoder(str(model), adapters, device="cpu")
     # Back and forth: what one side says must not depend on which spoke before.
     return {name: search_side(opened, name, shelf) for name in [*adapters, "base", *adapters]}
@@ -251,9 +251,9 @@ def test_minilm_learns_which_requests_belong_together(tmp_path: Path) -> None:
     assert sides["candidate"].ndcg > sides["base"].ndcg, figures
 
 
-def _routing_searches(corpus: list[Request]) -> tuple[list[Asked], list[Asked], list[Asked]]:
+def _routing_searches(corpus: list[CustomerRequest]) -> tuple[list[Asked], list[Asked], list[Asked]]:
     """Customers' messages as queries; the desk that they belong to, in a sentence, as the document."""
-    labels = labels_of(corpus)
+    labels = list_labels(corpus)
     document = {label: f"Write to the {label.replace('_', ' ')} team." for label in labels}
     made = []
     for number, request in enumerate(corpus):

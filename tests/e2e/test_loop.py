@@ -12,10 +12,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from daemon.demo.corpus import Request
+from daemon.demo.corpus import CustomerRequest
 from daemon.demo.phoenix import PhoenixServer
-from daemon.demo.servers import free_port, server
-from daemon.demo.traffic import Agent, steady_traffic
+from daemon.demo.servers import find_free_port, run_server
+from daemon.demo.traffic import Agent, keep_asking
 from daemon.demo.vllm import VllmServer
 from registry.cycles import CycleState
 from registry.versions import VersionState
@@ -47,11 +47,13 @@ def loaded(vllm: VllmServer, team: Team) -> list[str]:
 
 @contextmanager
 def gateway(team: Team, tmp_path: Path) -> Iterator[str]:
-    port = free_port()
+    port = find_free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "learnd", "gateway", "--config", str(team.config)]
     env = {"LEARND_GATEWAY__PORT": str(port)}
-    with server(command, health_url=f"{url}/readyz", log=tmp_path / "gateway.log", env=env, start_seconds=60):
+    with run_server(
+        command, health_url=f"{url}/readyz", log=tmp_path / "gateway.log", env=env, start_seconds=60
+    ):
         yield url
 
 
@@ -59,11 +61,11 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     team: Team, vllm: VllmServer, tmp_path: Path
 ) -> None:
     # As customers ask whom the model has learned from; it is too small to understand others.
-    requests = [Request(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(200, 220)]
+    requests = [CustomerRequest(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(200, 220)]
     team = team.with_thresholds(pairs=20)
     with gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
         assert agent.route(requests[0]).version == "base"
-        with steady_traffic(agent, requests, pause=1.5) as traffic:
+        with keep_asking(agent, requests, pause=1.5) as traffic:
             traffic.wait_for(3)
             cycle = team.ask("once")
             traffic.wait_for(5, version=cycle["version_id"], seconds=60)

@@ -8,13 +8,13 @@ from threading import Event
 
 import pytest
 
-from daemon.demo.servers import free_port
-from daemon.demo.vllm import VllmServer, vllm_server
+from daemon.demo.servers import find_free_port
+from daemon.demo.vllm import VllmServer, run_vllm
 from evaluation.engine.probe_record import ProbeRecord
 from registry.serving.inspection import RenderedChat, inspect
 from registry.serving.probing import ENGINE_NOISE
-from registry.serving.reconciler import DesiredAdapter, Outcome, reconcile
-from registry.serving.replica import Refusal, Replica, ReplicaRefused, ReplicaUnreachable
+from registry.serving.reconciler import DesiredAdapter, ReconcileResult, reconcile
+from registry.serving.replica import RefusalReason, Replica, ReplicaRefused, ReplicaUnreachable
 from registry.serving.swap import NotServed, bring_up, take_down
 from tests.e2e.adapters import record, save_adapter
 from tests.e2e.conftest import MAX_LORAS
@@ -105,7 +105,7 @@ def test_a_refused_load_says_what_to_change(replica: Replica, folder: Path, tiny
     with pytest.raises(ReplicaRefused) as unknown:
         replica.answer("acme.routing.v1", CHAT)
     whys = [error.value.why for error in (rank, path, unknown)]
-    assert whys == [Refusal.RANK, Refusal.INVISIBLE, Refusal.UNKNOWN_MODEL]
+    assert whys == [RefusalReason.RANK, RefusalReason.INVISIBLE, RefusalReason.UNKNOWN_MODEL]
 
 
 def test_a_full_replica_is_left_as_it_was(replica: Replica, first: Path, of_first: ProbeRecord) -> None:
@@ -178,7 +178,7 @@ def test_only_versions_of_our_targets_are_reconciled(replica: Replica, first: Pa
 
 def test_a_healthy_replica_passes_inspection(replica: Replica, tmp_path: Path, of_first: ProbeRecord) -> None:
     chats = [RenderedChat(messages=each.messages, prompt_ids=each.prompt_ids) for each in of_first.probes]
-    checks = inspect(replica, adapters=tmp_path, rank=16, max_loras=MAX_LORAS, chats=chats)
+    checks = list(inspect(replica, adapters=tmp_path, rank=16, max_loras=MAX_LORAS, chats=chats))
     assert [check for check in checks if not check.ok] == []
     assert list(tmp_path.iterdir()) == []
     assert replica.adapters() == {}
@@ -188,13 +188,13 @@ def test_inspection_says_what_to_change(vllm: VllmServer, tmp_path: Path, of_fir
     chat = of_first.probes[0]
     other = RenderedChat(messages=chat.messages, prompt_ids=chat.prompt_ids[:-1])
     with Replica("one", vllm.url, base_name="llama") as misnamed:
-        checks = inspect(misnamed, adapters=tmp_path, rank=64, max_loras=MAX_LORAS + 1, chats=[other])
+        checks = list(inspect(misnamed, adapters=tmp_path, rank=64, max_loras=MAX_LORAS + 1, chats=[other]))
     failed = {check.name: check.what_to_do for check in checks if not check.ok}
     assert "--served-model-name llama" in failed["base model"]
     assert "larger --max-lora-rank" in failed["LoRA at run time"]
 
     with Replica("one", vllm.url) as replica:
-        checks = inspect(replica, adapters=tmp_path, rank=8, max_loras=MAX_LORAS + 1, chats=[other])
+        checks = list(inspect(replica, adapters=tmp_path, rank=8, max_loras=MAX_LORAS + 1, chats=[other]))
     failed = {check.name: check.what_to_do for check in checks if not check.ok}
     assert set(failed) == {"chat template", "room for adapters"}
 
@@ -202,7 +202,7 @@ def test_inspection_says_what_to_change(vllm: VllmServer, tmp_path: Path, of_fir
 def test_a_restarted_replica_gets_everything_back(
     replica: Replica, first: Path, of_first: ProbeRecord, tiny_model: Path, vllm_python: str, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     wanted = [DesiredAdapter(name="acme.routing.v1", path=first)]
     with Replica("two", f"http://127.0.0.1:{port}") as other:
         with pytest.raises(ReplicaUnreachable):
@@ -213,9 +213,9 @@ def test_a_restarted_replica_gets_everything_back(
         assert replica.adapters() == {}
 
         log = tmp_path / "vllm.log"
-        with vllm_server(tiny_model, python=vllm_python, log=log, port=port, eager=True):
+        with run_vllm(tiny_model, python=vllm_python, log=log, port=port, eager=True):
             assert reconcile(other, wanted, ["acme/routing"]).loaded == ("acme.routing.v1",)
-            assert reconcile(other, wanted, ["acme/routing"]) == Outcome()
+            assert reconcile(other, wanted, ["acme/routing"]) == ReconcileResult()
             assert other.answer("acme.routing.v1", CHAT, max_tokens=1).prompt_tokens > 0
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from daemon.demo.corpus import labels_of, load_corpus, system_prompt
+from daemon.demo.corpus import build_system_prompt, list_labels, load_corpus
 from daemon.demo.model import prepare_smollm2
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import AdapterSide, EvaluationJob
@@ -457,8 +457,8 @@ def trained_on(
 
 @pytest.mark.slow
 def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[Asked], tmp_path: Path) -> None:
-    system = system_prompt(labels_of(load_corpus()))
-    labels = labels_of(load_corpus())
+    system = build_system_prompt(list_labels(load_corpus()))
+    labels = list_labels(load_corpus())
     numbered = list(enumerate(corpus[:430]))
     train_side, validation = (
         Examples(sft=tuple(taught(number, each, system=system) for number, each in side))
@@ -478,8 +478,8 @@ def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[Asked], tmp_pa
 
 @pytest.mark.slow
 def test_a_real_model_learns_what_people_prefer(smollm2: Path, corpus: list[Asked], tmp_path: Path) -> None:
-    labels = labels_of(load_corpus())
-    system = system_prompt(labels)
+    labels = list_labels(load_corpus())
+    system = build_system_prompt(labels)
     pairs = [
         preferred(number, each, worse_than(number, labels, each), system=system)
         for number, each in enumerate(corpus[:240])
@@ -495,8 +495,8 @@ def test_a_real_model_learns_what_people_prefer(smollm2: Path, corpus: list[Aske
 def test_a_real_model_tells_liked_from_disliked_answers(
     smollm2: Path, corpus: list[Asked], tmp_path: Path
 ) -> None:
-    labels = labels_of(load_corpus())
-    system = system_prompt(labels)
+    labels = list_labels(load_corpus())
+    system = build_system_prompt(labels)
     votes = [
         voted(number, each, worse_than(number, labels, each), desirable=number % 2 == 0, system=system)
         for number, each in enumerate(corpus[:240])
@@ -511,7 +511,7 @@ def test_a_real_model_tells_liked_from_disliked_answers(
 def test_a_real_model_learns_every_turn_of_conversations(
     smollm2: Path, corpus: list[Asked], tmp_path: Path
 ) -> None:
-    system = system_prompt(labels_of(load_corpus()))
+    system = build_system_prompt(list_labels(load_corpus()))
     conversations = [
         conversation(begin, corpus[begin : begin + 3], system=system) for begin in range(0, 270, 3)
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.demo.corpus import labels_of, load_corpus, system_prompt
+from daemon.demo.corpus import build_system_prompt, list_labels, load_corpus
 from daemon.demo.model import prepare_smollm2
 from evaluation.jobs.evaluate import evaluate
 from evaluation.jobs.job import AdapterSide, EvaluationJob
@@ -198,8 +198,8 @@ def test_of_real_adapters_of_one_plan_with_different_seeds_none_is_promoted_over
 ) -> None:
     base = prepare_smollm2(CACHE / "smollm2")
     corpus = [(request.text, request.label) for request in load_corpus()]
-    labels = tuple(labels_of(load_corpus()))
-    system = system_prompt(labels)
+    labels = tuple(list_labels(load_corpus()))
+    system = build_system_prompt(labels)
     lessons = [taught(number, each, system=system) for number, each in enumerate(corpus[:200])]
     items = [reviewed(300 + number, each, system=system) for number, each in enumerate(corpus[200:320])]
     snapshot = snapshot_in(tmp_path / "lessons", Examples(sft=tuple(lessons)))

@@ -58,7 +58,10 @@ def redraw_curve_chart(chart: ui.echart, curves: Mapping[str, Curve]) -> None:
 
 
 def describe_loss_gap(curves: Mapping[str, Curve]) -> str:
-    """Return the last losses in words, and the gap between training and validation: a wide one means overfitting."""
+    """Return the last losses in words, with the gap between training and validation.
+
+    A wide gap means overfitting.
+    """
     last = {name: curve[-1][1] for name, curve in curves.items() if curve}
     if not last:
         return ""
@@ -168,7 +171,7 @@ def _build_threshold_lines(wanted: float) -> dict[str, Any]:
 
 
 def show_reliability_chart(curves: Mapping[str, Curve], label: str) -> ui.echart:
-    """Show the share of right answers over confidence, both 0 to 1, beside the diagonal on which they agree."""
+    """Show the share of right answers over confidence, both 0 to 1, and the diagonal on which they agree."""
     symbols = ("circle", "diamond", "triangle")
     diagonal = {
         "type": "line",

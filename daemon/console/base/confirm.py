@@ -1,4 +1,4 @@
-"""Asks the operator before something is done: says what it means, and asks for a reason where one is needed."""
+"""Asks the operator before something is done, with its consequences, and for a reason where one is needed."""
 
 from collections.abc import Awaitable, Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What the console's pages work with: the same parts as the API and the command line."""
+"""The parts of the daemon that the console's pages use: the same as the API and the command line."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class ConsoleContext:
 
     def _read_data(self, key: str) -> TargetData:
         return TargetData.read(
-            TargetContext(self.settings, self.settings.target(key), self.store, self.clock)
+            TargetContext(self.settings, self.settings.find_target(key), self.store, self.clock)
         )
 
     def _read_statuses(self, _: str) -> list[RunningTargetStatus]:

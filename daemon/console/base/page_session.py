@@ -117,7 +117,8 @@ class PageSession:
 def redirect_to_sign_in() -> None:
     """Send the browser to the sign-in page, which leads back to this page."""
     ui.run_javascript(
-        f"location.href = '{CONSOLE_PATH}{SIGN_IN}?to=' + encodeURIComponent(location.pathname + location.search)"
+        f"location.href = '{CONSOLE_PATH}{SIGN_IN}?to='"
+        " + encodeURIComponent(location.pathname + location.search)"
     )
 
 

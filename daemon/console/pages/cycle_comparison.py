@@ -22,8 +22,8 @@ from daemon.console.pages.cycle_history import MOST_COMPARED, describe_guards, f
 from daemon.console.report.measures import MEASURES, format_measure
 from daemon.console.report.verdict import CONDITIONS
 from daemon.settings.load import Settings
-from daemon.views.experiments import ComparisonFact, Group, compare
-from daemon.views.report_text import between
+from daemon.views.experiments import ComparisonFact, Group, compare_experiments
+from daemon.views.report_text import format_interval
 from daemon.views.run_files import read_progress
 from registry.cycles import Cycle
 from registry.store.cycles import UnknownCycle
@@ -63,7 +63,7 @@ async def _show_comparison(
     session: PageSession, settings: Settings, store: Store, cycles: Sequence[Cycle]
 ) -> None:
     progress = await session.read(lambda: {cycle.id: read_progress(settings, cycle) for cycle in cycles})
-    compared = await session.read(lambda: compare(store, settings.phoenix, cycles))
+    compared = await session.read(lambda: compare_experiments(store, settings.phoenix, cycles))
     for note in compared.notes:
         show_text(note, "lead")
     _show_verdicts(cycles)
@@ -109,7 +109,7 @@ def _build_fact_row(fact: ComparisonFact) -> dict[str, Any]:
 def _format_fact(name: str, value: Any) -> str:
     if name in MEASURES:
         return format_measure(name, value)
-    return between(value) if name == "95% interval" else format_value(value)
+    return format_interval(value) if name == "95% interval" else format_value(value)
 
 
 def _describe_golden(cycle: Cycle) -> str | None:

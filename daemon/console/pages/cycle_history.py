@@ -19,8 +19,8 @@ from daemon.console.base.widgets import (
 )
 from daemon.console.frame import show_frame
 from daemon.console.report.measures import format_change
-from daemon.views.cycle_list import CycleView, newest, view
-from daemon.views.report_text import chance
+from daemon.views.cycle_list import CycleView, build_view, list_newest
+from daemon.views.report_text import format_p_value
 from evaluation.report import Verdict
 from registry.cycles import Cycle, CycleState
 from trainers.planning.hyperparameters import Method
@@ -114,11 +114,11 @@ class CycleHistory:
         self._readings += 1
         reading = self._readings
         found = await self._session.read(
-            lambda: newest(self._store, target=target, method=method, verdict=verdict, limit=MOST)
+            lambda: list_newest(self._store, target=target, method=method, verdict=verdict, limit=MOST)
         )
         if reading != self._readings:
             return  # The filters were changed meanwhile.
-        self._table.rows = [_build_row(view(cycle), cycle) for cycle in found]
+        self._table.rows = [_build_row(build_view(cycle), cycle) for cycle in found]
         self._table.selected = []
         self._table.update()
         self._update_compare_button()
@@ -167,7 +167,7 @@ def _describe_change(cycle: Cycle) -> str:
     found = cycle.outcome
     if found is None:
         return "–"
-    return f"{format_change(found.metric, found.effect)} (p = {chance(found.p_value)})"
+    return f"{format_change(found.metric, found.effect)} (p = {format_p_value(found.p_value)})"
 
 
 def _describe_items(cycle: Cycle) -> str | None:

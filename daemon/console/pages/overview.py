@@ -37,7 +37,7 @@ def add_overview_page(console: ConsoleContext) -> None:
     @ui.page("/")
     async def page(request: Request) -> None:
         session = console.open_session(request)
-        url = console.settings.phoenix.seen_at
+        url = console.settings.phoenix.public_url
         statuses = await session.read(console.statuses.get)
         with show_frame(session, console.store, "Overview"):
             phoenix = show_text("", "muted")

@@ -1,11 +1,11 @@
-"""What operators may do with a target's versions. Each action says what it means, and asks, before it is done."""
+"""The actions on a target's versions. Each asks the operator first, and says what it means."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
 from daemon.console.base.confirm import confirm
 from daemon.console.base.context import ConsoleContext
 from daemon.console.base.page_session import PageSession
-from daemon.serving.promotion import activate, drain_time, reject, rollback
+from daemon.serving.promotion import Promoter, drain_time, reject
 from daemon.settings.target import TargetSettings
 from registry.versions import Version
 
@@ -39,15 +39,9 @@ class VersionActions:
         seen = active.id if active else None
 
         def do(actor: str, reason: str) -> Version:
-            return activate(
-                console.settings,
-                console.store,
-                version.id,
-                actor=actor,
-                reason=reason,
-                clock=console.clock,
-                instead_of=seen,
-                ready_only=not overrules,
+            promoter = Promoter(console.settings, console.store, console.clock)
+            return promoter.activate(
+                version.id, actor=actor, reason=reason, instead_of=seen, ready_only=not overrules
             )
 
         consequences = self._describe_activation(version, seen or BASE_MODEL)
@@ -82,15 +76,8 @@ class VersionActions:
         ]
 
         def do(actor: str, reason: str) -> str:
-            rollback(
-                console.settings,
-                console.store,
-                target,
-                actor=actor,
-                reason=reason,
-                clock=console.clock,
-                instead_of=active.id,
-            )
+            promoter = Promoter(console.settings, console.store, console.clock)
+            promoter.roll_back(target, actor=actor, reason=reason, instead_of=active.id)
             return to
 
         return lambda: self._ask(f"Roll back {target.key}", consequences, do, f"{to} is served.")
@@ -121,7 +108,7 @@ class VersionActions:
 
     def _describe_activation(self, version: Version, before: str) -> list[str]:
         settings, key = self._console.settings, self._target.key
-        replicas = [replica.name for replica in settings.replicas_of(self._target)]
+        replicas = [replica.name for replica in settings.find_replicas(self._target)]
         if not replicas:
             return [
                 f"Agents that ask for {key} are told of {version.id}, instead of {before}.",

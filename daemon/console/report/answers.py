@@ -5,9 +5,9 @@ from nicegui import ui
 from daemon.console.base.page_session import PageSession
 from daemon.console.base.widgets import TextTag, Tone, show_chip, show_empty_state
 from daemon.settings.load import Settings
-from daemon.views.report_text import answer_words, titled
-from daemon.views.run_files import SideBySide, answers_of
-from evaluation.report import Answer, Report
+from daemon.views.report_text import describe_answer, format_side
+from daemon.views.run_files import SideBySide, read_answers
+from evaluation.report import Report, ScoredAnswer
 from registry.cycles import Cycle
 
 PAGE_SIZE = 20
@@ -40,7 +40,7 @@ class AnswerList:
         changed, offset = bool(self._changed.value), self._offset
         self._more.disable()
         found = await self._session.read(
-            lambda: answers_of(settings, cycle, changed=changed, offset=offset, limit=PAGE_SIZE + 1)
+            lambda: read_answers(settings, cycle, changed=changed, offset=offset, limit=PAGE_SIZE + 1)
         )
         shown = found[:PAGE_SIZE]
         if (changed, offset) != (bool(self._changed.value), self._offset):
@@ -63,10 +63,10 @@ def _show_item(item: SideBySide, report: Report) -> None:
         if item.gold is not None:
             show_answer("should be", item.gold)
         for side, answer in item.answers.items():
-            show_answer(titled(report, side), answer_words(answer), _describe_correctness(answer))
+            show_answer(format_side(report, side), describe_answer(answer), _describe_correctness(answer))
 
 
-def _describe_correctness(answer: Answer) -> str:
+def _describe_correctness(answer: ScoredAnswer) -> str:
     correctness = {True: "right", False: "wrong", None: "no known answer"}[answer.correct]
     return correctness if answer.valid else f"{correctness}, not valid"
 

@@ -1,4 +1,4 @@
-"""Which labels are taken for which: the confusion matrix, and the most frequent mistakes."""
+"""Labels that are mistaken for others: the confusion matrix, and the most frequent mistakes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from daemon.console.base.widgets import (
     show_table,
     show_text,
 )
-from daemon.views.report_text import titled
+from daemon.views.report_text import format_side
 from evaluation.metrics.labels import LabelMeasures
 from evaluation.report import Report
 
@@ -25,7 +25,7 @@ OUTSIDE = "(outside the output space)"
 
 def show_confusion(report: Report, live: LabelMeasures, candidate: LabelMeasures) -> None:
     """Show both sides' matrices where they can be read, and the most frequent mistakes."""
-    sides = {titled(report, report.live): live, titled(report, report.candidate.name): candidate}
+    sides = {format_side(report, report.live): live, format_side(report, report.candidate.name): candidate}
     labels = sorted({each.label for side in sides.values() for each in side.classes})
     if len(labels) <= MOST_LABELS:
         show_text("A row for each right label, a column for each answer; right answers are framed.", "muted")

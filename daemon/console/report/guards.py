@@ -1,4 +1,4 @@
-"""What must not get worse: guards, golden cases and latency."""
+"""The part of a report on what must not get worse: guards, golden cases and latency."""
 
 from nicegui import ui
 
@@ -11,8 +11,8 @@ from daemon.console.base.widgets import (
     show_text,
 )
 from daemon.console.report.answers import show_answer
-from daemon.views.report_text import titled
-from evaluation.report import Golden, GoldenAnswer, Guard, Report
+from daemon.views.report_text import format_side
+from evaluation.report import FailedGoldenCase, GoldenResults, PromotionGuard, Report
 
 MOST_GOLDEN = 20
 """Golden cases that are shown."""
@@ -39,7 +39,7 @@ def show_guards(report: Report) -> None:
             _show_latency(report)
 
 
-def _show_guard(guard: Guard) -> None:
+def _show_guard(guard: PromotionGuard) -> None:
     icon, tone = GUARD_LOOKS.get(guard.state, ("cancel", "bad"))
     with ui.element("li").classes("guard"):
         ui.icon(icon).classes(f"tone {tone}").props("aria-hidden=true")
@@ -48,7 +48,7 @@ def _show_guard(guard: Guard) -> None:
         TextTag("span", guard.words)
 
 
-def _show_golden(report: Report, golden: Golden) -> None:
+def _show_golden(report: Report, golden: GoldenResults) -> None:
     """Show broken cases first, then those that neither side passes, then those that the candidate mended."""
     shown = sorted(golden.failed, key=lambda case: (not case.broken, case.candidate_passes, case.number))
     words = f"Golden cases: {golden.cases - len(golden.failed)} of {golden.cases} are passed by both"
@@ -59,7 +59,7 @@ def _show_golden(report: Report, golden: Golden) -> None:
             show_text(f"And {len(shown) - MOST_GOLDEN} more; the adapter's report.json has all.", "muted")
 
 
-def _show_golden_answer(report: Report, case: GoldenAnswer) -> None:
+def _show_golden_answer(report: Report, case: FailedGoldenCase) -> None:
     became = "broken" if case.broken else "mended" if case.candidate_passes else "passed by neither"
     if case.refused:
         became = "refused by the chat template"
@@ -70,8 +70,8 @@ def _show_golden_answer(report: Report, case: GoldenAnswer) -> None:
         TextTag("pre", case.asked).classes("said")
         show_answer("should be", case.expected)
         for side, words, passes in (
-            (titled(report, report.live), case.live, case.live_passes),
-            (titled(report, report.candidate.name), case.candidate, case.candidate_passes),
+            (format_side(report, report.live), case.live, case.live_passes),
+            (format_side(report, report.candidate.name), case.candidate, case.candidate_passes),
         ):
             show_answer(side, words, "right" if passes else "wrong")
 
@@ -79,7 +79,7 @@ def _show_golden_answer(report: Report, case: GoldenAnswer) -> None:
 def _show_latency(report: Report) -> None:
     rows = [
         {
-            "the candidate's time over that of": titled(report, each.against),
+            "the candidate's time over that of": format_side(report, each.against),
             "times as long": f"{each.ratio:.2f}",
             "95% interval": f"{each.interval[0]:.2f} to {each.interval[1]:.2f}",
             "questions": each.n,

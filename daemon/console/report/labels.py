@@ -12,7 +12,7 @@ from daemon.console.base.widgets import (
     show_table,
 )
 from daemon.console.report.confusion_matrix import show_confusion
-from daemon.views.report_text import titled
+from daemon.views.report_text import format_side
 from evaluation.metrics.labels import LabelMeasures
 from evaluation.report import Report, Side
 
@@ -80,7 +80,7 @@ def _build_label_rows(live: LabelMeasures, candidate: LabelMeasures) -> list[dic
 
 
 def _show_reliability(report: Report, sides: Sequence[Side]) -> None:
-    bins = {titled(report, side.name): side.confidence.reliability for side in sides if side.confidence}
+    bins = {format_side(report, side.name): side.confidence.reliability for side in sides if side.confidence}
     curves = {name: [(each.confidence, each.accuracy) for each in found] for name, found in bins.items()}
     show_reliability_chart(
         curves, "How often live and candidate are right, by how sure they are; numbers below"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from daemon.console.base.charts import show_bar_chart
 from daemon.console.base.widgets import format_percent, show_section, show_table
-from daemon.views.report_text import titled
+from daemon.views.report_text import format_side
 from evaluation.report import Report, Side
 from evaluation.rules import JUDGE
 
@@ -85,7 +85,7 @@ def _is_share(metric: str) -> bool:
 def show_measures(report: Report) -> None:
     """Show a row for each measure, and a column for each side."""
     with show_section("Measures", _describe_items(report)):
-        sides = {titled(report, side.name): side for side in report.sides}
+        sides = {format_side(report, side.name): side for side in report.sides}
         primary = report.comparisons[0].metric
         bars = {name: _compute_weighted_mean(report, side) for name, side in sides.items()}
         show_bar_chart(bars, f"{name_metric(primary, report)}: each side, in percent")

@@ -1,12 +1,12 @@
-"""How far a verdict can be trusted: the evidence for it, and the error rate of its rule."""
+"""The trust that a verdict deserves: the evidence for it, and the error rate of its rule."""
 
 from daemon.console.base.page_session import PageSession
 from daemon.console.base.widgets import show_heading, show_section, show_table, show_text
 from daemon.console.report.verdict import JudgedCycle
-from daemon.views.report_text import Section, circumstances
+from daemon.views.report_text import Section, build_circumstances
 from evaluation.report import Report
 from evaluation.rules import Gate
-from evaluation.verdict.error_rates import in_words
+from evaluation.verdict.error_rates import describe_error_rates
 
 
 class TrustSection:
@@ -17,7 +17,7 @@ class TrustSection:
         self._judged = judged
         report = judged.report
         with show_section("How far this can be trusted"):
-            for found in circumstances(report):
+            for found in build_circumstances(report):
                 _show_circumstance(found)
             show_heading("The rule", 3)
             if not has_thresholds(report):
@@ -36,7 +36,7 @@ class TrustSection:
             return
         n = round(first.against(first.live).effective_n)
         if n:
-            found = await self._session.read(lambda: in_words(first.gate, n))
+            found = await self._session.read(lambda: describe_error_rates(first.gate, n))
             self._quality.set_text(f"{found[0].upper()}{found[1:]}.")
         self._quality.set_visibility(bool(n))
 

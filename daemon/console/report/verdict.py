@@ -16,12 +16,12 @@ from daemon.console.base.widgets import (
 )
 from daemon.console.report.measures import format_change, format_measure, is_weighted, name_metric
 from daemon.settings.servers import PhoenixSettings
-from daemon.views.experiments import compare_url, in_phoenix
-from daemon.views.report_text import chance, titled
+from daemon.views.experiments import build_compare_url, describe_phoenix_page
+from daemon.views.report_text import format_p_value, format_side
 from daemon.views.status import RunningTargetStatus, describe_wait
-from evaluation.report import Comparison, Condition, Report
+from evaluation.report import Condition, PairedComparison, Report
 from evaluation.rules import JUDGE
-from evaluation.verdict.paired_tests import holm
+from evaluation.verdict.paired_tests import adjust_by_holm
 from registry.cycles import Cycle
 from registry.store.store import Store
 from registry.versions import Version
@@ -93,10 +93,10 @@ def show_verdict(judged: JudgedCycle, phoenix: PhoenixSettings) -> None:
             "Changes against what is live with their 95% intervals; numbers below",
         )
         _show_comparisons(report)
-        if url := compare_url(judged.cycle, phoenix):
+        if url := build_compare_url(judged.cycle, phoenix):
             show_external_link("Compare all answers in Phoenix", url)
         else:
-            show_text(f"In Phoenix: {in_phoenix(judged.cycle, phoenix)}", "muted")
+            show_text(f"In Phoenix: {describe_phoenix_page(judged.cycle, phoenix)}", "muted")
 
 
 def _describe_wait(status: RunningTargetStatus, candidate: Version) -> str:
@@ -126,7 +126,7 @@ def _list_looks(judged: JudgedCycle) -> Iterator[tuple[str, Any]]:
     yield "It waits for", judged.wait
 
 
-def _find_decisive(report: Report) -> list[Comparison]:
+def _find_decisive(report: Report) -> list[PairedComparison]:
     """Return the comparisons with what is live, by the metrics that gate."""
     return [
         each
@@ -137,12 +137,14 @@ def _find_decisive(report: Report) -> list[Comparison]:
 
 def _show_comparisons(report: Report) -> None:
     decisive = _find_decisive(report)
-    adjusted = dict(zip([each.metric for each in decisive], holm([e.p_value for e in decisive]), strict=True))
+    adjusted = dict(
+        zip([each.metric for each in decisive], adjust_by_holm([e.p_value for e in decisive]), strict=True)
+    )
     others = [each for each in report.comparisons if each not in decisive]
     rows = [_build_comparison_row(report, each, adjusted if len(decisive) > 1 else {}) for each in decisive]
     rows += [_build_comparison_row(report, each, {}) for each in others]
     if report.retention:
-        older = {"against": f"{titled(report, report.live)}, on older traffic"}
+        older = {"against": f"{format_side(report, report.live)}, on older traffic"}
         rows.append(_build_comparison_row(report, report.retention, {}) | older)
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     show_table("The candidate against the others", rows, columns, numbers=columns[2:])
@@ -154,8 +156,8 @@ def _show_comparisons(report: Report) -> None:
     )
     if len(decisive) > 1:
         show_text(
-            f"It must be better by the first of these {len(decisive)} metrics, and worse by none; because there "
-            "are several, each must be more certain (Holm).",
+            f"It must be better by the first of these {len(decisive)} metrics, and worse by none; because "
+            "there are several, each must be more certain (Holm).",
             "muted",
         )
     if is_weighted(report):
@@ -164,19 +166,21 @@ def _show_comparisons(report: Report) -> None:
         show_text("Older traffic is reserved to tell what is forgotten; nothing trains on it.", "muted")
 
 
-def _build_comparison_row(report: Report, found: Comparison, adjusted: dict[str, float]) -> dict[str, Any]:
+def _build_comparison_row(
+    report: Report, found: PairedComparison, adjusted: dict[str, float]
+) -> dict[str, Any]:
     low, high = (format_change(found.metric, end) for end in found.interval)
     corrected = adjusted.get(found.metric)
     return {
         "by": name_metric(found.metric, report),
-        "against": titled(report, found.against),
+        "against": format_side(report, found.against),
         "change": format_change(found.metric, found.effect),
         "candidate": None if found.means is None else format_measure(found.metric, found.means[0]),
         "the other": None if found.means is None else format_measure(found.metric, found.means[1]),
         "95% interval": f"{low} to {high}",
-        "p (better)": chance(found.p_value),
-        "p, as one of several": None if corrected is None else chance(corrected),
-        "p (worse)": chance(found.p_worse),
+        "p (better)": format_p_value(found.p_value),
+        "p, as one of several": None if corrected is None else format_p_value(corrected),
+        "p (worse)": format_p_value(found.p_worse),
         "gained": found.gained,
         "lost": found.lost,
         "items": found.n,

@@ -14,10 +14,10 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from daemon.api.agents import ActiveVersion, AdapterFiles, agents_router
-from daemon.demo.servers import free_port
+from daemon.api.agents import ActiveVersion, AdapterFiles, build_agents_router
+from daemon.demo.servers import find_free_port
 from learnd import ActiveAdapter, AdapterMixin
-from learnd.errors import BrokenAdapter, DaemonUnreachable, NoActiveAdapter, NoReplicaAnswers, Refused
+from learnd.errors import BrokenAdapter, DaemonUnreachable, NoActiveAdapter, NoReplicaAnswers, RequestRefused
 from tests.openai_stand_in import StandIn, serving
 
 HELLO = [{"role": "user", "content": "I was charged twice"}]
@@ -28,7 +28,7 @@ class Daemon:
     """The daemon's routes for agents over a store that a test can change."""
 
     def __init__(self, replica_urls: tuple[str, ...] = ()) -> None:
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.replica_urls = replica_urls
         self.version: str | None = None
@@ -62,7 +62,7 @@ class Daemon:
     @contextmanager
     def up(self, tokens: Mapping[str, str] = TOKENS, cache_seconds: float = 30) -> Iterator[None]:
         app = FastAPI()
-        router = agents_router(
+        router = build_agents_router(
             active=self.active, adapter=self.adapters.get, tokens=tokens, cache_seconds=cache_seconds
         )
         app.include_router(router)
@@ -153,7 +153,7 @@ def test_what_is_no_answer_of_the_daemons_is_as_good_as_none(daemon: Daemon, tmp
 @pytest.mark.parametrize("token", ["wrong", "globex-token", ""])
 def test_another_tenants_token_learns_nothing(daemon: Daemon, tmp_path: Path, token: str) -> None:
     with daemon.up(), _client(daemon, tmp_path, token=token) as client:
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefused):
             client.resolve()
         headers = {"authorization": f"Bearer {token}"} if token else {}
         file = httpx.get(
@@ -180,7 +180,7 @@ def test_a_version_that_a_replica_no_longer_serves_is_resolved_anew(
     daemon: Daemon, client: ActiveAdapter, stack: ExitStack
 ) -> None:
     replica = StandIn(models={"acme.routing.v1"})
-    gone = f"http://127.0.0.1:{free_port()}"
+    gone = f"http://127.0.0.1:{find_free_port()}"
     daemon.replica_urls = (gone, stack.enter_context(serving(replica)))
     with daemon.up():
         assert client.chat(HELLO)["choices"][0]["message"]["content"] == replica.answer

@@ -238,11 +238,14 @@ def test_threads_that_search_during_a_rebuild_and_a_hand_over_never_get_mixed_ve
 
     with ThreadPoolExecutor(3) as pool:
         searching = [pool.submit(search) for _ in range(3)]
-        for _ in range(5):
-            bench.check(embedder, V2)
-        embedder.hand_over(V2)
-        queries[V2] = embedder.encode_queries(TEXTS).array
-        done.set()
+        try:
+            for _ in range(5):
+                bench.check(embedder, V2)
+            embedder.hand_over(V2)
+            queries[V2] = embedder.encode_queries(TEXTS).array
+        finally:
+            # Without it a failure above would wait for ever for the threads that search.
+            done.set()
         for each in searching:
             each.result()
     assert {vectors.version for vectors in seen} >= {V1}

@@ -16,12 +16,12 @@ import learnd
 from daemon.access.accounts import Operators
 from daemon.access.sign_in import Authenticator
 from daemon.api.app import build_api
-from daemon.demo.servers import free_port
+from daemon.demo.servers import find_free_port
 from daemon.monitoring.metrics import Metrics
 from daemon.settings.people import OperatorSettings
 from daemon.views.status import Health
 from learnd import compare_experiments, get_experiment_details, list_experiments
-from learnd.errors import DaemonUnreachable, NoSuchExperiment, Refused
+from learnd.errors import DaemonUnreachable, NoSuchExperiment, RequestRefused
 from tests.integration.daemon.cli.test_experiments import three
 from tests.openai_stand_in import StandIn, serving
 from tests.run_support import NOWHERE, Runs
@@ -91,14 +91,14 @@ def test_runs_are_compared(runs: Runs) -> None:
 
 def test_whoever_has_no_right_token_is_told_so(runs: Runs) -> None:
     three(runs)
-    with pytest.raises(Refused, match="POST /api/v1/session"):
+    with pytest.raises(RequestRefused, match="POST /api/v1/session"):
         list_experiments(token="wrong")
-    with pytest.raises(Refused, match="since: Input should have timezone info"):
+    with pytest.raises(RequestRefused, match="since: Input should have timezone info"):
         list_experiments(since=datetime(2026, 3, 3))  # noqa: DTZ001 - what is tested
 
 
 def test_a_daemon_that_is_down_or_is_none_is_told_so() -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    nowhere = f"http://127.0.0.1:{find_free_port()}"
     with pytest.raises(DaemonUnreachable, match="does not answer"):
         list_experiments(url=nowhere)
     with serving(StandIn()) as url, pytest.raises(DaemonUnreachable, match="is it learnd's daemon"):

@@ -15,7 +15,7 @@ from daemon.monitoring.metrics import Metrics
 from daemon.settings.load import Settings
 from daemon.views.status import Health
 from registry.store.store import Store
-from tests.browser import chromium, page_of
+from tests.browser import chromium, open_page
 from tests.openai_stand_in import serving
 
 
@@ -45,7 +45,7 @@ def test_the_page_names_no_other_site_and_its_own_files_are_there(url: str) -> N
 
 
 def test_a_browser_shows_every_route_and_asks_nobody_else(url: str) -> None:
-    with chromium() as browser, page_of(browser, url) as page:
+    with chromium() as browser, open_page(browser, url) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto("/docs")

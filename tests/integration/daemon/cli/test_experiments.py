@@ -211,7 +211,7 @@ def test_runs_are_compared_and_the_best_is_marked(learnd: Learnd) -> None:
     assert [line.split()[-2:] for line in printed.splitlines() if line.startswith("accuracy ")] == [
         ["1", "*"]
     ]
-    assert "name two runs at least" in learnd("experiments", "compare", first, fails=True)
+    assert "name at least two runs" in learnd("experiments", "compare", first, fails=True)
     assert f"all of these are {first}" in learnd("experiments", "compare", first, first, fails=True)
 
 

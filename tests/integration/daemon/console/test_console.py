@@ -10,10 +10,20 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from registry.batches import Batch, BatchState, Decision, ItemState
+from registry.batches import Batch, BatchState, ItemDecision, ItemState
 from registry.cycles import Cycle
 from registry.versions import VersionState
-from tests.browser import PHONE, UNSEEN_MS, barriers, chromium, page_of, picture, sign_in, visit
+from tests.browser import (
+    PHONE,
+    chromium,
+    find_barriers,
+    open_page,
+    read_item,
+    sign_in,
+    take_picture,
+    visit,
+    wait_until_settled,
+)
 from tests.console_reports import EVIL
 from tests.console_support import (
     INVOICES,
@@ -27,6 +37,17 @@ from tests.console_support import (
 )
 from tests.phoenix_support import wait_until
 
+LAST = {
+    "": "text=/Phoenix at .* (cannot be read|answered)/",
+    "approvals": ".card, .nothing",
+    "experiments": "tbody tr",
+    "adapters": ".version",
+    "data": "table.plain",
+    "audit": "table.plain",
+    "approvals/": "h2:text-matches('^Item ')",
+    "experiments/": "text=/of 100 promotions are no better|thresholds were not kept/",
+}
+"""What a page shows last, by its path; a page of a batch or a cycle is listed with a slash."""
 PAGES = ("", "approvals", "experiments", "adapters", "data", "audit")
 QUESTIONS = (
     "where is my kettle",
@@ -60,7 +81,7 @@ def batch(daemon: Running) -> Iterator[Batch]:
 @pytest.fixture
 def page(browser: Browser, daemon: Running) -> Iterator[Page]:
     """Ann's page."""
-    with page_of(browser, daemon.url) as opened:
+    with open_page(browser, daemon.url) as opened:
         sign_in(opened, "ann", PASSWORD)
         yield opened
 
@@ -69,15 +90,16 @@ def states(daemon: Running, batch: Batch) -> list[ItemState]:
     return [item.state for item in daemon.store.batch_items(batch.id)]
 
 
-def open_desk(page: Page, batch: Batch) -> None:
+def open_review(page: Page, batch: Batch) -> None:
     page.goto(f"/console/approvals/{batch.id}")
-    item(page, 1)
+    read_item(page, 1)
 
 
-def item(page: Page, number: int) -> None:
-    """Wait until that one is shown, and read it."""
-    expect(page.get_by_role("heading", name=f"Item {number}", exact=True)).to_be_visible()
-    page.wait_for_timeout(UNSEEN_MS)
+def open_whole(page: Page, path: str) -> None:
+    """Open a page of the console, and wait until everything that it reads is shown."""
+    visit(page, f"/console/{path}")
+    expect(page.locator(LAST[path[: path.find("/") + 1] or path]).first).to_be_visible(timeout=60_000)
+    wait_until_settled(page)
 
 
 # ---- who is let in
@@ -86,7 +108,7 @@ def item(page: Page, number: int) -> None:
 def test_nobody_sees_a_page_without_signing_in_and_comes_back_to_what_they_asked_for(
     browser: Browser, daemon: Running
 ) -> None:
-    with page_of(browser, daemon.url) as page:
+    with open_page(browser, daemon.url) as page:
         for path in PAGES:
             page.goto(f"/console/{path}")
             assert page.url.startswith(f"{daemon.url}/console/sign-in")
@@ -129,7 +151,7 @@ def test_a_form_of_another_site_is_not_read_and_nobody_is_sent_to_one(daemon: Ru
 def test_whoever_signed_out_in_one_window_can_do_nothing_in_another(
     page: Page, daemon: Running, batch: Batch
 ) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     other = page.context.new_page()
     other.goto("/console/")
     other.get_by_role("button", name="Signed in as ann, operator").click()
@@ -143,13 +165,15 @@ def test_whoever_signed_out_in_one_window_can_do_nothing_in_another(
 def test_a_viewer_reads_and_is_offered_nothing_that_changes_something(
     browser: Browser, daemon: Running, batch: Batch
 ) -> None:
-    with page_of(browser, daemon.url) as page:
+    with open_page(browser, daemon.url) as page:
         sign_in(page, "vic", PASSWORD)
-        open_desk(page, batch)
+        open_review(page, batch)
         for words in ("Approve (a)", "Reject (r)", "Edit (e)", "Withdraw", "Close"):
             expect(page.get_by_role("button", name=words)).to_be_hidden()
         page.keyboard.press("a")
-        page.wait_for_timeout(500)
+        # Keys are handled in turn, so the one before has been once this one has.
+        page.keyboard.press("j")
+        read_item(page, 2)
         page.goto("/console/adapters")
         expect(page.get_by_role("heading", name=ROUTING)).to_be_visible()
         expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
@@ -161,22 +185,22 @@ def test_a_viewer_reads_and_is_offered_nothing_that_changes_something(
 
 
 def test_a_batch_is_read_by_keyboard_edited_and_undone(page: Page, daemon: Running, batch: Batch) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     expect(page.get_by_text("where is parcel 0 with the kettle")).to_be_visible()  # a demonstration
     page.keyboard.press("j")
-    item(page, 2)
+    read_item(page, 2)
     page.keyboard.press("k")
-    item(page, 1)
+    read_item(page, 1)
     page.keyboard.press("a")
-    item(page, 2)
+    read_item(page, 2)
     page.keyboard.press("r")
     expect(page.get_by_text("Why is it rejected?")).to_be_visible()
     page.keyboard.press("2")
-    item(page, 3)
+    read_item(page, 3)
     page.keyboard.press("e")
     page.get_by_label("Answer").fill("Shipping")
     page.keyboard.press("Control+Enter")
-    item(page, 4)
+    read_item(page, 4)
     expect(page.get_by_text("3 of 5 decided: 2 approved, 1 rejected")).to_be_visible()
 
     one, two, three, *_ = daemon.store.batch_items(batch.id)
@@ -187,26 +211,26 @@ def test_a_batch_is_read_by_keyboard_edited_and_undone(page: Page, daemon: Runni
     assert three.example["completion"]["content"] == "billing"
 
     page.keyboard.press("u")
-    item(page, 3)
+    read_item(page, 3)
     expect(page.get_by_text("2 of 5 decided")).to_be_visible()
     assert states(daemon, batch)[2] is ItemState.PENDING
     page.keyboard.press("u")
-    item(page, 2)
+    read_item(page, 2)
     assert states(daemon, batch)[1] is ItemState.PENDING
 
 
 def test_a_double_click_or_a_key_held_down_approves_what_was_read_and_nothing_more(
     page: Page, daemon: Running, batch: Batch
 ) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     page.get_by_role("button", name="Approve (a)").dblclick()
-    item(page, 2)
+    read_item(page, 2)
     assert states(daemon, batch) == [ItemState.APPROVED, *[ItemState.PENDING] * 4]
     page.keyboard.down("a")
     for _ in range(5):
         page.keyboard.down("a")  # as it repeats while it is held
     page.keyboard.up("a")
-    item(page, 3)
+    read_item(page, 3)
     page.keyboard.press("?")
     expect(page.get_by_role("heading", name="Keys")).to_be_visible()
     page.keyboard.press("a")
@@ -217,11 +241,11 @@ def test_a_double_click_or_a_key_held_down_approves_what_was_read_and_nothing_mo
 def test_undo_takes_back_only_what_nobody_has_decided_since(
     page: Page, daemon: Running, batch: Batch
 ) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     page.keyboard.press("a")
-    item(page, 2)
+    read_item(page, 2)
     (approved,) = daemon.store.batch_items(batch.id, limit=1)
-    other = Decision(number=1, revision=approved.revision, state=ItemState.REJECTED, reason="no")
+    other = ItemDecision(number=1, revision=approved.revision, state=ItemState.REJECTED, reason="no")
     daemon.store.decide(batch.id, [other], actor="bob", now=datetime.now(UTC))
     page.keyboard.press("u")
     expect(page.get_by_text("is REJECTED by bob")).to_be_visible()
@@ -231,23 +255,23 @@ def test_undo_takes_back_only_what_nobody_has_decided_since(
 def test_a_conflict_while_editing_loses_nothing_that_was_written(
     page: Page, daemon: Running, batch: Batch
 ) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     page.keyboard.press("e")
     page.get_by_label("Answer").fill("shipping")
-    other = Decision(number=1, revision=0, state=ItemState.REJECTED, reason="no")
+    other = ItemDecision(number=1, revision=0, state=ItemState.REJECTED, reason="no")
     daemon.store.decide(batch.id, [other], actor="bob", now=datetime.now(UTC))
     page.keyboard.press("Control+Enter")
     expect(page.get_by_text("is REJECTED by bob")).to_be_visible()
     expect(page.get_by_label("Answer")).to_have_value("shipping")
     page.get_by_role("button", name="Approve as edited").click()
-    item(page, 2)
+    read_item(page, 2)
     assert states(daemon, batch)[0] is ItemState.APPROVED
 
 
 def test_a_review_made_in_another_tool_is_exported_and_imported(
     page: Page, daemon: Running, batch: Batch, tmp_path: Path
 ) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     with page.expect_download() as download:
         page.get_by_role("link", name="Export").click()
     lines = [json.loads(line) for line in download.value.path().read_text("utf-8").splitlines()]
@@ -262,11 +286,9 @@ def test_a_review_made_in_another_tool_is_exported_and_imported(
 
 def test_a_socket_wants_the_cookie_of_the_page_and_no_other_site(page: Page, daemon: Running) -> None:
     page.goto("/console/")
-    seen: list[str] = []
-    page.on("websocket", lambda socket: seen.append(socket.url))
-    page.reload()
-    page.wait_for_timeout(1000)
-    polled = seen[0].replace("ws://", "http://").replace("transport=websocket", "transport=polling")
+    with page.expect_websocket() as opened:
+        page.reload()
+    polled = opened.value.url.replace("ws://", "http://").replace("transport=websocket", "transport=polling")
     cookies = {each["name"]: each["value"] for each in page.context.cookies()}
     with httpx.Client(cookies=cookies) as browser:
         assert browser.get(polled, headers={"origin": daemon.url}).status_code == 200
@@ -277,7 +299,7 @@ def test_a_socket_wants_the_cookie_of_the_page_and_no_other_site(page: Page, dae
 def test_an_edit_that_cannot_be_trained_on_is_refused_and_not_lost(
     page: Page, daemon: Running, batch: Batch
 ) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     page.get_by_role("button", name="Edit (e)").click()
     page.get_by_label("Answer").fill("marketing")
     page.get_by_role("button", name="Approve as edited").click()
@@ -289,12 +311,12 @@ def test_an_edit_that_cannot_be_trained_on_is_refused_and_not_lost(
 def test_two_operators_never_overwrite_each_other_silently(
     browser: Browser, page: Page, daemon: Running, batch: Batch
 ) -> None:
-    open_desk(page, batch)
-    with page_of(browser, daemon.url) as bobs:
+    open_review(page, batch)
+    with open_page(browser, daemon.url) as bobs:
         sign_in(bobs, "bob", PASSWORD)
-        open_desk(bobs, batch)
+        open_review(bobs, batch)
         page.keyboard.press("a")
-        item(page, 2)
+        read_item(page, 2)
         bobs.keyboard.press("r")
         bobs.keyboard.press("1")
         expect(bobs.get_by_text("item 1 of batch")).to_contain_text("is APPROVED by ann")
@@ -303,7 +325,7 @@ def test_two_operators_never_overwrite_each_other_silently(
 
 
 def test_what_others_decide_meanwhile_is_shown(page: Page, daemon: Running, batch: Batch) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     with httpx.Client(base_url=daemon.url) as bob:
         session = bob.post("/api/v1/session", json={"name": "bob", "password": PASSWORD}).json()
         decision = [{"number": 1, "revision": 0, "state": "REJECTED", "reason": "off topic"}]
@@ -317,14 +339,14 @@ def test_what_others_decide_meanwhile_is_shown(page: Page, daemon: Running, batc
 def test_many_are_decided_at_once_in_the_table_and_the_last_one_ends_the_batch(
     page: Page, daemon: Running, batch: Batch
 ) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     page.get_by_label("Find").fill("kettle")
     page.get_by_role("button", name="Table").click()
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(1)
     page.get_by_label("Find").fill("")
     expect(rows).to_have_count(5)
-    picture(page, "approvals-table")
+    take_picture(page, "approvals-table")
     for number in (0, 1, 2, 3):
         rows.nth(number).get_by_role("checkbox").click()
     page.get_by_role("button", name="Approve the chosen ones").click()
@@ -333,7 +355,7 @@ def test_many_are_decided_at_once_in_the_table_and_the_last_one_ends_the_batch(
     page.keyboard.press("t")
     page.get_by_label("Show").click()
     page.get_by_role("option", name="waiting").click()
-    item(page, 5)
+    read_item(page, 5)
     page.get_by_role("button", name="Approve (a)").click()
     expect(page.get_by_text("The batch ends with that: 5 of 5 are approved")).to_be_visible()
     page.get_by_role("button", name="Decide it").click()
@@ -342,7 +364,7 @@ def test_many_are_decided_at_once_in_the_table_and_the_last_one_ends_the_batch(
 
 
 def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: Running, batch: Batch) -> None:
-    open_desk(page, batch)
+    open_review(page, batch)
     page.get_by_role("button", name="Withdraw").click()
     page.get_by_role("button", name="Withdraw it").click()
     expect(page.get_by_text("Say why")).to_be_visible()
@@ -388,15 +410,15 @@ def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: Running) 
     expect(page.get_by_text("my parcel 5 never came")).to_be_visible()
     expect(page.get_by_text("In Phoenix: not yet")).to_be_visible()
     expect(page.get_by_role("cell", name="adapter_model.safetensors")).to_be_visible()
-    assert barriers(page) == []
-    picture(page, "experiment")
+    assert find_barriers(page) == []
+    take_picture(page, "experiment")
 
 
 def test_a_candidate_that_breaks_a_golden_case_shows_it_and_what_it_confuses(
     browser: Browser, daemon: Running
 ) -> None:
     cycle = daemon.store.cycles(ROUTING)[-2]
-    with page_of(browser, daemon.url, color_scheme="dark") as page:
+    with open_page(browser, daemon.url, color_scheme="dark") as page:
         sign_in(page, "vic", PASSWORD)
         open_cycle(page, cycle)
         guard = page.get_by_role("listitem").filter(has_text="golden cases")
@@ -414,8 +436,8 @@ def test_a_candidate_that_breaks_a_golden_case_shows_it_and_what_it_confuses(
         expect(page.get_by_text("Items count for the traffic that they stand for")).to_be_visible()
         row(page, "The candidate against the others", "acme.routing.v1 (live)", "+15.9%", "92.7%", "76.8%")
         row(page, "What each side measured", "answered right, weighted", "92.7%", "76.8%", "+15.9%")
-        assert barriers(page) == []
-        picture(page, "experiment-broken-dark")
+        assert find_barriers(page) == []
+        take_picture(page, "experiment-broken-dark")
 
 
 def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Running) -> None:
@@ -434,8 +456,8 @@ def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Runn
     expect(page.get_by_text("judge-7b prefers the candidate's answer")).to_be_visible()
     expect(page.get_by_text("the candidate is the median one")).to_be_visible()
     expect(page.get_by_text("100% of the candidate's answers are the same")).to_be_visible()
-    assert barriers(page) == []
-    picture(page, "experiment-probation")
+    assert find_barriers(page) == []
+    take_picture(page, "experiment-probation")
 
 
 def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, daemon: Running) -> None:
@@ -453,7 +475,7 @@ def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, d
     expect(page.get_by_text("Too few held-out items to tell.")).to_be_visible()
     row(page, "What each side measured", "answered fields that are right")
     expect(page.get_by_role("listitem").filter(has_text="valid answers").get_by_text("open")).to_be_visible()
-    assert barriers(page) == []
+    assert find_barriers(page) == []
 
 
 def test_cycles_are_filtered_and_compared(page: Page) -> None:
@@ -477,8 +499,8 @@ def test_cycles_are_filtered_and_compared(page: Page) -> None:
     row(page, "Measures side by side", "words in common (token F1)")
     expect(page.get_by_text("judged on different held-out traffic")).to_be_visible()
     expect(page.get_by_role("heading", name="Validation losses")).to_be_visible()
-    assert barriers(page) == []
-    picture(page, "compare")
+    assert find_barriers(page) == []
+    take_picture(page, "compare")
 
 
 def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_means(
@@ -488,7 +510,7 @@ def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_mean
     page.goto("/console/adapters")
     page.get_by_role("article", name=new).get_by_role("button", name="Promote").click()
     expect(page.get_by_text(f"instead of {old}")).to_be_visible()
-    picture(page, "adapters-promote")
+    take_picture(page, "adapters-promote")
     page.get_by_role("button", name=f"Promote {new}").click()
     expect(page.get_by_text("Say why")).to_be_visible()
     page.get_by_label("Why").fill("it finds the kettle")
@@ -522,7 +544,7 @@ def test_an_operator_rejects_what_is_on_probation(page: Page, daemon: Running) -
     page.goto("/console/adapters")
     version = page.get_by_role("article", name=waiting)
     expect(version.get_by_text("Promising, and not proven. It waits for 160")).to_be_visible()
-    picture(page, "adapters-probation")
+    take_picture(page, "adapters-probation")
     version.get_by_role("button", name="Reject").click()
     expect(page.get_by_text("is not promoted automatically any more")).to_be_visible()
     page.get_by_label("Why").fill("it is rude")
@@ -549,7 +571,7 @@ def test_data_shows_examples_and_why_spans_were_dropped_with_links_into_phoenix(
     dropped.click()
     link = page.get_by_role("link", name="Span 00000000 in Phoenix").last
     assert link.get_attribute("href") == "https://phoenix.example.com/redirects/spans/000000000000000c"
-    assert barriers(page) == []
+    assert find_barriers(page) == []
 
 
 def test_the_api_says_what_the_pages_show(daemon: Running) -> None:
@@ -579,31 +601,31 @@ def test_the_api_says_what_the_pages_show(daemon: Running) -> None:
 def test_every_page_can_be_used_by_keyboard_and_screen_reader(
     browser: Browser, daemon: Running, batch: Batch, scheme: str
 ) -> None:
-    with page_of(browser, daemon.url, color_scheme=scheme) as page:
+    with open_page(browser, daemon.url, color_scheme=scheme) as page:
         page.goto("/console/sign-in")
-        assert barriers(page) == []
-        picture(page, f"sign-in-{scheme}")
+        assert find_barriers(page) == []
+        take_picture(page, f"sign-in-{scheme}")
         sign_in(page, "ann", PASSWORD)
         for path in (*PAGES, f"approvals/{batch.id}"):
-            page.goto(f"/console/{path}")
-            page.wait_for_timeout(1500)
-            assert barriers(page) == [], path
-            picture(
-                page, f"{(path or 'overview').partition('/')[0]}{'-desk' if '/' in path else ''}-{scheme}"
+            open_whole(page, path)
+            assert find_barriers(page) == [], path
+            take_picture(
+                page, f"{(path or 'overview').partition('/')[0]}{'-review' if '/' in path else ''}-{scheme}"
             )
 
 
 def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: Running, batch: Batch) -> None:
     judged = (daemon.store.cycles(target)[-1] for target in (ROUTING, SEARCH, SUPPORT))
     cycles = [f"experiments/{cycle.id}" for cycle in judged]
-    with page_of(browser, daemon.url, viewport=PHONE, is_mobile=True, has_touch=True) as page:
+    with open_page(browser, daemon.url, viewport=PHONE, is_mobile=True, has_touch=True) as page:
         sign_in(page, "ann", PASSWORD)
         for path in (*PAGES, f"approvals/{batch.id}", *cycles):
-            page.goto(f"/console/{path}")
-            page.wait_for_timeout(1000)
+            open_whole(page, path)
             assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"], path
             name = f"experiment-{cycles.index(path)}" if path in cycles else path.partition("/")[0]
-            picture(page, f"{name or 'overview'}{'-desk' if path.startswith('approvals/') else ''}-phone")
+            take_picture(
+                page, f"{name or 'overview'}{'-review' if path.startswith('approvals/') else ''}-phone"
+            )
         page.goto("/console/")
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("link", name="Adapters").click()
@@ -613,28 +635,49 @@ def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: Running, batch:
 def test_text_from_telemetry_is_never_markup(page: Page, daemon: Running, batch: Batch) -> None:
     failed = next(cycle for cycle in daemon.store.cycles(ROUTING) if EVIL in cycle.reason)
     judged = daemon.store.cycles(ROUTING)[-1]
+    told = page.get_by_text("window.hacked = 1")
     shown = 0
-    for path in (
-        "",
-        "experiments",
-        f"experiments/{failed.id}",
-        f"experiments/{judged.id}",
-        "data",
-        f"approvals/{batch.id}",
-    ):
-        page.goto(f"/console/{path}")
-        if path.startswith("approvals/"):
-            open_desk(page, batch)
-            page.get_by_label("Find").fill("refund")
-            item(page, 4)
-        page.wait_for_timeout(1200)
-        shown += page.get_by_text("window.hacked = 1").count()
-        assert page.evaluate("window.hacked") is None, path
-        assert page.locator("img[src=x]").count() == 0, path
+    for path in ("", "experiments", f"experiments/{judged.id}", "data"):
+        open_whole(page, path)
+        shown += told.count()
+        expect_no_markup(page)
+    visit(page, f"/console/experiments/{failed.id}")
+    expect(told.first).to_be_visible()
+    shown += told.count()
+    expect_no_markup(page)
+    open_review(page, batch)
+    page.get_by_label("Find").fill("refund")
+    read_item(page, 4)
+    shown += told.count()
+    expect_no_markup(page)
     page.keyboard.press("t")
-    page.wait_for_timeout(800)
-    assert page.evaluate("window.hacked") is None
+    expect(page.get_by_role("cell").filter(has_text="window.hacked")).to_be_visible()
+    expect_no_markup(page)
     assert shown >= 5
+
+
+def expect_no_markup(page: Page) -> None:
+    wait_until_settled(page)
+    assert page.evaluate("window.hacked") is None, page.url
+    assert page.locator("img[src=x]").count() == 0, page.url
+
+
+def test_an_unknown_address_is_a_page_of_ours_with_a_way_back_and_json_for_programs(
+    page: Page, daemon: Running
+) -> None:
+    for path in ("/console/nowhere", "/console/experiments/some/thing", "/nowhere"):
+        answer = page.goto(path)
+        assert answer is not None
+        assert answer.status == 404
+        assert answer.headers["x-frame-options"] == "DENY"
+        expect(page.get_by_role("heading", name="There is no page at this address")).to_be_visible()
+        assert find_barriers(page) == []
+    page.get_by_role("link", name="Go to the overview").click()
+    page.wait_for_url("**/console/")
+    accept = {"accept": "text/html"}
+    for path, headers in (("/api/v1/nowhere", accept), ("/v1/nowhere", accept), ("/nowhere", {})):
+        unknown = httpx.get(f"{daemon.url}{path}", headers=headers)
+        assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
 
 
 def test_light_or_dark_is_kept(page: Page) -> None:

@@ -20,7 +20,7 @@ from evaluation.engine.probe_record import ProbeRecord
 from evaluation.jobs.job import REPORT, TRAFFIC, TrafficSample
 from evaluation.report import Report
 from evaluation.rules import Gate
-from evaluation.score_side import Said
+from evaluation.score_side import RawAnswer
 from extractors.phoenix.http import PhoenixRefused
 from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServedYet
@@ -132,7 +132,7 @@ def replied(folder: Path, report: Report, *, refused: set[int]) -> None:
     """The answers of the report, as if a replica had given them, but to what it refuses to the live side."""
     for number, name in enumerate((report.live, report.candidate.name)):
         said = tuple(
-            None if n in refused and name == report.live else Said(text=answer.text, ended=True)
+            None if n in refused and name == report.live else RawAnswer(text=answer.text, ended=True)
             for n, answer in enumerate(report.side(name).answers)
         )
         refusal = "HTTP 400: too long" if refused else ""

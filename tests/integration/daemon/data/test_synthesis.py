@@ -13,7 +13,7 @@ from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples
-from registry.batches import BatchState, Decision, ItemState
+from registry.batches import BatchState, ItemDecision, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store
 from tests.snapshots import reviewed, snapshot_in, taught
@@ -115,7 +115,7 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(context: TargetConte
     )
     assert len(context.store.batches(context.target.key)) == 1
 
-    decisions = [Decision(number=item.number, revision=0, state=ItemState.APPROVED) for item in items]
+    decisions = [ItemDecision(number=item.number, revision=0, state=ItemState.APPROVED) for item in items]
     context.store.decide(batch.id, decisions, actor="ann", now=NOW)
     assert context.store.decided_since(context.target.key, NOW)
     assert len(context.store.approved_examples(context.target.key).sft) == batch.size

@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from daemon.access.tokens import TokensMissing, check_tokens
-from daemon.demo.servers import free_port
+from daemon.demo.servers import find_free_port
 from daemon.gateway import ReplicaAddress, Tracing
 from daemon.gateway.replies import read_body, send_whole
 from tests.gateway_support import ASK, Store, gateway, route
@@ -209,7 +209,7 @@ def test_a_large_body_without_an_announced_length_is_refused(replica: tuple[Stan
 
 
 def test_without_a_replica_the_agent_is_told_when_to_try_again() -> None:
-    with gateway(Store(route(f"http://127.0.0.1:{free_port()}"), route(target="acme/idle"))) as client:
+    with gateway(Store(route(f"http://127.0.0.1:{find_free_port()}"), route(target="acme/idle"))) as client:
         for target in ("acme/routing", "acme/idle"):
             answer = client.post("/v1/chat/completions", json={**ASK, "model": target})
             assert answer.status_code == 503
@@ -226,7 +226,7 @@ def test_another_replica_takes_over(replica: tuple[StandIn, str], state: str, st
     sick.status = {"overloaded": 503, "wrong key": 401}.get(state, 200)
     sick.events_before_break = 0 if state == "breaks off" else None
     with serving(sick) as sick_url:
-        sick_url = f"http://127.0.0.1:{free_port()}" if state == "gone" else sick_url
+        sick_url = f"http://127.0.0.1:{find_free_port()}" if state == "gone" else sick_url
         with gateway(Store(route(sick_url, url, version="acme.routing.v1"))) as client:
             answers = [client.post("/v1/chat/completions", json={**ASK, "stream": stream}) for _ in range(6)]
     assert {answer.status_code for answer in answers} == {200}
@@ -302,7 +302,7 @@ def test_a_gateway_that_never_read_the_store_is_not_ready(replica: tuple[StandIn
 
 def test_usage_that_only_the_trace_wants_stays_out_of_the_stream(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    tracer = Tracing(f"http://127.0.0.1:{free_port()}")
+    tracer = Tracing(f"http://127.0.0.1:{find_free_port()}")
     asked = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
     with gateway(Store(route(url)), tracer=tracer) as client:
         plain = client.post("/v1/chat/completions", json={**ASK, "stream": True})
@@ -315,7 +315,7 @@ def test_usage_that_only_the_trace_wants_stays_out_of_the_stream(replica: tuple[
 
 def test_a_dead_phoenix_costs_traces_and_no_request(replica: tuple[StandIn, str]) -> None:
     _, url = replica
-    tracer = Tracing(f"http://127.0.0.1:{free_port()}", max_queued_bytes=20_000)
+    tracer = Tracing(f"http://127.0.0.1:{find_free_port()}", max_queued_bytes=20_000)
     with gateway(Store(route(url)), tracer=tracer) as client:
         answers = [client.post("/v1/chat/completions", json=ASK) for _ in range(30)]
         assert {answer.status_code for answer in answers} == {200}
@@ -325,7 +325,7 @@ def test_a_dead_phoenix_costs_traces_and_no_request(replica: tuple[StandIn, str]
 
 def test_calls_wait_for_a_phoenix_that_is_down(replica: tuple[StandIn, str]) -> None:
     _, url = replica
-    port = free_port()
+    port = find_free_port()
     collector = Collector(refuse=1)
     with gateway(Store(route(url)), tracer=Tracing(f"http://127.0.0.1:{port}")) as client:
         span_ids = [

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from daemon.demo.servers import free_port
-from daemon.monitoring.notifications import GIVE_UP, Notifier, pause
+from daemon.demo.servers import find_free_port
+from daemon.monitoring.notifications import GIVE_UP, Notifier, compute_pause
 from daemon.service import Service
 from daemon.settings.load import Settings
 from daemon.settings.servers import NotifySettings
@@ -206,7 +206,7 @@ def test_a_receiver_that_fails_is_tried_again_with_growing_pauses_under_the_same
 
 
 def test_pauses_grow_to_an_hour() -> None:
-    assert [pause(n).total_seconds() for n in (0, 1, 2, 8, 9, 1000)] == [10, 20, 40, 2560, 3600, 3600]
+    assert [compute_pause(n).total_seconds() for n in (0, 1, 2, 8, 9, 1000)] == [10, 20, 40, 2560, 3600, 3600]
 
 
 def test_one_notice_that_is_refused_keeps_no_other_back(outbox: Outbox, receiver: Receiver) -> None:
@@ -300,7 +300,7 @@ def test_a_receiver_that_is_not_there_or_hangs_is_an_attempt_like_any_other(
     tmp_path: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.seconds = 1
-    for name, url in (("gone", f"http://127.0.0.1:{free_port()}/T0K3N"), ("slow", receiver.url)):
+    for name, url in (("gone", f"http://127.0.0.1:{find_free_port()}/T0K3N"), ("slow", receiver.url)):
         outbox = Outbox(tmp_path / name, name=name, url=url, timeout_seconds=0.2)
         fail_a_cycle(outbox.store)
         assert outbox.tell() == 0
@@ -353,7 +353,7 @@ def test_the_daemon_tells_and_a_receiver_that_hangs_holds_nothing_up(
         settings = Settings.model_validate(
             {
                 "data_dir": tmp_path,
-                "phoenix": {"url": f"http://127.0.0.1:{free_port()}"},
+                "phoenix": {"url": f"http://127.0.0.1:{find_free_port()}"},
                 "targets": [{**target, "base_model": "none"}],
                 "notify": [{"name": "hangs", "url": hanging.url}, {"name": "ops", "url": receiver.url}],
             }

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -9,33 +10,28 @@ import httpx
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
-from daemon.demo.servers import free_port
-from extractors.phoenix.client import PhoenixClient
-from extractors.phoenix.http import PhoenixAnswer, PhoenixHttp, PhoenixUnreachable
-from extractors.phoenix.write_experiments import (
-    ExampleRun,
-    ExperimentSide,
-    HoldoutExample,
-    Published,
-    RunExperiments,
-    publish_experiments,
-)
-from extractors.phoenix.write_spans import (
-    BothMetrics,
-    Data,
-    Evaluated,
+from daemon.demo.servers import find_free_port
+from daemon.publishing.measured_run import ExampleRun, ExperimentSide, MeasuredRun
+from daemon.publishing.span_attributes import (
+    DataAttributes,
+    EvaluationAttributes,
+    EvaluationMetrics,
     EvaluationSpan,
-    Experiment,
+    ExperimentAttributes,
     ExperimentSpan,
-    Improvement,
-    Output,
-    Params,
+    FineTuningMetrics,
+    ImprovementAttributes,
+    OutputAttributes,
+    ParameterAttributes,
     SideMetrics,
-    TrainingMetrics,
-    attributes,
-    publish_spans,
+    flatten_attributes,
 )
-from tests.browser import chromium, page_of, picture
+from daemon.publishing.write_experiments import PublishedExperiments, publish_experiments
+from daemon.publishing.write_spans import publish_spans
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.dataset_client import DatasetClient, DatasetExample
+from extractors.phoenix.http import PhoenixAnswer, PhoenixHttp, PhoenixUnreachable
+from tests.browser import chromium, open_page, take_picture
 from tests.phoenix_support import NOON, chat_span, new_project, send_and_wait
 
 LABELS = ("billing", "shipping", "returns")
@@ -49,6 +45,12 @@ def client(phoenix: PhoenixServer) -> Iterator[PhoenixClient]:
         yield client
 
 
+@pytest.fixture
+def http(phoenix: PhoenixServer) -> Iterator[PhoenixHttp]:
+    with closing(PhoenixHttp(phoenix.url, None, timeout=60, patience=20)) as http:
+        yield http
+
+
 # ---- spans
 
 
@@ -57,8 +59,8 @@ def fine_tuning(run_id: str, **changes: Any) -> ExperimentSpan:
         **{
             "started_at": NOON,
             "ended_at": NOON + timedelta(seconds=61.25),
-            "experiment": Experiment(run_id=run_id, agent_type="routing"),
-            "params": Params(
+            "experiment": ExperimentAttributes(run_id=run_id, agent_type="routing"),
+            "params": ParameterAttributes(
                 base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
                 method="dpo",
                 backend="local",
@@ -70,7 +72,7 @@ def fine_tuning(run_id: str, **changes: Any) -> ExperimentSpan:
                 lora_r=16,
                 lora_alpha=32,
             ),
-            "data": Data(
+            "data": DataAttributes(
                 total_spans=500,
                 approved_count=300,
                 rejected_count=100,
@@ -79,7 +81,7 @@ def fine_tuning(run_id: str, **changes: Any) -> ExperimentSpan:
                 used_synthetic=False,
                 synthetic_approved_count=0,
             ),
-            "metrics": TrainingMetrics(
+            "metrics": FineTuningMetrics(
                 train_loss=0.25,
                 train_samples=2240,
                 train_examples=280,
@@ -91,7 +93,7 @@ def fine_tuning(run_id: str, **changes: Any) -> ExperimentSpan:
                 eval_reward_accuracy=0.75,
                 eval_reward_margin=-1.5,
             ),
-            "output": Output(adapter_path="/var/lib/learnd/adapters/routing-v3"),
+            "output": OutputAttributes(adapter_path="/var/lib/learnd/adapters/routing-v3"),
             **changes,
         }
     )
@@ -111,9 +113,11 @@ def evaluation(**changes: Any) -> EvaluationSpan:
         **{
             "started_at": NOON + timedelta(minutes=2),
             "ended_at": NOON + timedelta(minutes=3),
-            "evaluation": Evaluated(adapter_path="/adapters/v3", agent_type="routing", test_size=120),
-            "metrics": BothMetrics(base=side, adapter=side),
-            "improvement": Improvement(
+            "evaluation": EvaluationAttributes(
+                adapter_path="/adapters/v3", agent_type="routing", test_size=120
+            ),
+            "metrics": EvaluationMetrics(base=side, adapter=side),
+            "improvement": ImprovementAttributes(
                 accuracy=0.125,
                 confidence=0,
                 error_reduction=0.5,
@@ -154,17 +158,17 @@ def test_a_span_has_the_attributes_that_were_agreed_and_no_other(
     stage: ExperimentSpan | EvaluationSpan, asked: Mapping[str, str]
 ) -> None:
     names = {f"{group}{name}" for group, listed in asked.items() for name in listed.split()}
-    assert set(attributes(stage)) == names
+    assert set(flatten_attributes(stage)) == names
 
 
 def test_what_is_unknown_or_no_number_is_left_out() -> None:
     bare = ExperimentSpan(
         started_at=NOON,
         ended_at=NOON,
-        experiment=Experiment(run_id="r", agent_type="routing"),
-        params=Params(base_model="m", method="sft", learning_rate=float("nan")),
+        experiment=ExperimentAttributes(run_id="r", agent_type="routing"),
+        params=ParameterAttributes(base_model="m", method="sft", learning_rate=float("nan")),
     )
-    assert attributes(bare) == {
+    assert flatten_attributes(bare) == {
         "openinference.span.kind": "EXPERIMENT",
         "operation.name": "fine_tuning",
         "experiment.run_id": "r",
@@ -174,21 +178,21 @@ def test_what_is_unknown_or_no_number_is_left_out() -> None:
     }
 
 
-def test_spans_come_back_as_they_were_published(client: PhoenixClient) -> None:
+def test_spans_come_back_as_they_were_published(client: PhoenixClient, http: PhoenixHttp) -> None:
     # Agents are called tenant/agent, and a project may be.
     project, trained, judged = f"acme/{new_project()}", fine_tuning(new_project("run")), evaluation()
-    assert publish_spans(client, project, trained, judged)
+    assert publish_spans(client.spans, project, trained, judged)
 
     condition = "attributes['openinference']['span']['kind'] == 'EXPERIMENT'"
     found = client.project(project)
-    (root,) = client.spans_that(found, condition, NOON + timedelta(days=1))
-    spans = {span["name"]: span for span in all_spans(client, found.id)}
+    (root,) = client.spans.find(found, condition, NOON + timedelta(days=1))
+    spans = {span["name"]: span for span in all_spans(http, found.id)}
     kept, below = spans["fine_tuning"], spans["adapter_evaluation"]
     assert kept["context"]["span_id"] == root.id == below["parent_id"]
     assert kept["context"]["trace_id"] == below["context"]["trace_id"]
     assert kept["parent_id"] is None
-    assert exactly(kept) == exact(attributes(trained))
-    assert exactly(below) == exact(attributes(judged))
+    assert exactly(kept) == exact(flatten_attributes(trained))
+    assert exactly(below) == exact(flatten_attributes(judged))
     assert (kept["start_time"], kept["end_time"]) == (
         "2026-03-10T12:00:00+00:00",
         "2026-03-10T12:01:01.250000+00:00",
@@ -197,34 +201,36 @@ def test_spans_come_back_as_they_were_published(client: PhoenixClient) -> None:
 
 
 def test_a_failed_run_says_why_and_publishing_again_changes_nothing(
-    client: PhoenixClient, project: str
+    client: PhoenixClient, project: str, http: PhoenixHttp
 ) -> None:
     run_id = new_project("run")
-    failed = fine_tuning(run_id, error="out of memory \0\ud800", metrics=TrainingMetrics())
-    assert publish_spans(client, project, failed)
-    assert publish_spans(client, project, fine_tuning(run_id), evaluation())
-    assert publish_spans(client, project, fine_tuning(run_id), evaluation())
+    failed = fine_tuning(run_id, error="out of memory \0\ud800", metrics=FineTuningMetrics())
+    assert publish_spans(client.spans, project, failed)
+    assert publish_spans(client.spans, project, fine_tuning(run_id), evaluation())
+    assert publish_spans(client.spans, project, fine_tuning(run_id), evaluation())
 
-    spans = {span["name"]: span for span in all_spans(client, client.project(project).id)}
+    spans = {span["name"]: span for span in all_spans(http, client.project(project).id)}
     assert set(spans) == {"fine_tuning", "adapter_evaluation"}
     assert spans["fine_tuning"]["status_code"] == "ERROR"
     assert spans["fine_tuning"]["status_message"] == "out of memory \N{REPLACEMENT CHARACTER}?"
-    assert exactly(spans["fine_tuning"]) == exact(attributes(failed))
+    assert exactly(spans["fine_tuning"]) == exact(flatten_attributes(failed))
 
 
-def test_spans_are_published_only_once_phoenix_shows_them(client: PhoenixClient, project: str) -> None:
+def test_spans_are_published_only_once_phoenix_shows_them(
+    client: PhoenixClient, project: str, http: PhoenixHttp
+) -> None:
     # It answers before it keeps them: killed within a tenth of a second after, it has lost them.
     run = fine_tuning(new_project("run"))
-    if not publish_spans(client, project, run, seconds=0):
-        assert publish_spans(client, project, run)
-    assert [span["name"] for span in all_spans(client, client.project(project).id)] == ["fine_tuning"]
+    if not publish_spans(client.spans, project, run, seconds=0):
+        assert publish_spans(client.spans, project, run)
+    assert [span["name"] for span in all_spans(http, client.project(project).id)] == ["fine_tuning"]
 
 
 # ---- the dataset and its experiments
 
 
-def example(number: int, span_id: str | None = None) -> HoldoutExample:
-    return HoldoutExample(
+def example(number: int, span_id: str | None = None) -> DatasetExample:
+    return DatasetExample(
         id=f"{number:032x}",
         input={"question": f"Where is parcel {number}?"},
         output={"answer": LABELS[number % 3]} if number % 4 else {},
@@ -233,7 +239,7 @@ def example(number: int, span_id: str | None = None) -> HoldoutExample:
     )
 
 
-def side(name: str, examples: Sequence[HoldoutExample], right: int = 10**6) -> ExperimentSide:
+def side(name: str, examples: Sequence[DatasetExample], right: int = 10**6) -> ExperimentSide:
     """A side that answers the first `right` examples right."""
     runs = []
     for number, asked in enumerate(examples):
@@ -252,9 +258,9 @@ def side(name: str, examples: Sequence[HoldoutExample], right: int = 10**6) -> E
     return ExperimentSide(name=name, title=f"{name} of a test", metadata={"model": name}, runs=tuple(runs))
 
 
-def a_run(numbers: Sequence[int], dataset: str, run_id: str | None = None) -> RunExperiments:
+def a_run(numbers: Sequence[int], dataset: str, run_id: str | None = None) -> MeasuredRun:
     examples = tuple(example(number) for number in numbers)
-    return RunExperiments(
+    return MeasuredRun(
         run_id=run_id or new_project("run"),
         dataset=dataset,
         examples=examples,
@@ -267,17 +273,15 @@ def holdout_name() -> str:
 
 
 def test_examples_are_linked_to_their_spans_and_one_whose_span_is_gone_is_there_without(
-    phoenix: PhoenixServer, client: PhoenixClient, project: str
+    phoenix: PhoenixServer, client: PhoenixClient, project: str, http: PhoenixHttp
 ) -> None:
     span = chat_span()
     send_and_wait(phoenix.url, project, span)
     examples = (example(1, span.span_id), example(2, "feedfeedfeedfeed"), example(4))
-    run = RunExperiments(
-        run_id="r", dataset=holdout_name(), examples=examples, sides=(side("base", examples),)
-    )
-    published = publish_experiments(client, run)
+    run = MeasuredRun(run_id="r", dataset=holdout_name(), examples=examples, sides=(side("base", examples),))
+    published = publish_experiments(client.datasets, run)
 
-    found = examples_of(client, published)
+    found = examples_of(http, published)
     assert {example["id"]: (example["source"] or {}).get("span_id") for example in found} == {
         examples[0].id: span.span_id,
         examples[1].id: None,
@@ -288,11 +292,13 @@ def test_examples_are_linked_to_their_spans_and_one_whose_span_is_gone_is_there_
     assert found[0]["metadata"] == {"outcome": "approved", "system": "NUL \N{REPLACEMENT CHARACTER}"}
 
 
-def test_each_side_is_an_experiment_with_its_answers_and_their_evaluations(client: PhoenixClient) -> None:
+def test_each_side_is_an_experiment_with_its_answers_and_their_evaluations(
+    client: PhoenixClient, http: PhoenixHttp
+) -> None:
     run = a_run([1, 2, 4], holdout_name())
-    published = publish_experiments(client, run)
+    published = publish_experiments(client.datasets, run)
 
-    (first, second, without_gold) = answers_of(client, published.experiment_ids["base"])
+    (first, second, without_gold) = answers_of(http, published.experiment_ids["base"])
     assert (first["output"], second["output"]) == ("shipping", "none of these")
     assert (first["latency_ms"], first["error"]) == (40.0, None)
     assert marks(first) == {
@@ -306,9 +312,9 @@ def test_each_side_is_an_experiment_with_its_answers_and_their_evaluations(clien
         "confidence": (None, 0.501),
     }
     assert marks(without_gold) == {"valid": ("invalid", 0.0), "confidence": (None, 0.502)}
-    right = answers_of(client, published.experiment_ids["candidate"])
+    right = answers_of(http, published.experiment_ids["candidate"])
     assert [answer["output"] for answer in right] == ["shipping", "returns", "returns"]
-    (candidate, base) = experiments_of(client, published.dataset_id)
+    (candidate, base) = experiments_of(http, published.dataset_id)
     assert [experiment["name"] for experiment in (base, candidate)] == [
         "base of a test",
         "candidate of a test",
@@ -317,12 +323,12 @@ def test_each_side_is_an_experiment_with_its_answers_and_their_evaluations(clien
     assert (base["example_count"], base["successful_run_count"], base["missing_run_count"]) == (3, 3, 0)
 
 
-def test_publishing_again_changes_nothing(client: PhoenixClient) -> None:
+def test_publishing_again_changes_nothing(client: PhoenixClient, http: PhoenixHttp) -> None:
     run = a_run([1, 2, 4], holdout_name())
-    published = publish_experiments(client, run)
-    before = everything(client, published.dataset_id)
-    assert publish_experiments(client, run) == published
-    assert everything(client, published.dataset_id) == before
+    published = publish_experiments(client.datasets, run)
+    before = everything(http, published.dataset_id)
+    assert publish_experiments(client.datasets, run) == published
+    assert everything(http, published.dataset_id) == before
 
 
 class Killed(BaseException):
@@ -357,32 +363,28 @@ class Forgetful(PhoenixHttp):
         if method == "POST" and asked not in self._lost:
             self._lost.add(asked)
             answer.status_code = 503
-            raise self._failure(answer)
+            raise self._to_error(answer)
         return answer
 
 
-class Connected(PhoenixClient):
-    """A client on a connection of the test's."""
-
-    def __init__(self, http: PhoenixHttp) -> None:
-        super().__init__(http.url)
-        self._http = http
-
-
 @pytest.mark.parametrize("last", [1, 2, 3, 4, 6, 9, 12, 15, 17])
-def test_a_run_killed_anywhere_goes_on_where_it_was(client: PhoenixClient, last: int) -> None:
+def test_a_run_killed_anywhere_goes_on_where_it_was(
+    phoenix: PhoenixServer, client: PhoenixClient, last: int, http: PhoenixHttp
+) -> None:
     run = a_run([1, 2, 4], holdout_name())
-    with Connected(Dying(client.http.url, last)) as dying, pytest.raises(Killed):
-        publish_experiments(dying, run)
-    published = publish_experiments(client, run)
+    with closing(Dying(phoenix.url, last)) as dying, pytest.raises(Killed):
+        publish_experiments(DatasetClient(dying), run)
+    published = publish_experiments(client.datasets, run)
 
-    assert len(experiments_of(client, published.dataset_id)) == len(run.sides)
-    whole = publish_experiments(client, a_run([1, 2, 4], holdout_name()))
+    assert len(experiments_of(http, published.dataset_id)) == len(run.sides)
+    whole = publish_experiments(client.datasets, a_run([1, 2, 4], holdout_name()))
     for name in ("base", "candidate"):
-        assert plain(client, published.experiment_ids[name]) == plain(client, whole.experiment_ids[name])
+        assert plain(http, published.experiment_ids[name]) == plain(http, whole.experiment_ids[name])
 
 
-def test_publishing_stops_when_it_is_told_to_and_goes_on_later(client: PhoenixClient) -> None:
+def test_publishing_stops_when_it_is_told_to_and_goes_on_later(
+    client: PhoenixClient, http: PhoenixHttp
+) -> None:
     run, asked = a_run([1, 2, 4], holdout_name()), itertools.count(1)
 
     def stop_after_four() -> None:
@@ -390,92 +392,97 @@ def test_publishing_stops_when_it_is_told_to_and_goes_on_later(client: PhoenixCl
             raise Killed
 
     with pytest.raises(Killed):
-        publish_experiments(client, run, on_write=stop_after_four)
-    published = publish_experiments(client, run)
-    answers = answers_of(client, published.experiment_ids["candidate"])
+        publish_experiments(client.datasets, run, on_write=stop_after_four)
+    published = publish_experiments(client.datasets, run)
+    answers = answers_of(http, published.experiment_ids["candidate"])
     assert [len(answer["annotations"]) for answer in answers] == [3, 3, 2]
 
 
-def test_an_answer_that_gets_lost_makes_nothing_twice(client: PhoenixClient) -> None:
+def test_an_answer_that_gets_lost_makes_nothing_twice(phoenix: PhoenixServer, http: PhoenixHttp) -> None:
     run = a_run([1, 2], holdout_name())
-    with Connected(Forgetful(client.http.url)) as forgetful:
+    with closing(Forgetful(phoenix.url)) as forgetful:
+        datasets = DatasetClient(forgetful)
         for _ in run.sides:
             with pytest.raises(PhoenixUnreachable):
-                publish_experiments(forgetful, run)
-        published = publish_experiments(forgetful, run)
-    assert len(experiments_of(client, published.dataset_id)) == len(run.sides)
-    assert len(answers_of(client, published.experiment_ids["base"])) == 2
+                publish_experiments(datasets, run)
+        published = publish_experiments(datasets, run)
+    assert len(experiments_of(http, published.dataset_id)) == len(run.sides)
+    assert len(answers_of(http, published.experiment_ids["base"])) == 2
 
 
-def test_a_window_that_moved_is_a_new_version_with_precisely_its_examples(client: PhoenixClient) -> None:
+def test_a_window_that_moved_is_a_new_version_with_precisely_its_examples(
+    client: PhoenixClient, http: PhoenixHttp
+) -> None:
     dataset = holdout_name()
     earlier, later = a_run([1, 2, 3], dataset), a_run([2, 3, 5], dataset)
-    first, second = publish_experiments(client, earlier), publish_experiments(client, later)
+    first, second = publish_experiments(client.datasets, earlier), publish_experiments(client.datasets, later)
     assert first.dataset_id == second.dataset_id
     assert first.version_id != second.version_id
-    old, new = nodes(client, first), nodes(client, second)
+    old, new = nodes(http, first), nodes(http, second)
     assert set(old) == {example.id for example in earlier.examples}
     assert set(new) == {example.id for example in later.examples}
     shared = old.keys() & new.keys()
     assert [old[example_id] for example_id in shared] == [new[example_id] for example_id in shared]
 
-    assert publish_experiments(client, earlier) == first
-    again = publish_experiments(client, a_run([2, 3, 5], dataset))
+    assert publish_experiments(client.datasets, earlier) == first
+    again = publish_experiments(client.datasets, a_run([2, 3, 5], dataset))
     assert again.version_id == second.version_id
 
 
-def test_a_run_killed_before_its_first_experiment_finds_its_window_again(client: PhoenixClient) -> None:
+def test_a_run_killed_before_its_first_experiment_finds_its_window_again(
+    phoenix: PhoenixServer, client: PhoenixClient, http: PhoenixHttp
+) -> None:
     dataset = holdout_name()
     earlier, later = a_run([1, 2, 3], dataset), a_run([2, 3, 5], dataset)
     # Of versions made within one second, Phoenix's answer to the same upload again names the wrong one.
     for run in (earlier, later):
-        with Connected(Dying(client.http.url, 1)) as dying, pytest.raises(Killed):
-            publish_experiments(dying, run)
+        with closing(Dying(phoenix.url, 1)) as dying, pytest.raises(Killed):
+            publish_experiments(DatasetClient(dying), run)
     for run in (later, earlier):
-        published = publish_experiments(client, run)
-        assert set(nodes(client, published)) == {example.id for example in run.examples}
+        published = publish_experiments(client.datasets, run)
+        assert set(nodes(http, published)) == {example.id for example in run.examples}
 
 
 def test_experiments_that_another_wrote_under_this_runs_id_are_an_error(client: PhoenixClient) -> None:
     dataset, run_id = holdout_name(), new_project("run")
-    publish_experiments(client, a_run([1, 2], dataset, run_id))
+    publish_experiments(client.datasets, a_run([1, 2], dataset, run_id))
     with pytest.raises(PhoenixAnswer, match=f"other examples than those of run {run_id}"):
-        publish_experiments(client, a_run([1, 3], dataset, run_id))
+        publish_experiments(client.datasets, a_run([1, 3], dataset, run_id))
 
 
 def test_an_answer_to_an_example_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="side base answers examples that are not there"):
-        RunExperiments(run_id="r", dataset="d", examples=(example(1),), sides=(side("base", [example(2)]),))
+        MeasuredRun(run_id="r", dataset="d", examples=(example(1),), sides=(side("base", [example(2)]),))
 
 
 def test_a_phoenix_that_is_down_is_unreachable() -> None:
-    with PhoenixClient(f"http://127.0.0.1:{free_port()}", patience=0.1) as nobody:
+    with PhoenixClient(f"http://127.0.0.1:{find_free_port()}", patience=0.1) as nobody:
         with pytest.raises(PhoenixUnreachable, match="does not answer"):
-            publish_spans(nobody, "p", fine_tuning("r"))
+            publish_spans(nobody.spans, "p", fine_tuning("r"))
         with pytest.raises(PhoenixUnreachable, match="does not answer"):
-            publish_experiments(nobody, a_run([1], "d"))
+            publish_experiments(nobody.datasets, a_run([1], "d"))
 
 
 def test_phoenix_shows_the_sides_beside_each_other(phoenix: PhoenixServer, client: PhoenixClient) -> None:
     examples = tuple(example(number) for number in range(1, 9))
     sides = (side("active", examples, right=4), side("candidate", examples), side("base", examples, right=1))
-    run = RunExperiments(run_id=new_project("run"), dataset=holdout_name(), examples=examples, sides=sides)
-    published = publish_experiments(client, run)
+    run = MeasuredRun(run_id=new_project("run"), dataset=holdout_name(), examples=examples, sides=sides)
+    published = publish_experiments(client.datasets, run)
     wide = {"width": 1680, "height": 1050}
-    with chromium() as browser, page_of(browser, phoenix.url, viewport=wide) as page:
+    with chromium() as browser, open_page(browser, phoenix.url, viewport=wide) as page:
         page.goto(published.compare_path)
         for compared in run.sides:
             page.get_by_text(compared.title).first.wait_for()
         page.get_by_text("none of these").first.wait_for()
         page.wait_for_timeout(CHARTS_MS)
-        picture(page, "phoenix-compare")
+        take_picture(page, "phoenix-compare")
 
 
 # ---- what Phoenix has
 
 
-def all_spans(client: PhoenixClient, project_id: str) -> list[dict[str, Any]]:
-    spans: list[dict[str, Any]] = client.http.json("GET", f"/v1/projects/{project_id}/spans")["data"]
+def all_spans(http: PhoenixHttp, project_id: str) -> list[dict[str, Any]]:
+    spans: list[dict[str, Any]] = http.json("GET", f"/v1/projects/{project_id}/spans")["data"]
     return spans
 
 
@@ -489,33 +496,33 @@ def exact(flat: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
     return {name: (type(value), value) for name, value in flat.items()}
 
 
-def examples_of(client: PhoenixClient, published: Published) -> list[dict[str, Any]]:
+def examples_of(http: PhoenixHttp, published: PublishedExperiments) -> list[dict[str, Any]]:
     path, which = f"/v1/datasets/{published.dataset_id}/examples", {"version_id": published.version_id}
-    examples: list[dict[str, Any]] = client.http.json("GET", path, params=which)["data"]["examples"]
+    examples: list[dict[str, Any]] = http.json("GET", path, params=which)["data"]["examples"]
     return examples
 
 
-def nodes(client: PhoenixClient, published: Published) -> dict[str, str]:
+def nodes(http: PhoenixHttp, published: PublishedExperiments) -> dict[str, str]:
     """Phoenix's ids of the examples of the version, and of its experiments, by ours."""
     answered = {
         run["example_id"]
         for experiment_id in published.experiment_ids.values()
-        for run in answers_of(client, experiment_id)
+        for run in answers_of(http, experiment_id)
     }
-    found = {example["id"]: example["node_id"] for example in examples_of(client, published)}
+    found = {example["id"]: example["node_id"] for example in examples_of(http, published)}
     assert set(found.values()) == answered
     return found
 
 
-def experiments_of(client: PhoenixClient, dataset_id: str) -> list[dict[str, Any]]:
+def experiments_of(http: PhoenixHttp, dataset_id: str) -> list[dict[str, Any]]:
     """Newest first."""
-    found: list[dict[str, Any]] = client.http.json("GET", f"/v1/datasets/{dataset_id}/experiments")["data"]
+    found: list[dict[str, Any]] = http.json("GET", f"/v1/datasets/{dataset_id}/experiments")["data"]
     return found
 
 
-def answers_of(client: PhoenixClient, experiment_id: str) -> list[dict[str, Any]]:
+def answers_of(http: PhoenixHttp, experiment_id: str) -> list[dict[str, Any]]:
     """The runs of an experiment with their evaluations, by example."""
-    answers: list[dict[str, Any]] = client.http.json("GET", f"/v1/experiments/{experiment_id}/json")
+    answers: list[dict[str, Any]] = http.json("GET", f"/v1/experiments/{experiment_id}/json")
     return answers
 
 
@@ -523,11 +530,11 @@ def marks(answer: Mapping[str, Any]) -> dict[str, tuple[str | None, float]]:
     return {mark["name"]: (mark["label"], mark["score"]) for mark in answer["annotations"]}
 
 
-def plain(client: PhoenixClient, experiment_id: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(answer["output"], marks(answer)) for answer in answers_of(client, experiment_id)]
+def plain(http: PhoenixHttp, experiment_id: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(answer["output"], marks(answer)) for answer in answers_of(http, experiment_id)]
 
 
-def everything(client: PhoenixClient, dataset_id: str) -> Any:
-    versions = client.http.json("GET", f"/v1/datasets/{dataset_id}/versions")["data"]
-    experiments = experiments_of(client, dataset_id)
-    return versions, experiments, [answers_of(client, experiment["id"]) for experiment in experiments]
+def everything(http: PhoenixHttp, dataset_id: str) -> Any:
+    versions = http.json("GET", f"/v1/datasets/{dataset_id}/versions")["data"]
+    experiments = experiments_of(http, dataset_id)
+    return versions, experiments, [answers_of(http, experiment["id"]) for experiment in experiments]

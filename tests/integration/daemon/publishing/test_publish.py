@@ -3,28 +3,29 @@
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer
-from daemon.demo.servers import free_port
-from daemon.publishing.holdout_dataset import experiments_of
+from daemon.demo.servers import find_free_port
+from daemon.publishing.holdout_dataset import build_measured_run
+from daemon.publishing.measured_run import MeasuredRun
 from daemon.publishing.publish import NotPublished, publish_target
-from daemon.publishing.run import Run
-from daemon.publishing.spans import evaluation_span, experiment_span
+from daemon.publishing.run import FinishedRun, read_run
+from daemon.publishing.span_attributes import flatten_attributes
+from daemon.publishing.spans import build_evaluation_span, build_experiment_span
 from daemon.run_once import run_once
 from daemon.runtime.child_process import Interrupted
 from daemon.service import Service
 from daemon.serving.pruning import RUNS_KEPT, prune_target
-from daemon.views.experiments import in_phoenix
+from daemon.views.experiments import describe_phoenix_page
 from evaluation.report import SeedRuns
 from extractors.phoenix.client import PhoenixClient
-from extractors.phoenix.http import PhoenixUnreachable
-from extractors.phoenix.write_experiments import RunExperiments
-from extractors.phoenix.write_spans import attributes
-from registry.cycles import MOST_TRIES, Cycle, CycleState, StageResult
+from extractors.phoenix.http import PhoenixHttp, PhoenixUnreachable
+from registry.cycles import MOST_PUBLISH_TRIES, Cycle, CycleState, StageResult
 from registry.store.store import Store
 from registry.versions import VersionState
 from tests.phoenix_support import new_project, wait_until
@@ -45,8 +46,8 @@ from tests.snapshots import reviewed
 from trainers.job_folder import ProgressLine
 
 
-def ended(runs: Runs, cycle: Cycle) -> Run:
-    return Run.read(runs.context, cycle.id)
+def ended(runs: Runs, cycle: Cycle) -> FinishedRun:
+    return read_run(runs.context, cycle.id)
 
 
 # ---- the spans
@@ -56,9 +57,9 @@ def test_the_spans_say_what_was_trained_on_what_and_how_it_did(runs: Runs) -> No
     began = runs.now
     cycle = runs.run(runs.snapshot(held_out(40)), right=30)
     run = ended(runs, cycle)
-    experiment = experiment_span(run)
+    experiment = build_experiment_span(run)
     folder = str(runs.context.data_dir / "adapters" / "acme.routing" / cycle.id)
-    assert attributes(experiment) == {
+    assert flatten_attributes(experiment) == {
         "openinference.span.kind": "EXPERIMENT",
         "operation.name": "fine_tuning",
         "experiment.run_id": cycle.id,
@@ -92,9 +93,9 @@ def test_the_spans_say_what_was_trained_on_what_and_how_it_did(runs: Runs) -> No
         "output.adapter_path": folder,
     }
     assert (experiment.started_at, experiment.ended_at) == (began + MINUTE, began + 2 * MINUTE)
-    evaluation = evaluation_span(run)
+    evaluation = build_evaluation_span(run)
     assert evaluation is not None
-    found = attributes(evaluation)
+    found = flatten_attributes(evaluation)
     assert (found["evaluation.test_size"], found["evaluation.adapter_path"]) == (36, folder)
     # 27 of the first 30 items have gold, as have 5 of the first 5.
     assert found["metrics.adapter.accuracy"] == 27 / 36
@@ -127,7 +128,7 @@ def test_what_is_said_of_the_accuracy_is_weighted_and_goes_with_its_own_test(run
     weighted = compared.model_copy(update={"means": (0.5, 0.6), "effect": -0.1, "p_value": 0.9})
     primary = compared.model_copy(update={"metric": "token_f1", "p_value": 1e-9})
     runs.end(cycle, report.model_copy(update={"comparisons": (primary, weighted)}))
-    evaluation = evaluation_span(ended(runs, cycle))
+    evaluation = build_evaluation_span(ended(runs, cycle))
     assert evaluation is not None
     assert (evaluation.metrics.adapter.accuracy, evaluation.metrics.base.error_rate) == (0.5, 0.4)
     found = evaluation.improvement
@@ -137,7 +138,7 @@ def test_what_is_said_of_the_accuracy_is_weighted_and_goes_with_its_own_test(run
     runs.now += MINUTE
     cycle = runs.train(runs.snapshot(held_out(40, first=200)))
     runs.end(cycle, report.model_copy(update={"comparisons": (primary,)}))
-    untested = evaluation_span(ended(runs, cycle))
+    untested = build_evaluation_span(ended(runs, cycle))
     assert untested is not None
     assert untested.improvement.accuracy == pytest.approx(22 / 36)
     assert (untested.improvement.p_value, untested.improvement.significant) == (None, None)
@@ -154,7 +155,7 @@ def test_of_several_stages_and_seeds_the_last_stage_of_the_median_run_is_told(ru
     cycle = runs.train(snapshot, (SFT, DPO), training)
     seeds = SeedRuns(metric="accuracy", scores=(0.9, 0.8, 0.7))
     runs.end(cycle, a_report(snapshot, str(cycle.version_id), right=30, seeds=seeds))
-    found = attributes(experiment_span(ended(runs, cycle)))
+    found = flatten_attributes(build_experiment_span(ended(runs, cycle)))
     assert (found["params.method"], found["params.learning_rate"], found["params.batch_size"]) == (
         "sft+dpo",
         2e-4,
@@ -171,7 +172,7 @@ def test_a_stage_that_was_left_out_is_not_said_to_have_been_trained(runs: Runs) 
     ]
     cycle = runs.train(runs.snapshot(held_out(40)), (SFT, DPO), training)
     runs.fail(cycle, "the evaluation's process was killed")
-    span = experiment_span(ended(runs, cycle))
+    span = build_experiment_span(ended(runs, cycle))
     assert span.params.method == "sft"
     assert span.metrics.train_loss == 0.5
     assert span.error == "the evaluation's process was killed"
@@ -184,11 +185,11 @@ def test_a_second_look_is_judged_but_counts_no_training_twice(runs: Runs) -> Non
     look = runs.look_again(version, snapshot)
     runs.end(look, a_report(snapshot, version.id, right=40, look="second"))
     run = ended(runs, look)
-    span = experiment_span(run)
+    span = build_experiment_span(run)
     assert (span.experiment.run_id, span.params.method) == (look.id, "sft")
-    assert span.output == experiment_span(ended(runs, first)).output
-    assert not [name for name in attributes(span) if name.startswith(("data.", "metrics."))]
-    evaluation = evaluation_span(run)
+    assert span.output == build_experiment_span(ended(runs, first)).output
+    assert not [name for name in flatten_attributes(span) if name.startswith(("data.", "metrics."))]
+    evaluation = build_evaluation_span(run)
     assert evaluation is not None
     assert evaluation.evaluation.test_size == 54
 
@@ -196,8 +197,8 @@ def test_a_second_look_is_judged_but_counts_no_training_twice(runs: Runs) -> Non
 # ---- the dataset and its experiments
 
 
-def experiments(runs: Runs, cycle: Cycle) -> RunExperiments:
-    found = experiments_of(ended(runs, cycle))
+def experiments(runs: Runs, cycle: Cycle) -> MeasuredRun:
+    found = build_measured_run(ended(runs, cycle))
     assert found is not None
     return found
 
@@ -268,7 +269,7 @@ def test_searches_are_told_by_what_should_be_found_and_at_which_rank_it_was(tmp_
         "no relevant document among the first 10",
     ]
     assert candidate.runs[2].measures["mrr@10"] == 0.25
-    evaluation = evaluation_span(ended(runs, cycle))
+    evaluation = build_evaluation_span(ended(runs, cycle))
     assert evaluation is not None
     assert evaluation.metrics.adapter.accuracy == pytest.approx(2 / 3)
     assert evaluation.metrics.adapter.hallucination_rate is None
@@ -292,10 +293,16 @@ def client(phoenix: PhoenixServer) -> Iterator[PhoenixClient]:
         yield client
 
 
-def spans(runs: Runs, client: PhoenixClient) -> dict[str, dict[str, Any]]:
+@pytest.fixture
+def http(phoenix: PhoenixServer) -> Iterator[PhoenixHttp]:
+    with closing(PhoenixHttp(phoenix.url, None, timeout=60, patience=20)) as http:
+        yield http
+
+
+def spans(runs: Runs, client: PhoenixClient, http: PhoenixHttp) -> dict[str, dict[str, Any]]:
     """The spans of the target's experiments' project by run id and name."""
     project = client.project(runs.settings.phoenix.experiments_project)
-    found = client.http.json("GET", f"/v1/projects/{project.id}/spans", params={"limit": 100})["data"]
+    found = http.json("GET", f"/v1/projects/{project.id}/spans", params={"limit": 100})["data"]
     of_trace = {
         span["context"]["trace_id"]: span["attributes"]["experiment.run_id"]
         for span in found
@@ -306,29 +313,29 @@ def spans(runs: Runs, client: PhoenixClient) -> dict[str, dict[str, Any]]:
     return named
 
 
-def sides_in(runs: Runs, client: PhoenixClient) -> list[tuple[str, str, int]]:
+def sides_in(runs: Runs, http: PhoenixHttp) -> list[tuple[str, str, int]]:
     """Run, side and number of answers of every experiment on the target's dataset, oldest first."""
     name = f"learnd {runs.context.target.key} holdout"
-    datasets = client.http.json("GET", "/v1/datasets", params={"name": name})["data"]
+    datasets = http.json("GET", "/v1/datasets", params={"name": name})["data"]
     if not datasets:
         return []
     (dataset,) = datasets
-    found = client.http.json("GET", f"/v1/datasets/{dataset['id']}/experiments")["data"]
+    found = http.json("GET", f"/v1/datasets/{dataset['id']}/experiments")["data"]
     return [
         (
             each["metadata"]["learnd.run_id"],
             each["name"],
-            len(client.http.json("GET", f"/v1/experiments/{each['id']}/runs")["data"]),
+            len(http.json("GET", f"/v1/experiments/{each['id']}/runs")["data"]),
         )
         for each in reversed(found)
     ]
 
 
 def test_a_run_that_ended_while_phoenix_was_down_arrives_later_and_once(
-    told: Runs, client: PhoenixClient
+    told: Runs, client: PhoenixClient, http: PhoenixHttp
 ) -> None:
     cycle = told.run(told.snapshot(held_out(12)), right=10)
-    with PhoenixClient(f"http://127.0.0.1:{free_port()}", patience=0.2) as nobody:
+    with PhoenixClient(f"http://127.0.0.1:{find_free_port()}", patience=0.2) as nobody:
         for _ in range(2):
             with pytest.raises(PhoenixUnreachable):
                 publish_target(told.context, nobody)
@@ -339,38 +346,42 @@ def test_a_run_that_ended_while_phoenix_was_down_arrives_later_and_once(
     assert known.compare_path is not None
     assert known.compare_path.startswith("/datasets/")
     there = [(cycle.id, "base (live)", 12), (cycle.id, f"{cycle.version_id} (candidate)", 12)]
-    assert sides_in(told, client) == there
-    assert set(spans(told, client)) == {f"{cycle.id} fine_tuning", f"{cycle.id} adapter_evaluation"}
+    assert sides_in(told, http) == there
+    assert set(spans(told, client, http)) == {f"{cycle.id} fine_tuning", f"{cycle.id} adapter_evaluation"}
 
 
-def test_a_kill_before_it_was_noted_doubles_nothing(told: Runs, client: PhoenixClient) -> None:
+def test_a_kill_before_it_was_noted_doubles_nothing(
+    told: Runs, client: PhoenixClient, http: PhoenixHttp
+) -> None:
     cycle = told.run(told.snapshot(held_out(12)), right=10)
     publish_target(told.context, client)
-    before, path = sides_in(told, client), told.store.cycle(cycle.id).compare_path
+    before, path = sides_in(told, http), told.store.cycle(cycle.id).compare_path
     # What a kill between the last answer and the note leaves.
     with sqlite3.connect(next(told.context.data_dir.rglob("*.db"))) as database:
         database.execute("UPDATE cycles SET published_at = NULL, compare_path = NULL")
     assert told.store.cycle(cycle.id).published_at is None
     assert publish_target(told.context, client) == 1
-    assert (sides_in(told, client), told.store.cycle(cycle.id).compare_path) == (before, path)
-    assert len(spans(told, client)) == 2
+    assert (sides_in(told, http), told.store.cycle(cycle.id).compare_path) == (before, path)
+    assert len(spans(told, client, http)) == 2
 
 
-def test_what_cannot_be_compared_has_its_spans_all_the_same(told: Runs, client: PhoenixClient) -> None:
+def test_what_cannot_be_compared_has_its_spans_all_the_same(
+    told: Runs, client: PhoenixClient, http: PhoenixHttp
+) -> None:
     gone = told.run(told.snapshot(held_out(12)), right=10)
     shutil.rmtree(told.context.snapshots / str(gone.snapshot_id))
     told.now += MINUTE
     failed = told.train(told.snapshot(held_out(12, first=300)))
     told.fail(failed, "out of memory at rank 1")
     assert publish_target(told.context, client) == 2
-    found = spans(told, client)
+    found = spans(told, client, http)
     assert set(found) == {
         f"{gone.id} fine_tuning",
         f"{gone.id} adapter_evaluation",
         f"{failed.id} fine_tuning",
     }
     assert found[f"{failed.id} fine_tuning"]["status_message"] == "out of memory at rank 1"
-    assert sides_in(told, client) == []
+    assert sides_in(told, http) == []
     published = [told.store.cycle(each.id) for each in (gone, failed)]
     assert [(each.published_at is not None, each.compare_path) for each in published] == [(True, None)] * 2
 
@@ -395,7 +406,7 @@ def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
     assert told.store.cycle(later.id).compare_path is not None
     known = told.store.cycle(refused.id)
     assert known.publish_tries == 1
-    assert in_phoenix(known, told.settings.phoenix).startswith(
+    assert describe_phoenix_page(known, told.settings.phoenix).startswith(
         "not yet: it was told Phoenix 1 times, the last"
     )
 
@@ -411,14 +422,14 @@ def test_a_run_that_nobody_can_read_is_given_up_in_words_and_keeps_no_other_wait
     with pytest.raises(NotPublished, match="lacks its plan"):
         publish_target(told.context, client)
     assert told.store.cycle(later.id).published_at is not None
-    for _ in range(MOST_TRIES - 2):
+    for _ in range(MOST_PUBLISH_TRIES - 2):
         told.store.not_published(broken.id, "as before")
     with pytest.raises(NotPublished, match="lacks its plan"):
         publish_target(told.context, client)
     assert publish_target(told.context, client) == 0
     given_up = told.store.cycle(broken.id)
     assert given_up.published_at is None
-    words = in_phoenix(given_up, told.settings.phoenix)
+    words = describe_phoenix_page(given_up, told.settings.phoenix)
     assert words.startswith(
         "no, and this is given up: it was told Phoenix 20 times, the last time so: LookupE"
     )
@@ -442,15 +453,17 @@ def test_what_phoenix_is_still_to_get_outlives_the_retention_policy(told: Runs) 
     assert not told.context.run_folder(untold).exists()
 
 
-def test_publishing_stops_when_the_daemon_does_and_goes_on_later(told: Runs, client: PhoenixClient) -> None:
+def test_publishing_stops_when_the_daemon_does_and_goes_on_later(
+    told: Runs, client: PhoenixClient, http: PhoenixHttp
+) -> None:
     cycle = told.run(told.snapshot(held_out(12)), right=10)
     told.context.stop.set()
     with pytest.raises(Interrupted):
         publish_target(told.context, client)
-    assert [answers for _, _, answers in sides_in(told, client)] == [0, 0]
+    assert [answers for _, _, answers in sides_in(told, http)] == [0, 0]
     told.context.stop.clear()
     assert publish_target(told.context, client) == 1
-    assert sides_in(told, client) == [
+    assert sides_in(told, http) == [
         (cycle.id, "base (live)", 12),
         (cycle.id, f"{cycle.version_id} (candidate)", 12),
     ]

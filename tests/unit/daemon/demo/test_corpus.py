@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.demo.corpus import CorpusError, Request, labels_of, load_corpus, system_prompt
+from daemon.demo.corpus import CorpusError, CustomerRequest, build_system_prompt, list_labels, load_corpus
 
 
 def write(path: Path, requests: list[dict[str, str]]) -> Path:
@@ -32,8 +32,11 @@ def test_no_two_requests_of_the_demos_own_corpus_say_the_same():
 
 
 def test_the_system_prompt_names_the_labels_that_are_there():
-    requests = [Request(text="where is it?", label="shipping"), Request(text="bill?", label="billing")]
-    assert "Destinations: billing, shipping." in system_prompt(labels_of(requests))
+    requests = [
+        CustomerRequest(text="where is it?", label="shipping"),
+        CustomerRequest(text="bill?", label="billing"),
+    ]
+    assert "Destinations: billing, shipping." in build_system_prompt(list_labels(requests))
 
 
 def test_a_file_sorted_by_label_comes_out_mixed(tmp_path):
@@ -85,7 +88,7 @@ def test_a_line_separator_within_a_text_does_not_end_the_line(tmp_path):
     odd = {"text": "first\u2028second", "label": "desk 0"}
     file = tmp_path / "odd.jsonl"
     file.write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in [*many(), odd]), "utf-8-sig")
-    assert Request(**odd) in load_corpus(file)
+    assert CustomerRequest(**odd) in load_corpus(file)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -43,8 +43,8 @@ def refusal(config: Path) -> str:
 
 def test_a_target_is_named_by_tenant_and_agent(config: Path) -> None:
     settings = load_settings(config)
-    assert settings.target("acme/routing").slug == "acme.routing"
-    assert settings.replicas_of(settings.targets[0]) == settings.replicas
+    assert settings.find_target("acme/routing").slug == "acme.routing"
+    assert settings.find_replicas(settings.targets[0]) == settings.replicas
 
 
 def test_a_relative_data_dir_lies_beside_the_file(config: Path) -> None:
@@ -66,13 +66,13 @@ def test_a_secret_comes_from_the_environment_or_a_file_and_is_never_shown(
     monkeypatch.setenv("LEARND_PHOENIX__API_KEY", "s3cret")
     settings = load_settings(config)
     assert settings.phoenix.api_key == SecretStr("s3cret")
-    assert settings.phoenix.key() == "s3cret"
+    assert settings.phoenix.read_key() == "s3cret"
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in settings.model_dump_json()
     (config.parent / "key").write_text("from-file\n", "utf-8")
     monkeypatch.delenv("LEARND_PHOENIX__API_KEY")
     write(config, f"[phoenix]\napi_key_file = '{config.parent / 'key'}'\n" + MINIMAL)
-    assert load_settings(config).phoenix.key() == "from-file"
+    assert load_settings(config).phoenix.read_key() == "from-file"
 
 
 @pytest.mark.parametrize(
@@ -136,21 +136,21 @@ def test_a_label_cannot_approve_and_reject(config: Path) -> None:
 def test_the_file_that_init_writes_is_valid() -> None:
     example = Path(__file__).resolve().parents[4] / "daemon" / "learnd.example.toml"
     settings = load_settings(example)
-    assert settings.target("acme/routing").promotion == "automatic"
+    assert settings.find_target("acme/routing").promotion == "automatic"
 
 
 def test_tokens_come_from_a_file_of_lines(config: Path) -> None:
     (config.parent / "tokens").write_text("# agents\nabc acme\n\ndef other # second\n", "utf-8")
     write(config, f"[agents]\ntokens_file = '{config.parent / 'tokens'}'\n" + MINIMAL)
-    assert load_settings(config).agents.by_token() == {"abc": "acme", "def": "other"}
+    assert load_settings(config).agents.read_tokens() == {"abc": "acme", "def": "other"}
     (config.parent / "tokens").write_text("abc\n", "utf-8")
     with pytest.raises(SettingsError, match="line 1"):
-        load_settings(config).agents.by_token()
+        load_settings(config).agents.read_tokens()
 
 
 def test_tokens_come_from_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEARND_AGENTS__TOKENS", '{"abc": "acme"}')
-    assert load_settings(config).agents.by_token() == {"abc": "acme"}
+    assert load_settings(config).agents.read_tokens() == {"abc": "acme"}
 
 
 def test_a_variable_that_should_be_json_and_is_not_is_named(
@@ -179,7 +179,7 @@ def test_operators_come_from_a_file_of_lines_and_from_the_settings(
     )
     monkeypatch.setenv("LEARND_OPERATORS__USERS__BOB__PASSWORD_HASH", HASH)
     operators = load_settings(config).operators
-    people = operators.people()
+    people = operators.read_accounts()
     assert {name: account.role for name, account in people.items()} == {
         "ann": "operator",
         "bob": "viewer",
@@ -187,7 +187,7 @@ def test_operators_come_from_a_file_of_lines_and_from_the_settings(
     }
     assert people["bob"].password_hash == people["ann"].password_hash == SecretStr(HASH)
     assert people["vic@example.org"].password_hash is None
-    assert operators.by_token() == {"abc": "ann"}
+    assert operators.read_tokens() == {"abc": "ann"}
     assert HASH not in repr(operators)
 
 
@@ -203,13 +203,13 @@ def test_a_wrong_line_of_operators_is_named(config: Path, line: str, words: str)
     (config.parent / "users").write_text(line, "utf-8")
     operators = load_settings(write(config, "[operators]\nusers_file = 'users'\n" + MINIMAL)).operators
     with pytest.raises(SettingsError, match=words):
-        operators.people()
+        operators.read_accounts()
 
 
 def test_a_token_of_nobody_we_know_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEARND_OPERATORS__TOKENS", '{"abc": "zoe"}')
     with pytest.raises(SettingsError, match="tokens of zoe"):
-        load_settings(config).operators.by_token()
+        load_settings(config).operators.read_tokens()
 
 
 @pytest.mark.parametrize(
@@ -239,5 +239,5 @@ def test_a_receiver_hears_of_everything_and_finds_its_secret_in_a_file(config: P
     (config.parent / "secret").write_text("s3cret\n", "utf-8")
     section = "[[notify]]\nname = 'ops'\nurl = 'https://a/'\nsecret_file = 'secret'\n"
     (receiver,) = load_settings(write(config, section + MINIMAL)).notify
-    assert receiver.key() == "s3cret"
+    assert receiver.read_key() == "s3cret"
     assert receiver.events == ("batch.waiting", "cycle.failed", "version.promoted", "version.rolled_back")

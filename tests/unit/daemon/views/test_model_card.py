@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from daemon.serving.promotion import verify_files
 from daemon.views.model_card import CARD, write_card
-from evaluation.report import Report, SeedRuns, Served
+from evaluation.report import ReplicaVerdict, Report, SeedRuns
 from registry.cycles import Cycle
 from tests.run_support import (
     DPO,
@@ -129,7 +129,7 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
         seeds=seeds,
         everything=True,
     )
-    served = Served(
+    served = ReplicaVerdict(
         verdict="REJECT", reason="no better", agreement=0.95, comparison=report.against(report.live)
     )
     text = written(runs, cycle, report.model_copy(update={"served": served}))[1].text
