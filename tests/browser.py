@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 PICTURES = Path(__file__).resolve().parents[1] / ".artefacts" / "console"
-"""Where pictures of the pages are kept."""
+"""The folder of the pages' pictures."""
 INSTALLED = ("chromium", "chromium-browser", "google-chrome")
-UNSEEN_MS = 300
-"""An item of the reading desk must have been on the screen for a little less before it can be decided."""
+SETTLED = """() => document.fonts.status === "loaded"
+  && [...document.images].every((image) => image.complete)
+  && document.getAnimations().every((each) => each.playState !== "running"
+    || each.effect.getComputedTiming().iterations === Infinity)"""
+"""True once nothing is loading any more, and nothing moves but what moves for ever."""
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -37,8 +40,8 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def page_of(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """A page in a profile of its own; what goes wrong in it fails the test."""
+def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """A page in a profile of its own; an error in its scripts fails the test."""
     context = browser.new_context(base_url=url, **{"viewport": DESKTOP, **options})
     page = context.new_page()
     page.set_default_timeout(20_000)
@@ -55,8 +58,19 @@ def visit(page: Page, path: str) -> None:
     page.wait_for_function("window.did_handshake")
 
 
+def wait_until_settled(page: Page) -> None:
+    """Wait until fonts and images are loaded and the animations of opening are over."""
+    page.wait_for_function(SETTLED)
+
+
+def read_item(page: Page, number: int) -> None:
+    """Wait until an item of a batch is shown, and has been for as long as a decision about it needs."""
+    expect(page.get_by_role("heading", name=f"Item {number}", exact=True)).to_be_visible()
+    page.wait_for_function("(number) => learndReview.mayDecide(number)", arg=number)
+
+
 def sign_in(page: Page, name: str, password: str, path: str = "/console/") -> None:
-    """Ask for a page, be sent to the sign-in, and come back."""
+    """Ask for a page, sign in where that leads, and come back to it."""
     page.goto(path)
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)
@@ -64,14 +78,14 @@ def sign_in(page: Page, name: str, password: str, path: str = "/console/") -> No
     page.wait_for_url(f"**{path}")
 
 
-def picture(page: Page, name: str) -> None:
-    """Keep what the page looks like."""
+def take_picture(page: Page, name: str) -> None:
+    """Keep a picture of the page."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
 
 
-def barriers(page: Page) -> list[str]:
-    """What axe finds that keeps people from using the page (WCAG 2.1, levels A and AA)."""
+def find_barriers(page: Page) -> list[str]:
+    """List what axe finds that keeps people from using the page (WCAG 2.1, levels A and AA)."""
     found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
     return [
         f"{violation['id']}: {node['html'][:160]} {node['failureSummary']}"

@@ -1,4 +1,4 @@
-"""The reading desk over a batch of 10,000 items that wait: opening it, and deciding, in a real Chromium."""
+"""The review page over a batch of 10,000 items that wait: opening it, and deciding, in a real Chromium."""
 
 import tempfile
 import time
@@ -10,7 +10,7 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from registry.batches import Batch
-from tests.browser import UNSEEN_MS, chromium, page_of, sign_in
+from tests.browser import chromium, open_page, read_item, sign_in
 from tests.console_support import PASSWORD, SEARCH, Running, daemon_with_a_past, waiting_batch
 
 MANY, FEW = 10_000, 10
@@ -24,7 +24,7 @@ def measure() -> dict[str, float]:
         many = waiting_batch(daemon.store, *(f"where is parcel {n} with the lamp" for n in range(MANY)))
         few = waiting_batch(daemon.store, *(f"where is the lamp {n}" for n in range(FEW)), target=SEARCH)
         written = _written(daemon, many)
-        with chromium() as browser, page_of(browser, daemon.url) as page:
+        with chromium() as browser, open_page(browser, daemon.url) as page:
             sign_in(page, "ann", PASSWORD)
             _open(page, few)  # The first page also fills the browser's cache.
             small, opened = _opened(page, few), _opened(page, many)
@@ -73,7 +73,7 @@ def _decided_by_key(page: Page) -> float:
 
     taken: list[float] = []
     for number in range(1, DECIDED + 1):
-        page.wait_for_timeout(UNSEEN_MS)
+        read_item(page, number)
         taken.append(_seconds(approve(number)))
     return median(taken)
 
