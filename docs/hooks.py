@@ -1,10 +1,13 @@
-"""MkDocs' hook: adds the pages that are written from the code, and those that stand at the repository's root."""
+"""MkDocs' hook: adds the pages that are written from the code, and those at the repository's root."""
 
+import re
 import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -31,6 +34,8 @@ PAGES = {
     "reference/python.md": python_page,
     "contribute/packages.md": packages_page,
 }
+LOADED = re.compile(r"""<(?!a\b)[a-z]+\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+"""A tag, other than a link to follow, that has a browser ask another site."""
 AT_ROOT = {"contribute/index.md": "CONTRIBUTING.md", "contribute/changelog.md": "CHANGELOG.md"}
 
 
@@ -43,3 +48,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         content = (ROOT / name).read_text("utf-8").replace("](docs/", "](../")
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001
+    """Return the page as it is. Raises PluginError where it loads something from another site."""
+    if foreign := find_foreign_load(output):
+        raise PluginError(f"{page.file.src_uri} needs the internet to be read: {foreign}")
+    return output
+
+
+def find_foreign_load(html: str) -> str | None:
+    """Return the first tag that has a browser load something from another site; None where none does."""
+    found = LOADED.search(html)
+    return found.group() if found else None

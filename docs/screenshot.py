@@ -12,7 +12,7 @@ sys.path.insert(0, str(DOCS.parent))
 
 from PIL import Image  # noqa: E402
 
-from tests.browser import chromium, page_of, sign_in, visit  # noqa: E402
+from tests.browser import chromium, open_page, sign_in, visit  # noqa: E402
 from tests.console_support import PASSWORD, SUPPORT, daemon_with_a_past  # noqa: E402
 
 PICTURE = DOCS / "console.png"
@@ -28,7 +28,7 @@ def main() -> None:
         TemporaryDirectory() as folder,
         daemon_with_a_past(Path(folder)) as daemon,
         chromium() as browser,
-        page_of(browser, daemon.url, viewport=SIZE, color_scheme="light") as page,
+        open_page(browser, daemon.url, viewport=SIZE, color_scheme="light") as page,
     ):
         promoted = next(cycle for cycle in daemon.store.cycles(SUPPORT) if cycle.verdict == "PROMOTE")
         sign_in(page, "ann", PASSWORD)

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from daemon.cli import app
+from daemon.cli.commands import app
 from reference_pages.markdown import GENERATED, code, prose, table
 
 INTRO = """# Commands
@@ -23,7 +23,10 @@ INTRO = """# Commands
 
 def commands_page() -> str:
     """Return the page as Markdown."""
-    root = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
+    shown = [name for name, command in root.commands.items() if not command.hidden]
+    root.load_all()
+    root.commands = {name: root.commands[name] for name in shown}
     return GENERATED + INTRO + "".join(_describe(root, "learnd"))
 
 
@@ -35,14 +38,14 @@ def _describe(command: Any, path: str) -> Iterator[str]:
     level = "#" * min(4, 1 + len(path.split()))
     yield f"{level} {code(path)} {{ #{anchor} }}\n\n{prose(command.help)}\n\n"
     context = command.make_context(path, [], resilient_parsing=True)
-    below = getattr(command, "commands", {})
+    below = command.list_commands(context) if hasattr(command, "list_commands") else []
     if not below:
         yield f"```sh\n{' '.join([path, *command.collect_usage_pieces(context)])}\n```\n\n"
     records = [each.get_help_record(context) for each in command.params if not _is_shells(each)]
     if records:
         yield table(("argument or option", "meaning"), [(code(name), said) for name, said in records])
-    for name, each in below.items():
-        yield from _describe(each, f"{path} {name}")
+    for name in below:
+        yield from _describe(command.get_command(context, name), f"{path} {name}")
 
 
 def _is_shells(parameter: Any) -> bool:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from daemon.monitoring.notifications import payload
+from daemon.monitoring.notifications import build_payload
 from reference_pages.markdown import GENERATED, code, table
 from registry.audit import Action
 from registry.notices import Event, Notice
@@ -64,7 +64,8 @@ def _notifications() -> str:
         details={"version": "acme.routing.v2", "previous_version": "acme.routing.v1", "actor": "learnd"},
     )
     return (
-        table(("event", "when", "fields of `data`"), rows) + f"```json\n{payload(example).decode()}\n```\n\n"
+        table(("event", "when", "fields of `data`"), rows)
+        + f"```json\n{build_payload(example).decode()}\n```\n\n"
     )
 
 

@@ -131,7 +131,7 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
         return code(json.dumps(schema["const"]))
     if schema.get("type") == "array":
-        items = schema.get("items") or next(iter(schema.get("prefixItems", ())), {})
+        items: Mapping[str, Any] = schema.get("items") or next(iter(schema.get("prefixItems", ())), {})
         return f"list of {_type(items)}"
     return str(schema.get("format") or schema.get("type") or "anything")
 
@@ -144,8 +144,8 @@ def _gateway() -> str:
         "## Gateway\n\n"
         + table(("route", "what it does"), rows)
         + (
-            "The model is a target, `tenant/agent`. The header `x-learnd-session` names the conversation that a "
-            "call belongs to, and `traceparent` puts the call into the caller's trace. Everything else of a "
+            "The model is a target, `tenant/agent`. The header `x-learnd-session` names the conversation of "
+            "a call, and `traceparent` puts the call into the caller's trace. Everything else of a "
             "request goes to the replica as it is.\n"
         )
     )

@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("extractors", "trainers", "evaluation", "registry", "daemon", "learnd")
 INTRO = """# Packages
 
-One line for each package: the first of its `__init__.py`. A stage's packages may import each other only downwards,
-as `tests/unit/test_layers.py` says.
+One line for each package: the first of its `__init__.py`. The tables in `tests/unit/test_layers.py` say which
+package may import which.
 
 """
 

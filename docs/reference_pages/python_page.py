@@ -10,7 +10,7 @@ from reference_pages.markdown import GENERATED, code, prose
 
 INTRO = """# Python
 
-`pip install learnd` brings this and nothing more than httpx. `import learnd` loads none of it before it is used.
+`pip install learnd` brings this, and httpx. `import learnd` loads nothing before it is used.
 
 """
 

@@ -106,7 +106,8 @@ def _states() -> str:
 
 def _reasons() -> str:
     parts = [
-        "## Reasons to leave something out\n\nEvery one is counted; `learnd data summary` shows the counts.\n\n"
+        "## Reasons to leave something out\n\n",
+        "Every one is counted; `learnd data summary` shows the counts.\n\n",
     ]
     for module, title in REASONS.items():
         parts.append(f"### {title}\n\n")

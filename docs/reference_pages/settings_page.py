@@ -51,9 +51,8 @@ class Section:
 
 def settings_page() -> str:
     """Return the page as Markdown."""
-    parts = [GENERATED, INTRO, _defaults_by_task()]
-    for section in _sections(Section("", "Top level", Settings, in_list=False)):
-        parts.append(_describe_section(section))
+    top = Section("", "Top level", Settings, in_list=False)
+    parts = [GENERATED, INTRO, _defaults_by_task(), *map(_describe_section, _sections(top))]
     hyperparameters = Section(
         "targets.hyperparameters", "[targets.hyperparameters]", Hyperparameters, in_list=True
     )

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from daemon.gateway.attributes import describe_answer, describe_request
-from extractors.phoenix.write_spans import EvaluationSpan, ExperimentSpan
+from daemon.publishing.span_attributes import EvaluationSpan, ExperimentSpan
 from reference_pages.markdown import GENERATED, code, one_line, table
 
 INTRO = """# Spans
@@ -16,11 +16,11 @@ learnd writes three kinds of spans to Phoenix: one for each call through the gat
 """
 GATEWAY = """## Calls through the gateway
 
-With [`gateway.trace`](settings.md#gateway.trace), each call becomes an OpenInference span of kind `LLM` in the
-target's project. Besides what every span has, it carries `session.id` from the header `x-learnd-session`,
-`user.id` from the request's `user`, and `learnd.tenant`, `learnd.agent`, `learnd.version` and `learnd.internal`
-(learnd's own call, never trained on). A request and an answer with all that a span can hold give these
-attributes, where `0` counts:
+With [`gateway.trace`](settings.md#gateway.trace), each call becomes an OpenInference span of kind `LLM` in
+the target's project. Besides what every span has, it carries `session.id` from the header `x-learnd-session`,
+`user.id` from the request's `user`, and `learnd.tenant`, `learnd.agent`, `learnd.version` and
+`learnd.internal` (learnd's own call, never trained on). A request and an answer with all that a span can hold
+give these attributes, where `0` counts:
 
 """
 RUNS = """## Runs
@@ -87,7 +87,6 @@ def _attributes(prefix: str, annotation: Any) -> Iterator[tuple[str, str]]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _attributes(f"{prefix}.{name}", field.annotation)
         else:
-            kinds = [
-                each for each in get_args(field.annotation) or [field.annotation] if each is not type(None)
-            ]
-            yield f"{prefix}.{name}", ", ".join(each.__name__ for each in kinds)
+            kinds: list[Any] = [*get_args(field.annotation)] or [field.annotation]
+            words = ", ".join(each.__name__ for each in kinds if each is not type(None))
+            yield f"{prefix}.{name}", words
