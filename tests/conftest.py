@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.demo.phoenix import PhoenixServer, phoenix_server
+from daemon.demo.phoenix import PhoenixServer, run_phoenix
 from tests.phoenix_support import new_project
 from tests.run_support import NOWHERE, Runs
 from tests.tiny_model import tiny_llama
@@ -21,7 +21,7 @@ from tests.tiny_model import tiny_llama
 @pytest.fixture(scope="session")
 def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoenixServer]:
     """One server for all tests; each works in a project of its own."""
-    with phoenix_server(tmp_path_factory.mktemp("phoenix")) as running:
+    with run_phoenix(tmp_path_factory.mktemp("phoenix")) as running:
         yield running
 
 

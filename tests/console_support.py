@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 from argon2 import PasswordHasher
 
-from daemon.demo.servers import free_port, server
+from daemon.demo.servers import find_free_port, run_server
 from daemon.scheduling.probation import SECOND_LOOK
 from daemon.settings.load import Settings, load_settings
 from evaluation.report import Report
@@ -82,7 +82,7 @@ class Running:
 @contextmanager
 def daemon_with_a_past(folder: Path) -> Iterator[Running]:
     """`learnd run` over what `fill` writes; Phoenix is not there."""
-    port = free_port()
+    port = find_free_port()
     config = folder / "learnd.toml"
     config.write_text(tomli_w.dumps(_document(port)), "utf-8")
     settings = load_settings(config)
@@ -91,7 +91,7 @@ def daemon_with_a_past(folder: Path) -> Iterator[Running]:
         fill(store, settings.data_dir)
         command = [sys.executable, "-m", "learnd", "run", "--config", str(config)]
         url, log = f"http://127.0.0.1:{port}", folder / "daemon.log"
-        with server(
+        with run_server(
             command, health_url=f"{url}/healthz", log=log, env={**os.environ, **env}, start_seconds=60
         ):
             yield Running(url, store, settings)

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from daemon.demo.servers import free_port
+from daemon.demo.servers import find_free_port
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -138,7 +138,7 @@ class StandIn:
 @contextmanager
 def serving(app: App, port: int | None = None) -> Iterator[str]:
     """Serve an ASGI application from a thread until the block ends; gives its base URL."""
-    port = port or free_port()
+    port = port or find_free_port()
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

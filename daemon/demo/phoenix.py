@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.demo.servers import free_port, server
+from daemon.demo.servers import find_free_port, run_server
 
 START_SECONDS = 120
 """A cold start takes about 10 s; a machine under load has needed much longer."""
@@ -21,7 +21,7 @@ class PhoenixServer:
 
 
 @contextmanager
-def phoenix_server(
+def run_phoenix(
     directory: Path, python: str = sys.executable, port: int | None = None, auth_secret: str | None = None
 ) -> Iterator[PhoenixServer]:
     """Run `phoenix serve` on 127.0.0.1 with its database in `directory`, until the block ends.
@@ -32,20 +32,20 @@ def phoenix_server(
     Raises ServerDidNotStart.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
+    port = port or find_free_port()
     url = f"http://127.0.0.1:{port}"
     log = directory / "phoenix.log"
-    with server(
+    with run_server(
         [python, "-m", "phoenix.server.main", "serve"],
         health_url=f"{url}/healthz",
         log=log,
-        env={**_environment(directory, port), **_authentication(auth_secret)},
+        env={**_build_environment(directory, port), **_build_authentication(auth_secret)},
         start_seconds=START_SECONDS,
     ) as process:
         yield PhoenixServer(url=url, pid=process.pid, log=log)
 
 
-def _environment(directory: Path, port: int) -> dict[str, str]:
+def _build_environment(directory: Path, port: int) -> dict[str, str]:
     return {
         "PHOENIX_WORKING_DIR": str(directory),
         "PHOENIX_HOST": "127.0.0.1",
@@ -58,7 +58,7 @@ def _environment(directory: Path, port: int) -> dict[str, str]:
     }
 
 
-def _authentication(secret: str | None) -> dict[str, str]:
+def _build_authentication(secret: str | None) -> dict[str, str]:
     if secret is None:
         return {"PHOENIX_ENABLE_AUTH": "false"}
     # Phoenix refuses one value for both; the signing secret never leaves the server.

@@ -1,7 +1,7 @@
 """The demo's scripted reviewer: it knows the right answers and says so as people do in Phoenix.
 
-It approves, rejects, and for most rejected answers writes the right one into a correction.
-Answers in, annotations out; posting them is the caller's.
+It approves and rejects, and writes the right answer into a correction for most of the rejected ones.
+The caller posts them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ from extractors.phoenix.spans import Annotation
 
 REVIEWER = "demo-reviewer"
 UNCORRECTED_EVERY = 8
-"""Of the wrong answers, each eighth is rejected without a correction: people do not correct all."""
+"""Each eighth wrong answer is rejected without a correction: people do not correct all."""
 
 
-class Answer(NamedTuple):
-    """What the agent answered in one span, and what it should have answered."""
+class ReviewedAnswer(NamedTuple):
+    """An answer of the agent in one span, with the right one."""
 
     span_id: str
     """OpenTelemetry span id: 16 hex digits."""
@@ -24,29 +24,29 @@ class Answer(NamedTuple):
     right_label: str
 
 
-def review(answers: Sequence[Answer], now: datetime) -> list[Annotation]:
-    """What the reviewer leaves on each answer's span, in the order of `answers`.
+def write_annotations(answers: Sequence[ReviewedAnswer], now: datetime) -> list[Annotation]:
+    """Return the reviewer's annotations on each answer's span, in the order of `answers`.
 
     Each answer gets an `approval`, labelled `approved` or `rejected`; it is right if it is the
     label, white space around it aside. A wrong one mostly gets a FREEFORM `correction` too,
     whose explanation is the right label.
     """
-    return list(_annotations(answers, now))
+    return list(_annotate(answers, now))
 
 
-def _annotations(answers: Sequence[Answer], now: datetime) -> Iterator[Annotation]:
+def _annotate(answers: Sequence[ReviewedAnswer], now: datetime) -> Iterator[Annotation]:
     wrong = 0
     for answer in answers:
         if answer.text.strip() == answer.right_label:
-            yield _annotation(answer, now, name="approval", label="approved", score=1.0)
+            yield _build_annotation(answer, now, name="approval", label="approved", score=1.0)
             continue
         wrong += 1
-        yield _annotation(answer, now, name="approval", label="rejected", score=0.0)
+        yield _build_annotation(answer, now, name="approval", label="rejected", score=0.0)
         if wrong % UNCORRECTED_EVERY:
-            yield _annotation(answer, now, name="correction", explanation=answer.right_label)
+            yield _build_annotation(answer, now, name="correction", explanation=answer.right_label)
 
 
-def _annotation(answer: Answer, now: datetime, **said: Any) -> Annotation:
+def _build_annotation(answer: ReviewedAnswer, now: datetime, **said: Any) -> Annotation:
     return Annotation(
         level="span",
         subject_id=answer.span_id,

@@ -18,15 +18,15 @@ class ServerDidNotStart(LearndError):
     """A server that the demo or a test needs ended early or never answered."""
 
 
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on right now."""
+def find_free_port() -> int:
+    """Return a TCP port on 127.0.0.1 on which nobody listens right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def server(
+def run_server(
     command: Sequence[str],
     *,
     health_url: str,
@@ -61,7 +61,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerDidNotStart(
-                f"{process.args!r} ended with {process.returncode}; its log {log} ends:\n{_tail(log)}"
+                f"{process.args!r} ended with {process.returncode}; its log {log} ends:\n{_read_end(log)}"
             )
         try:
             if httpx.get(url, timeout=2).status_code == 200:
@@ -69,7 +69,9 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, s
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise ServerDidNotStart(f"{url} did not answer within {seconds:.0f} s; the log {log} ends:\n{_tail(log)}")
+    raise ServerDidNotStart(
+        f"{url} did not answer within {seconds:.0f} s; the log {log} ends:\n{_read_end(log)}"
+    )
 
 
 def stop(process: subprocess.Popen[bytes], grace_seconds: float = 15) -> None:
@@ -88,5 +90,5 @@ def stop(process: subprocess.Popen[bytes], grace_seconds: float = 15) -> None:
     process.wait()
 
 
-def _tail(log: Path, lines: int = 30) -> str:
+def _read_end(log: Path, lines: int = 30) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -3,28 +3,28 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
 
-from daemon.demo.corpus import Request
+from daemon.demo.corpus import CustomerRequest
 
 AT_ONCE = 16
 ANSWER_TOKENS = 12
 PAUSE_SECONDS = 0.2
-"""Of a steady customer between two requests."""
+"""A steady customer's pause between two requests."""
 VERSION_HEADER = "x-learnd-version"
 SESSION_HEADER = "x-learnd-session"
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What one request came to."""
+class AgentReply:
+    """The answer to one request, or its failure."""
 
-    request: Request
+    request: CustomerRequest
     trace_id: str
     text: str
     version: str | None
@@ -46,13 +46,13 @@ class Agent:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def route(self, request: Request) -> Reply:
-        """Ask for the request's destination; a failure is a reply too."""
+    def route(self, request: CustomerRequest) -> AgentReply:
+        """Ask for the request's destination. A failure is returned as a reply, too."""
         trace_id = secrets.token_hex(16)
         try:
             answer = self._http.post(
                 "/v1/chat/completions",
-                json=self._body(request),
+                json=self._build_body(request),
                 headers={
                     # The agent traces its own work: the gateway's span joins this trace.
                     "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
@@ -61,11 +61,11 @@ class Agent:
             )
             answer.raise_for_status()
         except httpx.HTTPError as failure:
-            return Reply(request, trace_id, "", None, error=repr(failure))
+            return AgentReply(request, trace_id, "", None, error=repr(failure))
         text = answer.json()["choices"][0]["message"]["content"] or ""
-        return Reply(request, trace_id, text, answer.headers[VERSION_HEADER])
+        return AgentReply(request, trace_id, text, answer.headers[VERSION_HEADER])
 
-    def _body(self, request: Request) -> dict[str, object]:
+    def _build_body(self, request: CustomerRequest) -> dict[str, object]:
         messages = [
             {"role": "system", "content": self._system_prompt},
             {"role": "user", "content": request.text},
@@ -73,19 +73,17 @@ class Agent:
         return {"model": self._model, "messages": messages, "temperature": 0, "max_tokens": ANSWER_TOKENS}
 
 
-def send_all(agent: Agent, requests: Sequence[Request], on_reply: Callable[[], None]) -> Iterator[Reply]:
-    """Every request, sixteen at a time, in their order."""
+def send_all(agent: Agent, requests: Sequence[CustomerRequest]) -> Iterator[AgentReply]:
+    """Send every request, sixteen at a time, and yield the replies in the order of the requests."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for reply in pool.map(agent.route, requests):
-            on_reply()
-            yield reply
+        yield from pool.map(agent.route, requests)
 
 
 @dataclass
-class Steady:
-    """Traffic that does not stop: what it answered so far."""
+class SteadyTraffic:
+    """Traffic that does not stop, with the replies so far."""
 
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[AgentReply] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -102,16 +100,16 @@ class Steady:
 
 
 @contextmanager
-def steady_traffic(
-    agent: Agent, requests: Sequence[Request], pause: float = PAUSE_SECONDS
-) -> Iterator[Steady]:
-    """Two customers who go on asking, in the background, until the block ends.
+def keep_asking(
+    agent: Agent, requests: Sequence[CustomerRequest], pause: float = PAUSE_SECONDS
+) -> Iterator[SteadyTraffic]:
+    """Let two customers ask in the background until the block ends.
 
-    They `pause` (seconds) between requests, so that what learns on the same machine gets its share of it.
+    They `pause` (seconds) between requests, so that a training beside them gets its share of the cores.
     """
-    steady, stop = Steady(), threading.Event()
+    steady, stop = SteadyTraffic(), threading.Event()
 
-    def customer(mine: Iterable[Request]) -> None:
+    def customer(mine: Iterable[CustomerRequest]) -> None:
         while not stop.is_set():
             for request in mine:
                 if stop.wait(pause):

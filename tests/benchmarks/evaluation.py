@@ -20,21 +20,21 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from daemon.demo.corpus import labels_of, load_corpus, system_prompt
+from daemon.demo.corpus import build_system_prompt, list_labels, load_corpus
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.traffic import ANSWER_TOKENS
 from evaluation.engine.generate import BASE, AnswerEngine, open_engine
-from evaluation.engine.likelihood import label_tokens
+from evaluation.engine.likelihood import tokenize_labels
 from evaluation.jobs.job import BATCH_SIZE
 from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.benchmarks.runs import child
 from tests.snapshots import Asked, reviewed, snapshot_in, taught
 from trainers.jobs.job import TrainingJob
-from trainers.models.base_model import base_digest
+from trainers.models.base_model import compute_base_digest
 from trainers.models.chat_template import render
 from trainers.planning.hyperparameters import Hyperparameters
-from trainers.planning.plan import Plan, Stage
+from trainers.planning.plan import Plan, TrainingStage
 
 MODEL = Path(".cache/smollm2")
 QUESTIONS, QUARTER = 200, 50
@@ -94,7 +94,7 @@ def main(model: str, adapter: Path, folder: Path) -> None:
     plain = PeftModel.from_pretrained(plain, adapter).eval()
     items = [reviewed(number, each, system=system) for number, each in enumerate(questions[:QUESTIONS])]
     prompts = [render(engine.tokenizer, item.prompt).prompt_ids for item in items]
-    labels = label_tokens(engine.tokenizer, items[0].prompt, (), labels_of(load_corpus()))
+    labels = tokenize_labels(engine.tokenizer, items[0].prompt, (), list_labels(load_corpus()))
     sides = dict.fromkeys((BASE, CANDIDATE), Cost())
     for side in sides:
         _compare(engine, plain, side, prompts[:2], labels)  # warms up
@@ -136,7 +136,7 @@ def _alone(model: Any, prompt: Tokens, pad: int) -> Tokens:
 def _traffic() -> tuple[list[Asked], str]:
     """All questions with their destinations, and the system prompt."""
     corpus = load_corpus()
-    return [(each.text, each.label) for each in corpus], system_prompt(labels_of(corpus))
+    return [(each.text, each.label) for each in corpus], build_system_prompt(list_labels(corpus))
 
 
 def _trained(model: Path, folder: Path, asked: Sequence[Asked], system: str) -> Path:
@@ -145,11 +145,11 @@ def _trained(model: Path, folder: Path, asked: Sequence[Asked], system: str) -> 
     snapshot = snapshot_in(folder / "snapshots", examples)
     usual = Hyperparameters(epochs=1, batch_size=8, learning_rate=2e-3)
     plan = Plan(
-        stages=(Stage(method="sft", data="sft", hyperparameters=usual),),
+        stages=(TrainingStage(method="sft", data="sft", hyperparameters=usual),),
         reason="benchmark",
         snapshot_id=snapshot.name,
         base_model=str(model),
-        base_digest=base_digest(str(model)),
+        base_digest=compute_base_digest(str(model)),
     )
     run = folder / "run"
     run.mkdir()

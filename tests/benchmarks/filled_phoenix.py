@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from daemon.demo.phoenix import PhoenixServer, phoenix_server
+from daemon.demo.phoenix import PhoenixServer, run_phoenix
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.spans import Annotation
 from extractors.values import content_id
@@ -50,14 +50,14 @@ def filled_phoenix() -> Iterator[PhoenixServer]:
     if not kept.exists():
         filling = kept.with_name(f"{kept.name}.filling")
         shutil.rmtree(filling, ignore_errors=True)
-        with phoenix_server(filling) as phoenix:
+        with run_phoenix(filling) as phoenix:
             _fill(phoenix.url)
         filling.replace(kept)
     copy = kept.with_name(f"{kept.name}.running")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(kept, copy)
     try:
-        with phoenix_server(copy) as phoenix:
+        with run_phoenix(copy) as phoenix:
             yield phoenix
     finally:
         shutil.rmtree(copy, ignore_errors=True)
@@ -112,7 +112,7 @@ def _fill(url: str) -> None:
             print(f"  {sent} of {SPANS} spans sent", flush=True)
     _wait_for(url, SPANS)
     with PhoenixClient(url) as client:
-        client.annotate_spans(reviews("approved", reviewed_ids()))
+        client.annotations.write(reviews("approved", reviewed_ids()))
 
 
 def _wait_for(url: str, spans: int) -> None:

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from daemon.demo.corpus import labels_of, load_corpus
+from daemon.demo.corpus import list_labels, load_corpus
 from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.snapshots import Asked, preferred, snapshot_in, taught
 from trainers.job_folder import CHILD_ENV
 from trainers.jobs.job import TrainingJob
-from trainers.models.base_model import base_digest
+from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters, Method
-from trainers.planning.plan import Kind, Plan, Stage
+from trainers.planning.plan import ExampleKind, Plan, TrainingStage
 
 STEPS = 4
 BATCH = 8
-DATA: dict[Method, Kind] = {"sft": "sft", "dpo": "pairs"}
+DATA: dict[Method, ExampleKind] = {"sft": "sft", "dpo": "pairs"}
 
 
 class Run(Value):
@@ -36,7 +36,7 @@ class Run(Value):
 def questions() -> tuple[list[Asked], list[str]]:
     """As many as a run learns from, and all destinations."""
     corpus = load_corpus()
-    return [(each.text, each.label) for each in corpus[: STEPS * BATCH]], labels_of(corpus)
+    return [(each.text, each.label) for each in corpus[: STEPS * BATCH]], list_labels(corpus)
 
 
 def system_prompt_of(tokens: int, count: Callable[[str], int]) -> str:
@@ -66,13 +66,13 @@ def ours(method: Method, model: Path, folder: Path, system: str) -> Run:
         ),
     )
     snapshot = snapshot_in(folder / "snapshots", examples)
-    stage = Stage(method=method, data=DATA[method], hyperparameters=hyperparameters())
+    stage = TrainingStage(method=method, data=DATA[method], hyperparameters=hyperparameters())
     plan = Plan(
         stages=(stage,),
         reason="benchmark",
         snapshot_id=snapshot.name,
         base_model=str(model),
-        base_digest=base_digest(str(model)),
+        base_digest=compute_base_digest(str(model)),
     )
     run = folder / f"ours-{method}"
     run.mkdir()

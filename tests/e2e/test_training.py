@@ -367,8 +367,8 @@ def test_a_candidate_that_learned_is_promoted_over_the_base_with_probes_that_tel
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert (report.holdout_size, report.gold_size, report.rejected_without_correction) == (36, 32, 4)
     assert [side.name for side in report.sides] == ["base", "acme.routing.v2"]
-    assert report.side("acme.routing.v2").accuracy > report.side("base").accuracy + 0.5
-    assert report.side("acme.routing.v2").valid_rate == 1.0
+    assert report.find_side("acme.routing.v2").accuracy > report.find_side("base").accuracy + 0.5
+    assert report.find_side("acme.routing.v2").valid_rate == 1.0
     probes = ProbeRecord.model_validate_json((tmp_path / "probes.json").read_text()).probes
     assert len(probes) == 8
     assert {probe.answer for probe in probes} == set(LABELS)
@@ -385,8 +385,8 @@ def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
     assert [side.name for side in report.sides] == ["base", "acme.routing.v1", "acme.routing.v2"]
     assert report.live == "acme.routing.v1"
     assert report.verdict != "PROMOTE"
-    assert report.against("base").gained > 16
-    assert (report.against("acme.routing.v1").gained, report.against("acme.routing.v1").lost) == (0, 0)
+    assert report.find_comparison("base").gained > 16
+    assert (report.find_comparison("acme.routing.v1").gained, report.find_comparison("acme.routing.v1").lost) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[Asked], tmp_pa
     finish("evaluate", tmp_path / "evaluate", evaluation((folder, result), snapshot, labels=labels))
     report = Report.model_validate_json((tmp_path / "evaluate/report.json").read_text())
     assert report.verdict == "PROMOTE"
-    assert report.side("acme.routing.v2").accuracy >= 0.7
+    assert report.find_side("acme.routing.v2").accuracy >= 0.7
 
 
 @pytest.mark.slow

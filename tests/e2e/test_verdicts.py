@@ -79,7 +79,7 @@ def test_of_two_adapters_that_differ_by_their_seed_none_is_better(
         tmp_path, tiny_model, live=adapters["good"], candidate=adapters["twin"], items=held_out(HELD_OUT)
     )
     assert report.verdict in {"INCONCLUSIVE", "REJECT"}, report.reason
-    assert report.against(LIVE).p_value > 0.2
+    assert report.find_comparison(LIVE).p_value > 0.2
     assert report.condition not in {"regression", "forgetting"}
 
 
@@ -170,7 +170,7 @@ def test_twelve_held_out_items_can_be_promising(
         items=held_out(range(200, 212)),
     )
     assert (report.verdict, report.condition) == ("PROBATION", "promising"), report.reason
-    assert report.against(LIVE).gained == 6
+    assert report.find_comparison(LIVE).gained == 6
 
 
 def test_of_runs_with_several_seeds_the_median_one_is_the_candidate(
@@ -218,4 +218,4 @@ def test_of_real_adapters_of_one_plan_with_different_seeds_none_is_promoted_over
             labels=labels,
         )
         assert report.verdict != "PROMOTE", report.reason
-        assert report.against("base").gained > 20
+        assert report.find_comparison("base").gained > 20

@@ -56,7 +56,7 @@ def test_runs_are_listed_with_the_same_filters_as_on_the_command_line(runs: Runs
     newest = list_experiments(limit=1)[0]
     assert (newest.method, newest.verdict, newest.look, newest.n) == ("sft+dpo", "PROMOTE", "first", 54)
     assert newest.started_at == runs.store.cycle(last).started_at
-    assert newest.interval == runs.store.cycle(last).report.against("base").interval  # type: ignore[union-attr]
+    assert newest.interval == runs.store.cycle(last).report.find_comparison("base").interval  # type: ignore[union-attr]
     assert [each.id for each in list_experiments(method="dpo")] == [last]
     assert [each.id for each in list_experiments(verdict="PROBATION")] == [first]
     later = datetime(2026, 3, 3, tzinfo=UTC)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from daemon.demo.servers import free_port
-from evaluation.metrics.llm_judge import AnswerPair, Preferences, judge, read_preference
+from daemon.demo.servers import find_free_port
+from evaluation.metrics.llm_judge import AnswerPair, Preferences, compare_answers, read_preference
 from extractors.examples.types import Message, ToolCall
 from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable, Unusable
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing
@@ -44,7 +44,7 @@ def prefers(*best_first: str) -> Write:
 def judged(write: Write, *pairs: AnswerPair, seconds: float = 0) -> tuple[Preferences, WritingStandIn]:
     stand_in = WritingStandIn(write, seconds=seconds)
     with writing(stand_in) as url:
-        return judge(pairs, Endpoint(url=url, model="judge")), stand_in
+        return compare_answers(pairs, Endpoint(url=url, model="judge")), stand_in
 
 
 def test_a_preference_is_the_candidates_or_the_other_sides_in_the_order_of_the_pairs() -> None:
@@ -148,7 +148,7 @@ def test_pairs_are_judged_at_once() -> None:
 def test_progress_counts_the_pairs_that_are_asked_about() -> None:
     told: list[tuple[int, int]] = []
     with writing(WritingStandIn(prefers("nine"))) as url:
-        judge(
+        compare_answers(
             [pair("nine", "ten"), pair("ten", "ten"), pair("nine", "eleven")],
             Endpoint(url=url, model="judge"),
             on_progress=lambda *counts: told.append(counts),
@@ -157,15 +157,17 @@ def test_progress_counts_the_pairs_that_are_asked_about() -> None:
 
 
 def test_a_dead_server_is_an_error_that_says_what_to_do() -> None:
-    endpoint = Endpoint(url=f"http://127.0.0.1:{free_port()}/v1", model="judge")
+    endpoint = Endpoint(url=f"http://127.0.0.1:{find_free_port()}/v1", model="judge")
     with pytest.raises(EndpointUnreachable, match="start it, or correct its URL"):
-        judge([pair(f"nine {number}", "ten") for number in range(50)], endpoint)
+        compare_answers([pair(f"nine {number}", "ten") for number in range(50)], endpoint)
 
 
 def test_a_server_that_keeps_failing_is_asked_again_once_and_then_given_up() -> None:
     stand_in = WritingStandIn(lambda *_: Answer(status=503))
     with writing(stand_in) as url, pytest.raises(EndpointUnreachable):
-        judge([pair(f"nine {n}", "ten") for n in range(50)], Endpoint(url=url, model="judge", concurrency=2))
+        compare_answers(
+            [pair(f"nine {n}", "ten") for n in range(50)], Endpoint(url=url, model="judge", concurrency=2)
+        )
     assert len(stand_in.seen) <= 8
 
 
@@ -180,10 +182,10 @@ def test_a_wrong_key_is_refused_without_being_told() -> None:
     with writing(stand_in) as url:
         endpoint, pairs = Endpoint(url=url, model="judge", concurrency=1), [pair("nine", "ten")] * 20
         with pytest.raises(EndpointRefused, match="key") as refused:
-            judge(pairs, endpoint, api_key="sk-wrong")
+            compare_answers(pairs, endpoint, api_key="sk-wrong")
         assert "sk-wrong" not in str(refused.value)
         assert len(stand_in.seen) < 10, "the others are not even asked about"
-        assert judge(pairs, endpoint, api_key="sk-right").of_pairs == (1,) * 20
+        assert compare_answers(pairs, endpoint, api_key="sk-right").of_pairs == (1,) * 20
 
 
 def test_one_prompt_that_is_too_long_does_not_end_the_others() -> None:

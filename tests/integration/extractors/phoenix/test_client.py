@@ -12,12 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon.demo.phoenix import PhoenixServer, phoenix_server
-from daemon.demo.servers import free_port
-from extractors.phoenix.client import PhoenixClient, WrongCondition
+from daemon.demo.phoenix import PhoenixServer, run_phoenix
+from daemon.demo.servers import find_free_port
+from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixAnswer, PhoenixRefused, PhoenixUnreachable
+from extractors.phoenix.mirror import MirrorSource
 from extractors.phoenix.poll import poll
-from extractors.phoenix.spans import Annotation, SpanFilter
+from extractors.phoenix.span_client import WrongCondition
+from extractors.phoenix.spans import Annotation
 from registry.store.store import Store
 from tests.phoenix_support import NOON, chat_span, new_project, send_and_wait, send_spans, wait_for_spans
 
@@ -52,9 +54,9 @@ def test_annotations_come_back_as_they_were_written(
     spans = [chat_span() for _ in range(60)]
     send_and_wait(phoenix.url, project, *spans)
     written = [verdict(span.span_id, identifier) for span in spans for identifier in ("", "bob")]
-    client.annotate_spans(written)
+    client.annotations.write(written)
 
-    found = client.annotations(
+    found = client.annotations.read(
         client.project(project), "span", [span.span_id for span in spans], {"approval 👍", "other"}
     )
 
@@ -64,14 +66,14 @@ def test_annotations_come_back_as_they_were_written(
 
 def test_an_annotation_of_a_span_that_does_not_exist_is_an_error(client: PhoenixClient) -> None:
     with pytest.raises(PhoenixAnswer, match="0123456789abcdef"):
-        client.annotate_spans([verdict("0123456789abcdef")])
+        client.annotations.write([verdict("0123456789abcdef")])
 
 
 def test_subjects_that_are_gone_have_no_annotations(
     phoenix: PhoenixServer, client: PhoenixClient, project: str
 ) -> None:
     send_and_wait(phoenix.url, project, chat_span())
-    assert client.annotations(client.project(project), "trace", ["0" * 32], {"approval"}) == []
+    assert client.annotations.read(client.project(project), "trace", ["0" * 32], {"approval"}) == []
 
 
 def test_reviewers_are_offered_what_to_choose_from_however_often_it_is_offered(
@@ -79,8 +81,8 @@ def test_reviewers_are_offered_what_to_choose_from_however_often_it_is_offered(
 ) -> None:
     send_and_wait(phoenix.url, project, chat_span())
     for _ in range(2):
-        client.offer_annotation(client.project(project), "routing verdict", ["approved", "rejected"])
-        client.offer_annotation(client.project(project), "correction")
+        client.annotations.offer(client.project(project), "routing verdict", ["approved", "rejected"])
+        client.annotations.offer(client.project(project), "correction")
 
     offered = httpx.get(f"{phoenix.url}/v1/projects/{project}/annotation_configs").json()["data"]
     assert {config["name"]: config["type"] for config in offered} == {
@@ -94,15 +96,15 @@ def test_spans_that_fulfil_a_condition_are_counted(
 ) -> None:
     send_and_wait(phoenix.url, project, chat_span(), chat_span(kind="TOOL"))
     found = client.project(project)
-    assert (client.count(found), client.count(found, "span_kind == 'TOOL'")) == (2, 1)
-    assert client.count(found, "llm.no_such == 'x'") == 0
+    assert (client.spans.count(found), client.spans.count(found, "span_kind == 'TOOL'")) == (2, 1)
+    assert client.spans.count(found, "llm.no_such == 'x'") == 0
     with pytest.raises(WrongCondition, match="invalid syntax"):
-        client.count(found, "span_kind ==")
+        client.spans.count(found, "span_kind ==")
 
 
 def test_keys_that_phoenix_refuses_are_told_apart_and_never_shown(tmp_path: Path) -> None:
     project = new_project()
-    with phoenix_server(tmp_path / "phoenix", auth_secret=ADMIN_KEY) as phoenix:
+    with run_phoenix(tmp_path / "phoenix", auth_secret=ADMIN_KEY) as phoenix:
         span = chat_span()
         send_spans(phoenix.url, project, [span], api_key=ADMIN_KEY)
         wait_for_spans(phoenix.url, project, 1, api_key=ADMIN_KEY)
@@ -115,7 +117,7 @@ def test_keys_that_phoenix_refuses_are_told_apart_and_never_shown(tmp_path: Path
             _poll_once(phoenix.url, _viewer_key(phoenix.url), project, tmp_path)
 
         with PhoenixClient(phoenix.url, ADMIN_KEY) as client:
-            client.annotate_spans([verdict(span.span_id)])
+            client.annotations.write([verdict(span.span_id)])
         _poll_once(phoenix.url, ADMIN_KEY, project, tmp_path)
 
 
@@ -126,9 +128,7 @@ def _poll_once(url: str, key: str | None, project: str, data_dir: Path) -> None:
             change = poll(
                 client,
                 store.mirror("acme/routing"),
-                project=project,
-                spans=SpanFilter(),
-                annotation_names={"approval 👍"},
+                MirrorSource(project=project, annotation_names=frozenset({"approval 👍"})),
                 now=NOON,
             )
             assert len(change.annotations) == 1
@@ -215,7 +215,7 @@ def test_patience_ends() -> None:
 
 
 def test_nobody_there_is_said_with_the_url() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{find_free_port()}"
     with PhoenixClient(url, patience=0.3) as client, pytest.raises(PhoenixUnreachable, match=url):
         client.project("p")
 
@@ -243,4 +243,4 @@ def test_half_a_multipart_answer_is_an_error_and_not_fewer_spans() -> None:
     with answering([FOUND, half]) as url, PhoenixClient(url) as client:
         project = client.project("p")
         with pytest.raises(PhoenixAnswer, match="whole"):
-            client.spans_of_traces(project, ["0" * 32])
+            client.spans.read_traces(project, ["0" * 32])

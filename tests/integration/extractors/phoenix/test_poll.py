@@ -1,7 +1,7 @@
 """Polls of a real Phoenix into a real store: whatever agents and reviewers do there, the mirror follows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from daemon.demo.phoenix import PhoenixServer, phoenix_server
-from daemon.demo.servers import free_port
-from extractors.phoenix.client import PhoenixClient, ProjectNotFound, WrongCondition
-from extractors.phoenix.mirror import MirrorChange
+from daemon.demo.phoenix import PhoenixServer, run_phoenix
+from daemon.demo.servers import find_free_port
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.mirror import MirrorChange, MirrorSource, PollRules
 from extractors.phoenix.poll import poll
+from extractors.phoenix.project import ProjectNotFound
+from extractors.phoenix.span_client import WrongCondition
 from extractors.phoenix.spans import Annotation, Span, SpanFilter
 from registry.store.store import Store
 from tests.phoenix_support import (
@@ -26,6 +28,7 @@ from tests.phoenix_support import (
     delete_project,
     delete_span,
     delete_trace,
+    is_empty,
     new_project,
     send_and_wait,
 )
@@ -44,17 +47,19 @@ class Follower:
     project: str
     target: str = "acme/routing"
 
-    def poll(self, at: datetime = SOON, which: SpanFilter | None = None, **options: Any) -> MirrorChange:
-        """One poll, applied."""
-        change = poll(
-            self.client,
-            self.store.mirror(self.target),
-            project=self.project,
-            spans=which or SpanFilter(),
-            annotation_names=options.pop("names", {"approval", "correction"}),
-            now=at,
-            **options,
+    def poll(
+        self,
+        at: datetime = SOON,
+        which: SpanFilter | None = None,
+        names: Collection[str] = ("approval", "correction"),
+        **rules: Any,
+    ) -> MirrorChange:
+        """Poll and apply the change."""
+        source = MirrorSource(
+            project=self.project, spans=which or SpanFilter(), annotation_names=frozenset(names)
         )
+        mirror = self.store.mirror(self.target)
+        change = poll(self.client, mirror, source, now=at, rules=PollRules(**rules))
         self.store.apply_mirror(self.target, change, at)
         return change
 
@@ -135,11 +140,11 @@ def test_a_poll_with_nothing_new_changes_nothing(phoenix: PhoenixServer, followe
     first = follower.poll()
 
     again = follower.poll(LATER, full_sweep_after=timedelta(days=1))
-    assert again.is_empty
+    assert is_empty(again)
     assert again.state == first.state
 
     swept = follower.poll(LATER, full_sweep_after=timedelta(0))
-    assert swept.is_empty
+    assert is_empty(swept)
     assert swept.state.swept_at == LATER
 
 
@@ -175,19 +180,18 @@ def test_an_old_annotation_is_followed_when_its_label_or_its_text_is_edited(
 
 
 def test_edits_on_older_days_are_found_as_these_take_turns_though_nothing_more_is_written(
-    phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
+    phoenix: PhoenixServer, follower: Follower
 ) -> None:
-    monkeypatch.setattr("extractors.phoenix.poll.COLD_READS", 1)
     calls = [chat_span(started_at=NOON - timedelta(days=40 * n)) for n in range(3)]
     send_and_wait(phoenix.url, follower.project, *calls)
     for call in calls:
         annotate(phoenix.url, call.span_id, "approved")
-    follower.poll(NEXT_YEAR)
+    follower.poll(NEXT_YEAR, cold_reads=1)
     for call in calls:
         annotate(phoenix.url, call.span_id, "rejected")
 
     polls = [
-        follower.poll(NEXT_YEAR + timedelta(minutes=n), full_sweep_after=timedelta(days=1))
+        follower.poll(NEXT_YEAR + timedelta(minutes=n), full_sweep_after=timedelta(days=1), cold_reads=1)
         for n in range(1, 5)
     ]
 
@@ -203,7 +207,7 @@ def test_feedback_on_a_span_that_was_seen_long_ago_brings_its_trace_in(
     agent = SentSpan(kind="AGENT")
     call = agent.child(kind="LLM")
     send_and_wait(phoenix.url, follower.project, agent, call)
-    assert follower.poll().is_empty
+    assert is_empty(follower.poll())
 
     annotate(phoenix.url, call.span_id)
     follower.poll(NEXT_YEAR)
@@ -290,7 +294,7 @@ def test_deletions_are_found_by_the_full_sweep(phoenix: PhoenixServer, follower:
 
     delete_annotations(phoenix.url, follower.project, name="approval", identifier="bob")
     time.sleep(GATE_SECONDS)
-    assert follower.poll(SOON).is_empty
+    assert is_empty(follower.poll(SOON))
     # Phoenix's gate moves a moment after a trace was deleted, as it does not with annotations.
     delete_span(phoenix.url, gone.span_id)
     delete_trace(phoenix.url, whole.trace_id)
@@ -403,9 +407,9 @@ def test_other_names_or_another_filter_start_the_mirror_anew(
 
 
 def test_a_long_back_fill_comes_in_several_polls_and_loses_what_arrives_meanwhile_to_none(
-    phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
+    phoenix: PhoenixServer, follower: Follower
 ) -> None:
-    monkeypatch.setattr("extractors.phoenix.poll.TRACES_A_CALL", 100)
+    rules = {"most_spans": 100, "traces_a_call": 100}
     agents = [SentSpan(kind="AGENT", started_at=NOON + timedelta(minutes=n)) for n in range(250)]
     calls = [agent.child(kind="LLM") for agent in agents]
     send_and_wait(phoenix.url, follower.project, *agents, *calls)
@@ -421,14 +425,14 @@ def test_a_long_back_fill_comes_in_several_polls_and_loses_what_arrives_meanwhil
         )
         for call in calls
     ]
-    follower.client.annotate_spans(annotations)
+    follower.client.annotations.write(annotations)
 
-    assert not follower.poll(most_spans=100).complete
+    assert not follower.poll(**rules).complete
     begun = set(follower.spans)
     assert 0 < len(begun) < 500
     late = next(agent for agent in agents if agent.span_id in begun).child(kind="TOOL")
     send_and_wait(phoenix.url, follower.project, late)
-    assert any(follower.poll(most_spans=100).complete for _ in range(5))
+    assert any(follower.poll(**rules).complete for _ in range(5))
 
     assert set(follower.spans) == {span.span_id for span in (*agents, *calls, late)}
     assert len(follower.annotations) == 250
@@ -453,9 +457,9 @@ def test_a_project_that_was_deleted_and_made_again_is_mirrored_as_it_is(
 
 
 def test_a_restarted_phoenix_is_swept_whole(tmp_path: Path, store: Store) -> None:
-    port, project = free_port(), new_project()
+    port, project = find_free_port(), new_project()
     deleted, edited = chat_span(), chat_span()
-    with phoenix_server(tmp_path, port=port) as phoenix, PhoenixClient(phoenix.url) as client:
+    with run_phoenix(tmp_path, port=port) as phoenix, PhoenixClient(phoenix.url) as client:
         send_and_wait(phoenix.url, project, deleted, edited)
         annotate(phoenix.url, deleted.span_id, identifier="ann")
         annotate(phoenix.url, edited.span_id, identifier="bob")
@@ -463,9 +467,9 @@ def test_a_restarted_phoenix_is_swept_whole(tmp_path: Path, store: Store) -> Non
         delete_annotations(phoenix.url, project, name="approval", identifier="ann")
         annotate(phoenix.url, edited.span_id, "rejected", identifier="bob")
 
-    with phoenix_server(tmp_path, port=port) as phoenix, PhoenixClient(phoenix.url) as client:
+    with run_phoenix(tmp_path, port=port) as phoenix, PhoenixClient(phoenix.url) as client:
         follower = Follower(client, store, project)
         follower.poll(full_sweep_after=timedelta(days=1))
         assert follower.said == {(edited.span_id, "bob", "rejected")}
         assert set(follower.spans) == {edited.span_id}
-        assert follower.poll(full_sweep_after=timedelta(days=1)).is_empty
+        assert is_empty(follower.poll(full_sweep_after=timedelta(days=1)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daemon.demo.servers import free_port
+from daemon.demo.servers import find_free_port
 from extractors.cleaning.quality import find_flaw
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
@@ -442,7 +442,7 @@ def test_json_answers_stay_json() -> None:
 
 
 def test_an_endpoint_that_is_down_is_named_with_what_to_do() -> None:
-    url = f"http://127.0.0.1:{free_port()}/v1"
+    url = f"http://127.0.0.1:{find_free_port()}/v1"
     began = time.monotonic()
     with pytest.raises(EndpointUnreachable, match="start it, or correct its URL") as down:
         propose(request(wanted=50), Endpoint(model="tiny", url=url))
