@@ -20,7 +20,8 @@ from daemon.data.synthesis import find_endpoint, read_key
 from daemon.monitoring.notifications import decode_secret
 from daemon.runtime.optional_deps import ExtraMissing, require_extra
 from daemon.serving.promotion import open_replicas
-from daemon.settings.load import Settings, list_variables
+from daemon.settings.environment import list_variables
+from daemon.settings.load import Settings
 from daemon.settings.servers import NotifySettings
 from daemon.settings.target import JudgeSettings, TargetSettings
 from evaluation.verdict.error_rates import describe_error_rates

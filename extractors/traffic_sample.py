@@ -14,7 +14,9 @@ from math import ceil
 from extractors.cleaning.redaction import Redaction
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key, normalise
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
-from extractors.phoenix.client import PhoenixClient, Project, own_spans
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.project import Project
+from extractors.phoenix.span_client import SpanClient, build_condition
 from extractors.phoenix.spans import Span, SpanFilter
 from extractors.span_parsing.calls import Call, is_anothers, is_internal, read_call, session_of
 from extractors.span_parsing.drop_reasons import Unreadable
@@ -43,7 +45,7 @@ class TrafficCall(Value):
     session_id: str | None = None
     text: str
     """What the user asked last, or the query, normalised."""
-    compute_prompt_key: str
+    prompt_key: str
     answered_by: str | None = None
     """The adapter version that answered, as the gateway traced it; None when unknown."""
 
@@ -69,11 +71,11 @@ def sample_traffic(
     """
     found = client.project(project)
     window = start, end + timedelta(microseconds=1)
-    traces = sorted(_trace_ids(client, found, own_spans(spans), window, most_ids), key=_lot)
+    traces = sorted(_trace_ids(client.spans, found, build_condition(spans), window, most_ids), key=_lot)
     calls: list[TrafficCall] = []
     for batch in _batches(traces[: TRIED * most], TRACES_A_CALL):
-        light = client.spans_of_traces(found, batch)
-        seen = client.selected(found, [each for each in light if start <= each.started_at <= end], spans)
+        light = client.spans.read_traces(found, batch)
+        seen = client.spans.select(found, [each for each in light if start <= each.started_at <= end], spans)
         calls += _calls([each for each in seen if each.selected], Ancestry(light), target, redaction)
         if len(calls) >= most:
             break
@@ -90,7 +92,7 @@ def asked(reviewed: ReviewedItem | ReviewedRetrieval | Call | Search) -> str:
 
 
 def _trace_ids(
-    client: PhoenixClient,
+    client: SpanClient,
     project: Project,
     condition: str,
     window: tuple[datetime, datetime],
@@ -100,7 +102,7 @@ def _trace_ids(
     every = ceil(client.count(project, condition, window) / most_ids)
     slices = [window] if every <= 1 else list(_slices(*window, every))
     most = 2 * most_ids // len(slices)
-    return {trace_id for each in slices for trace_id in client.traces_between(project, condition, each, most)}
+    return {trace_id for each in slices for trace_id in client.find_trace_ids(project, condition, each, most)}
 
 
 def _slices(start: datetime, end: datetime, every: int) -> Iterator[tuple[datetime, datetime]]:

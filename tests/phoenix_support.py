@@ -14,6 +14,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
+from extractors.phoenix.mirror import MirrorChange
+
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 """When the spans of a test begin, unless it says otherwise."""
 
@@ -187,6 +189,11 @@ def gate(url: str, project: str) -> str | None:
     answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": {"name": project}}, timeout=60)
     found: dict[str, str | None] | None = answer.raise_for_status().json()["data"]["getProjectByName"]
     return found["streamingLastUpdatedAt"] if found else None
+
+
+def is_empty(change: MirrorChange) -> bool:
+    """Return whether a poll found nothing that the mirror must follow."""
+    return not (change.spans or change.annotations or change.removed_annotations or change.removed_span_ids)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

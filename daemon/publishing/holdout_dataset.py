@@ -26,7 +26,7 @@ def build_measured_run(run: FinishedRun) -> MeasuredRun | None:
     asked = [examples[answer.item_id] for answer in report.candidate.answers if answer.item_id in examples]
     if not asked:
         return None
-    live, candidate = report.side(report.live), report.candidate
+    live, candidate = report.find_side(report.live), report.candidate
     others = [side for side in report.sides if side.name not in {live.name, candidate.name}]
     began, _ = run.find_times("evaluate")
     return MeasuredRun(

@@ -1,7 +1,4 @@
-"""Whose feedback reaches which call: down from ancestor spans, the trace and the session.
-
-Also which spans traced one and the same call: an agent's instrumentor and our gateway below it.
-"""
+"""Attribution of feedback to calls: from a call's own spans, ancestor spans, the trace and the session."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -25,56 +22,56 @@ class TracedCall(Value):
 class FeedbackAttribution:
     """The feedback that reaches each call, by the rule `inherit`.
 
-    What is said above several calls approves or rejects all that it reaches, but a correction or a
+    Feedback above several calls approves or rejects all that it reaches, but a correction or a
     candidate answer stands for one answer, the last below it.
     """
 
     def __init__(
         self,
-        candidates: Iterable[TracedCall],
+        calls: Iterable[TracedCall],
         ancestry: Ancestry,
         annotations: Iterable[Annotation],
         rules: FeedbackRules,
     ) -> None:
         self._ancestry = ancestry
         self._rules = rules
-        self._said = group_by_subject(annotations)
-        candidates = sorted(candidates, key=lambda candidate: (candidate.started_at, candidate.span_ids))
-        self._own = {span_id for candidate in candidates for span_id in candidate.span_ids}
+        self._annotations = group_by_subject(annotations)
+        calls = sorted(calls, key=lambda call: (call.started_at, call.span_ids))
+        self._call_spans = {span_id for call in calls for span_id in call.span_ids}
         self._below: defaultdict[SubjectKey, list[tuple[str, ...]]] = defaultdict(list)
-        for candidate in candidates:
-            for scope in self._above(candidate):
-                self._below[scope].append(candidate.span_ids)
+        for call in calls:
+            for scope in self._iterate_scopes(call):
+                self._below[scope].append(call.span_ids)
 
-    def feedback(self, candidate: TracedCall) -> Iterator[list[Annotation]]:
-        """Annotations by scope, what is nearest first: the call's own spans, ancestors, trace, session."""
-        yield [said for span_id in candidate.span_ids for said in self._said.get(("span", span_id), [])]
-        for scope in self._above(candidate):
-            if scope in self._said:
-                yield self._inherited(scope, candidate)
+    def find_feedback(self, call: TracedCall) -> Iterator[list[Annotation]]:
+        """Yield annotations by scope, the nearest first: the call's own spans, ancestors, trace, session."""
+        own = (self._annotations.get(("span", span_id), []) for span_id in call.span_ids)
+        yield [annotation for annotations in own for annotation in annotations]
+        for scope in self._iterate_scopes(call):
+            if scope in self._annotations:
+                yield self._select_inherited(scope, call)
 
-    def _inherited(self, scope: SubjectKey, candidate: TracedCall) -> list[Annotation]:
-        """What of the feedback on `scope` is about the candidate's answer."""
-        below, said = self._below[scope], self._said[scope]
-        last = below[-1] == candidate.span_ids
+    def _select_inherited(self, scope: SubjectKey, call: TracedCall) -> list[Annotation]:
+        """Return the feedback on `scope` that is about the call's answer."""
+        below, annotations = self._below[scope], self._annotations[scope]
+        is_last = below[-1] == call.span_ids
         match self._rules.inherit:
             case "only":
-                return said if below == [candidate.span_ids] else []
+                return annotations if below == [call.span_ids] else []
             case "last":
-                return said if last else []
+                return annotations if is_last else []
             case "all":
-                return said if last else select_outcome_feedback(said, self._rules)
+                return annotations if is_last else select_outcome_feedback(annotations, self._rules)
             case "never":
                 return []
 
-    def _above(self, candidate: TracedCall) -> Iterator[SubjectKey]:
-        ancestors = (
-            above for span_id in reversed(candidate.span_ids) for above in self._ancestry.of(span_id)
-        )
+    def _iterate_scopes(self, call: TracedCall) -> Iterator[SubjectKey]:
+        """Yield what lies above the call, the nearest first: ancestor spans, its trace, its session."""
+        ancestors = (above for span_id in reversed(call.span_ids) for above in self._ancestry.of(span_id))
         for span_id in dict.fromkeys(ancestors):
-            # What is said about another call is about that one's answer.
-            if span_id not in self._own:
+            # Feedback on another call is about that call's answer.
+            if span_id not in self._call_spans:
                 yield ("span", span_id)
-        yield ("trace", candidate.trace_id)
-        if candidate.session_id is not None:
-            yield ("session", candidate.session_id)
+        yield ("trace", call.trace_id)
+        if call.session_id is not None:
+            yield ("session", call.session_id)

@@ -6,7 +6,7 @@ call 2   system  user 2                      ─> answer 2      it does not
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from extractors.examples.prompt_keys import compute_prompt_key, to_comparable
@@ -16,49 +16,49 @@ from extractors.phoenix.spans import Annotation, SubjectKey, group_by_subject
 from extractors.span_parsing.calls import Call
 from extractors.span_parsing.drop_reasons import DropReason, Drops
 
-Rejects = Callable[[Call], bool]
-"""Whether people rejected this one answer."""
-
 
 def build_trajectories(
     calls: Iterable[Call],
     annotations: Iterable[Annotation],
     rules: FeedbackRules,
     *,
-    unreadable_sessions: frozenset[str] = frozenset(),
-    rejects: Rejects = lambda _call: False,
+    unreadable_sessions: Collection[str] = (),
+    disapproved: Collection[tuple[str, ...]] = (),
 ) -> tuple[list[Trajectory], Drops]:
-    """The conversations with a verdict on the whole, oldest first, and why others are none.
+    """Build the conversations with a verdict on the whole, oldest first, and count those that are dropped.
 
     The verdict is that of the session's annotations, or of its trace's where all of it lies in one.
-    Learned are the answers that were given in it and that nobody rejected; where the session's last
-    answer was corrected, the correction stands in its place.
+    The answers that were given in it are learned, but for those of `disapproved` calls (given by their span
+    ids); where the session's last answer was corrected, the correction stands in its place.
+    `unreadable_sessions` have a call that cannot be read: they are dropped.
     """
-    said = group_by_subject(annotations)
-    found: list[Trajectory] = []
+    annotated = group_by_subject(annotations)
+    conversations: list[Trajectory] = []
     dropped = Drops()
-    for session_id, turns in _sessions(calls).items():
-        about = said.get(("session", session_id)) or _about_trace(turns, said)
-        verdict = resolve_verdict(about, turns[-1].response, rules)
+    for session_id, turns in _group_by_session(calls).items():
+        feedback = annotated.get(("session", session_id)) or _find_trace_feedback(turns, annotated)
+        verdict = resolve_verdict(feedback, turns[-1].response, rules)
         if verdict is None:
             continue
-        exchange = _joined(turns)
+        exchange = _join_turns(turns)
         if sum(message.role == "assistant" for message in exchange.messages) < rules.min_turns:
             continue
         if isinstance(verdict, DropReason):
-            dropped.add(verdict, _span_ids(turns))
+            dropped.add(verdict, _list_span_ids(turns))
         elif session_id in unreadable_sessions:
-            dropped.add(DropReason.INCOMPLETE, _span_ids(turns))
-        elif _system_changes(exchange.answered.values()):
-            dropped.add(DropReason.SYSTEM_CHANGED, _span_ids(turns))
+            dropped.add(DropReason.INCOMPLETE, _list_span_ids(turns))
+        elif _has_system_change(exchange.answered.values()):
+            dropped.add(DropReason.SYSTEM_CHANGED, _list_span_ids(turns))
         else:
-            found.append(_trajectory(turns, exchange, verdict, _score(about, rules), rejects))
-    found.sort(key=lambda trajectory: (trajectory.started_at, trajectory.id))
-    return found, dropped
+            learned = [at for at, call in exchange.answered.items() if call.span_ids not in disapproved]
+            score = _find_score(feedback, rules)
+            conversations.append(_build_trajectory(turns, exchange, learned, verdict, score))
+    conversations.sort(key=lambda trajectory: (trajectory.started_at, trajectory.id))
+    return conversations, dropped
 
 
-def _sessions(calls: Iterable[Call]) -> dict[str, list[Call]]:
-    """The calls of each session, in order of time."""
+def _group_by_session(calls: Iterable[Call]) -> dict[str, list[Call]]:
+    """Return the calls of each session, in order of time."""
     sessions: defaultdict[str, list[Call]] = defaultdict(list)
     for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
         if call.session_id is not None:
@@ -66,34 +66,36 @@ def _sessions(calls: Iterable[Call]) -> dict[str, list[Call]]:
     return sessions
 
 
-def _span_ids(turns: Iterable[Call]) -> tuple[str, ...]:
+def _list_span_ids(turns: Iterable[Call]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(span_id for turn in turns for span_id in turn.span_ids))
 
 
-def _about_trace(turns: Sequence[Call], said: Mapping[SubjectKey, list[Annotation]]) -> list[Annotation]:
+def _find_trace_feedback(
+    turns: Sequence[Call], annotated: Mapping[SubjectKey, list[Annotation]]
+) -> list[Annotation]:
+    """Return the annotations of the session's trace; none where it lies in several traces."""
     traces = {turn.trace_id for turn in turns}
-    return said.get(("trace", turns[0].trace_id), []) if len(traces) == 1 else []
+    return annotated.get(("trace", turns[0].trace_id), []) if len(traces) == 1 else []
 
 
-def _score(annotations: Iterable[Annotation], rules: FeedbackRules) -> float | None:
-    """The newest score under a name that counts."""
-    scored = [a for a in annotations if a.score is not None and rules.rule(a.name) is not None]
+def _find_score(annotations: Iterable[Annotation], rules: FeedbackRules) -> float | None:
+    """Return the newest score under a name that counts."""
+    scored = [a for a in annotations if a.score is not None and rules.find_rule(a.name) is not None]
     return max(scored, key=lambda a: a.updated_at).score if scored else None
 
 
 class _Exchange(NamedTuple):
-    """What was said in one session."""
+    """All messages of one session, in order."""
 
     messages: list[Message]
     answered: dict[int, Call]
-    """The calls that gave the answers at these places."""
+    """The calls that gave the answers, by index in `messages`."""
 
 
-def _trajectory(
-    turns: Sequence[Call], exchange: _Exchange, verdict: Verdict, score: float | None, rejects: Rejects
+def _build_trajectory(
+    turns: Sequence[Call], exchange: _Exchange, learned: list[int], verdict: Verdict, score: float | None
 ) -> Trajectory:
     messages, answered = list(exchange.messages), exchange.answered
-    learned = [at for at, turn in answered.items() if not rejects(turn)]
     if verdict.outcome == "corrected" and verdict.gold is not None:
         last = max(answered)
         messages[last] = verdict.gold
@@ -105,7 +107,7 @@ def _trajectory(
         tools=turns[-1].tools,
         outcome=verdict.outcome,
         score=score,
-        source_span_ids=_span_ids(turns),
+        source_span_ids=_list_span_ids(turns),
         session_id=turns[0].session_id,
         trace_ids=tuple(dict.fromkeys(turn.trace_id for turn in turns)),
         prompt_keys=tuple(compute_prompt_key(messages[:at]) for at in answers),
@@ -114,71 +116,74 @@ def _trajectory(
     )
 
 
-def _joined(turns: Sequence[Call]) -> _Exchange:
-    """What was exchanged; a call that was made again takes the place of the first."""
+def _join_turns(turns: Sequence[Call]) -> _Exchange:
+    """Return what was exchanged in the session; a call that was made again replaces the first."""
     with_history = _sends_history(turns)
     spoken: list[Message] = []
     answered: dict[int, Call] = {}
     for turn in turns:
-        prompt = _without_system(turn)
+        prompt = _drop_system(turn)
         if _asks_again(spoken, prompt, with_history):
             spoken = spoken[: len(prompt)]
             answered = {at: call for at, call in answered.items() if at < len(spoken)}
         else:
-            spoken += prompt[_known(spoken, prompt) :]
+            spoken += prompt[_count_known(spoken, prompt) :]
         answered[len(spoken)] = turn
         spoken.append(turn.response)
-    system = _system(next(iter(answered.values())))
+    system = _select_system(next(iter(answered.values())))
     return _Exchange([*system, *spoken], {at + len(system): call for at, call in answered.items()})
 
 
 def _sends_history(turns: Sequence[Call]) -> bool:
-    """Whether the agent sends what was said before along: the user goes on after an earlier answer.
+    """Return whether the agent sends earlier messages along: the user goes on after an earlier answer.
 
-    Also where all prompts are one: that is a question asked again and again, no conversation.
+    True also where all prompts are one: that is a question asked again and again, no conversation.
     """
-    if all(_said(_without_system(turn)) == _said(_without_system(turns[0])) for turn in turns):
+    if all(_to_comparables(_drop_system(turn)) == _to_comparables(_drop_system(turns[0])) for turn in turns):
         return True
     answers = [to_comparable(turn.response) for turn in turns]
     return any(_goes_on(turn.prompt, answers[:number]) for number, turn in enumerate(turns))
 
 
 def _goes_on(prompt: Sequence[Message], answers: Sequence[list[Any]]) -> bool:
-    """Whether the user speaks after one of the answers."""
+    """Return whether the user speaks after one of the answers."""
     last = max((at for at, message in enumerate(prompt) if message.role == "user"), default=0)
     return any(message.role == "assistant" and to_comparable(message) in answers for message in prompt[:last])
 
 
 def _asks_again(spoken: Sequence[Message], prompt: Sequence[Message], with_history: bool) -> bool:
-    """Whether the exchange has gone on from this very prompt before, and the agent asked once more.
+    """Return whether the exchange went on from this very prompt before, and the agent asked once more.
 
     Where prompts hold no history, it is the user who says the same again, unless a tool was to answer.
     """
-    if len(prompt) >= len(spoken) or _said(spoken[: len(prompt)]) != _said(prompt):
+    if len(prompt) >= len(spoken) or _to_comparables(spoken[: len(prompt)]) != _to_comparables(prompt):
         return False
     return with_history or bool(spoken[-1].tool_calls)
 
 
-def _known(spoken: Sequence[Message], prompt: Sequence[Message]) -> int:
-    """How many of the prompt's first messages the exchange ends with."""
-    before, asked = _said(spoken), _said(prompt)
+def _count_known(spoken: Sequence[Message], prompt: Sequence[Message]) -> int:
+    """Return how many of the prompt's first messages the exchange ends with."""
+    before, asked = _to_comparables(spoken), _to_comparables(prompt)
     lengths = range(min(len(before), len(asked)), 0, -1)
     return next((length for length in lengths if before[-length:] == asked[:length]), 0)
 
 
-def _system_changes(answered: Collection[Call]) -> bool:
-    """Whether answers were given under different system prompts; one that is not sent again still holds."""
-    first, *others = (_said(_system(call)) for call in answered)
+def _has_system_change(answered: Collection[Call]) -> bool:
+    """Return whether answers were given under different system prompts.
+
+    A system prompt that is not sent again still holds.
+    """
+    first, *others = (_to_comparables(_select_system(call)) for call in answered)
     return any(other and other != first for other in others)
 
 
-def _system(call: Call) -> list[Message]:
+def _select_system(call: Call) -> list[Message]:
     return [message for message in call.prompt if message.role == "system"]
 
 
-def _without_system(call: Call) -> list[Message]:
+def _drop_system(call: Call) -> list[Message]:
     return [message for message in call.prompt if message.role != "system"]
 
 
-def _said(messages: Iterable[Message]) -> list[list[Any]]:
+def _to_comparables(messages: Iterable[Message]) -> list[list[Any]]:
     return [to_comparable(message) for message in messages]

@@ -7,8 +7,8 @@ spans ──> calls (each traced once or twice) ──> verdicts ──┬─> r
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import compute_prompt_key
@@ -30,7 +30,7 @@ NEVER_ANSWERED = frozenset(
 
 
 class Extraction(Value):
-    """What the mirror of one target teaches."""
+    """Everything that the mirror of one target teaches."""
 
     items: tuple[ReviewedItem, ...] = ()
     """Oldest first."""
@@ -41,7 +41,7 @@ class Extraction(Value):
     retrievals: tuple[ReviewedRetrieval, ...] = ()
     """Searches whose documents were judged; oldest first."""
     dropped: dict[str, int] = {}
-    """Calls, conversations and reviewers' answers that nothing became of, by reason in words."""
+    """Calls, searches, conversations and reviewers' answers that cannot be used, by reason in words."""
     dropped_spans: dict[str, tuple[str, ...]] = {}
     """Ids of the newest spans among them, the newest last, by the same reason."""
     replaced: dict[str, int] = {}
@@ -56,39 +56,33 @@ def extract(
     *,
     target: str | None = None,
 ) -> Extraction:
-    """The reviewed items among `spans`; the order of spans and annotations does not matter.
+    """Extract the reviewed calls, judged answers and conversations from `spans` and their annotations.
 
-    With a `target` (`tenant/agent`), calls that the gateway answered for another one are dropped:
-    a span joins its caller's trace, and so may lie in another target's project.
-    With an `output_space` every gold answer is one of its labels, in its spelling. Never
+    The order of spans and annotations does not matter. With a `target` (`tenant/agent`), calls that the
+    gateway answered for another one are dropped: a span joins its caller's trace, and so may lie in another
+    target's project. With an `output_space` every gold answer is one of its labels, in its spelling. Never
     raises on what spans and annotations hold: what cannot be used is counted in `dropped`.
     """
     spans = sorted({span.span_id: span for span in spans}.values(), key=lambda s: (s.started_at, s.span_id))
-    ancestry = Ancestry(spans)
-    calls, unreadable, dropped = _read(spans, target)
-    calls = merge_traced_twice(_with_sessions(calls, spans), ancestry)
     annotations = list(annotations)
-    reach = FeedbackAttribution(_list_traced_calls(calls, unreadable, ancestry), ancestry, annotations, rules)
-    reviewed = _reviewed(calls, reach, rules, OutputSpace(output_space))
-    once = _once_a_session(reviewed.items)
-    conversations, unusable = build_trajectories(
+    ancestry = Ancestry(spans)
+    calls, unreadable, not_read = _read_calls(spans, target)
+    calls = merge_traced_twice(_fill_in_sessions(calls, spans), ancestry)
+    traced = _list_traced_calls(calls, unreadable, ancestry)
+    attribution = FeedbackAttribution(traced, ancestry, annotations, rules)
+    reviewed = _review_calls(calls, attribution, rules, OutputSpace(output_space))
+    items, repeated = _drop_repetitions(reviewed.items)
+    conversations, no_conversation = build_trajectories(
         calls,
         annotations,
         rules,
         unreadable_sessions=frozenset(span.session_id for span in unreadable if span.session_id),
-        rejects=lambda call: call.span_ids in reviewed.disapproved,
+        disapproved=reviewed.disapproved,
     )
-    dropped.add_all(reviewed.dropped)
-    dropped.add_all(unusable)
-    kept = {item.source_span_ids for item in once}
-    for item in reviewed.items:
-        if item.source_span_ids not in kept:
-            dropped.add(DropReason.REPEATED, item.source_span_ids)
-    for said in sorted(annotations, key=lambda said: (said.updated_at, said.key)):
-        if has_unreadable_answer(said, rules):
-            dropped.add(DropReason.ANSWER_UNREADABLE, [said.subject_id] if said.level == "span" else ())
+    unreadable_answers = _find_unreadable_answers(annotations, rules)
+    dropped = Drops.join((not_read, reviewed.dropped, no_conversation, repeated, unreadable_answers))
     return Extraction(
-        items=tuple(once),
+        items=tuple(items),
         judged=tuple(reviewed.judged),
         conversations=tuple(conversations),
         dropped=dropped.counts,
@@ -96,62 +90,65 @@ def extract(
     )
 
 
-@dataclass
-class _Reviewed:
-    """What feedback makes of the calls."""
-
-    items: list[ReviewedItem] = field(default_factory=list)
-    judged: list[JudgedResponse] = field(default_factory=list)
-    disapproved: set[tuple[str, ...]] = field(default_factory=set)
-    """Span ids of the calls whose own answer was rejected or corrected."""
-    dropped: Drops = field(default_factory=Drops)
+class _ReadCalls(NamedTuple):
+    calls: list[Call]
+    unreadable: list[Span]
+    """Spans of calls that answered but cannot be read."""
+    dropped: Drops
 
 
-def _reviewed(
-    calls: Iterable[Call], reach: FeedbackAttribution, rules: FeedbackRules, space: OutputSpace
-) -> _Reviewed:
-    found = _Reviewed()
-    for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
-        own, *inherited = said = list(reach.feedback(_to_traced_call(call)))
-        others = list_judged_candidates(call, chain(own, *inherited), rules, space)
-        item = _review(call, said, rules, space)
-        if isinstance(item, ReviewedItem):
-            found.items.append(item)
-            found.judged += list_judged_answers(item)
-        elif item is not DropReason.NO_FEEDBACK or not others:
-            found.dropped.add(item, call.span_ids)
-        found.judged += others
-        if _disapproves(own, call, rules):
-            found.disapproved.add(call.span_ids)
-    return found
-
-
-def _read(spans: Sequence[Span], target: str | None) -> tuple[list[Call], list[Span], Drops]:
-    """The calls that can be read, the spans of those that answered but cannot be, and why."""
-    calls: list[Call] = []
-    unreadable: list[Span] = []
-    dropped = Drops()
+def _read_calls(spans: Sequence[Span], target: str | None) -> _ReadCalls:
+    read = _ReadCalls([], [], Drops())
     for span in spans:
         if not span.selected:
             continue
         call = DropReason.OTHER_TARGET if is_anothers(span, target) else read_call(span)
         if isinstance(call, Call):
-            calls.append(call)
+            read.calls.append(call)
             continue
-        dropped.add(call, [span.span_id])
+        read.dropped.add(call, [span.span_id])
         if call not in NEVER_ANSWERED:
-            unreadable.append(span)
-    return calls, unreadable, dropped
+            read.unreadable.append(span)
+    return read
 
 
-def _with_sessions(calls: Iterable[Call], spans: Iterable[Span]) -> list[Call]:
-    """Calls that name no session belong to that of their trace."""
+def _fill_in_sessions(calls: Iterable[Call], spans: Iterable[Span]) -> list[Call]:
+    """Give calls that name no session the session of their trace."""
     sessions = {span.trace_id: span.session_id for span in spans if span.session_id}
     sessions |= {call.trace_id: call.session_id for call in calls if call.session_id}
     return [
         call.model_copy(update={"session_id": call.session_id or sessions.get(call.trace_id)})
         for call in calls
     ]
+
+
+class _ReviewedCalls(NamedTuple):
+    """The verdicts that feedback gives on calls."""
+
+    items: list[ReviewedItem]
+    judged: list[JudgedResponse]
+    disapproved: set[tuple[str, ...]]
+    """Span ids of the calls whose own answer was rejected or corrected."""
+    dropped: Drops
+
+
+def _review_calls(
+    calls: Iterable[Call], attribution: FeedbackAttribution, rules: FeedbackRules, space: OutputSpace
+) -> _ReviewedCalls:
+    reviewed = _ReviewedCalls([], [], set(), Drops())
+    for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
+        own, *inherited = feedback = list(attribution.find_feedback(_to_traced_call(call)))
+        candidates = list_judged_candidates(call, chain(own, *inherited), rules, space)
+        item = _review_call(call, feedback, rules, space)
+        if isinstance(item, ReviewedItem):
+            reviewed.items.append(item)
+            reviewed.judged.extend(list_judged_answers(item))
+        elif item is not DropReason.NO_FEEDBACK or not candidates:
+            reviewed.dropped.add(item, call.span_ids)
+        reviewed.judged.extend(candidates)
+        if _is_disapproved(call, own, rules):
+            reviewed.disapproved.add(call.span_ids)
+    return reviewed
 
 
 def _list_traced_calls(
@@ -179,10 +176,11 @@ def _to_traced_call(call: Call) -> TracedCall:
     )
 
 
-def _review(
-    call: Call, said: Sequence[list[Annotation]], rules: FeedbackRules, space: OutputSpace
+def _review_call(
+    call: Call, feedback: Sequence[list[Annotation]], rules: FeedbackRules, space: OutputSpace
 ) -> ReviewedItem | DropReason:
-    verdicts = (resolve_verdict(annotations, call.response, rules) for annotations in said)
+    """Return the call with the verdict of the nearest feedback that has one, or why there is none."""
+    verdicts = (resolve_verdict(annotations, call.response, rules) for annotations in feedback)
     verdict = next((found for found in verdicts if found is not None), DropReason.NO_FEEDBACK)
     if isinstance(verdict, DropReason):
         return verdict
@@ -206,16 +204,16 @@ def _review(
     )
 
 
-def _disapproves(annotations: Iterable[Annotation], call: Call, rules: FeedbackRules) -> bool:
-    """Whether people rejected or corrected this very answer, not the conversation around it."""
+def _is_disapproved(call: Call, annotations: Iterable[Annotation], rules: FeedbackRules) -> bool:
+    """Return whether people rejected or corrected this very answer, not the conversation around it."""
     verdict = resolve_verdict(annotations, call.response, rules)
     return isinstance(verdict, Verdict) and verdict.outcome != "approved"
 
 
-def _once_a_session(items: Sequence[ReviewedItem]) -> list[ReviewedItem]:
-    """The newest of exact repetitions within one session (or trace), oldest item first.
+def _drop_repetitions(items: Sequence[ReviewedItem]) -> tuple[list[ReviewedItem], Drops]:
+    """Keep the newest of exact repetitions within one session (or trace), oldest item first.
 
-    It has the word that counts the most of all of them.
+    It gets the verdict that counts the most of all of them. The others are dropped.
     """
     # Across sessions they stay: that many sessions share a prompt says that it is a greeting.
     alike: defaultdict[tuple[str, str, Outcome], list[ReviewedItem]] = defaultdict(list)
@@ -223,7 +221,21 @@ def _once_a_session(items: Sequence[ReviewedItem]) -> list[ReviewedItem]:
         alike[item.session_id or item.trace_id, item.id, item.outcome].append(item)
     newest = []
     for repeated in alike.values():
-        said = max(repeated, key=lambda item: item.standing)
-        whose = {"verdict_rank": said.verdict_rank, "verdict_at": said.verdict_at}
-        newest.append(repeated[-1].model_copy(update=whose))
-    return sorted(newest, key=lambda item: (item.started_at, item.source_span_ids))
+        decisive = max(repeated, key=lambda item: item.standing)
+        verdict = {"verdict_rank": decisive.verdict_rank, "verdict_at": decisive.verdict_at}
+        newest.append(repeated[-1].model_copy(update=verdict))
+    kept = {item.source_span_ids for item in newest}
+    dropped = Drops()
+    for item in items:
+        if item.source_span_ids not in kept:
+            dropped.add(DropReason.REPEATED, item.source_span_ids)
+    return sorted(newest, key=lambda item: (item.started_at, item.source_span_ids)), dropped
+
+
+def _find_unreadable_answers(annotations: Iterable[Annotation], rules: FeedbackRules) -> Drops:
+    dropped = Drops()
+    for annotation in sorted(annotations, key=lambda annotation: (annotation.updated_at, annotation.key)):
+        if has_unreadable_answer(annotation, rules):
+            span_ids = [annotation.subject_id] if annotation.level == "span" else []
+            dropped.add(DropReason.ANSWER_UNREADABLE, span_ids)
+    return dropped

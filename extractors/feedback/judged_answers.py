@@ -11,7 +11,7 @@ from extractors.span_parsing.calls import Call
 
 
 def list_judged_answers(item: ReviewedItem) -> list[JudgedResponse]:
-    """What people said about the agent's answer, and the answer they gave in its stead."""
+    """Return the agent's answer with people's verdict, and the correction that they gave instead."""
     if item.outcome == "rejected" or item.gold is None:
         return [_judge_item(item, item.response, approved=False, judged="response")]
     if item.outcome == "approved":
@@ -25,7 +25,7 @@ def list_judged_answers(item: ReviewedItem) -> list[JudgedResponse]:
 def list_judged_candidates(
     call: Call, annotations: Iterable[Annotation], rules: FeedbackRules, space: OutputSpace
 ) -> list[JudgedResponse]:
-    """The candidate answers to `call` that its annotations carry and judge.
+    """Return the candidate answers to `call` that its annotations carry and judge.
 
     An approved one that is not in the output space is left out.
     """

@@ -1,4 +1,4 @@
-"""What our rules make of annotations: approved, rejected or corrected.
+"""The rules that turn annotations into verdicts: approved, rejected or corrected.
 
 A verdict is about a response. The highest-ranking kind of annotator that said anything
 decides; within it the newest word of each reviewer counts, and all of them must agree.
@@ -24,7 +24,10 @@ Inherit = Literal["only", "last", "all", "never"]
 
 
 class AnnotationRule(Value):
-    """How one annotation name counts. Labels are compared without regard to case."""
+    """The labels and scores of one annotation name that approve or reject.
+
+    Labels are compared without regard to case.
+    """
 
     name: str
     """The annotation's name in Phoenix."""
@@ -38,7 +41,7 @@ class AnnotationRule(Value):
     """A score at or below this rejects; scores between the two are no verdict."""
 
     @model_validator(mode="after")
-    def _never_both(self) -> Self:
+    def _check_labels_apart(self) -> Self:
         both = {x.casefold() for x in self.approved_labels} & {x.casefold() for x in self.rejected_labels}
         if both:
             raise ValueError(f"labels {sorted(both)} both approve and reject; keep each on one side")
@@ -53,7 +56,7 @@ class AnnotationRule(Value):
         return self
 
     def approves(self, annotation: Annotation) -> bool | None:
-        """Whether the annotation approves or rejects; None where it does neither. Label before score."""
+        """Return True if the annotation approves, False if it rejects, else None. Labels outrank scores."""
         label = (annotation.label or "").strip().casefold()
         if label in {approved.casefold() for approved in self.approved_labels}:
             return True
@@ -69,7 +72,7 @@ class AnnotationRule(Value):
 
 
 class FeedbackRules(Value):
-    """Which annotations count, and whose word stands."""
+    """The annotations that count, and the annotators who outrank others."""
 
     annotations: tuple[AnnotationRule, ...] = (AnnotationRule(name="approval"),)
     correction_names: tuple[str, ...] = ("correction",)
@@ -79,7 +82,7 @@ class FeedbackRules(Value):
     candidate_metadata_key: str = "response"
     """Key in an annotation's metadata that holds another candidate response: it judges that one."""
     precedence: tuple[AnnotatorKind, ...] = ("HUMAN", "LLM", "CODE")
-    """Who outranks whom; a kind that is not named does not count."""
+    """Kinds of annotators, those who outrank the others first; a kind that is not named does not count."""
     inherit: Inherit = "only"
     """Feedback on an ancestor span, trace or session reaches the target's span below it if that is
     the only one, or always the last one, or all of them, or none. Of several, a correction or a
@@ -88,7 +91,7 @@ class FeedbackRules(Value):
     """Answers that a session must have to count as a conversation."""
 
     @model_validator(mode="after")
-    def _named_once(self) -> Self:
+    def _check_names_unique(self) -> Self:
         named = Counter([*(rule.name for rule in self.annotations), *self.correction_names])
         twice = sorted(name for name, times in named.items() if times > 1)
         if twice:
@@ -97,18 +100,18 @@ class FeedbackRules(Value):
             )
         return self
 
-    def rule(self, name: str) -> AnnotationRule | None:
+    def find_rule(self, name: str) -> AnnotationRule | None:
         return next((rule for rule in self.annotations if rule.name == name), None)
 
 
 class Verdict(Value):
-    """What the reviewers of one response agree on."""
+    """The outcome that the reviewers of one response agree on."""
 
     outcome: Outcome
     gold: Message | None
     """The approved response or the correction; None for a rejection without correction."""
     rank: int
-    """Place in the rules' precedence of those who decided; 0 outranks all others."""
+    """Place in the rules' precedence of the annotators who decided; 0 outranks all others."""
     at: datetime
     """When the newest of them spoke."""
 
@@ -117,7 +120,7 @@ Verdicts = list[tuple[Message, Verdict]]
 
 
 class Opinion(Value):
-    """What one annotation says about the response."""
+    """One annotation's word on the response."""
 
     annotator_kind: AnnotatorKind
     reviewer: str
@@ -130,9 +133,9 @@ class Opinion(Value):
 def resolve_verdict(
     annotations: Iterable[Annotation], response: Message, rules: FeedbackRules
 ) -> Verdict | DropReason | None:
-    """The verdict on `response`; None where nothing that counts was said about it.
+    """Return the verdict on `response`; None where nothing that counts was said about it.
 
-    A DropReason where reviewers of the deciding kind contradict each other.
+    Returns a DropReason where reviewers of the deciding kind contradict each other.
     """
     opinions = [opinion for a in annotations if (opinion := read_opinion(a, response, rules)) is not None]
     if not opinions:
@@ -144,21 +147,18 @@ def resolve_verdict(
     corrections = [word.correction for word in words if word.correction is not None]
     if len(set(corrections)) > 1:
         return DropReason.CORRECTIONS_DIFFER
-    whose: dict[str, Any] = {
-        "rank": rules.precedence.index(deciding),
-        "at": max(word.updated_at for word in words),
-    }
+    rank, at = rules.precedence.index(deciding), max(word.updated_at for word in words)
     if corrections:
-        return Verdict(outcome="corrected", gold=corrections[0], **whose)
+        return Verdict(outcome="corrected", gold=corrections[0], rank=rank, at=at)
     if words[0].approves:
-        return Verdict(outcome="approved", gold=response, **whose)
-    return Verdict(outcome="rejected", gold=None, **whose)
+        return Verdict(outcome="approved", gold=response, rank=rank, at=at)
+    return Verdict(outcome="rejected", gold=None, rank=rank, at=at)
 
 
 def resolve_candidates(
     annotations: Iterable[Annotation], response: Message, rules: FeedbackRules
 ) -> Verdicts:
-    """The verdict on each other candidate response that annotations carry, in the order they are found.
+    """Return the verdict on each other candidate response that annotations carry, as they are found.
 
     Candidates about which reviewers disagree are left out.
     """
@@ -174,9 +174,9 @@ def resolve_candidates(
 
 
 def select_outcome_feedback(annotations: Sequence[Annotation], rules: FeedbackRules) -> list[Annotation]:
-    """What feedback on several answers says of those before the last: it approves or rejects.
+    """Return the feedback on several answers that counts for those before the last: it approves or rejects.
 
-    A correction or a candidate says how the last should have been, and as elsewhere speaks for its
+    A correction or a candidate says how the last answer should have been, and as elsewhere speaks for its
     reviewer: whoever wrote one says nothing of the others.
     """
     of_answers = [each for each in annotations if not each.metadata.get(rules.candidate_metadata_key)]
@@ -187,13 +187,13 @@ def select_outcome_feedback(annotations: Sequence[Annotation], rules: FeedbackRu
 
 
 def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules) -> Opinion | None:
-    """What `annotation` says about `response`; None where it says nothing that counts.
+    """Return the opinion of `annotation` about `response`; None where it says nothing that counts.
 
     A correction that equals the response approves it.
     """
     if annotation.annotator_kind not in rules.precedence or _judges_another(annotation, response, rules):
         return None
-    rule = rules.rule(annotation.name)
+    rule = rules.find_rule(annotation.name)
     correction = _find_correction(annotation, rules)
     if correction is not None:
         approves = is_same_answer(correction, response)
@@ -212,7 +212,7 @@ def read_opinion(annotation: Annotation, response: Message, rules: FeedbackRules
 
 
 def _select_newest_opinions(opinions: list[Opinion]) -> list[Opinion]:
-    """The newest opinion of each reviewer under each name; a correction speaks for its reviewer."""
+    """Return the newest opinion of each reviewer under each name; a correction speaks for its reviewer."""
     # One call can be traced by two spans, so one reviewer's word may stand twice under one name.
     newest: dict[tuple[str, str], Opinion] = {}
     for opinion in sorted(opinions, key=lambda opinion: opinion.updated_at):
@@ -226,7 +226,7 @@ def _select_newest_opinions(opinions: list[Opinion]) -> list[Opinion]:
 
 
 def _judges_another(annotation: Annotation, response: Message, rules: FeedbackRules) -> bool:
-    """Whether the annotation carries another candidate response, which it then judges."""
+    """Return whether the annotation carries another candidate response, which it then judges."""
     written = annotation.metadata.get(rules.candidate_metadata_key)
     if not written:
         return False
@@ -235,9 +235,9 @@ def _judges_another(annotation: Annotation, response: Message, rules: FeedbackRu
 
 
 def has_unreadable_answer(annotation: Annotation, rules: FeedbackRules) -> bool:
-    """Whether the annotation has a correction or a candidate that is passed over: it cannot be stored."""
+    """Return whether the annotation has a correction or a candidate that is ignored: it cannot be stored."""
     corrects = annotation.name in rules.correction_names
-    if rules.rule(annotation.name) is None and not corrects:
+    if rules.find_rule(annotation.name) is None and not corrects:
         return False
     keys = (rules.correction_metadata_key, rules.candidate_metadata_key)
     written = [annotation.metadata.get(key) for key in keys]
@@ -255,7 +255,7 @@ def _identify_reviewer(annotation: Annotation) -> tuple[AnnotatorKind, str]:
 
 
 def _find_correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
-    if rules.rule(annotation.name) is None and annotation.name not in rules.correction_names:
+    if rules.find_rule(annotation.name) is None and annotation.name not in rules.correction_names:
         return None
     correction = _try_read_answer(annotation.metadata.get(rules.correction_metadata_key))
     if correction is None and annotation.name in rules.correction_names:
@@ -271,9 +271,9 @@ def _try_read_answer(written: Any) -> Message | None:
 
 
 def _read_answer(written: Any) -> Message | None:
-    """An answer as reviewers write it: text, or a chat message (also as JSON text) that calls tools.
+    """Read an answer as reviewers write it: text, or a chat message (also as JSON text) that calls tools.
 
-    None where nothing is written. Raises Unreadable.
+    Returns None where nothing is written. Raises Unreadable.
     """
     try:
         message = parsed(written)
@@ -290,7 +290,7 @@ def _read_answer(written: Any) -> Message | None:
 
 
 def is_same_answer(one: Message, other: Message) -> bool:
-    """Whether both say the same but for white space around it, and call the same tools."""
+    """Return whether both have the same text but for white space around it, and call the same tools."""
     return one.content.strip() == other.content.strip() and [
         (call.name, call.arguments) for call in one.tool_calls
     ] == [(call.name, call.arguments) for call in other.tool_calls]

@@ -1,1 +1,1 @@
-"""Everything read from Phoenix and written to it: client, mirror, poll, experiments."""
+"""Phoenix: its client, and the polls that keep a local mirror of its spans and feedback."""

@@ -1,4 +1,4 @@
-"""A span and an annotation as Phoenix holds them, before anything is made of them."""
+"""Spans and annotations as Phoenix holds them."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,8 +7,8 @@ from typing import Any, Literal
 from extractors.values import Value
 
 Level = Literal["span", "trace", "session", "document"]
-Subject = tuple[Level, str]
-"""What feedback is on: the level, and its id there."""
+SubjectKey = tuple[Level, str]
+"""The subject of feedback: its level, and its id there."""
 AnnotationKey = tuple[Level, str, str, str]
 
 
@@ -40,7 +40,7 @@ class Annotation(Value):
 
     level: Level
     subject_id: str
-    """OpenTelemetry span id, trace id, or session id, by `level`; of a document, see `document_subject`."""
+    """OpenTelemetry span id, trace id, or session id, by `level`; of a document, see `build_document_id`."""
     name: str
     identifier: str
     """Who said it, as Phoenix keeps it; empty for Phoenix's own page without sign-in."""
@@ -54,36 +54,36 @@ class Annotation(Value):
 
     @property
     def key(self) -> AnnotationKey:
-        """What identifies it: row ids are reused by SQLite, time stamps are too coarse."""
+        """The key that identifies it: SQLite reuses row ids, and time stamps are too coarse."""
         return (self.level, self.subject_id, self.name, self.identifier)
 
 
-def document_subject(span_id: str, position: int) -> str:
-    """The subject id of the document at `position` (from 0) in the result list of a RETRIEVER span."""
+def build_document_id(span_id: str, position: int) -> str:
+    """Return the subject id of the document at `position` (from 0) in the results of a RETRIEVER span."""
     return f"{span_id}:{position}"
 
 
-def span_of_document(subject_id: str) -> str:
-    """The span whose result list has the document with this subject id."""
+def parse_document_id(subject_id: str) -> str:
+    """Return the id of the span whose results have the document with this subject id."""
     return subject_id.partition(":")[0]
 
 
-def about(key: AnnotationKey) -> Subject:
-    """Level and id of what the annotation at `key` is feedback on: for a document, its search's span."""
+def to_subject(key: AnnotationKey) -> SubjectKey:
+    """Return the subject of the annotation at `key`: for a document, the span of its search."""
     level, subject_id, *_ = key
-    return ("span", span_of_document(subject_id)) if level == "document" else (level, subject_id)
+    return ("span", parse_document_id(subject_id)) if level == "document" else (level, subject_id)
 
 
-def by_subject(annotations: Iterable[Annotation]) -> dict[Subject, list[Annotation]]:
-    """Annotations by what they are feedback on, in the order in which they came."""
-    said: dict[Subject, list[Annotation]] = {}
+def group_by_subject(annotations: Iterable[Annotation]) -> dict[SubjectKey, list[Annotation]]:
+    """Return the annotations of each subject, in the order in which they came."""
+    grouped: dict[SubjectKey, list[Annotation]] = {}
     for annotation in annotations:
-        said.setdefault((annotation.level, annotation.subject_id), []).append(annotation)
-    return said
+        grouped.setdefault((annotation.level, annotation.subject_id), []).append(annotation)
+    return grouped
 
 
 class SpanFilter(Value):
-    """Which spans of the project are the target's calls."""
+    """The filter that tells the target's calls from the project's other spans."""
 
     kind: str = "LLM"
     """OpenInference span kind."""
@@ -100,35 +100,40 @@ LLM_ROOTS = frozenset({"llm", "gen_ai"})
 
 
 def matches(span: Span, spans: SpanFilter) -> bool:
-    """Whether kind, name and attributes of `span` are those that `spans` wants.
+    """Return whether `span` has the kind, name and attributes that the filter `spans` asks for.
 
-    The `condition` is Phoenix's to judge.
+    Only Phoenix can evaluate the `condition`.
     """
     if not _is_kind(span, spans.kind.upper()) or spans.name not in (None, span.name):
         return False
-    return all(_same(_at(span.attributes, path), value) for path, value in spans.attributes.items())
+    return all(
+        _is_equal(_find_value(span.attributes, path), value) for path, value in spans.attributes.items()
+    )
 
 
 def _is_kind(span: Span, wanted: str) -> bool:
-    """A span of unknown kind may be an LLM's: GenAI spans have none, and tracers that drop attributes
-    drop it first. Such a span must be read to be counted; its attributes tell once it has any."""
+    """Return whether the span has this kind.
+
+    A span of unknown kind may be an LLM's: GenAI spans have none, and tracers that drop attributes drop
+    it first. Such a span must be read to be counted; its attributes tell once it has any.
+    """
     if wanted == "LLM" and span.kind == "UNKNOWN":
         return not span.selected or not span.attributes.keys().isdisjoint(LLM_ROOTS)
     return span.kind == wanted
 
 
-def _at(attributes: dict[str, Any], path: str) -> Any:
+def _find_value(attributes: dict[str, Any], path: str) -> Any:
     """The value at a dotted path; a key may itself hold dots, as keys of metadata do."""
     if path in attributes:
         return attributes[path]
     for key, value in attributes.items():
         if isinstance(value, dict) and path.startswith(f"{key}."):
-            found = _at(value, path.removeprefix(f"{key}."))
+            found = _find_value(value, path.removeprefix(f"{key}."))
             if found is not None:
                 return found
     return None
 
 
-def _same(found: Any, wanted: str | int | float | bool) -> bool:
+def _is_equal(found: Any, wanted: str | int | float | bool) -> bool:
     # In Python True == 1; in a trace a flag is no number.
     return isinstance(found, bool) == isinstance(wanted, bool) and bool(found == wanted)

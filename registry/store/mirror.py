@@ -18,8 +18,8 @@ from sqlalchemy import (
 )
 
 from extractors.phoenix.mirror import Mirror, MirrorChange, MirrorState
-from extractors.phoenix.spans import Annotation, AnnotationKey, Level, Span, about
-from registry.store.database import Database, chunks, lock_target
+from extractors.phoenix.spans import Annotation, AnnotationKey, Level, Span, to_subject
+from registry.store.database import Database, lock_target, split_into_chunks
 from registry.store.tables import mirror_annotations, mirror_spans, mirror_states, targets
 
 _ANNOTATION_KEY = ("level", "subject_id", "name", "identifier")
@@ -32,15 +32,15 @@ class TargetMirror(Database):
         super().__init__(engine)
         self._target = target
 
-    def state(self) -> MirrorState:
+    def read_state(self) -> MirrorState:
         with self._reading() as connection:
-            return _state(connection, self._target)
+            return _load_state(connection, self._target)
 
-    def annotations_of(self, level: Level, subject_ids: Collection[str]) -> list[Annotation]:
+    def read_annotations(self, level: Level, subject_ids: Collection[str]) -> list[Annotation]:
         with self._reading() as connection:
-            return list(_annotations_of(connection, self._target, level, subject_ids))
+            return list(_load_annotations_of(connection, self._target, level, subject_ids))
 
-    def annotated_ids(self, level: Level, start: datetime | None, end: datetime | None) -> set[str]:
+    def find_annotated_ids(self, level: Level, start: datetime | None, end: datetime | None) -> set[str]:
         found = select(mirror_annotations.c.subject_id).distinct()
         found = found.where(mirror_annotations.c.target == self._target, mirror_annotations.c.level == level)
         if level == "span" and (start or end):
@@ -54,23 +54,23 @@ class TargetMirror(Database):
         with self._reading() as connection:
             return set(connection.scalars(found))
 
-    def known_trace_ids(self, trace_ids: Collection[str]) -> set[str]:
+    def find_known_trace_ids(self, trace_ids: Collection[str]) -> set[str]:
         found = select(mirror_spans.c.trace_id).distinct().where(mirror_spans.c.target == self._target)
         with self._reading() as connection:
             return {
                 trace_id
-                for some in chunks(list(trace_ids))
+                for some in split_into_chunks(list(trace_ids))
                 for trace_id in connection.scalars(found.where(mirror_spans.c.trace_id.in_(some)))
             }
 
-    def trace_ids(self) -> set[str]:
+    def find_trace_ids(self) -> set[str]:
         found = select(mirror_spans.c.trace_id).distinct().where(mirror_spans.c.target == self._target)
         with self._reading() as connection:
             return set(connection.scalars(found))
 
-    def spans_of_traces(self, trace_ids: Collection[str]) -> list[Span]:
+    def read_traces(self, trace_ids: Collection[str]) -> list[Span]:
         with self._reading() as connection:
-            return list(_spans_where(connection, self._target, mirror_spans.c.trace_id, trace_ids))
+            return list(_load_spans(connection, self._target, mirror_spans.c.trace_id, trace_ids))
 
 
 class MirrorRecords(Database):
@@ -86,12 +86,12 @@ class MirrorRecords(Database):
         by_key = [mirror_annotations.c[name] for name in _ANNOTATION_KEY]
         with self._reading() as connection:
             return (
-                _spans(
+                _parse_spans(
                     connection.scalars(
                         spans.order_by(mirror_spans.c.started_at, mirror_spans.c.span_id)
                     ).all()
                 ),
-                _annotations(connection.scalars(annotations.order_by(*by_key)).all()),
+                _parse_annotations(connection.scalars(annotations.order_by(*by_key)).all()),
             )
 
     def mirrored_since(self, target: str, at: datetime) -> int:
@@ -139,12 +139,12 @@ Subject = tuple[Level, str]
 def _apply_spans(connection: Connection, target: str, change: MirrorChange) -> set[Subject]:
     """Write the spans that differ, remove the named ones; the selected ones among them come back."""
     named = {span.span_id for span in change.spans} | set(change.removed_span_ids)
-    known = {s.span_id: s for s in _spans_where(connection, target, mirror_spans.c.span_id, named)}
+    known = {s.span_id: s for s in _load_spans(connection, target, mirror_spans.c.span_id, named)}
     new = {span.span_id: span for span in change.spans if known.get(span.span_id) != span}
     removed = {span_id: known[span_id] for span_id in change.removed_span_ids if span_id in known}
     replaced = known.keys() & (new | removed)
     _delete(connection, mirror_spans, target, [{"span_id": span_id} for span_id in replaced])
-    for some in chunks(list(new.values())):
+    for some in split_into_chunks(list(new.values())):
         connection.execute(insert(mirror_spans), [_span_row(target, span) for span in some])
     return {("span", span.span_id) for span in (removed | new).values() if span.selected}
 
@@ -152,14 +152,14 @@ def _apply_spans(connection: Connection, target: str, change: MirrorChange) -> s
 def _apply_annotations(connection: Connection, target: str, change: MirrorChange) -> set[Subject]:
     """Write the annotations that differ, remove the named ones; what they are about comes back."""
     named = [annotation.key for annotation in change.annotations] + list(change.removed_annotations)
-    known = {annotation.key: annotation for annotation in _annotations_at(connection, target, named)}
+    known = {annotation.key: annotation for annotation in _load_annotations_at(connection, target, named)}
     new = {a.key: a for a in change.annotations if known.get(a.key) != a}
     removed = [key for key in change.removed_annotations if key in known]
     replaced = known.keys() & {*new, *removed}
     _delete(connection, mirror_annotations, target, [_key_columns(key) for key in replaced])
-    for some in chunks(list(new.values())):
+    for some in split_into_chunks(list(new.values())):
         connection.execute(insert(mirror_annotations), [_annotation_row(target, a) for a in some])
-    return {about(key) for key in [*new, *removed]}
+    return {to_subject(key) for key in [*new, *removed]}
 
 
 def _span_row(target: str, span: Span) -> dict[str, Any]:
@@ -180,40 +180,42 @@ def _key_columns(key: AnnotationKey) -> dict[str, str]:
     return dict(zip(_ANNOTATION_KEY, key, strict=True))
 
 
-def _annotations_at(
+def _load_annotations_at(
     connection: Connection, target: str, keys: Collection[AnnotationKey]
 ) -> Iterator[Annotation]:
     """Annotations of the subjects that `keys` name, among them those at `keys`."""
     for level in sorted({key[0] for key in keys}):
-        yield from _annotations_of(connection, target, level, {key[1] for key in keys if key[0] == level})
+        yield from _load_annotations_of(
+            connection, target, level, {key[1] for key in keys if key[0] == level}
+        )
 
 
-def _annotations_of(
+def _load_annotations_of(
     connection: Connection, target: str, level: Level, subject_ids: Collection[str]
 ) -> Iterator[Annotation]:
     table = mirror_annotations
     found = select(table.c.annotation).where(table.c.target == target, table.c.level == level)
-    for some in chunks(sorted(subject_ids)):
-        yield from _annotations(connection.scalars(found.where(table.c.subject_id.in_(some))).all())
+    for some in split_into_chunks(sorted(subject_ids)):
+        yield from _parse_annotations(connection.scalars(found.where(table.c.subject_id.in_(some))).all())
 
 
-def _spans_where(
+def _load_spans(
     connection: Connection, target: str, column: ColumnElement[str], values: Collection[str]
 ) -> Iterator[Span]:
     found = select(mirror_spans.c.span).where(mirror_spans.c.target == target)
-    for some in chunks(sorted(values)):
-        yield from _spans(connection.scalars(found.where(column.in_(some))).all())
+    for some in split_into_chunks(sorted(values)):
+        yield from _parse_spans(connection.scalars(found.where(column.in_(some))).all())
 
 
-def _spans(rows: Sequence[Any]) -> list[Span]:
+def _parse_spans(rows: Sequence[Any]) -> list[Span]:
     return [Span.model_validate(row) for row in rows]
 
 
-def _annotations(rows: Sequence[Any]) -> list[Annotation]:
+def _parse_annotations(rows: Sequence[Any]) -> list[Annotation]:
     return [Annotation.model_validate(row) for row in rows]
 
 
-def _state(connection: Connection, target: str) -> MirrorState:
+def _load_state(connection: Connection, target: str) -> MirrorState:
     row = connection.scalar(select(mirror_states.c.state).where(mirror_states.c.target == target))
     return MirrorState() if row is None else MirrorState.model_validate(row)
 

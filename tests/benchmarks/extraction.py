@@ -113,7 +113,7 @@ def _edits_of_all_ages(count: int) -> list[Annotation]:
 def _change(url: str, folder: str, annotations: list[Annotation]) -> dict[str, float]:
     """How our polls pick these up: `seconds`, and how many `polls` it took."""
     with PhoenixClient(url) as client:
-        client.annotate_spans(annotations)
+        client.annotations.write(annotations)
     time.sleep(GATE_SECONDS)
     report = _child("changed_polls", url, folder, str(len(annotations)))
     assert report["changes"] == len(annotations), f"{len(annotations)} changed, and the polls found {report}"

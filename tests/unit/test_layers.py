@@ -85,7 +85,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "api": "access data monitoring runtime serving settings views",
         "console": "access data runtime serving settings views",
         "cycle": "data runtime scheduling serving settings views",
-        "publishing": "runtime views",
+        "publishing": "runtime settings views",
         "run_once": "cycle data publishing runtime serving settings",
         "service": (
             "access api console cycle data monitoring publishing runtime scheduling serving settings views"

@@ -10,7 +10,9 @@ import pytest
 from daemon.demo.phoenix import PhoenixServer
 from extractors.cleaning.redaction import Redaction
 from extractors.examples.prompt_keys import compute_query_key
-from extractors.phoenix.client import PhoenixClient, ProjectNotFound, WrongCondition
+from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.project import ProjectNotFound
+from extractors.phoenix.span_client import WrongCondition
 from extractors.phoenix.spans import SpanFilter
 from extractors.traffic_sample import TrafficCall, sample_traffic
 from tests.phoenix_support import NOON, SentSpan, chat_span, send_and_wait, send_spans, wait_for_ids

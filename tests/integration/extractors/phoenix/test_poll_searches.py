@@ -1,8 +1,8 @@
 """Polls of a target whose spans are searches: annotated documents and clicks, in a real Phoenix and store."""
 
 import time
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from extractors.feedback.extract import Extraction
 from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import RELEVANCE, extract_searches
 from extractors.phoenix.client import PhoenixClient
-from extractors.phoenix.mirror import MirrorChange
+from extractors.phoenix.mirror import MirrorChange, MirrorSource, PollRules
 from extractors.phoenix.poll import poll
 from extractors.phoenix.spans import Annotation, Span, SpanFilter
 from extractors.span_parsing.drop_reasons import SearchDropReason
@@ -27,6 +27,7 @@ from tests.phoenix_support import (
     annotate,
     chat_span,
     delete_span,
+    is_empty,
     send_and_wait,
 )
 
@@ -51,19 +52,25 @@ class Follower:
     def __init__(self, client: PhoenixClient, store: Store, project: str) -> None:
         self.client, self.store, self.project = client, store, project
 
-    def poll(self, minutes: float = 0, **options: Any) -> MirrorChange:
-        """One poll so many minutes later, applied; the full sweep comes after 30 of them."""
-        at = options.pop("at", SOON) + timedelta(minutes=minutes)
-        change = poll(
-            self.client,
-            self.store.mirror(TARGET),
+    def poll(
+        self,
+        minutes: float = 0,
+        *,
+        at: datetime = SOON,
+        which: SpanFilter | None = None,
+        used_keys: Collection[str] = (CLICKED,),
+        **rules: Any,
+    ) -> MirrorChange:
+        """Poll `minutes` after `at` and apply the change; the full sweep comes after 30 of them."""
+        at += timedelta(minutes=minutes)
+        source = MirrorSource(
             project=self.project,
-            spans=options.pop("which", SpanFilter(kind="RETRIEVER")),
-            annotation_names={"relevance"},
-            used_keys=options.pop("used_keys", {CLICKED}),
-            now=at,
-            **options,
+            spans=which or SpanFilter(kind="RETRIEVER"),
+            annotation_names=frozenset({"relevance"}),
+            used_keys=frozenset(used_keys),
         )
+        mirror = self.store.mirror(TARGET)
+        change = poll(self.client, mirror, source, now=at, rules=PollRules(**rules))
         self.store.apply_mirror(TARGET, change, at)
         return change
 
@@ -155,7 +162,7 @@ def test_annotated_documents_bring_their_search_in_with_its_texts(
     ]
     assert (retrieval.query, retrieval.session_id) == ("where is my refund?", "s1")
     assert follower.state.feedback_changes == 1
-    assert follower.poll(1).is_empty
+    assert is_empty(follower.poll(1))
 
 
 def test_added_and_edited_annotations_are_found_at_once_and_deleted_ones_by_the_full_sweep(
@@ -177,7 +184,7 @@ def test_added_and_edited_annotations_are_found_at_once_and_deleted_ones_by_the_
     assert follower.state.feedback_changes == 3  # a search each time, not a document
 
     withdraw(phoenix, follower.project, one)
-    assert follower.poll(2).is_empty
+    assert is_empty(follower.poll(2))
     follower.poll(40)
     assert follower.said == {(f"{other.span_id}:1", "relevant")}
     assert set(follower.spans) == {other.span_id}
@@ -188,26 +195,25 @@ def test_added_and_edited_annotations_are_found_at_once_and_deleted_ones_by_the_
 
 
 def test_old_searches_are_read_as_their_days_take_turns_and_the_newest_each_time(
-    phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
+    phoenix: PhoenixServer, follower: Follower
 ) -> None:
-    monkeypatch.setattr("extractors.phoenix.poll.SEARCHES", 1)
-    monkeypatch.setattr("extractors.phoenix.poll.COLD_READS", 1)
+    few = {"newest_searches": 1, "cold_reads": 1}
     old = [search(started_at=NOON - timedelta(days=40 * n)) for n in (2, 1)]
     hot = [search(started_at=NEXT_YEAR - timedelta(hours=hours)) for hours in (3, 2)]
     send_and_wait(phoenix.url, follower.project, *old, *hot)
-    follower.poll(at=NEXT_YEAR)
+    follower.poll(at=NEXT_YEAR, **few)
     for span in (*old, *hot):
         judge(phoenix, span, {0: "relevant"})
 
     def seen() -> set[str]:
         return set(follower.spans)
 
-    follower.poll(1, at=NEXT_YEAR)
+    follower.poll(1, at=NEXT_YEAR, **few)
     assert seen() == {hot[1].span_id, old[0].span_id}
     judge(phoenix, hot[1], {1: "relevant"})
-    follower.poll(2, at=NEXT_YEAR)
+    follower.poll(2, at=NEXT_YEAR, **few)
     assert seen() == {hot[1].span_id, old[0].span_id, old[1].span_id}
-    follower.poll(60, at=NEXT_YEAR)
+    follower.poll(60, at=NEXT_YEAR, **few)
     assert seen() == {span.span_id for span in (*old, *hot)}
 
 
@@ -277,22 +283,21 @@ def test_a_target_of_another_kind_is_not_asked_for_documents(
     judged = search()
     send_and_wait(phoenix.url, follower.project, judged, chat_span())
     judge(phoenix, judged, {0: "relevant"})
-    assert follower.poll(which=SpanFilter(), used_keys=()).is_empty
+    assert is_empty(follower.poll(which=SpanFilter(), used_keys=()))
 
 
 def test_a_long_back_fill_of_searches_comes_in_several_polls(
-    phoenix: PhoenixServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
+    phoenix: PhoenixServer, follower: Follower
 ) -> None:
-    for name in ("SUBJECTS_A_CALL", "TRACES_A_CALL"):
-        monkeypatch.setattr(f"extractors.phoenix.poll.{name}", 10)
+    few = {"most_spans": 10, "subjects_a_call": 10, "traces_a_call": 10}
     spans = [search(query=f"query {n}", started_at=NOON + timedelta(seconds=n)) for n in range(60)]
     send_and_wait(phoenix.url, follower.project, *spans)
     for span in spans[::2]:
         judge(phoenix, span, {0: "relevant"})
 
-    assert not follower.poll(most_spans=10).complete
+    assert not follower.poll(**few).complete
     begun = len(follower.spans)
     assert 0 < begun < 30
-    assert any(follower.poll(n, most_spans=10).complete for n in range(1, 6))
+    assert any(follower.poll(n, **few).complete for n in range(1, 6))
     assert set(follower.spans) == {span.span_id for span in spans[::2]}
     assert len(follower.annotations) == 30

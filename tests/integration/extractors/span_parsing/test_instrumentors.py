@@ -19,8 +19,8 @@ from daemon.demo.phoenix import PhoenixServer
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix.client import PhoenixClient
+from extractors.phoenix.mirror import MirrorSource
 from extractors.phoenix.poll import poll
-from extractors.phoenix.spans import SpanFilter
 from extractors.span_parsing.drop_reasons import DropReason
 from registry.store.store import Store
 from tests.openai_stand_in import TOOL_CALL, StandIn, serving
@@ -100,7 +100,8 @@ def read_back(phoenix: PhoenixServer, project: str, folder: Path) -> Extraction:
     with Store.open(folder, now) as store, PhoenixClient(phoenix.url) as client:
         names = {"approval", "correction"}
         mirror = store.mirror("acme/routing")
-        change = poll(client, mirror, project=project, spans=SpanFilter(), annotation_names=names, now=now)
+        source = MirrorSource(project=project, annotation_names=frozenset(names))
+        change = poll(client, mirror, source, now=now)
         store.apply_mirror("acme/routing", change, now)
         return extract(*store.mirrored("acme/routing"), FeedbackRules())
 

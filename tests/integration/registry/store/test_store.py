@@ -19,7 +19,7 @@ from registry.cycles import CycleCounts, CycleState, IllegalTransition, Reviewed
 from registry.store import tables
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.cycles import CycleRunning, UnknownCycle
-from registry.store.database import for_writing, sqlite_engine
+from registry.store.database import allow_writing, create_sqlite_engine
 from registry.store.store import Store
 from registry.store.targets import TargetHeld
 from registry.store.versions import FilesRemoved, UnknownVersion, VersionInUse, WrongBase
@@ -122,15 +122,17 @@ def test_the_mirror_answers_what_a_poll_asks(store: Store) -> None:
     notes = (an_annotation("s0"), an_annotation("s3"), an_annotation("t1", level="trace"))
     store.apply_mirror(T, MirrorChange(state=MirrorState(), spans=spans, annotations=notes), NOW)
     mirror = store.mirror(T)
-    assert mirror.annotations_of("span", ["s3", "t1"]) == [notes[1]]
-    assert mirror.annotated_ids("span", None, None) == {"s0", "s3"}
-    assert mirror.annotated_ids("span", NOW, NOW + timedelta(hours=3)) == {"s0"}
-    assert mirror.annotated_ids("span", NOW + timedelta(hours=3), None) == {"s3"}
-    assert mirror.annotated_ids("trace", NOW, NOW) == {"t1"}
-    assert mirror.trace_ids() == {f"t{i}" for i in range(750)}
-    assert mirror.known_trace_ids([f"t{i}" for i in range(700, 2000)]) == {f"t{i}" for i in range(700, 750)}
-    assert {s.span_id for s in mirror.spans_of_traces(["t1", "nowhere"])} == {"s2", "s3"}
-    assert len(mirror.spans_of_traces([f"t{i}" for i in range(750)])) == 1500
+    assert mirror.read_annotations("span", ["s3", "t1"]) == [notes[1]]
+    assert mirror.find_annotated_ids("span", None, None) == {"s0", "s3"}
+    assert mirror.find_annotated_ids("span", NOW, NOW + timedelta(hours=3)) == {"s0"}
+    assert mirror.find_annotated_ids("span", NOW + timedelta(hours=3), None) == {"s3"}
+    assert mirror.find_annotated_ids("trace", NOW, NOW) == {"t1"}
+    assert mirror.find_trace_ids() == {f"t{i}" for i in range(750)}
+    assert mirror.find_known_trace_ids([f"t{i}" for i in range(700, 2000)]) == {
+        f"t{i}" for i in range(700, 750)
+    }
+    assert {s.span_id for s in mirror.read_traces(["t1", "nowhere"])} == {"s2", "s3"}
+    assert len(mirror.read_traces([f"t{i}" for i in range(750)])) == 1500
 
 
 def test_a_failed_poll_is_remembered_until_one_succeeds(store: Store) -> None:
@@ -292,8 +294,8 @@ def test_a_cycle_has_one_candidate_however_often_it_is_added(store: Store) -> No
 def test_a_version_number_is_never_given_twice(store: Store, tmp_path: Path) -> None:
     a_candidate(store, T)
     second = a_candidate(store, T)
-    engine = sqlite_engine(tmp_path / "learnd.db")
-    with for_writing(engine).begin() as connection:
+    engine = create_sqlite_engine(tmp_path / "learnd.db")
+    with allow_writing(engine).begin() as connection:
         connection.execute(delete(tables.versions).where(tables.versions.c.id == second.id))
     engine.dispose()
     assert a_candidate(store, T).number == 3
@@ -302,8 +304,8 @@ def test_a_version_number_is_never_given_twice(store: Store, tmp_path: Path) -> 
 def test_the_database_itself_refuses_a_second_active_version(store: Store, tmp_path: Path) -> None:
     promote(store, a_candidate(store, T), None)
     twin = a_candidate(store, T)
-    engine = sqlite_engine(tmp_path / "learnd.db")
-    with pytest.raises(IntegrityError), for_writing(engine).begin() as connection:
+    engine = create_sqlite_engine(tmp_path / "learnd.db")
+    with pytest.raises(IntegrityError), allow_writing(engine).begin() as connection:
         connection.execute(
             tables.versions.update().where(tables.versions.c.id == twin.id).values(state=VersionState.ACTIVE)
         )
@@ -579,10 +581,10 @@ def test_two_tenants_never_meet(store: Store) -> None:
         mirror = store.mirror(target)
         return (
             store.mirrored(target),
-            mirror.state(),
-            mirror.annotations_of("span", ["a"]),
-            mirror.annotated_ids("span", None, SOON),
-            mirror.spans_of_traces(["t1"]),
+            mirror.read_state(),
+            mirror.read_annotations("span", ["a"]),
+            mirror.find_annotated_ids("span", None, SOON),
+            mirror.read_traces(["t1"]),
             store.target_state(target),
             store.cycles(target),
             store.versions(target),
