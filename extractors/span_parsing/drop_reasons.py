@@ -56,14 +56,14 @@ class Unreadable(LearndError):
 
 
 class Drops:
-    """What nothing became of: how often for each reason, and spans to look at."""
+    """Things that were dropped: how many for each reason, and spans to look at."""
 
     def __init__(self) -> None:
         self._counted = Counter[StrEnum]()
         self._spans: dict[StrEnum, dict[str, None]] = {}
 
     def add(self, reason: StrEnum, spans: Iterable[str] = (), count: int = 1) -> None:
-        """Count something that was dropped, `spans` being the ids of those it was read from."""
+        """Count something that was dropped; `spans` are the ids of the spans that it was read from."""
         if not count:
             return
         self._counted[reason] += count
@@ -81,10 +81,14 @@ class Drops:
         for reason, count in reasons.items():
             self.add(reason, span_ids, count)
 
-    def add_all(self, others: "Drops") -> None:
-        """Count what was counted elsewhere, too."""
-        for reason, count in others._counted.items():
-            self.add(reason, others._spans[reason], count)
+    @classmethod
+    def join(cls, parts: Iterable["Drops"]) -> "Drops":
+        """Return the sum of several counts; spans of later parts pass for newer."""
+        joined = cls()
+        for part in parts:
+            for reason, count in part._counted.items():
+                joined.add(reason, part._spans[reason], count)
+        return joined
 
     @property
     def counts(self) -> dict[str, int]:
