@@ -21,9 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.engine.shared_prompts import MOST_PADDING, Batch, SharedPrompts, Tokens, in_batches
+from evaluation.engine.shared_prompts import (
+    MOST_PADDING,
+    SharedPrompts,
+    TokenBatch,
+    Tokens,
+    split_into_batches,
+)
 from extractors.examples.types import Message
-from trainers.batching.prefix_tree import Packed, pack
+from trainers.batching.prefix_tree import PackedBatch, pack
 from trainers.models.chat_template import render
 
 Ids = NDArray[np.int64]
@@ -32,24 +38,24 @@ MOST_LOGITS = 2**26
 
 
 @dataclass(frozen=True)
-class Weighed:
+class LabelLikelihoods:
     """What one prompt's labels tell."""
 
     logprobs: tuple[float, ...]
-    """Log-likelihood (nats) of each label, as `counted` says."""
+    """Log-likelihood (nats) of each label, as `find_counted_tokens` says."""
     said: dict[Tokens, int]
     """What the model says after the prompt and these tokens, for what labels begin with."""
 
 
 @dataclass(frozen=True)
-class Weighing:
+class LikelihoodBatch:
     """What one pass over several prompts tells."""
 
     numbers: list[int]
     """Which prompts."""
-    weighed: list[Weighed]
+    weighed: list[LabelLikelihoods]
     """One each."""
-    batch: Batch
+    batch: TokenBatch
     """Their rows, to go on from."""
 
 
@@ -60,7 +66,7 @@ class LabelTree:
     numbers: tuple[int, ...]
     """Which labels."""
     labels: tuple[Tokens, ...]
-    packed: Packed
+    packed: PackedBatch
     """The labels without their ends, after which nothing comes."""
     counted: tuple[Tokens, ...]
     """What of each label makes its likelihood."""
@@ -88,7 +94,7 @@ class LabelTree:
         return asked
 
 
-def label_tokens(
+def tokenize_labels(
     tokenizer: Any, prompt: Sequence[Message], tools: Sequence[dict[str, Any]], labels: Sequence[str]
 ) -> tuple[Tokens, ...]:
     """The tokens of each label as an answer, the one that ends the turn included, as training renders them.
@@ -99,7 +105,7 @@ def label_tokens(
     return tuple(render(tokenizer, prompt, tools, answer).completion_ids for answer in answers)
 
 
-def answer_logprobs(
+def compute_logprobs(
     model: Any,
     shared: SharedPrompts,
     prompts: Sequence[Tokens],
@@ -108,9 +114,9 @@ def answer_logprobs(
 ) -> list[tuple[float, ...]]:
     """Log-probability (nats) of each token of each answer after its prompt."""
     rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    most = _rows(most_rows, 1 + max(map(len, answers), default=0), model)
+    most = _limit_rows(most_rows, 1 + max(map(len, answers), default=0), model)
     found: dict[int, tuple[float, ...]] = {}
-    for numbers in in_batches(list(map(len, rows)), most, MOST_PADDING):
+    for numbers in split_into_batches(list(map(len, rows)), most, MOST_PADDING):
         inputs = shared.batch([rows[number] for number in numbers]).inputs()
         longest = max(len(answers[number]) for number in numbers)
         logits = model(**inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
@@ -121,37 +127,39 @@ def answer_logprobs(
     return [found[number] for number in range(len(rows))]
 
 
-def weigh_labels(
+def compute_label_likelihoods(
     model: Any,
     shared: SharedPrompts,
     prompts: Sequence[Tokens],
     labels: Sequence[Tokens],
     most_rows: int,
-) -> Iterator[Weighing]:
+) -> Iterator[LikelihoodBatch]:
     """How likely all `labels` are after each prompt, batch by batch; nothing without labels."""
     if not labels:
         return
-    trees = label_trees(labels, model.config.vocab_size)
+    trees = build_label_trees(labels, model.config.vocab_size)
     nodes = max(len(tree.packed.tokens) for tree in trees)
     lengths = [len(prompt) + nodes for prompt in prompts]
-    for numbers in in_batches(lengths, _rows(most_rows, 1 + nodes, model), MOST_PADDING):
+    for numbers in split_into_batches(lengths, _limit_rows(most_rows, 1 + nodes, model), MOST_PADDING):
         asked = [prompts[number] for number in numbers]
         batch = shared.batch(asked)
         if shared.exact:
-            yield Weighing(numbers, _weigh(model, batch, trees), batch)
+            yield LikelihoodBatch(numbers, _compute_batch(model, batch, trees), batch)
         else:
-            yield Weighing(numbers, _one_by_one(model, shared, asked, labels, most_rows), batch)
+            yield LikelihoodBatch(
+                numbers, _compute_one_by_one(model, shared, asked, labels, most_rows), batch
+            )
 
 
-def label_trees(labels: Sequence[Tokens], vocabulary: int) -> list[LabelTree]:
+def build_label_trees(labels: Sequence[Tokens], vocabulary: int) -> list[LabelTree]:
     """All `labels`, in trees whose logits, with so many words in the vocabulary, can be held for a prompt."""
     trees = []
-    said, inner = counted(labels), _inner(labels)
-    for numbers in _apportioned(labels, MOST_LOGITS // vocabulary - 1):
+    said, inner = find_counted_tokens(labels), _find_beginnings(labels)
+    for numbers in _split_labels(labels, MOST_LOGITS // vocabulary - 1):
         chosen = tuple(labels[number] for number in numbers)
         texts = [np.array(label[:-1], dtype=np.int64) for label in chosen]
         packed = pack(texts, list(map(len, texts)))
-        goes_on = np.array([begun in inner for begun in _beginnings(chosen, packed)], dtype=bool)
+        goes_on = np.array([begun in inner for begun in _list_paths(chosen, packed)], dtype=bool)
         trees.append(
             LabelTree(
                 numbers=tuple(numbers),
@@ -165,22 +173,22 @@ def label_trees(labels: Sequence[Tokens], vocabulary: int) -> list[LabelTree]:
     return trees
 
 
-def counted(labels: Sequence[Tokens]) -> list[Tokens]:
+def find_counted_tokens(labels: Sequence[Tokens]) -> list[Tokens]:
     """What of each label makes its likelihood: its tokens, and its end where another label goes on there.
 
     So no two labels say the same, and what a model adds to a label does not count against it (as in
     EleutherAI's lm-evaluation-harness).
     """
-    inner = _inner(labels)
+    inner = _find_beginnings(labels)
     return [label if label[:-1] in inner else label[:-1] or label for label in labels]
 
 
-def _inner(labels: Sequence[Tokens]) -> set[Tokens]:
+def _find_beginnings(labels: Sequence[Tokens]) -> set[Tokens]:
     """All that a label begins with, short of its last token."""
     return {label[:place] for label in labels for place in range(len(label) - 1)}
 
 
-def _apportioned(labels: Sequence[Tokens], most_tokens: int) -> Iterator[list[int]]:
+def _split_labels(labels: Sequence[Tokens], most_tokens: int) -> Iterator[list[int]]:
     """The labels' numbers in parts of at most so many tokens, those together that begin alike."""
     part: list[int] = []
     tokens = 0
@@ -194,12 +202,12 @@ def _apportioned(labels: Sequence[Tokens], most_tokens: int) -> Iterator[list[in
         yield part
 
 
-def _rows(most: int, places: int, model: Any) -> int:
+def _limit_rows(most: int, places: int, model: Any) -> int:
     """How many rows a batch may have, with logits at so many places of each."""
     return max(1, min(most, MOST_LOGITS // (places * model.config.vocab_size)))
 
 
-def _weigh(model: Any, batch: Batch, trees: Sequence[LabelTree]) -> list[Weighed]:
+def _compute_batch(model: Any, batch: TokenBatch, trees: Sequence[LabelTree]) -> list[LabelLikelihoods]:
     """For each row of `batch`, how likely the labels of all `trees` are after it."""
     first = model(**batch.inputs(), logits_to_keep=1).logits[:, 0].float()
     begun: list[int] = first.argmax(dim=-1).tolist()
@@ -207,10 +215,10 @@ def _weigh(model: Any, batch: Batch, trees: Sequence[LabelTree]) -> list[Weighed
     said: list[dict[Tokens, int]] = [{(): word} for word in begun]
     for tree in trees:
         asked = tree.asked(begun)
-        logits = _logits_after(model, batch, tree, asked)
-        for row, found in enumerate(_likelihoods(first, logits, tree).tolist()):
+        logits = _compute_logits(model, batch, tree, asked)
+        for row, found in enumerate(_sum_logprobs(first, logits, tree).tolist()):
             logprobs[row].update(zip(tree.numbers, found, strict=True))
-        beginnings = _beginnings(tree.labels, tree.packed)
+        beginnings = _list_paths(tree.labels, tree.packed)
         for row, words in enumerate(logits.argmax(dim=-1).tolist()):
             said[row].update(
                 (beginnings[node], word)
@@ -218,18 +226,18 @@ def _weigh(model: Any, batch: Batch, trees: Sequence[LabelTree]) -> list[Weighed
                 if node >= 0
             )
     return [
-        Weighed(tuple(found[number] for number in range(len(found))), words)
+        LabelLikelihoods(tuple(found[number] for number in range(len(found))), words)
         for found, words in zip(logprobs, said, strict=True)
     ]
 
 
-def _logits_after(model: Any, batch: Batch, tree: LabelTree, asked: Ids) -> torch.Tensor:
+def _compute_logits(model: Any, batch: TokenBatch, tree: LabelTree, asked: Ids) -> torch.Tensor:
     """(rows, asked, vocabulary): what comes after each asked node. Leaves the batch's cache as it was."""
     packed, device = tree.packed, batch.ids.device
     rows, nodes = asked.shape
     if not nodes:
         return torch.empty((rows, 0, model.config.vocab_size), device=device)
-    own = packed.sees()[asked[:, :, None], asked[:, None, :]] & (asked >= 0)[:, None, :]
+    own = packed.build_mask()[asked[:, :, None], asked[:, None, :]] & (asked >= 0)[:, None, :]
     tokens, depths, sees = (
         torch.from_numpy(array).to(device)
         for array in (packed.tokens[asked], packed.positions[asked], own | np.eye(nodes, dtype=bool))
@@ -248,7 +256,7 @@ def _logits_after(model: Any, batch: Batch, tree: LabelTree, asked: Ids) -> torc
     return logits
 
 
-def _likelihoods(first: torch.Tensor, logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
+def _sum_logprobs(first: torch.Tensor, logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
     """(rows, labels): the first token after the prompt, then each after those before it."""
     begun = first[:, [said[0] for said in tree.counted]] - first.logsumexp(dim=-1, keepdim=True)
     later = [len(said) - 1 for said in tree.counted]
@@ -262,22 +270,22 @@ def _likelihoods(first: torch.Tensor, logits: torch.Tensor, tree: LabelTree) -> 
     return begun + torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
 
-def _beginnings(labels: Sequence[Tokens], packed: Packed) -> list[Tokens]:
+def _list_paths(labels: Sequence[Tokens], packed: PackedBatch) -> list[Tokens]:
     """The tokens from the root to each node, itself included."""
     nodes = zip(packed.owner.tolist(), packed.positions.tolist(), strict=True)
     return [labels[owner][: position + 1] for owner, position in nodes]
 
 
-def _one_by_one(
+def _compute_one_by_one(
     model: Any,
     shared: SharedPrompts,
     prompts: Sequence[Tokens],
     labels: Sequence[Tokens],
     most_rows: int,
-) -> list[Weighed]:
+) -> list[LabelLikelihoods]:
     """For models that take no mask of ours: every label after every prompt, in a row of its own."""
-    pairs = [(prompt, label) for prompt in prompts for label in counted(labels)]
+    pairs = [(prompt, label) for prompt in prompts for label in find_counted_tokens(labels)]
     asked, said = [prompt for prompt, _ in pairs], [label for _, label in pairs]
-    sums = list(map(sum, answer_logprobs(model, shared, asked, said, most_rows)))
+    sums = list(map(sum, compute_logprobs(model, shared, asked, said, most_rows)))
     starts = range(0, len(sums), len(labels))
-    return [Weighed(tuple(sums[start : start + len(labels)]), {}) for start in starts]
+    return [LabelLikelihoods(tuple(sums[start : start + len(labels)]), {}) for start in starts]

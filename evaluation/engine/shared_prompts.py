@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
-from trainers.batching.shared_forward import is_exact_for
+from trainers.batching.shared_forward import find_inexactness
 
 Tokens = tuple[int, ...]
 LEAST_SAVED = 512
@@ -32,7 +32,7 @@ MOST_PADDING = 128
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """Rows of one length, ready for the model."""
 
     ids: torch.Tensor
@@ -53,7 +53,7 @@ class Batch:
             "past_key_values": self.cache,
         }
 
-    def again(self, rows: Sequence[int]) -> "Batch":
+    def again(self, rows: Sequence[int]) -> "TokenBatch":
         """Some rows that the model has computed, to go on from: all but their last token is kept.
 
         This batch can then be used no more.
@@ -61,10 +61,10 @@ class Batch:
         if self.cache is not None:
             self.cache.batch_select_indices(torch.tensor(rows, device=self.ids.device))
             self.cache.crop(-1)
-        return Batch(self.ids[rows], self.mask[rows], self.cache)
+        return TokenBatch(self.ids[rows], self.mask[rows], self.cache)
 
 
-class Gathered:
+class RowCollector:
     """Rows from several batches, by their numbers, until they are a batch of their own."""
 
     def __init__(self, most_rows: int, more: int) -> None:
@@ -72,7 +72,7 @@ class Gathered:
         self._most_rows = most_rows
         self._more = more
         self.numbers: list[int] = []
-        self._batches: list[Batch] = []
+        self._batches: list[TokenBatch] = []
 
     def has_room(self, rows: int, length: int) -> bool:
         """Whether so many rows of this length may come with those that are here, if any are."""
@@ -80,19 +80,19 @@ class Gathered:
         most = min(self._most_rows, MOST_TOKENS // (longest + self._more))
         return not self.numbers or len(self.numbers) + rows <= most
 
-    def add(self, numbers: Sequence[int], batch: Batch) -> None:
-        """Take rows that the model has computed, as `Batch.again` gives them."""
+    def add(self, numbers: Sequence[int], batch: TokenBatch) -> None:
+        """Take rows that the model has computed, as `TokenBatch.again` gives them."""
         self.numbers += numbers
         self._batches.append(batch)
 
-    def take(self) -> tuple[list[int], Batch]:
+    def take(self) -> tuple[list[int], TokenBatch]:
         """All rows, filled up on the left, which are then here no more."""
         numbers, batches = self.numbers, self._batches
         self.numbers, self._batches = [], []
-        return numbers, _joined(batches)
+        return numbers, _join(batches)
 
 
-def _joined(batches: Sequence[Batch]) -> Batch:
+def _join(batches: Sequence[TokenBatch]) -> TokenBatch:
     """The rows of all, which can then be used no more."""
     if len(batches) == 1:
         return batches[0]
@@ -110,7 +110,7 @@ def _joined(batches: Sequence[Batch]) -> Batch:
             setattr(first, name, torch.cat(filled))
             for layer in others:
                 setattr(layer, name, None)
-    return Batch(torch.cat(ids), torch.cat(mask), caches[0] if caches else None)
+    return TokenBatch(torch.cat(ids), torch.cat(mask), caches[0] if caches else None)
 
 
 class SharedPrompts:
@@ -119,15 +119,15 @@ class SharedPrompts:
     def __init__(self, model: Any, prompts: Sequence[Tokens]) -> None:
         """Call it, and use it, without gradients."""
         self._device = model.device
-        self.exact = _sees_all(model)
+        self.exact = _has_full_attention(model)
         """Whether the model takes masks and caches of ours; without it nothing is shared."""
-        self._beginning = _beginning(prompts) if self.exact else ()
+        self._beginning = _find_beginning(prompts) if self.exact else ()
         self._cache = DynamicCache(config=model.config)
         if self._beginning:
             ids = torch.tensor([self._beginning], device=self._device)
             model(input_ids=ids, past_key_values=self._cache, logits_to_keep=1)
 
-    def batch(self, rows: Sequence[Tokens]) -> Batch:
+    def batch(self, rows: Sequence[Tokens]) -> TokenBatch:
         """`rows` are prompts, with or without something after them."""
         shared = len(self._beginning)
         longest = max(map(len, rows))
@@ -139,7 +139,7 @@ class SharedPrompts:
             own = tokens[shared:]
             ids[row, longest - len(own) :] = torch.tensor(own)
             mask[row, longest - len(own) :] = 1
-        return Batch(ids.to(self._device), mask.to(self._device), self._copies(len(rows)))
+        return TokenBatch(ids.to(self._device), mask.to(self._device), self._copies(len(rows)))
 
     def _copies(self, rows: int) -> DynamicCache | None:
         if not self.exact:
@@ -149,7 +149,7 @@ class SharedPrompts:
         return cache
 
 
-def in_batches(
+def split_into_batches(
     lengths: Sequence[int], most_rows: int, most_padding: int = MOST_TOKENS
 ) -> Iterator[list[int]]:
     """Indices of rows of such `lengths`: like ones together, the longest first, what lacks memory at once.
@@ -170,7 +170,7 @@ def in_batches(
         yield batch
 
 
-def alike(prompts: Sequence[Tokens]) -> list[list[int]]:
+def group_by_beginning(prompts: Sequence[Tokens]) -> list[list[int]]:
     """Numbers of `prompts`, in groups that each begin alike: one version of a system prompt, and the next.
 
     In the sorted prompts, what begins alike stands together; a part that shares more than all do becomes
@@ -180,9 +180,9 @@ def alike(prompts: Sequence[Tokens]) -> list[list[int]]:
     while parts:
         group: list[int] = []
         whole = parts.pop()
-        least = _shared(prompts, whole)
+        least = _count_shared(prompts, whole)
         for part in _split(prompts, whole, least):
-            saves = (_shared(prompts, part) - least) * (len(part) - 1) - least
+            saves = (_count_shared(prompts, part) - least) * (len(part) - 1) - least
             if len(part) < len(whole) and saves >= LEAST_SAVED:
                 parts.append(part)
             else:
@@ -198,7 +198,7 @@ def _split(prompts: Sequence[Tokens], numbers: Sequence[int], shared: int) -> It
     )
 
 
-def _shared(prompts: Sequence[Tokens], numbers: Sequence[int]) -> int:
+def _count_shared(prompts: Sequence[Tokens], numbers: Sequence[int]) -> int:
     """How many tokens sorted prompts all begin with: as many as the first and the last of them."""
     if not numbers:
         return 0
@@ -206,17 +206,17 @@ def _shared(prompts: Sequence[Tokens], numbers: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _beginning(prompts: Sequence[Tokens]) -> Tokens:
+def _find_beginning(prompts: Sequence[Tokens]) -> Tokens:
     """What all begin with, but for each prompt's last token, which has to be computed to go on."""
     if len(prompts) < 2:
         return ()
-    shared = _shared((min(prompts), max(prompts)), (0, 1))
+    shared = _count_shared((min(prompts), max(prompts)), (0, 1))
     return prompts[0][: min(shared, min(map(len, prompts)) - 1)]
 
 
-def _sees_all(model: Any) -> bool:
+def _has_full_attention(model: Any) -> bool:
     """Whether all layers let a token see all that stand before it, and take a mask that says otherwise."""
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windows = kinds != {"full_attention"} or getattr(config, "sliding_window", None) is not None
-    return is_exact_for(model)[0] and not windows
+    return find_inexactness(model) is None and not windows

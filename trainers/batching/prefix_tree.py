@@ -1,4 +1,4 @@
-"""Packing rows of tokens that begin alike into one sequence that holds what they share once.
+"""Packing rows of tokens with common prefixes into one sequence that holds each prefix once.
 
 Examples of one agent begin alike (system prompt, tools); the two answers of a preference pair have
 their whole prompt in common. A batch becomes one sequence, which is a tree of its rows:
@@ -7,11 +7,11 @@ their whole prompt in common. A batch becomes one sequence, which is a tree of i
     positions  0 1 2   3 4   5 6   5 6   3 4 5 6
     sees         S      +S   +S+p  +S+p    +S         (and its own part, causally)
 
-The idea is that of tree attention (Cai et al. 2024, Medusa) turned to training. It is exact: a token
-sees what it would see in its own row, at the positions it would have there.
+This is tree attention (Cai et al. 2024, Medusa) applied to training. It is exact: a token sees what it
+would see in its own row, at the positions it would have there.
 
-It is not always cheaper: attention computes every pair of the sequence's tokens and hides those that do
-not see each other, so that its work grows with the square of the length. `pack_if_cheaper` decides.
+It is not always cheaper: attention computes every pair of the sequence's tokens and masks those that do
+not see each other, so its work grows with the square of the length. `pack_if_cheaper` decides.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,17 @@ import numpy.typing as npt
 
 Tokens = npt.NDArray[np.int64]
 LINEAR_FLOPS = 4
-"""Operations for a weight and a token: 2 forward, and 2 backward to the input, the base being frozen (Kaplan
+"""Operations for a weight and a token: 2 forward, and 2 backward to the input, as the base is frozen (Kaplan
 et al. 2020)."""
 ATTENTION_FLOPS = 14
 """Operations for a pair of tokens and an element of the queries: two products forward, five backward, 2 each
-(Dao et al. 2022, FlashAttention). On a CPU, where both kinds take as long, the ratio of packed to padded
-steps is told to a tenth: 0.24 for 0.27 at 300 shared tokens, 2.15 for 2.01 at 320 of 1024 (measured)."""
+(Dao et al. 2022, FlashAttention). On a CPU, where both kinds take equally long, this predicts the ratio of
+packed to padded steps to a tenth: 0.24 for 0.27 at 300 shared tokens, 2.15 for 2.01 at 320 of 1024
+(measured)."""
 MAX_PACKED_SHARE = 0.9
-"""Share of a padded batch's operations that the packed one may take: making its mask takes time too."""
+"""Share of a padded batch's operations that the packed one may take: building its mask takes time too."""
 MASK_COPIES = 2
-"""The mask, and what it is made from, in elements for each pair of tokens."""
+"""Elements for each pair of tokens: the mask, and the array from which it is built."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class PackedBatch:
     """One sequence of L tokens in which every row is a path from the root."""
 
     tokens: Tokens
-    """(L,) ids; every token stands after those that it sees."""
+    """Token ids, shape (L,); every token comes after those that it sees."""
     positions: Tokens
-    """(L,) each token's place in its rows."""
+    """Position of each token in its rows, shape (L,)."""
     owner: Tokens
-    """(L,) a row that holds the token."""
+    """Index of one row that holds the token, shape (L,)."""
     paths: tuple[Tokens, ...]
-    """For each row, where its tokens stand."""
+    """For each row, the indices of its tokens in the sequence."""
 
-    def sees(self) -> npt.NDArray[np.bool_]:
-        """(L, L): whether the token of a line attends to that of a column."""
+    def build_mask(self) -> npt.NDArray[np.bool_]:
+        """Build the attention mask, shape (L, L): True where the line's token attends to the column's."""
         on_path = np.zeros((len(self.paths), len(self.tokens)), dtype=bool)
         for row, path in enumerate(self.paths):
             on_path[row, path] = True
@@ -59,7 +60,7 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class ModelWidths:
-    """What a transformer computes and keeps for a token."""
+    """Sizes of a transformer that determine its work and memory for a token."""
 
     layers: int
     hidden: int
@@ -67,39 +68,40 @@ class ModelWidths:
     attention: int
     """Width of the queries of all heads together."""
     linear: int
-    """Weights of the matrices in all layers."""
+    """Weights of the matrices in all layers together."""
 
-    def operations(self, tokens: int, seen: int) -> int:
-        """Of a training step on so many tokens, for each of which attention computes `seen`."""
+    def count_operations(self, tokens: int, seen: int) -> int:
+        """Count the operations of a training step on `tokens` tokens that attend to `seen` tokens each."""
         attention = ATTENTION_FLOPS * self.attention * self.layers * seen
         return tokens * (LINEAR_FLOPS * self.linear + attention)
 
     @property
-    def kept(self) -> int:
-        """Elements held of a token, with activation checkpointing: what goes into each layer, and a layer."""
+    def kept_elements(self) -> int:
+        """Elements held for a token with activation checkpointing: the input of each layer, and one layer."""
         return self.layers * self.hidden + 4 * (self.attention + self.intermediate + self.hidden)
 
 
 def pack_if_cheaper(
     rows: Sequence[Tokens], shareable: Sequence[int], widths: ModelWidths
 ) -> PackedBatch | None:
-    """The tree of `rows` as `pack` makes it; None where the rows, padded, take about as little or less.
+    """Pack `rows` as `pack` does; return None if padding them is about as cheap or cheaper.
 
-    Compared are operations, and memory: the mask must not take more than the saved tokens would.
+    Operations and memory are compared: the mask must not take more than the saved tokens would.
     """
     packed = pack(rows, shareable)
     length, longest = len(packed.tokens), max(map(len, rows))
     padded = len(rows) * longest
-    fast = widths.operations(length, length) <= MAX_PACKED_SHARE * widths.operations(padded, longest)
-    small = MASK_COPIES * length**2 <= (padded - length) * widths.kept
+    operations = widths.count_operations(length, length)
+    fast = operations <= MAX_PACKED_SHARE * widths.count_operations(padded, longest)
+    small = MASK_COPIES * length**2 <= (padded - length) * widths.kept_elements
     return packed if fast and small else None
 
 
 def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> PackedBatch:
-    """The tree of `rows`, each a vector of token ids; of each, only the first `shareable` may be shared.
+    """Pack `rows`, vectors of token ids, into a tree; only the first `shareable` tokens of each are shared.
 
-    Rows sorted by what they may share stand beside those with which they share most, so that each
-    has to be compared with its neighbour alone.
+    Sorted by their shareable tokens, rows are neighbours of those with which they share most, so each
+    is compared with its neighbour only.
     """
     heads = [row[:most] for row, most in zip(rows, shareable, strict=True)]
     order = sorted(range(len(rows)), key=lambda row: heads[row].tolist())
@@ -122,7 +124,7 @@ def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> PackedBatch:
 
 
 def _count_common(one: Tokens, other: Tokens) -> int:
-    """How many first tokens are the same."""
+    """Count the first tokens that both have in common."""
     least = min(len(one), len(other))
     different = np.flatnonzero(one[:least] != other[:least])
     return int(different[0]) if len(different) else least

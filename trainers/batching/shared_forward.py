@@ -1,8 +1,8 @@
-"""A model's forward pass over rows that begin alike, without computing their beginnings twice. Exact.
+"""A model's forward pass over rows with common prefixes, computing each prefix once. Exact.
 
 TRL's trainers ask the model for log-probabilities of right-padded rows (`fused_lm_head=True`, see
-`add_fused_lm_head` in trl/trainer/utils.py). `share_prefixes` answers them from one packed sequence
-(`prefix_shared.py`), so that SFT, DPO and KTO are TRL's own, and only the way to the numbers is shorter.
+`add_fused_lm_head` in trl/trainer/utils.py). `share_prefixes` computes them from one packed sequence
+(`prefix_tree.py`): SFT, DPO and KTO remain TRL's own, and only the way to the numbers is shorter.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,62 +17,64 @@ from trainers.batching.prefix_tree import ModelWidths, PackedBatch, pack_if_chea
 from trainers.batching.tokenise import IGNORE_INDEX
 
 PROVEN_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
-"""Architectures for which tests show equal losses and gradients."""
+"""Architectures whose losses and gradients tests show to be equal."""
 MASKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
-"""Kinds of attention for which we have a mask."""
+"""Kinds of attention layers for which `_build_masks` builds a mask."""
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Position schemes in which a token's rotation depends on its own position alone."""
 BATCH_KEYS = frozenset({"input_ids", "attention_mask", "labels", "use_cache", "fused_lm_head"})
-"""What TRL passes for a batch of text; with anything else in it, the call is left to TRL."""
+"""Arguments that TRL passes for a batch of text; a call with any other is left to TRL."""
 
 
 @dataclass
 class PrefixSharing:
-    """How the batches of a training are computed, and how many were so far, validations left aside."""
+    """The way in which a training's batches are computed, and their count so far, without validations."""
 
     widths: ModelWidths | None
-    """By which it is decided whether a batch is worth packing; None: all stay padded."""
+    """The model's sizes, by which a batch is packed or not; None: all stay padded."""
     packed: int = 0
-    """Batches that held once what their rows share."""
+    """Batches that were packed into one sequence."""
     padded: int = 0
+    """Batches that stayed padded rows."""
 
 
-def find_inexactness(model: Any, lora_dropout: float = 0.0) -> tuple[bool, str]:
-    """Whether packed and padded rows give `model` the same gradients; if not, why, in words."""
+def find_inexactness(model: Any, lora_dropout: float = 0.0) -> str | None:
+    """Return why packed rows would give `model` other gradients than padded ones; None if the same."""
     config = model.config
     if config.model_type not in PROVEN_ARCHITECTURES:
-        return False, f"it is not proven for {config.model_type} models"
+        return f"it is not proven for {config.model_type} models"
     if config._attn_implementation not in {"sdpa", "eager"}:
-        return False, f"{config._attn_implementation} attention takes no mask of our own"
+        return f"{config._attn_implementation} attention takes no mask of our own"
     unknown = set(getattr(config, "layer_types", None) or ()) - MASKED_LAYERS
     if unknown:
-        return False, f"there is no mask for {', '.join(sorted(unknown))} layers"
+        return f"there is no mask for {', '.join(sorted(unknown))} layers"
     if getattr(config, "use_bidirectional_attention", False):
-        return False, "its tokens see those that follow"
+        return "its tokens see those that follow"
     for rope in _find_rope_types(config):
         if rope not in STATIC_ROPE:
-            return False, f"{rope} positions depend on the length of the sequence"
+            return f"{rope} positions depend on the length of the sequence"
     if lora_dropout or config.attention_dropout:
-        return False, "dropout would fall on the shared beginning once for all its examples"
-    return True, ""
+        return "dropout would fall on the shared beginning once for all its examples"
+    return None
 
 
 def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None) -> PrefixSharing:
-    """Have `model`, with TRL's fused head in place, compute shared beginnings once, logits where labels are.
+    """Replace the forward pass of `model`: shared prefixes are computed once, and logits only for labels.
 
-    `model` is the base model (of a PEFT model, `get_base_model()`). Without `share`, or for a batch that has
-    too little in common, rows stay padded; what is returned counts them.
+    `model` is the base model (of a PEFT model, `get_base_model()`) with TRL's fused head in place.
+    Without `share`, or for a batch that has too little in common, rows stay padded; the returned record
+    counts them.
 
-    `tiled` has TRL's head compute the logits, which never holds all of them; None: on a GPU, where that head
-    takes them for labels alone. On a CPU it projects every token onto the vocabulary: the model's own head,
-    asked for the labels' logits only, is far cheaper there.
+    With `tiled`, TRL's head computes the logits and never holds all of them; None means on a GPU, where
+    that head computes them for labels only. On a CPU it projects every token onto the vocabulary: the
+    model's own head, asked for the labels' logits only, is far cheaper there.
     """
     fused = model.forward
     tiled = model.device.type == "cuda" if tiled is None else tiled
     sharing = PrefixSharing(measure_widths(model) if share else None)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        # PEFT names every argument that there is.
+        # PEFT passes every argument by name, also those that are None.
         given = {name: value for name, value in kwargs.items() if value is not None}
         if (
             args
@@ -96,7 +98,7 @@ def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None)
 
 
 def measure_widths(model: Any) -> ModelWidths:
-    """Of a base model, whatever adapters it has."""
+    """Measure the sizes of a base model, without its adapters."""
     config, head = model.config, model.get_output_embeddings()
     return ModelWidths(
         layers=config.num_hidden_layers,
@@ -113,7 +115,7 @@ def measure_widths(model: Any) -> ModelWidths:
 
 
 def _find_rope_types(config: Any) -> set[str]:
-    """The position schemes of `config`, which some models have for each kind of layer."""
+    """Return the position schemes of `config`; some models have one for each kind of layer."""
     parameters: Mapping[str, Any] = config.rope_parameters or {}
     schemes = [each for each in parameters.values() if isinstance(each, Mapping)] or [parameters]
     return {scheme.get("rope_type", "default") for scheme in schemes}
@@ -125,15 +127,15 @@ def _is_padded_right(inputs: Mapping[str, Any]) -> bool:
 
 
 def _pack_batch(inputs: Mapping[str, Any], widths: ModelWidths) -> PackedBatch | None:
-    """The batch's rows as a tree; None where that would save too little.
+    """Pack the batch's rows into a tree; return None if that would save too little.
 
-    What a row shares ends one token before its first label, so that each label is predicted in the
+    A row's shareable part ends one token before its first label, so each label is predicted in the
     row's own branch.
     """
     ids, labels = inputs["input_ids"].cpu().numpy(), inputs["labels"].cpu().numpy()
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    taught = labels[:, 1:] != IGNORE_INDEX
-    first = np.where(taught.any(axis=1), taught.argmax(axis=1), ids.shape[1])
+    learned = labels[:, 1:] != IGNORE_INDEX
+    first = np.where(learned.any(axis=1), learned.argmax(axis=1), ids.shape[1])
     rows = [ids[row, :length] for row, length in enumerate(lengths)]
     return pack_if_cheaper(rows, np.minimum(first, lengths).tolist(), widths)
 
@@ -158,24 +160,24 @@ def _forward_packed(
         shifted = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
         shifted[0, nodes] = targets
         values = fused(**inputs, shift_labels=shifted, fused_lm_head=True)
-        found = {name: values[name][0, nodes] for name in FIELDS if values.get(name) is not None}
+        statistics = {name: values[name][0, nodes] for name in FIELDS if values.get(name) is not None}
     else:
-        found = _compute_statistics(fused(**inputs, logits_to_keep=nodes).logits[0], targets)
-    return _build_output(found, mask)
+        statistics = _compute_statistics(fused(**inputs, logits_to_keep=nodes).logits[0], targets)
+    return _build_output(statistics, mask)
 
 
 def _forward_padded(model: Any, fused: Callable[..., Any], inputs: Mapping[str, Any]) -> FusedCausalLMOutput:
     labels = inputs["labels"]
     mask = labels[:, 1:] != IGNORE_INDEX
     rows, columns = mask.nonzero(as_tuple=True)
-    seen = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    unlabelled = {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
-    # `logits_to_keep` takes the same columns of every row, which are many where answers begin at many places.
-    def labelled(_: Any, hidden: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    # `logits_to_keep` takes the same columns of every row: too many where answers begin at different places.
+    def select_labelled(_: Any, hidden: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         return (hidden[0][rows, columns][None],)
 
-    with model.get_output_embeddings().register_forward_pre_hook(labelled):
-        logits = fused(**seen, use_cache=False).logits[0]
+    with model.get_output_embeddings().register_forward_pre_hook(select_labelled):
+        logits = fused(**unlabelled, use_cache=False).logits[0]
     return _build_output(_compute_statistics(logits, labels[rows, columns + 1]), mask)
 
 
@@ -183,7 +185,10 @@ FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
 
 def _compute_statistics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What TRL's head says of each label, from (N, vocabulary) logits; log-probabilities with gradient."""
+    """Compute what TRL's head returns for each label, from (N, vocabulary) logits.
+
+    Only the log-probabilities have a gradient.
+    """
     logits = logits.float()
     log_sums = logits.logsumexp(dim=-1)
     log_probs = logits.gather(1, targets[:, None])[:, 0] - log_sums
@@ -197,30 +202,30 @@ def _compute_statistics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str
         }
 
 
-def _build_output(found: Mapping[str, torch.Tensor], mask: torch.Tensor) -> FusedCausalLMOutput:
-    """The values of the labels where `mask` (B, T - 1) has them, zero elsewhere."""
+def _build_output(statistics: Mapping[str, torch.Tensor], mask: torch.Tensor) -> FusedCausalLMOutput:
+    """Place the labels' values where `mask` (B, T - 1) is True, and zero elsewhere."""
     per_token = {
-        name: values.new_zeros(mask.shape).masked_scatter(mask, values) for name, values in found.items()
+        name: values.new_zeros(mask.shape).masked_scatter(mask, values) for name, values in statistics.items()
     }
     loss = -per_token["log_probs"].sum() / mask.sum().clamp(min=1)
     return FusedCausalLMOutput(loss=loss, label_mask=mask, **per_token)
 
 
 def _build_masks(model: Any, packed: PackedBatch, device: torch.device) -> Any:
-    """(1, 1, L, L) as the model's layers take it; by kind of layer where the model tells them apart."""
+    """Build the model's mask, shape (1, 1, L, L); a mask for each kind of layer if the model has several."""
     config = model.config
-    full = torch.from_numpy(packed.sees()).to(device)
+    full = torch.from_numpy(packed.build_mask()).to(device)
     window = getattr(config, "sliding_window", None)
     if window is None:
-        return _additive(full, model)
+        return _to_additive(full, model)
     positions = torch.from_numpy(packed.positions).to(device)
-    near = _additive(full & (positions[:, None] - positions[None, :] < window), model)
+    near = _to_additive(full & (positions[:, None] - positions[None, :] < window), model)
     if not getattr(config, "layer_types", None):
         return near
-    return {"full_attention": _additive(full, model), "sliding_attention": near}
+    return {"full_attention": _to_additive(full, model), "sliding_attention": near}
 
 
-def _additive(sees: torch.Tensor, model: Any) -> torch.Tensor:
-    """The mask as eager and SDPA attention both take it, made once for all layers."""
-    mask = torch.zeros(sees.shape, dtype=model.dtype, device=sees.device)
-    return mask.masked_fill_(~sees, torch.finfo(mask.dtype).min)[None, None]
+def _to_additive(visible: torch.Tensor, model: Any) -> torch.Tensor:
+    """Convert a boolean mask to the additive one of eager and SDPA attention, once for all layers."""
+    mask = torch.zeros(visible.shape, dtype=model.dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)[None, None]

@@ -1,4 +1,4 @@
-"""A snapshot's examples as tokens, in the columns that TRL's trainers take: what fits, what it teaches."""
+"""A snapshot's examples as tokens, in the columns that TRL's trainers take, and counts of those left out."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +20,11 @@ from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import ExampleKind
 
 IGNORE_INDEX = -100
-"""The label of a token that teaches nothing."""
+"""The label of a token that is not learned."""
 MIN_VOTES = 2
-"""Votes in a batch of KTO: with one, there is no other answer."""
+"""Smallest batch of votes for KTO: a single one has no other answer to compare with."""
 SYSTEM_ROLES = frozenset({"system", "developer"})
-"""Roles whose first messages are kept, however long a conversation is."""
+"""Roles whose leading messages are kept when a conversation is shortened."""
 Feature = dict[str, Any]
 
 
@@ -33,24 +33,24 @@ class NothingToLearn(LearndError):
 
 
 class TooLong(LearndError):
-    """An example exceeds `max_length`, whatever may be cut from it."""
+    """An example exceeds `max_length`, even with everything cut that may be cut."""
 
 
 class TrainingSet(Value):
     """Tokenised examples."""
 
     features: tuple[Feature, ...]
-    """By kind: `input_ids` and `labels` of equal length, -100 over what is not learned (sft, trajectories);
+    """Columns by kind: `input_ids` and `labels` of equal length, -100 where not learned (sft, trajectories);
     `prompt_ids`, `chosen_ids`, `rejected_ids` (pairs); `prompt_ids`, `completion_ids`, `label`,
     `KL_completion_ids` (votes)."""
     too_long: int
     """Examples left out because they exceed `max_length`."""
     refusals: tuple[str, ...]
-    """Why the chat template could not express an example, for each one left out for that."""
+    """The reason for each example that was left out because the chat template cannot express it."""
 
     @property
     def tokens(self) -> int:
-        """Of all rows: a pair has two, each with its prompt."""
+        """Tokens of all rows: a pair has two, each with its prompt."""
         return sum(
             len(feature["input_ids"])
             if "input_ids" in feature
@@ -60,6 +60,7 @@ class TrainingSet(Value):
 
     @property
     def label_tokens(self) -> int:
+        """Tokens to learn."""
         return sum(
             sum(label != IGNORE_INDEX for label in feature["labels"])
             if "labels" in feature
@@ -71,10 +72,10 @@ class TrainingSet(Value):
 def tokenise(
     tokenizer: Any, kind: ExampleKind, examples: Examples, hyperparameters: Hyperparameters
 ) -> TrainingSet:
-    """The examples of `kind` through the chat template.
+    """Render the examples of `kind` through the chat template and tokenise them.
 
-    Left out are those longer than `max_length` tokens and those that the template refuses. Of a
-    conversation that is too long, the oldest turns are dropped.
+    Examples longer than `max_length` tokens, and those that the template refuses, are left out and
+    counted. A conversation that is too long loses its oldest turns first.
     """
     features: list[Feature] = []
     too_long, refusals = 0, []
@@ -91,7 +92,7 @@ def tokenise(
 
 
 def check_learnable(train: TrainingSet, max_length: int) -> None:
-    """Raises NothingToLearn when a training on `train` could change nothing."""
+    """Check that a training on `train` has something to learn. Raises NothingToLearn with the reason."""
     if not train.features and train.refusals:
         raise NothingToLearn(
             f"the chat template can express none of the training examples: {train.refusals[0]}"
@@ -127,7 +128,7 @@ def _tokenise_vote(tokenizer: Any, vote: UnpairedPreference, max_length: int) ->
 
 
 def _tokenise_trajectory(tokenizer: Any, trajectory: Trajectory, max_length: int) -> list[Feature]:
-    """One example for the conversation; one for each learned turn where earlier turns change later on."""
+    """Make one example of the conversation, or one of each turn if the template changes earlier turns."""
     messages, tools = trajectory.messages, trajectory.tools
     try:
         return [_tokenise_conversation(tokenizer, messages, tools, trajectory.learned, max_length)]
@@ -157,7 +158,7 @@ def _render_answer(
     answer: Message,
     max_length: int,
 ) -> tuple[list[int], list[int]]:
-    """Tokens of the prompt and of `answer`. Raises TooLong, TemplateUnusable."""
+    """Return the tokens of the prompt and of `answer`. Raises TooLong, TemplateUnusable."""
     rendered = render(tokenizer, example.prompt, example.tools, answer)
     if len(rendered.prompt_ids) + len(rendered.completion_ids) > max_length:
         raise TooLong
@@ -171,28 +172,29 @@ def _tokenise_conversation(
     learned: Sequence[int],
     max_length: int,
 ) -> Feature:
-    """The conversation without the oldest turns where it is too long. Raises TooLong, TemplateUnusable."""
-    first = next(
-        (place for place, each in enumerate(messages) if each.role not in SYSTEM_ROLES), len(messages)
-    )
-    questions = [place for place, each in enumerate(messages) if place > first and each.role == "user"]
+    """Tokenise the conversation, without its oldest turns if it is too long.
+
+    Raises TooLong, TemplateUnusable.
+    """
+    first = next((n for n, each in enumerate(messages) if each.role not in SYSTEM_ROLES), len(messages))
+    questions = [n for n, each in enumerate(messages) if n > first and each.role == "user"]
     for start in [first, *questions]:
-        still = [turn - (start - first) for turn in learned if turn >= start]
-        if not still:
+        remaining = [turn - (start - first) for turn in learned if turn >= start]
+        if not remaining:
             break
-        kept = [*messages[:first], *messages[start:]]
-        ids, taught = render_conversation(tokenizer, kept, tools, still)
+        shortened = [*messages[:first], *messages[start:]]
+        ids, mask = render_conversation(tokenizer, shortened, tools, remaining)
         if len(ids) <= max_length:
-            labels = [token if mask else IGNORE_INDEX for token, mask in zip(ids, taught, strict=True)]
+            labels = [token if taught else IGNORE_INDEX for token, taught in zip(ids, mask, strict=True)]
             return {"input_ids": ids, "labels": labels}
     raise TooLong
 
 
 def _add_kl_completions(votes: list[Feature], hyperparameters: Hyperparameters) -> list[Feature]:
-    """`votes` in a random order, each also with the answer of the vote before it in its batch.
+    """Shuffle `votes`, and add to each the answer of the vote before it in its batch.
 
     From these answers to other prompts KTO estimates how far the policy has moved. TRL takes batches in
-    order, and pairs them so when it tokenises.
+    order, and pairs answers in the same way when it tokenises.
     """
     shuffled = random.Random(hyperparameters.seed).sample(votes, len(votes))  # noqa: S311 - no secret
     size = max(MIN_VOTES, hyperparameters.batch_size)
@@ -205,5 +207,5 @@ def _add_kl_completions(votes: list[Feature], hyperparameters: Hyperparameters) 
 
 
 def _list_answers(feature: Feature) -> list[list[int]]:
-    """The answers that a pair or a vote teaches about."""
+    """Return the answers of a pair or a vote."""
     return [feature[name] for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in feature]

@@ -1,4 +1,4 @@
-"""How much there is to compute: a training set's tokens, as its batches hold them."""
+"""The workload of a training: its tokens, as batches hold them."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -11,24 +11,24 @@ from trainers.batching.prefix_tree import ModelWidths, Tokens, pack_if_cheaper
 from trainers.batching.tokenise import IGNORE_INDEX
 
 MAX_BATCHES = 64
-"""Batches that are looked at; a large set is as its sample."""
+"""Batches that are measured; a larger set is judged by this sample."""
 
 
 class Workload(Value):
-    """What a training has to do."""
+    """Numbers that determine a training's memory and time."""
 
     examples: int
     tokens: int
-    """Of all rows, a shared beginning counted for each: what `tokens_per_second` counts."""
+    """Tokens of all rows, a shared prefix counted for each, as `tokens_per_second` counts them."""
     validation_tokens: int
     largest_batch: int
-    """Tokens that are computed at once, at most: shared beginnings once, padding included."""
+    """Tokens that the largest batch computes: shared prefixes once, padding included."""
     largest_mask: int
-    """Pairs of tokens that a batch's attention mask holds, at most."""
+    """Pairs of tokens in the largest attention mask of a batch."""
     most_labels: int
-    """Tokens to learn in a batch, at most."""
+    """Tokens to learn in the batch that has most of them."""
     shared: float = 0.0
-    """Share of the batches that hold shared beginnings once."""
+    """Share of the batches that compute shared prefixes once, 0 to 1."""
 
 
 def measure_workload(
@@ -38,9 +38,9 @@ def measure_workload(
     *,
     widths: ModelWidths | None,
 ) -> Workload:
-    """The workload of a training set's `features` (see `training_set.py`) in such batches.
+    """Measure the workload of a training set's `features` (see `tokenise.py`) in batches of `micro_batch`.
 
-    `widths` are those of a model whose batches share what is worth sharing; None: they stay padded.
+    `widths` are those of a model whose batches are packed where that is cheaper; None: all stay padded.
     """
     rows = [list(_to_rows(feature)) for feature in features]
     order = list(range(len(rows)))
@@ -62,7 +62,7 @@ def measure_workload(
 
 
 def _to_rows(feature: dict[str, Any]) -> Iterator[tuple[Tokens, int, int]]:
-    """(ids, how many first ones may be shared, labels) of each row that the example becomes."""
+    """Yield (ids, number of shareable first ids, number of labels) for each row of the example."""
     if "labels" in feature:
         labels = np.array(feature["labels"]) != IGNORE_INDEX
         first = int(labels.argmax()) if labels.any() else len(labels)

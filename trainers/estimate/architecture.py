@@ -1,25 +1,25 @@
-"""The shape of a base model, read from its folder without loading it: what memory and time depend on."""
+"""The architecture of a base model, read from its folder without loading it, for estimates."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from extractors.values import Value
 from trainers.batching.prefix_tree import ModelWidths
 from trainers.models.base_model import BaseModelUnusable, find_base_folder, find_weight_files
 
 NOT_ADAPTED = ("embed", "lm_head", "wte", "wpe", "pooler")
-"""In the names of matrices that are neither adapted nor held in 4 bits."""
+"""Parts of the names of matrices that are neither adapted nor held in 4 bits."""
 
 
 class Architecture(Value):
     """A transformer's dimensions."""
 
     parameters: int
-    """Each counted once, where a matrix serves twice."""
+    """Number of weights; a matrix that is used twice counts once."""
     file_bytes: int
-    """Of the weights on disk."""
+    """Size of the weights on disk."""
     layers: int
     hidden: int
     intermediate: int
@@ -27,27 +27,29 @@ class Architecture(Value):
     """Width of the queries of all heads together."""
     vocabulary: int
     gated: bool
-    """Whether the MLP has a gate (SwiGLU), and so three matrices."""
+    """True if the MLP has a gate (SwiGLU), and so three matrices."""
     linear: tuple[tuple[int, int], ...]
     """(outputs, inputs) of each matrix that is adapted."""
 
     @property
     def linear_parameters(self) -> int:
+        """Weights of all adapted matrices together."""
         return sum(outputs * inputs for outputs, inputs in self.linear)
 
     @property
     def widths(self) -> ModelWidths:
+        """The sizes by which batches are packed or not."""
         return ModelWidths(
             self.layers, self.hidden, self.intermediate, self.attention, self.linear_parameters
         )
 
-    def adapter_parameters(self, rank: int) -> int:
-        """Of an adapter of `rank` on all of them."""
+    def count_adapter_parameters(self, rank: int) -> int:
+        """Count the weights of an adapter of `rank` on all matrices in `linear`."""
         return sum(rank * (outputs + inputs) for outputs, inputs in self.linear)
 
 
 def read_architecture(base: str) -> Architecture:
-    """The shape of `base` (folder or hub id). Raises BaseModelUnusable."""
+    """Read the architecture of `base` (folder or hub id). Raises BaseModelUnusable."""
     from safetensors import SafetensorError
 
     folder = find_base_folder(base)
@@ -57,7 +59,7 @@ def read_architecture(base: str) -> Architecture:
         sizes = dict(_read_matrices(folder))
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         return Architecture(
-            parameters=sum(_product(shape) for shape in sizes.values()),
+            parameters=sum(math.prod(shape) for shape in sizes.values()),
             file_bytes=sum(path.stat().st_size for path in find_weight_files(folder)),
             layers=config["num_hidden_layers"],
             hidden=hidden,
@@ -75,7 +77,7 @@ def read_architecture(base: str) -> Architecture:
 
 
 def _read_matrices(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of each weight, from the files' headers."""
+    """Yield name and shape of each weight, from the files' headers."""
     from safetensors import safe_open
 
     for path in find_weight_files(folder):
@@ -84,14 +86,7 @@ def _read_matrices(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield name, tuple(weights.get_slice(name).get_shape())
 
 
-def _find_linear(sizes: dict[str, Any]) -> Iterator[tuple[int, int]]:
+def _find_linear(sizes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[int, int]]:
     for name, shape in sizes.items():
         if len(shape) == 2 and not any(part in name for part in NOT_ADAPTED):
             yield shape[0], shape[1]
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -1,7 +1,6 @@
-"""What a training will take, before it begins: memory, time and cost.
+"""Estimates of a training's memory and time, before it begins.
 
-Memory is counted (see `estimate_memory`), time is a measured speed times the tokens, cost is time times
-a price from the settings.
+Memory is counted (see `estimate_memory`); time is a measured speed times the tokens.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,57 +13,58 @@ from trainers.planning.hyperparameters import Hyperparameters
 from trainers.recovery.fallbacks import Attempt, MemoryRules, reduce_memory
 
 TRAINED_BYTES = 4 + 4 + 8
-"""For each weight of the adapter: itself, its gradient, and Adam's two moments, in float32 (Rajbhandari
-et al. 2020, ZeRO, section 3.1)."""
+"""Bytes for each weight of the adapter: itself, its gradient, and Adam's two moments, in float32
+(Rajbhandari et al. 2020, ZeRO, section 3.1)."""
 LOGIT_COPIES = 4
-"""The float32 logits of a token to learn, what log-probability and entropy take, and the gradient."""
+"""Arrays of a learned token's logits in float32: themselves, those for log-probability and entropy, and the
+gradient."""
 LOGIT_TILE = (4096, 32768)
 """Labels and words of the vocabulary that TRL's head holds at once on a GPU (kernels/chunked_logprob.py)."""
 RUNTIME_BYTES = {"cpu": 850_000_000, "cuda": 0}
-"""What a training process holds besides: Python, torch and the other libraries, their threads' buffers.
-Measured on Linux with torch 2.13. A GPU's context is not in what torch counts."""
+"""Memory that a training process needs besides: Python, torch and the other libraries, their threads'
+buffers. Measured on Linux with torch 2.13. A GPU's context is not part of what torch counts."""
 RESERVE = 0.1
 """Share of the free memory that a training must leave: allocators fragment."""
 VALIDATION_SHARE = 0.5
-"""Of a training step's time that a validation takes for as many tokens: with a frozen base, the backward pass
-computes as much as the forward pass (2N of the 2N + 4N operations a token of Kaplan et al. 2020)."""
+"""Share of a training step's time that a validation of as many tokens takes: with a frozen base, the backward
+pass computes as much as the forward pass (2N of the 2N + 4N operations a token of Kaplan et al. 2020)."""
 
 
 class MemoryEstimate(Value):
-    """Bytes at the peak, by what they are for."""
+    """Bytes at the peak, by their purpose."""
 
     runtime: int
     weights: int
     loading: int
-    """While the weights are read: the file, where it is in another precision. The system takes these pages
-    back when it needs them."""
+    """The weights' file while it is read, if it is in another precision. The system reclaims these pages
+    when it needs them."""
     adapter: int
     activations: int
     logits: int
 
     @property
     def needed(self) -> int:
-        """What there must be."""
+        """Total bytes that the training needs."""
         return self.runtime + self.weights + self.adapter + self.activations + self.logits
 
     @property
     def total(self) -> int:
-        """What the process is seen to hold at its peak: when the weights are read, or in a step."""
+        """Peak of the process as the system reports it: when the weights are read, or in a step."""
         return max(self.needed, self.runtime + self.weights + self.loading)
 
 
 class TrainingEstimate(Value):
-    """What a stage will take, early stopping left aside."""
+    """Expected memory and time of a stage that is not stopped early."""
 
     attempt: Attempt
     memory: MemoryEstimate
     steps: int
     tokens: int
-    """Over all epochs."""
+    """Tokens over all epochs."""
     tokens_per_second: float | None
-    """In the first steps; None where there were none."""
+    """Speed of the first steps; None if there were none."""
     seconds: float | None
-    """From the model being loaded to the last step; None where there is no speed."""
+    """Time from the loaded model to the last step; None without a speed."""
 
 
 def estimate_memory(
@@ -75,13 +75,13 @@ def estimate_memory(
     dtype: str,
     device: str,
 ) -> MemoryEstimate:
-    """Peak memory of a training with LoRA on all linear layers.
+    """Estimate the peak memory of a training with LoRA on all linear layers.
 
-    Activations are what autograd keeps of a Llama-like layer for each token (after Korthikanti et al.
-    2022, section 4, with LoRA in place of the full weights' gradients), in elements: 2h for each norm,
-    A for queries, keys and values (repeated for grouped heads) and the attention's output, 4i for a
-    gated MLP, and a rank for each matrix. In bfloat16, the norms' are float32, and a copy of a
-    matrix's inputs is cast for LoRA.
+    `dtype` is `float32` or `bfloat16`, `device` is `cpu` or `cuda`. Activations are what autograd keeps
+    of a Llama-like layer for each token (after Korthikanti et al. 2022, section 4, with LoRA in place of
+    the full weights' gradients), in elements: 2h for each norm, A for each of queries, keys and values
+    (repeated for grouped heads) and the attention's output, 4i for a gated MLP, and a rank for each
+    matrix. In bfloat16, the norms' are float32, and a copy of a matrix's inputs is cast for LoRA.
     """
     item = {"float32": 4, "bfloat16": 2}[dtype]
     quantised = shape.linear_parameters if attempt.quantization else 0
@@ -92,7 +92,7 @@ def estimate_memory(
         runtime=RUNTIME_BYTES[device],
         weights=weights,
         loading=0 if as_on_disk or device != "cpu" else shape.file_bytes,
-        adapter=shape.adapter_parameters(hyperparameters.lora_rank) * TRAINED_BYTES,
+        adapter=shape.count_adapter_parameters(hyperparameters.lora_rank) * TRAINED_BYTES,
         activations=_estimate_activations(
             shape, workload, hyperparameters.lora_rank, item, attempt.checkpointing
         )
@@ -103,7 +103,7 @@ def estimate_memory(
 
 
 def _estimate_logits(shape: Architecture, labels: int, item: int, device: str) -> int:
-    """On a GPU a tile of logits, and the gradient of the labels' hidden states in float32."""
+    """Estimate the logits; on a GPU, a tile of them and the labels' hidden states' gradient in float32."""
     if device == "cpu":
         return labels * shape.vocabulary * 4 * LOGIT_COPIES
     most_labels, most_words = LOGIT_TILE
@@ -129,17 +129,17 @@ def _estimate_activations(
 
 
 def fits(memory: MemoryEstimate, device_bytes: int) -> bool:
-    """Whether it is likely to fit, with a reserve."""
+    """Return True if `memory` is likely to fit into `device_bytes`, with a reserve."""
     return memory.needed <= device_bytes * (1 - RESERVE)
 
 
 def find_fitting_attempt(
     first: Attempt, rules: MemoryRules, memory_of: Callable[[Attempt], MemoryEstimate], device_bytes: int
 ) -> tuple[Attempt, str]:
-    """The first attempt whose memory is likely to be enough, and why it is that one.
+    """Find the first attempt, from `first` on, that is likely to fit; return it and the reason in words.
 
-    The base is held in 4 bits only where nothing else fits, and then with the largest batch that does.
-    Where nothing at all seems to fit, it is the one that takes least: an estimate may err.
+    The base is held in 4 bits only if nothing else fits, and then with the largest batch that does. If
+    nothing at all seems to fit, the attempt that needs least is returned: an estimate may err.
     """
     whole = list(_list_rungs(first, rules.model_copy(update={"may_quantize": False})))
     packed = [rung.model_copy(update={"quantization": "nf4"}) for rung in whole if rules.may_quantize]
@@ -168,15 +168,18 @@ def estimate_training(
     memory: MemoryEstimate,
     tokens_per_second: float | None,
 ) -> TrainingEstimate:
-    """What a training takes that is not stopped early, at the speed of its first steps."""
-    a_step = attempt.micro_batch * attempt.accumulation
+    """Estimate a training that is not stopped early, at the speed of its first steps.
+
+    `tokens_per_second` is None if no step was measured; then the estimate has no time.
+    """
+    step_size = attempt.micro_batch * attempt.accumulation
     tokens = round(workload.tokens * hyperparameters.epochs)
     validations = hyperparameters.evaluations_per_epoch * hyperparameters.epochs + 1
     validating = workload.validation_tokens * validations * VALIDATION_SHARE
     return TrainingEstimate(
         attempt=attempt,
         memory=memory,
-        steps=max(1, round(-(-workload.examples // a_step) * hyperparameters.epochs)),
+        steps=max(1, round(-(-workload.examples // step_size) * hyperparameters.epochs)),
         tokens=tokens,
         tokens_per_second=tokens_per_second,
         seconds=(tokens + validating) / tokens_per_second if tokens_per_second else None,

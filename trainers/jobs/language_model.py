@@ -216,10 +216,10 @@ def _can_share(this: TrainingRun, base: Any) -> bool:
 
     # TRL switches dropout off for DPO and KTO: their reference would differ by it.
     dropout = this.hyperparameters.lora_dropout if this.method == "sft" else 0.0
-    exact, why_not = find_inexactness(base, dropout)
-    if this.job.plan.prefix_shared and not exact:
-        this.progress.write("loading", f"ordinary padded batches: {why_not}")
-    return this.job.plan.prefix_shared and exact
+    inexactness = find_inexactness(base, dropout)
+    if this.job.plan.prefix_shared and inexactness is not None:
+        this.progress.write("loading", f"ordinary padded batches: {inexactness}")
+    return this.job.plan.prefix_shared and inexactness is None
 
 
 def _add_adapter(this: TrainingRun, base: Any) -> dict[str, Any]:

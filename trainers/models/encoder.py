@@ -122,7 +122,7 @@ def get_adapter_weights(encoder: Any) -> dict[str, Any]:
 
 
 def set_adapter_weights(encoder: Any, weights: dict[str, Any]) -> None:
-    """Set the adapter's tensors to those of `get_adapter_weights`. Raises ValueError if their names differ."""
+    """Set the adapter's tensors to those of `get_adapter_weights`; raises ValueError if the names differ."""
     import torch
 
     own = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}

@@ -72,7 +72,7 @@ def save_adapter(model: Any, folder: Path) -> dict[str, str]:
 
 
 def _check_targets(model: Any, targets: list[str], base_model: str) -> None:
-    """Raise LoraMatchesNothing unless the targets, as ends of names like in PEFT, match only linear layers."""
+    """Raise LoraMatchesNothing unless the targets match linear layers alone, by the ends of their names."""
     named = [
         (name, module)
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Packing loses nothing: every row's tokens, positions and visibility are found again in the tree."""
+"""Packing loses nothing: the tree keeps every row's tokens, positions and visibility."""
 
 from dataclasses import replace
 
@@ -20,26 +20,26 @@ def batches(draw):
     return rows, [draw(st.integers(0, len(row))) for row in rows]
 
 
-def packed_of(rows, shareable):
+def pack_rows(rows, shareable):
     return pack([np.array(row) for row in rows], shareable)
 
 
 @given(batches())
 def test_every_row_is_a_path_that_sees_itself_causally_and_nothing_else(batch):
     rows, shareable = batch
-    packed = packed_of(rows, shareable)
-    sees = packed.sees()
+    packed = pack_rows(rows, shareable)
+    mask = packed.build_mask()
     for row, path in zip(rows, packed.paths, strict=True):
         assert packed.tokens[path].tolist() == row
         assert packed.positions[path].tolist() == list(range(len(row)))
         for place, node in enumerate(path):
-            assert np.flatnonzero(sees[node]).tolist() == sorted(path[: place + 1].tolist())
+            assert np.flatnonzero(mask[node]).tolist() == sorted(path[: place + 1].tolist())
 
 
 @given(batches())
 def test_a_token_stands_after_those_it_sees(batch):
-    sees = packed_of(*batch).sees()
-    assert not np.triu(sees, k=1).any()
+    mask = pack_rows(*batch).build_mask()
+    assert not np.triu(mask, k=1).any()
 
 
 @given(batches())
@@ -49,7 +49,7 @@ def test_what_may_be_shared_stands_once_and_the_rest_for_each_row(batch):
         tuple(row[: end + 1]) for row, most in zip(rows, shareable, strict=True) for end in range(most)
     }
     own = sum(len(row) - most for row, most in zip(rows, shareable, strict=True))
-    assert len(packed_of(rows, shareable).tokens) == len(beginnings) + own
+    assert len(pack_rows(rows, shareable).tokens) == len(beginnings) + own
 
 
 def test_pairs_share_the_batch_s_beginning_and_each_its_prompt():
@@ -60,13 +60,13 @@ def test_pairs_share_the_batch_s_beginning_and_each_its_prompt():
         [*system, *first, 8, 2],
         [*system, *second, 8, 2],
     ]
-    packed = packed_of(rows, [5, 6, 5, 6])
+    packed = pack_rows(rows, [5, 6, 5, 6])
     assert packed.tokens.tolist() == [1, 5, 9, 20, 21, 7, 2, 8, 2, 30, 31, 32, 7, 2, 8, 2]
     assert packed.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 5, 6, 3, 4, 5, 6, 7, 6, 7]
 
 
-def tokens_of_a_batch(shared, own, widths=SMOLLM2):
-    """How many tokens are computed for eight rows with so many tokens in common, and each so many more."""
+def count_batch_tokens(shared, own, widths=SMOLLM2):
+    """Count the tokens computed for eight rows with `shared` tokens in common and `own` more each."""
     rows = [np.concatenate([np.arange(shared), np.full(own, 10_000 + row)]) for row in range(8)]
     packed = pack_if_cheaper(rows, [shared + 1] * 8, widths)
     return 8 * (shared + own) if packed is None else len(packed.tokens)
@@ -74,18 +74,18 @@ def tokens_of_a_batch(shared, own, widths=SMOLLM2):
 
 @pytest.mark.parametrize("shared", [20, 50, 300, 1000, 3000])
 def test_long_beginnings_before_short_ends_are_computed_once(shared):
-    assert tokens_of_a_batch(shared, 36) == shared + 8 * 36
+    assert count_batch_tokens(shared, 36) == shared + 8 * 36
 
 
 def test_short_beginnings_before_long_ends_stay_padded_since_attention_would_cost_more_than_is_saved():
     # Measured for one layer forward: 0.98 s padded, 1.78 s packed.
-    assert tokens_of_a_batch(320, 704) == 8 * 1024
+    assert count_batch_tokens(320, 704) == 8 * 1024
     # The same share of twenty times shorter rows is worth it, and so it is in a model with wide matrices.
-    assert tokens_of_a_batch(16, 35) == 16 + 8 * 35
-    assert tokens_of_a_batch(320, 704, replace(SMOLLM2, intermediate=10**4, linear=10**10)) == 320 + 8 * 704
+    assert count_batch_tokens(16, 35) == 16 + 8 * 35
+    assert count_batch_tokens(320, 704, replace(SMOLLM2, intermediate=10**4, linear=10**10)) == 320 + 8 * 704
 
 
 def test_a_mask_takes_no_more_memory_than_is_saved():
     narrow = ModelWidths(layers=1, hidden=32, intermediate=32, attention=32, linear=10**10)
-    assert tokens_of_a_batch(320, 704, narrow) == 8 * 1024
-    assert tokens_of_a_batch(320, 20, narrow) == 320 + 8 * 20
+    assert count_batch_tokens(320, 704, narrow) == 8 * 1024
+    assert count_batch_tokens(320, 20, narrow) == 320 + 8 * 20

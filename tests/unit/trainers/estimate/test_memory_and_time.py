@@ -83,7 +83,7 @@ def memory(
 
 def test_an_adapter_of_rank_16_on_llama_8b_has_the_published_size() -> None:
     # PEFT prints "trainable params: 41,943,040" for it.
-    assert llama_8b().adapter_parameters(16) == 41_943_040
+    assert llama_8b().count_adapter_parameters(16) == 41_943_040
     assert memory().adapter == 41_943_040 * 16
 
 

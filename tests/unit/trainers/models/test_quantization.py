@@ -57,7 +57,7 @@ def shared_loss_of(model: Any) -> torch.Tensor:
     logits = model(
         input_ids=torch.from_numpy(packed.tokens)[None],
         position_ids=torch.from_numpy(packed.positions)[None],
-        attention_mask=torch.from_numpy(packed.sees())[None, None],
+        attention_mask=torch.from_numpy(packed.build_mask())[None, None],
         use_cache=False,
     ).logits[0]
     nodes = torch.from_numpy(np.concatenate([path[PROMPT - 1 : -1] for path in packed.paths]))
