@@ -80,9 +80,9 @@ def serve(settings: Settings) -> None:
         stack.callback(store.close)
         service = Service(settings, store)
         operators = Operators(settings.operators, utc_now)
-        door = Authenticator(operators, tokens)
-        api = build_api(settings, store, tokens, door, service.health, service.metrics, utc_now)
-        add_console(api, ConsoleContext(settings, store, service.health, operators, utc_now), door)
+        authenticator = Authenticator(operators, tokens)
+        api = build_api(settings, store, authenticator, service.health, service.metrics, utc_now)
+        add_console(api, ConsoleContext(settings, store, service.health, operators, utc_now), authenticator)
         server = uvicorn.Server(
             uvicorn.Config(
                 api,

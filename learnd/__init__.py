@@ -12,19 +12,19 @@ only with an `AdapterMixin` that loads its first adapter, sentence-transformers 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from learnd.active_version import ActiveVersion
     from learnd.client import ActiveAdapter
     from learnd.embedding import Embedder, Vectors
     from learnd.errors import LearndClientError
     from learnd.experiments import compare_experiments, get_experiment_details, list_experiments
     from learnd.inprocess import AdapterMixin
-    from learnd.resolved import Resolved
 
 __all__ = [
     "ActiveAdapter",
+    "ActiveVersion",
     "AdapterMixin",
     "Embedder",
     "LearndClientError",
-    "Resolved",
     "Vectors",
     "compare_experiments",
     "get_experiment_details",
@@ -33,10 +33,10 @@ __all__ = [
 
 _HOMES = {
     "ActiveAdapter": "learnd.client",
+    "ActiveVersion": "learnd.active_version",
     "AdapterMixin": "learnd.inprocess",
     "Embedder": "learnd.embedding",
     "LearndClientError": "learnd.errors",
-    "Resolved": "learnd.resolved",
     "Vectors": "learnd.embedding",
     "compare_experiments": "learnd.experiments",
     "get_experiment_details": "learnd.experiments",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def stages_folder() -> Path:
+def find_stages_folder() -> Path:
     """The folder that holds `daemon`, `extractors`, … for this installation."""
     here = Path(__file__).resolve().parent
     bundled = here / "_app"
@@ -17,7 +17,7 @@ def stages_folder() -> Path:
 
 def main() -> None:
     """Run the command line; says which extra to install when the daemon's libraries are missing."""
-    sys.path.insert(0, str(stages_folder()))
+    sys.path.insert(0, str(find_stages_folder()))
     try:
         from daemon import cli
     except ModuleNotFoundError as missing:

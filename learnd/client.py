@@ -16,9 +16,9 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from learnd.errors import DaemonUnreachable, NoReplicaAnswers, Refused
+from learnd.active_version import ActiveVersion, keep_version, read_kept_version
+from learnd.errors import DaemonUnreachable, NoReplicaAnswers, RequestRefused
 from learnd.files import fetch_files
-from learnd.resolved import Resolved, read_kept, write_kept
 
 DAEMON_SECONDS = 5.0
 """How long the daemon may take to say what is active."""
@@ -54,15 +54,15 @@ class ActiveAdapter:
         token = token or os.environ.get("LEARND_TOKEN")
         replica_key = replica_key or os.environ.get("LEARND_REPLICA_KEY")
         self._cache_seconds = cache_seconds
-        self._state_dir = state_dir or _default_state_dir()
+        self._state_dir = state_dir or _find_state_dir()
         self._clock = clock
-        self._daemon = httpx.Client(headers=_bearer(token), timeout=DAEMON_SECONDS)
-        self._replicas = httpx.Client(headers=_bearer(replica_key), timeout=timeout_seconds)
+        self._daemon = httpx.Client(headers=_build_headers(token), timeout=DAEMON_SECONDS)
+        self._replicas = httpx.Client(headers=_build_headers(replica_key), timeout=timeout_seconds)
         self._lock = threading.Lock()
-        self._kept: Resolved | None = None
+        self._kept: ActiveVersion | None = None
         self._ask_again_at = float("-inf")
 
-    def resolve(self, *, fresh: bool = False) -> Resolved:
+    def resolve(self, *, fresh: bool = False) -> ActiveVersion:
         """What is active now: as kept, or asked anew when that is too old or `fresh` is wanted.
 
         Raises DaemonUnreachable when the daemon does not answer and never did, Refused when it
@@ -85,7 +85,7 @@ class ActiveAdapter:
         return self.call(lambda live: self._post_chat(live, messages, parameters), not_found=NoReplicaAnswers)
 
     def call(
-        self, ask: Callable[[Resolved], Result], not_found: type[Exception] | tuple[type[Exception], ...]
+        self, ask: Callable[[ActiveVersion], Result], not_found: type[Exception] | tuple[type[Exception], ...]
     ) -> Result:
         """`ask(resolved)`; once more with a fresh answer when it raises `not_found`.
 
@@ -111,7 +111,7 @@ class ActiveAdapter:
         """
         return self.fetch_version(self.resolve(), folder)
 
-    def fetch_version(self, resolved: Resolved, folder: Path) -> Path:
+    def fetch_version(self, resolved: ActiveVersion, folder: Path) -> Path:
         """The files of the version that `resolved` names; see `fetch`."""
         return fetch_files(self._daemon, self._url, resolved, folder)
 
@@ -131,17 +131,17 @@ class ActiveAdapter:
         try:
             resolved, cache_seconds = self._ask_daemon()
         except DaemonUnreachable:
-            self._kept = self._kept or read_kept(self._state_dir, self._url, self.target)
+            self._kept = self._kept or read_kept_version(self._state_dir, self._url, self.target)
             if self._kept is None:
                 raise
             self._ask_again_at = self._clock() + RETRY_SECONDS
             return
         self._ask_again_at = self._clock() + min(self._cache_seconds, cache_seconds)
         if self._kept is None or resolved.fields != self._kept.fields:
-            write_kept(self._state_dir, self._url, resolved)
+            keep_version(self._state_dir, self._url, resolved)
         self._kept = resolved
 
-    def _ask_daemon(self) -> tuple[Resolved, float]:
+    def _ask_daemon(self) -> tuple[ActiveVersion, float]:
         """What the daemon says, and for how long that may be kept, in seconds."""
         address = f"{self._url}/v1/active/{self.target}"
         try:
@@ -151,10 +151,10 @@ class ActiveAdapter:
                 f"learnd's daemon at {self._url} does not answer: {unreachable}"
             ) from None
         if answer.status_code in {401, 403, 404}:
-            raise Refused(f"{address}: {answer.text[:200]}; check the target's name and the token")
+            raise RequestRefused(f"{address}: {answer.text[:200]}; check the target's name and the token")
         try:
             content = answer.raise_for_status().json()
-            resolved = Resolved.from_answer(content)
+            resolved = ActiveVersion.from_answer(content)
             return resolved, float(content["cache_seconds"])
         except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as odd:
             raise DaemonUnreachable(
@@ -162,7 +162,7 @@ class ActiveAdapter:
             ) from None
 
     def _post_chat(
-        self, live: Resolved, messages: Sequence[dict[str, Any]], parameters: dict[str, Any]
+        self, live: ActiveVersion, messages: Sequence[dict[str, Any]], parameters: dict[str, Any]
     ) -> dict[str, Any]:
         request = {**parameters, "model": live.model, "messages": list(messages)}
         problems = []
@@ -182,9 +182,9 @@ class ActiveAdapter:
         )
 
 
-def _bearer(token: str | None) -> dict[str, str]:
+def _build_headers(token: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
-def _default_state_dir() -> Path:
+def _find_state_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "learnd"

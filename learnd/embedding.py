@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learnd.active_version import ActiveVersion, keep_version, read_kept_version
 from learnd.client import ActiveAdapter
 from learnd.errors import BrokenAdapter, LearndClientError
-from learnd.inprocess import NEEDED
-from learnd.resolved import Resolved, read_kept, write_kept
+from learnd.inprocess import NEEDED_FILES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 BASE = "base"
 """The version of vectors that the model makes without an adapter."""
-PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 """Before the names of weights in an adapter's file: PEFT's own wrapper would stand there."""
 
 
@@ -83,7 +83,7 @@ class Embedder:
         self._active = active
         self._folder = folder
         self._batch_size = batch_size
-        self._model = _opened(model)
+        self._model = _open_model(model)
         self._pulling = threading.Lock()
         self._speaking = threading.Lock()
         self._slots: dict[str, str] = {}
@@ -185,8 +185,8 @@ class Embedder:
             return
         resolved = self._manifest(version)
         # PEFT would look for a missing file on the hub, and unpickle a `.bin`.
-        if not resolved.files.keys() >= NEEDED:
-            raise BrokenAdapter(f"{version} does not have the files {sorted(NEEDED)}")
+        if not resolved.files.keys() >= NEEDED_FILES:
+            raise BrokenAdapter(f"{version} does not have the files {sorted(NEEDED_FILES)}")
         path = self._active.fetch_version(resolved, self._folder)
         self._loaded += 1
         slot = f"version{self._loaded}"
@@ -199,10 +199,10 @@ class Embedder:
             self._slots[version] = slot
             self._forget_all_but({version, self._version, *self._building})
 
-    def _manifest(self, version: str) -> Resolved:
+    def _manifest(self, version: str) -> ActiveVersion:
         """The files of `version`: as kept when it was loaded here, or from the daemon while it is active."""
         versions = self._folder / "versions"
-        known = read_kept(versions, version, self._active.target)
+        known = read_kept_version(versions, version, self._active.target)
         if known is not None:
             return known
         active = self._active.resolve()
@@ -211,11 +211,11 @@ class Embedder:
                 f"{version} is not active any more, and was never loaded into {self._folder}: "
                 "build the index anew with what is active"
             )
-        write_kept(versions, version, active)
+        keep_version(versions, version, active)
         return active
 
 
-def _opened(model: Any) -> Any:
+def _open_model(model: Any) -> Any:
     try:
         import peft  # noqa: F401
         from sentence_transformers import SentenceTransformer
@@ -239,7 +239,7 @@ def _add_adapter(model: Any, path: Path, slot: str) -> None:
             # PEFT wonders whether a second adapter is meant.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
             model.add_adapter(config, slot)
-        _fill(model.transformers_model, path / "adapter_model.safetensors", slot)
+        _fill_adapter(model.transformers_model, path / "adapter_model.safetensors", slot)
         loaded = True
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as unfit:
         raise BrokenAdapter(f"{path} does not fit the model: {unfit}") from unfit
@@ -255,12 +255,12 @@ def _delete_adapter(model: Any, slot: str) -> None:
         model.delete_adapter(slot)
 
 
-def _fill(model: Any, file: Path, slot: str) -> None:
+def _fill_adapter(model: Any, file: Path, slot: str) -> None:
     """Copy the weights in `file` into an adapter that is there. Raises ValueError unless all fit."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    weights = {name.removeprefix(PREFIX): each for name, each in load_file(file).items()}
+    weights = {name.removeprefix(PEFT_PREFIX): each for name, each in load_file(file).items()}
     own = get_peft_model_state_dict(model, adapter_name=slot, save_embedding_layers=False)
     odd = weights.keys() ^ own.keys()
     if odd:

@@ -9,7 +9,7 @@ class DaemonUnreachable(LearndClientError):
     """The daemon does not answer, and nothing is known from before."""
 
 
-class Refused(LearndClientError):
+class RequestRefused(LearndClientError):
     """The daemon knows no such target, or the token is not its tenant's."""
 
 

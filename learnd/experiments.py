@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from learnd.errors import DaemonUnreachable, NoSuchExperiment, Refused
+from learnd.errors import DaemonUnreachable, NoSuchExperiment, RequestRefused
 
 SECONDS = 30.0
 """How long the daemon may take to answer."""
@@ -74,7 +74,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Fact:
+class ComparisonFact:
     """One line of a comparison."""
 
     group: str
@@ -87,11 +87,11 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ExperimentComparison:
     """Runs side by side."""
 
     experiments: tuple[Experiment, ...]
-    facts: tuple[Fact, ...]
+    facts: tuple[ComparisonFact, ...]
     notes: tuple[str, ...]
     """What to know before reading anything into the differences."""
 
@@ -101,7 +101,9 @@ class Comparison:
         return cls(
             experiments=tuple(Experiment.from_answer(each) for each in answer["experiments"]),
             facts=tuple(
-                Fact(group=fact["group"], name=fact["name"], values=fact["values"], best=tuple(fact["best"]))
+                ComparisonFact(
+                    group=fact["group"], name=fact["name"], values=fact["values"], best=tuple(fact["best"])
+                )
                 for fact in answer["facts"]
             ),
             notes=tuple(answer["notes"]),
@@ -126,7 +128,7 @@ def list_experiments(
     asked: dict[str, Any] = {"target": target, "method": method, "verdict": verdict, "limit": limit}
     asked |= {"since": since.isoformat() if since else None, "until": until.isoformat() if until else None}
     known = {name: value for name, value in asked.items() if value is not None}
-    return _ask("", known, url, token, lambda found: [Experiment.from_answer(each) for each in found])
+    return _ask_daemon("", known, url, token, lambda found: [Experiment.from_answer(each) for each in found])
 
 
 def get_experiment_details(run: str, *, url: str | None = None, token: str | None = None) -> dict[str, Any]:
@@ -135,17 +137,17 @@ def get_experiment_details(run: str, *, url: str | None = None, token: str | Non
     `run` is its id, a beginning of that, or the version that it trained. Raises NoSuchExperiment,
     DaemonUnreachable, Refused.
     """
-    return _ask(f"/{quote(run, safe='')}", {}, url, token, dict[str, Any])
+    return _ask_daemon(f"/{quote(run, safe='')}", {}, url, token, dict[str, Any])
 
 
 def compare_experiments(
     runs: Sequence[str], *, url: str | None = None, token: str | None = None
-) -> Comparison:
+) -> ExperimentComparison:
     """Runs side by side, named as for `get_experiment_details`. Raises as that does."""
-    return _ask("/compare", {"run": list(runs)}, url, token, Comparison.from_answer)
+    return _ask_daemon("/compare", {"run": list(runs)}, url, token, ExperimentComparison.from_answer)
 
 
-def _ask(
+def _ask_daemon(
     path: str,
     parameters: Mapping[str, Any],
     url: str | None,
@@ -161,18 +163,18 @@ def _ask(
     except httpx.TransportError as unreachable:
         raise DaemonUnreachable(f"learnd's daemon at {daemon} does not answer: {unreachable}") from None
     if answer.status_code == httpx.codes.NOT_FOUND:
-        raise NoSuchExperiment(_said(answer))
+        raise NoSuchExperiment(_read_problem(answer))
     if answer.is_client_error:
-        raise Refused(f"{address}: {_said(answer)}")
+        raise RequestRefused(f"{address}: {_read_problem(answer)}")
     if answer.is_server_error:
-        raise DaemonUnreachable(f"{address} answered {answer.status_code}: {_said(answer)}")
+        raise DaemonUnreachable(f"{address} answered {answer.status_code}: {_read_problem(answer)}")
     try:
         return read(answer.raise_for_status().json())
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as odd:
         raise DaemonUnreachable(f"{address} gave no usable answer (is it learnd's daemon?): {odd}") from None
 
 
-def _said(answer: httpx.Response) -> str:
+def _read_problem(answer: httpx.Response) -> str:
     """What the daemon says about a problem, or about each parameter that it cannot take."""
     try:
         said = answer.json()["detail"]

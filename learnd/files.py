@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 
-from learnd.errors import BrokenAdapter, DaemonUnreachable, NoActiveAdapter, Refused
-from learnd.resolved import Resolved
+from learnd.active_version import ActiveVersion
+from learnd.errors import BrokenAdapter, DaemonUnreachable, NoActiveAdapter, RequestRefused
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
-def fetch_files(client: httpx.Client, url: str, resolved: Resolved, folder: Path) -> Path:
+def fetch_files(client: httpx.Client, url: str, resolved: ActiveVersion, folder: Path) -> Path:
     """Download the files that `resolved` lists into a folder named by their content.
 
     Nothing is downloaded when they are there already and still what they were. The folder
@@ -41,14 +41,14 @@ def fetch_files(client: httpx.Client, url: str, resolved: Resolved, folder: Path
     return final
 
 
-def _is_whole(folder: Path, resolved: Resolved) -> bool:
+def _is_whole(folder: Path, resolved: ActiveVersion) -> bool:
     return all(
-        (folder / name).is_file() and _digest(folder / name) == digest
+        (folder / name).is_file() and _compute_digest(folder / name) == digest
         for name, digest in resolved.files.items()
     )
 
 
-def _put_in_place(partial: Path, final: Path, resolved: Resolved) -> None:
+def _put_in_place(partial: Path, final: Path, resolved: ActiveVersion) -> None:
     if final.exists():
         if _is_whole(final, resolved):
             return  # Another process was faster.
@@ -66,7 +66,7 @@ def _download(client: httpx.Client, url: str, path: Path, digest: str) -> None:
     try:
         with client.stream("GET", url) as answer, path.open("wb") as file:
             if answer.status_code in {401, 403, 404}:
-                raise Refused(
+                raise RequestRefused(
                     f"{url}: HTTP {answer.status_code}; the version may have been replaced meanwhile"
                 )
             answer.raise_for_status()
@@ -79,6 +79,6 @@ def _download(client: httpx.Client, url: str, path: Path, digest: str) -> None:
         raise BrokenAdapter(f"{url} is not the file that the manifest describes (SHA-256 differs); try again")
 
 
-def _digest(path: Path) -> str:
+def _compute_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

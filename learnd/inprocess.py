@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from learnd.active_version import ActiveVersion
 from learnd.client import ActiveAdapter
 from learnd.errors import BrokenAdapter, LearndClientError
-from learnd.resolved import Resolved
 
 log = logging.getLogger(__name__)
 
-NEEDED = frozenset({"adapter_config.json", "adapter_model.safetensors"})
+NEEDED_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 
 
 class AdapterMixin:
@@ -82,21 +82,21 @@ class AdapterMixin:
             self._version = wanted.version
             return True
 
-    def _load(self, wanted: Resolved, version: str) -> None:
+    def _load(self, wanted: ActiveVersion, version: str) -> None:
         from safetensors import SafetensorError
 
         # PEFT would look for a missing file on the hub, and unpickle a `.bin`.
-        if not wanted.files.keys() >= NEEDED:
-            raise BrokenAdapter(f"{version} does not have the files {sorted(NEEDED)}")
+        if not wanted.files.keys() >= NEEDED_FILES:
+            raise BrokenAdapter(f"{version} does not have the files {sorted(NEEDED_FILES)}")
         path = self._active.fetch_version(wanted, self._folder)
         loaded = False
         try:
             if self._tuned is None:
-                self._tuned = _with_layers(self._base, path, _name(version))
-            missing = self._tuned.load_adapter(str(path), adapter_name=_name(version)).missing_keys
+                self._tuned = _add_layers(self._base, path, _to_adapter_name(version))
+            missing = self._tuned.load_adapter(str(path), adapter_name=_to_adapter_name(version)).missing_keys
             if missing:
                 raise ValueError(f"it has no weights for {len(missing)} tensors, such as {missing[0]}")
-            self._tuned.set_adapter(_name(version), inference_mode=True)
+            self._tuned.set_adapter(_to_adapter_name(version), inference_mode=True)
             loaded = True
         except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as unfit:
             self._unusable = version
@@ -109,14 +109,14 @@ class AdapterMixin:
         """Take the version's layers out of the model; the last ones leave the base model as it was."""
         if self._tuned is None:
             return
-        if set(self._tuned.peft_config) == {_name(version)}:
+        if set(self._tuned.peft_config) == {_to_adapter_name(version)}:
             self._tuned.unload()
             self._tuned = None
-        elif _name(version) in self._tuned.peft_config:
-            self._tuned.delete_adapter(_name(version))
+        elif _to_adapter_name(version) in self._tuned.peft_config:
+            self._tuned.delete_adapter(_to_adapter_name(version))
 
 
-def _with_layers(base: Any, path: Path, name: str) -> Any:
+def _add_layers(base: Any, path: Path, name: str) -> Any:
     """`base` with the adapter's layers, which have no weights yet."""
     from peft import PeftConfig, get_peft_model
 
@@ -127,6 +127,6 @@ def _with_layers(base: Any, path: Path, name: str) -> Any:
     return get_peft_model(base, config, adapter_name=name)
 
 
-def _name(version: str) -> str:
+def _to_adapter_name(version: str) -> str:
     """PEFT's name of a version: torch's module names have no dots."""
     return version.replace(".", "_")

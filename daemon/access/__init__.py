@@ -1,1 +1,1 @@
-"""Who is asking: tokens, accounts, sessions, request limits."""
+"""Identifies who sends a request: tokens, accounts, sessions, request limits."""

@@ -1,7 +1,8 @@
-"""Who of the operators is asking: by a session's cookie, a token of their own, or a trusted proxy's word.
+"""Operators' accounts and sessions: a person is known by a session's cookie, a token, or a trusted proxy.
 
 Sessions live in this process's memory. A restart signs everybody out, so that a removed account or a
-changed password holds at once and no key to a session lies on a disk; decisions are durable without them.
+changed password takes effect at once and no key to a session is on a disk; decisions are durable without
+sessions.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError, VerificationError
 from pydantic import TypeAdapter, ValidationError
 
-from daemon.access.tokens import TokenDigests, TokensMissing
+from daemon.access.tokens import TokenDigests, TokensMissing, digest_secret
 from daemon.settings.people import OperatorAccount, OperatorSettings, PersonName, Role
 from daemon.settings.types import SettingsError
 from extractors.errors import LearndError
@@ -30,17 +31,17 @@ WINDOW = timedelta(minutes=5)
 PER_NAME_AND_PEER = 5
 PER_NAME = 50
 PER_PEER = 30
-"""Failed sign-ins in a window. The limit of a name alone is high: anybody could lock its owner out."""
+"""Failed sign-ins in a window. The limit for a name alone is high, or anybody could lock its owner out."""
 _NAME = TypeAdapter(PersonName)
 MOST_REMEMBERED = 10_000
-"""Names and peers whose failures are remembered, and sessions."""
+"""Most names and peers whose failures are remembered, and most sessions."""
 HASHES_AT_ONCE = 2
 """Passwords that are checked at the same time: each takes 64 MiB."""
 HASH_SECONDS = 10.0
 
 
 class SignInRefused(LearndError):
-    """Name and password do not belong together, or nobody has that name: it is not said which."""
+    """Name and password do not belong together, or nobody has that name; the message does not say which."""
 
     def __init__(self) -> None:
         super().__init__("this name and password do not belong together")
@@ -61,12 +62,15 @@ class Person(Value):
     role: Role
     by: Literal["session", "token", "proxy"]
     csrf_token: str | None = None
-    """What must come along with everything that changes something; a token needs none of it."""
+    """Every request that changes something must carry it; None for a person with a token, who needs none."""
     expires_at: datetime | None = None
     """When the session ends."""
 
-    def shows(self, csrf_token: str | None) -> bool:
-        """Whether the request comes from our own page: a browser sends cookies along for any page."""
+    def accepts_csrf_token(self, csrf_token: str | None) -> bool:
+        """Return True if the token proves that a request comes from our own page.
+
+        A cookie proves nothing: a browser sends it along for any page.
+        """
         if self.csrf_token is None:
             return True
         return csrf_token is not None and hmac.compare_digest(
@@ -75,10 +79,10 @@ class Person(Value):
 
 
 class Operators:
-    """The people of the settings, and their sessions. Threads share it."""
+    """The people in the settings, and their sessions. Threads share it."""
 
     def __init__(self, settings: OperatorSettings, clock: Callable[[], datetime]) -> None:
-        """Raises SettingsError for a password hash that is none of argon2."""
+        """Read the accounts. Raises SettingsError for a password hash that is not one of argon2."""
         self._settings = settings
         self._clock = clock
         self._people = settings.read_accounts()
@@ -88,24 +92,25 @@ class Operators:
         self._failures = _FailedSignIns()
         self._sessions: dict[bytes, Person] = {}
         self._lock = Lock()
-        # Binds what a proxy's people must show to this process.
+        # Makes the CSRF tokens of a proxy's people valid for this process only.
         self._key = secrets.token_bytes(32)
 
     @property
     def can_sign_in(self) -> bool:
-        """Whether there is any way to be known."""
+        """True if the settings name any way to sign in."""
         return bool(self._people) or bool(self._settings.proxy_header and self._settings.proxy_role)
 
     @property
     def lifetime(self) -> timedelta:
+        """Duration of a session."""
         return timedelta(hours=self._settings.session_hours)
 
     def sign_in(self, name: str, password: str, peer: str) -> tuple[str, Person]:
-        """The session's cookie, and whose it is. Raises SignInRefused, TooManyAttempts."""
+        """Begin a session, and return its cookie and its person. Raises SignInRefused, TooManyAttempts."""
         now = self._clock()
-        # It counts as failed until it has succeeded: trying many at once gains nothing.
+        # An attempt counts as failed until it has succeeded, so that trying many at once gains nothing.
         self._failures.add(name, peer, now)
-        if not self._passwords.fit(name, password):
+        if not self._passwords.matches(name, password):
             raise SignInRefused
         self._failures.forget(name, peer)
         cookie = secrets.token_urlsafe(32)
@@ -118,29 +123,29 @@ class Operators:
         )
         with self._lock:
             self._forget_expired(now)
-            self._sessions[_digest(cookie)] = person
+            self._sessions[digest_secret(cookie)] = person
         return cookie, person
 
     def sign_out(self, cookie: str) -> None:
         """End the session, if there is one."""
         with self._lock:
-            self._sessions.pop(_digest(cookie), None)
+            self._sessions.pop(digest_secret(cookie), None)
 
     def find_by_session(self, cookie: str | None) -> Person | None:
-        """Whose session it is; None where it is over."""
+        """Return the person of a session; None where the session is over."""
         with self._lock:
-            person = self._sessions.get(_digest(cookie)) if cookie else None
+            person = self._sessions.get(digest_secret(cookie)) if cookie else None
         if person is None or person.expires_at is None or person.expires_at <= self._clock():
             return None
         return person
 
     def find_by_token(self, token: str) -> Person | None:
-        """For whom a bearer token acts."""
+        """Return the person that a bearer token acts for."""
         name = self._tokens.get(token)
         return None if name is None else Person(name=name, role=self._people[name].role, by="token")
 
     def find_by_proxy(self, headers: Mapping[str, str], peer: str) -> Person | None:
-        """Whom a trusted proxy names. None where it names nobody, or where the peer is no such proxy."""
+        """Return the person that a trusted proxy names; None where it names nobody, or is not trusted."""
         if self._settings.proxy_header is None or not self.is_trusted_proxy(peer):
             return None
         try:
@@ -154,12 +159,12 @@ class Operators:
         return Person(name=name, role=role, by="proxy", csrf_token=token)
 
     def is_trusted_proxy(self, peer: str) -> bool:
-        """Whether requests from this address come through the trusted proxy."""
+        """Return True if requests from this address come through the trusted proxy."""
         address = _parse_address(peer)
         return address is not None and any(address in network for network in self._trusted)
 
     def find_client_address(self, peer: str, forwarded_for: str | None) -> str:
-        """Who really asks: what a trusted proxy says of it, else the peer itself."""
+        """Return the address that a request began at: as a trusted proxy says, else the peer's own."""
         for hop in reversed((forwarded_for or "").split(",")):
             if not self.is_trusted_proxy(peer) or _parse_address(hop.strip()) is None:
                 break
@@ -176,14 +181,14 @@ class Operators:
 
 
 def hash_password(password: str) -> str:
-    """The argon2id line that settings take. Raises LearndError for a password that is none."""
+    """Return the argon2id line for the settings. Raises LearndError for an empty or too long password."""
     if not password.strip() or len(password) > LONGEST_PASSWORD:
         raise LearndError(f"a password has 1 to {LONGEST_PASSWORD} characters")
     return PasswordHasher().hash(password)
 
 
 def check_tokens_are_apart(agents: Mapping[str, str], operators: Mapping[str, str]) -> None:
-    """Raises TokensMissing for an operator's token that is empty, or an agent's as well."""
+    """Check that no operator's token is empty or also an agent's. Raises TokensMissing."""
     if any(not token.strip() for token in operators):
         raise TokensMissing("one of the operators' tokens is empty, which anybody can send; give it a value")
     if agents.keys() & operators.keys():
@@ -194,7 +199,7 @@ def check_tokens_are_apart(agents: Mapping[str, str], operators: Mapping[str, st
 
 
 class _PasswordChecker:
-    """Checks passwords, in the same time whether or not there is somebody of that name."""
+    """Checks passwords, in the same time whether or not there is an account of that name."""
 
     def __init__(self, people: Mapping[str, OperatorAccount]) -> None:
         self._hashes = {
@@ -209,13 +214,16 @@ class _PasswordChecker:
                 raise SettingsError(
                     f"the password hash of {name} is none of argon2; `learnd operators hash` makes one"
                 ) from None
-        like = next(iter(self._hashes.values()), None)
-        hasher = PasswordHasher.from_parameters(extract_parameters(like)) if like else PasswordHasher()
+        sample = next(iter(self._hashes.values()), None)
+        hasher = PasswordHasher.from_parameters(extract_parameters(sample)) if sample else PasswordHasher()
         self._nobody = hasher.hash(secrets.token_urlsafe())
         self._turns = BoundedSemaphore(HASHES_AT_ONCE)
 
-    def fit(self, name: str, password: str) -> bool:
-        """Raises TooManyAttempts where too many others are being checked."""
+    def matches(self, name: str, password: str) -> bool:
+        """Return True if the password is that of `name`.
+
+        Raises TooManyAttempts where too many other passwords are being checked.
+        """
         hashed = self._hashes.get(name)
         if not self._turns.acquire(timeout=HASH_SECONDS):
             raise TooManyAttempts(timedelta(seconds=HASH_SECONDS))
@@ -236,7 +244,7 @@ class _FailedSignIns:
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, name: str, peer: str, now: datetime) -> None:
-        """Count an attempt. Raises TooManyAttempts where there were too many."""
+        """Count an attempt. Raises TooManyAttempts after too many within the window."""
         limits = {
             ("both", name, _to_network(peer)): PER_NAME_AND_PEER,
             ("name", name): PER_NAME,
@@ -255,7 +263,7 @@ class _FailedSignIns:
                 self._forget_old(now)
 
     def forget(self, name: str, peer: str) -> None:
-        """Whoever has succeeded begins anew; others of that name or peer lose this one attempt."""
+        """Clear the failures of a person who has signed in; for the name or peer alone, take one back."""
         with self._lock:
             self._times.pop(("both", name, _to_network(peer)), None)
             for key in (("name", name), ("peer", _to_network(peer))):
@@ -269,7 +277,7 @@ class _FailedSignIns:
 
 
 def _to_network(peer: str) -> str:
-    """The network whose addresses one person can have as many of as they like."""
+    """Return the network from which one person can have any number of addresses."""
     address = _parse_address(peer)
     return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else peer
 
@@ -281,7 +289,3 @@ def _parse_address(written: str) -> IPv4Address | IPv6Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

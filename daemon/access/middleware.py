@@ -1,4 +1,4 @@
-"""What holds for every request and every answer: bounded bodies, and pages that nobody else may frame."""
+"""Limits every request's body, and adds headers to every response that keep other sites from framing it."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -11,34 +11,34 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
 class BodyLimit:
-    """ASGI middleware: answers 413 to a body of more than `most` bytes, and 411 where its length is not said.
+    """ASGI middleware that answers 413 to a body of more than `limit` bytes, and 411 to one without a length.
 
-    FastAPI reads a body before it asks who sent it.
+    FastAPI reads a body before it checks who sent it.
     """
 
-    def __init__(self, app: App, most: int) -> None:
+    def __init__(self, app: App, limit: int) -> None:
         self._app = app
-        self._most = most
+        self._limit = limit
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            # h11 and httptools see to it that no more comes than this says.
+            # h11 and httptools ensure that no more comes than this header says.
             length = headers.get(b"content-length", b"0")
             if b"transfer-encoding" in headers:
                 await _send_refusal(send, 411, "send the body with its Content-Length")
                 return
-            if int(length) > self._most:
-                await _send_refusal(send, 413, f"the body has more than {self._most} bytes")
+            if int(length) > self._limit:
+                await _send_refusal(send, 413, f"the body has more than {self._limit} bytes")
                 return
         await self._app(scope, receive, send)
 
 
 class SecurityHeaders:
-    """ASGI middleware: no other site may show our pages in a frame, and no answer is taken for another type.
+    """ASGI middleware: no other site may show our pages in a frame, and no response is read as another type.
 
-    As OWASP's HTTP headers cheat sheet asks for. A policy on scripts would have to allow evaluation, which
-    the console's templates need; what comes from telemetry is never markup there.
+    Follows OWASP's HTTP headers cheat sheet. A policy on scripts would have to allow evaluation, which the
+    console's templates need; text from telemetry is never markup there.
     """
 
     HEADERS = (
@@ -55,12 +55,12 @@ class SecurityHeaders:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
+        async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *self.HEADERS]
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        await self._app(scope, receive, send_guarded)
 
 
 async def _send_refusal(send: Send, status: int, why: str) -> None:

@@ -1,11 +1,12 @@
-"""Signing in over HTTP: the session's cookie, the CSRF token, and who may go through the operators' routes.
+"""Signing in over HTTP: the session's cookie, the CSRF token, and access to the operators' routes.
 
-Authorization: Bearer …             a person's own token; nothing else is asked
-X-Forwarded-User: … (the settings)  from a trusted proxy; changes want X-CSRF-Token
-Cookie: learnd_session=…            from `POST /api/v1/session`; changes want X-CSRF-Token
+Authorization: Bearer …             a person's own token; nothing else is needed
+X-Forwarded-User: … (the settings)  from a trusted proxy; changes need X-CSRF-Token
+Cookie: learnd_session=…            from `POST /api/v1/session`; changes need X-CSRF-Token
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 from typing import Annotated
@@ -30,68 +31,76 @@ _csrf = APIKeyHeader(
     name="X-CSRF-Token",
     auto_error=False,
     scheme_name="CSRF token",
-    description="Of `GET /api/v1/session`; beside a session, with everything that changes something.",
+    description="From `GET /api/v1/session`. With a session, every request that changes something needs it.",
 )
 
 
 class SignInRequest(Value):
-    """What somebody says to sign in."""
+    """Name and password of the person who signs in."""
 
     name: str = Field(max_length=200)
     password: SecretStr
 
 
 class SessionView(Value):
-    """Who is signed in."""
+    """The person who is signed in."""
 
     name: str
     role: Role
     csrf_token: str | None
-    """Goes into the header `X-CSRF-Token` of everything that changes something; a token needs none."""
+    """For the header `X-CSRF-Token` of requests that change something; null where a token signs in."""
     expires_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """The proofs of identity that a request carries. A FastAPI dependency."""
+
+    token: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    cookie: Annotated[str | None, Security(_cookie)]
+    csrf_token: Annotated[str | None, Security(_csrf)]
+
+
 class Authenticator:
-    """Knows who is asking, and whether they may. A dependency of every route of the operators."""
+    """Identifies the operator who sends a request, and checks that they may do what it asks.
+
+    `authenticate` and `authorize` are FastAPI dependencies of the operators' routes.
+    """
 
     def __init__(self, operators: Operators, agents: Mapping[str, str]) -> None:
         """`agents` are the agents' tokens, which open nothing here."""
         self._operators = operators
         self._agents = TokenDigests(agents)
 
-    def known(
-        self,
-        request: Request,
-        response: Response,
-        token: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-        cookie: Annotated[str | None, Security(_cookie)],
-        csrf_token: Annotated[str | None, Security(_csrf)],
+    def authenticate(
+        self, request: Request, response: Response, shown: Annotated[Credentials, Depends(Credentials)]
     ) -> Person:
-        """Whoever is signed in; 401 for others, and 403 where a change does not come from our own page."""
+        """Return the person who is signed in.
+
+        Raises HTTPException: 401 where nobody is, and 403 for a change that does not come from our own page.
+        """
         response.headers["Cache-Control"] = "no-store"
-        person = self._who(request, token, cookie)
-        if request.method not in SAFE and not person.shows(csrf_token):
+        person = self._identify(request, shown)
+        if request.method not in SAFE and not person.accepts_csrf_token(shown.csrf_token):
             raise HTTPException(
                 403, "the header X-CSRF-Token is missing or wrong; `GET /api/v1/session` says what it is"
             )
         return person
 
-    def allowed(
-        self,
-        request: Request,
-        response: Response,
-        token: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-        cookie: Annotated[str | None, Security(_cookie)],
-        csrf_token: Annotated[str | None, Security(_csrf)],
+    def authorize(
+        self, request: Request, response: Response, shown: Annotated[Credentials, Depends(Credentials)]
     ) -> Person:
-        """Whoever is signed in and may do this: viewers read, operators change things as well."""
-        person = self.known(request, response, token, cookie, csrf_token)
+        """Return the person who is signed in and may do this: viewers read, operators also change things.
+
+        Raises HTTPException as `authenticate` does, and 403 for a viewer who would change something.
+        """
+        person = self.authenticate(request, response, shown)
         if request.method not in SAFE and person.role != "operator":
             raise HTTPException(403, f"{person.name} is a viewer: only operators may do this")
         return person
 
     def sign_in(self, name: str, password: str, request: Request) -> tuple[str, Person]:
-        """The session's cookie, and whose it is. Raises SignInRefused, TooManyAttempts."""
+        """Begin a session, and return its cookie and its person. Raises SignInRefused, TooManyAttempts."""
         peer = request.client.host if request.client else ""
         peer = self._operators.find_client_address(peer, request.headers.get("X-Forwarded-For"))
         try:
@@ -108,8 +117,8 @@ class Authenticator:
             self._operators.sign_out(cookie)
         log.info("signed out", name=person.name)
 
-    def give(self, cookie: str, request: Request, response: Response) -> None:
-        """Have `response` set the session's cookie, which no page can read."""
+    def set_cookie(self, cookie: str, request: Request, response: Response) -> None:
+        """Set the session's cookie with `response`; no script of a page can read it."""
         response.headers["Cache-Control"] = "no-store"
         response.set_cookie(
             COOKIE,
@@ -122,25 +131,23 @@ class Authenticator:
         )
 
     def _is_secure(self, request: Request) -> bool:
-        """Whether the browser speaks TLS, with us or with a trusted proxy."""
+        """Return True if the browser speaks TLS, with us or with a trusted proxy."""
         peer = request.client.host if request.client else ""
         behind = (
             self._operators.is_trusted_proxy(peer) and request.headers.get("X-Forwarded-Proto") == "https"
         )
         return behind or request.url.scheme == "https"
 
-    def _who(
-        self, request: Request, token: HTTPAuthorizationCredentials | None, cookie: str | None
-    ) -> Person:
+    def _identify(self, request: Request, shown: Credentials) -> Person:
         peer = request.client.host if request.client else ""
-        if token is not None:
-            person = self._operators.find_by_token(token.credentials)
-            if person is None and self._agents.get(token.credentials) is not None:
-                raise HTTPException(403, "this is an agent's token; operators' routes want an operator's")
+        if shown.token is not None:
+            token = shown.token.credentials
+            person = self._operators.find_by_token(token)
+            if person is None and self._agents.get(token) is not None:
+                raise HTTPException(403, "this is an agent's token; operators' routes need an operator's")
         else:
-            person = self._operators.find_by_proxy(request.headers, peer) or self._operators.find_by_session(
-                cookie
-            )
+            person = self._operators.find_by_proxy(request.headers, peer)
+            person = person or self._operators.find_by_session(shown.cookie)
         if person is not None:
             return person
         how = "sign in with `POST /api/v1/session`, or send an operator's bearer token"
@@ -149,36 +156,36 @@ class Authenticator:
         raise HTTPException(401, how, headers={"WWW-Authenticate": "Bearer"})
 
 
-def build_session_router(door: Authenticator) -> APIRouter:
-    """Routes to sign in and out, below `/api/v1`."""
+def build_session_router(authenticator: Authenticator) -> APIRouter:
+    """Build the routes that sign in and out, below `/api/v1`."""
     router = APIRouter(prefix="/session", tags=["session"])
 
     @router.post("")
-    def sign_in(asked: SignInRequest, request: Request, response: Response) -> SessionView:
-        """Begin a session, whose cookie the answer sets. 429 after too many attempts that failed."""
+    def sign_in(body: SignInRequest, request: Request, response: Response) -> SessionView:
+        """Begin a session. The response sets its cookie; 429 after too many failed attempts."""
         try:
-            cookie, person = door.sign_in(asked.name, asked.password.get_secret_value(), request)
-        except TooManyAttempts as wait:
-            retry = {"Retry-After": str(ceil(wait.wait.total_seconds()))}
-            raise HTTPException(429, str(wait), headers=retry) from None
+            cookie, person = authenticator.sign_in(body.name, body.password.get_secret_value(), request)
+        except TooManyAttempts as limited:
+            retry = {"Retry-After": str(ceil(limited.wait.total_seconds()))}
+            raise HTTPException(429, str(limited), headers=retry) from None
         except SignInRefused as refused:
             raise HTTPException(401, str(refused)) from None
-        door.give(cookie, request, response)
+        authenticator.set_cookie(cookie, request, response)
         return _to_view(person)
 
     @router.get("")
-    def who_am_i(person: Annotated[Person, Depends(door.known)]) -> SessionView:
-        """Who is signed in, and what their changes must show."""
+    def show_session(person: Annotated[Person, Depends(authenticator.authenticate)]) -> SessionView:
+        """Show who is signed in, and the CSRF token that their changes need."""
         return _to_view(person)
 
     @router.delete("", status_code=204)
     def sign_out(
-        person: Annotated[Person, Depends(door.known)],
+        person: Annotated[Person, Depends(authenticator.authenticate)],
         response: Response,
         cookie: Annotated[str | None, Security(_cookie)],
     ) -> None:
         """End the session."""
-        door.sign_out(cookie, person)
+        authenticator.sign_out(cookie, person)
         response.delete_cookie(COOKIE)
 
     return router

@@ -1,4 +1,4 @@
-"""Bearer tokens: whose caller this is, and that nobody is served from the network without one."""
+"""Bearer tokens: they name the caller, and without one nobody is served from the network."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from extractors.errors import LearndError
 from extractors.values import Value
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-"""Hosts that nobody beyond this machine can reach."""
+"""Hosts that can be reached from this machine only."""
 
 
 class TokensMissing(LearndError):
@@ -15,41 +15,45 @@ class TokensMissing(LearndError):
 
 
 class Caller(Value):
-    """Who is asking. Without tokens there is one caller, who sees every tenant."""
+    """An agent that sends a request. Without tokens there is one caller, who sees every tenant."""
 
     tenant: str | None
+    """None: every tenant."""
 
-    def sees(self, tenant: str) -> bool:
+    def may_see(self, tenant: str) -> bool:
+        """Return True if the caller may see this tenant's targets."""
         return self.tenant is None or self.tenant == tenant
 
 
 class TokenDigests:
-    """Whose a token is. Looked up by digest: how long that takes says nothing about the tokens themselves."""
+    """Owners by the digests of their tokens, so that the time of a look-up reveals nothing about a token."""
 
-    def __init__(self, whose: Mapping[str, str]) -> None:
-        self._whose = {digest_secret(token): name for token, name in whose.items()}
+    def __init__(self, owners: Mapping[str, str]) -> None:
+        """`owners` are names by token."""
+        self._owners = {digest_secret(token): name for token, name in owners.items()}
 
     def __len__(self) -> int:
-        return len(self._whose)
+        return len(self._owners)
 
     def get(self, token: str | None) -> str | None:
-        return None if token is None else self._whose.get(digest_secret(token))
+        """Return the token's owner; None where it has none."""
+        return None if token is None else self._owners.get(digest_secret(token))
 
 
 def parse_bearer(authorization: str | None) -> str | None:
-    """The token of an `Authorization` header; None where it holds no bearer token."""
+    """Return the token of an `Authorization` header; None where it holds no bearer token."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 class Tokens:
-    """Which tenant a bearer token belongs to; without tokens everybody on this machine is welcome."""
+    """Tenants by bearer token; without any, everybody on this machine may see every tenant."""
 
     def __init__(self, tokens: Mapping[str, str]) -> None:
         self._tenants = TokenDigests(tokens)
 
-    def caller(self, authorization: str | None) -> Caller | None:
-        """The caller who sends this `Authorization` header; None when the token is missing or wrong."""
+    def find_caller(self, authorization: str | None) -> Caller | None:
+        """Return the caller who sends this `Authorization` header; None if the token is missing or wrong."""
         if not self._tenants:
             return Caller(tenant=None)
         tenant = self._tenants.get(parse_bearer(authorization))
@@ -57,7 +61,7 @@ class Tokens:
 
 
 def check_tokens(host: str, tokens: Mapping[str, str]) -> None:
-    """Raises TokensMissing when listening on `host` would let strangers in."""
+    """Check that listening on `host` lets no strangers in. Raises TokensMissing."""
     if not tokens and host not in LOOPBACK:
         raise TokensMissing(
             f"listening on {host} without agents' tokens would let anybody in: set LEARND_AGENTS__TOKENS or "
@@ -69,5 +73,6 @@ def check_tokens(host: str, tokens: Mapping[str, str]) -> None:
         )
 
 
-def digest_secret(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+def digest_secret(secret: str) -> bytes:
+    """Return the SHA-256 of a token or cookie."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""What agents that use no gateway ask of the daemon: which version is active, and its files.
+"""Routes for agents that use no gateway: which version is active, and its files.
 
 `learnd/client.py` is the other side.
 """
@@ -6,7 +6,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import FileResponse
@@ -18,7 +18,7 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class AdapterFiles(Value):
-    """The files of one adapter version, for whoever may see its target."""
+    """The files of one adapter version, for callers who may see its target."""
 
     tenant: str
     folder: Path
@@ -27,7 +27,7 @@ class AdapterFiles(Value):
 
 
 class ActiveVersion(Value):
-    """What answers for a target right now."""
+    """The version, or the base model, that answers for a target now."""
 
     target: str
     """`tenant/agent`."""
@@ -41,19 +41,45 @@ class ActiveVersion(Value):
     """File name to SHA-256; empty for the base model."""
 
 
+class ReplicaUrl(Value):
+    """Address of a replica."""
+
+    url: str
+    """Base URL without `/v1`."""
+
+
+class ActiveVersionAnswer(Value):
+    """The version, or the base model, that answers for a target now.
+
+    `learnd.ActiveVersion` is the client's side of the same wire type.
+    """
+
+    target: str
+    """`tenant/agent`."""
+    model: str
+    """The name to ask the replicas for: the version, or the base model's."""
+    version: str | None
+    """Null while the base model serves."""
+    cache_seconds: float
+    """How long the answer may be used."""
+    replicas: tuple[ReplicaUrl, ...]
+    files: dict[str, str]
+    """The adapter's files: name to SHA-256."""
+
+
 def build_caller_dependency(
     tokens: Mapping[str, str], operators: Mapping[str, str] | None = None
 ) -> Callable[..., Caller]:
-    """A dependency that gives the caller of a route; 401 without a token where there are any.
+    """Return a FastAPI dependency that identifies the calling agent; 401 without a token where there are any.
 
-    The `operators`' tokens open nothing here: who finds one in an agent's settings should not need it.
+    The `operators`' tokens open nothing here, so that no agent's settings ever hold one.
     """
-    known, apart = Tokens(tokens), TokenDigests(operators or {})
+    agents, refused = Tokens(tokens), TokenDigests(operators or {})
 
     def caller(authorization: Annotated[str | None, Header()] = None) -> Caller:
-        if apart.get(parse_bearer(authorization)) is not None:
-            raise HTTPException(403, "this is an operator's token; agents' routes want an agent's")
-        found = known.caller(authorization)
+        if refused.get(parse_bearer(authorization)) is not None:
+            raise HTTPException(403, "this is an operator's token; agents' routes need an agent's")
+        found = agents.find_caller(authorization)
         if found is None:
             raise HTTPException(
                 401, "a bearer token of your tenant is needed", headers={"WWW-Authenticate": "Bearer"}
@@ -65,41 +91,42 @@ def build_caller_dependency(
 
 def build_agents_router(
     *,
-    active: Callable[[str], ActiveVersion | None],
-    adapter: Callable[[str], AdapterFiles | None],
+    find_active: Callable[[str], ActiveVersion | None],
+    find_files: Callable[[str], AdapterFiles | None],
     tokens: Mapping[str, str],
     cache_seconds: float,
     operators: Mapping[str, str] | None = None,
 ) -> APIRouter:
-    """Routes below `/v1` for agents.
+    """Build the agents' routes below `/v1`.
 
-    `active` reads what serves a target, None for an unknown one; `adapter` the files of a
-    version, None where there is none or its files are gone. `cache_seconds` is how long a
-    client may keep an answer, because the version before stays loaded for as long. `operators` are
-    tokens that are refused.
+    `find_active` returns what serves a target, None for an unknown one; `find_files` returns the files of a
+    version, None where there is none or its files are gone. A client may use an answer for `cache_seconds`,
+    because the version before stays loaded for as long. The tokens in `operators` are refused.
     """
     router = APIRouter(prefix="/v1", tags=["agents"])
     caller = build_caller_dependency(tokens, operators)
 
     @router.get("/active/{tenant}/{agent}")
-    def get_active(tenant: str, agent: str, by: Annotated[Caller, Depends(caller)]) -> dict[str, Any]:
+    def get_active(tenant: str, agent: str, by: Annotated[Caller, Depends(caller)]) -> ActiveVersionAnswer:
+        """The version that serves a target now, its replicas and files; 404 for another tenant's target."""
         target = f"{tenant}/{agent}"
-        found = active(target) if by.sees(tenant) else None
+        found = find_active(target) if by.may_see(tenant) else None
         if found is None:
             raise HTTPException(404, f"no target {target}")
-        return {
-            "target": found.target,
-            "model": found.model,
-            "version": found.version,
-            "cache_seconds": cache_seconds,
-            "replicas": [{"url": url} for url in found.replica_urls],
-            "files": found.files,
-        }
+        return ActiveVersionAnswer(
+            target=found.target,
+            model=found.model,
+            version=found.version,
+            cache_seconds=cache_seconds,
+            replicas=tuple(ReplicaUrl(url=url) for url in found.replica_urls),
+            files=found.files,
+        )
 
     @router.get("/adapters/{version}/files/{name}")
     def get_file(version: str, name: str, by: Annotated[Caller, Depends(caller)]) -> FileResponse:
-        found = adapter(version)
-        if found is None or not by.sees(found.tenant) or not _is_served(found, name):
+        """One file of an adapter version; 404 if it is not there, or belongs to another tenant."""
+        found = find_files(version)
+        if found is None or not by.may_see(found.tenant) or not _is_served(found, name):
             raise HTTPException(404, f"no file {name} of {version}")
         return FileResponse(found.folder / name, media_type="application/octet-stream")
 
@@ -107,7 +134,7 @@ def build_agents_router(
 
 
 def _is_served(adapter: AdapterFiles, name: str) -> bool:
-    """Only plain names that the manifest lists, and only what really lies in the folder."""
+    """Return True for a plain name that the manifest lists, of a file that is really in the folder."""
     path = adapter.folder / name
     return (
         name in adapter.files

@@ -14,7 +14,7 @@ from registry.batches import Batch, BatchState, ItemState
 
 
 class BatchClosing(Value):
-    """The end of a batch before every item is decided."""
+    """The reason to close a batch before every item is decided."""
 
     reason: str = Field("", max_length=2000)
 
@@ -26,13 +26,14 @@ class ReviewUpload(Value):
 
 
 class DecidedBatch(Value):
-    """What was decided, and how the batch stands now."""
+    """The items that were decided, and the batch as it is now."""
 
     batch: Batch
     decided: tuple[ItemView, ...]
 
 
-def build_batches_router(desk: BatchReview) -> APIRouter:
+def build_batches_router(review: BatchReview) -> APIRouter:
+    """Build the routes that read batches of synthetic examples."""
     router = APIRouter(prefix="/batches", tags=["approvals"])
 
     @router.get("")
@@ -40,12 +41,19 @@ def build_batches_router(desk: BatchReview) -> APIRouter:
         target: TargetFilter = None, state: BatchState | None = None, limit: Limit = 100
     ) -> list[Batch]:
         """Batches of synthetic examples, newest first."""
-        return desk.store.batches(target, state, limit)
+        return review.store.batches(target, state, limit)
 
     @router.get("/{batch_id}")
     def show_batch(batch_id: str) -> Batch:
         """One batch: what it was made for and from, and how far it is decided."""
-        return desk.store.batch(batch_id)
+        return review.store.batch(batch_id)
+
+    return router
+
+
+def build_items_router(review: BatchReview) -> APIRouter:
+    """Build the routes that read and export the items of a batch."""
+    router = APIRouter(prefix="/batches", tags=["approvals"])
 
     @router.get("/{batch_id}/items")
     def list_items(
@@ -56,57 +64,58 @@ def build_batches_router(desk: BatchReview) -> APIRouter:
         containing: str = "",
         limit: Limit = 50,
     ) -> ItemPage:
-        """Items from the one behind `after` on, and the approved examples that they were made from.
+        """Items behind number `after`, and the approved examples that they were made from.
 
-        With `before`, the items in front of that one, the nearest first.
+        With `before`, the items in front of that number, the nearest first.
         """
-        return desk.page(batch_id, state, after=after, before=before, containing=containing, limit=limit)
+        return review.page(batch_id, state, after=after, before=before, containing=containing, limit=limit)
 
     @router.get("/{batch_id}/items/{number}")
     def show_item(batch_id: str, number: int) -> ItemPage:
         """One item, and the approved examples that it was made from."""
-        desk.item(batch_id, number)
-        return desk.page(batch_id, after=number - 1, limit=1)
+        review.item(batch_id, number)
+        return review.page(batch_id, after=number - 1, limit=1)
 
     @router.get("/{batch_id}/export", response_class=Response)
     def export(batch_id: str) -> Response:
         """The items as JSONL, for review in another tool."""
-        named = {
+        headers = {
             "Content-Disposition": f'attachment; filename="{batch_id}.jsonl"',
             "Cache-Control": "no-store",
         }
         return Response(
-            "".join(desk.export_lines(batch_id)), headers=named, media_type="application/x-ndjson"
+            "".join(review.export_lines(batch_id)), headers=headers, media_type="application/x-ndjson"
         )
 
     return router
 
 
-def build_decisions_router(desk: BatchReview, door: Authenticator) -> APIRouter:
+def build_decisions_router(review: BatchReview, authenticator: Authenticator) -> APIRouter:
+    """Build the routes that decide, close and withdraw batches."""
     router = APIRouter(prefix="/batches", tags=["approvals"])
-    By = Annotated[Person, Depends(door.allowed)]  # noqa: N806 - a type
+    By = Annotated[Person, Depends(authenticator.authorize)]  # noqa: N806 - a type
 
-    def now(batch_id: str, decided: tuple[ItemView, ...]) -> DecidedBatch:
-        return DecidedBatch(batch=desk.store.batch(batch_id), decided=decided)
+    def build_answer(batch_id: str, decided: tuple[ItemView, ...]) -> DecidedBatch:
+        return DecidedBatch(batch=review.store.batch(batch_id), decided=decided)
 
     @router.post("/{batch_id}/decisions")
     def decide(batch_id: str, rulings: list[Ruling], by: By) -> DecidedBatch:
-        """Approve, reject, edit or take back, all of it or nothing; 409 where somebody was quicker."""
-        return now(batch_id, desk.decide(batch_id, rulings, actor=by.name))
+        """Approve, reject, edit or take back items: all of them or none; 409 where somebody was quicker."""
+        return build_answer(batch_id, review.decide(batch_id, rulings, actor=by.name))
 
     @router.post("/{batch_id}/close")
-    def close(batch_id: str, asked: BatchClosing, by: By) -> Batch:
-        """Train on what was approved so far, and on nothing else of the batch."""
-        return desk.close(batch_id, actor=by.name, reason=asked.reason)
+    def close(batch_id: str, body: BatchClosing, by: By) -> Batch:
+        """Close a batch: train on the items approved so far, and reject the rest."""
+        return review.close(batch_id, actor=by.name, reason=body.reason)
 
     @router.post("/{batch_id}/withdraw")
-    def withdraw(batch_id: str, asked: ActReason, by: By) -> Batch:
-        """Train on nothing of the batch, whatever was approved."""
-        return desk.withdraw(batch_id, actor=by.name, reason=asked.reason)
+    def withdraw(batch_id: str, body: ActReason, by: By) -> Batch:
+        """Withdraw a batch: train on none of its items, not even approved ones."""
+        return review.withdraw(batch_id, actor=by.name, reason=body.reason)
 
     @router.post("/{batch_id}/import")
-    def import_review(batch_id: str, asked: ReviewUpload, by: By) -> DecidedBatch:
-        """Decide what a reviewed export says; 422 with line and reason where it is stale or malformed."""
-        return now(batch_id, desk.import_lines(batch_id, asked.jsonl.split("\n"), actor=by.name))
+    def import_review(batch_id: str, body: ReviewUpload, by: By) -> DecidedBatch:
+        """Decide items as a reviewed export says; 422 with line and reason where it is stale or malformed."""
+        return build_answer(batch_id, review.import_lines(batch_id, body.jsonl.split("\n"), actor=by.name))
 
     return router

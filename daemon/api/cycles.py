@@ -26,6 +26,7 @@ from trainers.planning.hyperparameters import Method
 
 
 def build_cycles_router(settings: Settings, store: Store) -> APIRouter:
+    """Build the routes that read cycles."""
     router = APIRouter(prefix="/cycles", tags=["cycles"])
 
     @router.get("")
@@ -36,32 +37,35 @@ def build_cycles_router(settings: Settings, store: Store) -> APIRouter:
         method: Method | None = None,
         limit: Limit = 100,
     ) -> list[CycleView]:
-        """The history, newest first."""
+        """The history of cycles, newest first."""
         found = list_newest(store, target=target, state=state, verdict=verdict, method=method, limit=limit)
         return [build_view(cycle) for cycle in found]
 
     @router.get("/{cycle_id}")
     def show_cycle(cycle_id: str) -> Cycle:
-        """One cycle: data, plan, trainings, measures, verdict."""
+        """One cycle: its data, plan, trainings, measures and verdict."""
         return store.cycle(cycle_id)
 
     @router.get("/{cycle_id}/progress", response_model_exclude_defaults=True)
     def show_progress(cycle_id: str) -> dict[str, list[ProgressLine]]:
-        """What the cycle's jobs said as they went on, losses among it, by the job's name."""
+        """The progress lines of a cycle's jobs, with their losses, by job."""
         return read_progress(settings, store.cycle(cycle_id))
 
     @router.get("/{cycle_id}/answers")
     def show_answers(
         cycle_id: str, changed: bool = False, offset: Offset = 0, limit: Limit = 50
     ) -> tuple[SideBySide, ...]:
-        """Held-out items and what every side said to them; `changed` are those that the candidate gains or
-        loses against what is live."""
+        """Held-out items with every side's answers.
+
+        With `changed`, only the items that the candidate gains or loses against what is live.
+        """
         return read_answers(settings, store.cycle(cycle_id), changed=changed, offset=offset, limit=limit)
 
     return router
 
 
 def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
+    """Build the routes that list and compare runs."""
     router = APIRouter(prefix="/experiments", tags=["experiments"])
 
     @router.get("")
@@ -73,7 +77,7 @@ def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
         until: AwareDatetime | None = None,
         limit: Limit = 100,
     ) -> list[Experiment]:
-        """What trained, or looked at a version again, newest first."""
+        """Cycles that trained, or looked at a version again, newest first."""
         return list_experiments(
             store,
             settings.phoenix,
@@ -87,12 +91,12 @@ def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
 
     @router.get("/compare")
     def compare_runs(run: Annotated[list[str], Query()]) -> ExperimentComparison:
-        """Runs side by side, each named by its id, a beginning of it, or the version that it trained."""
+        """Compare runs, each named by its id, the beginning of its id, or the version that it trained."""
         return compare_experiments(store, settings.phoenix, [find_run(store, each) for each in run])
 
     @router.get("/{run:path}")
     def show_run(run: str) -> ExperimentDetails:
-        """One run, named so: data, plan, trainings, report, and where Phoenix shows it."""
+        """One run, named as for the comparison: data, plan, trainings, report, and its page in Phoenix."""
         return build_details(store, settings.phoenix, find_run(store, run))
 
     return router

@@ -1,6 +1,6 @@
 """The operators' JSON API, `/api/v1`: everything that the console does. Viewers read, operators decide.
 
-Acts go through the same code as on the command line: `daemon.data.review`, `daemon.serving.promotion`
+Actions go through the same code as on the command line: `daemon.data.review`, `daemon.serving.promotion`
 and the store.
 """
 
@@ -11,17 +11,15 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from daemon.access.sign_in import Authenticator, build_session_router
-from daemon.api.batches import build_batches_router, build_decisions_router
+from daemon.api.batches import build_batches_router, build_decisions_router, build_items_router
 from daemon.api.cycles import build_cycles_router, build_experiments_router
 from daemon.api.parameters import Limit, TargetFilter
-from daemon.api.targets import build_data_router, build_targets_router
-from daemon.api.versions import build_versions_router
+from daemon.api.targets import build_data_router, build_target_actions_router, build_targets_router
+from daemon.api.versions import build_promotion_router, build_versions_router
 from daemon.data.review import BatchReview, EditInvalid, ReviewInvalid
 from daemon.runtime.locks import Locked
 from daemon.settings.load import Settings
-from daemon.views.experiments import (
-    UnknownExperiment,
-)
+from daemon.views.experiments import UnknownExperiment
 from daemon.views.status import Health
 from extractors.errors import LearndError
 from registry.audit import AuditEntry
@@ -39,7 +37,7 @@ STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = 
     ((EditInvalid, ReviewInvalid, ExampleInvalid), 422),
     (NotServed, 502),
     ((Locked, StoreUnavailable), 503),
-    # Whatever else stands in the way of an act is how things are now: look again.
+    # Any other obstacle is the current state of things: read it again.
     (LearndError, 409),
 )
 
@@ -47,29 +45,32 @@ STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = 
 def build_operators_router(
     settings: Settings,
     store: Store,
-    door: Authenticator,
+    authenticator: Authenticator,
     health: Health,
     clock: Callable[[], datetime],
 ) -> APIRouter:
-    """All routes below `/api/v1`."""
+    """Build all routes below `/api/v1`."""
     router = APIRouter(prefix=PREFIX)
-    router.include_router(build_session_router(door))
-    inside = APIRouter(dependencies=[Depends(door.allowed)])
-    inside.include_router(build_targets_router(settings, store, health, door, clock))
+    router.include_router(build_session_router(authenticator))
+    inside = APIRouter(dependencies=[Depends(authenticator.authorize)])
+    inside.include_router(build_targets_router(settings, store, health))
+    inside.include_router(build_target_actions_router(settings, store, authenticator, clock))
     inside.include_router(build_data_router(settings, store, clock))
     inside.include_router(build_cycles_router(settings, store))
     inside.include_router(build_experiments_router(settings, store))
-    inside.include_router(build_versions_router(settings, store, door, clock))
-    desk = BatchReview(settings, store, clock)
-    inside.include_router(build_batches_router(desk))
-    inside.include_router(build_decisions_router(desk, door))
+    inside.include_router(build_versions_router(store))
+    inside.include_router(build_promotion_router(settings, store, authenticator, clock))
+    review = BatchReview(settings, store, clock)
+    inside.include_router(build_batches_router(review))
+    inside.include_router(build_items_router(review))
+    inside.include_router(build_decisions_router(review, authenticator))
     inside.include_router(build_audit_router(store))
     router.include_router(inside)
     return router
 
 
 def add_error_handlers(api: FastAPI) -> None:
-    """Turn what learnd raises on purpose into an answer that says what happened and what to do."""
+    """Answer the errors that learnd raises on purpose with a status and the error's message."""
 
     def answer(_request: Request, problem: Exception) -> JSONResponse:
         code = next(code for kinds, code in STATUS if isinstance(problem, kinds))
@@ -80,11 +81,12 @@ def add_error_handlers(api: FastAPI) -> None:
 
 
 def build_audit_router(store: Store) -> APIRouter:
+    """Build the route that reads the audit log."""
     router = APIRouter(prefix="/audit", tags=["audit"])
 
     @router.get("")
     def list_acts(target: TargetFilter = None, limit: Limit = 100) -> list[AuditEntry]:
-        """Who did what, newest first."""
+        """The audit log, newest first: who did what, when, and why."""
         return store.audit(target, limit)
 
     return router

@@ -7,25 +7,21 @@ from pydantic import Field
 
 from extractors.values import Value
 
-Limit = Annotated[int, Query(ge=1, le=1000)]
-
-
-Offset = Annotated[int, Query(ge=0)]
-
-
-TargetFilter = Annotated[str | None, Query(description="`tenant/agent`; all, if left out.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="The most entries to return.")]
+Offset = Annotated[int, Query(ge=0, description="Entries to leave out at the beginning.")]
+TargetFilter = Annotated[str | None, Query(description="`tenant/agent`; all targets if left out.")]
 
 
 class ActReason(Value):
-    """The reason of an act, for the audit log."""
+    """The reason of an action, for the audit log."""
 
     reason: str = Field(min_length=1, max_length=2000)
 
 
 class ServingState(Value):
-    """What answers for a target now."""
+    """The version that a target serves now."""
 
     target: str
     active_version: str | None
-    """None: the base model."""
+    """Null: the base model."""
     held: bool

@@ -29,16 +29,15 @@ class RequestedCycle(Value):
     target: str
 
 
-def build_targets_router(
-    settings: Settings, store: Store, health: Health, door: Authenticator, clock: Callable[[], datetime]
-) -> APIRouter:
+def build_targets_router(settings: Settings, store: Store, health: Health) -> APIRouter:
+    """Build the routes that show targets."""
     router = APIRouter(prefix="/targets", tags=["targets"])
 
     Target = Annotated[TargetSettings, Depends(_build_target_dependency(settings))]  # noqa: N806 - a type
 
     @router.get("")
     def list_targets() -> list[RunningTargetStatus]:
-        """Each target's data against its thresholds, cycle, active version, waiting batches and health."""
+        """The targets, with their data against thresholds, last cycle, active version, batches and health."""
         return read_running_status(settings, store, health)
 
     @router.get("/{tenant}/{agent}")
@@ -47,32 +46,44 @@ def build_targets_router(
         statuses = read_running_status(settings, store, health)
         return next(status for status in statuses if status.target == target.key)
 
+    return router
+
+
+def build_target_actions_router(
+    settings: Settings, store: Store, authenticator: Authenticator, clock: Callable[[], datetime]
+) -> APIRouter:
+    """Build the routes that start a cycle of a target, roll it back, hold it and release it."""
+    router = APIRouter(prefix="/targets", tags=["targets"])
+    Target = Annotated[TargetSettings, Depends(_build_target_dependency(settings))]  # noqa: N806 - a type
+
     @router.post("/{tenant}/{agent}/start", status_code=202)
-    def start(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> RequestedCycle:
-        """Begin a cycle within seconds, whatever the schedule says; 409 while one is running."""
+    def start(target: Target, by: Annotated[Person, Depends(authenticator.authorize)]) -> RequestedCycle:
+        """Start a cycle within seconds, whatever the schedule says; 409 while one is running."""
         store.ask_for_cycle(target.key, actor=by.name, now=clock())
         return RequestedCycle(target=target.key)
 
     @router.post("/{tenant}/{agent}/rollback")
     def roll_back(
-        target: Target, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
+        target: Target, body: Activation, by: Annotated[Person, Depends(authenticator.authorize)]
     ) -> ServingState:
-        """Go back to what was live before; nothing is promoted automatically until the release."""
+        """Serve the version before again, and hold the target: nothing is promoted until the release."""
         live = Promoter(settings, store, clock).roll_back(
-            target, actor=by.name, reason=asked.reason, instead_of=asked.instead_of
+            target, actor=by.name, reason=body.reason, instead_of=body.instead_of
         )
         return ServingState(target=target.key, active_version=live.id if live else None, held=True)
 
     @router.post("/{tenant}/{agent}/hold")
-    def hold(target: Target, asked: ActReason, by: Annotated[Person, Depends(door.allowed)]) -> ServingState:
-        """Promote nothing automatically until the release; what is live stays live."""
-        store.hold(target.key, by.name, asked.reason, clock())
+    def hold(
+        target: Target, body: ActReason, by: Annotated[Person, Depends(authenticator.authorize)]
+    ) -> ServingState:
+        """Hold a target: nothing is promoted automatically until the release; what is live stays live."""
+        store.hold(target.key, by.name, body.reason, clock())
         active = store.active(target.key)
         return ServingState(target=target.key, active_version=active.id if active else None, held=True)
 
     @router.post("/{tenant}/{agent}/release")
-    def release(target: Target, by: Annotated[Person, Depends(door.allowed)]) -> ServingState:
-        """Let a target that is on hold promote automatically again."""
+    def release(target: Target, by: Annotated[Person, Depends(authenticator.authorize)]) -> ServingState:
+        """Release a target that is on hold: it promotes automatically again."""
         store.release(target.key, actor=by.name, now=clock())
         active = store.active(target.key)
         return ServingState(target=target.key, active_version=active.id if active else None, held=False)
@@ -81,6 +92,7 @@ def build_targets_router(
 
 
 def build_data_router(settings: Settings, store: Store, clock: Callable[[], datetime]) -> APIRouter:
+    """Build the routes that show a target's data."""
     router = APIRouter(prefix="/targets", tags=["data"])
     Target = Annotated[TargetSettings, Depends(_build_target_dependency(settings))]  # noqa: N806 - a type
 
@@ -89,31 +101,31 @@ def build_data_router(settings: Settings, store: Store, clock: Callable[[], date
 
     @router.get("/{tenant}/{agent}/data")
     def show_data(target: Target) -> DataSummary:
-        """Examples by kind and origin against the thresholds, and what was dropped why. Takes seconds."""
+        """Examples by kind and origin against the thresholds, and dropped spans by reason. Takes seconds."""
         return read(target).summarise()
 
     @router.get("/{tenant}/{agent}/examples")
     def list_examples(
         target: Target, kind: ExampleKind, origin: Origin | None = None, offset: Offset = 0, limit: Limit = 50
     ) -> tuple[ShownExample, ...]:
-        """What a cycle that began now would train and validate on, newest first. Takes seconds."""
+        """Examples that a cycle started now would train and validate on, newest first. Takes seconds."""
         return read(target).list_examples(kind, origin, offset=offset, limit=limit)
 
     @router.get("/{tenant}/{agent}/dropped")
     def list_dropped(target: Target, reason: str) -> tuple[SpanLink, ...]:
-        """The newest spans that were dropped for `reason`, as `/data` words it. Takes seconds."""
+        """The newest spans that were dropped for a `reason` that `/data` lists. Takes seconds."""
         return read(target).list_dropped_spans(reason)
 
     return router
 
 
 def _build_target_dependency(settings: Settings) -> Callable[[str, str], TargetSettings]:
-    """A dependency: the target that a path names; 404 for an unknown one."""
+    """Return a FastAPI dependency: the target that a path names; 404 for an unknown one."""
 
-    def the_target(tenant: str, agent: str) -> TargetSettings:
+    def find_target(tenant: str, agent: str) -> TargetSettings:
         try:
             return settings.find_target(f"{tenant}/{agent}")
         except SettingsError as unknown:
             raise HTTPException(404, str(unknown)) from None
 
-    return the_target
+    return find_target

@@ -19,43 +19,51 @@ from registry.versions import Version, VersionState
 
 
 class Activation(ActReason):
-    """Changing what is served, and what they saw being served."""
+    """The reason to serve another version, and the version that the operator saw being served."""
 
     instead_of: str | None = UNSEEN
-    """The version that was active when they decided (null: the base model); left out, any."""
+    """The version that was active when the operator decided (null: the base model); any, if left out."""
 
 
 class VersionDetails(Value):
-    """A version, how it was judged, and what was done with it."""
+    """A version, the report on it, and what was done with it."""
 
     version: Version
     report: Report | None
     audit: tuple[AuditEntry, ...]
 
 
-def build_versions_router(
-    settings: Settings, store: Store, door: Authenticator, clock: Callable[[], datetime]
-) -> APIRouter:
+def build_versions_router(store: Store) -> APIRouter:
+    """Build the routes that read versions."""
     router = APIRouter(prefix="/versions", tags=["versions"])
 
     @router.get("")
     def list_versions(target: TargetFilter = None, state: VersionState | None = None) -> list[Version]:
-        """The versions, newest first."""
+        """Adapter versions, newest first."""
         return [version for version in store.versions(target)[::-1] if state in (None, version.state)]
 
     @router.get("/{version_id}")
     def show_version(version_id: str) -> VersionDetails:
-        """One version: lineage, files, report, and what was done with it."""
+        """One version: its lineage, files, report, and what was done with it."""
         version = store.version(version_id)
         acts = (entry for entry in store.audit(version.target) if entry.subject == version_id)
         return VersionDetails(version=version, report=store.cycle(version.cycle_id).report, audit=tuple(acts))
 
-    def served(version_id: str, asked: Activation, by: Person, *, ready_only: bool) -> ServingState:
+    return router
+
+
+def build_promotion_router(
+    settings: Settings, store: Store, authenticator: Authenticator, clock: Callable[[], datetime]
+) -> APIRouter:
+    """Build the routes that promote, activate and reject versions."""
+    router = APIRouter(prefix="/versions", tags=["versions"])
+
+    def serve(version_id: str, body: Activation, by: Person, *, ready_only: bool) -> ServingState:
         live = Promoter(settings, store, clock).activate(
             version_id,
             actor=by.name,
-            reason=asked.reason,
-            instead_of=asked.instead_of,
+            reason=body.reason,
+            instead_of=body.instead_of,
             ready_only=ready_only,
         )
         held = store.target_state(live.target).held
@@ -63,23 +71,23 @@ def build_versions_router(
 
     @router.post("/{version_id}/promote")
     def promote_version(
-        version_id: str, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
+        version_id: str, body: Activation, by: Annotated[Person, Depends(authenticator.authorize)]
     ) -> ServingState:
-        """Serve a version that passed every gate; 409 for any other."""
-        return served(version_id, asked, by, ready_only=True)
+        """Promote a version that passed every gate; 409 for any other."""
+        return serve(version_id, body, by, ready_only=True)
 
     @router.post("/{version_id}/activate")
     def activate_version(
-        version_id: str, asked: Activation, by: Annotated[Person, Depends(door.allowed)]
+        version_id: str, body: Activation, by: Annotated[Person, Depends(authenticator.authorize)]
     ) -> ServingState:
-        """Serve a version whatever its verdict; the audit log says who did."""
-        return served(version_id, asked, by, ready_only=False)
+        """Serve a version whatever its verdict; the audit log names the operator."""
+        return serve(version_id, body, by, ready_only=False)
 
     @router.post("/{version_id}/reject")
     def reject_version(
-        version_id: str, asked: ActReason, by: Annotated[Person, Depends(door.allowed)]
+        version_id: str, body: ActReason, by: Annotated[Person, Depends(authenticator.authorize)]
     ) -> Version:
-        """Have a version that is READY or on PROBATION not go live by itself; 409 for any other."""
-        return reject(store, version_id, actor=by.name, reason=asked.reason, now=clock())
+        """Reject a version that is READY or on PROBATION, so that it is not promoted; 409 for any other."""
+        return reject(store, version_id, actor=by.name, reason=body.reason, now=clock())
 
     return router

@@ -69,6 +69,6 @@ class _Visible(Collector):
             metric.samples = [
                 sample
                 for sample in metric.samples
-                if self._caller.sees(sample.labels.get("target", "").partition("/")[0])
+                if self._caller.may_see(sample.labels.get("target", "").partition("/")[0])
             ]
             yield metric

@@ -75,7 +75,7 @@ def describe_daemon() -> dict[str, Any]:
         settings = Settings(data_dir=Path(folder))
         with Store.open(settings.data_dir, now()) as store:
             operators = Authenticator(Operators(settings.operators, now), {})
-            return build_api(settings, store, {}, operators, Health(), Metrics(), now).openapi()
+            return build_api(settings, store, operators, Health(), Metrics(), now).openapi()
 
 
 def _describe(method: str, path: str, operation: Mapping[str, Any], described: Mapping[str, Any]) -> str:

@@ -39,8 +39,8 @@ def test_what_phoenix_has_not_got_holds_nothing_up_and_stands_in_the_status(tmp_
     runs = Runs(tmp_path, NOWHERE)
     health, key = Health(), runs.context.target.key
     operators = Operators(runs.settings.operators, lambda: runs.now)
-    door = Authenticator(operators, {})
-    api = build_api(runs.settings, runs.store, {}, door, health, Metrics(), lambda: runs.now)
+    authenticator = Authenticator(operators, {})
+    api = build_api(runs.settings, runs.store, authenticator, health, Metrics(), lambda: runs.now)
     with serving(api) as url:
         health.record_problem(key, "publish", "Phoenix has not got a run")
         assert httpx.get(f"{url}/readyz").status_code == 200

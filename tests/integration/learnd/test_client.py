@@ -63,7 +63,7 @@ class Daemon:
     def up(self, tokens: Mapping[str, str] = TOKENS, cache_seconds: float = 30) -> Iterator[None]:
         app = FastAPI()
         router = build_agents_router(
-            active=self.active, adapter=self.adapters.get, tokens=tokens, cache_seconds=cache_seconds
+            find_active=self.active, find_files=self.adapters.get, tokens=tokens, cache_seconds=cache_seconds
         )
         app.include_router(router)
         with serving(app, self.port):

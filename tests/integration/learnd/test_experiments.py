@@ -32,8 +32,8 @@ OPERATORS = OperatorSettings.model_validate({"users": {"vic": {"role": "viewer"}
 
 @contextmanager
 def daemon(runs: Runs) -> Iterator[str]:
-    door = Authenticator(Operators(OPERATORS, lambda: runs.now), {})
-    api = build_api(runs.settings, runs.store, {}, door, Health(), Metrics(), lambda: runs.now)
+    authenticator = Authenticator(Operators(OPERATORS, lambda: runs.now), {})
+    api = build_api(runs.settings, runs.store, authenticator, Health(), Metrics(), lambda: runs.now)
     with serving(api) as url:
         yield url
 

@@ -27,8 +27,8 @@ def now() -> datetime:
 def url(tmp_path: Path) -> Iterator[str]:
     settings = Settings(data_dir=tmp_path)
     with Store.open(tmp_path, now()) as store:
-        door = Authenticator(Operators(settings.operators, now), {})
-        with serving(build_api(settings, store, {}, door, Health(), Metrics(), now)) as running:
+        authenticator = Authenticator(Operators(settings.operators, now), {})
+        with serving(build_api(settings, store, authenticator, Health(), Metrics(), now)) as running:
             yield running
 
 

@@ -19,6 +19,7 @@ from daemon.access.tokens import TokensMissing
 from daemon.api.app import build_api
 from daemon.monitoring.metrics import Metrics
 from daemon.settings.load import Settings
+from daemon.settings.people import AgentSettings
 from daemon.settings.types import SettingsError
 from daemon.views.status import Health
 from registry.batches import Batch
@@ -55,8 +56,10 @@ class Daemon:
 
     @contextmanager
     def up(self, agents: Mapping[str, str] = AGENTS) -> Iterator[str]:
-        door = Authenticator(Operators(self.settings.operators, lambda: self.now), agents)
-        api = build_api(self.settings, self.store, agents, door, self.health, Metrics(), lambda: self.now)
+        operators = Operators(self.settings.operators, lambda: self.now)
+        settings = self.settings.model_copy(update={"agents": AgentSettings(tokens=dict(agents))})  # type: ignore[arg-type]
+        authenticator = Authenticator(operators, agents)
+        api = build_api(settings, self.store, authenticator, self.health, Metrics(), lambda: self.now)
         with serving(api) as url:
             yield url
 

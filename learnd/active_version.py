@@ -11,7 +11,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ActiveVersion:
     """What answers for a target."""
 
     target: str
@@ -52,27 +52,29 @@ class Resolved:
         )
 
 
-def write_kept(folder: Path, url: str, resolved: Resolved) -> None:
+def keep_version(folder: Path, url: str, resolved: ActiveVersion) -> None:
     """Keep what is active for an agent that starts while the daemon is down; a full disk is no error."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(resolved.fields, file)
-        Path(name).replace(_kept_file(folder, url, resolved.target))
+        Path(name).replace(_find_kept_file(folder, url, resolved.target))
     except OSError:
         return
 
 
-def read_kept(folder: Path, url: str, target: str) -> Resolved | None:
+def read_kept_version(folder: Path, url: str, target: str) -> ActiveVersion | None:
     """What was active when the daemon answered last; None where nothing readable was kept."""
     try:
-        kept = json.loads(_kept_file(folder, url, target).read_text("utf-8"))
-        return Resolved.from_answer({**kept, "replicas": [{"url": replica} for replica in kept["replicas"]]})
+        kept = json.loads(_find_kept_file(folder, url, target).read_text("utf-8"))
+        return ActiveVersion.from_answer(
+            {**kept, "replicas": [{"url": replica} for replica in kept["replicas"]]}
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _kept_file(folder: Path, url: str, target: str) -> Path:
+def _find_kept_file(folder: Path, url: str, target: str) -> Path:
     name = hashlib.sha256(f"{url} {target}".encode()).hexdigest()[:32]
     return folder / f"{name}.json"
