@@ -1,4 +1,4 @@
-"""What is wrong with a settings file, as lines that say what to write instead."""
+"""Explains what is wrong with settings, as lines that say what to write instead."""
 
 from collections.abc import Collection
 from difflib import get_close_matches

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as VariableUnreadable
 
+from daemon.settings.environment import PREFIX, find_misspelt, list_variables
 from daemon.settings.errors import explain
 from daemon.settings.people import AgentSettings, OperatorSettings
 from daemon.settings.servers import (
@@ -31,10 +32,10 @@ from daemon.settings.types import SettingsError
 
 
 class Settings(BaseSettings):
-    """Everything that `learnd` can be told."""
+    """All settings of learnd."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LEARND_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -42,16 +43,25 @@ class Settings(BaseSettings):
     )
 
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Path("learnd-data")
-    """Store, snapshots, adapters, logs."""
+    """Folder of the store, the snapshots, the adapters and the runs' logs."""
     phoenix: PhoenixSettings = PhoenixSettings()
+    """The Phoenix server that holds the agents' traces and feedback."""
     daemon: DaemonSettings = DaemonSettings()
+    """The daemon, `learnd run`."""
     gateway: GatewaySettings = GatewaySettings()
+    """The gateway for agents, `learnd gateway`."""
     agents: AgentSettings = AgentSettings()
+    """How agents authenticate."""
     operators: OperatorSettings = OperatorSettings()
+    """How people authenticate, and who may decide."""
     notify: tuple[NotifySettings, ...] = ()
+    """Receivers of notifications."""
     training: TrainingSettings = TrainingSettings()
+    """The machine that trains, and the limits of a training."""
     replicas: tuple[ReplicaSettings, ...] = ()
+    """The vLLM servers that serve the adapters."""
     targets: tuple[TargetSettings, ...] = Field((), validate_default=True)
+    """The agents that learn."""
 
     @classmethod
     def settings_customise_sources(
@@ -62,17 +72,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before file: pydantic-settings merges them, the first wins."""
+        """Put the environment before the file: pydantic-settings merges them, and the first wins."""
         return env_settings, init_settings
 
     @model_validator(mode="after")
-    def _names_agree(self) -> Self:
+    def _check_names(self) -> Self:
         names = [replica.name for replica in self.replicas]
         if len(names) != len(set(names)):
             raise ValueError(f"replicas: two have the same name among {names}")
-        told = [each.name for each in self.notify]
-        if len(told) != len(set(told)):
-            raise ValueError(f"notify: two have the same name among {told}")
+        receivers = [each.name for each in self.notify]
+        if len(receivers) != len(set(receivers)):
+            raise ValueError(f"notify: two have the same name among {receivers}")
         keys = [target.key for target in self.targets]
         if len(keys) != len(set(keys)):
             raise ValueError(f"targets: two are the same tenant/agent among {keys}")
@@ -91,7 +101,7 @@ class Settings(BaseSettings):
         return self
 
     def find_target(self, key: str) -> TargetSettings:
-        """The target `tenant/agent`. Raises SettingsError naming those there are."""
+        """Return the target `key` (`tenant/agent`). Raises SettingsError, which names the known targets."""
         for target in self.targets:
             if target.key == key:
                 return target
@@ -99,7 +109,7 @@ class Settings(BaseSettings):
         raise SettingsError(f"no target {key!r} in the settings (there are: {known})")
 
     def find_replicas(self, target: TargetSettings) -> tuple[ReplicaSettings, ...]:
-        """The replicas that serve `target`; none serves embeddings, which agents load themselves."""
+        """Return the replicas that serve `target`; none serves embeddings, which agents load themselves."""
         if target.task == "embedding":
             return ()
         return tuple(r for r in self.replicas if not target.replicas or r.name in target.replicas)
@@ -108,8 +118,8 @@ class Settings(BaseSettings):
 def load_settings(path: Path) -> Settings:
     """Read `path` and the environment.
 
-    Relative paths in the file are relative to it, those in the environment to the working folder.
-    Raises SettingsError with every wrong key.
+    Relative paths in the file are relative to its folder, those in the environment to the working folder.
+    Raises SettingsError with every wrong key or variable.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -125,6 +135,9 @@ def load_settings(path: Path) -> Settings:
             f"{path}: {', '.join(secrets)}: secrets do not belong in the settings file; "
             "name a file with `…_file`, or set the LEARND_… environment variable"
         )
+    misspelt = list(find_misspelt(os.environ, Settings))
+    if misspelt:
+        raise SettingsError("\n".join(["environment variables:", *misspelt]))
     try:
         return Settings(**_resolve_paths({"data_dir": "learnd-data"} | content, path.parent))
     except ValidationError as wrong:
@@ -145,13 +158,8 @@ def _list_known_keys() -> frozenset[str]:
     )
 
 
-def list_variables() -> list[str]:
-    """The `LEARND_*` variables that are set, without their values."""
-    return sorted(name for name in os.environ if name.startswith("LEARND_"))
-
-
 def _resolve_paths(content: Any, folder: Path) -> Any:
-    """`content` with the paths among its values made absolute, from `folder`."""
+    """Return `content` with its relative paths resolved against `folder`."""
     if isinstance(content, list):
         return [_resolve_paths(item, folder) for item in content]
     if not isinstance(content, dict):
@@ -169,7 +177,7 @@ SECRETS = {"api_key", "tokens", "password_hash", "secret"}
 
 
 def _is_path(key: str, value: Any, folder: Path) -> bool:
-    """A base model may be a folder; otherwise it is a hub's id."""
+    """Return whether the value is a path: a base model may be a folder or a hub id."""
     if not isinstance(value, str):
         return False
     return key in PATHS or (key == "base_model" and bool(value) and (folder / value).is_dir())

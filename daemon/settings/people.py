@@ -13,17 +13,19 @@ from registry.audit import DAEMON
 
 
 class AgentSettings(Value):
-    """Agents' access to the gateway and to the daemon's API."""
+    """How agents authenticate to the gateway and to the daemon's API."""
 
     tokens: dict[SecretStr, Slug] = {}
-    """Bearer token to tenant; only from the environment (`LEARND_AGENTS__TOKENS`, JSON)."""
+    """A tenant for each bearer token. It is read from the environment only (`LEARND_AGENTS__TOKENS`, as
+    JSON)."""
     tokens_file: Path | None = None
-    """File with a line `TOKEN TENANT` for each token; `#` begins a comment."""
+    """A file with a line `TOKEN TENANT` for each token; `#` begins a comment."""
     cache_seconds: float = Field(30, gt=0)
-    """How long a client may go on using a version it resolved; the old one stays loaded as long."""
+    """How long the client of an agent may use a version before it asks again, in seconds. A version that was
+    replaced stays loaded for at least as long."""
 
     def read_tokens(self) -> dict[str, str]:
-        """Token to tenant. Raises SettingsError when the file cannot be read or has a bad line."""
+        """Return the tenant of each token. Raises SettingsError for an unreadable file or a bad line."""
         tokens = {token.get_secret_value(): tenant for token, tenant in self.tokens.items()}
         for _, (token, tenant) in read_lines("agents.tokens_file", self.tokens_file, "TOKEN TENANT"):
             tokens[token] = tenant
@@ -39,7 +41,7 @@ def check_person_name(name: str) -> str:
 PersonName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$"), AfterValidator(check_person_name)
 ]
-"""What decisions and the audit log are signed with; an e-mail address will do."""
+"""The name in decisions and in the audit log; an e-mail address is possible."""
 
 
 Role = Literal["operator", "viewer"]
@@ -50,9 +52,10 @@ class OperatorAccount(Value):
     """A person who may sign in."""
 
     role: Role = "operator"
-    """Operators decide, viewers read."""
+    """`operator` may decide, `viewer` may only read."""
     password_hash: SecretStr | None = None
-    """As `learnd operators hash` prints it; only from the environment. None: no sign-in by password."""
+    """The hash that `learnd operators hash` prints. It is read from the environment only. Without it, the
+    person cannot sign in with a password."""
 
 
 def check_network(written: str) -> str:
@@ -61,33 +64,35 @@ def check_network(written: str) -> str:
 
 
 class OperatorSettings(Value):
-    """Who may look at what is learned, and decide about it."""
+    """How people sign in to the console and the API, and who may decide."""
 
     users: dict[PersonName, OperatorAccount] = {}
-    """Name to account. A hash comes from the environment (`LEARND_OPERATORS__USERS__ANN__PASSWORD_HASH`)."""
+    """An account for each name. A password's hash is read from the environment only
+    (`LEARND_OPERATORS__USERS__ANN__PASSWORD_HASH`)."""
     users_file: Path | None = None
-    """File with a line `NAME ROLE HASH` for each person, `-` for no password; `#` begins a comment."""
+    """A file with a line `NAME ROLE HASH` for each person, with `-` for no password; `#` begins a comment."""
     tokens: dict[SecretStr, PersonName] = {}
-    """Bearer token to the person for whom it acts; only from the environment, as JSON."""
+    """A person for each bearer token, for programs that act in somebody's name. It is read from the
+    environment only, as JSON."""
     tokens_file: Path | None = None
-    """File with a line `TOKEN NAME` for each token; `#` begins a comment."""
+    """A file with a line `TOKEN NAME` for each token; `#` begins a comment."""
     session_hours: float = Field(12, gt=0)
-    """How long a sign-in lasts."""
+    """Hours after which a person has to sign in again."""
     proxy_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
-    """Header in which a proxy that signs people in says who it is, such as `X-Forwarded-User`."""
+    """The header in which a proxy names the person that it has signed in, such as `X-Forwarded-User`."""
     proxy_addresses: tuple[Annotated[str, AfterValidator(check_network)], ...] = ()
-    """Addresses or networks of that proxy; from anywhere else the header is not believed."""
+    """The addresses or networks of that proxy. The header is ignored in requests from anywhere else."""
     proxy_role: Role | None = None
-    """Role of those whom the proxy names and `users` does not; None: they have none."""
+    """The role of people whom the proxy names and who have no account. Without it, they are refused."""
 
     @model_validator(mode="after")
-    def _trusts_somebody(self) -> Self:
+    def _check_proxy(self) -> Self:
         if self.proxy_header and not self.proxy_addresses:
             raise ValueError("proxy_header needs the proxy_addresses from which it is believed")
         return self
 
     def read_accounts(self) -> dict[str, OperatorAccount]:
-        """Everybody by name. Raises SettingsError when the file cannot be read or has a bad line."""
+        """Return each person's account. Raises SettingsError for an unreadable file or a bad line."""
         found = dict(self.users)
         for where, words in read_lines("operators.users_file", self.users_file, "NAME ROLE HASH"):
             name, role, hashed = words
@@ -101,7 +106,7 @@ class OperatorSettings(Value):
         return found
 
     def read_tokens(self) -> dict[str, str]:
-        """Token to name. Raises SettingsError when the file cannot be read, or names nobody we know."""
+        """Return the name of each token. Raises SettingsError for an unreadable file or an unknown name."""
         tokens = {token.get_secret_value(): name for token, name in self.tokens.items()}
         for _, (token, name) in read_lines("operators.tokens_file", self.tokens_file, "TOKEN NAME"):
             tokens[token] = name

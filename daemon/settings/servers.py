@@ -12,76 +12,79 @@ from trainers.planning.limits import Limits
 
 
 class PhoenixSettings(WithApiKey):
-    """Where the agents' traces are."""
+    """The Phoenix server that holds the agents' traces and feedback."""
 
     url: Url = "http://127.0.0.1:6006"
-    """Where Phoenix answers."""
+    """The address of Phoenix."""
     poll_seconds: float = Field(30, gt=0)
-    """How often each target's project is polled."""
+    """Seconds between two polls of a target's project."""
     full_sweep_minutes: float = Field(30, gt=0)
-    """How often all feedback is read again, which finds deleted annotations."""
+    """Minutes between two readings of all feedback. Only these notice annotations that were deleted."""
     experiments_project: str = Field("learnd-experiments", min_length=1)
-    """Project for what learnd did itself. One of its own: a training takes minutes, an agent's call seconds,
-    and in an agent's project it would spoil the latencies that Phoenix shows."""
+    """The Phoenix project that gets a span for each training and each evaluation. It is not the project of an
+    agent, since a training takes minutes and would spoil the latencies that Phoenix shows for the agent's
+    calls."""
     browser_url: Url | None = None
-    """Where people's browsers find it, if that is not `url`: the console's links lead there."""
+    """The address of Phoenix for people's browsers, which the console links to. Without it, `url` is used."""
 
     @property
     def public_url(self) -> str:
-        """Where people look at it."""
+        """The address of Phoenix for people's browsers."""
         return self.browser_url or self.url
 
 
 class DaemonSettings(Value):
-    """`learnd run`: its API, its log, and how much it does at once."""
+    """The daemon, `learnd run`: its API and console, its log, and how much it does at the same time."""
 
     host: str = "127.0.0.1"
-    """The address that the API and the console listen on; others than 127.0.0.1 only with agents' tokens."""
+    """The address on which the API and the console listen. An address other than 127.0.0.1 requires agents'
+    tokens."""
     port: Port = 8710
     """The port of the API and the console."""
     trainings_at_once: int = Field(1, ge=1)
-    """Cycles that train or evaluate at the same time."""
+    """How many cycles may train or evaluate at the same time."""
     reconcile_seconds: float = Field(15, gt=0)
-    """How often each replica is compared with what it should serve."""
+    """Seconds between two checks that each replica serves what it should."""
     log_format: Literal["console", "json"] = "console"
-    """Text for people, or one JSON object a line."""
+    """`console` writes lines for people, `json` writes one JSON object a line."""
 
 
 class GatewaySettings(Value):
-    """`learnd gateway`: the OpenAI-compatible door for agents."""
+    """The gateway, `learnd gateway`: an OpenAI-compatible API for agents."""
 
     host: str = "127.0.0.1"
-    """The address that the gateway listens on; others than 127.0.0.1 only with agents' tokens."""
+    """The address on which the gateway listens. An address other than 127.0.0.1 requires agents' tokens."""
     port: Port = 8700
     """The port of the gateway."""
     refresh_seconds: float = Field(1.0, gt=0)
-    """How often the gateway looks which version is active."""
+    """Seconds after which the gateway checks again which version of each target is active."""
     max_body_mb: float = Field(16, gt=0)
-    """The largest request, in MiB."""
+    """The size of the largest request that the gateway accepts, in MiB."""
     trace: bool = True
-    """Write each call to Phoenix as a span."""
+    """Whether the gateway writes a span to Phoenix for each call."""
 
 
 class NotifySettings(Value):
-    """Whom learnd tells when something happens that a person wants to know."""
+    """A receiver of notifications: a webhook or a command."""
 
     name: Slug
-    """Names it in the log; deliveries are remembered under it."""
+    """The receiver's name in the log. What was delivered is remembered under this name."""
     url: Url | None = None
-    """A webhook: each event is posted there as JSON."""
+    """The webhook to which each event is posted as JSON. A receiver has either a `url` or a `command`."""
     command: tuple[str, ...] = ()
-    """Or a program and its arguments: each event is a run of it, with the JSON on its standard input."""
+    """The program that is run for each event, with its arguments. It gets the event as JSON on its standard
+    input."""
     secret: SecretStr | None = None
-    """Signs what is posted; only from the environment (`LEARND_NOTIFY`, JSON)."""
+    """The secret that signs each post. It is read from the environment only (`LEARND_NOTIFY`, as JSON)."""
     secret_file: Path | None = None
-    """File whose content is the secret."""
+    """A file that contains the secret. Without a secret, posts are not signed."""
     events: tuple[Event, ...] = get_args(Event)
-    """Which events; all, if left out."""
+    """The events that are sent to the receiver. By default it gets all of them."""
     timeout_seconds: float = Field(10, gt=0)
-    """How long one delivery may take."""
+    """The longest time that one delivery may take, in seconds."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _check_one_way(self) -> Self:
         if (self.url is None) == (not self.command):
             raise ValueError("it needs a url or a command, and not both")
         if self.command and (self.secret or self.secret_file):
@@ -89,73 +92,78 @@ class NotifySettings(Value):
         return self
 
     def read_key(self) -> str | None:
-        """The secret, or None. Raises SettingsError when the file cannot be read."""
+        """Return the secret, or None. Raises SettingsError when the file cannot be read."""
         if self.secret is not None:
             return self.secret.get_secret_value()
         return read_secret(self.secret_file) if self.secret_file else None
 
 
 class PathMap(Value):
-    """How a replica's server sees learnd's data directory."""
+    """A folder that has another path on the replica's machine."""
 
     local: str
-    """Prefix of the path here."""
+    """The beginning of the path on learnd's machine."""
     remote: str
-    """What that prefix is called on the replica's file system."""
+    """The beginning of the same path on the replica's machine."""
 
 
 class ReplicaSettings(WithApiKey):
-    """One vLLM server."""
+    """A vLLM server."""
 
     name: Slug
-    """Names the server in the log, the metrics and `targets.replicas`."""
+    """The server's name in the log, in the metrics and in a target's `replicas`."""
     url: Url
-    """Where the server answers, without `/v1`."""
+    """The address of the server, without `/v1`."""
     base_name: str = "base"
-    """The name under which it serves the base model (`--served-model-name`)."""
+    """The name under which the server serves the base model (vLLM's `--served-model-name`)."""
     path_map: PathMap | None = None
-    """Needed where vLLM's file system is not learnd's."""
+    """How the server finds the data directory, if its path there is not the same as on learnd's machine."""
 
 
 class TrainingSettings(Value):
-    """Where and how trainings run."""
+    """The machine that trains, and the limits of a training."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where trainings and evaluations run; `auto` takes a GPU where there is one."""
+    """The device of trainings and evaluations. `auto` uses a GPU if there is one."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """`auto` is bfloat16 where the device computes in it."""
+    """The precision in which a model computes. `auto` is bfloat16 if the device supports it, else float32."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of a training; None takes what torch would."""
+    """CPU threads of a training or an evaluation. Without it, PyTorch decides."""
     max_lora_rank: int = Field(16, ge=1)
-    """The least `--max-lora-rank` of the replicas; no adapter has a higher rank."""
+    """The highest rank of an adapter. It must not be above the lowest `--max-lora-rank` of the replicas."""
     quantization: Literal["auto", "always", "never"] = "auto"
-    """QLoRA, the base in 4 bits while it trains: `auto` where memory asks for it."""
+    """Whether the base model is held in 4 bits during training (QLoRA). `auto` does so only if the memory is
+    too small otherwise."""
     share_prefixes: bool = True
-    """Train examples that begin alike in one sequence, where that is exact."""
+    """Whether examples with the same beginning are trained as one sequence, which saves time. It is done only
+    where the result is exactly the same."""
     max_minutes: float | None = Field(None, gt=0)
-    """Most time that a cycle's trainings may take; then the best checkpoint so far is their result."""
+    """The longest time that the trainings of a cycle may take, in minutes. Then the best checkpoint so far is
+    the result. Without it there is no limit."""
     max_cost: float | None = Field(None, gt=0)
-    """The same as money, at `price_per_hour`."""
+    """The most that the trainings of a cycle may cost, in `currency`. It needs `price_per_hour`. Without it
+    there is no limit."""
     price_per_hour: float | None = Field(None, ge=0)
-    """Of the machine that trains."""
+    """The price of an hour of the machine that trains, in `currency`. It is used for `max_cost` and `learnd
+    estimate`."""
     currency: str = "USD"
-    """Of both prices, for `learnd estimate`."""
+    """The currency of `max_cost` and `price_per_hour`, as it is shown."""
 
     def format_price(self, seconds: float) -> str | None:
-        """What so long a training costs, in words; None without a price."""
+        """Return the price of `seconds` of training, such as `2.50 USD`; None without a price per hour."""
         if self.price_per_hour is None:
             return None
         return f"{self.price_per_hour * seconds / 3600:.2f} {self.currency}"
 
     @property
     def limits(self) -> Limits:
-        """What a cycle's trainings may take."""
+        """The limits of a cycle's trainings."""
         return Limits(
             max_minutes=self.max_minutes, max_cost=self.max_cost, price_per_hour=self.price_per_hour
         )
 
     @model_validator(mode="after")
-    def _priced(self) -> Self:
+    def _check_price(self) -> Self:
         if self.max_cost is not None and not self.price_per_hour:
             raise ValueError("max_cost needs a price_per_hour above 0")
         return self

@@ -29,54 +29,58 @@ from trainers.planning.method_rules import Task, Thresholds
 
 
 class SynthesisSettings(WithApiKey):
-    """Synthetic examples for a target that has too few. A person approves each one, whatever stands here."""
+    """Synthetic examples for a target with too few approved ones. A person always approves each example."""
 
     enabled: bool = False
-    """Propose synthetic examples where there are too few."""
+    """Whether a language model proposes examples when there are too few."""
     url: Url | None = None
-    """An OpenAI-compatible API, with its `/v1`; None: the target's first replica."""
+    """An OpenAI-compatible API, with its `/v1`. Without it, the target's first replica is asked."""
     model: str | None = None
-    """As that API names it; None: the base model of the replica."""
+    """The name of the language model at that API. It is set together with `url`; without both, the replica's
+    base model is used."""
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Hub id or folder of the sentence-transformer that tells what means the same."""
+    """The hub id or folder of the sentence-transformers model that recognises proposals which mean the same.
+    """
     margin: float = Field(1.5, ge=1)
-    """Proposals for each example that is lacking: an operator will reject some."""
+    """How many proposals are made for each missing example, since an operator will reject some."""
     share: float = Field(0.5, gt=0, lt=1)
-    """Greatest share of the training examples that is synthetic."""
+    """The largest share of the training examples that may be synthetic."""
     expires_days: float = Field(14, gt=0)
-    """How long a batch waits for an operator."""
+    """Days after which a batch that nobody has decided expires."""
     timeout_seconds: float = Field(60, gt=0)
-    """How long one call may take."""
+    """The longest time that one call of the language model may take, in seconds."""
     concurrency: int = Field(8, ge=1, le=256)
-    """Calls at once."""
+    """How many calls of the language model run at the same time."""
     asking: SynthesisRules = SynthesisRules()
+    """How the language model is asked."""
     screening: ScreeningRules = ScreeningRules()
+    """Which proposals are discarded before a person sees them."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_url_and_model(self) -> Self:
         if (self.url is None) != (self.model is None):
             raise ValueError("url and model of a language model go together")
         return self
 
 
 class TargetThresholds(Thresholds):
-    """How much data a cycle needs."""
+    """How much data each method needs, and how much new feedback starts a cycle."""
 
     min_new_examples: int = Field(50, ge=1)
-    """New or changed pieces of feedback since the last cycle that start the next."""
+    """Pieces of feedback, new or changed since the last cycle, that start the next cycle."""
 
 
 class JudgeSettings(WithApiKey):
-    """A language model that compares two answers, for texts that no gold answer equals."""
+    """A language model that compares answers, for texts that rarely equal the approved answer."""
 
     url: Url
     """An OpenAI-compatible API, with its `/v1`."""
     model: str = Field(min_length=1)
-    """As that API names it."""
+    """The name of the language model at that API."""
     timeout_seconds: float = Field(60, gt=0)
-    """How long one call may take."""
+    """The longest time that one call may take, in seconds."""
     concurrency: int = Field(8, ge=1, le=256)
-    """Calls at once."""
+    """How many calls run at the same time."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -84,17 +88,19 @@ class JudgeSettings(WithApiKey):
 
 
 class ScheduleSettings(Value):
-    """When cycles may start, besides when enough feedback has come in."""
+    """When cycles may start, apart from new feedback."""
 
     cron: str | None = None
-    """Five fields, in `timezone`: a cycle starts then, whatever has come in."""
+    """A cron expression of five fields, in `timezone`. A cycle starts at these times even without new
+    feedback. Without it, only feedback, decided batches and operators start cycles."""
     timezone: str = "UTC"
-    """An IANA name such as `Europe/Berlin`, for `cron`."""
+    """The time zone of `cron`: an IANA name such as `Europe/Berlin`."""
     cooldown_minutes: float = Field(60, ge=0)
-    """Least time from the end of one cycle to the start of the next."""
+    """The shortest time between the end of a cycle and the start of the next, in minutes. Cycles
+    that an operator or a decided batch starts do not wait."""
 
     @model_validator(mode="after")
-    def _valid(self) -> Self:
+    def _check_schedule(self) -> Self:
         try:
             zone = ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError) as unknown:
@@ -114,7 +120,8 @@ class RetentionRules(Value):
     """How many old versions keep their files."""
 
     keep: int = Field(5, ge=1)
-    """Retired and rejected versions of a target; active, ready, held and last good ones always stay."""
+    """How many retired or rejected versions of a target keep their files. Files of versions that are active,
+    ready, on hold or the last good one are always kept."""
 
 
 def _check_hyperparameters(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -123,17 +130,17 @@ def _check_hyperparameters(overrides: dict[str, Any]) -> dict[str, Any]:
         try:
             Hyperparameters.model_validate(select_overrides(method, overrides))
         except (ValidationError, ValueError, TypeError) as wrong:
-            said = (
+            problem = (
                 explain(wrong, Hyperparameters.model_fields).strip()
                 if isinstance(wrong, ValidationError)
                 else str(wrong)
             )
-            raise ValueError(f"{said} (there are: {known}; or a table for one method)") from None
+            raise ValueError(f"{problem} (there are: {known}; or a table for one method)") from None
     return overrides
 
 
-USUAL: Mapping[str | None, Mapping[str, Mapping[str, Any]]] = {
-    # What people say of a conversation is about each of its turns.
+TASK_DEFAULTS: Mapping[str | None, Mapping[str, Mapping[str, Any]]] = {
+    # Feedback on a conversation is about each of its turns.
     "chat": {"feedback": {"inherit": "all"}},
     "embedding": {"spans": {"kind": "RETRIEVER"}, "feedback": {"annotations": (RELEVANCE,)}},
 }
@@ -141,66 +148,82 @@ USUAL: Mapping[str | None, Mapping[str, Mapping[str, Any]]] = {
 
 
 class TargetSettings(Value):
-    """What is being improved: a tenant's agent, its traffic, and the model it runs on."""
+    """An agent that learns: its tenant, its traffic, and the model that it runs on."""
 
     tenant: Slug
-    """Who owns the agent; the first half of the model name that agents ask for."""
+    """The owner of the agent. It is the first half of the model name that agents ask for."""
     agent: Slug
-    """The agent; the second half of that name."""
+    """The name of the agent. It is the second half of the model name that agents ask for."""
     project: str = Field(min_length=1)
-    """Phoenix project."""
+    """The Phoenix project of the agent's traces."""
     task: Task
-    """What the agent does. An `extraction` answers in JSON; a `chat` learns whole conversations."""
+    """What the agent does. `classification` answers with one of a set of labels, `extraction` with JSON,
+    `generation` with a text; `chat` has conversations of several turns; `embedding` searches documents."""
     output_space: tuple[str, ...] = ()
-    """All valid answers of a classification; empty: those seen in training."""
+    """All valid answers of a classification. By default these are the answers seen in training."""
     base_model: str = Field(min_length=1)
-    """Hub id or folder; the same model that the replicas serve."""
+    """The hub id or folder of the base model. It must be the model that the replicas serve."""
     spans: SpanFilter = SpanFilter()
+    """Which spans of the project are calls of this agent."""
     feedback: FeedbackRules = FeedbackRules()
+    """How annotations become approvals, rejections and corrections."""
     retrieval: RetrievalRules = RetrievalRules()
-    """For the task `embedding`: where a search says which documents were used."""
+    """For the task `embedding`: how a trace shows which documents were used."""
     quality: QualityRules = QualityRules()
+    """Which examples are too poor to train on."""
     redaction: RedactionRules = RedactionRules()
+    """Whether and how personal data is replaced before training."""
     golden: Path | None = None
-    """JSONL of golden cases (`prompt`, `completion`); nothing like them is ever trained on."""
+    """A JSONL file of golden cases (`prompt`, `completion`), which no candidate may break. Examples that
+    resemble one are never trained on."""
     synthesis: SynthesisSettings = SynthesisSettings()
+    """Synthetic examples, where there are too few approved ones."""
     thresholds: TargetThresholds = TargetThresholds()
+    """How much data each method needs, and how much new feedback starts a cycle."""
     holdout: HoldoutRules = HoldoutRules()
+    """Which reviewed items are held out to judge candidates by."""
     gate: Gate = Gate()
+    """What a candidate must show before it is promoted."""
     evaluate_with: Literal["transformers", "replica"] = "transformers"
-    """`replica` has a replica answer the held-out prompts, too; a verdict stands where both lead to it. Where
-    none can be asked for an hour it is INCONCLUSIVE."""
+    """`transformers` judges a candidate by answers that the evaluation generates itself. `replica` also asks
+    a replica; the verdict stands only if both agree, and is INCONCLUSIVE if no replica answers for an
+    hour."""
     judge: JudgeSettings | None = None
-    """Compares the candidate's answers with those of what is live; decides where `gate.metrics` names it."""
+    """A language model that compares the candidate's answers with those of the live version. It decides only
+    if `gate.metrics` contains `judge`."""
     schedule: ScheduleSettings = ScheduleSettings()
+    """When cycles may start, apart from new feedback."""
     retention: RetentionRules = RetentionRules()
+    """How many old versions keep their files."""
     promotion: Literal["automatic", "manual"] = "automatic"
-    """`manual`: a version that passed everything waits for an operator."""
+    """`automatic` puts a version live once it has passed every gate; with `manual` an operator has to do so.
+    """
     replicas: tuple[str, ...] = ()
-    """Names of the replicas that serve it; empty: all."""
+    """The names of the replicas that serve the target. By default all of them do."""
     max_new_tokens: int = Field(64, ge=1)
-    """Longest answer in the evaluation, in tokens."""
+    """The longest answer that the evaluation generates, in tokens."""
     hyperparameters: Annotated[dict[str, Any], AfterValidator(_check_hyperparameters)] = {}
-    """Overrides of the chosen hyperparameters, by name; a table under a method's name
-    (`[targets.hyperparameters.dpo]`) holds for that method alone."""
+    """Values that replace those of the plan, by name. A table with a method's name, such as
+    `[targets.hyperparameters.dpo]`, applies to that method alone."""
     seeds: int = Field(1, ge=1, le=9)
-    """Trainings of each plan, with as many seeds; the candidate is the median one on the holdout."""
+    """How many times each plan is trained, each time with another seed. The candidate is the run with the
+    median score on the holdout."""
     preset: Preset = "efficient"
-    """`efficient` learns soon and with little memory; `quality` takes about twice as long."""
+    """`efficient` trains quickly and with little memory; `quality` takes about twice as long."""
 
     @model_validator(mode="before")
     @classmethod
-    def _as_the_task_wants(cls, given: Any) -> Any:
-        """Defaults that depend on the task; what the settings say themselves stands."""
-        usual = USUAL.get(given.get("task"), {}) if isinstance(given, dict) else {}
-        for section, defaults in usual.items():
-            said = given.get(section, {})
-            if isinstance(said, dict):
-                given = {**given, section: {**defaults, **said}}
+    def _apply_task_defaults(cls, given: Any) -> Any:
+        """Fill in the defaults that depend on the task, where the settings say nothing themselves."""
+        sections = TASK_DEFAULTS.get(given.get("task"), {}) if isinstance(given, dict) else {}
+        for section, defaults in sections.items():
+            own = given.get(section, {})
+            if isinstance(own, dict):
+                given = {**given, section: {**defaults, **own}}
         return given
 
     @model_validator(mode="after")
-    def _metrics_known(self) -> Self:
+    def _check_metrics(self) -> Self:
         unknown = sorted(set(self.gate.metrics) - set(METRICS[self.task]))
         if unknown:
             raise ValueError(
@@ -215,10 +238,10 @@ class TargetSettings(Value):
 
     @property
     def key(self) -> str:
-        """`tenant/agent`: names the target, and is the alias that agents ask for."""
+        """The target's name `tenant/agent`, which is also the alias that agents ask for."""
         return f"{self.tenant}/{self.agent}"
 
     @property
     def slug(self) -> str:
-        """`tenant.agent`: the same in file and adapter names."""
+        """The target's name `tenant.agent`, as it stands in file and adapter names."""
         return slug(self.key)

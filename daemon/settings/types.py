@@ -10,14 +10,14 @@ from extractors.errors import LearndError
 from extractors.values import Value
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-"""Lower-case letters, digits, `-` and `_`: part of model names and of folder names."""
+"""A name of lower-case letters, digits, `-` and `_`, which becomes part of model and folder names."""
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class SettingsError(LearndError):
-    """The settings file is missing, or says something that cannot be right."""
+    """The settings are missing or wrong."""
 
 
 def check_url(url: str) -> str:
@@ -30,22 +30,25 @@ Url = Annotated[str, AfterValidator(check_url)]
 
 
 class WithApiKey(Value):
-    """A service that may want a key: from the environment, or from the file named here."""
+    """A server that may require an API key."""
 
     api_key: SecretStr | None = None
-    """Only from the environment; in the settings file it is an error."""
+    """The server's API key. It is read from the environment only; in the file it is an error."""
     api_key_file: Path | None = None
-    """File whose content is the key."""
+    """A file that contains the API key. Without it and without `api_key`, no key is sent."""
 
     def read_key(self) -> str | None:
-        """The key, or None. Raises SettingsError when the file cannot be read."""
+        """Return the key, or None. Raises SettingsError when the file cannot be read."""
         if self.api_key is not None:
             return self.api_key.get_secret_value()
         return read_secret(self.api_key_file) if self.api_key_file else None
 
 
 def read_lines(key: str, path: Path | None, form: str) -> Iterator[tuple[str, list[str]]]:
-    """The words of each line of a secrets' file, and where it stands. Raises SettingsError."""
+    """Yield the words of each line of a file with secrets, and where the line stands.
+
+    `form` names the words of a line, such as `TOKEN TENANT`. Raises SettingsError for any other line.
+    """
     for number, line in enumerate(read_secret(path).splitlines() if path else (), start=1):
         words = line.split("#")[0].split()
         where = f"{key}: line {number} of {path}"
@@ -56,7 +59,7 @@ def read_lines(key: str, path: Path | None, form: str) -> Iterator[tuple[str, li
 
 
 def read_secret(path: Path) -> str:
-    """Content of a secret's file, without the space around it. Raises SettingsError."""
+    """Return the content of a secret's file, without surrounding white space. Raises SettingsError."""
     try:
         return path.read_text("utf-8").strip()
     except OSError as unreadable:

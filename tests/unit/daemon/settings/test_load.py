@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from daemon.settings.environment import OTHER_VARIABLES
 from daemon.settings.load import Settings, load_settings
 from daemon.settings.types import SettingsError
 
@@ -23,8 +24,7 @@ base_model = "some/model"
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("LEARND_VLLM_PYTHON", raising=False)
+def config(tmp_path: Path) -> Path:
     path = tmp_path / "learnd.toml"
     path.write_text(MINIMAL, "utf-8")
     return path
@@ -58,6 +58,68 @@ def test_the_environment_overrides_one_key_and_leaves_the_rest(
     monkeypatch.setenv("LEARND_PHOENIX__URL", "http://two:2")
     phoenix = load_settings(config).phoenix
     assert (phoenix.url, phoenix.poll_seconds) == ("http://two:2", 7)
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("LEARND_PHONIX__URL", "no section 'phonix'; did you mean LEARND_PHOENIX__URL?"),
+        ("learnd_phonix__url", "did you mean LEARND_PHOENIX__URL?"),
+        ("LEARND_PHOENIX_URL", "did you mean LEARND_PHOENIX__URL?"),
+        ("LEARND_DAEMON_TRAINING_AT_ONCE", "did you mean LEARND_DAEMON__TRAININGS_AT_ONCE?"),
+        ("LEARND_DATADIR", "did you mean LEARND_DATA_DIR?"),
+        ("LEARND_OPERATER", "did you mean LEARND_OPERATOR?"),
+        ("LEARND_WEATHER__URL", "the settings have no section 'weather'"),
+    ],
+)
+def test_a_misspelt_variable_is_an_error_with_the_name_that_was_meant(
+    config: Path, monkeypatch: pytest.MonkeyPatch, variable: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, "s3cret")
+    said = refusal(config)
+    assert f"{variable}: " in said
+    assert words in said
+    assert "s3cret" not in said
+
+
+def test_every_misspelt_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEARND_PHONIX__URL", "http://two:2")
+    monkeypatch.setenv("LEARND_GATEWEY__PORT", "1")
+    said = refusal(config)
+    assert "LEARND_PHOENIX__URL" in said
+    assert "LEARND_GATEWAY__PORT" in said
+
+
+def test_a_misspelt_key_of_a_section_is_an_error_in_the_environment_too(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEARND_PHOENIX__ULR", "http://two:2")
+    assert "phoenix.ulr: there is no such key here; did you mean url?" in refusal(config)
+
+
+@pytest.mark.parametrize("variable", sorted(OTHER_VARIABLES))
+def test_a_variable_that_is_no_setting_but_is_read_elsewhere_is_no_error(
+    config: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert load_settings(config).targets
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LEARND_PORT", "tcp://10.0.0.7:8710"),
+        ("LEARND_SERVICE_HOST", "10.0.0.7"),
+        ("LEARND_GATEWAY_PORT", "tcp://10.0.0.7:8700"),
+        ("LEARND_GATEWAY_PORT_8700_TCP_ADDR", "10.0.0.7"),
+        ("LEARND_GATEWAY_SERVICE_PORT", "8700"),
+    ],
+)
+def test_what_kubernetes_sets_for_services_called_learnd_is_no_error(
+    config: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert load_settings(config).gateway.port == 8700
 
 
 def test_a_secret_comes_from_the_environment_or_a_file_and_is_never_shown(
