@@ -32,7 +32,7 @@ class Bench:
         self.daemon = Daemon()
         self.clients: list[ActiveAdapter] = []
         self.base = tiny_encoder(folder / "base", TEXTS, PROMPTS)
-        plain = load_encoder(str(self.base), device="cpu")
+        plain = load_encoder(str(self.base), device="cpu", dtype="float32")
         self.expected = {"base": plain.encode_document(TEXTS)}
         for number, version in enumerate((V1, V2, V3)):
             self.expected[version] = self.add(version, self.base, seed=number)
@@ -41,7 +41,7 @@ class Bench:
         """Publish a random adapter of `base`; gives the vectors of the texts that it makes."""
         import torch
 
-        encoder = load_encoder(str(base), device="cpu")
+        encoder = load_encoder(str(base), device="cpu", dtype="float32")
         add_encoder_lora(encoder, Hyperparameters(lora_rank=4))
         torch.manual_seed(seed)
         with torch.no_grad():
@@ -191,7 +191,7 @@ def test_without_a_daemon_an_index_of_the_base_can_be_searched(made: Bench) -> N
 
 def test_queries_and_documents_have_the_models_own_prompts(bench: Bench) -> None:
     embedder = bench.embedder(index_version="base")
-    plain = load_encoder(str(bench.base), device="cpu")
+    plain = load_encoder(str(bench.base), device="cpu", dtype="float32")
     queries = embedder.encode_queries(TEXTS).array
     np.testing.assert_allclose(queries, plain.encode_query(TEXTS), atol=1e-6)
     assert np.abs(queries - embedder.encode_documents(TEXTS).array).max() > 0.01
