@@ -27,7 +27,7 @@ from daemon.settings.target import JudgeSettings, TargetSettings
 from evaluation.verdict.error_rates import describe_error_rates
 from extractors.errors import LearndError
 from extractors.examples.types import Message
-from extractors.llm.endpoint import Call, Endpoint, Unusable
+from extractors.llm.endpoint import Endpoint, StepRequest, UnusableReply
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixError
 from extractors.phoenix.project import ProjectNotFound
@@ -354,10 +354,10 @@ def _ask(name: str, endpoint: Endpoint, key: str | None, on_start: OnStart) -> N
     from extractors.llm.dspy_client import LanguageModel
 
     def ask() -> None:
-        with LanguageModel(endpoint, key) as model, suppress(Unusable):
+        with LanguageModel(endpoint, key) as model, suppress(UnusableReply):
             model.write(MESSAGE, call)
 
-    call = Call(shown=[], inputs={"number": "1"}, temperature=0, seed=0, most_tokens=8)
+    call = StepRequest(shown=[], inputs={"number": "1"}, temperature=0, seed=0, most_tokens=8)
     on_start(name)
     try:
         _finish_in_time(ask)

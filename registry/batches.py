@@ -12,12 +12,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from extractors.errors import LearndError
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
-from extractors.file_formats.jsonl import described
+from extractors.file_formats.jsonl import describe_error
 from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import Value
 
 SyntheticExample = SFTExample | PreferencePair | Triplet
-EXAMPLES: dict[SyntheticKind, type[SyntheticExample]] = {
+EXAMPLE_TYPES: dict[SyntheticKind, type[SyntheticExample]] = {
     "sft": SFTExample,
     "pairs": PreferencePair,
     "triplets": Triplet,
@@ -71,12 +71,12 @@ class BatchEnded(LearndError):
     """A decision came after the batch had ended."""
 
 
-def synthetic_example(kind: SyntheticKind, content: dict[str, Any]) -> SyntheticExample:
+def parse_synthetic_example(kind: SyntheticKind, content: dict[str, Any]) -> SyntheticExample:
     """The example that `content` is. Raises ExampleInvalid where it is none, or not synthetic."""
     try:
-        example = EXAMPLES[kind].model_validate(content)
+        example = EXAMPLE_TYPES[kind].model_validate(content)
     except ValidationError as wrong:
-        raise ExampleInvalid(f"this is no example of the kind {kind!r}: {described(wrong)}") from None
+        raise ExampleInvalid(f"this is no example of the kind {kind!r}: {describe_error(wrong)}") from None
     if example.origin != "synthetic":
         raise ExampleInvalid(f"its origin is {example.origin!r}; an example of a batch is 'synthetic'")
     return example
@@ -129,10 +129,10 @@ class BatchItem(Proposal):
         """What trains if the batch says so; None where no person has approved it. Raises ExampleInvalid."""
         if self.state is not ItemState.APPROVED or not self.decided_by:
             return None
-        return synthetic_example(kind, self.content)
+        return parse_synthetic_example(kind, self.content)
 
 
-class Decision(Value):
+class ItemDecision(Value):
     """What an operator decides about one item."""
 
     number: int

@@ -19,10 +19,11 @@ from daemon.data.imports import forget_import, import_file, list_imports
 from daemon.data.ingest import assemble_snapshot, extract_target
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
+from daemon.runtime.paths import imports_folder
 from daemon.views.data_summary import TargetData
 from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.snapshot import KINDS
-from extractors.file_formats.jsonl import Form
+from extractors.file_formats.jsonl import FileForm
 from extractors.file_formats.read_write import write_records
 
 app = typer.Typer(no_args_is_help=True)
@@ -57,7 +58,7 @@ def export(
     path: Annotated[Path, typer.Argument(help="The file to write.")],
     kind: OfKind = "sft",
     form: Annotated[
-        Form | None, typer.Option("--format", help="The file's format; by default its ending decides.")
+        FileForm | None, typer.Option("--format", help="The file's format; by default its ending decides.")
     ] = None,
     target: TargetKey = None,
     config: Config = DEFAULT_CONFIG,
@@ -85,7 +86,7 @@ def import_(
     path: Annotated[Path, typer.Argument(help="The file to read.")],
     kind: OfKind = "sft",
     form: Annotated[
-        Form | None, typer.Option("--format", help="The file's format; by default its ending decides.")
+        FileForm | None, typer.Option("--format", help="The file's format; by default its ending decides.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt for examples that have none.")] = None,
     target: TargetKey = None,
@@ -95,7 +96,8 @@ def import_(
     """Add the examples of a file to the training data of the target's next cycles."""
     with open_store(config) as (settings, store):
         found = choose_target(settings, target)
-        made = import_file(settings.data_dir, found, path, kind, form=form, system=system, now=utc_now())
+        folder = imports_folder(settings.data_dir, found.key)
+        made = import_file(folder, path, kind, form=form, system=system, now=utc_now())
         store.record_act(
             now=utc_now(),
             actor=find_actor(),

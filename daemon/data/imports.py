@@ -1,4 +1,4 @@
-"""Training examples that operators bring along in files, beside what the traffic teaches.
+"""Training examples that operators import from files, beside those of the traffic.
 
 <data_dir>/imports/<target>/<kind>-<digest>.parquet
 """
@@ -14,7 +14,7 @@ from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.snapshot import KINDS
 from extractors.errors import LearndError
 from extractors.examples.types import Examples, SFTExample
-from extractors.file_formats.jsonl import Form
+from extractors.file_formats.jsonl import FileForm
 from extractors.file_formats.parquet import read_columns
 from extractors.file_formats.read_write import read_records, write_records
 from extractors.values import Value, content_id
@@ -27,42 +27,41 @@ class UnknownImport(LearndError):
 
 
 class Imported(Value):
-    """One file that was imported."""
+    """A file that was imported."""
 
     name: str
     kind: str
-    """The field of `Examples` that its examples are in."""
+    """The field of `Examples` that holds its examples."""
     examples: int
 
 
 def import_file(
-    data_dir: Path,
-    target: TargetSettings,
+    folder: Path,
     path: Path,
     kind: str,
     *,
-    form: Form | None,
+    form: FileForm | None,
     system: str | None,
     now: datetime,
 ) -> Imported:
-    """Keep the examples of a file for the target's next cycles; the same file again changes nothing.
+    """Copy the examples of the file `path` into a target's imports `folder`, for its next cycles.
 
-    Raises ImportInvalid and ExamplesInvalid, which say what is wrong with which item; then nothing
-    was imported.
+    Importing the same file again changes nothing. Raises ImportInvalid and ExamplesInvalid, which say
+    what is wrong with which item; then nothing was imported.
     """
     records = read_records(KINDS[kind], path, form, now=now, system=system)
     examples = Examples.model_validate({kind: records})
     check_examples(examples)
     name = f"{kind}-{content_id([example.id for example in getattr(examples, kind)])[:12]}"
-    kept = imports_folder(data_dir, target.key) / f"{name}.parquet"
+    kept = folder / f"{name}.parquet"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_records(getattr(examples, kind), KINDS[kind], kept, Form.PARQUET)
+        write_records(getattr(examples, kind), KINDS[kind], kept, FileForm.PARQUET)
     return Imported(name=name, kind=kind, examples=len(records))
 
 
 def list_imports(data_dir: Path, target: TargetSettings) -> list[Imported]:
-    """What was imported for the target, by kind and name."""
+    """Return the target's imports, by kind and name."""
     return [
         Imported(name=path.stem, kind=kind, examples=len(read_columns(KINDS[kind], path)))
         for kind, path in _files(data_dir, target)
@@ -70,7 +69,7 @@ def list_imports(data_dir: Path, target: TargetSettings) -> list[Imported]:
 
 
 def forget_import(data_dir: Path, target: TargetSettings, name: str) -> None:
-    """The next cycles train without it. Raises UnknownImport."""
+    """Remove an import, so that the next cycles train without it. Raises UnknownImport."""
     known = {path.stem: path for _, path in _files(data_dir, target)}
     if name not in known:
         raise UnknownImport(f"no import {name!r} of {target.key} (there are: {', '.join(known) or 'none'})")
@@ -78,7 +77,7 @@ def forget_import(data_dir: Path, target: TargetSettings, name: str) -> None:
 
 
 def read_imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
-    """All that was imported for the target, each example once."""
+    """Return all examples that were imported for the target, each once."""
     found: dict[str, dict[str, Value]] = {}
     for kind, path in _files(data_dir, target):
         for example in read_columns(KINDS[kind], path):
@@ -87,24 +86,20 @@ def read_imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
 
 
 def read_golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
-    """The target's golden cases, from its JSONL. Where personal data is replaced, it is in them, too: else
-    they would not be known again among examples.
+    """Read the target's golden cases from its JSONL file.
 
-    Raises ImportInvalid, RedactorUnusable, RedactionFailed.
+    Personal data is replaced in them as in the examples, or else examples like them would not be
+    recognised. Raises ImportInvalid, RedactorUnusable, RedactionFailed.
     """
     if target.golden is None:
         return ()
-    # They have no time of their own, and none matters.
-    cases = read_records(SFTExample, target.golden, Form.JSONL, now=EPOCH)
+    # Golden cases have no time, and none is needed.
+    cases = read_records(SFTExample, target.golden, FileForm.JSONL, now=EPOCH)
     return Redaction(load_redactor(target.redaction), target.output_space).apply(cases)
 
 
 def _files(data_dir: Path, target: TargetSettings) -> Iterator[tuple[str, Path]]:
-    """Kinds and files; what a killed process left half written is none."""
+    """Yield kinds and files. A file that a killed process has left half written has another name."""
     for kind in KINDS:
         for path in sorted(imports_folder(data_dir, target.key).glob(f"{kind}-*.parquet")):
             yield kind, path
-
-
-def _folder(data_dir: Path, target: TargetSettings) -> Path:
-    return data_dir / "imports" / target.slug

@@ -23,7 +23,7 @@ from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.errors import LearndError
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.types import Message, PreferencePair, SFTExample
-from extractors.file_formats.jsonl import Form, LineInvalid, described, from_line, to_line
+from extractors.file_formats.jsonl import FileForm, LineInvalid, describe_error, from_line, to_line
 from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import Value
 from registry.batches import (
@@ -223,7 +223,7 @@ class BatchReview:
                 "state": str(item.state),
                 "reason": item.reason,
             }
-            shown = to_line(parse_synthetic_example(kind, item.content), Form.JSONL)
+            shown = to_line(parse_synthetic_example(kind, item.content), FileForm.JSONL)
             made_from = {"diversity": item.diversity, "demonstrations": list(item.demonstrations)}
             yield json.dumps({**review, **shown, **made_from}, ensure_ascii=False) + "\n"
 
@@ -346,7 +346,7 @@ def apply_edit(
     unknown = sorted(changes.keys() - set(CONTENT[kind]))
     if unknown:
         raise EditInvalid(f"{', '.join(unknown)} cannot be edited; {', '.join(CONTENT[kind])} can")
-    before = to_line(example, Form.JSONL)
+    before = to_line(example, FileForm.JSONL)
     line = {**before, **changes}
     for document in ("positive", "negative"):
         if line.get(document) != before.get(document):
@@ -354,7 +354,7 @@ def apply_edit(
     try:
         # Without these, they are made anew from what it says now.
         fresh = {name: value for name, value in line.items() if name not in {"id", "prompt_key"}}
-        made = from_line(type(example), fresh, Form.JSONL, now=example.started_at, system=None)
+        made = from_line(type(example), fresh, FileForm.JSONL, now=example.started_at, system=None)
     except LineInvalid as wrong:
         raise EditInvalid(str(wrong)) from None
     made = _normalise_label(made, labels)
@@ -387,7 +387,7 @@ def _normalise_answer(space: OutputSpace, answer: Message, labels: Sequence[str]
 
 
 def _build_content(kind: SyntheticKind, example: SyntheticExample) -> dict[str, Any]:
-    line = to_line(example, Form.JSONL)
+    line = to_line(example, FileForm.JSONL)
     return {name: line[name] for name in CONTENT[kind]}
 
 
@@ -426,4 +426,4 @@ def _build_unknown_item(batch_id: str, number: int) -> UnknownBatch:
 
 
 def _describe_error(wrong: ValidationError) -> str:
-    return described(wrong).removeprefix(": ").replace("Value error, ", "")
+    return describe_error(wrong).removeprefix(": ").replace("Value error, ", "")

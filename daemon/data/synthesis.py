@@ -1,7 +1,7 @@
-"""A target with too little data asks a language model for examples, which a person then reads.
+"""Synthetic examples for a target with too little data, written by a language model and read by a person.
 
-The cycle that lacks them has a child write and screen proposals, puts them into a batch that waits, and
-ends: real feedback is never held up by a batch that nobody has read.
+The cycle that lacks examples starts a child that writes and screens proposals, puts them into a batch that
+waits for an operator, and ends: a batch that nobody has read never delays real feedback.
 """
 
 import math
@@ -9,10 +9,10 @@ import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.data.imports import read_golden_cases
-from daemon.runtime.child_process import Interrupted, Work, run_job
+from daemon.runtime.child_process import Interrupted, Work
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import require_extra
 from daemon.settings.load import Settings
@@ -33,40 +33,45 @@ from trainers.models.base_model import Device
 from trainers.planning.method_rules import count_for_rules
 from trainers.planning.shortage import Shortage, find_shortage
 
+if TYPE_CHECKING:
+    from extractors.synthesis.filters import ScreeningResult
+    from extractors.synthesis.generate import ProposedExample
+
 API_KEY = "SYNTHESIS_API_KEY"
-"""Environment variable of the child with the endpoint's key."""
+"""The child's environment variable with the endpoint's key."""
 
 
 class SynthesisJob(Value):
-    """What a child that writes proposals is asked to do."""
+    """The job of a child that writes proposals."""
 
     request: SynthesisRequest
     endpoint: Endpoint
     screening: ScreeningRules
     snapshot: str
-    """Folder of the snapshot: what is trained on, and what is held out."""
+    """Folder of the snapshot with the training examples and the held-out items."""
     golden: tuple[SFTExample, ...]
     encoder: str
-    """Folder or hub id of the sentence-transformer that tells what means the same."""
+    """Folder or hub id of the sentence-transformers model that recognises texts which mean the same."""
     device: Device = "auto"
 
 
 class Proposals(Value):
-    """What came of it."""
+    """The result of the child: examples for an operator to read."""
 
     proposals: tuple[Proposal, ...]
     provenance: Provenance
     left_out: dict[str, int]
-    """Texts of the model that no person need read, by reason."""
+    """Texts of the model that were discarded, by reason."""
     calls: int
     incomplete: str
-    """Why there are fewer than were wanted, in words."""
+    """Why there are fewer proposals than were wanted, in words."""
 
 
 def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -> str:
-    """Have the examples that the target lacks proposed; says in words what came of it.
+    """Ask the language model for the examples that the target lacks, and return the outcome in words.
 
-    What is wrong with the model or its answers is said, too: the cycle ends anyway. Raises Interrupted.
+    A problem with the model or its answers is part of these words, since the cycle ends anyway. Raises
+    Interrupted.
     """
     rules = context.target.synthesis
     shortage = find_shortage(count_for_rules(snapshot.train), context.target.task, context.target.thresholds)
@@ -93,9 +98,33 @@ def ask_for_examples(context: TargetContext, cycle: Cycle, snapshot: Snapshot) -
 
 
 def _propose(context: TargetContext, cycle: Cycle, snapshot: Snapshot, shortage: Shortage) -> Batch:
-    rules = context.target.synthesis
     endpoint = find_endpoint(context.settings, context.target)
-    job = SynthesisJob(
+    job = _build_job(context, cycle, snapshot, shortage, endpoint)
+    key = read_key(context.settings, context.target)
+    secrets = {API_KEY: key} if key else {}
+    folder = context.run_folder(cycle) / "synthesise"
+    found = context.run_job(Work.SYNTHESISE, folder, job, Proposals, secrets)
+    if not found.proposals:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items())
+        raise LearndError(f"nothing of what {endpoint.model} wrote can be used ({reasons})")
+    now = context.clock()
+    return context.store.add_batch(
+        cycle.id,
+        context.target.key,
+        shortage.kind,
+        f"{shortage.have} of {shortage.threshold} {shortage.words}",
+        found.provenance,
+        found.proposals,
+        now=now,
+        expires_at=now + timedelta(days=context.target.synthesis.expires_days),
+    )
+
+
+def _build_job(
+    context: TargetContext, cycle: Cycle, snapshot: Snapshot, shortage: Shortage, endpoint: Endpoint
+) -> SynthesisJob:
+    rules = context.target.synthesis
+    return SynthesisJob(
         request=SynthesisRequest(
             kind=shortage.kind,
             wanted=math.ceil(shortage.missing * rules.margin),
@@ -112,35 +141,10 @@ def _propose(context: TargetContext, cycle: Cycle, snapshot: Snapshot, shortage:
         encoder=rules.encoder,
         device=context.settings.training.device,
     )
-    key = read_key(context.settings, context.target)
-    found = Proposals.model_validate(
-        run_job(
-            Work.SYNTHESISE,
-            context.run_folder(cycle) / "synthesise",
-            job,
-            stop=context.stop,
-            on_progress=context.on_progress,
-            secrets={API_KEY: key} if key else {},
-        )
-    )
-    if not found.proposals:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items())
-        raise LearndError(f"nothing of what {endpoint.model} wrote can be used ({reasons})")
-    now = context.clock()
-    return context.store.add_batch(
-        cycle.id,
-        context.target.key,
-        shortage.kind,
-        f"{shortage.have} of {shortage.threshold} {shortage.words}",
-        found.provenance,
-        found.proposals,
-        now=now,
-        expires_at=now + timedelta(days=rules.expires_days),
-    )
 
 
 def _find_labels(context: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
-    """The valid answers of a classification; empty where answers are free."""
+    """Return the valid answers of a classification; empty where answers are free."""
     if context.target.task != "classification":
         return ()
     seen = {example.completion.content for example in snapshot.train.sft}
@@ -148,7 +152,7 @@ def _find_labels(context: TargetContext, snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def find_endpoint(settings: Settings, target: TargetSettings) -> Endpoint:
-    """The one that the settings name, or the target's first replica with its base model.
+    """Return the endpoint in the settings, or the target's first replica with its base model.
 
     Raises LearndError where there is neither.
     """
@@ -165,7 +169,7 @@ def find_endpoint(settings: Settings, target: TargetSettings) -> Endpoint:
 
 
 def read_key(settings: Settings, target: TargetSettings) -> str | None:
-    """The language model's key, or that of the replica which stands for it. Raises SettingsError."""
+    """Read the key of the language model, or of the replica in its place. Raises SettingsError."""
     if target.synthesis.url:
         return target.synthesis.read_key()
     replicas = settings.find_replicas(target)
@@ -178,10 +182,8 @@ def run(folder: Path) -> None:
 
 
 def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposals:
-    """Have proposals written, and keep those that are worth reading. Raises LearndError as both do."""
-    from extractors.synthesis.filters import screen
+    """Let the language model write proposals, and keep those that are worth reading. Raises LearndError."""
     from extractors.synthesis.generate import propose
-    from trainers.models.encoder import load_encoder
 
     wanted = job.request.wanted
     made = propose(
@@ -191,26 +193,7 @@ def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposal
         on_progress=lambda done, _: progress.write("asking", job.endpoint.model, step=done, total=wanted),
     )
     progress.write("screening", f"{len(made.proposed)} proposals")
-    snapshot = read_snapshot(Path(job.snapshot))
-    encoder = load_encoder(job.encoder, device=job.device)
-
-    def encode(texts: Any) -> Any:
-        return encoder.encode(list(texts), show_progress_bar=False)
-
-    held_out: list[Sequence[Message] | str] = [
-        *(item.prompt for item in (*snapshot.holdout, *snapshot.retention)),
-        *(case.prompt for case in job.golden),
-        *(search.query for search in (*snapshot.retrievals, *snapshot.retained_retrievals)),
-    ]
-    screened = screen(
-        made.proposed,
-        demonstrations=job.request.demonstrations,
-        output_space=job.request.output_space,
-        trained=snapshot.train.join(snapshot.validation),
-        held_out=held_out,
-        encode=encode,
-        rules=job.screening,
-    )
+    screened = _screen(job, made.proposed)
     return Proposals(
         proposals=tuple(
             Proposal(
@@ -229,4 +212,31 @@ def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposal
         left_out={**made.unusable, **screened.left_out},
         calls=made.calls,
         incomplete=made.incomplete,
+    )
+
+
+def _screen(job: SynthesisJob, proposed: "Sequence[ProposedExample]") -> "ScreeningResult":
+    """Sort out proposals that are flawed, or too near to held-out items or to known examples."""
+    from extractors.synthesis.filters import screen
+    from trainers.models.encoder import load_encoder
+
+    snapshot = read_snapshot(Path(job.snapshot))
+    encoder = load_encoder(job.encoder, device=job.device)
+
+    def encode(texts: Any) -> Any:
+        return encoder.encode(list(texts), show_progress_bar=False)
+
+    held_out: list[Sequence[Message] | str] = [
+        *(item.prompt for item in (*snapshot.holdout, *snapshot.retention)),
+        *(case.prompt for case in job.golden),
+        *(search.query for search in (*snapshot.retrievals, *snapshot.retained_retrievals)),
+    ]
+    return screen(
+        proposed,
+        demonstrations=job.request.demonstrations,
+        output_space=job.request.output_space,
+        trained=snapshot.train.join(snapshot.validation),
+        held_out=held_out,
+        encode=encode,
+        rules=job.screening,
     )

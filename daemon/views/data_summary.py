@@ -13,7 +13,7 @@ from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.snapshot import OutcomeCounts, Snapshot
 from extractors.examples.types import Origin
 from extractors.feedback.extract import Extraction
-from extractors.file_formats.jsonl import NEEDS, AnyExample, Form, to_line
+from extractors.file_formats.jsonl import REQUIRED_FIELDS, AnyExample, FileForm, to_line
 from extractors.phoenix.span_client import build_span_url
 from extractors.values import Value
 from trainers.planning.plan import ExampleKind
@@ -151,5 +151,9 @@ KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 
 def _build_content_line(example: AnyExample) -> dict[str, Any]:
     """Return the example's line without its origin, ids and times."""
-    line = to_line(example, Form.JSONL)
-    return {name: line[name] for name in (*NEEDS[type(example), Form.JSONL], "tools") if name in line}
+    line = to_line(example, FileForm.JSONL)
+    return {
+        name: line[name]
+        for name in (*REQUIRED_FIELDS[type(example), FileForm.JSONL], "tools")
+        if name in line
+    }

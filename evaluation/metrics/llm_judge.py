@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from extractors.examples.types import Message
-from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, Step, Unusable
-from extractors.synthesis.recipes import said
+from extractors.llm.endpoint import Endpoint, EndpointRefused, Step, StepRequest, UnusableReply
+from extractors.synthesis.recipes import format_message
 from extractors.values import Value
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ Preference = Literal[-1, 0, 1]
 """1 for the candidate, -1 for the other side, 0 for neither."""
 OnProgress = Callable[[int, int], None]
 """Told how many pairs have been judged, and how many are to be."""
-_Reply = Preference | Unusable | EndpointRefused
+_JudgeReply = Preference | UnusableReply | EndpointRefused
 """What came of one order."""
 
 
@@ -82,7 +82,7 @@ class Preferences(Value):
     """Requests that were sent, repeated ones included."""
 
 
-def judge(
+def compare_answers(
     pairs: Sequence[AnswerPair],
     endpoint: Endpoint,
     *,
@@ -97,9 +97,9 @@ def judge(
     from extractors.llm.dspy_client import LanguageModel
 
     asked = [pair for pair in pairs if not pair.alike]
-    outcomes: list[tuple[_Reply, _Reply]] = []
+    outcomes: list[tuple[_JudgeReply, _JudgeReply]] = []
     with LanguageModel(endpoint, api_key) as model, ThreadPoolExecutor(endpoint.concurrency, "judge") as pool:
-        for outcome in pool.map(partial(_in_both_orders, model), asked):
+        for outcome in pool.map(partial(_ask_in_both_orders, model), asked):
             outcomes.append(outcome)
             if on_progress is not None:
                 on_progress(len(outcomes), len(asked))
@@ -110,47 +110,49 @@ def judge(
     preferred = iter(outcomes)
     return Preferences(
         model=endpoint.model,
-        of_pairs=tuple(0 if pair.alike else _agreed(*next(preferred)) for pair in pairs),
+        of_pairs=tuple(0 if pair.alike else _find_agreement(*next(preferred)) for pair in pairs),
         asked=len(asked),
-        contradicted=sum(_contradictory(*outcome) for outcome in outcomes) / max(1, len(asked)),
+        contradicted=sum(_is_contradictory(*outcome) for outcome in outcomes) / max(1, len(asked)),
         unread=sum(not all(isinstance(reply, int) for reply in outcome) for outcome in outcomes),
         calls=calls,
     )
 
 
-def _agreed(one: _Reply, other: _Reply) -> Preference:
+def _find_agreement(one: _JudgeReply, other: _JudgeReply) -> Preference:
     return one if isinstance(one, int) and one == other else 0
 
 
-def _contradictory(one: _Reply, other: _Reply) -> bool:
+def _is_contradictory(one: _JudgeReply, other: _JudgeReply) -> bool:
     return isinstance(one, int) and isinstance(other, int) and one != other
 
 
-def _in_both_orders(model: "LanguageModel", pair: AnswerPair) -> tuple[_Reply, _Reply]:
+def _ask_in_both_orders(model: "LanguageModel", pair: AnswerPair) -> tuple[_JudgeReply, _JudgeReply]:
     """What the judge says with the candidate's answer first, and with it second."""
-    candidate_first = _reply(model, pair, pair.candidate, pair.other)
-    candidate_second = _reply(model, pair, pair.other, pair.candidate)
-    swapped: dict[_Reply, _Reply] = {1: -1, -1: 1}
+    candidate_first = _ask(model, pair, pair.candidate, pair.other)
+    candidate_second = _ask(model, pair, pair.other, pair.candidate)
+    swapped: dict[_JudgeReply, _JudgeReply] = {1: -1, -1: 1}
     return candidate_first, swapped.get(candidate_second, candidate_second)
 
 
-def _reply(model: "LanguageModel", pair: AnswerPair, first: str, second: str) -> _Reply:
+def _ask(model: "LanguageModel", pair: AnswerPair, first: str, second: str) -> _JudgeReply:
     """1 for the first answer, -1 for the second, or why there is no reply."""
     told = {
-        "conversation": "\n\n".join(f"[{message.role}]\n{said(message)}" for message in pair.prompt),
+        "conversation": "\n\n".join(
+            f"[{message.role}]\n{format_message(message)}" for message in pair.prompt
+        ),
         "first_answer": first,
         "second_answer": second,
     }
     step = COMPARE
     if pair.gold is not None:
-        step, told = COMPARE_BY_REFERENCE, {**told, "reference": said(pair.gold)}
-    call = Call(shown=(), inputs=told, temperature=0.0, seed=0, most_tokens=MOST_TOKENS)
+        step, told = COMPARE_BY_REFERENCE, {**told, "reference": format_message(pair.gold)}
+    call = StepRequest(shown=(), inputs=told, temperature=0.0, seed=0, most_tokens=MOST_TOKENS)
     try:
         written = model.write(step, call)
         if written.cut_off:
-            raise Unusable("the judge did not come to an end")
+            raise UnusableReply("the judge did not come to an end")
         return read_preference(written.text)
-    except Unusable as reason:
+    except UnusableReply as reason:
         return reason
     except EndpointRefused as refusal:
         # A prompt may be too long for the judge; a key or a name that is wrong is so for all of them.
@@ -168,5 +170,5 @@ def read_preference(text: str) -> Preference:
     lines = [set(re.findall(r"\b(first|second|tie)\b", line.casefold())) for line in text.splitlines()]
     named = next(filter(None, reversed(lines)), set[str]())
     if len(named) != 1:
-        raise Unusable("the judge named no preference")
+        raise UnusableReply("the judge named no preference")
     return meant[named.pop()]

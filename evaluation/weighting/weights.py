@@ -18,9 +18,9 @@ import scipy
 from numpy.typing import NDArray
 
 from evaluation.weighting.strata import Embed, Strata, stratify
-from extractors.dataset.holdout_split import group
+from extractors.dataset.holdout_split import find_group
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
-from extractors.traffic_sample import TrafficCall, asked
+from extractors.traffic_sample import TrafficCall, normalise_question
 from extractors.values import Value
 
 ALPHA = 0.01
@@ -33,7 +33,7 @@ SHOWN = 80
 FEW = 0.1
 """Share of the traffic from which it is said that hardly any of its kind was reviewed."""
 
-Held = ReviewedItem | ReviewedRetrieval
+HeldOutItem = ReviewedItem | ReviewedRetrieval
 Floats = NDArray[np.float64]
 
 
@@ -83,7 +83,7 @@ class Weighting(Value):
 
 
 def weigh(
-    holdout: Sequence[Held],
+    holdout: Sequence[HeldOutItem],
     traffic: Sequence[TrafficCall] = (),
     *,
     live: str | None = None,
@@ -99,31 +99,33 @@ def weigh(
     """
     excluded = frozenset(excluded_prompts)
     calls = [call for call in traffic if call.prompt_key not in excluded]
-    picture = _Picture(holdout, calls, _stratified(holdout, calls, seed, embed))
-    p_value = _p_value(picture, seed)
+    picture = _HoldoutInTraffic(holdout, calls, _stratify(holdout, calls, seed, embed))
+    p_value = _compute_p_value(picture, seed)
     selected = p_value is not None and p_value < ALPHA
     back = picture.back_to_traffic() if selected else np.ones(len(holdout))
-    weights, capped = _limited(_with_verdicts(picture, back)[picture.gold])
+    weights, capped = _limit(_add_rejected(picture, back)[picture.gold])
     ids = [item.id for item, gold in zip(holdout, picture.gold, strict=True) if gold]
     found = Weighting(
         weights={item_id: round(weight, 6) for item_id, weight in zip(ids, weights.tolist(), strict=True)},
         effective_n=float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0,
         selected=selected,
         p_value=p_value,
-        strata=tuple(sorted(_described(picture, back), key=lambda each: (-each.traffic, -each.reviewed))),
-        by_live=tuple(item.id for item in holdout if live is not None and _version(item) == live),
+        strata=tuple(
+            sorted(_describe_strata(picture, back), key=lambda each: (-each.traffic, -each.reviewed))
+        ),
+        by_live=tuple(item.id for item in holdout if live is not None and _find_version(item) == live),
         capped=capped,
-        unfair=_unfair(picture),
+        unfair=_find_unfairness(picture),
         words="",
     )
-    return found.model_copy(update={"words": " ".join(_sentences(found, picture))})
+    return found.model_copy(update={"words": " ".join(_write_sentences(found, picture))})
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _HoldoutInTraffic:
     """Held-out items beside calls of the traffic, and the strata of both."""
 
-    holdout: Sequence[Held]
+    holdout: Sequence[HeldOutItem]
     calls: Sequence[TrafficCall]
     found: Strata
 
@@ -151,9 +153,9 @@ class _Picture:
     @cached_property
     def others(self) -> list[tuple[int, TrafficCall]]:
         """Calls of sessions of which nothing was held out, with their places among all."""
-        held = {group(item) for item in self.holdout}
+        held = {find_group(item) for item in self.holdout}
         places = enumerate(self.calls, start=len(self.holdout))
-        return [(place, call) for place, call in places if group(call) not in held]
+        return [(place, call) for place, call in places if find_group(call) not in held]
 
     def back_to_traffic(self) -> Floats:
         """What each held-out item counts for if its stratum is to count as in the traffic, (items,)."""
@@ -166,29 +168,29 @@ class _Picture:
         return np.array([item.outcome == outcome for item in self.holdout], dtype=bool)
 
 
-def _stratified(
-    holdout: Sequence[Held], calls: Sequence[TrafficCall], seed: int, embed: Embed | None
+def _stratify(
+    holdout: Sequence[HeldOutItem], calls: Sequence[TrafficCall], seed: int, embed: Embed | None
 ) -> Strata:
-    texts = [*map(asked, holdout), *(call.text for call in calls)]
-    versions = [*map(_version, holdout), *(call.answered_by for call in calls)]
+    texts = [*map(normalise_question, holdout), *(call.text for call in calls)]
+    versions = [*map(_find_version, holdout), *(call.answered_by for call in calls)]
     return stratify(texts, versions, len(holdout), seed, embed)
 
 
-def _version(item: Held) -> str | None:
+def _find_version(item: HeldOutItem) -> str | None:
     return item.answered_by if isinstance(item, ReviewedItem) else None
 
 
 # ---- did reviewers pick?
 
 
-def _p_value(picture: _Picture, seed: int) -> float | None:
+def _compute_p_value(picture: _HoldoutInTraffic, seed: int) -> float | None:
     """How often chance makes held-out items so unlike the rest of the traffic (chi-squared over the cells).
 
     Of each session one call counts, since its turns are about the same, which alone would look like picking.
     """
     cells = picture.found.cells
-    reviewed = _one_a_session(zip(picture.holdout, cells.tolist(), strict=False))
-    others = _one_a_session((call, int(cells[place])) for place, call in picture.others)
+    reviewed = _pick_one_per_session(zip(picture.holdout, cells.tolist(), strict=False))
+    others = _pick_one_per_session((call, int(cells[place])) for place, call in picture.others)
     size = cells.max(initial=0) + 1
     counts = np.array([np.bincount([*each.values()], minlength=size) for each in (reviewed, others)])
     counts = counts[:, counts.any(axis=0)]
@@ -198,20 +200,20 @@ def _p_value(picture: _Picture, seed: int) -> float | None:
     return float(scipy.stats.chi2_contingency(counts, correction=False, method=chance).pvalue)
 
 
-def _one_a_session(seen: Iterable[tuple[Held | TrafficCall, int]]) -> dict[str, int]:
+def _pick_one_per_session(seen: Iterable[tuple[HeldOutItem | TrafficCall, int]]) -> dict[str, int]:
     """By session the cell of one of its calls, drawn by lot."""
-    drawn = sorted(seen, key=lambda each: sha256(_span(each[0]).encode()).hexdigest(), reverse=True)
-    return {group(call): cell for call, cell in drawn}
+    drawn = sorted(seen, key=lambda each: sha256(_find_span_id(each[0]).encode()).hexdigest(), reverse=True)
+    return {find_group(call): cell for call, cell in drawn}
 
 
-def _span(seen: Held | TrafficCall) -> str:
+def _find_span_id(seen: HeldOutItem | TrafficCall) -> str:
     return seen.span_id if isinstance(seen, TrafficCall) else seen.source_span_ids[0]
 
 
 # ---- what each item counts for
 
 
-def _with_verdicts(picture: _Picture, weights: Floats) -> Floats:
+def _add_rejected(picture: _HoldoutInTraffic, weights: Floats) -> Floats:
     """The same, but those corrected count for those rejected, too: of their stratum, else wherever."""
     full, strays = weights.copy(), 0.0
     for stratum in np.unique(picture.strata).tolist():
@@ -226,7 +228,7 @@ def _with_verdicts(picture: _Picture, weights: Floats) -> Floats:
     return full
 
 
-def _limited(weights: Floats) -> tuple[Floats, int]:
+def _limit(weights: Floats) -> tuple[Floats, int]:
     """The weights, 1 on average and `GREATEST` at most, and how many would have been greater."""
     if not weights.sum():
         return np.ones_like(weights), 0
@@ -242,10 +244,10 @@ def _limited(weights: Floats) -> tuple[Floats, int]:
 # ---- in words
 
 
-def _described(picture: _Picture, back: Floats) -> Iterator[Stratum]:
+def _describe_strata(picture: _HoldoutInTraffic, back: Floats) -> Iterator[Stratum]:
     strata, items = picture.found.strata, len(picture.holdout)
-    versions = [*map(_version, picture.holdout), *(call.answered_by for call in picture.calls)]
-    texts = [*map(asked, picture.holdout), *(call.text for call in picture.calls)]
+    versions = [*map(_find_version, picture.holdout), *(call.answered_by for call in picture.calls)]
+    texts = [*map(normalise_question, picture.holdout), *(call.text for call in picture.calls)]
     for stratum in np.unique(strata).tolist():
         members, inside = np.flatnonzero(strata == stratum).tolist(), picture.strata == stratum
         traffic = int((strata[items:] == stratum).sum())
@@ -262,7 +264,7 @@ def _described(picture: _Picture, back: Floats) -> Iterator[Stratum]:
         )
 
 
-def _unfair(picture: _Picture) -> str:
+def _find_unfairness(picture: _HoldoutInTraffic) -> str:
     rejected = int(picture.rejected.sum())
     if not rejected or picture.corrected.any():
         return ""
@@ -272,7 +274,7 @@ def _unfair(picture: _Picture) -> str:
     )
 
 
-def _sentences(found: Weighting, picture: _Picture) -> Iterator[str]:
+def _write_sentences(found: Weighting, picture: _HoldoutInTraffic) -> Iterator[str]:
     items, corrected, rejected = len(found.weights), picture.corrected.sum(), picture.rejected.sum()
     if not picture.others:
         yield "There is no other traffic to compare with: items count as they were reviewed."

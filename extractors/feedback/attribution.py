@@ -67,7 +67,9 @@ class FeedbackAttribution:
 
     def _iterate_scopes(self, call: TracedCall) -> Iterator[SubjectKey]:
         """Yield what lies above the call, the nearest first: ancestor spans, its trace, its session."""
-        ancestors = (above for span_id in reversed(call.span_ids) for above in self._ancestry.of(span_id))
+        ancestors = (
+            above for span_id in reversed(call.span_ids) for above in self._ancestry.find_ancestors(span_id)
+        )
         for span_id in dict.fromkeys(ancestors):
             # Feedback on another call is about that call's answer.
             if span_id not in self._call_spans:

@@ -13,12 +13,12 @@ from extractors.examples.prompt_keys import compute_prompt_key, to_comparable
 from extractors.examples.types import Message, Trajectory
 from extractors.feedback.rules import FeedbackRules, Verdict, resolve_verdict
 from extractors.phoenix.spans import Annotation, SubjectKey, group_by_subject
-from extractors.span_parsing.calls import Call
+from extractors.span_parsing.calls import ModelCall
 from extractors.span_parsing.drop_reasons import DropReason, Drops
 
 
 def build_trajectories(
-    calls: Iterable[Call],
+    calls: Iterable[ModelCall],
     annotations: Iterable[Annotation],
     rules: FeedbackRules,
     *,
@@ -57,21 +57,21 @@ def build_trajectories(
     return conversations, dropped
 
 
-def _group_by_session(calls: Iterable[Call]) -> dict[str, list[Call]]:
+def _group_by_session(calls: Iterable[ModelCall]) -> dict[str, list[ModelCall]]:
     """Return the calls of each session, in order of time."""
-    sessions: defaultdict[str, list[Call]] = defaultdict(list)
+    sessions: defaultdict[str, list[ModelCall]] = defaultdict(list)
     for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
         if call.session_id is not None:
             sessions[call.session_id].append(call)
     return sessions
 
 
-def _list_span_ids(turns: Iterable[Call]) -> tuple[str, ...]:
+def _list_span_ids(turns: Iterable[ModelCall]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(span_id for turn in turns for span_id in turn.span_ids))
 
 
 def _find_trace_feedback(
-    turns: Sequence[Call], annotated: Mapping[SubjectKey, list[Annotation]]
+    turns: Sequence[ModelCall], annotated: Mapping[SubjectKey, list[Annotation]]
 ) -> list[Annotation]:
     """Return the annotations of the session's trace; none where it lies in several traces."""
     traces = {turn.trace_id for turn in turns}
@@ -88,12 +88,12 @@ class _Exchange(NamedTuple):
     """All messages of one session, in order."""
 
     messages: list[Message]
-    answered: dict[int, Call]
+    answered: dict[int, ModelCall]
     """The calls that gave the answers, by index in `messages`."""
 
 
 def _build_trajectory(
-    turns: Sequence[Call], exchange: _Exchange, learned: list[int], verdict: Verdict, score: float | None
+    turns: Sequence[ModelCall], exchange: _Exchange, learned: list[int], verdict: Verdict, score: float | None
 ) -> Trajectory:
     messages, answered = list(exchange.messages), exchange.answered
     if verdict.outcome == "corrected" and verdict.gold is not None:
@@ -116,11 +116,11 @@ def _build_trajectory(
     )
 
 
-def _join_turns(turns: Sequence[Call]) -> _Exchange:
+def _join_turns(turns: Sequence[ModelCall]) -> _Exchange:
     """Return what was exchanged in the session; a call that was made again replaces the first."""
     with_history = _sends_history(turns)
     spoken: list[Message] = []
-    answered: dict[int, Call] = {}
+    answered: dict[int, ModelCall] = {}
     for turn in turns:
         prompt = _drop_system(turn)
         if _asks_again(spoken, prompt, with_history):
@@ -134,7 +134,7 @@ def _join_turns(turns: Sequence[Call]) -> _Exchange:
     return _Exchange([*system, *spoken], {at + len(system): call for at, call in answered.items()})
 
 
-def _sends_history(turns: Sequence[Call]) -> bool:
+def _sends_history(turns: Sequence[ModelCall]) -> bool:
     """Return whether the agent sends earlier messages along: the user goes on after an earlier answer.
 
     True also where all prompts are one: that is a question asked again and again, no conversation.
@@ -168,7 +168,7 @@ def _count_known(spoken: Sequence[Message], prompt: Sequence[Message]) -> int:
     return next((length for length in lengths if before[-length:] == asked[:length]), 0)
 
 
-def _has_system_change(answered: Collection[Call]) -> bool:
+def _has_system_change(answered: Collection[ModelCall]) -> bool:
     """Return whether answers were given under different system prompts.
 
     A system prompt that is not sent again still holds.
@@ -177,11 +177,11 @@ def _has_system_change(answered: Collection[Call]) -> bool:
     return any(other and other != first for other in others)
 
 
-def _select_system(call: Call) -> list[Message]:
+def _select_system(call: ModelCall) -> list[Message]:
     return [message for message in call.prompt if message.role == "system"]
 
 
-def _drop_system(call: Call) -> list[Message]:
+def _drop_system(call: ModelCall) -> list[Message]:
     return [message for message in call.prompt if message.role != "system"]
 
 

@@ -18,7 +18,7 @@ from extractors.feedback.conversations import build_trajectories
 from extractors.feedback.judged_answers import list_judged_answers, list_judged_candidates
 from extractors.feedback.rules import FeedbackRules, Verdict, has_unreadable_answer, resolve_verdict
 from extractors.phoenix.spans import Annotation, Span
-from extractors.span_parsing.calls import Call, is_anothers, read_call
+from extractors.span_parsing.calls import ModelCall, belongs_to_another, read_call
 from extractors.span_parsing.drop_reasons import DropReason, Drops
 from extractors.span_parsing.merge import Ancestry, merge_traced_twice
 from extractors.values import Value
@@ -91,7 +91,7 @@ def extract(
 
 
 class _ReadCalls(NamedTuple):
-    calls: list[Call]
+    calls: list[ModelCall]
     unreadable: list[Span]
     """Spans of calls that answered but cannot be read."""
     dropped: Drops
@@ -102,8 +102,8 @@ def _read_calls(spans: Sequence[Span], target: str | None) -> _ReadCalls:
     for span in spans:
         if not span.selected:
             continue
-        call = DropReason.OTHER_TARGET if is_anothers(span, target) else read_call(span)
-        if isinstance(call, Call):
+        call = DropReason.OTHER_TARGET if belongs_to_another(span, target) else read_call(span)
+        if isinstance(call, ModelCall):
             read.calls.append(call)
             continue
         read.dropped.add(call, [span.span_id])
@@ -112,7 +112,7 @@ def _read_calls(spans: Sequence[Span], target: str | None) -> _ReadCalls:
     return read
 
 
-def _fill_in_sessions(calls: Iterable[Call], spans: Iterable[Span]) -> list[Call]:
+def _fill_in_sessions(calls: Iterable[ModelCall], spans: Iterable[Span]) -> list[ModelCall]:
     """Give calls that name no session the session of their trace."""
     sessions = {span.trace_id: span.session_id for span in spans if span.session_id}
     sessions |= {call.trace_id: call.session_id for call in calls if call.session_id}
@@ -133,7 +133,7 @@ class _ReviewedCalls(NamedTuple):
 
 
 def _review_calls(
-    calls: Iterable[Call], attribution: FeedbackAttribution, rules: FeedbackRules, space: OutputSpace
+    calls: Iterable[ModelCall], attribution: FeedbackAttribution, rules: FeedbackRules, space: OutputSpace
 ) -> _ReviewedCalls:
     reviewed = _ReviewedCalls([], [], set(), Drops())
     for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
@@ -152,12 +152,12 @@ def _review_calls(
 
 
 def _list_traced_calls(
-    calls: Iterable[Call], unreadable: Iterable[Span], ancestry: Ancestry
+    calls: Iterable[ModelCall], unreadable: Iterable[Span], ancestry: Ancestry
 ) -> list[TracedCall]:
     candidates = [_to_traced_call(call) for call in calls]
     # A span that cannot be read but has a call below it traced that same call.
     traced = (span_id for candidate in candidates for span_id in candidate.span_ids)
-    above = {ancestor for span_id in traced for ancestor in ancestry.of(span_id)}
+    above = {ancestor for span_id in traced for ancestor in ancestry.find_ancestors(span_id)}
     lost = [span for span in unreadable if span.span_id not in above]
     return candidates + [
         TracedCall(
@@ -170,14 +170,14 @@ def _list_traced_calls(
     ]
 
 
-def _to_traced_call(call: Call) -> TracedCall:
+def _to_traced_call(call: ModelCall) -> TracedCall:
     return TracedCall(
         span_ids=call.span_ids, trace_id=call.trace_id, session_id=call.session_id, started_at=call.started_at
     )
 
 
 def _review_call(
-    call: Call, feedback: Sequence[list[Annotation]], rules: FeedbackRules, space: OutputSpace
+    call: ModelCall, feedback: Sequence[list[Annotation]], rules: FeedbackRules, space: OutputSpace
 ) -> ReviewedItem | DropReason:
     """Return the call with the verdict of the nearest feedback that has one, or why there is none."""
     verdicts = (resolve_verdict(annotations, call.response, rules) for annotations in feedback)
@@ -204,7 +204,7 @@ def _review_call(
     )
 
 
-def _is_disapproved(call: Call, annotations: Iterable[Annotation], rules: FeedbackRules) -> bool:
+def _is_disapproved(call: ModelCall, annotations: Iterable[Annotation], rules: FeedbackRules) -> bool:
     """Return whether people rejected or corrected this very answer, not the conversation around it."""
     verdict = resolve_verdict(annotations, call.response, rules)
     return isinstance(verdict, Verdict) and verdict.outcome != "approved"

@@ -7,7 +7,7 @@ from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import JudgedKind, JudgedResponse, Message, ReviewedItem
 from extractors.feedback.rules import FeedbackRules, Verdict, resolve_candidates
 from extractors.phoenix.spans import Annotation
-from extractors.span_parsing.calls import Call
+from extractors.span_parsing.calls import ModelCall
 
 
 def list_judged_answers(item: ReviewedItem) -> list[JudgedResponse]:
@@ -23,7 +23,7 @@ def list_judged_answers(item: ReviewedItem) -> list[JudgedResponse]:
 
 
 def list_judged_candidates(
-    call: Call, annotations: Iterable[Annotation], rules: FeedbackRules, space: OutputSpace
+    call: ModelCall, annotations: Iterable[Annotation], rules: FeedbackRules, space: OutputSpace
 ) -> list[JudgedResponse]:
     """Return the candidate answers to `call` that its annotations carry and judge.
 
@@ -55,7 +55,7 @@ def _judge_item(item: ReviewedItem, answer: Message, *, approved: bool, judged: 
     )
 
 
-def _judge_call(call: Call, answer: Message, verdict: Verdict, *, approved: bool) -> JudgedResponse:
+def _judge_call(call: ModelCall, answer: Message, verdict: Verdict, *, approved: bool) -> JudgedResponse:
     return JudgedResponse(
         prompt=call.prompt,
         tools=call.tools,

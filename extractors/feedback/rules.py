@@ -16,7 +16,7 @@ from extractors.phoenix.spans import Annotation
 from extractors.span_parsing.calls import check_storable
 from extractors.span_parsing.chat_messages import read_content, read_message
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import parsed
+from extractors.span_parsing.nested_attributes import parse_json
 from extractors.values import Value
 
 AnnotatorKind = Literal["HUMAN", "LLM", "CODE"]
@@ -276,7 +276,7 @@ def _read_answer(written: Any) -> Message | None:
     Returns None where nothing is written. Raises Unreadable.
     """
     try:
-        message = parsed(written)
+        message = parse_json(written)
         if isinstance(message, dict) and (message.get("tool_calls") or message is written):
             answer = read_message({**message, "role": "assistant"})
         else:

@@ -36,26 +36,34 @@ MESSAGE = pa.struct(
 )
 DOCUMENT = pa.struct([("id", pa.string()), ("text", pa.string())])
 JUDGED_DOCUMENT = pa.struct([("id", pa.string()), ("text", pa.string()), ("relevant", pa.bool_())])
-SEEN = [
+SOURCE_COLUMNS = [
     ("source_span_ids", TEXTS),
     ("session_id", pa.string()),
     ("started_at", pa.timestamp("us", tz="UTC")),
 ]
-ORIGIN = [("origin", pa.string()), *SEEN]
-ASKED = [("prompt", pa.list_(MESSAGE)), ("tools", pa.string()), ("prompt_key", pa.string())]
+ORIGIN_COLUMNS = [("origin", pa.string()), *SOURCE_COLUMNS]
+PROMPT_COLUMNS = [("prompt", pa.list_(MESSAGE)), ("tools", pa.string()), ("prompt_key", pa.string())]
 SCHEMAS: dict[type[Value], Any] = {
-    SFTExample: pa.schema([*ASKED, ("completion", MESSAGE), *ORIGIN]),
+    SFTExample: pa.schema([*PROMPT_COLUMNS, ("completion", MESSAGE), *ORIGIN_COLUMNS]),
     PreferencePair: pa.schema(
-        [*ASKED, ("chosen", MESSAGE), ("rejected", MESSAGE), ("preferred_by", pa.string()), *ORIGIN]
+        [
+            *PROMPT_COLUMNS,
+            ("chosen", MESSAGE),
+            ("rejected", MESSAGE),
+            ("preferred_by", pa.string()),
+            *ORIGIN_COLUMNS,
+        ]
     ),
-    UnpairedPreference: pa.schema([*ASKED, ("completion", MESSAGE), ("desirable", pa.bool_()), *ORIGIN]),
+    UnpairedPreference: pa.schema(
+        [*PROMPT_COLUMNS, ("completion", MESSAGE), ("desirable", pa.bool_()), *ORIGIN_COLUMNS]
+    ),
     Triplet: pa.schema(
         [
             ("query", pa.string()),
             ("positive", DOCUMENT),
             ("negative", DOCUMENT),
             ("prompt_key", pa.string()),
-            *ORIGIN,
+            *ORIGIN_COLUMNS,
         ]
     ),
     Trajectory: pa.schema(
@@ -68,12 +76,12 @@ SCHEMAS: dict[type[Value], Any] = {
             ("trace_ids", TEXTS),
             ("prompt_keys", TEXTS),
             ("turn_span_ids", pa.list_(TEXTS)),
-            *ORIGIN,
+            *ORIGIN_COLUMNS,
         ]
     ),
     ReviewedItem: pa.schema(
         [
-            *ASKED,
+            *PROMPT_COLUMNS,
             ("response", MESSAGE),
             ("outcome", pa.string()),
             ("gold", MESSAGE),
@@ -81,7 +89,7 @@ SCHEMAS: dict[type[Value], Any] = {
             ("verdict_rank", pa.int64()),
             ("verdict_at", pa.timestamp("us", tz="UTC")),
             ("answered_by", pa.string()),
-            *SEEN,
+            *SOURCE_COLUMNS,
         ]
     ),
     ReviewedRetrieval: pa.schema(
@@ -90,7 +98,7 @@ SCHEMAS: dict[type[Value], Any] = {
             ("documents", pa.list_(JUDGED_DOCUMENT)),
             ("trace_id", pa.string()),
             ("prompt_key", pa.string()),
-            *SEEN,
+            *SOURCE_COLUMNS,
         ]
     ),
 }
@@ -103,7 +111,7 @@ def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> 
     schema = SCHEMAS[kind]
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
         for start in range(0, len(records), ROW_GROUP):
-            rows = [_row(record) for record in records[start : start + ROW_GROUP]]
+            rows = [_to_row(record) for record in records[start : start + ROW_GROUP]]
             file.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -126,7 +134,7 @@ def from_row(kind: type[Record], row: dict[str, Any]) -> Record:
     return kind.model_validate(row)
 
 
-def _row(record: Value) -> dict[str, Any]:
+def _to_row(record: Value) -> dict[str, Any]:
     row = record.model_dump()
     if "tools" in row:
         row["tools"] = json.dumps(row["tools"], ensure_ascii=False)

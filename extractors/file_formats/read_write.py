@@ -21,13 +21,13 @@ from pydantic import ValidationError
 
 from extractors.errors import LearndError
 from extractors.file_formats.jsonl import (
-    IN_WORDS,
-    Form,
+    KIND_NAMES,
+    FileForm,
     LineInvalid,
     NotExpressible,
-    checked,
-    checked_form,
-    described,
+    check_form,
+    check_record,
+    describe_error,
     from_line,
     to_line,
 )
@@ -50,34 +50,36 @@ class ImportInvalid(LearndError):
         self.problems = tuple(problems)
 
 
-def form_of(path: Path) -> Form:
+def infer_form(path: Path) -> FileForm:
     """The form that a file's ending says: Parquet, or else JSONL."""
-    return Form.PARQUET if path.suffix == ".parquet" else Form.JSONL
+    return FileForm.PARQUET if path.suffix == ".parquet" else FileForm.JSONL
 
 
-def write_records(records: Iterable[Record], kind: type[Record], path: Path, form: Form | None = None) -> int:
+def write_records(
+    records: Iterable[Record], kind: type[Record], path: Path, form: FileForm | None = None
+) -> int:
     """Write examples and return how many; the file is there whole or not at all.
 
     Without a form the file's ending decides. Raises NotExpressible, with the item's index, where the
     form would lose something: tool calls in an instruction, a conversation in a classification.
     """
-    form = form or form_of(path)
+    form = form or infer_form(path)
     records = list(records)
     aside = path.with_name(f".writing-{path.name}")
     try:
-        if form is Form.PARQUET:
+        if form is FileForm.PARQUET:
             write_columns(records, kind, aside)
         else:
-            checked_form(kind, form)
+            check_form(kind, form)
             with aside.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(_written(records, form))
+                file.writelines(_format_lines(records, form))
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
     return len(records)
 
 
-def _written(records: Iterable[Value], form: Form) -> Iterator[str]:
+def _format_lines(records: Iterable[Value], form: FileForm) -> Iterator[str]:
     for index, record in enumerate(records):
         try:
             yield json.dumps(to_line(record, form), ensure_ascii=False) + "\n"
@@ -88,7 +90,7 @@ def _written(records: Iterable[Value], form: Form) -> Iterator[str]:
 def read_records(
     kind: type[Record],
     path: Path,
-    form: Form | None = None,
+    form: FileForm | None = None,
     *,
     now: datetime,
     system: str | None = None,
@@ -99,76 +101,78 @@ def read_records(
     in for a system prompt where there is none, `now` for a missing time. Raises ImportInvalid, which
     says of each problem the item's index, from 0, and line; without items too.
     """
-    form = form or form_of(path)
+    form = form or infer_form(path)
     records: list[Record] = []
     problems: list[str] = []
-    for where, item in _rows(kind, path) if form is Form.PARQUET else _items(path):
+    for where, item in _read_rows(kind, path) if form is FileForm.PARQUET else _read_items(path):
         try:
             if isinstance(item, LineInvalid):
                 raise item
-            if form is Form.PARQUET:
-                records.append(checked(from_row(kind, item)))
+            if form is FileForm.PARQUET:
+                records.append(check_record(from_row(kind, item)))
             else:
                 records.append(from_line(kind, item, form, now=now, system=system))
         except ValidationError as wrong:
-            problems.append(f"{where}: {described(wrong)}")
+            problems.append(f"{where}: {describe_error(wrong)}")
         except (LineInvalid, ValueError) as wrong:
             problems.append(f"{where}: {wrong}")
     if problems:
         raise ImportInvalid(path, problems)
-    if not records and form is not Form.PARQUET:
+    if not records and form is not FileForm.PARQUET:
         raise ImportInvalid(path, ["it is empty"])
     return tuple(records)
 
 
-def _rows(kind: type[Value], path: Path) -> Iterator[tuple[str, Any]]:
+def _read_rows(kind: type[Value], path: Path) -> Iterator[tuple[str, Any]]:
     """The rows of a Parquet file and where they stand."""
     try:
         names = set(pq.read_schema(path).names)
         missing = [name for name in SCHEMAS[kind].names if name not in names]
         if missing:
-            alike = [other for other in IN_WORDS if set(SCHEMAS[other].names) <= names]
+            alike = [other for other in KIND_NAMES if set(SCHEMAS[other].names) <= names]
             # Every file of votes also has the columns of SFT examples.
             closest = max(alike, key=lambda other: len(SCHEMAS[other].names), default=None)
-            hint = f"; this looks like {IN_WORDS[closest]}" if closest else ""
-            raise ImportInvalid(path, [f"its columns are not those of {IN_WORDS[kind]}: no {missing}{hint}"])
+            hint = f"; this looks like {KIND_NAMES[closest]}" if closest else ""
+            raise ImportInvalid(
+                path, [f"its columns are not those of {KIND_NAMES[kind]}: no {missing}{hint}"]
+            )
         for index, row in enumerate(read_rows(kind, path)):
             yield f"item {index}", row
     except (OSError, pa.ArrowException) as unreadable:
         raise ImportInvalid(path, [f"it cannot be read as Parquet ({unreadable})"]) from unreadable
 
 
-def _items(path: Path) -> Iterator[tuple[str, Any]]:
+def _read_items(path: Path) -> Iterator[tuple[str, Any]]:
     """The JSON values of a file and where they stand; LineInvalid in place of what is no JSON."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD).removeprefix(BOM_UTF8).lstrip()
             file.seek(0)
             if head.startswith(b"PAR1"):
-                raise ImportInvalid(path, [f"it is a Parquet file; read it as {Form.PARQUET.value!r}"])
-            yield from _in_array(path, file.read()) if head.startswith(b"[") else _on_lines(path, file)
+                raise ImportInvalid(path, [f"it is a Parquet file; read it as {FileForm.PARQUET.value!r}"])
+            yield from _read_array(path, file.read()) if head.startswith(b"[") else _read_lines(path, file)
     except OSError as unreadable:
         raise ImportInvalid(path, [f"it cannot be read ({unreadable})"]) from unreadable
 
 
-def _in_array(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
-    items = _parsed(_decoded(path, content, "the file"))
+def _read_array(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
+    items = _parse(_decode(path, content, "the file"))
     if isinstance(items, LineInvalid):
         raise ImportInvalid(path, [f"it begins as a JSON array, but {items}"])
     for index, item in enumerate(items):
         yield f"item {index}", item
 
 
-def _on_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
+def _read_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
     index = 0
     for number, line in enumerate(file, 1):
-        text = _decoded(path, line, f"line {number}")
+        text = _decode(path, line, f"line {number}")
         if text.strip():
-            yield f"item {index} (line {number})", _parsed(text.rstrip())
+            yield f"item {index} (line {number})", _parse(text.rstrip())
             index += 1
 
 
-def _decoded(path: Path, content: bytes, where: str) -> str:
+def _decode(path: Path, content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -177,10 +181,10 @@ def _decoded(path: Path, content: bytes, where: str) -> str:
         raise ImportInvalid(path, [reason]) from None
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     """The JSON value; LineInvalid (not raised) where there is none that could be stored."""
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_refuse_constant)
         if "\\u" in text:
             # An escape can spell half a character, which no file can hold.
             json.dumps(value, ensure_ascii=False).encode()
@@ -193,5 +197,5 @@ def _parsed(text: str) -> Any:
     return value
 
 
-def _no_number(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")

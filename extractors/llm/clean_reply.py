@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.llm.endpoint import Unusable, Written
+from extractors.llm.endpoint import ModelReply, UnusableReply
 
 _THOUGHT = re.compile(r"^\s*<think>.*?(</think>|\Z)", re.DOTALL)
 _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
@@ -22,34 +22,34 @@ _ROOM = 40
 """Characters that are always allowed."""
 
 
-def read_text(written: Written, name: str, like: Sequence[str]) -> str:
+def read_text(written: ModelReply, name: str, like: Sequence[str]) -> str:
     """The text that was asked for as `name`. Raises Unusable."""
     raw = _THOUGHT.sub("", written.text).strip()
-    text = _unquoted(_one_line(_unwrapped(raw, name, like), like), like).strip()
+    text = _unquote(_take_one_line(_unwrap(raw, name, like), like), like).strip()
     if not text:
-        raise Unusable("the model wrote nothing")
-    if not _storable(text):
-        raise Unusable("characters that cannot be stored")
+        raise UnusableReply("the model wrote nothing")
+    if not _is_storable(text):
+        raise UnusableReply("characters that cannot be stored")
     if written.cut_off and raw.endswith(text):
-        raise Unusable("the model's answer was cut off at the limit of its length")
-    if len(text) > longest(like):
-        raise Unusable("far longer than what it was shown")
+        raise UnusableReply("the model's answer was cut off at the limit of its length")
+    if len(text) > find_longest(like):
+        raise UnusableReply("far longer than what it was shown")
     return text
 
 
-def longest(like: Sequence[str]) -> int:
+def find_longest(like: Sequence[str]) -> int:
     """Characters that a text of this kind may have."""
     return round(_LONGEST * max(map(len, like), default=0)) + _ROOM
 
 
-def _unwrapped(raw: str, name: str, like: Sequence[str]) -> str:
+def _unwrap(raw: str, name: str, like: Sequence[str]) -> str:
     """Without a field's header, JSON, a code fence, its own name before it, or the next turn behind it."""
-    if (section := _section(raw, name)) is not None:
+    if (section := _find_section(raw, name)) is not None:
         raw = section
-    if not _any(like, "```") and (fenced := _FENCED.fullmatch(raw)):
+    if not _is_in_any(like, "```") and (fenced := _FENCED.fullmatch(raw)):
         raw = fenced[1]
     if not any(text.lstrip().startswith(("{", "[")) for text in like) and raw.startswith(("{", "[")):
-        return _member(raw, name)
+        return _find_member(raw, name)
     named = re.match(rf"(?:{name.replace('_', '[ _]')}|{name.split('_')[-1]})\s*:\s*", raw, re.IGNORECASE)
     if named and not any(text.casefold().startswith(named[0].casefold()) for text in like):
         raw = raw[named.end() :]
@@ -59,44 +59,44 @@ def _unwrapped(raw: str, name: str, like: Sequence[str]) -> str:
     return raw
 
 
-def _section(raw: str, name: str) -> str | None:
+def _find_section(raw: str, name: str) -> str | None:
     """What stands under the field's header, where the model writes DSPy's usual markup."""
     parts = _HEADER.split(raw)
     sections = dict(zip(reversed(parts[1::2]), reversed(parts[2::2]), strict=True))
     return sections[name].strip() if name in sections else None
 
 
-def _member(raw: str, name: str) -> str:
+def _find_member(raw: str, name: str) -> str:
     """The text in a JSON object where only a text was wanted. Raises Unusable."""
     try:
         found: Any = json.JSONDecoder().raw_decode(raw)[0]
     except (ValueError, RecursionError):
-        raise Unusable("JSON that cannot be read, where a text was wanted") from None
+        raise UnusableReply("JSON that cannot be read, where a text was wanted") from None
     values = list(found.values()) if isinstance(found, dict) else []
     text = found.get(name, values[0] if len(values) == 1 else None) if isinstance(found, dict) else None
     if not isinstance(text, str):
-        raise Unusable("JSON of another form, where a text was wanted")
+        raise UnusableReply("JSON of another form, where a text was wanted")
     return text
 
 
-def _one_line(text: str, like: Sequence[str]) -> str:
+def _take_one_line(text: str, like: Sequence[str]) -> str:
     """The first line that is no announcement, where texts of this kind have one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if _any(like, "\n") or len(lines) < 2:
+    if _is_in_any(like, "\n") or len(lines) < 2:
         return text
     return lines[1] if lines[0].endswith(":") else lines[0]
 
 
-def _unquoted(text: str, like: Sequence[str]) -> str:
+def _unquote(text: str, like: Sequence[str]) -> str:
     text = text.strip()
     quoted = len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]
     return text[1:-1] if quoted and not any(other.startswith(text[0]) for other in like) else text
 
 
-def _storable(text: str) -> bool:
+def _is_storable(text: str) -> bool:
     """Neither half of a surrogate pair, which no file holds, nor NUL, which PostgreSQL does not."""
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _any(like: Sequence[str], part: str) -> bool:
+def _is_in_any(like: Sequence[str], part: str) -> bool:
     return any(part in text.strip() for text in like)

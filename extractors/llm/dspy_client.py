@@ -17,13 +17,13 @@ from dspy import lm15
 
 from extractors.llm.endpoint import (
     INTERNAL_HEADER,
-    Call,
     Endpoint,
     EndpointRefused,
     EndpointUnreachable,
+    ModelReply,
     Step,
-    Unusable,
-    Written,
+    StepRequest,
+    UnusableReply,
 )
 
 PROVIDER = "learnd-endpoint"
@@ -63,19 +63,19 @@ class LanguageModel:
         """Requests sent so far, repeated ones included."""
         return self._engine.calls
 
-    def write(self, step: Step, call: Call) -> Written:
+    def write(self, step: Step, call: StepRequest) -> ModelReply:
         """One text. Raises Unusable where there is none, EndpointUnreachable, EndpointRefused."""
-        predict = dspy.Predict(_signature(step))
+        predict = dspy.Predict(_build_signature(step))
         config = {"temperature": call.temperature, "seed": call.seed, "max_tokens": call.most_tokens}
         try:
             with dspy.context(lm=self._lm, adapter=self._adapter, disable_history=True, trace=None):
                 said = predict(demos=[dict(demo) for demo in call.shown], config=config, **call.inputs)
         except dspy.AdapterParseError:
-            raise Unusable("the model wrote nothing") from None
+            raise UnusableReply("the model wrote nothing") from None
         except dspy.LMError as error:
             # Without its cause, whose words may hold the key.
             raise self._failure(error) from None
-        return Written(text=str(said[step.output]), cut_off=self._engine.cut_off)
+        return ModelReply(text=str(said[step.output]), cut_off=self._engine.cut_off)
 
     def _failure(self, error: Exception) -> EndpointUnreachable | EndpointRefused:
         """What a `dspy.LMError` means to the operator."""
@@ -157,7 +157,9 @@ class _Conversation(dspy.Adapter):  # type: ignore[misc]
         suffix: str = "",  # noqa: ARG002
         main_request: bool = False,  # noqa: ARG002
     ) -> str:
-        return _told([(name, str(inputs[name])) for name in signature.input_fields if name in inputs])
+        return _format_fields(
+            [(name, str(inputs[name])) for name in signature.input_fields if name in inputs]
+        )
 
     def format_assistant_message_content(
         self,
@@ -165,7 +167,7 @@ class _Conversation(dspy.Adapter):  # type: ignore[misc]
         outputs: Mapping[str, Any],
         missing_field_message: str | None = None,  # noqa: ARG002
     ) -> str:
-        return _told([(name, str(outputs[name])) for name in signature.output_fields])
+        return _format_fields([(name, str(outputs[name])) for name in signature.output_fields])
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         """The whole text: whoever asked knows what it should look like, and takes it out."""
@@ -173,13 +175,13 @@ class _Conversation(dspy.Adapter):  # type: ignore[misc]
         return {output: completion}
 
 
-def _told(fields: Sequence[tuple[str, str]]) -> str:
+def _format_fields(fields: Sequence[tuple[str, str]]) -> str:
     """One value says what it is by itself; of several each is named."""
     if len(fields) == 1:
         return fields[0][1]
     return "\n\n".join(f"{name.replace('_', ' ').capitalize()}:\n{value}" for name, value in fields)
 
 
-def _signature(step: Step) -> Any:
+def _build_signature(step: Step) -> Any:
     fields = {name: (str, dspy.InputField()) for name in step.inputs}
     return dspy.Signature({**fields, step.output: (str, dspy.OutputField())}, step.instructions)

@@ -38,7 +38,7 @@ class EndpointRefused(LearndError):
         """Whether every other request would be refused as well."""
 
 
-class Unusable(LearndError):
+class UnusableReply(LearndError):
     """Nothing can be made of what the model wrote; says why, in words that are counted."""
 
 
@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Call:
+class StepRequest:
     """One request of a step."""
 
     shown: Sequence[Mapping[str, str]]
@@ -68,7 +68,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Written:
+class ModelReply:
     """What the model answered."""
 
     text: str

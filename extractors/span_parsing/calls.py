@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
 from extractors.span_parsing import genai, openinference
-from extractors.span_parsing.chat_messages import Request
+from extractors.span_parsing.chat_messages import ChatRequest
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, at, parsed
+from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json
 from extractors.values import Value
 
 OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})
@@ -18,7 +18,7 @@ SESSION_KEYS = ("session_id", "thread_id", "conversation_id")
 Read = TypeVar("Read")
 
 
-class Call(Value):
+class ModelCall(Value):
     """One call of the model, whatever convention traced it, once or twice."""
 
     span_ids: tuple[str, ...]
@@ -34,65 +34,70 @@ class Call(Value):
     """The adapter version that answered, as the gateway traced it; None when unknown."""
 
 
-def read_call(span: Span) -> Call | DropReason:
+def read_call(span: Span) -> ModelCall | DropReason:
     """The call that `span` traced, or why it cannot be read. Never raises, whatever the attributes hold."""
     if is_internal(span):
         return DropReason.INTERNAL
     if span.status == "ERROR":
         return DropReason.FAILED
     try:
-        request, response = _request(span), _response(span)
+        request, response = _read_request(span), _read_response(span)
         check_storable((*request.prompt, response), request.tools)
     except Unreadable as unreadable:
         return unreadable.reason
     attributes = span.attributes
-    return Call(
+    return ModelCall(
         span_ids=(span.span_id,),
         trace_id=span.trace_id,
-        session_id=session_of(span),
+        session_id=find_session(span),
         started_at=span.started_at,
         prompt=request.prompt,
         tools=request.tools,
         response=response,
-        answered_by=identifier(at(attributes, "learnd.version")),
+        answered_by=to_identifier(get_path(attributes, "learnd.version")),
     )
 
 
 def is_internal(span: Span) -> bool:
-    """Whether learnd itself made this call: such calls never become examples."""
-    marks = (at(span.attributes, "learnd.internal"), metadata_of(span.attributes).get("learnd_internal"))
+    """Return whether learnd itself made this call: such calls never become examples."""
+    marks = (
+        get_path(span.attributes, "learnd.internal"),
+        read_metadata(span.attributes).get("learnd_internal"),
+    )
     return span.kind in OWN_KINDS or any(mark in (True, "true") for mark in marks)
 
 
-def is_anothers(span: Span, target: str | None) -> bool:
-    """Whether the gateway answered this for another target than `target` (`tenant/agent`): a span joins its
-    caller's trace, and so may lie in another target's project. Without a target nothing is another's.
+def belongs_to_another(span: Span, target: str | None) -> bool:
+    """Return whether the gateway answered this for another target than `target` (`tenant/agent`).
+
+    A span joins its caller's trace, and so may lie in another target's project. Without a target nothing
+    belongs to another.
     """
-    tenant, agent = at(span.attributes, "learnd.tenant"), at(span.attributes, "learnd.agent")
+    tenant, agent = get_path(span.attributes, "learnd.tenant"), get_path(span.attributes, "learnd.agent")
     return target is not None and tenant is not None and f"{tenant}/{agent}" != target
 
 
-def session_of(span: Span) -> str | None:
+def find_session(span: Span) -> str | None:
     """The session that `span` names, in an attribute of any convention or in its metadata."""
-    metadata = metadata_of(span.attributes)
+    metadata = read_metadata(span.attributes)
     candidates = (
-        at(span.attributes, "session.id"),
-        at(span.attributes, "gen_ai.conversation.id"),
+        get_path(span.attributes, "session.id"),
+        get_path(span.attributes, "gen_ai.conversation.id"),
         *(metadata.get(key) for key in SESSION_KEYS),
     )
-    return span.session_id or next((found for each in candidates if (found := identifier(each))), None)
+    return span.session_id or next((found for each in candidates if (found := to_identifier(each))), None)
 
 
-def metadata_of(attributes: dict[str, Any]) -> dict[str, Any]:
+def read_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
     """`metadata` as a mapping: Phoenix decodes JSON text, but not when other keys stand under it."""
     try:
-        metadata = parsed(attributes.get("metadata"))
+        metadata = parse_json(attributes.get("metadata"))
     except Unreadable:
         return {}
     return metadata if isinstance(metadata, dict) else {}
 
 
-def identifier(value: Any) -> str | None:
+def to_identifier(value: Any) -> str | None:
     """A usable id: text that can be stored, or a whole number written out."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -100,14 +105,14 @@ def identifier(value: Any) -> str | None:
 
 
 def check_storable(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> None:
-    """Raises Unreadable for what would not survive as UTF-8 JSON, or is too long."""
+    """Check that messages and tools survive as UTF-8 JSON and are not too long. Raises Unreadable."""
     try:
         said = [message.model_dump() for message in messages]
         text = json.dumps([said, tools], ensure_ascii=False, allow_nan=False)
         text.encode()
         # Tools of any depth can be traced, but not written and read again.
-        asked = Request(prompt=tuple(messages), tools=tuple(tools))
-        Request.model_validate_json(asked.model_dump_json())
+        asked = ChatRequest(prompt=tuple(messages), tools=tuple(tools))
+        ChatRequest.model_validate_json(asked.model_dump_json())
     except UnicodeEncodeError:
         raise Unreadable(DropReason.NOT_UNICODE) from None
     except (ValueError, RecursionError):
@@ -116,10 +121,10 @@ def check_storable(messages: Sequence[Message], tools: Sequence[dict[str, Any]] 
         raise Unreadable(DropReason.TOO_LARGE)
 
 
-def _request(span: Span) -> Request:
-    records = _readable(
-        span, (openinference.listed_request, genai.read_request, openinference.body_request)
-    ) or _readable(span, (openinference.plain_request,))
+def _read_request(span: Span) -> ChatRequest:
+    records = _apply_readers(
+        span, (openinference.read_listed_request, genai.read_request, openinference.read_body_request)
+    ) or _apply_readers(span, (openinference.read_plain_request,))
     if not records:
         raise Unreadable(DropReason.NO_PROMPT)
     # Tracers drop messages and never add any: of two records of one call, the longer is whole.
@@ -129,19 +134,19 @@ def _request(span: Span) -> Request:
     return request
 
 
-def _response(span: Span) -> Message:
-    readers = [openinference.listed_answer, genai.read_answer]
+def _read_response(span: Span) -> Message:
+    readers = [openinference.read_listed_answer, genai.read_answer]
     if "gen_ai" not in span.attributes:
         # For GenAI spans Phoenix itself writes the response's id and model into `output.value`.
-        readers.append(openinference.value_answer)
-    answers = _readable(span, readers)
+        readers.append(openinference.read_value_answer)
+    answers = _apply_readers(span, readers)
     if not answers:
         raise Unreadable(DropReason.NO_ANSWER)
     return answers[0]
 
 
-def _readable(span: Span, readers: Sequence[Callable[[Span], Read | None]]) -> list[Read]:
-    """What the readers found; the first one's complaint is raised where none found anything."""
+def _apply_readers(span: Span, readers: Sequence[Callable[[Span], Read | None]]) -> list[Read]:
+    """Return what the readers found. Raises the first one's Unreadable where none found anything."""
     found: list[Read] = []
     complaints: list[Unreadable] = []
     for read in readers:

@@ -9,7 +9,7 @@ from typing import Any
 
 from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import parsed
+from extractors.span_parsing.nested_attributes import parse_json
 from extractors.values import Value
 
 ROLES = {
@@ -28,8 +28,8 @@ TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 SILENT_PARTS = frozenset({"reasoning", "thinking", "redacted_thinking"})
 
 
-class Request(Value):
-    """What the model was asked."""
+class ChatRequest(Value):
+    """The prompt and the tools of one call."""
 
     prompt: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
@@ -37,20 +37,20 @@ class Request(Value):
 
 def read_message(chat: Any) -> Message:
     """One message of OpenAI's or LangChain's format. Raises Unreadable."""
-    chat = _unwrapped(chat)
+    chat = _unwrap_langchain(chat)
     role = chat.get("role")
     if not isinstance(role, str) or role.casefold() not in ROLES:
         raise Unreadable(DropReason.MALFORMED)
     return Message(
         role=ROLES[role.casefold()],
         content=read_content(chat.get("content")),
-        tool_calls=_tool_calls(chat),
-        tool_call_id=_optional_text(chat.get("tool_call_id")),
-        name=_optional_text(chat.get("name")),
+        tool_calls=_read_tool_calls(chat),
+        tool_call_id=_read_optional_text(chat.get("tool_call_id")),
+        name=_read_optional_text(chat.get("name")),
     )
 
 
-def _unwrapped(chat: Any) -> dict[str, Any]:
+def _unwrap_langchain(chat: Any) -> dict[str, Any]:
     if not isinstance(chat, dict):
         raise Unreadable(DropReason.MALFORMED)
     inner = chat.get("kwargs") or chat.get("data")
@@ -69,10 +69,10 @@ def read_content(content: Any) -> str:
         return content
     if not isinstance(content, list):
         raise Unreadable(DropReason.MALFORMED)
-    return "\n".join(text for part in content if (text := _part_text(part)) is not None)
+    return "\n".join(text for part in content if (text := _read_part(part)) is not None)
 
 
-def _part_text(part: Any) -> str | None:
+def _read_part(part: Any) -> str | None:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
@@ -90,16 +90,16 @@ def _part_text(part: Any) -> str | None:
     return text
 
 
-def _tool_calls(chat: dict[str, Any]) -> tuple[ToolCall, ...]:
+def _read_tool_calls(chat: dict[str, Any]) -> tuple[ToolCall, ...]:
     calls = chat.get("tool_calls") or []
     if not calls and chat.get("function_call"):
         calls = [{"function": chat["function_call"]}]
     if not isinstance(calls, list):
         raise Unreadable(DropReason.MALFORMED)
-    return tuple(_tool_call(call) for call in calls)
+    return tuple(_read_tool_call(call) for call in calls)
 
 
-def _tool_call(call: Any) -> ToolCall:
+def _read_tool_call(call: Any) -> ToolCall:
     if not isinstance(call, dict):
         raise Unreadable(DropReason.MALFORMED)
     function = call["function"] if isinstance(call.get("function"), dict) else call
@@ -109,10 +109,10 @@ def _tool_call(call: Any) -> ToolCall:
         raise Unreadable(DropReason.MALFORMED)
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(id=_optional_text(call.get("id")), name=name, arguments=arguments)
+    return ToolCall(id=_read_optional_text(call.get("id")), name=name, arguments=arguments)
 
 
-def _optional_text(value: Any) -> str | None:
+def _read_optional_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     raise Unreadable(DropReason.MALFORMED)
@@ -124,10 +124,10 @@ def read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
         return ()
     if not isinstance(tools, list):
         raise Unreadable(DropReason.MALFORMED)
-    return tuple(_tool(parsed(tool)) for tool in tools)
+    return tuple(_read_tool(parse_json(tool)) for tool in tools)
 
 
-def _tool(tool: Any) -> dict[str, Any]:
+def _read_tool(tool: Any) -> dict[str, Any]:
     if not isinstance(tool, dict):
         raise Unreadable(DropReason.MALFORMED)
     if isinstance(tool.get("function"), dict):
@@ -145,7 +145,7 @@ def _tool(tool: Any) -> dict[str, Any]:
     }
 
 
-def read_request(body: Any) -> Request | None:
+def read_request(body: Any) -> ChatRequest | None:
     """The chat request in a JSON body, or None where `body` is no request that is known."""
     if not isinstance(body, dict):
         return None
@@ -159,7 +159,7 @@ def read_request(body: Any) -> Request | None:
     system = read_content(body.get("system"))
     if system:
         prompt = (Message(role="system", content=system), *prompt)
-    return Request(prompt=prompt, tools=read_tools(body.get("tools")))
+    return ChatRequest(prompt=prompt, tools=read_tools(body.get("tools")))
 
 
 def read_response(body: Any) -> Message | None:
@@ -167,28 +167,30 @@ def read_response(body: Any) -> Message | None:
     if isinstance(body, str):
         body = [body]
     if isinstance(body, list) and all(isinstance(answer, str) for answer in body):
-        return one_answer([Message(role="assistant", content=answer) for answer in body])
+        return merge_output_messages([Message(role="assistant", content=answer) for answer in body])
     if not isinstance(body, dict):
         return None
     if isinstance(body.get("choices"), list):
-        return one_answer([_choice(choice) for choice in body["choices"]])
+        return merge_output_messages([_read_choice(choice) for choice in body["choices"]])
     if isinstance(body.get("generations"), list):
         batch = body["generations"][0] if len(body["generations"]) == 1 else [None]
-        return one_answer([_choice(choice) for choice in batch] if isinstance(batch, list) else [])
+        return merge_output_messages(
+            [_read_choice(choice) for choice in batch] if isinstance(batch, list) else []
+        )
     if body.get("role") == "assistant":
-        return one_answer([read_message(body)])
+        return merge_output_messages([read_message(body)])
     return None
 
 
-def _choice(choice: Any) -> Message:
+def _read_choice(choice: Any) -> Message:
     if not isinstance(choice, dict):
         raise Unreadable(DropReason.MALFORMED)
     if isinstance(choice.get("message"), dict):
-        return read_message({"role": "assistant", **_unwrapped(choice["message"])})
+        return read_message({"role": "assistant", **_unwrap_langchain(choice["message"])})
     return Message(role="assistant", content=read_content(choice.get("text")))
 
 
-def one_answer(messages: list[Message]) -> Message | None:
+def merge_output_messages(messages: list[Message]) -> Message | None:
     """The one answer among output messages; messages that only call tools belong to it.
 
     Raises Unreadable where several differ in content, or one is not the assistant's.

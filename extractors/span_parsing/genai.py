@@ -10,55 +10,57 @@ from typing import Any
 
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.chat_messages import Request, one_answer, read_message, read_tools
+from extractors.span_parsing.chat_messages import ChatRequest, merge_output_messages, read_message, read_tools
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import at, entries, parsed
+from extractors.span_parsing.nested_attributes import get_path, parse_json, to_entries
 
 
-def read_request(span: Span) -> Request | None:
+def read_request(span: Span) -> ChatRequest | None:
     """System instructions, input messages and tool definitions; None where there are no messages."""
     gen_ai = span.attributes.get("gen_ai")
-    messages = _messages(gen_ai, "input.messages") or _indexed(gen_ai, "prompt")
+    messages = _read_messages(gen_ai, "input.messages") or _read_indexed(gen_ai, "prompt")
     if not messages:
         return None
-    return Request(prompt=(*_instructions(gen_ai), *messages), tools=_tools(span.attributes))
+    return ChatRequest(prompt=(*_read_instructions(gen_ai), *messages), tools=_read_tools(span.attributes))
 
 
 def read_answer(span: Span) -> Message | None:
     """The answer from `gen_ai.output.messages` or `gen_ai.completion.N.*`."""
     gen_ai = span.attributes.get("gen_ai")
-    return one_answer(_messages(gen_ai, "output.messages") or _indexed(gen_ai, "completion"))
+    return merge_output_messages(
+        _read_messages(gen_ai, "output.messages") or _read_indexed(gen_ai, "completion")
+    )
 
 
-def _messages(gen_ai: Any, path: str) -> list[Message]:
-    messages = parsed(at(gen_ai, path)) or []
+def _read_messages(gen_ai: Any, path: str) -> list[Message]:
+    messages = parse_json(get_path(gen_ai, path)) or []
     if not isinstance(messages, list):
         raise Unreadable(DropReason.MALFORMED)
-    return [message for written in messages for message in _from_parts(written)]
+    return [message for written in messages for message in _read_parts(written)]
 
 
-def _indexed(gen_ai: Any, path: str) -> list[Message]:
-    listed = at(gen_ai, path)
+def _read_indexed(gen_ai: Any, path: str) -> list[Message]:
+    listed = get_path(gen_ai, path)
     # An older convention kept the whole prompt as JSON in one attribute of the same name.
-    listed = parsed(listed) if isinstance(listed, str) else listed
+    listed = parse_json(listed) if isinstance(listed, str) else listed
     if not listed:
         return []
-    messages = entries(listed)
+    messages = to_entries(listed)
     if any("role" not in message for message in messages):
         raise Unreadable(DropReason.TRUNCATED)
     return [read_message(message) for message in messages]
 
 
-def _instructions(gen_ai: Any) -> list[Message]:
-    written = at(gen_ai, "system_instructions")
-    parts = parsed(written) or written
+def _read_instructions(gen_ai: Any) -> list[Message]:
+    written = get_path(gen_ai, "system_instructions")
+    parts = parse_json(written) or written
     if not parts:
         return []
     parts = parts if isinstance(parts, list) else [{"type": "text", "content": parts}]
-    return _from_parts({"role": "system", "parts": parts})
+    return _read_parts({"role": "system", "parts": parts})
 
 
-def _from_parts(message: Any) -> list[Message]:
+def _read_parts(message: Any) -> list[Message]:
     """One GenAI message as chat messages: each tool's response becomes a message of its own."""
     if not isinstance(message, dict):
         raise Unreadable(DropReason.MALFORMED)
@@ -67,7 +69,7 @@ def _from_parts(message: Any) -> list[Message]:
         return [read_message(message)]
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise Unreadable(DropReason.MALFORMED)
-    responses = [_tool_response(part) for part in parts if part.get("type") == "tool_call_response"]
+    responses = [_read_tool_response(part) for part in parts if part.get("type") == "tool_call_response"]
     others = [part for part in parts if part.get("type") not in ("tool_call_response", "tool_call")]
     calls = [part for part in parts if part.get("type") == "tool_call"]
     if responses and not others and not calls:
@@ -76,13 +78,13 @@ def _from_parts(message: Any) -> list[Message]:
     return [read_message({**message, "content": content, "tool_calls": calls}), *responses]
 
 
-def _tool_response(part: dict[str, Any]) -> Message:
+def _read_tool_response(part: dict[str, Any]) -> Message:
     response = part.get("response", part.get("result"))
     text = response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
     return read_message({"role": "tool", "content": text, "tool_call_id": part.get("id")})
 
 
-def _tools(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    definitions = parsed(at(attributes, "gen_ai.tool.definitions"))
-    functions = at(attributes, "llm.request.functions")
-    return read_tools(definitions or (entries(functions) if functions else None))
+def _read_tools(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    definitions = parse_json(get_path(attributes, "gen_ai.tool.definitions"))
+    functions = get_path(attributes, "llm.request.functions")
+    return read_tools(definitions or (to_entries(functions) if functions else None))

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.calls import Call
+from extractors.span_parsing.calls import ModelCall
 
 
 class Ancestry:
-    """Which span lies below which. Copes with parents that are missing or go in a circle."""
+    """The parents of spans. Copes with parents that are missing or go in a circle."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self._parents = {span.span_id: span.parent_id for span in spans}
 
-    def of(self, span_id: str) -> Iterator[str]:
+    def find_ancestors(self, span_id: str) -> Iterator[str]:
         """Ids of the span's ancestors, nearest first."""
         seen = {span_id}
         parent = self._parents.get(span_id)
@@ -23,7 +23,7 @@ class Ancestry:
             parent = self._parents.get(parent)
 
 
-def merge_traced_twice(calls: Iterable[Call], ancestry: Ancestry) -> list[Call]:
+def merge_traced_twice(calls: Iterable[ModelCall], ancestry: Ancestry) -> list[ModelCall]:
     """One call for each set of spans that traced it.
 
     Spans traced one call where one lies below the other with the same answer, or where they
@@ -32,18 +32,18 @@ def merge_traced_twice(calls: Iterable[Call], ancestry: Ancestry) -> list[Call]:
     """
     merged = {call.span_ids[0]: call for call in calls}
     # Deepest first, so that three spans of one call end in one.
-    for span_id in sorted(merged, key=lambda span_id: -sum(1 for _ in ancestry.of(span_id))):
-        outer_id = next((above for above in ancestry.of(span_id) if above in merged), None)
+    for span_id in sorted(merged, key=lambda span_id: -sum(1 for _ in ancestry.find_ancestors(span_id))):
+        outer_id = next((above for above in ancestry.find_ancestors(span_id) if above in merged), None)
         if outer_id is not None and merged[outer_id].response == merged[span_id].response:
-            merged[outer_id] = _joined(merged[outer_id], merged.pop(span_id))
-    beside: dict[tuple[Any, ...], Call] = {}
+            merged[outer_id] = _merge(merged[outer_id], merged.pop(span_id))
+    beside: dict[tuple[Any, ...], ModelCall] = {}
     for call in sorted(merged.values(), key=lambda call: (call.started_at, call.span_ids)):
         said = (call.trace_id, call.prompt, call.response)
-        beside[said] = _joined(beside[said], call) if said in beside else call
+        beside[said] = _merge(beside[said], call) if said in beside else call
     return list(beside.values())
 
 
-def _joined(outer: Call, inner: Call) -> Call:
+def _merge(outer: ModelCall, inner: ModelCall) -> ModelCall:
     return inner.model_copy(
         update={
             "span_ids": outer.span_ids + inner.span_ids,

@@ -9,7 +9,7 @@ MOST_CHARACTERS = 500_000
 """Longest text that is looked at, about 125,000 tokens; no training sequence is that long."""
 
 
-def at(attributes: Any, path: str) -> Any:
+def get_path(attributes: Any, path: str) -> Any:
     """The value at a dotted path, or None where any step is missing or no mapping."""
     for step in path.split("."):
         if not isinstance(attributes, dict):
@@ -18,7 +18,7 @@ def at(attributes: Any, path: str) -> Any:
     return attributes
 
 
-def parsed(value: Any) -> Any:
+def parse_json(value: Any) -> Any:
     """`value` itself, or what its JSON says where it is JSON text; None where it is other text.
 
     Raises Unreadable (TOO_LARGE) for text longer than MOST_CHARACTERS.
@@ -33,13 +33,13 @@ def parsed(value: Any) -> Any:
         return None
 
 
-def entries(value: Any) -> list[dict[str, Any]]:
+def to_entries(value: Any) -> list[dict[str, Any]]:
     """A list of mappings, as Phoenix nests `prefix.N.…` attributes: a list, or a mapping by index.
 
     Raises Unreadable: TRUNCATED where an entry is missing or empty, MALFORMED for anything else.
     """
     if isinstance(value, dict):
-        value = _by_index(value)
+        value = _order_by_index(value)
     if not isinstance(value, list):
         raise Unreadable(DropReason.MALFORMED)
     if not all(value):
@@ -49,7 +49,7 @@ def entries(value: Any) -> list[dict[str, Any]]:
     return value
 
 
-def _by_index(mapping: dict[str, Any]) -> list[Any]:
+def _order_by_index(mapping: dict[str, Any]) -> list[Any]:
     if not all(key.isdecimal() for key in mapping):
         raise Unreadable(DropReason.MALFORMED)
     ordered = sorted(((int(key), entry) for key, entry in mapping.items() if entry), key=lambda pair: pair[0])
@@ -58,8 +58,8 @@ def _by_index(mapping: dict[str, Any]) -> list[Any]:
     return [entry for _, entry in ordered]
 
 
-def attribute_count(attributes: Any) -> int:
-    """How many flat attributes these were before Phoenix nested them (at least)."""
+def count_attributes(attributes: Any) -> int:
+    """Return how many flat attributes these were before Phoenix nested them (at least)."""
     count, waiting = 0, [attributes]
     while waiting:
         value = waiting.pop()

@@ -9,10 +9,16 @@ from datetime import datetime
 from typing import Any
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.calls import identifier, is_anothers, is_internal, metadata_of, session_of
+from extractors.span_parsing.calls import (
+    belongs_to_another,
+    find_session,
+    is_internal,
+    read_metadata,
+    to_identifier,
+)
 from extractors.span_parsing.chat_messages import read_content
 from extractors.span_parsing.drop_reasons import DropReason, SearchDropReason, Unreadable
-from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, at, entries, parsed
+from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json, to_entries
 from extractors.values import Reasons, Value
 
 QUERY_KEYS = ("query", "query_str", "question", "search_query", "text", "input")
@@ -62,11 +68,11 @@ def read_search(span: Span, rules: RetrievalRules, target: str | None) -> tuple[
     if isinstance(content, DropReason | SearchDropReason):
         return None, Reasons([content])
     query, found = content
-    used, unreadable = read_used_ids(metadata_of(span.attributes), rules)
+    used, unreadable = read_used_ids(read_metadata(span.attributes), rules)
     search = Search(
         span_ids=(span.span_id,),
         trace_id=span.trace_id,
-        session_id=session_of(span),
+        session_id=find_session(span),
         started_at=span.started_at,
         query=query,
         found=found,
@@ -79,7 +85,7 @@ def _read_content(
     span: Span, rules: RetrievalRules, target: str | None
 ) -> tuple[str, tuple[FoundDocument, ...]] | DropReason | SearchDropReason:
     """Return the query and what was found, or the reason why the search cannot be used."""
-    if is_anothers(span, target):
+    if belongs_to_another(span, target):
         return DropReason.OTHER_TARGET
     if is_internal(span):
         return DropReason.INTERNAL
@@ -101,28 +107,28 @@ def read_query(attributes: dict[str, Any]) -> str:
 
     Raises Unreadable.
     """
-    value = at(attributes, "input.value")
-    body = parsed(value) if at(attributes, "input.mime_type") == "application/json" else value
+    value = get_path(attributes, "input.value")
+    body = parse_json(value) if get_path(attributes, "input.mime_type") == "application/json" else value
     if isinstance(body, dict):
         body = next((body[key] for key in QUERY_KEYS if isinstance(body.get(key), str)), None)
     return body.strip() if isinstance(body, str) else ""
 
 
 def _read_documents(attributes: dict[str, Any], rules: RetrievalRules) -> tuple[FoundDocument, ...]:
-    listed = at(attributes, "retrieval.documents")
+    listed = get_path(attributes, "retrieval.documents")
     if not listed:
         return ()
     return tuple(
         FoundDocument(position=position, id=_read_document_id(document, rules), text=_read_text(document))
-        for position, entry in enumerate(entries(listed))
+        for position, entry in enumerate(to_entries(listed))
         if isinstance(document := entry.get("document"), dict)
     )
 
 
 def _read_document_id(document: dict[str, Any], rules: RetrievalRules) -> str | None:
-    metadata = metadata_of(document)
+    metadata = read_metadata(document)
     candidates = (document.get("id"), *(metadata.get(key) for key in rules.document_id_metadata_keys))
-    return next((found for candidate in candidates if (found := identifier(candidate))), None)
+    return next((found for candidate in candidates if (found := to_identifier(candidate))), None)
 
 
 def _read_text(document: dict[str, Any]) -> str:
@@ -151,7 +157,7 @@ def read_used_ids(metadata: dict[str, Any], rules: RetrievalRules) -> tuple[tupl
     unreadable = Reasons()
     for key in rules.used_metadata_keys:
         try:
-            ids.extend(found for each in _to_list(metadata.get(key)) if (found := identifier(each)))
+            ids.extend(found for each in _to_list(metadata.get(key)) if (found := to_identifier(each)))
         except Unreadable:
             unreadable[SearchDropReason.CLICKS_UNREADABLE] += 1
     return tuple(dict.fromkeys(ids)), unreadable
@@ -160,7 +166,7 @@ def read_used_ids(metadata: dict[str, Any], rules: RetrievalRules) -> tuple[tupl
 def _to_list(value: Any) -> list[Any]:
     """Return one value, a list, or a list as JSON text as a list. Raises Unreadable."""
     if isinstance(value, str) and value.startswith("["):
-        value = parsed(value) or value
+        value = parse_json(value) or value
     return value if isinstance(value, list) else [value]
 
 

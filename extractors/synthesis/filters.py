@@ -36,8 +36,14 @@ from extractors.examples.types import (
     Trajectory,
     Triplet,
 )
-from extractors.synthesis.generate import Proposed
-from extractors.synthesis.recipes import better_answer, common_shape, functions_of, said, shape_of
+from extractors.synthesis.generate import ProposedExample
+from extractors.synthesis.recipes import (
+    choose_better_answer,
+    find_common_frame,
+    find_frame,
+    format_message,
+    list_functions,
+)
 from extractors.values import Value
 
 Encode = Callable[[Sequence[str]], Any]
@@ -48,7 +54,7 @@ BLOCK = 1024
 """Texts that are encoded and compared at once."""
 
 
-class Unfit(StrEnum):
+class UnfitReason(StrEnum):
     """Why a proposal is not shown to an operator, besides the flaws of any example."""
 
     OTHER_SHAPE = "its prompt or its documents are not formed as those of the demonstrations"
@@ -81,17 +87,17 @@ class ScreeningRules(Value):
     """Times the shortest of them."""
 
 
-class Kept(Proposed):
+class ScreenedExample(ProposedExample):
     """A proposal for an operator."""
 
     diversity: float = Field(ge=0, le=1)
     """How unlike what is trained on, and the proposals before it: 1 less the greatest similarity."""
 
 
-class Screened(Value):
+class ScreeningResult(Value):
     """What is left of a model's proposals."""
 
-    kept: tuple[Kept, ...]
+    kept: tuple[ScreenedExample, ...]
     """In the order in which they were."""
     left_out: dict[str, int]
     """By reason in words."""
@@ -102,7 +108,7 @@ class VectorsInvalid(LearndError):
 
 
 def screen(
-    proposed: Sequence[Proposed],
+    proposed: Sequence[ProposedExample],
     *,
     demonstrations: Sequence[Example],
     output_space: Sequence[str] = (),
@@ -110,7 +116,7 @@ def screen(
     held_out: Sequence[Sequence[Message] | str],
     encode: Encode,
     rules: ScreeningRules | None = None,
-) -> Screened:
+) -> ScreeningResult:
     """The proposals that can be shown, with their diversity; what is left out is counted by its first reason.
 
     `demonstrations`: those of the request; `trained`: all of the snapshot's training and validation
@@ -119,24 +125,24 @@ def screen(
     """
     rules = rules or ScreeningRules()
     left_out: Counter[str] = Counter()
-    form = _Form(demonstrations, output_space, rules)
-    whole: list[Proposed] = []
+    form = _ExpectedForm(demonstrations, output_space, rules)
+    whole: list[ProposedExample] = []
     for each in proposed:
         reason = find_flaw(each.example) or form.unfit(each.example)
         if reason is None:
             whole.append(each)
         else:
             left_out[reason.value] += 1
-    known = [text for each in (*demonstrations, *_members(trained)) for text in _asked(each)]
+    known = [text for each in (*demonstrations, *_list_members(trained)) for text in _list_questions(each)]
     held = [text if isinstance(text, str) else join_turns(text) for text in held_out]
     kept = _apart(whole, list(dict.fromkeys(known)), list(dict.fromkeys(held)), encode, rules, left_out)
-    return Screened(kept=tuple(kept), left_out=dict(left_out))
+    return ScreeningResult(kept=tuple(kept), left_out=dict(left_out))
 
 
 # ---- of the right form?
 
 
-class _Form:
+class _ExpectedForm:
     """What the demonstrations have in common."""
 
     def __init__(
@@ -149,53 +155,57 @@ class _Form:
                 self._documents[each.positive.text].add(each.negative.text)
         prompted = [each for each in demonstrations if isinstance(each, SFTExample | PreferencePair)]
         if prompted:
-            self._shape, prompted = common_shape(prompted)
-        answers = [better_answer(each) for each in prompted]
+            self._shape, prompted = find_common_frame(prompted)
+        answers = [choose_better_answer(each) for each in prompted]
         self._calls = {bool(answer.tool_calls) for answer in answers}
-        self._keys = [_keys(answer) for answer in answers]
-        self._question = _Length([_question(each) for each in (*prompted, *_triplets(demonstrations))], rules)
+        self._keys = [_read_keys(answer) for answer in answers]
+        self._question = _LengthRange(
+            [_find_question(each) for each in (*prompted, *_select_triplets(demonstrations))], rules
+        )
         worse = [each.rejected for each in prompted if isinstance(each, PreferencePair)]
-        self._answer = _Length([said(answer) for answer in (*answers, *worse)], rules)
+        self._answer = _LengthRange([format_message(answer) for answer in (*answers, *worse)], rules)
 
-    def unfit(self, example: Example) -> Unfit | None:
+    def unfit(self, example: Example) -> UnfitReason | None:
         """Why the proposal is formed otherwise; None where it is not."""
         if isinstance(example, Triplet):
             negatives = self._documents.get(example.positive.text, set())
             if example.negative.text not in negatives:
-                return Unfit.OTHER_SHAPE
-            return None if self._question.fits(example.query) else Unfit.LENGTH
+                return UnfitReason.OTHER_SHAPE
+            return None if self._question.fits(example.query) else UnfitReason.LENGTH
         if not isinstance(example, SFTExample | PreferencePair):
-            return Unfit.OTHER_SHAPE
-        shape = shape_of(example)
+            return UnfitReason.OTHER_SHAPE
+        shape = find_frame(example)
         if shape is None or shape.key != self._shape.key:
-            return Unfit.OTHER_SHAPE
-        if not self._question.fits(_question(example)):
-            return Unfit.LENGTH
+            return UnfitReason.OTHER_SHAPE
+        if not self._question.fits(_find_question(example)):
+            return UnfitReason.LENGTH
         return self._unfit_answer(example)
 
-    def _unfit_answer(self, example: SFTExample | PreferencePair) -> Unfit | None:
-        better = better_answer(example)
+    def _unfit_answer(self, example: SFTExample | PreferencePair) -> UnfitReason | None:
+        better = choose_better_answer(example)
         worse = [example.rejected] if isinstance(example, PreferencePair) else []
         if self._space is not None:
             spelled = [self._space.to_label(answer) == answer for answer in (better, *worse)]
-            return None if all(spelled) else Unfit.OUT_OF_SPACE
+            return None if all(spelled) else UnfitReason.OUT_OF_SPACE
         if bool(better.tool_calls) not in self._calls or not self._formed(better):
-            return Unfit.OTHER_FORM
-        fits = all(self._answer.fits(said(answer)) for answer in (better, *worse))
-        return None if fits else Unfit.LENGTH
+            return UnfitReason.OTHER_FORM
+        fits = all(self._answer.fits(format_message(answer)) for answer in (better, *worse))
+        return None if fits else UnfitReason.LENGTH
 
     def _formed(self, answer: Message) -> bool:
         """As JSON: with the keys that every demonstration has, and none that no demonstration has."""
         if answer.tool_calls:
-            return all(_callable(call.name, call.arguments, self._shape.tools) for call in answer.tool_calls)
+            return all(
+                _is_callable(call.name, call.arguments, self._shape.tools) for call in answer.tool_calls
+            )
         objects = [keys for keys in self._keys if keys is not None]
         if not objects or len(objects) < len(self._keys):
             return True
-        keys = _keys(answer)
+        keys = _read_keys(answer)
         return keys is not None and frozenset.intersection(*objects) <= keys <= frozenset.union(*objects)
 
 
-class _Length:
+class _LengthRange:
     """Between the shortest and the longest text, with room on both sides."""
 
     def __init__(self, texts: Sequence[str], rules: ScreeningRules) -> None:
@@ -207,7 +217,7 @@ class _Length:
         return self._least <= len(text.strip()) <= self._most
 
 
-def _keys(answer: Message) -> frozenset[str] | None:
+def _read_keys(answer: Message) -> frozenset[str] | None:
     """The keys of an answer that is a JSON object."""
     try:
         found = json.loads(answer.content)
@@ -216,13 +226,13 @@ def _keys(answer: Message) -> frozenset[str] | None:
     return frozenset(found) if isinstance(found, dict) else None
 
 
-def _callable(name: str, arguments: str, tools: Sequence[dict[str, Any]]) -> bool:
+def _is_callable(name: str, arguments: str, tools: Sequence[dict[str, Any]]) -> bool:
     """Whether one of the tools takes these arguments: what it requires, and nothing that it does not name."""
     try:
         given = json.loads(arguments)
     except (ValueError, RecursionError):
         return False
-    schema = functions_of(tools).get(name)
+    schema = list_functions(tools).get(name)
     if schema is None or not isinstance(given, dict):
         return False
     required, known = schema.get("required"), schema.get("properties")
@@ -234,29 +244,29 @@ def _callable(name: str, arguments: str, tools: Sequence[dict[str, Any]]) -> boo
 
 
 def _apart(
-    whole: Sequence[Proposed],
+    whole: Sequence[ProposedExample],
     known: Sequence[str],
     held: Sequence[str],
     encode: Encode,
     rules: ScreeningRules,
     left_out: Counter[str],
-) -> Iterator[Kept]:
-    texts = [_question(each.example) for each in whole]
+) -> Iterator[ScreenedExample]:
+    texts = [_find_question(each.example) for each in whole]
     if not texts:
         return
     everything = [*texts, *known, *held]
     templates = find_templates_in_texts(everything)
     like_held = find_near_matches(texts, held, NEAR, templates)
     like_known = find_near_matches(texts, known, NEAR, templates)
-    directions = _Directions(encode, everything)
+    directions = _TextEncoder(encode, everything)
     vectors = directions.of(texts)
     to_held, to_known = directions.greatest(vectors, held), directions.greatest(vectors, known)
     new: list[int] = []
     for at in range(len(whole)):
         if like_held[at] is not None or to_held[at] >= rules.near_held_out:
-            left_out[Unfit.HELD_OUT.value] += 1
+            left_out[UnfitReason.HELD_OUT.value] += 1
         elif like_known[at] is not None or to_known[at] >= rules.near_trained:
-            left_out[Unfit.TRAINED_ON.value] += 1
+            left_out[UnfitReason.TRAINED_ON.value] += 1
         else:
             new.append(at)
     repeats = find_near_duplicates([texts[at] for at in new], NEAR, templates)
@@ -264,14 +274,14 @@ def _apart(
     for at, repeated in zip(new, repeats, strict=True):
         to_taken = (vectors[taken] @ vectors[at]).max(initial=-1.0)
         if repeated is not None or to_taken >= rules.near_trained:
-            left_out[Unfit.REPEATED.value] += 1
+            left_out[UnfitReason.REPEATED.value] += 1
             continue
         taken.append(at)
         diversity = min(1.0, max(0.0, 1 - float(max(to_taken, to_known[at]))))
-        yield Kept(**dict(whole[at]), diversity=diversity)
+        yield ScreenedExample(**dict(whole[at]), diversity=diversity)
 
 
-class _Directions:
+class _TextEncoder:
     """Texts as vectors of length 1, by what each says beside the template that it was written in.
 
     A long template would make all texts near each other, and every proposal near what is held out.
@@ -303,27 +313,27 @@ class _Directions:
 
     def _own(self, text: str) -> str:
         plain = normalise(text)
-        own = self._templates.own(plain)
+        own = self._templates.remove_passages(plain)
         return text if own == plain else own or text
 
 
-def _question(example: Any) -> str:
+def _find_question(example: Any) -> str:
     """What a proposal asks."""
     return example.query if isinstance(example, Triplet) else join_turns(example.prompt)
 
 
-def _asked(example: Example) -> Iterator[str]:
+def _list_questions(example: Example) -> Iterator[str]:
     """What an example shows of questions; of a conversation each of them."""
     if isinstance(example, Trajectory):
         yield from (turn.content for turn in example.messages if turn.role == "user")
     else:
-        yield _question(example)
+        yield _find_question(example)
 
 
-def _members(examples: Examples) -> Iterator[Example]:
+def _list_members(examples: Examples) -> Iterator[Example]:
     for _, members in iterate_kinds(examples):
         yield from members
 
 
-def _triplets(examples: Sequence[Example]) -> list[Triplet]:
+def _select_triplets(examples: Sequence[Example]) -> list[Triplet]:
     return [each for each in examples if isinstance(each, Triplet)]

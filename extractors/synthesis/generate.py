@@ -20,8 +20,15 @@ from pydantic import Field, model_validator
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import PreferencePair, SFTExample, Triplet
 from extractors.llm.clean_reply import read_text
-from extractors.llm.endpoint import Call, Endpoint, EndpointRefused, EndpointUnreachable, Step, Unusable
-from extractors.synthesis.recipes import Recipe, Shown, Synthetic, SyntheticKind, recipe
+from extractors.llm.endpoint import (
+    Endpoint,
+    EndpointRefused,
+    EndpointUnreachable,
+    Step,
+    StepRequest,
+    UnusableReply,
+)
+from extractors.synthesis.recipes import Demonstration, Recipe, Synthetic, SyntheticKind, build_recipe
 from extractors.values import Value
 
 if TYPE_CHECKING:
@@ -89,7 +96,7 @@ class SynthesisRequest(Value):
         return self
 
 
-class Proposed(Value):
+class ProposedExample(Value):
     """An example that nobody has read, with the ids of the approved ones that it was made from."""
 
     example: SFTExample | PreferencePair | Triplet
@@ -99,7 +106,7 @@ class Proposed(Value):
 class Synthesis(Value):
     """What a model proposed."""
 
-    proposed: tuple[Proposed, ...]
+    proposed: tuple[ProposedExample, ...]
     model: str
     program: str
     seed: int
@@ -127,7 +134,7 @@ def propose(
     from extractors.llm.dspy_client import LanguageModel
 
     rules = request.rules
-    made = recipe(
+    made = build_recipe(
         request.kind,
         request.demonstrations,
         request.output_space,
@@ -136,33 +143,33 @@ def propose(
         now=request.now,
     )
     with LanguageModel(endpoint, api_key) as model:
-        run = _Run(request, made, model)
+        run = _Generation(request, made, model)
         with ThreadPoolExecutor(endpoint.concurrency, "synthesis") as pool:
             run.until_done(pool, on_progress or (lambda *_: None))
         return run.result(endpoint.model, model.calls)
 
 
-def shares(goals: Sequence[str], wanted: int) -> dict[str, int]:
+def divide_equally(goals: Sequence[str], wanted: int) -> dict[str, int]:
     """How many proposals each goal gets: equally many, and what is left over goes to the first ones."""
     each, left_over = divmod(wanted, len(goals))
     counts = {goal: each + (position < left_over) for position, goal in enumerate(goals)}
     return {goal: count for goal, count in counts.items() if count}
 
 
-class _Run:
+class _Generation:
     """Attempts until every goal has its share, or has used up its attempts."""
 
     def __init__(self, request: SynthesisRequest, made: Recipe, model: "LanguageModel") -> None:
         self._request = request
         self._recipe = made
         self._model = model
-        self._shares = shares(made.goals, request.wanted)
+        self._shares = divide_equally(made.goals, request.wanted)
         self._lacking = Counter(self._shares)
         self._attempted: Counter[str] = Counter()
-        self._seen = {_said_by(each) for each in request.demonstrations}
+        self._seen = {_build_key(each) for each in request.demonstrations}
         self._unusable: Counter[str] = Counter()
-        self._patience = _Patience()
-        self.proposed: list[Proposed] = []
+        self._patience = _CircuitBreaker()
+        self.proposed: list[ProposedExample] = []
 
     def until_done(self, pool: ThreadPoolExecutor, on_progress: OnProgress) -> None:
         """Round after round, what is lacking is asked for at once."""
@@ -179,7 +186,7 @@ class _Run:
                 self._attempted[goal] += 1
                 yield goal, self._attempted[goal]
 
-    def _attempt(self, asked: tuple[str, int]) -> Proposed | Unusable | None:
+    def _attempt(self, asked: tuple[str, int]) -> ProposedExample | UnusableReply | None:
         """One example; None where the endpoint failed, or has been given up."""
         if self._patience.trouble is not None:
             return None
@@ -187,24 +194,24 @@ class _Run:
         rng = Random(f"{self._request.seed}/{goal}/{number}")  # noqa: S311
         used: dict[str, None] = {}
 
-        def ask(step: Step, shown: Sequence[Shown], inputs: Mapping[str, str]) -> str:
+        def ask(step: Step, shown: Sequence[Demonstration], inputs: Mapping[str, str]) -> str:
             used.update((id_, None) for id_, _ in shown)
             return self._ask(step, shown, inputs, rng)
 
         try:
             example = self._recipe.write(goal, rng, ask)
-        except Unusable as reason:
+        except UnusableReply as reason:
             return reason
         except (EndpointUnreachable, EndpointRefused) as failure:
             self._patience.failed(failure)
             return None
-        return Proposed(example=example, demonstrations=tuple(used))
+        return ProposedExample(example=example, demonstrations=tuple(used))
 
-    def _ask(self, step: Step, shown: Sequence[Shown], inputs: Mapping[str, str], rng: Random) -> str:
+    def _ask(self, step: Step, shown: Sequence[Demonstration], inputs: Mapping[str, str], rng: Random) -> str:
         rules = self._request.rules
         like = [told[step.output] for _, told in shown]
         fields = (*step.inputs, step.output)
-        call = Call(
+        call = StepRequest(
             shown=[{name: told[name] for name in fields} for _, told in shown],
             inputs=inputs,
             temperature=rng.uniform(rules.coolest, rules.warmest) if step.inventive else STEADY,
@@ -216,12 +223,12 @@ class _Run:
         self._patience.answered()
         return read_text(written, step.output, like)
 
-    def _take(self, goal: str, outcome: Proposed | Unusable | None) -> None:
+    def _take(self, goal: str, outcome: ProposedExample | UnusableReply | None) -> None:
         if outcome is None:
             self._unusable["the endpoint failed"] += 1
-        elif isinstance(outcome, Unusable):
+        elif isinstance(outcome, UnusableReply):
             self._unusable[str(outcome)] += 1
-        elif (key := _said_by(outcome.example)) in self._seen:
+        elif (key := _build_key(outcome.example)) in self._seen:
             self._unusable["said already, by a demonstration or another proposal"] += 1
         else:
             self._seen.add(key)
@@ -248,7 +255,7 @@ class _Run:
         )
 
 
-class _Patience:
+class _CircuitBreaker:
     """When an endpoint is given up: at once where all will be refused, else after failures in a row."""
 
     def __init__(self) -> None:
@@ -273,7 +280,7 @@ class _Patience:
                 self.trouble = failure
 
 
-def _said_by(example: Synthetic) -> str:
+def _build_key(example: Synthetic) -> str:
     """What two examples have in common that ask the same."""
     return (
         compute_query_key(example.query)

@@ -18,15 +18,15 @@ from extractors.errors import LearndError
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key, normalise, to_comparable
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
-from extractors.llm.endpoint import Step, Unusable
+from extractors.llm.endpoint import Step, UnusableReply
 from extractors.values import content_id
 
 SyntheticKind = Literal["sft", "pairs", "triplets"]
 Prompted = SFTExample | PreferencePair
 Synthetic = Prompted | Triplet
-Shown = tuple[str, Mapping[str, str]]
+Demonstration = tuple[str, Mapping[str, str]]
 """Id of an approved example, and what of it is shown: inputs and output by name."""
-Ask = Callable[[Step, Sequence[Shown], Mapping[str, str]], str]
+Ask = Callable[[Step, Sequence[Demonstration], Mapping[str, str]], str]
 """Has the model write one text. Raises Unusable, EndpointUnreachable, EndpointRefused."""
 MOST_OF_A_DOCUMENT = 1500
 """Characters of a document that are shown."""
@@ -95,7 +95,7 @@ class Recipe(Protocol):
         """One example; `rng` decides all that is chance. Raises what `ask` raises."""
 
 
-def recipe(
+def build_recipe(
     kind: SyntheticKind,
     demonstrations: Sequence[Synthetic],
     output_space: Sequence[str],
@@ -109,20 +109,20 @@ def recipe(
     `show`: demonstrations a call, of at most `most_shown` characters together; `now`: when the examples
     begin. Raises NothingToShow.
     """
-    selection = Selection(show, most_shown)
+    selection = DemonstrationSelector(show, most_shown)
     if kind == "triplets":
         found = [each for each in demonstrations if isinstance(each, Triplet)]
-        return _FromDocuments(found, selection, now)
-    shape, prompted = common_shape([each for each in demonstrations if not isinstance(each, Triplet)])
+        return _QueryRecipe(found, selection, now)
+    shape, prompted = find_common_frame([each for each in demonstrations if not isinstance(each, Triplet)])
     if output_space:
-        return _FromLabels(kind, shape, prompted, output_space, selection, now)
-    return _FromNothing(kind, shape, prompted, selection, now)
+        return _LabelRecipe(kind, shape, prompted, output_space, selection, now)
+    return _ReplyRecipe(kind, shape, prompted, selection, now)
 
 
 # ---- the shape of a prompt
 
 
-class Shape:
+class PromptFrame:
     """What every prompt of a target has in common: system prompt and tools, before one user's message."""
 
     def __init__(self, example: Prompted) -> None:
@@ -141,20 +141,20 @@ class Shape:
         return "\n\n".join(said).strip()
 
 
-def shape_of(example: Prompted) -> Shape | None:
+def find_frame(example: Prompted) -> PromptFrame | None:
     """The shape of the example's prompt; None where it is not one user's message after a system prompt."""
     *before, last = example.prompt or (Message(role=""),)
     if last.role != "user" or any(message.role not in ("system", "developer") for message in before):
         return None
-    return Shape(example)
+    return PromptFrame(example)
 
 
-def common_shape(examples: Iterable[Prompted]) -> tuple[Shape, list[Prompted]]:
+def find_common_frame(examples: Iterable[Prompted]) -> tuple[PromptFrame, list[Prompted]]:
     """The shape that most examples have (of several, the newest one's), and who has it.
 
     Raises NothingToShow.
     """
-    shaped = [(shape, each) for each in examples if (shape := shape_of(each)) is not None]
+    shaped = [(shape, each) for each in examples if (shape := find_frame(each)) is not None]
     if not shaped:
         raise NothingToShow(
             "no approved example is a single message of a user: synthetic ones are made from such alone"
@@ -164,30 +164,30 @@ def common_shape(examples: Iterable[Prompted]) -> tuple[Shape, list[Prompted]]:
     return best, [each for shape, each in shaped if shape.key == best.key]
 
 
-def better_answer(example: Prompted) -> Message:
+def choose_better_answer(example: Prompted) -> Message:
     """The answer to learn."""
     return example.chosen if isinstance(example, PreferencePair) else example.completion
 
 
-def said(message: Message) -> str:
+def format_message(message: Message) -> str:
     """What a message says; tool calls as JSON, one a line."""
     calls = [
-        json.dumps({"name": call.name, "arguments": _arguments(call)}, ensure_ascii=False)
+        json.dumps({"name": call.name, "arguments": _parse_arguments(call)}, ensure_ascii=False)
         for call in message.tool_calls
     ]
     return "\n".join(filter(None, (message.content, *calls)))
 
 
-def _arguments(call: ToolCall) -> Any:
+def _parse_arguments(call: ToolCall) -> Any:
     try:
         return json.loads(call.arguments)
     except ValueError:
         return call.arguments
 
 
-def answered(text: str, tools: Sequence[Mapping[str, Any]], rng: Random) -> Message:
-    """The assistant's message that `said` would give as `text`: the other way round."""
-    names = functions_of(tools).keys()
+def parse_message(text: str, tools: Sequence[Mapping[str, Any]], rng: Random) -> Message:
+    """The assistant's message that `format_message` would give as `text`: the other way round."""
+    names = list_functions(tools).keys()
     calls = []
     for line in text.splitlines() if names else ():
         try:
@@ -201,7 +201,7 @@ def answered(text: str, tools: Sequence[Mapping[str, Any]], rng: Random) -> Mess
     return Message(role="assistant", content="" if calls else text, tool_calls=tuple(calls))
 
 
-def functions_of(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def list_functions(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The parameters of each tool, as a JSON schema, by its name; without what is no function."""
     offered = [tool.get("function") for tool in tools]
     return {
@@ -211,20 +211,20 @@ def functions_of(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, A
     }
 
 
-class Selection:
+class DemonstrationSelector:
     """Which demonstrations a call shows: as many as are wanted and fit, at least one."""
 
     def __init__(self, show: int, most_characters: int) -> None:
         self._show = show
         self._most_characters = most_characters
 
-    def of(self, rng: Random, *groups: Sequence[Shown]) -> list[Shown]:
+    def of(self, rng: Random, *groups: Sequence[Demonstration]) -> list[Demonstration]:
         """By chance, in turn from each group, what comes of the first group last."""
         orders = [rng.sample(group, len(group)) for group in groups]
         turns = [
             order[turn] for turn in range(max(map(len, orders))) for order in orders if turn < len(order)
         ]
-        taken: list[Shown] = []
+        taken: list[Demonstration] = []
         characters = 0
         for shown in turns:
             characters += sum(map(len, shown[1].values()))
@@ -237,10 +237,10 @@ class Selection:
 # ---- recipes
 
 
-class _Prompts:
+class _ExampleBuilder:
     """What is the same for every example that begins with a user's message."""
 
-    def __init__(self, kind: SyntheticKind, shape: Shape, now: datetime) -> None:
+    def __init__(self, kind: SyntheticKind, shape: PromptFrame, now: datetime) -> None:
         self.kind = kind
         self.shape = shape
         self._now = now
@@ -267,27 +267,27 @@ class _Prompts:
         return PreferencePair(chosen=answer, rejected=worse, preferred_by="candidate", **known)
 
 
-class _FromLabels:
+class _LabelRecipe:
     """A message for each label; what is wrong is another label, first of all one that was given wrongly."""
 
     def __init__(
         self,
         kind: SyntheticKind,
-        shape: Shape,
+        shape: PromptFrame,
         demonstrations: Sequence[Prompted],
         output_space: Sequence[str],
-        selection: Selection,
+        selection: DemonstrationSelector,
         now: datetime,
     ) -> None:
-        self._prompts = _Prompts(kind, shape, now)
+        self._prompts = _ExampleBuilder(kind, shape, now)
         self._selection = selection
         self._labels = tuple(dict.fromkeys(output_space))
         space = OutputSpace(self._labels)
-        self._shown: dict[str, list[Shown]] = {label: [] for label in self._labels}
+        self._shown: dict[str, list[Demonstration]] = {label: [] for label in self._labels}
         self._mistaken: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for each in demonstrations:
-            label = space.to_label(better_answer(each))
-            if label is None or better_answer(each).tool_calls:
+            label = space.to_label(choose_better_answer(each))
+            if label is None or choose_better_answer(each).tool_calls:
                 continue
             told = {"answer": label.content, "message": each.prompt[-1].content}
             self._shown[label.content].append((each.id, told))
@@ -307,7 +307,7 @@ class _FromLabels:
         shown = self._selection.of(rng, self._shown[goal], others)
         message = ask(self._prompts.step(MESSAGE_FOR_LABEL), shown, {"answer": goal})
         if normalise(message) in map(normalise, self._labels):
-            raise Unusable("a label, where a message was wanted")
+            raise UnusableReply("a label, where a message was wanted")
         worse = self._wrong(goal, rng) if self._prompts.kind == "pairs" else None
         return self._prompts.example(message, Message(role="assistant", content=goal), worse)
 
@@ -317,7 +317,7 @@ class _FromLabels:
         return Message(role="assistant", content=rng.choices(others, weights)[0])
 
 
-class _FromNothing:
+class _ReplyRecipe:
     """A message, the reply to it and, for a pair, a worse one."""
 
     goals = ("",)
@@ -325,14 +325,14 @@ class _FromNothing:
     def __init__(
         self,
         kind: SyntheticKind,
-        shape: Shape,
+        shape: PromptFrame,
         demonstrations: Sequence[Prompted],
-        selection: Selection,
+        selection: DemonstrationSelector,
         now: datetime,
     ) -> None:
-        self._prompts = _Prompts(kind, shape, now)
+        self._prompts = _ExampleBuilder(kind, shape, now)
         self._selection = selection
-        self._demonstrations = [(each.id, _told(each)) for each in demonstrations]
+        self._demonstrations = [(each.id, _to_fields(each)) for each in demonstrations]
 
     def write(self, goal: str, rng: Random, ask: Ask) -> Prompted:  # noqa: ARG002
         shown = self._selection.of(rng, self._demonstrations)
@@ -346,14 +346,16 @@ class _FromNothing:
         if self._prompts.kind == "pairs":
             given = {"message": message, "reply": reply}
             text = ask(self._prompts.step(WORSE_REPLY), shown, given)
-            worse = answered(text, self._prompts.shape.tools, rng)
-        return self._prompts.example(message, answered(reply, self._prompts.shape.tools, rng), worse)
+            worse = parse_message(text, self._prompts.shape.tools, rng)
+        return self._prompts.example(message, parse_message(reply, self._prompts.shape.tools, rng), worse)
 
 
-class _FromDocuments:
+class _QueryRecipe:
     """New queries for documents that are known to be relevant to others."""
 
-    def __init__(self, demonstrations: Sequence[Triplet], selection: Selection, now: datetime) -> None:
+    def __init__(
+        self, demonstrations: Sequence[Triplet], selection: DemonstrationSelector, now: datetime
+    ) -> None:
         if not demonstrations:
             raise NothingToShow("no approved triplet: queries are written for documents of such")
         self._selection = selection
@@ -371,7 +373,7 @@ class _FromDocuments:
         positive = self._known[goal][0].positive
         # A small model repeats the query that it is shown for the same document.
         others = [each for key, known in self._known.items() if key != goal for each in known]
-        shown = self._selection.of(rng, [_told_of_document(each) for each in others or self._known[goal]])
+        shown = self._selection.of(rng, [_to_shown(each) for each in others or self._known[goal]])
         query = ask(QUERY, shown, {"document": positive.text[:MOST_OF_A_DOCUMENT]})
         negatives: Sequence[Document] = [each.negative for each in self._known[goal]]
         return Triplet(
@@ -384,11 +386,11 @@ class _FromDocuments:
         )
 
 
-def _told(example: Prompted) -> Mapping[str, str]:
-    told = {"message": example.prompt[-1].content, "reply": said(better_answer(example))}
-    worse = {"worse_reply": said(example.rejected)} if isinstance(example, PreferencePair) else {}
+def _to_fields(example: Prompted) -> Mapping[str, str]:
+    told = {"message": example.prompt[-1].content, "reply": format_message(choose_better_answer(example))}
+    worse = {"worse_reply": format_message(example.rejected)} if isinstance(example, PreferencePair) else {}
     return told | worse
 
 
-def _told_of_document(triplet: Triplet) -> Shown:
+def _to_shown(triplet: Triplet) -> Demonstration:
     return triplet.id, {"document": triplet.positive.text[:MOST_OF_A_DOCUMENT], "query": triplet.query}

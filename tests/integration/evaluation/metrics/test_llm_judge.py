@@ -8,7 +8,13 @@ import pytest
 from daemon.demo.servers import find_free_port
 from evaluation.metrics.llm_judge import AnswerPair, Preferences, compare_answers, read_preference
 from extractors.examples.types import Message, ToolCall
-from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable, Unusable
+from extractors.llm.endpoint import (
+    INTERNAL_HEADER,
+    Endpoint,
+    EndpointRefused,
+    EndpointUnreachable,
+    UnusableReply,
+)
 from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing
 
 PROMPT = (
@@ -132,7 +138,7 @@ def test_the_last_line_with_a_preference_counts(text: str, preference: int) -> N
 
 @pytest.mark.parametrize("text", ["", "Both are fine.", "The second is worse than the first.", "untied"])
 def test_a_text_without_one_preference_is_none(text: str) -> None:
-    with pytest.raises(Unusable, match="named no preference"):
+    with pytest.raises(UnusableReply, match="named no preference"):
         read_preference(text)
 
 

@@ -27,7 +27,7 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.file_formats.jsonl import Form, NotExpressible
+from extractors.file_formats.jsonl import FileForm, NotExpressible
 from extractors.file_formats.parquet import SCHEMAS, read_columns, write_columns
 from extractors.file_formats.read_write import MOST_PROBLEMS, ImportInvalid, read_records, write_records
 from extractors.values import Value
@@ -167,7 +167,7 @@ def written(path: Path, *lines: Any) -> Path:
     return path
 
 
-def read(kind: type[Any], path: Path, form: Form | None = None, **options: Any) -> tuple[Any, ...]:
+def read(kind: type[Any], path: Path, form: FileForm | None = None, **options: Any) -> tuple[Any, ...]:
     return read_records(kind, path, form, now=NOON, **options)
 
 
@@ -227,18 +227,18 @@ def test_more_records_than_a_row_group_keep_their_order(tmp_path: Path) -> None:
 SIMPLE = st.lists(TEXTS, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2 == 1)
 
 
-@pytest.mark.parametrize("form", [Form.CHAT, Form.INSTRUCTION, Form.CLASSIFICATION])
+@pytest.mark.parametrize("form", [FileForm.CHAT, FileForm.INSTRUCTION, FileForm.CLASSIFICATION])
 @given(texts=SIMPLE, system=st.none() | TEXTS.filter(bool), answer=TEXTS, tools=TOOLS)
 @settings(deadline=None)
 def test_sft_examples_come_back_from_every_form_or_are_refused(
-    form: Form, texts: list[str], system: str | None, answer: str, tools: tuple[dict[str, Any], ...]
+    form: FileForm, texts: list[str], system: str | None, answer: str, tools: tuple[dict[str, Any], ...]
 ) -> None:
     turns = [Message(role="assistant" if at % 2 else "user", content=text) for at, text in enumerate(texts)]
     prompt = [Message(role="system", content=system)] if system else []
     example = sft(*prompt, *turns, completion=Message(role="assistant", content=answer), tools=tools)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "examples.jsonl")
-        if form is Form.CLASSIFICATION and len(turns) > 1:
+        if form is FileForm.CLASSIFICATION and len(turns) > 1:
             with pytest.raises(NotExpressible, match="item 1: the form 'classification' has no place"):
                 write_records([sft(), example], SFTExample, path, form)
             assert list(Path(folder).iterdir()) == []
@@ -247,7 +247,7 @@ def test_sft_examples_come_back_from_every_form_or_are_refused(
             assert read(SFTExample, path, form) == (sft(), example)
 
 
-@pytest.mark.parametrize("form", [Form.INSTRUCTION, Form.CLASSIFICATION])
+@pytest.mark.parametrize("form", [FileForm.INSTRUCTION, FileForm.CLASSIFICATION])
 @pytest.mark.parametrize(
     "example",
     [
@@ -261,7 +261,9 @@ def test_sft_examples_come_back_from_every_form_or_are_refused(
         sft(Message(role="tool", content="42", tool_call_id="1")),
     ],
 )
-def test_a_form_that_would_lose_something_refuses(example: SFTExample, form: Form, tmp_path: Path) -> None:
+def test_a_form_that_would_lose_something_refuses(
+    example: SFTExample, form: FileForm, tmp_path: Path
+) -> None:
     path = tmp_path / "examples.jsonl"
     path.write_text("as it was")
     with pytest.raises(NotExpressible, match="item 0"):
@@ -271,9 +273,9 @@ def test_a_form_that_would_lose_something_refuses(example: SFTExample, form: For
 
 def test_a_kind_without_the_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotExpressible, match="votes cannot be written or read as 'classification'"):
-        write_records([vote(True)], UnpairedPreference, tmp_path / "votes.jsonl", Form.CLASSIFICATION)
+        write_records([vote(True)], UnpairedPreference, tmp_path / "votes.jsonl", FileForm.CLASSIFICATION)
     with pytest.raises(NotExpressible, match="votes cannot be written or read as 'chat'"):
-        write_records([], UnpairedPreference, tmp_path / "votes.jsonl", Form.CHAT)
+        write_records([], UnpairedPreference, tmp_path / "votes.jsonl", FileForm.CHAT)
 
 
 # ---- what other tools read and write
@@ -318,13 +320,13 @@ def test_lines_have_the_fields_that_trl_and_sentence_transformers_read(tmp_path:
     ("form", "line", "prompt", "completion"),
     [
         (
-            Form.JSONL,
+            FileForm.JSONL,
             {"prompt": "Where is it?", "completion": "shipping", "topic": 3},
             [("user", "Where is it?")],
             "shipping",
         ),
         (
-            Form.CHAT,
+            FileForm.CHAT,
             {
                 "messages": [
                     {"role": "developer", "content": "Be brief."},
@@ -336,19 +338,19 @@ def test_lines_have_the_fields_that_trl_and_sentence_transformers_read(tmp_path:
             "Hello",
         ),
         (
-            Form.INSTRUCTION,
+            FileForm.INSTRUCTION,
             {"instruction": "Translate.", "input": "Hund", "output": "dog", "system": ""},
             [("user", "Translate.\nHund")],
             "dog",
         ),
         (
-            Form.INSTRUCTION,
+            FileForm.INSTRUCTION,
             {"instruction": "And two?", "output": "two", "history": [["One?", "one"]]},
             [("user", "One?"), ("assistant", "one"), ("user", "And two?")],
             "two",
         ),
         (
-            Form.CLASSIFICATION,
+            FileForm.CLASSIFICATION,
             {"text": "Where is it?", "label": "shipping"},
             [("user", "Where is it?")],
             "shipping",
@@ -357,7 +359,7 @@ def test_lines_have_the_fields_that_trl_and_sentence_transformers_read(tmp_path:
 )
 @pytest.mark.parametrize("as_array", [False, True])
 def test_files_of_other_tools_make_sft_examples(
-    form: Form,
+    form: FileForm,
     line: dict[str, Any],
     prompt: Sequence[tuple[str, str]],
     completion: str,
@@ -525,9 +527,13 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     )
     write_records([unhappy], Trajectory, tmp_path / "chats.jsonl")
     with pytest.raises(ImportInvalid, match="these are conversations, not SFT examples"):
-        read(SFTExample, tmp_path / "chats.jsonl", Form.CHAT)
+        read(SFTExample, tmp_path / "chats.jsonl", FileForm.CHAT)
     with pytest.raises(ImportInvalid, match="label is no text, but a number"):
-        read(SFTExample, written(tmp_path / "classes.jsonl", {"text": "a", "label": 4}), Form.CLASSIFICATION)
+        read(
+            SFTExample,
+            written(tmp_path / "classes.jsonl", {"text": "a", "label": 4}),
+            FileForm.CLASSIFICATION,
+        )
 
 
 def test_parquet_that_is_not_ours_says_what_is_wrong(tmp_path: Path) -> None:

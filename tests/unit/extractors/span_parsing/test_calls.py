@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from extractors.examples.types import Message, ToolCall
-from extractors.span_parsing.calls import Call, read_call
+from extractors.span_parsing.calls import ModelCall, read_call
 from extractors.span_parsing.drop_reasons import DropReason
 from tests.unit.traffic import openinference, span
 
@@ -15,9 +15,9 @@ SYSTEM_AND_USER = (Message(role="system", content="Route."), Message(role="user"
 BILLING = Message(role="assistant", content="billing")
 
 
-def read(attributes: dict[str, Any], **changes: Any) -> Call:
+def read(attributes: dict[str, Any], **changes: Any) -> ModelCall:
     call = read_call(span(attributes=attributes, **changes))
-    assert isinstance(call, Call), call
+    assert isinstance(call, ModelCall), call
     return call
 
 
@@ -25,7 +25,7 @@ def listed(*messages: Any) -> dict[str, Any]:
     return {"llm": {"input_messages": list(messages), **ANSWERED}}
 
 
-def refused(attributes: dict[str, Any], **changes: Any) -> Call | DropReason:
+def refused(attributes: dict[str, Any], **changes: Any) -> ModelCall | DropReason:
     return read_call(span(attributes=attributes, **changes))
 
 

@@ -23,8 +23,8 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.synthesis.filters import Screened, ScreeningRules, Unfit, VectorsInvalid, screen
-from extractors.synthesis.generate import Proposed
+from extractors.synthesis.filters import ScreeningResult, ScreeningRules, UnfitReason, VectorsInvalid, screen
+from extractors.synthesis.generate import ProposedExample
 from extractors.synthesis.recipes import Synthetic
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -107,9 +107,9 @@ def screened(
     held_out: Sequence[Any] = (),
     encode: Any = APART,
     rules: ScreeningRules | None = None,
-) -> Screened:
+) -> ScreeningResult:
     return screen(
-        [Proposed(example=example, demonstrations=("a",)) for example in examples],
+        [ProposedExample(example=example, demonstrations=("a",)) for example in examples],
         demonstrations=demonstrations,
         output_space=output_space,
         trained=trained or Examples(),
@@ -141,19 +141,19 @@ def test_a_proposal_of_the_right_form_is_kept_with_where_it_comes_from() -> None
 @pytest.mark.parametrize(
     ("example", "reason"),
     [
-        (sft("  "), Unfit.LENGTH),
+        (sft("  "), UnfitReason.LENGTH),
         (sft("my kettle never came back", " "), Flaw.NO_ANSWER),
         (sft("my kettle never came back", Message(role="user", content="x")), Flaw.NOT_THE_ASSISTANT),
-        (sft("my kettle never came back", "refunds"), Unfit.OUT_OF_SPACE),
-        (sft("my kettle never came back", "Billing"), Unfit.OUT_OF_SPACE),
-        (sft("", prompt=(Message(role="user", content="my kettle never came"),)), Unfit.OTHER_SHAPE),
-        (sft("my kettle never came back", tools=TOOLS), Unfit.OTHER_SHAPE),
+        (sft("my kettle never came back", "refunds"), UnfitReason.OUT_OF_SPACE),
+        (sft("my kettle never came back", "Billing"), UnfitReason.OUT_OF_SPACE),
+        (sft("", prompt=(Message(role="user", content="my kettle never came"),)), UnfitReason.OTHER_SHAPE),
+        (sft("my kettle never came back", tools=TOOLS), UnfitReason.OTHER_SHAPE),
         (
             sft("", prompt=(SYSTEM, Message(role="user", content="hello"), says("hi"))),
-            Unfit.OTHER_SHAPE,
+            UnfitReason.OTHER_SHAPE,
         ),
-        (sft("kettle"), Unfit.LENGTH),
-        (sft("my kettle never came back, and " * 3), Unfit.LENGTH),
+        (sft("kettle"), UnfitReason.LENGTH),
+        (sft("my kettle never came back, and " * 3), UnfitReason.LENGTH),
     ],
 )
 def test_what_is_formed_otherwise_is_left_out_with_the_reason(example: SFTExample, reason: str) -> None:
@@ -165,7 +165,7 @@ def test_both_answers_of_a_pair_are_labels_and_differ() -> None:
     message = "my kettle never came back"
     assert len(screened([pair(message, "billing", "shipping")], known).kept) == 1
     assert only_reason([pair(message, "billing", "Billing")], known) == Flaw.SAME_ANSWER
-    assert only_reason([pair(message, "billing", "dunno")], known) == Unfit.OUT_OF_SPACE
+    assert only_reason([pair(message, "billing", "dunno")], known) == UnfitReason.OUT_OF_SPACE
 
 
 def test_free_answers_are_about_as_long_as_approved_ones() -> None:
@@ -173,7 +173,7 @@ def test_free_answers_are_about_as_long_as_approved_ones() -> None:
     message = "is the sofa in stock?"
     assert len(screened([sft(message, "No, not before May.")], known, output_space=()).kept) == 1
     for answer in ("No.", "No, and that is " * 6):
-        assert only_reason([sft(message, answer)], known, output_space=()) == Unfit.LENGTH
+        assert only_reason([sft(message, answer)], known, output_space=()) == UnfitReason.LENGTH
 
 
 def test_json_has_the_keys_of_approved_answers() -> None:
@@ -185,9 +185,9 @@ def test_json_has_the_keys_of_approved_answers() -> None:
     good = json.dumps({"item": "sofa", "count": 3, "colour": "red"})
     assert len(screened([sft(message, good)], known, output_space=()).kept) == 1
     for answer in ('{"item": "sofa", "colour": "red"}', '{"item": "sofa", "count": 3, "size": 1}'):
-        assert only_reason([sft(message, answer)], known, output_space=()) == Unfit.OTHER_FORM
+        assert only_reason([sft(message, answer)], known, output_space=()) == UnfitReason.OTHER_FORM
     for answer in ("three red sofas, please", '{"item": "sofa", "count"', '["sofa", 3, "red", 1]'):
-        assert only_reason([sft(message, answer)], known, output_space=()) == Unfit.OTHER_FORM
+        assert only_reason([sft(message, answer)], known, output_space=()) == UnfitReason.OTHER_FORM
 
 
 def test_a_tool_is_called_as_it_was_offered() -> None:
@@ -203,9 +203,9 @@ def test_a_tool_is_called_as_it_was_offered() -> None:
     good = sft(message, calling("stock", '{"item": "sofa", "shop": 1}'), tools=TOOLS)
     assert len(screened([good], known, output_space=()).kept) == 1
     for arguments in ("{}", '{"item": "sofa", "colour": 1}', '["sofa"]', '{"item'):
-        assert reason(calling("stock", arguments)) == Unfit.OTHER_FORM
-    assert reason(calling("order", '{"item": "sofa"}')) == Unfit.OTHER_FORM
-    assert reason("Yes, I am sure that it is there.") == Unfit.OTHER_FORM
+        assert reason(calling("stock", arguments)) == UnfitReason.OTHER_FORM
+    assert reason(calling("order", '{"item": "sofa"}')) == UnfitReason.OTHER_FORM
+    assert reason("Yes, I am sure that it is there.") == UnfitReason.OTHER_FORM
 
 
 @pytest.mark.parametrize(
@@ -220,12 +220,12 @@ def test_tools_that_say_little_are_no_trouble(tool: dict[str, Any]) -> None:
 def test_documents_of_a_triplet_come_from_one_approved_result_list() -> None:
     known = [triplet("refund time", "five days", "two days"), triplet("opening hours", "at nine", "at six")]
 
-    def of(positive: str, negative: str) -> Screened:
+    def of(positive: str, negative: str) -> ScreeningResult:
         return screened([triplet("kettle back?", positive, negative)], known, output_space=())
 
     assert len(of("five days", "two days").kept) == 1
-    assert of("five days", "at six").left_out == {Unfit.OTHER_SHAPE: 1}
-    assert of("at some time", "two days").left_out == {Unfit.OTHER_SHAPE: 1}
+    assert of("five days", "at six").left_out == {UnfitReason.OTHER_SHAPE: 1}
+    assert of("at some time", "two days").left_out == {UnfitReason.OTHER_SHAPE: 1}
 
 
 # ---- apart
@@ -233,7 +233,7 @@ def test_documents_of_a_triplet_come_from_one_approved_result_list() -> None:
 
 def test_what_means_nearly_a_held_out_prompt_is_never_shown() -> None:
     held = [(SYSTEM, Message(role="user", content="the lamp is late"))]
-    assert only_reason([sft("lamp still not here, help")], held_out=held) == Unfit.HELD_OUT
+    assert only_reason([sft("lamp still not here, help")], held_out=held) == UnfitReason.HELD_OUT
 
 
 def test_the_bar_to_what_is_held_out_is_higher_than_to_what_is_trained_on() -> None:
@@ -241,13 +241,15 @@ def test_the_bar_to_what_is_held_out_is_higher_than_to_what_is_trained_on() -> N
     proposal = [sft("my lamp never came back")]
     trained = Examples(sft=(sft("my kettle is broken, I fear"),))
     assert len(screened(proposal, trained=trained, encode=near).kept) == 1
-    assert only_reason(proposal, held_out=["my kettle is broken, I fear"], encode=near) == Unfit.HELD_OUT
+    assert (
+        only_reason(proposal, held_out=["my kettle is broken, I fear"], encode=near) == UnfitReason.HELD_OUT
+    )
 
 
 def test_what_is_held_out_and_trained_on_counts_as_held_out() -> None:
     text = "the lamp is late"
     trained = Examples(sft=(sft(text),))
-    assert only_reason([sft("lamp still not here")], trained=trained, held_out=[text]) == Unfit.HELD_OUT
+    assert only_reason([sft("lamp still not here")], trained=trained, held_out=[text]) == UnfitReason.HELD_OUT
 
 
 def test_equal_letters_are_near_whatever_the_encoder_says() -> None:
@@ -264,11 +266,11 @@ def test_equal_letters_are_near_whatever_the_encoder_says() -> None:
     text = "My kettle never came back!"
     shown = [sft(text)]
     same = "my kettle never  came back"
-    assert only_reason(shown, held_out=[same], encode=Scattered()) == Unfit.HELD_OUT
+    assert only_reason(shown, held_out=[same], encode=Scattered()) == UnfitReason.HELD_OUT
     trained = Examples(sft=(sft(same),))
-    assert only_reason(shown, trained=trained, encode=Scattered()) == Unfit.TRAINED_ON
+    assert only_reason(shown, trained=trained, encode=Scattered()) == UnfitReason.TRAINED_ON
     twice = screened([sft(text), sft(same)], encode=Scattered())
-    assert (len(twice.kept), twice.left_out) == (1, {Unfit.REPEATED: 1})
+    assert (len(twice.kept), twice.left_out) == (1, {UnfitReason.REPEATED: 1})
 
 
 @pytest.mark.parametrize("kind", Examples.model_fields)
@@ -291,17 +293,17 @@ def test_every_kind_of_training_example_counts(kind: str) -> None:
         ),
     }
     trained = Examples.model_validate({kind: [known[kind]]})
-    assert only_reason([sft("lamp still not here, help")], trained=trained) == Unfit.TRAINED_ON
+    assert only_reason([sft("lamp still not here, help")], trained=trained) == UnfitReason.TRAINED_ON
 
 
 def test_a_paraphrase_of_a_demonstration_teaches_nothing_new() -> None:
-    assert only_reason([sft("charged for it two times")]) == Unfit.TRAINED_ON
+    assert only_reason([sft("charged for it two times")]) == UnfitReason.TRAINED_ON
 
 
 def test_of_proposals_that_mean_the_same_the_first_stays() -> None:
     result = screened([sft("my kettle never came back"), sft("the kettle: lost on its way?")])
     assert [each.example.prompt[-1].content for each in result.kept] == ["my kettle never came back"]
-    assert result.left_out == {Unfit.REPEATED: 1}
+    assert result.left_out == {UnfitReason.REPEATED: 1}
 
 
 def test_diversity_is_one_less_the_greatest_similarity() -> None:
@@ -360,5 +362,5 @@ def test_an_encoder_that_gives_no_directions_is_not_taken_for_one_that_finds_no_
 
 def test_without_proposals_nothing_is_encoded() -> None:
     seen = Meaning()
-    assert screened([], encode=seen) == Screened(kept=(), left_out={})
+    assert screened([], encode=seen) == ScreeningResult(kept=(), left_out={})
     assert seen.asked == []
