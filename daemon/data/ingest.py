@@ -102,8 +102,8 @@ def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapsho
     """
     target = context.target
     redaction = Redaction(load_redactor(target.redaction), target.output_space)
-    imported = redaction.apply_to_all(read_imported_examples(context.data_dir, target))
-    synthetic = redaction.apply_to_all(context.store.approved_examples(target.key))
+    imported = redaction.apply_to_examples(read_imported_examples(context.data_dir, target))
+    synthetic = redaction.apply_to_examples(context.store.approved_examples(target.key))
     replaced = Counter(extraction.replaced) + redaction.counts
     filters = target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"})
     return build_snapshot(

@@ -14,6 +14,7 @@ from daemon.data.imports import (
     list_imports,
     read_imported_examples,
 )
+from daemon.runtime.paths import imports_folder
 from daemon.settings.target import TargetSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -25,7 +26,7 @@ def brought(folder: Path, *lines: dict[str, Any], kind: str = "sft", days: int =
     file = folder / "file.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     now = NOON + timedelta(days=days)
-    return import_file(folder, TARGET, file, kind, form=None, system=None, now=now).name
+    return import_file(imports_folder(folder, TARGET.key), file, kind, form=None, system=None, now=now).name
 
 
 SHIPPING = {"prompt": "Where is it?", "completion": "shipping"}
