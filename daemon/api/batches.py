@@ -68,13 +68,13 @@ def build_items_router(review: BatchReview) -> APIRouter:
 
         With `before`, the items in front of that number, the nearest first.
         """
-        return review.page(batch_id, state, after=after, before=before, containing=containing, limit=limit)
+        return review.read_page(batch_id, state, after=after, before=before, containing=containing, limit=limit)
 
     @router.get("/{batch_id}/items/{number}")
     def show_item(batch_id: str, number: int) -> ItemPage:
         """One item, and the approved examples that it was made from."""
-        review.item(batch_id, number)
-        return review.page(batch_id, after=number - 1, limit=1)
+        review.find_item(batch_id, number)
+        return review.read_page(batch_id, after=number - 1, limit=1)
 
     @router.get("/{batch_id}/export", response_class=Response)
     def export(batch_id: str) -> Response:

@@ -85,10 +85,10 @@ def show(
     with _open_review(config) as review:
         batch = review.store.batch(batch_id)
         if number is None:
-            page = review.page(batch_id, state, after=after, limit=limit)
+            page = review.read_page(batch_id, state, after=after, limit=limit)
         else:
-            review.item(batch_id, number)
-            page = review.page(batch_id, after=number - 1, limit=1)
+            review.find_item(batch_id, number)
+            page = review.read_page(batch_id, after=number - 1, limit=1)
     if as_json:
         print_json({"batch": batch, **page.model_dump(mode="json")})
     elif number is not None:
@@ -171,7 +171,7 @@ def edit(
 ) -> None:
     """Change an item and approve it; the proposed text is kept beside it."""
     with _open_review(config) as review:
-        before = review.page(batch_id, after=review.item(batch_id, number).number - 1, limit=1).items[0]
+        before = review.read_page(batch_id, after=review.find_item(batch_id, number).number - 1, limit=1).items[0]
         changes = _read_changes(file) if file else _edit_by_hand(before)
         ruling = Ruling(
             number=number, revision=before.revision, state=ItemState.APPROVED, edited=dict(changes)

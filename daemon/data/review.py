@@ -1,6 +1,6 @@
-"""What operators do with batches of synthetic examples: read, decide, and review in another tool.
+"""The review of batches of synthetic examples: operators read, decide, and may use another tool for it.
 
-The command line, the JSON API and the console all come through here. Examples are shown and edited as
+The command line, the JSON API and the console all use this module. Examples are shown and edited as
 the lines of `extractors.file_formats.jsonl` (`prompt`, `completion`, …). An edit changes only the keys
 that it names.
 """
@@ -42,18 +42,18 @@ CONTENT: dict[SyntheticKind, tuple[str, ...]] = {
     "pairs": ("prompt", "chosen", "rejected"),
     "triplets": ("anchor", "positive", "negative"),
 }
-"""What an operator may edit of an example, by kind; the rest says where it comes from."""
+"""The fields of an example that an operator may edit, by kind; the others say where it comes from."""
 MOST_PROBLEMS = 20
-"""Problems of a file that its error lists."""
+"""How many problems of a file its error lists."""
 SHOWN_LABELS = 20
 
 
 class EditInvalid(LearndError):
-    """What an operator made of an example cannot be trained on."""
+    """An edited example cannot be trained on."""
 
 
 class ReviewInvalid(LearndError):
-    """A reviewed file cannot be imported. Nothing of it was."""
+    """A reviewed file cannot be imported; nothing of it was."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         more = len(problems) - MOST_PROBLEMS
@@ -63,32 +63,32 @@ class ReviewInvalid(LearndError):
 
 
 class AlreadyDecided(LearndError):
-    """Items that were to be decided by number have been decided before."""
+    """Some of the items have been decided before."""
 
 
 class ItemView(Value):
-    """An item as operators read it."""
+    """An item of a batch as operators read it."""
 
     number: int
     state: ItemState
     revision: int
-    """A decision names it, so that nobody overwrites what they have not read."""
+    """A decision names the revision, so that nobody overwrites what they have not read."""
     example: dict[str, Any]
-    """As it stands, edits included."""
+    """The example with its edits."""
     proposed: dict[str, Any]
-    """As the language model wrote it."""
+    """The example as the language model wrote it."""
     edited: bool
     reason: str
     decided_by: str | None
     decided_at: datetime | None
     diversity: float
-    """How unlike everything that is trained on: from 0 to 1."""
+    """How different it is from everything that is trained on: from 0 to 1."""
     demonstrations: tuple[str, ...]
-    """Ids of the approved examples that it was made from."""
+    """Ids of the approved examples that were shown to the language model."""
 
 
 class ItemPage(Value):
-    """Items in order of their numbers, and the demonstrations that they were made from."""
+    """Items in the order of their numbers, with their demonstrations."""
 
     items: tuple[ItemView, ...]
     demonstrations: dict[str, dict[str, Any]]
@@ -96,11 +96,11 @@ class ItemPage(Value):
 
 
 class Ruling(Value):
-    """What an operator decides about one item."""
+    """An operator's decision about one item."""
 
     number: int
     revision: int
-    """Of the item as the operator read it."""
+    """The revision that the operator has read."""
     state: ItemState
     """PENDING takes an earlier decision back."""
     reason: str = ""
@@ -112,14 +112,14 @@ class Ruling(Value):
 
 @dataclass(frozen=True)
 class BatchReview:
-    """Where operators read and decide."""
+    """Reads the batches' items and records decisions."""
 
     settings: Settings
     store: Store
     clock: Callable[[], datetime]
     """Aware UTC."""
 
-    def page(
+    def read_page(
         self,
         batch_id: str,
         state: ItemState | None = None,
@@ -129,40 +129,40 @@ class BatchReview:
         containing: str = "",
         limit: int | None = None,
     ) -> ItemPage:
-        """Items from the one behind `after` on, or those in front of `before`, the nearest first.
+        """Return the items after the number `after`, or those before `before`, nearest first.
 
-        Beside their demonstrations. Raises UnknownBatch.
+        Raises UnknownBatch.
         """
         batch = self.store.batch(batch_id)
         items = self.store.batch_items(
             batch_id, state, after=after, before=before, containing=containing, limit=limit
         )
         wanted = {shown for item in items for shown in item.demonstrations}
-        known = self._demonstrations(batch) if wanted else {}
+        known = self._read_demonstrations(batch) if wanted else {}
         return ItemPage(
             items=tuple(build_item_view(batch.kind, item) for item in items),
             demonstrations={shown: known[shown] for shown in sorted(wanted & known.keys())},
         )
 
-    def item(self, batch_id: str, number: int) -> BatchItem:
-        """Raises UnknownBatch."""
+    def find_item(self, batch_id: str, number: int) -> BatchItem:
+        """Return one item of a batch. Raises UnknownBatch."""
         found = self.store.batch_items(batch_id, after=number - 1, limit=1)
         if not found or found[0].number != number:
             raise _build_unknown_item(batch_id, number)
         return found[0]
 
     def decide(self, batch_id: str, rulings: Sequence[Ruling], *, actor: str) -> tuple[ItemView, ...]:
-        """Write what was decided, all or nothing; returns the items as they are then.
+        """Record decisions, all or none, and return the items as they are then.
 
         Raises UnknownBatch, BatchEnded, ItemChanged, NobodyDecided, and EditInvalid for an edit that
         cannot be trained on.
         """
         batch = self.store.batch(batch_id)
         if len(rulings) == 1:
-            items = {rulings[0].number: self.item(batch_id, rulings[0].number)}
+            items = {rulings[0].number: self.find_item(batch_id, rulings[0].number)}
         else:
-            items = self._items(batch_id)
-        decisions = [self._decision(batch, items, ruling) for ruling in rulings]
+            items = self._read_items(batch_id)
+        decisions = [self._build_decision(batch, items, ruling) for ruling in rulings]
         decided = self.store.decide(batch_id, decisions, actor=actor, now=self.clock())
         return tuple(build_item_view(batch.kind, item) for item in decided)
 
@@ -176,12 +176,12 @@ class BatchReview:
         reason: str = "",
         again: bool = False,
     ) -> tuple[ItemView, ...]:
-        """Decide items alike, by number; None is all that are pending, or for PENDING all that are decided.
+        """Decide items in the same way, by number.
 
-        What has been decided before is decided another time only where `again` says so, or to take it
-        back. Raises AlreadyDecided, and what `decide` does.
+        None current for all pending items, or with PENDING for all decided ones. With `again`, or to take a
+        decision back, items may have been decided before. Raises AlreadyDecided, and what `decide` raises.
         """
-        items = self._items(batch_id)
+        items = self._read_items(batch_id)
         if numbers is None:
             undecided = state is not ItemState.PENDING
             chosen = [n for n, item in items.items() if (item.state is ItemState.PENDING) is undecided]
@@ -190,10 +190,10 @@ class BatchReview:
         for number in chosen:
             if number not in items:
                 raise _build_unknown_item(batch_id, number)
-        before = [items[number] for number in chosen if items[number].state is not ItemState.PENDING]
-        if before and not again and state is not ItemState.PENDING:
-            said = ", ".join(f"{item.number} is {item.state} by {item.decided_by}" for item in before)
-            raise AlreadyDecided(f"batch {batch_id}: {said}; undo that first, or decide them --again")
+        decided = [items[number] for number in chosen if items[number].state is not ItemState.PENDING]
+        if decided and not again and state is not ItemState.PENDING:
+            words = ", ".join(f"{item.number} is {item.state} by {item.decided_by}" for item in decided)
+            raise AlreadyDecided(f"batch {batch_id}: {words}; undo that first, or decide them --again")
         rulings = [
             Ruling(number=number, revision=items[number].revision, state=state, reason=reason)
             for number in chosen
@@ -205,11 +205,11 @@ class BatchReview:
         return self.store.close_batch(batch_id, actor=actor, now=self.clock(), reason=reason)
 
     def withdraw(self, batch_id: str, *, actor: str, reason: str) -> Batch:
-        """Have nothing of a batch train. Raises UnknownBatch, BatchEnded, NobodyDecided."""
+        """Withdraw a batch, so that it never trains. Raises UnknownBatch, BatchEnded, NobodyDecided."""
         return self.store.withdraw_batch(batch_id, actor=actor, now=self.clock(), reason=reason)
 
     def export_lines(self, batch_id: str) -> Iterator[str]:
-        """The items as JSONL, for review in another tool and `import_lines`. Raises UnknownBatch.
+        """Yield the items as JSONL, for review in another tool and `import_lines`. Raises UnknownBatch.
 
         A reviewer sets `state` to APPROVED or REJECTED, the latter with a `reason`, and may change the
         example of what is approved; the rest must stay.
@@ -228,14 +228,28 @@ class BatchReview:
             yield json.dumps({**review, **shown, **made_from}, ensure_ascii=False) + "\n"
 
     def import_lines(self, batch_id: str, lines: Iterable[str], *, actor: str) -> tuple[ItemView, ...]:
-        """Decide what a reviewed export says; returns the items that it decided anew.
+        """Record the decisions of a reviewed export, and return the items that they change.
 
         Raises ReviewInvalid, which names line and reason of everything that is malformed or stale, and
-        what `decide` does. Then nothing was decided.
+        what `decide` raises. Then nothing was decided.
         """
-        batch, problems = self.store.batch(batch_id), []
-        items = self._items(batch_id)
+        batch, items = self.store.batch(batch_id), self._read_items(batch_id)
+        rulings, problems = self._read_rulings(batch, items, lines)
+        if not rulings and not problems:
+            problems = ["there is no line in it"]
+        if problems:
+            raise ReviewInvalid(problems)
+        return self.decide(batch_id, [ruling for ruling in rulings.values() if ruling], actor=actor)
+
+    def _read_rulings(
+        self, batch: Batch, items: Mapping[int, BatchItem], lines: Iterable[str]
+    ) -> tuple[dict[int, Ruling | None], list[str]]:
+        """Return the ruling of each line by the item's number, and a problem for each line without one.
+
+        The ruling is None where the line changes nothing.
+        """
         rulings: dict[int, Ruling | None] = {}
+        problems: list[str] = []
         for number, text in enumerate(lines, start=1):
             if not text.strip():
                 continue
@@ -243,28 +257,24 @@ class BatchReview:
                 line = _parse_line(batch, items, text)
                 if line["item"] in rulings:
                     raise LineInvalid(f"item {line['item']} is on an earlier line already")
-                rulings[line["item"]] = self._ruling(batch, items[line["item"]], line)
+                rulings[line["item"]] = self._read_ruling(batch, items[line["item"]], line)
             except (LineInvalid, EditInvalid) as wrong:
                 problems.append(f"line {number}: {wrong}")
-        if not rulings and not problems:
-            problems.append("there is no line in it")
-        if problems:
-            raise ReviewInvalid(problems)
-        return self.decide(batch_id, [ruling for ruling in rulings.values() if ruling], actor=actor)
+        return rulings, problems
 
-    def _items(self, batch_id: str) -> dict[int, BatchItem]:
+    def _read_items(self, batch_id: str) -> dict[int, BatchItem]:
         return {item.number: item for item in self.store.batch_items(batch_id)}
 
-    def _decision(self, batch: Batch, items: Mapping[int, BatchItem], ruling: Ruling) -> ItemDecision:
-        """The decision, whose edit is a whole example. Raises UnknownBatch, EditInvalid."""
+    def _build_decision(self, batch: Batch, items: Mapping[int, BatchItem], ruling: Ruling) -> ItemDecision:
+        """Return the decision, whose edit is a whole example. Raises UnknownBatch, EditInvalid."""
         item = items.get(ruling.number)
         if item is None:
             raise _build_unknown_item(batch.id, ruling.number)
         edited = item.edited if ruling.state is ItemState.APPROVED else None
         try:
             if ruling.edited is not None and ruling.state is ItemState.APPROVED:
-                stands = parse_synthetic_example(batch.kind, item.content)
-                made = apply_edit(batch.kind, stands, ruling.edited, self._labels(batch))
+                current = parse_synthetic_example(batch.kind, item.content)
+                made = apply_edit(batch.kind, current, ruling.edited, self._find_labels(batch))
                 as_proposed = made.id == parse_synthetic_example(batch.kind, item.example).id
                 edited = None if as_proposed else made.model_dump(mode="json")
             return ItemDecision(**ruling.model_dump(exclude={"edited"}), edited=edited)
@@ -273,8 +283,8 @@ class BatchReview:
         except ValidationError as wrong:
             raise EditInvalid(f"item {item.number} of batch {batch.id}: {_describe_error(wrong)}") from None
 
-    def _ruling(self, batch: Batch, item: BatchItem, line: Mapping[str, Any]) -> Ruling | None:
-        """What a line of a review decides anew, if anything. Raises LineInvalid, EditInvalid."""
+    def _read_ruling(self, batch: Batch, item: BatchItem, line: Mapping[str, Any]) -> Ruling | None:
+        """Return the ruling of a line; None where it changes nothing. Raises LineInvalid, EditInvalid."""
         try:
             ruling = Ruling(
                 number=item.number,
@@ -289,25 +299,25 @@ class BatchReview:
         if missing:
             raise LineInvalid(f"it has no {' and no '.join(missing)}")
         content = {name: line[name] for name in CONTENT[batch.kind]}
-        stands = parse_synthetic_example(batch.kind, item.content)
-        if ruling.state is not ItemState.REJECTED and content != _build_content(batch.kind, stands):
+        current = parse_synthetic_example(batch.kind, item.content)
+        if ruling.state is not ItemState.REJECTED and content != _build_content(batch.kind, current):
             # Checked here, so that the error can name the line.
-            changed = apply_edit(batch.kind, stands, content, self._labels(batch)).id != stands.id
+            changed = apply_edit(batch.kind, current, content, self._find_labels(batch)).id != current.id
             if changed and ruling.state is ItemState.PENDING:
                 raise LineInvalid("its example was changed while its state is PENDING: set it to APPROVED")
             if changed:
                 return ruling.model_copy(update={"edited": content})
         return None if (ruling.state, ruling.reason) == (item.state, item.reason) else ruling
 
-    def _labels(self, batch: Batch) -> tuple[str, ...]:
-        """The labels of the batch's target, if it is a classification that still stands in the settings."""
+    def _find_labels(self, batch: Batch) -> tuple[str, ...]:
+        """Return the labels of the batch's target; empty if there are none, or no such target any more."""
         try:
             target = self.settings.find_target(batch.target)
         except SettingsError:
             return ()
         return target.output_space if target.task == "classification" else ()
 
-    def _demonstrations(self, batch: Batch) -> Mapping[str, dict[str, Any]]:
+    def _read_demonstrations(self, batch: Batch) -> Mapping[str, dict[str, Any]]:
         snapshot_id = self.store.cycle(batch.cycle_id).snapshot_id
         if snapshot_id is None:
             return {}
@@ -315,12 +325,12 @@ class BatchReview:
         try:
             return _read_demonstrations(folder, batch.kind, frozenset(batch.provenance.demonstrations))
         except SnapshotDamaged:
-            # Somebody removed it; the batch can be decided without it.
+            # Somebody removed the snapshot; the batch can be decided without it.
             return {}
 
 
 def build_item_view(kind: SyntheticKind, item: BatchItem) -> ItemView:
-    """The item, its example in the form in which people read and edit it."""
+    """Return the item with its example in the form in which people read and edit it."""
     kept = item.model_dump(
         include=ItemView.model_fields.keys() & BatchItem.model_fields.keys() - {"example", "edited"}
     )
@@ -338,10 +348,10 @@ def apply_edit(
     changes: Mapping[str, Any],
     labels: Sequence[str] = (),
 ) -> SyntheticExample:
-    """`example` with the fields of its content that `changes` names; where it comes from stays.
+    """Return `example` with the `changes` to its content; its origin stays.
 
     `labels` are the valid answers of a classification. Raises EditInvalid where the result is no
-    example of its kind, or one that could not be trained on.
+    example of its kind, or cannot be trained on.
     """
     unknown = sorted(changes.keys() - set(CONTENT[kind]))
     if unknown:
@@ -350,9 +360,9 @@ def apply_edit(
     line = {**before, **changes}
     for document in ("positive", "negative"):
         if line.get(document) != before.get(document):
-            line[f"{document}_id"] = None  # It names another text.
+            line[f"{document}_id"] = None  # The id names the text as it was.
     try:
-        # Without these, they are made anew from what it says now.
+        # Without these, they are derived from the edited content.
         fresh = {name: value for name, value in line.items() if name not in {"id", "prompt_key"}}
         made = from_line(type(example), fresh, FileForm.JSONL, now=example.started_at, system=None)
     except LineInvalid as wrong:
@@ -364,7 +374,7 @@ def apply_edit(
 
 
 def _normalise_label(example: SyntheticExample, labels: Sequence[str]) -> SyntheticExample:
-    """The example, its answer in the spelling of the output space. Raises EditInvalid."""
+    """Return the example with its answer in the spelling of the output space. Raises EditInvalid."""
     space = OutputSpace(labels)
     match example:
         case SFTExample():
@@ -392,7 +402,7 @@ def _build_content(kind: SyntheticKind, example: SyntheticExample) -> dict[str, 
 
 
 def _parse_line(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict[str, Any]:
-    """A line of a review that is about an item as it stands. Raises LineInvalid."""
+    """Return a line of a review that is about the current revision of an item. Raises LineInvalid."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError) as wrong:
@@ -415,7 +425,7 @@ def _parse_line(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict
 def _read_demonstrations(
     folder: Path, kind: SyntheticKind, wanted: frozenset[str]
 ) -> Mapping[str, dict[str, Any]]:
-    """The training examples with these ids, as people read them. A snapshot never changes."""
+    """Return the training examples with these ids, as people read them. A snapshot never changes."""
     snapshot = read_snapshot(folder)
     found = (*getattr(snapshot.train, kind), *getattr(snapshot.validation, kind))
     return {example.id: _build_content(kind, example) for example in found if example.id in wanted}

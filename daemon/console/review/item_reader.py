@@ -55,7 +55,7 @@ class ItemReader:
         return [known[each] for each in item.demonstrations if each in known]
 
     def _read(self, shown: ItemFilter, after: int, before: int | None, limit: int) -> ItemPage:
-        return self._review.page(
+        return self._review.read_page(
             self._batch_id,
             shown.state,
             after=after,

@@ -1,4 +1,4 @@
-"""What operators do with a batch at the reading desk, and in another tool."""
+"""How operators review a batch of synthetic examples, in learnd and in another tool."""
 
 import json
 from pathlib import Path
@@ -32,37 +32,37 @@ def a_desk(tmp_path: Path, **target: Any) -> BatchReview:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Any:
+def review(tmp_path: Path) -> Any:
     made = a_desk(tmp_path)
     yield made
     made.store.close()
 
 
 @pytest.fixture
-def batch(desk: BatchReview) -> Batch:
-    return a_batch(desk.store, "one", "two", "three", "four")
+def batch(review: BatchReview) -> Batch:
+    return a_batch(review.store, "one", "two", "three", "four")
 
 
-def exported(desk: BatchReview, batch: Batch) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in desk.export_lines(batch.id)]
+def export_review(review: BatchReview, batch: Batch) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in review.export_lines(batch.id)]
 
 
-def imported(desk: BatchReview, batch: Batch, lines: list[dict[str, Any]]) -> list[int]:
+def import_review(review: BatchReview, batch: Batch, lines: list[dict[str, Any]]) -> list[int]:
     """Numbers of the items that an import decided."""
     text = [json.dumps(line) + "\n" for line in lines]
-    return [item.number for item in desk.import_lines(batch.id, text, actor="bob")]
+    return [item.number for item in review.import_lines(batch.id, text, actor="bob")]
 
 
-def learned(desk: BatchReview) -> list[SFTExample]:
-    return list(desk.store.approved_examples(TARGET).sft)
+def list_approved(review: BatchReview) -> list[SFTExample]:
+    return list(review.store.approved_examples(TARGET).sft)
 
 
 def edit(number: int, revision: int = 0, **changes: Any) -> Ruling:
     return Ruling(number=number, revision=revision, state=ItemState.APPROVED, edited=changes)
 
 
-def test_an_item_is_read_in_the_words_of_its_example(desk: BatchReview, batch: Batch) -> None:
-    page = desk.page(batch.id, after=1, limit=1)
+def test_an_item_is_read_in_the_words_of_its_example(review: BatchReview, batch: Batch) -> None:
+    page = review.read_page(batch.id, after=1, limit=1)
     (item,) = page.items
     assert (item.number, item.state, item.revision, item.edited) == (2, "PENDING", 0, False)
     assert item.example == {
@@ -72,7 +72,7 @@ def test_an_item_is_read_in_the_words_of_its_example(desk: BatchReview, batch: B
     assert item.proposed == item.example
 
 
-def test_items_are_shown_beside_the_approved_examples_they_were_made_from(desk: BatchReview) -> None:
+def test_items_are_shown_beside_the_approved_examples_they_were_made_from(review: BatchReview) -> None:
     shown = an_example("sft", "where is it?", "shipping").model_copy(update={"origin": "telemetry"})
     snapshot = build_snapshot(
         Extraction(),
@@ -82,50 +82,50 @@ def test_items_are_shown_beside_the_approved_examples_they_were_made_from(desk: 
         provenance=Provenance(TARGET, {}),
         extra=ExtraData(imported=Examples(sft=(shown,))),
     )
-    write_snapshot(snapshot, desk.settings.data_dir / "snapshots" / "acme.routing")
-    cycle = desk.store.start_cycle(TARGET, "operator", NOW)
-    desk.store.advance_cycle(cycle.id, cycle.state, CycleState.SELECTING, NOW, snapshot_id=snapshot.id)
-    desk.store.advance_cycle(cycle.id, CycleState.SELECTING, CycleState.SKIPPED, NOW)
+    write_snapshot(snapshot, review.settings.data_dir / "snapshots" / "acme.routing")
+    cycle = review.store.start_cycle(TARGET, "operator", NOW)
+    review.store.advance_cycle(cycle.id, cycle.state, CycleState.SELECTING, NOW, snapshot_id=snapshot.id)
+    review.store.advance_cycle(cycle.id, CycleState.SELECTING, CycleState.SKIPPED, NOW)
     proposal = Proposal(
         example=an_example("sft", "one").model_dump(mode="json"),
         diversity=0.4,
         demonstrations=(shown.id, "gone"),
     )
     made_from = PROVENANCE.model_copy(update={"demonstrations": (shown.id, "gone")})
-    batch = desk.store.add_batch(
+    batch = review.store.add_batch(
         cycle.id, TARGET, "sft", "1", made_from, [proposal], now=NOW, expires_at=NOW + WEEK
     )
-    page = desk.page(batch.id)
+    page = review.read_page(batch.id)
     assert page.items[0].demonstrations == (shown.id, "gone")
     assert list(page.demonstrations) == [shown.id]
     assert page.demonstrations[shown.id]["completion"] == [{"role": "assistant", "content": "shipping"}]
 
 
 def test_an_edit_is_what_trains_under_the_key_of_what_it_says_and_stays_synthetic(
-    desk: BatchReview, batch: Batch
+    review: BatchReview, batch: Batch
 ) -> None:
-    desk.decide(batch.id, [edit(1, completion="SHIPPING", prompt="Where is it?")], actor="ann")
-    desk.close(batch.id, actor="ann")
-    (example,) = learned(desk)
+    review.decide(batch.id, [edit(1, completion="SHIPPING", prompt="Where is it?")], actor="ann")
+    review.close(batch.id, actor="ann")
+    (example,) = list_approved(review)
     assert (example.completion.content, example.origin) == ("shipping", "synthetic")
     assert example.prompt_key == compute_prompt_key(example.prompt)
     assert example.prompt_key != an_example("sft", "one").prompt_key
-    (item,) = desk.page(batch.id, limit=1).items
+    (item,) = review.read_page(batch.id, limit=1).items
     assert item.edited
     assert item.proposed["prompt"][1]["content"] == "one"
 
 
-def test_an_edit_that_changes_nothing_is_no_edit(desk: BatchReview, batch: Batch) -> None:
-    (item,) = desk.decide(batch.id, [edit(1, completion="billing")], actor="ann")
+def test_an_edit_that_changes_nothing_is_no_edit(review: BatchReview, batch: Batch) -> None:
+    (item,) = review.decide(batch.id, [edit(1, completion="billing")], actor="ann")
     assert (item.state, item.edited) == ("APPROVED", False)
 
 
 def test_a_second_edit_goes_on_from_the_first_and_approving_again_keeps_it(
-    desk: BatchReview, batch: Batch
+    review: BatchReview, batch: Batch
 ) -> None:
-    desk.decide(batch.id, [edit(1, prompt="first")], actor="ann")
-    desk.decide(batch.id, [edit(1, 1, completion="shipping")], actor="ann")
-    (item,) = desk.decide_numbers(batch.id, [1], ItemState.APPROVED, actor="ann", again=True)
+    review.decide(batch.id, [edit(1, prompt="first")], actor="ann")
+    review.decide(batch.id, [edit(1, 1, completion="shipping")], actor="ann")
+    (item,) = review.decide_numbers(batch.id, [1], ItemState.APPROVED, actor="ann", again=True)
     assert item.example["prompt"] == [{"role": "user", "content": "first"}]
     assert item.example["completion"][0]["content"] == "shipping"
 
@@ -141,82 +141,82 @@ def test_a_second_edit_goes_on_from_the_first_and_approving_again_keeps_it(
     ],
 )
 def test_an_edit_that_could_not_be_trained_on_is_refused(
-    desk: BatchReview, batch: Batch, changes: dict[str, Any], words: str
+    review: BatchReview, batch: Batch, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(EditInvalid, match=f"item 1 of batch {batch.id}: .*{words}"):
-        desk.decide(batch.id, [edit(1, **changes)], actor="ann")
-    assert desk.item(batch.id, 1).revision == 0
+        review.decide(batch.id, [edit(1, **changes)], actor="ann")
+    assert review.find_item(batch.id, 1).revision == 0
 
 
 def test_pairs_and_triplets_are_edited_as_what_they_are(tmp_path: Path) -> None:
-    desk = a_desk(tmp_path, task="generation", output_space=())
-    pairs, triplets = a_batch(desk.store, "one", kind="pairs"), a_batch(desk.store, "one", kind="triplets")
+    review = a_desk(tmp_path, task="generation", output_space=())
+    pairs, triplets = a_batch(review.store, "one", kind="pairs"), a_batch(review.store, "one", kind="triplets")
     with pytest.raises(EditInvalid, match="could not be trained on"):
-        desk.decide(pairs.id, [edit(1, chosen="shipping")], actor="ann")  # as the rejected one
-    desk.decide(pairs.id, [edit(1, chosen="returns")], actor="ann")
-    desk.decide(triplets.id, [edit(1, anchor="Another query")], actor="ann")
-    found = desk.store.approved_examples(TARGET)
+        review.decide(pairs.id, [edit(1, chosen="shipping")], actor="ann")  # as the rejected one
+    review.decide(pairs.id, [edit(1, chosen="returns")], actor="ann")
+    review.decide(triplets.id, [edit(1, anchor="Another query")], actor="ann")
+    found = review.store.approved_examples(TARGET)
     assert found.pairs[0].chosen.content == "returns"
     assert found.triplets[0].prompt_key != an_example("triplets", "one").prompt_key  # type: ignore[union-attr]
-    desk.store.close()
+    review.store.close()
 
 
-def test_many_are_decided_at_once_and_nobody_s_decision_by_accident(desk: BatchReview, batch: Batch) -> None:
-    desk.decide_numbers(batch.id, [1], ItemState.REJECTED, actor="ann", reason="off topic")
+def test_many_are_decided_at_once_and_nobody_s_decision_by_accident(review: BatchReview, batch: Batch) -> None:
+    review.decide_numbers(batch.id, [1], ItemState.REJECTED, actor="ann", reason="off topic")
     with pytest.raises(AlreadyDecided, match="1 is REJECTED by ann"):
-        desk.decide_numbers(batch.id, [1, 2], ItemState.APPROVED, actor="bob")
+        review.decide_numbers(batch.id, [1, 2], ItemState.APPROVED, actor="bob")
     with pytest.raises(UnknownBatch, match="item 9"):
-        desk.decide_numbers(batch.id, [9], ItemState.APPROVED, actor="bob")
-    decided = desk.decide_numbers(batch.id, None, ItemState.APPROVED, actor="bob")
+        review.decide_numbers(batch.id, [9], ItemState.APPROVED, actor="bob")
+    decided = review.decide_numbers(batch.id, None, ItemState.APPROVED, actor="bob")
     assert [item.number for item in decided] == [2, 3, 4]
-    assert desk.store.batch(batch.id).state == "DECIDED"
+    assert review.store.batch(batch.id).state == "DECIDED"
 
 
-def test_what_was_decided_can_be_undone_while_the_batch_waits(desk: BatchReview, batch: Batch) -> None:
-    desk.decide_numbers(batch.id, [1, 2], ItemState.APPROVED, actor="ann")
-    desk.decide_numbers(batch.id, None, ItemState.PENDING, actor="ann")
-    found = desk.store.batch(batch.id)
+def test_what_was_decided_can_be_undone_while_the_batch_waits(review: BatchReview, batch: Batch) -> None:
+    review.decide_numbers(batch.id, [1, 2], ItemState.APPROVED, actor="ann")
+    review.decide_numbers(batch.id, None, ItemState.PENDING, actor="ann")
+    found = review.store.batch(batch.id)
     assert (found.state, found.pending) == ("WAITING", 4)
-    desk.decide_numbers(batch.id, None, ItemState.APPROVED, actor="ann")
+    review.decide_numbers(batch.id, None, ItemState.APPROVED, actor="ann")
     with pytest.raises(BatchEnded):
-        desk.decide_numbers(batch.id, [1], ItemState.PENDING, actor="ann")
-    desk.decide_numbers(batch.id, [1], ItemState.REJECTED, actor="ann", reason="wrong after all", again=True)
-    assert len(learned(desk)) == 3
+        review.decide_numbers(batch.id, [1], ItemState.PENDING, actor="ann")
+    review.decide_numbers(batch.id, [1], ItemState.REJECTED, actor="ann", reason="wrong after all", again=True)
+    assert len(list_approved(review)) == 3
 
 
 def test_a_decision_on_what_somebody_else_decided_meanwhile_is_refused(
-    desk: BatchReview, batch: Batch
+    review: BatchReview, batch: Batch
 ) -> None:
-    desk.decide(batch.id, [edit(1)], actor="ann")
+    review.decide(batch.id, [edit(1)], actor="ann")
     with pytest.raises(ItemChanged, match="APPROVED by ann"):
-        desk.decide(batch.id, [edit(1)], actor="bob")
+        review.decide(batch.id, [edit(1)], actor="bob")
 
 
-def test_an_export_reviewed_elsewhere_comes_back_as_decisions(desk: BatchReview, batch: Batch) -> None:
-    lines = exported(desk, batch)
+def test_an_export_reviewed_elsewhere_comes_back_as_decisions(review: BatchReview, batch: Batch) -> None:
+    lines = export_review(review, batch)
     lines[0] |= {"state": "APPROVED"}
     lines[1] |= {"state": "rejected", "reason": "off topic"}
     lines[2] |= {"state": "APPROVED", "completion": "shipping"}
-    assert imported(desk, batch, lines) == [1, 2, 3]
-    items = desk.page(batch.id).items
+    assert import_review(review, batch, lines) == [1, 2, 3]
+    items = review.read_page(batch.id).items
     assert [item.state for item in items] == ["APPROVED", "REJECTED", "APPROVED", "PENDING"]
     assert [item.edited for item in items] == [False, False, True, False]
     assert {item.decided_by for item in items[:3]} == {"bob"}
     # As it is exported now, it says nothing new.
-    assert imported(desk, batch, exported(desk, batch)) == []
+    assert import_review(review, batch, export_review(review, batch)) == []
     # A reviewer may take back, and put the text back as it was.
-    again = exported(desk, batch)
+    again = export_review(review, batch)
     again[0] |= {"state": "PENDING"}
     again[2] |= {"completion": [{"role": "assistant", "content": "billing"}]}
-    assert imported(desk, batch, again) == [1, 3]
-    assert [item.edited for item in desk.page(batch.id).items] == [False] * 4
+    assert import_review(review, batch, again) == [1, 3]
+    assert [item.edited for item in review.read_page(batch.id).items] == [False] * 4
 
 
 def test_an_import_that_is_stale_or_malformed_names_each_line_and_changes_nothing(
-    desk: BatchReview, batch: Batch
+    review: BatchReview, batch: Batch
 ) -> None:
-    lines = exported(desk, batch)
-    desk.decide_numbers(batch.id, [1], ItemState.APPROVED, actor="ann")
+    lines = export_review(review, batch)
+    review.decide_numbers(batch.id, [1], ItemState.APPROVED, actor="ann")
     lines[0] |= {"state": "REJECTED", "reason": "no"}
     lines[1] |= {"state": "REJECTED"}
     lines[2] |= {"state": "APPROVED", "completion": "weather"}
@@ -227,7 +227,7 @@ def test_an_import_that_is_stale_or_malformed_names_each_line_and_changes_nothin
     texts += ["{", "[]", json.dumps(other), json.dumps({**lines[3], "item": 9}), json.dumps(missing)]
     texts.append(json.dumps({**lines[3], "state": "MAYBE"}))
     with pytest.raises(ReviewInvalid) as refused:
-        desk.import_lines(batch.id, texts, actor="bob")
+        review.import_lines(batch.id, texts, actor="bob")
     found = [problem.split(": ", 1) for problem in refused.value.problems]
     assert [where for where, _ in found] == [f"line {n}" for n in range(1, 11)]
     for (_, said), words in zip(
@@ -247,12 +247,12 @@ def test_an_import_that_is_stale_or_malformed_names_each_line_and_changes_nothin
         strict=True,
     ):
         assert words in said
-    assert [item.state for item in desk.page(batch.id).items] == ["APPROVED", *["PENDING"] * 3]
+    assert [item.state for item in review.read_page(batch.id).items] == ["APPROVED", *["PENDING"] * 3]
     with pytest.raises(ReviewInvalid, match="no line"):
-        desk.import_lines(batch.id, ["\n"], actor="bob")
+        review.import_lines(batch.id, ["\n"], actor="bob")
 
 
-def test_the_same_item_twice_in_an_import_is_refused(desk: BatchReview, batch: Batch) -> None:
-    line = exported(desk, batch)[0] | {"state": "APPROVED"}
+def test_the_same_item_twice_in_an_import_is_refused(review: BatchReview, batch: Batch) -> None:
+    line = export_review(review, batch)[0] | {"state": "APPROVED"}
     with pytest.raises(ReviewInvalid, match="line 2: item 1 is on an earlier line already"):
-        desk.import_lines(batch.id, [json.dumps(line)] * 2, actor="bob")
+        review.import_lines(batch.id, [json.dumps(line)] * 2, actor="bob")
