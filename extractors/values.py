@@ -1,4 +1,4 @@
-"""What every stage shares: frozen values, content ids, and counts of reasons.
+"""Frozen values, content ids and counts of reasons, which every stage shares.
 
 Stages hand each other frozen pydantic values. A step that keeps some of its input returns
 what it kept, and `Reasons` for the rest.

@@ -28,9 +28,9 @@ from daemon.scheduling.probation import (
     select_newer_items,
 )
 from daemon.serving.promotion import SERVING_PATIENCE, Promoter
-from evaluation.jobs.job import BASE
-from evaluation.report import Report
-from extractors.dataset.second_look import build_fresh_snapshot, common_in, count_with_gold
+from evaluation.report import BASE, Report
+from extractors.dataset.holdout_split import find_common_prompts
+from extractors.dataset.second_look import build_fresh_snapshot, count_with_gold
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
 from extractors.errors import LearndError
 from extractors.phoenix.http import PhoenixError
@@ -140,7 +140,8 @@ def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle
     if reviewed < required:
         reason = f"{reviewed} of {required} newer reviewed items for a second look at {version.id}"
         return context.move(cycle, CycleState.SKIPPED, reason=reason)
-    common = common_in(extraction, context.target.holdout.common_prompt_sessions)
+    sessions = context.target.holdout.common_prompt_sessions
+    common = find_common_prompts(extraction.retrievals or extraction.items, sessions)
     snapshot = build_fresh_snapshot(
         items, context.snapshot(version.snapshot_id), context.clock(), common=common
     )

@@ -1,1 +1,1 @@
-"""What is removed or replaced before training: flaws, near-duplicates, personal data."""
+"""Removes or replaces what must not be trained on: flaws, near-duplicates, personal data."""

@@ -1,4 +1,4 @@
-"""Which texts say nearly the same: candidates by MinHash sketches, each verified by its exact similarity.
+"""Find texts that are nearly the same: candidates by MinHash sketches, verified by exact similarity.
 
 text ─> letters without case, punctuation, template ─> 3-character shingles ─┬─> sketch ─> candidates ─┐
                                                                              └──> Jaccard similarity ──┴> link
@@ -34,29 +34,30 @@ PERMUTATIONS = 128
 MISSED = 1e-6
 """Greatest probability that a pair just as similar as the threshold is no candidate."""
 BUCKET = 50
-"""Texts that a bucket of the index takes. Where hundreds are alike, though not near, most buckets are full;
-what is near yet shares those that few texts fall into."""
+"""Texts that a bucket of the index takes. Where hundreds are alike, though not near, most buckets are full,
+but near texts still share the buckets that few texts fall into."""
 VERIFIED = 20
-"""Candidates whose similarity is taken: those whose sketches are most alike."""
+"""Candidates whose similarity is computed: those whose sketches are most alike."""
 DEVIATIONS = 5
 """Standard deviations that the similarity of two sketches may lie below that of the texts."""
 Shingles = NDArray[np.uint64]
-"""Of three characters each, sorted. A typo changes 3 of them: two texts of 60 characters that differ by one
-are near, two of 30 are not. Words, or longer shingles, would find nearly nothing among short questions."""
+"""Hashes of three characters each, sorted. A typo changes 3 of them: two texts of 60 characters that differ
+by one are near, two of 30 are not. Words, or longer shingles, would find nearly nothing among short questions.
+"""
 Sketch = NDArray[np.uint32]
 LEAST = 0.5
-"""No two texts are near of which one holds less than this share of the other's shingles."""
+"""Texts are never near where one has less than this share of the other's number of shingles."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
-"""Of a product with it (Knuth's multiplicative hashing) the upper half is the hash."""
+"""Knuth's multiplicative hashing: the upper half of a product with this number is the hash."""
 
 
 def find_near_duplicates(
     texts: Sequence[str], threshold: float = NEAR, templates: Templates | None = None
 ) -> list[int | None]:
-    """For each text the position of the earlier one that it repeats, itself no repetition; else None.
+    """Return for each text the position of the earlier one that it repeats (itself no repetition), else None.
 
-    Put first what shall stay. `templates` is what `find_templates_in_texts` found, by default in these texts:
-    texts that differ only in what they put into a long template are not near.
+    Put the texts that shall stay first. `templates` come from `find_templates_in_texts`, by default of these
+    texts: texts that differ only in what they put into a long template are not near.
     """
     seen = KnownTexts((), threshold, find_templates_in_texts(texts) if templates is None else templates)
     links: list[int | None] = []
@@ -75,7 +76,7 @@ def find_near_matches(
     threshold: float = NEAR,
     templates: Templates | None = None,
 ) -> list[int | None]:
-    """For each text the position in `known` of the most similar text that it is near to; else None.
+    """Return for each text the position in `known` of the most similar text that it is near to, else None.
 
     `templates` as for `find_near_duplicates`, by default of both. Equal texts always match.
     """
@@ -86,17 +87,17 @@ def find_near_matches(
 
 
 def find_templates_in_texts(texts: Iterable[str]) -> Templates:
-    """The templates that `texts` were written in, but for case and punctuation."""
+    """Find the templates that `texts` were written in, without regard to case and punctuation."""
     return find_templates(_to_plain(text) for text in texts)
 
 
 class _TextFeatures:
-    """What one text says."""
+    """A text in the forms in which it is compared."""
 
     def __init__(self, text: str, templates: Templates) -> None:
         self.plain = _to_plain(text)
-        self.own = templates.own(self.plain)
-        """Beside templates; what says nothing there is near only to what equals it."""
+        self.own = templates.remove_passages(self.plain)
+        """The text without passages of templates. A text without own words is near only to equal ones."""
         self.shingles = _compute_shingles(self.own)
 
     @cached_property
@@ -118,18 +119,18 @@ class KnownTexts:
             self.add(position, _TextFeatures(text, templates))
 
     def find_match(self, text: str) -> int | None:
-        """The equal text, else the most similar one that is near, the first of several."""
+        """Return the position of the equal text, else of the most similar near one, the first of several."""
         return self.find_nearest(_TextFeatures(text, self.templates))
 
     def matches_beginning(self, parts: Iterable[str]) -> bool:
-        """Whether the first of a text's parts, however many, are together near one of the texts.
+        """Return whether some first parts of a text are together near one of the texts.
 
-        In time proportional to the text: two sets together have the smaller of their hashes as sketch.
+        Takes time proportional to the text: the sketch of a union holds the smaller hashes of both sketches.
         """
         plain = [bare for part in parts if (bare := _remove_punctuation(part))]
         largest = self._sizes[-1] if self._sizes else 0
         held, sketch = set[int](), _compute_sketch(_compute_shingles(""))
-        for number, own in enumerate(self.templates.own_parts(plain), 1):
+        for number, own in enumerate(self.templates.remove_passages_from_parts(plain), 1):
             beginning = " ".join(plain[:number])
             if beginning in self._positions:
                 return True
@@ -163,12 +164,12 @@ class KnownTexts:
             self._index.add(position, said.sketch)
 
     def _has_similar_size(self, size: int) -> bool:
-        """Whether a text is not much smaller or larger."""
+        """Return whether some text is not much smaller or larger."""
         at = bisect_left(self._sizes, self._threshold * size)
         return at < len(self._sizes) and self._threshold * self._sizes[at] <= size
 
     def _filter_by_size(self, size: int, candidates: Iterable[int]) -> list[int]:
-        """Those of about so many shingles: parts have some more, or less, than the text that they make."""
+        """Keep candidates of about `size` shingles: parts have some more, or less, than their text."""
         sizes = ((position, self._texts[position][2]) for position in candidates)
         return [at for at, other in sizes if min(size, other) >= 0.9 * self._threshold * max(size, other)]
 
@@ -181,7 +182,7 @@ class KnownTexts:
         return nearest
 
     def _compute_similarity(self, said: _TextFeatures, position: int) -> float:
-        """Of what both say; 0 where they say little, and each in a template of its own."""
+        """Return the similarity of the own parts; 0 where these are short and the templates differ."""
         plain, own, size = self._texts[position]
         if min(size, len(said.shingles)) < self._threshold * max(size, len(said.shingles)):
             return 0.0
@@ -193,7 +194,7 @@ class KnownTexts:
 
 
 class _Index:
-    """Texts by parts (bands) of their sketches: what is near most probably shares one."""
+    """An index of texts by parts (bands) of their sketches: near texts most probably share one."""
 
     def __init__(self, threshold: float) -> None:
         self._likely = threshold - DEVIATIONS * sqrt(threshold * (1 - threshold) / PERMUTATIONS)
@@ -202,7 +203,7 @@ class _Index:
         self._sketches: dict[int, Sketch] = {}
 
     def find_candidates(self, sketch: Sketch) -> list[int]:
-        """Positions, in order, of the texts that seem most alike, and may be near."""
+        """Return the positions, in order, of the texts that seem most alike, and may be near."""
         sharing = {position for part in self._list_bands(sketch) for position in self._buckets.get(part, ())}
         if not sharing:
             return []
@@ -237,7 +238,7 @@ def _make_empty_sketch() -> Any:
 
 
 def _choose_bands(threshold: float) -> tuple[int, int]:
-    """Bands and rows: the most rows, so the fewest candidates, that miss at most `MISSED` of near pairs."""
+    """Return bands and rows: the most rows, so the fewest candidates, that miss at most `MISSED` of pairs."""
     rows = 1
     for more in range(2, PERMUTATIONS // 2 + 1):
         if (1 - threshold**more) ** (PERMUTATIONS // more) <= MISSED:
@@ -261,7 +262,7 @@ def _compute_shingles(plain: str) -> Shingles:
 
 
 def _to_plain(text: str) -> str:
-    """`text` without case and punctuation, unless there is nothing else."""
+    """Return `text` without case and punctuation, unless there is nothing else."""
     return _remove_punctuation(text) or normalise(text)
 
 

@@ -1,13 +1,12 @@
-"""Personal data replaced in what is trained on: `ann@example.com` becomes `<EMAIL_ADDRESS>`.
+"""Personal data is replaced before training: `ann@example.com` becomes `<EMAIL_ADDRESS>`.
 
 It is replaced in everything that is made of the traffic: snapshots, exports, trainings; imported examples
-and golden cases too. The mirror of Phoenix in the local database, and files that were imported, hold what
-they were given.
+and golden cases too. The mirror of Phoenix in the local database, and files that were imported, keep the
+original texts.
 
-Who finds it can be exchanged: "presidio" (extra `redact`) is built in, by patterns and checksums alone,
-without a model; any other is named by its import path. What is replaced is counted by type. It is
-never logged and stands in no error, and so that this holds, presidio's own log is silenced: it
-writes what it looks at.
+The redactor can be exchanged: "presidio" (extra `redact`) is built in and uses patterns and checksums alone,
+without a model; any other is named by its import path. Replacements are counted by type. Personal data is
+never logged and stands in no error; presidio's own log, which would contain it, is silenced.
 """
 
 import json
@@ -43,18 +42,18 @@ RECOGNIZERS = {
     "MAC_ADDRESS": "MacAddressRecognizer",
     "DATE_TIME": "DateRecognizer",
 }
-"""What presidio finds by patterns: entity type to its recognizer."""
+"""Entity types that presidio finds by patterns, with their recognizers."""
 CONFIDENT = 0.4
-"""Presidio's score of what is replaced: a validated or unmistakable pattern, or a weak one (nine digits)
-beside a word that tells what it is ("my ssn is")."""
+"""Presidio's least score of a finding that is replaced: a validated or unmistakable pattern, or a weak one
+(nine digits) beside a word that tells what it is ("my ssn is")."""
 
 WINDOW, OVERLAP = 3_000, 300
-"""Characters of a long text that are looked at together, and those looked at twice, so that nothing that is
-shorter is cut in two."""
+"""Characters of a long text that are analysed together, and those analysed twice, so that nothing shorter is
+cut in two."""
 
 
 class RedactorUnusable(LearndError):
-    """The redactor that the settings name cannot be had."""
+    """The redactor that the settings name cannot be used."""
 
 
 class RedactionFailed(LearndError):
@@ -65,26 +64,26 @@ class Redactor(Protocol):
     """Finds personal data and replaces it."""
 
     def redact(self, text: str) -> tuple[str, Mapping[str, int]]:
-        """`text` without personal data, and how often each type of it was replaced."""
+        """Return `text` without personal data, and how often each type of it was replaced."""
 
 
 class RedactionRules(Value):
-    """Whether personal data is replaced, and by whom."""
+    """The redactor of a target, and the types of personal data that it replaces."""
 
     redactor: str | None = None
-    """None (nothing is replaced), "presidio", or the import path `module:attribute` of a redactor or of
-    what makes one from these rules."""
+    """None (nothing is replaced), "presidio", or the import path `module:attribute` of a redactor or of a
+    callable that makes one from these rules."""
     entities: tuple[str, ...] = Field(
         ("EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN", "CRYPTO"),
         min_length=1,
     )
     """Types of personal data. Presidio's patterns also find URL, MAC_ADDRESS and DATE_TIME; names and
-    places take a model, so a redactor of your own."""
+    places need a model, and so a redactor of your own."""
     language: str = "en"
-    """Of the texts (ISO 639): whose words around a number tell what it is."""
+    """Language of the texts (ISO 639), whose words around a number tell what it is."""
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _check_redactor(self) -> Self:
         if self.redactor is None:
             return self
         if self.redactor != PRESIDIO and not IMPORT_PATH.fullmatch(self.redactor):
@@ -98,7 +97,7 @@ class RedactionRules(Value):
 
 
 def load_redactor(rules: RedactionRules) -> Redactor | None:
-    """The redactor that the rules name, None where they name none. Raises RedactorUnusable."""
+    """Load the redactor that the rules name, None where they name none. Raises RedactorUnusable."""
     if rules.redactor is None:
         return None
     if rules.redactor == PRESIDIO:
@@ -123,7 +122,7 @@ def load_redactor(rules: RedactionRules) -> Redactor | None:
 
 
 class Redaction:
-    """One pass over many records, with all that was replaced in them counted. Without a redactor, nothing is.
+    """One pass over many records that counts all replacements. Without a redactor, nothing is replaced.
 
     Roles, names, tool definitions, labels of the output space and ids of spans, sessions and documents
     stay as they are; normalised prompts are those of the new texts.
@@ -138,21 +137,21 @@ class Redaction:
         self._done: dict[str, tuple[str, Counter[str]]] = {}
 
     def apply(self, records: Sequence[Record]) -> tuple[Record, ...]:
-        """Examples or reviewed traffic of any kind, without personal data. Raises RedactionFailed."""
-        return tuple(self._record(record) for record in records) if self._redactor else tuple(records)
+        """Return examples or reviewed traffic of any kind without personal data. Raises RedactionFailed."""
+        return tuple(self._redact_record(record) for record in records) if self._redactor else tuple(records)
 
-    def apply_to_all(self, examples: Examples) -> Examples:
-        """Examples of all kinds, without personal data. Raises RedactionFailed."""
+    def apply_to_examples(self, examples: Examples) -> Examples:
+        """Return examples of all kinds without personal data. Raises RedactionFailed."""
         return Examples.model_validate(
             {kind: self.apply(getattr(examples, kind)) for kind in Examples.model_fields}
         )
 
-    def _record(self, record: Record) -> Record:
+    def _redact_record(self, record: Record) -> Record:
         fields = {name: getattr(record, name) for name in type(record).model_fields}
         changed = {
             name: new
             for name, value in fields.items()
-            if (new := self._text(value) if name == "query" else self._without(value)) != value
+            if (new := self._redact_text(value) if name == "query" else self._redact_value(value)) != value
         }
         if not changed:
             return record
@@ -162,46 +161,46 @@ class Redaction:
         # A copy would keep the id of what was said before.
         return type(record)(**{**fields, **changed, **keys})
 
-    def _without(self, value: Any) -> Any:
-        """Messages and documents, alone or several, without personal data; anything else as it is."""
+    def _redact_value(self, value: Any) -> Any:
+        """Return messages and documents, alone or several, without personal data; anything else as it is."""
         if isinstance(value, tuple):
-            return tuple(self._without(each) for each in value)
+            return tuple(self._redact_value(each) for each in value)
         if isinstance(value, Document):
-            return value.model_copy(update={"text": self._text(value.text)})
-        return self._message(value) if isinstance(value, Message) else value
+            return value.model_copy(update={"text": self._redact_text(value.text)})
+        return self._redact_message(value) if isinstance(value, Message) else value
 
-    def _message(self, message: Message) -> Message:
+    def _redact_message(self, message: Message) -> Message:
         is_label = message.role == "assistant" and normalise(message.content) in self._labels
-        content = message.content if is_label else self._text(message.content)
+        content = message.content if is_label else self._redact_text(message.content)
         calls = tuple(
-            call.model_copy(update={"arguments": self._arguments(call.arguments)})
+            call.model_copy(update={"arguments": self._redact_arguments(call.arguments)})
             for call in message.tool_calls
         )
         return message.model_copy(update={"content": content, "tool_calls": calls})
 
-    def _arguments(self, arguments: str) -> str:
-        """JSON without personal data in its values, still JSON; as it was where it holds none."""
+    def _redact_arguments(self, arguments: str) -> str:
+        """Return JSON without personal data in its values, still JSON; unchanged where it holds none."""
         try:
             parsed = json.loads(arguments)
         except (ValueError, RecursionError):
-            return self._text(arguments)
-        without = self._json(parsed)
+            return self._redact_text(arguments)
+        without = self._redact_json(parsed)
         return arguments if without == parsed else json.dumps(without, ensure_ascii=False)
 
-    def _json(self, value: Any) -> Any:
+    def _redact_json(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: self._json(inner) for key, inner in value.items()}
+            return {key: self._redact_json(inner) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self._json(inner) for inner in value]
+            return [self._redact_json(inner) for inner in value]
         if isinstance(value, str):
-            return self._text(value)
+            return self._redact_text(value)
         if isinstance(value, int) and not isinstance(value, bool):
             # A telephone number that the model wrote without quotes.
-            without = self._text(str(value))
+            without = self._redact_text(str(value))
             return value if without == str(value) else without
         return value
 
-    def _text(self, text: str) -> str:
+    def _redact_text(self, text: str) -> str:
         if text not in self._done:
             self._done[text] = _redact(cast(Redactor, self._redactor), text)
         without, counts = self._done[text]
@@ -227,7 +226,7 @@ def _redact(redactor: Redactor, text: str) -> tuple[str, Counter[str]]:
 
 
 class _LogSilencer(logging.Filter):
-    """Lets nothing of presidio's log through, and keeps in mind whether it gave up on this thread's text."""
+    """A filter that drops presidio's log, and remembers whether presidio gave up on this thread's text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,16 +258,19 @@ class PresidioRedactor:
         self._analyzer = _make_analyzer(entities, language)
 
     def redact(self, text: str) -> tuple[str, Counter[str]]:
-        """`text` with `<ENTITY_TYPE>` in place of each find. What overlaps is replaced as a whole, by the
-        type of which presidio is surest. Raises TimeoutError where a pattern gave up on the text."""
+        """Return `text` with `<ENTITY_TYPE>` in place of each finding.
+
+        Overlapping findings are replaced as a whole, by the type of which presidio is surest. Raises
+        TimeoutError where a pattern gave up on the text.
+        """
         kept, end, counts = [], 0, Counter[str]()
-        for found in _merge_overlaps(chain.from_iterable(map(self._found, _split_windows(text)))):
+        for found in _merge_overlaps(chain.from_iterable(map(self._find, _split_windows(text)))):
             kept += [text[end : found.start], f"<{found.entity_type}>"]
             end = found.end
             counts[found.entity_type] += 1
         return "".join([*kept, text[end:]]), counts
 
-    def _found(self, window: tuple[int, str]) -> list[_Finding]:
+    def _find(self, window: tuple[int, str]) -> list[_Finding]:
         begin, text = window
         _SILENCE.gave_up.told = False
         # Else spaCy keeps every word it ever saw.
@@ -297,14 +299,14 @@ def _make_presidio(rules: RedactionRules) -> PresidioRedactor:
 
 
 def _make_analyzer(entities: Iterable[str], language: str) -> Any:
-    """Presidio's engine with the recognizers of `entities`. Raises ImportError."""
+    """Make presidio's engine with the recognizers of `entities`. Raises ImportError."""
     import spacy
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
     class Email(predefined_recognizers.EmailRecognizer):
         def validate_result(self, pattern_text: str) -> None:
-            """Every domain counts, internal ones too; presidio's own asks the network for a list of them."""
+            """Accept every domain, internal ones too; presidio's own check downloads a list of domains."""
 
     engine: Any = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "blank"}])
     engine.nlp = {language: _make_pipeline(spacy, language)}
@@ -320,7 +322,7 @@ def _make_analyzer(entities: Iterable[str], language: str) -> Any:
 
 
 def _make_pipeline(spacy: Any, language: str) -> Any:
-    """Words in lower case, which is what presidio looks for around a number; texts of any length."""
+    """Make a pipeline for texts of any length that gives presidio lower-case words around a number."""
     spacy.Language.component("learnd_lower_case", func=_lower_lemmas)
     pipeline = spacy.blank(language)
     pipeline.add_pipe("learnd_lower_case")
@@ -335,19 +337,22 @@ def _lower_lemmas(doc: Any) -> Any:
 
 
 def _split_windows(text: str) -> Iterator[tuple[int, str]]:
-    """Where each part of a long text begins, and the part. Presidio's time grows with length times finds."""
+    """Yield the start and the text of each part of a long text.
+
+    Presidio's time grows with length times findings.
+    """
     for begin in range(0, max(1, len(text) - OVERLAP), WINDOW - OVERLAP):
         yield begin, text[begin : begin + WINDOW]
 
 
-def _merge_overlaps(finds: Iterable[_Finding]) -> list[_Finding]:
-    """Finds in order of place, those that overlap as one, of the type that is surest, then longest."""
+def _merge_overlaps(findings: Iterable[_Finding]) -> list[_Finding]:
+    """Return findings in order of place, overlapping ones as one, of the surest, then longest type."""
     merged: list[_Finding] = []
-    for found in sorted(finds):
+    for found in sorted(findings):
         if not merged or found.start >= merged[-1].end:
             merged.append(found)
             continue
         before = merged.pop()
-        surest = max(before, found, key=lambda find: (find.score, find.end - find.start))
+        surest = max(before, found, key=lambda finding: (finding.score, finding.end - finding.start))
         merged.append(surest._replace(start=before.start, end=max(before.end, found.end)))
     return merged

@@ -1,4 +1,4 @@
-"""What a set of examples is like: how much of what, how long, in which languages, how one-sided."""
+"""Statistics of a set of examples: counts, lengths, languages, balance of labels."""
 
 import math
 from collections import Counter
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
 
 LEAST_CONFIDENCE = 0.5
-"""Below this a language is not named. Of CLINC150's English questions 98 % and more of those above it
-are called English, at any length; most of those under 20 characters stay below."""
+"""Below this confidence a language is not named. Of CLINC150's English questions above it, at least 98 % are
+identified as English, at any length; most of those under 20 characters stay below."""
 ENOUGH_CHARACTERS = 1000
-"""Characters that are enough to tell a language by."""
+"""Characters of a text that are enough to identify its language."""
 UNDETERMINED = "und"
 
 
 class Lengths(Value):
-    """Of texts, in characters."""
+    """Lengths of texts, in characters."""
 
     p50: int
     p95: int
@@ -35,13 +35,13 @@ class KindStatistics(Value):
 
     count: int
     prompt: Lengths
-    """System prompt included; of a triplet the query, of a conversation what is not learned."""
+    """Includes the system prompt; the query of a triplet, or all of a conversation that is not learned."""
     answer: Lengths
-    """Of a pair both answers, of a triplet both documents, of a conversation the turns to learn."""
+    """Both answers of a pair, both documents of a triplet, or the turns to learn of a conversation."""
 
 
 class LabelBalance(Value):
-    """How often a classification's labels are the answer."""
+    """Count of examples for each label of a classification."""
 
     counts: dict[str, int]
     """Every label of the output space, the most frequent first."""
@@ -52,10 +52,10 @@ class LabelBalance(Value):
 
 
 class Statistics(Value):
-    """What examples are like as a whole."""
+    """A set of examples as a whole."""
 
     kinds: dict[str, KindStatistics]
-    """Only kinds that there are examples of."""
+    """By kind; kinds without examples are left out."""
     languages: dict[str, float]
     """Share of each language (ISO 639, `und` where a text is too short to tell) in what users said."""
     labels: LabelBalance | None
@@ -66,7 +66,7 @@ class Statistics(Value):
 def describe(
     examples: Examples, *, output_space: Sequence[str] = (), rules: QualityRules | None = None
 ) -> Statistics:
-    """Counts, lengths, languages; with the `output_space` of a classification how its labels balance."""
+    """Measure counts, lengths, languages, and the label balance where there is an `output_space`."""
     rules = rules or QualityRules()
     labels = _count_labels(examples.sft, output_space, rules) if output_space else None
     return Statistics(
@@ -87,7 +87,7 @@ def _describe_kind(members: Sequence[Example]) -> KindStatistics:
 
 
 def _measure_sides(example: Any) -> tuple[int, int]:
-    """Characters of prompt and answer."""
+    """Return the characters of prompt and answer."""
     match example:
         case Triplet():
             return len(example.query), len(example.positive.text) + len(example.negative.text)
@@ -103,7 +103,7 @@ def _measure_sides(example: Any) -> tuple[int, int]:
 
 
 def _summarise_lengths(sizes: Sequence[int]) -> Lengths:
-    """Percentiles by nearest rank."""
+    """Return percentiles by nearest rank."""
     ordered = sorted(sizes)
     p50, p95 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95))
     return Lengths(p50=p50, p95=p95, max=ordered[-1])

@@ -1,4 +1,4 @@
-"""The templates that texts were written in, and what each text says of its own.
+"""Templates that many texts were written in, and the own part of each text.
 
     "Name the department that answers this ticket: | my kettle leaks | Answer in one word, please."
      └────────────── passage ───────────────────┘   └──── own ────┘   └──────── passage ─────────┘
@@ -15,19 +15,20 @@ from itertools import islice
 from zlib import crc32
 
 PASSAGE = 8
-"""Words, the beginning and the end of a text counting as one. In a shorter run what differs weighs enough."""
+"""Words of a passage; the beginning and the end of a text count as words. In a shorter run, a difference
+weighs enough."""
 FEWEST = 20
-"""Different texts (of at most `SAMPLE`) that share a passage."""
+"""Number of different texts (of at most `SAMPLE`) that must share a passage."""
 SAMPLE = 2000
 CHARACTERS = 4_000_000
-"""So much text is looked at, in texts taken from all: 100 bytes of memory a word."""
+"""Characters of the sampled texts at most: they take 100 bytes of memory a word."""
 MOST_USUAL = 0.5
-"""Where at most so many of a passage's texts go on by the same word, there is a slot."""
+"""Greatest share of a passage's texts that may go on by the same word where there is a slot."""
 _BEGIN, _END = "\x02", "\x03"
 
 
 class Templates:
-    """Passages, as hashes, and where slots are beside them."""
+    """Passages, as hashes, and the sides on which they have a slot."""
 
     def __init__(
         self,
@@ -39,17 +40,17 @@ class Templates:
         self._before_slot = before_slot
         self._after_slot = after_slot
 
-    def own(self, text: str) -> str:
-        """What `text` says beside passages: all of it where it is in no template, perhaps nothing."""
-        (own,) = self.own_parts([text])
+    def remove_passages(self, text: str) -> str:
+        """Return `text` without passages: all of it where it is in no template, perhaps nothing."""
+        (own,) = self.remove_passages_from_parts([text])
         return own
 
-    def own_parts(self, parts: Sequence[str]) -> list[str]:
-        """What each part of a text says beside passages."""
+    def remove_passages_from_parts(self, parts: Sequence[str]) -> list[str]:
+        """Return each part of a text without passages."""
         if not self._passages:
             return list(parts)
-        words = _words(" ".join(parts))
-        found = [(at, run) for at, run in enumerate(_runs(words, PASSAGE)) if run in self._passages]
+        words = _split_words(" ".join(parts))
+        found = [(at, run) for at, run in enumerate(_hash_runs(words, PASSAGE)) if run in self._passages]
         borders = {at + PASSAGE for at, run in found if run in self._before_slot}
         borders |= {at for at, run in found if run in self._after_slot}
         if not borders:
@@ -64,49 +65,50 @@ class Templates:
 
 
 def is_long(own: str) -> bool:
-    """Whether so much is said that many texts would share it as a passage, were it not one text's own."""
+    """Return whether a text's own part is as long as a passage."""
     return own.count(" ") + 1 >= PASSAGE
 
 
 def find_templates(texts: Iterable[str]) -> Templates:
-    """The templates among `texts`, in which words stand apart by single spaces."""
-    sample = _sample(list(dict.fromkeys(texts)))
-    counts = Counter(run for text in sample for run in set(_runs(_words(text), PASSAGE)))
+    """Find the templates among `texts`, whose words must be separated by single spaces."""
+    sample = _draw_sample(list(dict.fromkeys(texts)))
+    counts = Counter(run for text in sample for run in set(_hash_runs(_split_words(text), PASSAGE)))
     passages = frozenset(run for run, count in counts.items() if count >= FEWEST)
     if not passages:
         return Templates()
     following: defaultdict[int, Counter[str]] = defaultdict(Counter)
     preceding: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for text in sample:
-        words = _words(text)
-        for at, run in enumerate(_runs(words, PASSAGE)):
+        words = _split_words(text)
+        for at, run in enumerate(_hash_runs(words, PASSAGE)):
             if run in passages:
                 if at + PASSAGE < len(words):
                     following[run][words[at + PASSAGE]] += 1
                 if at:
                     preceding[run][words[at - 1]] += 1
-    return Templates(passages, frozenset(_beside_slot(following)), frozenset(_beside_slot(preceding)))
+    return Templates(passages, frozenset(_find_slots(following)), frozenset(_find_slots(preceding)))
 
 
-def _sample(different: Sequence[str]) -> Sequence[str]:
+def _draw_sample(different: Sequence[str]) -> Sequence[str]:
     average = sum(map(len, different)) / max(1, len(different))
     # By hash: each third text of three templates in turn would be one template's.
-    return sorted(different, key=_digest)[: min(SAMPLE, int(CHARACTERS / max(1, average)))]
+    return sorted(different, key=_compute_digest)[: min(SAMPLE, int(CHARACTERS / max(1, average)))]
 
 
-def _digest(text: str) -> int:
+def _compute_digest(text: str) -> int:
     return crc32(text.encode("utf-8", "surrogatepass"))
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return [_BEGIN, *text.split(" "), _END]
 
 
-def _runs(words: Sequence[str], length: int) -> Iterator[int]:
+def _hash_runs(words: Sequence[str], length: int) -> Iterator[int]:
     return (hash(tuple(words[at : at + length])) for at in range(len(words) - length + 1))
 
 
-def _beside_slot(neighbours: dict[int, Counter[str]]) -> Iterator[int]:
+def _find_slots(neighbours: dict[int, Counter[str]]) -> Iterator[int]:
+    """Yield the passages beside which different texts have different words."""
     for run, words in neighbours.items():
         total = words.total()
         if total >= FEWEST and max(words.values()) <= MOST_USUAL * total:

@@ -1,4 +1,4 @@
-"""Which reviewed items are held out, which are trained on, and which stand on neither side.
+"""The split of reviewed items into training, holdout and retention set, and those on neither side.
 
     ── older ──┬── window.first ────────────┬── window.start ──────── newer ──▶
     training   │  training, and             │   holdout: all that was reviewed, rejected items too
@@ -24,11 +24,11 @@ from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
 
 Reviewed = TypeVar("Reviewed", ReviewedItem, ReviewedRetrieval)
-"""What is held out: calls of a language model, or searches of a retriever."""
+"""Items to split: calls of a language model, or searches of a retriever."""
 
 
 DIGITS = 13
-"""Hexadecimal digits of a lot: as many as a float holds exactly."""
+"""Hexadecimal digits of a lot, as many as a float holds exactly."""
 
 
 class Traced(Protocol):
@@ -41,13 +41,15 @@ class Traced(Protocol):
 
 
 class Prompted(Traced, Protocol):
-    """Something that was asked there."""
+    """Something that was asked in a session or trace."""
 
     @property
     def prompt_key(self) -> str: ...
 
 
 class LeftOutReason(StrEnum):
+    """Reasons why something reviewed, imported or synthetic stands on neither side."""
+
     COMMON_PROMPT = "prompt that many sessions share, in the holdout's window"
     BEYOND_HOLDOUT = "newer than a holdout that is full: waits for the next window"
     RESERVED = "of a session that is kept for the retention set, though the set itself cannot use it"
@@ -70,55 +72,55 @@ class LeftOutReason(StrEnum):
 
 
 class HoldoutRules(Value):
-    """How much of the reviewed traffic is held out of training."""
+    """The share of the reviewed traffic that is held out of training, and its bounds."""
 
     share: float = Field(0.2, gt=0, lt=1)
     """Share of all reviewed items."""
     least: int = Field(80, ge=1)
-    """Held out even where the share is less."""
+    """Items held out even where the share is less."""
     greatest: int = Field(500, ge=1)
-    """Held out at most."""
+    """Items held out at most."""
     common_prompt_sessions: int = Field(3, ge=2)
-    """A prompt that so many sessions share (a greeting) is not held out."""
+    """A prompt that this many sessions share (a greeting) is not held out."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of the training examples on which training stops early."""
     retention_share: float = Field(0.2, ge=0, lt=1)
-    """Share of the sessions once held out that are never trained on. More than was reserved so far cannot be
-    had later, but after 0, with which a new beginning is made."""
+    """Share of the sessions once held out that are never trained on. It cannot grow beyond what was reserved
+    so far, except from 0, which makes a new beginning."""
     retention_greatest: int = Field(200, ge=1)
-    """Reviewed items in the retention set at most; of more, a smaller share of the sessions is reserved."""
+    """Reviewed items in the retention set at most; with more, a smaller share of the sessions is reserved."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check_bounds(self) -> Self:
         if self.least > self.greatest:
             raise ValueError(f"least ({self.least}) must not exceed greatest ({self.greatest})")
         return self
 
     def size(self, reviewed: int) -> int:
-        """Items to hold out of so many reviewed ones."""
+        """Return how many of the `reviewed` items to hold out."""
         return min(max(round(self.share * reviewed), self.least), self.greatest)
 
 
 class Window(Value):
-    """Where the holdout lies in time, and what of earlier holdouts is reserved."""
+    """The time span of the holdout, and the share of earlier holdouts that stays reserved."""
 
     start: datetime
     """Everything trained on is older."""
     end: datetime
-    """The newest item when the window was opened; what is newer counts towards the next one."""
+    """Start of the newest item when the window was opened; newer items count towards the next window."""
     first: datetime = Field(default_factory=lambda given: given["start"])
-    """Start of the target's first window: of what is newer, only what was not reserved was trained on."""
+    """Start of the target's first window: newer items were trained on only where they were not reserved."""
     retained_to: float = 1.0
-    """Greatest `draw_lot` of a session that is reserved. It never rises: else something trained on would be
-    reserved once feedback on what is retained was taken back, or its spans were deleted."""
+    """Greatest lot (`draw_lot`) of a session that is reserved. It never rises: else something trained on
+    would be reserved once feedback on what is retained was taken back, or its spans were deleted."""
 
     def reserves(self, group: str, started_at: datetime) -> bool:
-        """Whether what was seen in this session or trace at that time is never trained on."""
+        """Return whether this session or trace, seen at that time, is never trained on."""
         return self.first <= started_at < self.start and draw_lot(group) <= self.retained_to
 
 
 class Split(Value, Generic[Reviewed]):
-    """Sides of which no two share a session or a normalised prompt."""
+    """Reviewed items by side; no two sides share a session or a normalised prompt."""
 
     train: tuple[Reviewed, ...]
     """Older than the window; oldest first, rejected items without gold included."""
@@ -133,7 +135,7 @@ class Split(Value, Generic[Reviewed]):
     left_out: dict[LeftOutReason, int]
 
     def may_train(self, groups: Collection[str], prompt_keys: Collection[str], started_at: datetime) -> bool:
-        """Whether something else from this traffic lies on the training side.
+        """Return whether something else from this traffic lies on the training side.
 
         `groups` are its sessions or traces (see `find_group`), `started_at` is when its newest span began.
         """
@@ -146,7 +148,7 @@ class Split(Value, Generic[Reviewed]):
     def holds_out(
         self, groups: Collection[str], prompt_keys: Collection[str], span_ids: Collection[str]
     ) -> bool:
-        """Whether any of these stands in the holdout or in the retention set."""
+        """Return whether any of these stands in the holdout or in the retention set."""
         return not (
             self._groups.isdisjoint(groups)
             and self._prompt_keys.isdisjoint(prompt_keys)
@@ -155,7 +157,7 @@ class Split(Value, Generic[Reviewed]):
 
     @property
     def held_out(self) -> tuple[Reviewed, ...]:
-        """Holdout and retention set: what nothing may be trained on."""
+        """Holdout and retention set: the items that are never trained on."""
         return self.holdout + self.retention
 
     @cached_property
@@ -174,8 +176,8 @@ class Split(Value, Generic[Reviewed]):
 def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | None) -> Split[Reviewed]:
     """Hold out the newest window of `items`.
 
-    The `previous` window stays, and takes in what is newer, until what is newer fills a new one;
-    then it retires: into training, but for the share that is retained.
+    The `previous` window stays, and takes in newer items, until they fill a new one. Then its items are
+    trained on, but for the share that is retained.
     """
     ordered = sorted(items, key=lambda item: (_age(item), item.id))
     common = find_common_prompts(ordered, rules.common_prompt_sessions)
@@ -212,12 +214,12 @@ def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | Non
 
 
 def find_group(item: Traced) -> str:
-    """The session, or the trace where the call has no session."""
+    """Return the session, or the trace where the call has no session, as one key."""
     return f"session {item.session_id}" if item.session_id else f"trace {item.trace_id}"
 
 
 def find_common_prompts(items: Iterable[Prompted], sessions: int) -> set[str]:
-    """Normalised prompts that so many sessions share, or more."""
+    """Return the normalised prompts that at least so many `sessions` share."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for item in items:
         seen[item.prompt_key].add(find_group(item))
@@ -235,7 +237,7 @@ def _open_window(
         start, end = newer[-size:][0].started_at, newer[-1].started_at
     else:
         return None
-    # Where nothing is reserved, all that is older may have been trained on.
+    # Where nothing is reserved, everything older may have been trained on.
     reserving = previous if previous is not None and previous.retained_to > 0 else None
     return Window(
         first=reserving.first if reserving else start,
@@ -246,7 +248,7 @@ def _open_window(
 
 
 def draw_lot(group: str) -> float:
-    """The lot of a session or trace, in (0, 1]; the lowest are reserved first."""
+    """Return the lot of a session or trace, in (0, 1]; the lowest are reserved first."""
     lot = sha256(f"retention {group}".encode()).hexdigest()[:DIGITS]
     return (int(lot, 16) + 1) / float(16**DIGITS)
 
@@ -254,7 +256,7 @@ def draw_lot(group: str) -> float:
 def _select_retention(
     older: Sequence[Reviewed], common: Collection[str], window: Window, most: int
 ) -> tuple[Window, list[Reviewed]]:
-    """The window that reserves about `most` items, and what of it can tell what is forgotten, by lot."""
+    """Return the window that reserves about `most` items, and those items, by lot."""
     retained = _find_retainable(older, common, window)
     if len(retained) <= most:
         return window, retained
@@ -263,23 +265,21 @@ def _select_retention(
 
 
 def _find_retainable(older: Sequence[Reviewed], common: Collection[str], window: Window) -> list[Reviewed]:
-    """What is reserved and has gold, and neither its session nor its prompt was ever on the training side."""
+    """Return reserved items with gold whose session and prompt were never on the training side, by lot."""
 
-    def reserved(item: Reviewed) -> bool:
+    def is_reserved(item: Reviewed) -> bool:
         return window.reserves(find_group(item), item.started_at)
 
-    taught = [item for item in older if not reserved(item)]
-    sessions, prompts = (
-        {find_group(item) for item in taught},
-        {item.prompt_key for item in taught}.union(common),
-    )
-    kept = (item for item in older if reserved(item) and item.outcome != "rejected")
+    trained = [item for item in older if not is_reserved(item)]
+    sessions = {find_group(item) for item in trained}
+    prompts = {item.prompt_key for item in trained}.union(common)
+    kept = (item for item in older if is_reserved(item) and item.outcome != "rejected")
     apart = [item for item in kept if find_group(item) not in sessions and item.prompt_key not in prompts]
     return sorted(apart, key=lambda item: draw_lot(find_group(item)))
 
 
 def _drop_repeated(items: Iterable[Reviewed]) -> list[Reviewed]:
-    """The last of those that repeat each other."""
+    """Keep the last of items that repeat each other."""
     return list({(item.id, item.outcome): item for item in items}.values())
 
 
@@ -288,19 +288,20 @@ def _age(item: Reviewed) -> tuple[datetime, tuple[str, ...]]:
 
 
 class ValidationChoice(NamedTuple):
-    """What is set apart to validate on."""
+    """The sessions that are set apart to validate on, and the prompts that they share with others."""
 
     groups: frozenset[str]
     """Sessions and traces."""
     shared: frozenset[str]
-    """Prompts that stand in others, too."""
+    """Normalised prompts that stand in other sessions, too."""
 
 
 def choose_validation(seen: Iterable[tuple[str, Collection[str]]], share: float) -> ValidationChoice:
-    """Sessions and traces to validate on, chosen by hash: at most `share` of what was `seen`.
+    """Choose sessions and traces to validate on by hash: at most `share` of the items `seen`.
 
-    Each thing seen is its group with its normalised prompts. What shares a prompt stays together, unless
-    so much does (a greeting) that it would be more than the share. What says only such prompts is not chosen.
+    Each item is given as its group and its normalised prompts. Groups that share a prompt stay together,
+    unless so many do (a greeting) that they would be more than the share. Groups with nothing but such
+    prompts are not chosen.
     """
     seen = list(seen)
     wanted, chosen, taken = round(share * len(seen)), set[str](), 0
@@ -317,8 +318,10 @@ def choose_validation(seen: Iterable[tuple[str, Collection[str]]], share: float)
 def _join_families(
     seen: Sequence[tuple[str, Collection[str]]], most: int
 ) -> tuple[dict[frozenset[str], int], set[str]]:
-    """Groups joined by prompts, directly or through others, with how much was seen of each family; and the
-    prompts that did not join theirs, because that would have been more than `most`. The rarest join first.
+    """Join groups that share prompts, directly or through others, into families of at most `most` items.
+
+    Returns the number of items of each family, and the prompts whose groups are not in one family because
+    that would have been too large. The rarest prompts join first.
     """
     sizes = Counter(member for member, _ in seen)
     sharing: defaultdict[str, set[str]] = defaultdict(set)

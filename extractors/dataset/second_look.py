@@ -1,4 +1,4 @@
-"""Reviewed traffic that a version has never seen: what came after the data that it was trained on."""
+"""Reviewed traffic that a version has never seen, because it came after the version's training data."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ AnyReviewed = TypeVar("AnyReviewed", ReviewedItem, ReviewedRetrieval)
 
 
 class KnownTraffic(Value):
-    """What a version knows from its snapshot, by training or by having been judged on it."""
+    """The traffic that a version knows from its snapshot, by training or by having been judged on it."""
 
     watermark: datetime
     groups: frozenset[str]
@@ -26,7 +26,7 @@ class KnownTraffic(Value):
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> "KnownTraffic":
-        """All that stands in the snapshot, on whichever side."""
+        """Collect everything in the snapshot, on whichever side."""
         reviewed: tuple[Reviewed, ...] = (
             *snapshot.holdout,
             *snapshot.retrievals,
@@ -48,31 +48,27 @@ class KnownTraffic(Value):
 
 
 def select_fresh_items(
-    extraction: Extraction, seen: KnownTraffic, *, need: int, common_sessions: int
+    extraction: Extraction, known: KnownTraffic, *, need: int, common_sessions: int
 ) -> Sequence[Reviewed]:
-    """The oldest reviewed items after the watermark whose session and prompt `seen` does not know, until
-    `need` of them have gold. A prompt that `common_sessions` share (a greeting) tells nothing.
+    """Return the oldest reviewed items after the watermark whose session and prompt are not `known`.
+
+    It stops once `need` of them have gold. Prompts that `common_sessions` share (a greeting) are left out.
     """
-    common = common_in(extraction, common_sessions)
+    common = find_common_prompts(extraction.retrievals or extraction.items, common_sessions)
     if extraction.retrievals:
-        return _select_fresh(extraction.retrievals, seen, need, common)
-    return _select_fresh(extraction.items, seen, need, common)
-
-
-def common_in(extraction: Extraction, sessions: int) -> set[str]:
-    """Normalised prompts that so many sessions share: none of them is a fresh item."""
-    return find_common_prompts(extraction.retrievals or extraction.items, sessions)
+        return _select_fresh(extraction.retrievals, known, need, common)
+    return _select_fresh(extraction.items, known, need, common)
 
 
 def _select_fresh(
-    items: Iterable[AnyReviewed], seen: KnownTraffic, need: int, common: Collection[str]
+    items: Iterable[AnyReviewed], known: KnownTraffic, need: int, common: Collection[str]
 ) -> list[AnyReviewed]:
     later = (
         item
         for item in items
-        if item.started_at > seen.watermark
-        and find_group(item) not in seen.groups
-        and item.prompt_key not in seen.prompt_keys.union(common)
+        if item.started_at > known.watermark
+        and find_group(item) not in known.groups
+        and item.prompt_key not in known.prompt_keys.union(common)
     )
     once = {(item.id, item.outcome): item for item in later}
     ordered = sorted(once.values(), key=lambda item: (item.started_at, item.source_span_ids))
@@ -81,16 +77,16 @@ def _select_fresh(
 
 
 def count_with_gold(items: Sequence[Reviewed]) -> int:
-    """How many of them can be scored."""
+    """Count the items with gold: those that can be scored."""
     return sum(item.outcome != "rejected" for item in items)
 
 
 def build_fresh_snapshot(
     items: Sequence[Reviewed], trained_on: Snapshot, now: datetime, *, common: Collection[str] = ()
 ) -> Snapshot:
-    """A dataset to judge by alone, with `items` as its holdout, and the retention set of `trained_on`.
+    """Build a dataset only to judge by, with `items` as its holdout and the retention set of `trained_on`.
 
-    Prompts that are `common` or known to the version are none of the traffic that the items stand for.
+    Prompts that are `common` or known to the version do not belong to the traffic that the items stand for.
     """
     nothing = count_examples(Examples())
     manifest = trained_on.manifest.model_copy(

@@ -38,14 +38,14 @@ KINDS: dict[str, type[Value]] = {
     "triplets": Triplet,
     "trajectories": Trajectory,
 }
-"""Fields of `Examples` and what they hold."""
+"""Fields of `Examples` and the types that they hold."""
 HELD_OUT: dict[str, type[Value]] = {
     "holdout": ReviewedItem,
     "retrievals": ReviewedRetrieval,
     "retention": ReviewedItem,
     "retained_retrievals": ReviewedRetrieval,
 }
-"""Fields of `Snapshot` that hold what nothing is trained on."""
+"""Fields of `Snapshot` whose items are never trained on."""
 ADVICE = "restore the folder from a back-up, or remove it: the next cycle builds a snapshot again"
 
 
@@ -54,7 +54,7 @@ class SnapshotDamaged(LearndError):
 
 
 class OutcomeCounts(Value):
-    """Reviewed items by what people said."""
+    """Reviewed items counted by verdict."""
 
     approved: int
     corrected: int
@@ -63,7 +63,7 @@ class OutcomeCounts(Value):
 
 
 class Manifest(Value):
-    """What a snapshot holds and where it came from."""
+    """The contents of a snapshot and where they came from."""
 
     schema_version: Literal[2] = 2
     snapshot_id: str
@@ -74,7 +74,7 @@ class Manifest(Value):
     """Which spans and annotations counted, as the settings say it."""
     rules: HoldoutRules
     window: Window | None
-    """Where the holdout lies; hand it to the next `build_snapshot`."""
+    """The holdout's window; hand it to the next `build_snapshot`."""
     watermark: datetime | None
     """Start of the newest reviewed item."""
     train: dict[str, int]
@@ -89,11 +89,11 @@ class Manifest(Value):
     excluded_prompts: tuple[str, ...] = ()
     """Normalised prompts that are not held out, whoever asks them, since many sessions share them."""
     left_out: dict[str, int]
-    """What stands on no side, by reason in words."""
+    """Things that stand on no side, by reason in words."""
     replaced: dict[str, int] = {}
     """Pieces of personal data that were replaced, by type."""
     statistics: Statistics | None = None
-    """Of the training examples: lengths, languages, class balance, and what is worth a warning."""
+    """Lengths, languages, class balance of the training examples, and warnings."""
     files: dict[str, str] = {}
     """File name to SHA-256, once written."""
 
@@ -118,7 +118,7 @@ class Snapshot(Value):
     retrievals: tuple[ReviewedRetrieval, ...] = ()
     """Searches, to be made again."""
     retention: tuple[ReviewedItem, ...] = ()
-    """Older calls with gold that were never trained on: what is forgotten shows on them."""
+    """Older calls with gold that were never trained on: they show what a candidate has forgotten."""
     retained_retrievals: tuple[ReviewedRetrieval, ...] = ()
 
     @property
@@ -187,22 +187,24 @@ def _describe(content: DatasetContent, rules: HoldoutRules, extra: ExtraData) ->
 
 
 def count_examples(examples: Examples) -> dict[str, int]:
-    """How many examples there are of each kind."""
+    """Count the examples of each kind."""
     return {kind: len(getattr(examples, kind)) for kind in KINDS}
 
 
 def count_outcomes(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> OutcomeCounts:
-    """How many of these were approved, corrected, rejected."""
-    said = [item.outcome for item in reviewed]
+    """Count how many of these were approved, corrected, rejected."""
+    outcomes = [item.outcome for item in reviewed]
     return OutcomeCounts(
-        approved=said.count("approved"), corrected=said.count("corrected"), rejected=said.count("rejected")
+        approved=outcomes.count("approved"),
+        corrected=outcomes.count("corrected"),
+        rejected=outcomes.count("rejected"),
     )
 
 
 def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
     """Write the snapshot below `folder` and return its own folder, named by its id.
 
-    Written aside and renamed: it is there whole or not at all. One that is there stays as it is.
+    It is written aside and renamed, so it is there whole or not at all. An undamaged one that exists stays.
     """
     final = folder / snapshot.id
     if final.exists():
@@ -226,28 +228,28 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The snapshot in its own folder `path`. Raises SnapshotDamaged where a file is not as written."""
+    """Read the snapshot in its own folder `path`. Raises SnapshotDamaged where a file is not as written."""
     manifest = read_manifest(path)
     for name, digest in manifest.files.items():
         if not (path / name).is_file() or file_digest(path / name) != digest:
             raise SnapshotDamaged(f"{path / name} is missing or was changed; {ADVICE}")
 
-    def table(name: str, kind: type[Value]) -> tuple[Value, ...]:
+    def read_table(name: str, kind: type[Value]) -> tuple[Value, ...]:
         return read_columns(kind, path / name) if name in manifest.files else ()
 
-    def side(name: str) -> Examples:
+    def read_side(name: str) -> Examples:
         return Examples.model_validate(
-            {field: table(f"{name}-{field}.parquet", kind) for field, kind in KINDS.items()}
+            {field: read_table(f"{name}-{field}.parquet", kind) for field, kind in KINDS.items()}
         )
 
-    held_out = {field: table(f"{field}.parquet", kind) for field, kind in HELD_OUT.items()}
+    held_out = {field: read_table(f"{field}.parquet", kind) for field, kind in HELD_OUT.items()}
     return Snapshot.model_validate(
-        {"manifest": manifest, "train": side("train"), "validation": side("validation"), **held_out}
+        {"manifest": manifest, "train": read_side("train"), "validation": read_side("validation"), **held_out}
     )
 
 
 def _list_tables(snapshot: Snapshot) -> Iterator[tuple[str, type[Value], Sequence[Value]]]:
-    """File name, type and records of each table that has any."""
+    """Yield file name, type and records of each table that has any."""
     sides = {"train": snapshot.train, "validation": snapshot.validation}
     tables = [
         (f"{name}-{field}.parquet", kind, getattr(side, field))
@@ -258,7 +260,7 @@ def _list_tables(snapshot: Snapshot) -> Iterator[tuple[str, type[Value], Sequenc
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the snapshot in folder `path`. Raises SnapshotDamaged."""
+    """Read the manifest of the snapshot in folder `path`. Raises SnapshotDamaged."""
     try:
         return Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except (OSError, ValidationError) as error:

@@ -7,13 +7,13 @@ from extractors.examples.types import Message
 
 
 class OutputSpace:
-    """The valid answers; with none given, every answer is valid."""
+    """The valid answers; without labels, every answer is valid."""
 
     def __init__(self, labels: Iterable[str]) -> None:
         self._labels = {normalise(label): label for label in labels}
 
     def to_label(self, answer: Message) -> Message | None:
-        """`answer` in the space's spelling; None where it is not in the space."""
+        """Return `answer` in the space's spelling; None where it is not in the space."""
         if not self._labels:
             return answer
         label = self._labels.get(normalise(answer.content))

@@ -1,22 +1,23 @@
-"""When two texts or prompts are the same to a reader: without regard to case, white space or Unicode form."""
+"""Keys that are equal where two prompts, queries or answers are the same to a reader.
+
+Case, white space and Unicode form do not count, nor does a system prompt.
+"""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extractors.examples.types import (
-    Message,
-)
+from extractors.examples.types import Message
 from extractors.values import content_id
 
 
 def normalise(text: str) -> str:
-    """`text` in NFKC, lower case, with single spaces."""
+    """Return `text` in NFKC, lower case, with single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def compute_prompt_key(prompt: Sequence[Message]) -> str:
-    """One key for prompts that differ only in system prompt, case, white space or Unicode form.
+    """Return one key for prompts that differ only in system prompt, case, white space or Unicode form.
 
     Tool calls and results count by content, not by their random ids.
     """
@@ -34,7 +35,7 @@ def compute_prompt_key(prompt: Sequence[Message]) -> str:
 
 
 def to_comparable(message: Message) -> list[Any]:
-    """What a message says, without ids of tool calls and surrounding space: equal where it says the same."""
+    """Return the content of a message without ids of tool calls and surrounding space, to compare it."""
     return [
         message.role,
         message.content.strip(),
@@ -44,12 +45,12 @@ def to_comparable(message: Message) -> list[Any]:
 
 
 def compute_query_key(query: str) -> str:
-    """One key for queries that differ only in case, white space or Unicode form."""
+    """Return one key for queries that differ only in case, white space or Unicode form."""
     return content_id(["query", normalise(query)])
 
 
 def is_nearly_equal(one: Message, other: Message) -> bool:
-    """Whether two answers differ in nothing but case, white space and Unicode form."""
+    """Return whether two answers differ in nothing but case, white space and Unicode form."""
     return _fold(one) == _fold(other)
 
 
@@ -61,7 +62,7 @@ def _fold(message: Message) -> list[object]:
 
 
 def compute_prompt_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The normalised prompts of a record with these `fields`, by the field that keeps them."""
+    """Return the normalised prompts of a record with these `fields`, by the field that keeps them."""
     if "messages" in fields:
         said = fields["messages"]
         answers = [at for at, message in enumerate(said) if message.role == "assistant"]

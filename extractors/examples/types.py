@@ -1,6 +1,6 @@
-"""What people's feedback teaches: reviewed traffic, and the five kinds of training examples.
+"""Reviewed traffic, and the five kinds of training examples that are made from it.
 
-What was reviewed is a `ReviewedItem` (one call of the model), a `JudgedResponse` (one answer to a
+Reviewed traffic is a `ReviewedItem` (one call of the model), a `JudgedResponse` (one answer to a
 prompt, of several) or a `ReviewedRetrieval` (one search). From these come the examples:
 
     SFTExample            a prompt and the answer to learn
@@ -41,7 +41,7 @@ class Message(Value):
     name: str | None = None
 
     def to_chat(self) -> dict[str, Any]:
-        """The message as chat templates and OpenAI-compatible servers take it."""
+        """Return the message as chat templates and OpenAI-compatible servers take it."""
         chat: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             chat["tool_calls"] = [
@@ -60,7 +60,7 @@ class Message(Value):
 
 
 class Example(Value):
-    """Where a training example comes from, whatever its kind."""
+    """A training example of any kind: the fields that say where it comes from."""
 
     origin: Origin = "telemetry"
     source_span_ids: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class SFTExample(Example):
     tools: tuple[dict[str, Any], ...] = ()
     """Tool definitions offered to the model, in OpenAI's format."""
     prompt_key: str
-    """Normalised prompt: two examples with one key must never stand on both sides of a split."""
+    """Normalised prompt. Examples with one key must never stand on both sides of a split."""
 
     @cached_property
     def id(self) -> str:
@@ -94,7 +94,7 @@ class PreferencePair(Example):
     tools: tuple[dict[str, Any], ...] = ()
     prompt_key: str
     preferred_by: PreferenceSource
-    """What says that one is better."""
+    """The kind of feedback that prefers one answer."""
 
     @cached_property
     def id(self) -> str:
@@ -151,13 +151,13 @@ class Trajectory(Example):
     tools: tuple[dict[str, Any], ...] = ()
     outcome: Outcome
     score: float | None = None
-    """What the session was scored, where somebody did."""
+    """The score of the session, where somebody gave one."""
     trace_ids: tuple[str, ...] = ()
     """In order of time."""
     prompt_keys: tuple[str, ...]
     """Normalised prompt of each of the assistant's turns, in order."""
     turn_span_ids: tuple[tuple[str, ...], ...] = ()
-    """Spans that traced each of the assistant's turns, in order; none for one that only the history tells."""
+    """Spans that traced each of the assistant's turns, in order; none for one that only the history shows."""
 
     @cached_property
     def id(self) -> str:
@@ -166,7 +166,7 @@ class Trajectory(Example):
 
 
 class Judgement(Value):
-    """Something that people judged: whose word counted, and since when."""
+    """A verdict of people: the rank of those who decided, and the time."""
 
     started_at: datetime
     verdict_rank: int = 0
@@ -176,7 +176,7 @@ class Judgement(Value):
 
     @property
     def standing(self) -> tuple[int, datetime]:
-        """What is greater overrules what is less: a higher rank, and among equals the newer word."""
+        """Sort key: a greater value overrules a lower one. A higher rank, and among equals the newer word."""
         return -self.verdict_rank, self.verdict_at or self.started_at
 
 
@@ -186,7 +186,7 @@ class ReviewedItem(Judgement):
     prompt: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     response: Message
-    """What the agent answered in production."""
+    """The agent's answer in production."""
     outcome: Outcome
     gold: Message | None
     """The approved response or the correction; None for a rejection without correction."""
@@ -204,7 +204,7 @@ class ReviewedItem(Judgement):
         return content_id([_dump(self.prompt), list(self.tools), self.response.model_dump(), gold])
 
     def to_example(self) -> SFTExample:
-        """The item as a training example. Raises ValueError where there is no gold."""
+        """Return the item as a training example. Raises ValueError where there is no gold."""
         if self.gold is None:
             raise ValueError(f"item {self.id} was rejected without a correction: there is nothing to learn")
         return SFTExample(
@@ -219,7 +219,7 @@ class ReviewedItem(Judgement):
 
 
 class JudgedResponse(Judgement):
-    """One answer to a prompt, with people's word on it: the agent's, a correction, or a candidate."""
+    """One answer to a prompt, with people's verdict: the agent's answer, a correction, or a candidate."""
 
     prompt: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
@@ -233,7 +233,7 @@ class JudgedResponse(Judgement):
 
 
 class JudgedDocument(Document):
-    """A document in a result list, with people's word on it."""
+    """A document in a result list, with people's verdict on it."""
 
     relevant: bool | None = None
     """None where nobody said."""
@@ -244,7 +244,7 @@ class ReviewedRetrieval(Value):
 
     query: str
     documents: tuple[JudgedDocument, ...]
-    """In the order in which they were found."""
+    """In the order of the result list."""
     source_span_ids: tuple[str, ...]
     trace_id: str
     session_id: str | None = None
@@ -273,7 +273,7 @@ class Examples(Value):
     trajectories: tuple[Trajectory, ...] = ()
 
     def join(self, more: "Examples") -> "Examples":
-        """These and, of each kind behind them, those."""
+        """Return the examples of both, by kind, these first."""
         return Examples(
             **{kind: (*getattr(self, kind), *getattr(more, kind)) for kind in type(self).model_fields}
         )

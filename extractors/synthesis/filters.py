@@ -1,4 +1,4 @@
-"""Which proposals of a language model are worth an operator's time.
+"""Filters for the proposals of a language model: only those worth an operator's time are shown.
 
     proposal ─> of the right form? ─> far from what is held out? ─> not there already? ─> its diversity
                      └───────────────────────┴───────────────────────────┴─> left out, counted by reason
@@ -8,8 +8,9 @@ vectors of an encoder that is passed in as a function.
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -23,7 +24,7 @@ from extractors.cleaning.near_duplicates import (
     find_templates_in_texts,
 )
 from extractors.cleaning.quality import find_flaw, iterate_kinds, join_turns
-from extractors.cleaning.templates import find_templates
+from extractors.cleaning.templates import Templates, find_templates
 from extractors.errors import LearndError
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import normalise
@@ -44,7 +45,7 @@ from extractors.synthesis.recipes import (
     format_message,
     list_functions,
 )
-from extractors.values import Value
+from extractors.values import Reasons, Value
 
 Encode = Callable[[Sequence[str]], Any]
 """Vectors of texts: numbers, shape (texts, dimensions), in their order; of any length but 0."""
@@ -55,7 +56,7 @@ BLOCK = 1024
 
 
 class UnfitReason(StrEnum):
-    """Why a proposal is not shown to an operator, besides the flaws of any example."""
+    """Reasons not to show a proposal to an operator, besides the flaws of any example."""
 
     OTHER_SHAPE = "its prompt or its documents are not formed as those of the demonstrations"
     OUT_OF_SPACE = "its answer is not in the output space"
@@ -67,7 +68,7 @@ class UnfitReason(StrEnum):
 
 
 class ScreeningRules(Value):
-    """How alike is too alike, and how long is too long.
+    """Limits of similarity and of length.
 
     The similarities are cosines of all-MiniLM-L6-v2, chosen on CLINC150's short questions, 50 of a
     label: at 0.92, 27 % of what people wrote themselves is near another's question, differing in a
@@ -77,7 +78,7 @@ class ScreeningRules(Value):
     """
 
     near_trained: float = Field(0.92, gt=0, le=1)
-    """Similarity from which a proposal says what is trained on, or another proposal says, already."""
+    """Similarity from which a proposal repeats what is trained on, or another proposal."""
     near_held_out: float = Field(0.85, gt=0, le=1)
     """Similarity from which it gives away a held-out or golden item: lower, as a proposal too few costs
     less than a measurement that flatters. 39 % of CLINC150's test questions are this near to training."""
@@ -91,59 +92,83 @@ class ScreenedExample(ProposedExample):
     """A proposal for an operator."""
 
     diversity: float = Field(ge=0, le=1)
-    """How unlike what is trained on, and the proposals before it: 1 less the greatest similarity."""
+    """1 less the greatest similarity to anything trained on, or to the proposals before it."""
 
 
 class ScreeningResult(Value):
-    """What is left of a model's proposals."""
+    """The proposals that passed the filters."""
 
     kept: tuple[ScreenedExample, ...]
-    """In the order in which they were."""
+    """In the order in which they were proposed."""
     left_out: dict[str, int]
-    """By reason in words."""
+    """Numbers of the other ones, by reason in words."""
 
 
 class VectorsInvalid(LearndError):
-    """An encoder did not give a direction for each text."""
+    """An encoder did not return a vector other than 0 for each text."""
+
+
+@dataclass(frozen=True)
+class KnownExamples:
+    """Everything that proposals are compared with."""
+
+    demonstrations: Sequence[Example]
+    """Approved examples: those of the request."""
+    trained: Examples
+    """All of the snapshot's training and validation examples."""
+    held_out: Sequence[Sequence[Message] | str]
+    """The prompts of holdout and golden items, as messages, or as text (queries)."""
+
+    def list_questions(self) -> list[str]:
+        """Return the questions of demonstrations and trained examples, each once."""
+        examples = (*self.demonstrations, *_list_members(self.trained))
+        return list(dict.fromkeys(text for each in examples for text in _list_questions(each)))
+
+    def list_held_out_questions(self) -> list[str]:
+        """Return the held-out questions, each once."""
+        texts = (text if isinstance(text, str) else join_turns(text) for text in self.held_out)
+        return list(dict.fromkeys(texts))
 
 
 def screen(
     proposed: Sequence[ProposedExample],
+    known: KnownExamples,
     *,
-    demonstrations: Sequence[Example],
     output_space: Sequence[str] = (),
-    trained: Examples,
-    held_out: Sequence[Sequence[Message] | str],
     encode: Encode,
     rules: ScreeningRules | None = None,
 ) -> ScreeningResult:
-    """The proposals that can be shown, with their diversity; what is left out is counted by its first reason.
+    """Return the proposals that can be shown, and count the others by the first reason against each.
 
-    `demonstrations`: those of the request; `trained`: all of the snapshot's training and validation
-    examples; `held_out`: the prompts of holdout and golden items, as messages, or as text (queries).
     Raises VectorsInvalid.
     """
     rules = rules or ScreeningRules()
-    left_out: Counter[str] = Counter()
-    form = _ExpectedForm(demonstrations, output_space, rules)
-    whole: list[ProposedExample] = []
-    for each in proposed:
-        reason = find_flaw(each.example) or form.unfit(each.example)
-        if reason is None:
-            whole.append(each)
-        else:
-            left_out[reason.value] += 1
-    known = [text for each in (*demonstrations, *_list_members(trained)) for text in _list_questions(each)]
-    held = [text if isinstance(text, str) else join_turns(text) for text in held_out]
-    kept = _apart(whole, list(dict.fromkeys(known)), list(dict.fromkeys(held)), encode, rules, left_out)
-    return ScreeningResult(kept=tuple(kept), left_out=dict(left_out))
+    well_formed, malformed = _filter_by_form(
+        proposed, _ExpectedForm(known.demonstrations, output_space, rules)
+    )
+    kept, near = _filter_by_similarity(well_formed, known, encode, rules)
+    left_out = {str(reason.value): count for reason, count in (malformed + near).items()}
+    return ScreeningResult(kept=tuple(kept), left_out=left_out)
 
 
 # ---- of the right form?
 
 
+def _filter_by_form(
+    proposed: Sequence[ProposedExample], form: "_ExpectedForm"
+) -> tuple[list[ProposedExample], Reasons]:
+    kept, left_out = list[ProposedExample](), Reasons()
+    for each in proposed:
+        reason = find_flaw(each.example) or form.find_misfit(each.example)
+        if reason is None:
+            kept.append(each)
+        else:
+            left_out[reason] += 1
+    return kept, left_out
+
+
 class _ExpectedForm:
-    """What the demonstrations have in common."""
+    """The form that the demonstrations have in common."""
 
     def __init__(
         self, demonstrations: Sequence[Example], output_space: Sequence[str], rules: ScreeningRules
@@ -165,8 +190,8 @@ class _ExpectedForm:
         worse = [each.rejected for each in prompted if isinstance(each, PreferencePair)]
         self._answer = _LengthRange([format_message(answer) for answer in (*answers, *worse)], rules)
 
-    def unfit(self, example: Example) -> UnfitReason | None:
-        """Why the proposal is formed otherwise; None where it is not."""
+    def find_misfit(self, example: Example) -> UnfitReason | None:
+        """Return the first way in which the proposal differs from the form; None where it does not."""
         if isinstance(example, Triplet):
             negatives = self._documents.get(example.positive.text, set())
             if example.negative.text not in negatives:
@@ -179,21 +204,21 @@ class _ExpectedForm:
             return UnfitReason.OTHER_SHAPE
         if not self._question.fits(_find_question(example)):
             return UnfitReason.LENGTH
-        return self._unfit_answer(example)
+        return self._find_answer_misfit(example)
 
-    def _unfit_answer(self, example: SFTExample | PreferencePair) -> UnfitReason | None:
+    def _find_answer_misfit(self, example: SFTExample | PreferencePair) -> UnfitReason | None:
         better = choose_better_answer(example)
         worse = [example.rejected] if isinstance(example, PreferencePair) else []
         if self._space is not None:
             spelled = [self._space.to_label(answer) == answer for answer in (better, *worse)]
             return None if all(spelled) else UnfitReason.OUT_OF_SPACE
-        if bool(better.tool_calls) not in self._calls or not self._formed(better):
+        if bool(better.tool_calls) not in self._calls or not self._has_form(better):
             return UnfitReason.OTHER_FORM
         fits = all(self._answer.fits(format_message(answer)) for answer in (better, *worse))
         return None if fits else UnfitReason.LENGTH
 
-    def _formed(self, answer: Message) -> bool:
-        """As JSON: with the keys that every demonstration has, and none that no demonstration has."""
+    def _has_form(self, answer: Message) -> bool:
+        """Return whether a JSON answer has the keys of every demonstration, and none that no demonstration has."""
         if answer.tool_calls:
             return all(
                 _is_callable(call.name, call.arguments, self._shape.tools) for call in answer.tool_calls
@@ -206,7 +231,7 @@ class _ExpectedForm:
 
 
 class _LengthRange:
-    """Between the shortest and the longest text, with room on both sides."""
+    """The range between the shortest and the longest text, with room on both sides."""
 
     def __init__(self, texts: Sequence[str], rules: ScreeningRules) -> None:
         lengths = [len(text.strip()) for text in texts] or [0]
@@ -218,7 +243,7 @@ class _LengthRange:
 
 
 def _read_keys(answer: Message) -> frozenset[str] | None:
-    """The keys of an answer that is a JSON object."""
+    """Return the keys of an answer that is a JSON object; None where it is not."""
     try:
         found = json.loads(answer.content)
     except (ValueError, RecursionError):
@@ -227,7 +252,7 @@ def _read_keys(answer: Message) -> frozenset[str] | None:
 
 
 def _is_callable(name: str, arguments: str, tools: Sequence[dict[str, Any]]) -> bool:
-    """Whether one of the tools takes these arguments: what it requires, and nothing that it does not name."""
+    """Return whether one of the tools takes these arguments: all required ones, and none that it does not name."""
     try:
         given = json.loads(arguments)
     except (ValueError, RecursionError):
@@ -240,49 +265,66 @@ def _is_callable(name: str, arguments: str, tools: Sequence[dict[str, Any]]) -> 
     return not lacking and (not isinstance(known, dict) or given.keys() <= known.keys())
 
 
-# ---- apart from what is held out, and said once
+# ---- far from what is held out and from each other
 
 
-def _apart(
-    whole: Sequence[ProposedExample],
-    known: Sequence[str],
-    held: Sequence[str],
-    encode: Encode,
-    rules: ScreeningRules,
-    left_out: Counter[str],
-) -> Iterator[ScreenedExample]:
-    texts = [_find_question(each.example) for each in whole]
+def _filter_by_similarity(
+    proposed: Sequence[ProposedExample], known: KnownExamples, encode: Encode, rules: ScreeningRules
+) -> tuple[list[ScreenedExample], Reasons]:
+    """Return the proposals that are near nothing known and not near each other."""
+    texts = [_find_question(each.example) for each in proposed]
     if not texts:
-        return
-    everything = [*texts, *known, *held]
+        return [], Reasons()
+    questions, held = known.list_questions(), known.list_held_out_questions()
+    everything = [*texts, *questions, *held]
     templates = find_templates_in_texts(everything)
     like_held = find_near_matches(texts, held, NEAR, templates)
-    like_known = find_near_matches(texts, known, NEAR, templates)
-    directions = _TextEncoder(encode, everything)
-    vectors = directions.of(texts)
-    to_held, to_known = directions.greatest(vectors, held), directions.greatest(vectors, known)
-    new: list[int] = []
-    for at in range(len(whole)):
+    like_known = find_near_matches(texts, questions, NEAR, templates)
+    encoder = _TextEncoder(encode, everything)
+    vectors = encoder.encode(texts)
+    to_held = encoder.find_greatest_similarity(vectors, held)
+    to_known = encoder.find_greatest_similarity(vectors, questions)
+    new, left_out = list[int](), Reasons()
+    for at in range(len(proposed)):
         if like_held[at] is not None or to_held[at] >= rules.near_held_out:
-            left_out[UnfitReason.HELD_OUT.value] += 1
+            left_out[UnfitReason.HELD_OUT] += 1
         elif like_known[at] is not None or to_known[at] >= rules.near_trained:
-            left_out[UnfitReason.TRAINED_ON.value] += 1
+            left_out[UnfitReason.TRAINED_ON] += 1
         else:
             new.append(at)
-    repeats = find_near_duplicates([texts[at] for at in new], NEAR, templates)
-    taken: list[int] = []
-    for at, repeated in zip(new, repeats, strict=True):
-        to_taken = (vectors[taken] @ vectors[at]).max(initial=-1.0)
-        if repeated is not None or to_taken >= rules.near_trained:
-            left_out[UnfitReason.REPEATED.value] += 1
-            continue
-        taken.append(at)
-        diversity = min(1.0, max(0.0, 1 - float(max(to_taken, to_known[at]))))
-        yield ScreenedExample(**dict(whole[at]), diversity=diversity)
+    distinct = _find_distinct(texts, vectors, new, templates, rules)
+    left_out[UnfitReason.REPEATED] += len(new) - len(distinct)
+    return [
+        ScreenedExample(
+            **dict(proposed[at]), diversity=min(1.0, max(0.0, 1 - float(max(similarity, to_known[at]))))
+        )
+        for at, similarity in distinct
+    ], +left_out
+
+
+def _find_distinct(
+    texts: Sequence[str],
+    vectors: Vectors,
+    candidates: Sequence[int],
+    templates: Templates,
+    rules: ScreeningRules,
+) -> list[tuple[int, float]]:
+    """Return those of the candidates that repeat no earlier one, and the greatest similarity to an earlier one.
+
+    `candidates` are positions in `texts` and `vectors`; the similarity is -1 for the first one.
+    """
+    repeats = find_near_duplicates([texts[at] for at in candidates], NEAR, templates)
+    distinct: list[tuple[int, float]] = []
+    for at, repeated in zip(candidates, repeats, strict=True):
+        earlier = [position for position, _ in distinct]
+        similarity = float((vectors[earlier] @ vectors[at]).max(initial=-1.0))
+        if repeated is None and similarity < rules.near_trained:
+            distinct.append((at, similarity))
+    return distinct
 
 
 class _TextEncoder:
-    """Texts as vectors of length 1, by what each says beside the template that it was written in.
+    """Encodes texts as vectors of length 1, without the template that each was written in.
 
     A long template would make all texts near each other, and every proposal near what is held out.
     """
@@ -291,9 +333,9 @@ class _TextEncoder:
         self._encode = encode
         self._templates = find_templates(map(normalise, everything))
 
-    def of(self, texts: Sequence[str]) -> Vectors:
-        """Shape (texts, dimensions). Raises VectorsInvalid."""
-        vectors = np.asarray(self._encode([self._own(text) for text in texts]), dtype=np.float32)
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors of shape (texts, dimensions). Raises VectorsInvalid."""
+        vectors = np.asarray(self._encode([self._strip_template(text) for text in texts]), dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise VectorsInvalid(f"the encoder gave an array of shape {vectors.shape} for {len(texts)} texts")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -303,27 +345,27 @@ class _TextEncoder:
         directions: Vectors = vectors / lengths
         return directions
 
-    def greatest(self, vectors: Vectors, texts: Sequence[str]) -> Similarities:
-        """Of each vector the greatest cosine with one of the texts; -1 without texts. Shape (vectors,)."""
+    def find_greatest_similarity(self, vectors: Vectors, texts: Sequence[str]) -> Similarities:
+        """Return each vector's greatest cosine with one of the texts; -1 without texts. Shape (vectors,)."""
         greatest: Similarities = np.full(len(vectors), -1.0, dtype=np.float32)
         for start in range(0, len(texts), BLOCK):
-            block = self.of(texts[start : start + BLOCK])
+            block = self.encode(texts[start : start + BLOCK])
             greatest = np.maximum(greatest, (vectors @ block.T).max(axis=1))
         return greatest
 
-    def _own(self, text: str) -> str:
+    def _strip_template(self, text: str) -> str:
         plain = normalise(text)
         own = self._templates.remove_passages(plain)
         return text if own == plain else own or text
 
 
 def _find_question(example: Any) -> str:
-    """What a proposal asks."""
+    """Return the question of a proposal."""
     return example.query if isinstance(example, Triplet) else join_turns(example.prompt)
 
 
 def _list_questions(example: Example) -> Iterator[str]:
-    """What an example shows of questions; of a conversation each of them."""
+    """Yield the questions of an example; of a conversation every one."""
     if isinstance(example, Trajectory):
         yield from (turn.content for turn in example.messages if turn.role == "user")
     else:

@@ -212,7 +212,7 @@ def test_what_is_redacted_has_the_id_of_what_it_says_now() -> None:
         messages=(user(), said()), learned=(1,), outcome="approved", prompt_keys=("old",), started_at=NOON
     )
     before = example.id, conversation.id
-    examples = Redaction(fixed).apply_to_all(Examples(sft=(example,), trajectories=(conversation,)))
+    examples = Redaction(fixed).apply_to_examples(Examples(sft=(example,), trajectories=(conversation,)))
     clean = SFTExample.model_validate(examples.sft[0].model_dump())
     assert examples.sft[0].id == clean.id != before[0]
     assert examples.trajectories[0].id != before[1]

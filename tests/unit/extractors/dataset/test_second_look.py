@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from extractors.dataset.holdout_split import find_common_prompts
 from extractors.dataset.second_look import (
     KnownTraffic,
     build_fresh_snapshot,
-    common_in,
     count_with_gold,
     select_fresh_items,
 )
@@ -79,7 +79,7 @@ def test_neither_common_prompts_nor_those_it_knows_are_traffic_that_fresh_items_
     hello = [reviewed(110 + n, ("hello", "billing")) for n in range(3)]
     new = reviewed(120, ("new", "billing"))
     extraction = Extraction(items=(*hello, new))
-    common = common_in(extraction, 3)
+    common = find_common_prompts(extraction.items, 3)
     assert common == {hello[0].prompt_key}
     excluded = build_fresh_snapshot(
         [new], seen_snapshot(tmp_path), WATERMARK, common=common
