@@ -7,19 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.metrics.latency import Overhead, overhead
+from evaluation.metrics.latency import Overhead, compute_overhead
 from evaluation.metrics.llm_judge import Preferences
-from evaluation.metrics.retrieval import library, rank, ranked_side
-from evaluation.metrics.scoring import Scorer, scorer
-from evaluation.report import Answer, Report, SeedRuns, Side
+from evaluation.metrics.retrieval import average_rankings, build_library, rank_documents
+from evaluation.metrics.scoring import Scorer, build_scorer
+from evaluation.report import Report, ScoredAnswer, SeedRuns, Side
 from evaluation.rules import Gate, Look
-from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
-from evaluation.verdict.judge_findings import Findings, confirmed, judge_findings, sessions_of
+from evaluation.score_side import (
+    RawAnswer,
+    SideAnswers,
+    score_answers,
+    score_golden,
+    score_searches,
+    score_side,
+)
+from evaluation.verdict.judge_findings import Findings, confirm_by_replica, judge_findings, map_sessions
 from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
-from tests.snapshots import BEGAN, reviewed, taught
+from tests.snapshots import BEGAN, make_example, make_item
 from trainers.planning.method_rules import Task
 
 LABELS = ("billing", "shipping", "returns", "account", "complaints")
@@ -54,8 +61,8 @@ def _right(model: Model, number: int, of: int) -> bool:
     return number < model.right if mixed > 0.1 else number >= of - model.right
 
 
-def _said(texts: Sequence[str]) -> tuple[Said, ...]:
-    return tuple(Said(text=each, ended=True) for each in texts)
+def _said(texts: Sequence[str]) -> tuple[RawAnswer, ...]:
+    return tuple(RawAnswer(text=each, ended=True) for each in texts)
 
 
 def _gold(item: ReviewedItem) -> str:
@@ -70,14 +77,14 @@ def routed(
     snapshot: Snapshot, live: Model, candidate: Model, *others: Model, traffic: Sequence[TrafficCall] = ()
 ) -> Report:
     """A classification: with golden cases, older traffic, and where there is `traffic`, weights."""
-    scoring = scorer("classification", LABELS, ())
-    older = [reviewed(900 + n, (f"last year, parcel {n}", "shipping")) for n in range(30)]
-    cases = [taught(800 + n, case) for n, case in enumerate(CASES)]
+    scoring = build_scorer("classification", LABELS, ())
+    older = [make_item(900 + n, (f"last year, parcel {n}", "shipping")) for n in range(30)]
+    cases = [make_example(800 + n, case) for n, case in enumerate(CASES)]
     sides = [_routing_side(model, snapshot.holdout, scoring) for model in (*others, live, candidate)]
     found = Findings(
         sides=tuple(sides),
         live=live.name,
-        sessions=sessions_of([*snapshot.holdout, *older]),
+        sessions=map_sessions([*snapshot.holdout, *older]),
         weighting=weigh(snapshot.holdout, traffic, live=live.name) if traffic else None,
         retention=(_retained(live, older, scoring), _retained(candidate, older, scoring)),
         golden=score_golden(cases, _to_cases(live), _to_cases(candidate), scoring),
@@ -94,7 +101,7 @@ def _routing_side(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) 
     ]
     weighed = tuple(_sureness(f"{model.name} {number}", label) for number, label in enumerate(said))
     return score_side(
-        model.name, items, Heard(held_out=_said(said), labels=weighed), scoring, LABELS, model.ms
+        model.name, items, SideAnswers(held_out=_said(said), labels=weighed), scoring, LABELS, model.ms
     )
 
 
@@ -104,12 +111,12 @@ def _sureness(seed: str, said: str) -> tuple[float, ...]:
     return tuple(math.log(sure if label == said else (1 - sure) / (len(LABELS) - 1)) for label in LABELS)
 
 
-def _retained(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) -> tuple[Answer, ...]:
+def _retained(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) -> tuple[ScoredAnswer, ...]:
     said = [_gold(item) if n < model.retains * len(items) else "billing" for n, item in enumerate(items)]
     return score_answers(items, _said(said), scoring)
 
 
-def _to_cases(model: Model) -> tuple[Said, ...]:
+def _to_cases(model: Model) -> tuple[RawAnswer, ...]:
     return _said(
         [TAKEN_FOR[label] if number in model.breaks else label for number, (_, label) in enumerate(CASES)]
     )
@@ -121,7 +128,8 @@ def _overheads(candidate: Model, *others: Model) -> tuple[Overhead, ...]:
         return [model.ms / 1000 * noise.uniform(0.9, 1.1) for _ in range(16)]
 
     return tuple(
-        overhead(seconds(candidate), seconds(other), against=other.name, alpha=0.05) for other in others
+        compute_overhead(seconds(candidate), seconds(other), against=other.name, alpha=0.05)
+        for other in others
     )
 
 
@@ -156,17 +164,17 @@ def written(
     found = Findings(
         sides=sides,
         live=live.name,
-        sessions=sessions_of(snapshot.holdout),
+        sessions=map_sessions(snapshot.holdout),
         overheads=_overheads(candidate, live, *others),
         preferences=_preferred(sides) if judged else None,
-        seeds=_seeds(sides[-1].mean("token_f1")) if judged else None,
+        seeds=_seeds(sides[-1].average("token_f1")) if judged else None,
     )
     report = _judged(found, snapshot, "generation", look)
     if not judged:
         return report
-    answered = (report.side(live.name), report.candidate)
-    served = Findings(sides=answered, live=live.name, sessions=sessions_of(snapshot.holdout))
-    return confirmed(report, served, "generation")
+    answered = (report.find_side(live.name), report.candidate)
+    served = Findings(sides=answered, live=live.name, sessions=map_sessions(snapshot.holdout))
+    return confirm_by_replica(report, served, "generation")
 
 
 def _writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
@@ -176,8 +184,8 @@ def _writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
         for number, item in enumerate(items)
     ]
     nats = tuple((-1 / model.right, -4 / model.right) for _ in items)
-    heard = Heard(held_out=_said(texts), gold=nats)
-    return score_side(model.name, items, heard, scorer("generation", (), ()), latency_ms=model.ms)
+    heard = SideAnswers(held_out=_said(texts), gold=nats)
+    return score_side(model.name, items, heard, build_scorer("generation", (), ()), latency_ms=model.ms)
 
 
 def _seeds(nearness: float) -> SeedRuns:
@@ -202,7 +210,7 @@ def extracted(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
     found = Findings(
         sides=sides,
         live=live.name,
-        sessions=sessions_of(snapshot.holdout),
+        sessions=map_sessions(snapshot.holdout),
         overheads=_overheads(candidate, live),
     )
     return _judged(found, snapshot, "extraction")
@@ -217,7 +225,11 @@ def _extracting_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
         for number, item in enumerate(items)
     ]
     return score_side(
-        model.name, items, Heard(held_out=_said(texts)), scorer("extraction", (), ()), latency_ms=model.ms
+        model.name,
+        items,
+        SideAnswers(held_out=_said(texts)),
+        build_scorer("extraction", (), ()),
+        latency_ms=model.ms,
     )
 
 
@@ -244,7 +256,7 @@ def searches(n: int) -> tuple[ReviewedRetrieval, ...]:
 
 def searched(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
     """Encoders, of which the better one finds more relevant documents first."""
-    shelf = library(snapshot.retrievals)
+    shelf = build_library(snapshot.retrievals)
     sides = []
     for model in (live, candidate):
         chance = np.random.default_rng(model.right)
@@ -252,8 +264,8 @@ def searched(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
         for number, query in enumerate(shelf.queries):
             scores = chance.random(len(shelf.documents))
             scores[list(query.relevant)] += 1 if _right(model, number, len(shelf.queries)) else 0.4
-            ranked.append(rank(query, scores))
-        sides.append(side_of_searches(ranked_side(model.name, ranked), model.ms))
+            ranked.append(rank_documents(query, scores))
+        sides.append(score_searches(average_rankings(model.name, ranked), model.ms))
     found = Findings(
         sides=tuple(sides),
         live=live.name,

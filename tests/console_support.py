@@ -42,7 +42,7 @@ from tests.console_reports import (
     written,
 )
 from tests.phoenix_support import wait_until
-from tests.snapshots import reviewed, snapshot_in, taught
+from tests.snapshots import make_example, make_item, make_snapshot
 from tests.unit.traffic import annotation, correction, openinference, span
 from trainers.planning.choose_method import BaseModelInfo, MethodSettings, TrainingPreferences, choose_method
 from trainers.planning.method_rules import Readiness, Task, Thresholds
@@ -183,7 +183,7 @@ def waiting_batch(
         now,
         reason="30 of 50 approved or corrected answers",
     )
-    shown = tuple(taught(n, ASKED[n]).id for n in range(demonstrations))
+    shown = tuple(make_example(n, ASKED[n]).id for n in range(demonstrations))
     proposals = [
         Proposal(
             example=_synthetic(question, LABELS[n % 2], now).model_dump(mode="json"),
@@ -212,10 +212,10 @@ def _synthetic(question: str, label: str, now: datetime) -> SFTExample:
 
 
 def _routing_snapshot() -> Snapshot:
-    train = Examples(sft=tuple(taught(n, asked) for n, asked in enumerate(ASKED)))
+    train = Examples(sft=tuple(make_example(n, asked) for n, asked in enumerate(ASKED)))
     questions = [(words.format(n), label) for n in range(18) for label, words in QUESTIONS.items()][:70]
     held_out = [
-        reviewed(100 + n, each) for n, each in enumerate([*questions, (f"parcel {EVIL}", "shipping")])
+        make_item(100 + n, each) for n, each in enumerate([*questions, (f"parcel {EVIL}", "shipping")])
     ]
     return _snapshot(
         train,
@@ -233,18 +233,18 @@ def _routing_snapshot() -> Snapshot:
 
 
 def _search_snapshot() -> Snapshot:
-    train = Examples(sft=tuple(taught(2000 + n, asked) for n, asked in enumerate(ASKED)))
+    train = Examples(sft=tuple(make_example(2000 + n, asked) for n, asked in enumerate(ASKED)))
     return _snapshot(train, retrievals=searches(80))
 
 
 def _support_snapshot() -> Snapshot:
-    train = Examples(sft=tuple(taught(3000 + n, asked) for n, asked in enumerate(ASKED)))
+    train = Examples(sft=tuple(make_example(3000 + n, asked) for n, asked in enumerate(ASKED)))
     return _snapshot(train, holdout=tuple(_support_items(80)))
 
 
 def _support_items(n: int, *, first: int = 0) -> list[ReviewedItem]:
     return [
-        reviewed(
+        make_item(
             first + number,
             (
                 f"how do I clean kettle {number}?",
@@ -256,11 +256,11 @@ def _support_items(n: int, *, first: int = 0) -> list[ReviewedItem]:
 
 
 def _invoices_snapshot() -> Snapshot:
-    train = Examples(sft=tuple(taught(4000 + n, asked) for n, asked in enumerate(ASKED)))
+    train = Examples(sft=tuple(make_example(4000 + n, asked) for n, asked in enumerate(ASKED)))
     return _snapshot(
         train,
         holdout=tuple(
-            reviewed(n, (f"Invoice {n} of Kettle & Sons: {n}0 euros", f'{{"number": {n}, "amount": {n}0}}'))
+            make_item(n, (f"Invoice {n} of Kettle & Sons: {n}0 euros", f'{{"number": {n}, "amount": {n}0}}'))
             for n in range(1, 13)
         ),
     )
@@ -272,7 +272,7 @@ def _snapshot(
     retrievals: tuple[ReviewedRetrieval, ...] = (),
 ) -> Snapshot:
     with TemporaryDirectory() as folder:
-        made = read_snapshot(snapshot_in(Path(folder), train, holdout=holdout))
+        made = read_snapshot(make_snapshot(Path(folder), train, holdout=holdout))
     outcomes = OutcomeCounts(approved=0, corrected=len(holdout) + len(retrievals), rejected=0)
     manifest = made.manifest.model_copy(
         update={"held_out": outcomes, "reviewed": outcomes, "holdout": len(holdout) + len(retrievals)}

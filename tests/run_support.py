@@ -9,13 +9,20 @@ from typing import Any
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_path
 from daemon.settings.load import Settings
-from evaluation.metrics.latency import overhead
+from evaluation.metrics.latency import compute_overhead
 from evaluation.metrics.llm_judge import Preferences
-from evaluation.metrics.retrieval import Ranked, ranked_side
-from evaluation.metrics.scoring import Scorer, scorer
+from evaluation.metrics.retrieval import QueryRanking, average_rankings
+from evaluation.metrics.scoring import Scorer, build_scorer
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Gate, Look
-from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side, side_of_searches
+from evaluation.score_side import (
+    RawAnswer,
+    SideAnswers,
+    score_answers,
+    score_golden,
+    score_searches,
+    score_side,
+)
 from evaluation.verdict.judge_findings import Findings, judge_findings
 from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import OutcomeCounts, Snapshot, read_snapshot, write_snapshot
@@ -24,7 +31,7 @@ from extractors.values import file_digest
 from registry.cycles import Cycle, CycleCounts, CycleState, StageResult
 from registry.store.store import Store
 from registry.versions import Version
-from tests.snapshots import BEGAN, Asked, preferred, reviewed, snapshot_in, taught
+from tests.snapshots import BEGAN, RoutingCase, make_example, make_item, make_pair, make_snapshot
 from trainers.planning.hyperparameters import Hyperparameters, Method
 from trainers.planning.plan import Plan, TrainingStage
 
@@ -67,7 +74,7 @@ FIGURES: dict[Method, dict[str, Any]] = {
 }
 
 
-def asked(number: int) -> Asked:
+def asked(number: int) -> RoutingCase:
     return f"where is parcel {number}?", LABELS[number % 3]
 
 
@@ -99,13 +106,15 @@ class Runs:
     def snapshot(self, held_out: Sequence[ReviewedItem], **changes: Any) -> Snapshot:
         """With 30 examples to imitate, of which 6 are synthetic, and 10 pairs."""
         sft = tuple(
-            taught(n, asked(n)).model_copy(update={"origin": "synthetic" if n % 5 == 0 else "telemetry"})
+            make_example(n, asked(n)).model_copy(
+                update={"origin": "synthetic" if n % 5 == 0 else "telemetry"}
+            )
             for n in range(30)
         )
-        pairs = tuple(preferred(n, asked(n), "dunno") for n in range(30, 40))
-        validation = Examples(sft=tuple(taught(n, asked(n)) for n in range(40, 45)))
+        pairs = tuple(make_pair(n, asked(n), "dunno") for n in range(30, 40))
+        validation = Examples(sft=tuple(make_example(n, asked(n)) for n in range(40, 45)))
         made = read_snapshot(
-            snapshot_in(self.context.snapshots, Examples(sft=sft, pairs=pairs), validation, held_out)
+            make_snapshot(self.context.snapshots, Examples(sft=sft, pairs=pairs), validation, held_out)
         )
         outcomes = OutcomeCounts(approved=60, corrected=30, rejected=10)
         manifest = made.manifest.model_copy(
@@ -119,7 +128,7 @@ class Runs:
 
     def searches(self, retrievals: Sequence[ReviewedRetrieval]) -> Snapshot:
         """A snapshot of an embedding target."""
-        made = read_snapshot(snapshot_in(self.context.snapshots, Examples()))
+        made = read_snapshot(make_snapshot(self.context.snapshots, Examples()))
         manifest = made.manifest.model_copy(update={"holdout": len(retrievals)})
         snapshot = made.model_copy(update={"manifest": manifest, "retrievals": tuple(retrievals)})
         path = self.context.snapshots / snapshot.id
@@ -225,7 +234,7 @@ class Runs:
 def held_out(count: int, first: int = 100) -> list[ReviewedItem]:
     """Each third corrected item is one that was rejected without a correction instead."""
     return [
-        reviewed(number, asked(number), outcome="rejected" if number % 10 == 9 else "corrected")
+        make_item(number, asked(number), outcome="rejected" if number % 10 == 9 else "corrected")
         for number in range(first, first + count)
     ]
 
@@ -248,7 +257,7 @@ def a_report(
 
     `everything`: also with a retention set, weights and a judge.
     """
-    scoring = scorer("classification", LABELS, ())
+    scoring = build_scorer("classification", LABELS, ())
     rights = {"base": base_right} | ({live: live_right} if live != "base" else {}) | {candidate: right}
     heard = {name: _heard(snapshot.holdout, count) for name, count in rights.items()}
     sides = tuple(
@@ -265,7 +274,7 @@ def a_report(
         retention=_retention(older, scoring) if everything else None,
         golden=_golden(golden, scoring) if golden else None,
         overheads=tuple(
-            overhead([0.024 + n / 1e4 for n in range(16)], [0.02] * 16, against=name, alpha=0.05)
+            compute_overhead([0.024 + n / 1e4 for n in range(16)], [0.02] * 16, against=name, alpha=0.05)
             for name in rights
             if name != candidate
         ),
@@ -282,16 +291,16 @@ def a_report(
     )
 
 
-def _heard(items: Sequence[ReviewedItem], right: int) -> Heard:
+def _heard(items: Sequence[ReviewedItem], right: int) -> SideAnswers:
     said = [
-        Said(text=item.gold.content if item.gold and n < right else "no idea", ended=True)
+        RawAnswer(text=item.gold.content if item.gold and n < right else "no idea", ended=True)
         for n, item in enumerate(items)
     ]
     sure = [
         [0.0 if item.gold and label == item.gold.content and n < right else -2.0 for label in LABELS]
         for n, item in enumerate(items)
     ]
-    return Heard(held_out=tuple(said), labels=tuple(map(tuple, sure)))
+    return SideAnswers(held_out=tuple(said), labels=tuple(map(tuple, sure)))
 
 
 def _retention(items: Sequence[ReviewedItem], scoring: Scorer) -> Any:
@@ -300,8 +309,8 @@ def _retention(items: Sequence[ReviewedItem], scoring: Scorer) -> Any:
 
 def _golden(cases: Sequence[SFTExample], scoring: Scorer) -> Any:
     """What is live passes all, the candidate all but the first, which it answers with HTML."""
-    live = [Said(text=case.completion.content, ended=True) for case in cases]
-    return score_golden(cases, live, [Said(text="<b>a|b</b>\n[c](d)", ended=True), *live[1:]], scoring)
+    live = [RawAnswer(text=case.completion.content, ended=True) for case in cases]
+    return score_golden(cases, live, [RawAnswer(text="<b>a|b</b>\n[c](d)", ended=True), *live[1:]], scoring)
 
 
 def _preferences(pairs: int) -> Preferences:
@@ -331,7 +340,7 @@ def a_search_report(snapshot: Snapshot, candidate: str, ranks: dict[str, Sequenc
     sides = []
     for name, reached in ranks.items():
         each = [
-            Ranked(
+            QueryRanking(
                 item_id=item.id,
                 hit=rank == 1,
                 recall={1: float(rank == 1), 5: float(0 < rank <= 5), 10: float(0 < rank <= 10)},
@@ -340,7 +349,7 @@ def a_search_report(snapshot: Snapshot, candidate: str, ranks: dict[str, Sequenc
             )
             for item, rank in zip(snapshot.retrievals, reached, strict=True)
         ]
-        sides.append(side_of_searches(ranked_side(name, each)))
+        sides.append(score_searches(average_rankings(name, each)))
     assert sides[-1].name == candidate
     found = Findings(
         sides=tuple(sides), live="base", sessions={item.id: item.id for item in snapshot.retrievals}

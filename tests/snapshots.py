@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from extractors.dataset.holdout_split import HoldoutRules
-from extractors.dataset.snapshot import Manifest, Outcomes, Snapshot, write_snapshot
+from extractors.dataset.snapshot import Manifest, OutcomeCounts, Snapshot, write_snapshot
 from extractors.examples.types import (
     Examples,
     Message,
@@ -19,12 +19,12 @@ from extractors.examples.types import (
 from extractors.values import content_id
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
-Asked = tuple[str, str]
+RoutingCase = tuple[str, str]
 """A question and its destination."""
 
 
-def reviewed(
-    number: int, asked: Asked, *, system: str = "Route.", outcome: Outcome = "corrected"
+def make_item(
+    number: int, asked: RoutingCase, *, system: str = "Route.", outcome: Outcome = "corrected"
 ) -> ReviewedItem:
     """A call that was answered with `dunno`, unless approved."""
     question, destination = asked
@@ -44,14 +44,14 @@ def reviewed(
     )
 
 
-def taught(number: int, asked: Asked, *, system: str = "Route.") -> SFTExample:
+def make_example(number: int, asked: RoutingCase, *, system: str = "Route.") -> SFTExample:
     """The question with its destination as the answer."""
-    return reviewed(number, asked, system=system).to_example()
+    return make_item(number, asked, system=system).to_example()
 
 
-def preferred(number: int, asked: Asked, worse: str, *, system: str = "Route.") -> PreferencePair:
+def make_pair(number: int, asked: RoutingCase, worse: str, *, system: str = "Route.") -> PreferencePair:
     """The destination rather than `worse`."""
-    example = taught(number, asked, system=system)
+    example = make_example(number, asked, system=system)
     return PreferencePair(
         prompt=example.prompt,
         chosen=example.completion,
@@ -62,11 +62,11 @@ def preferred(number: int, asked: Asked, worse: str, *, system: str = "Route.") 
     )
 
 
-def voted(
-    number: int, asked: Asked, worse: str, *, desirable: bool, system: str = "Route."
+def make_vote(
+    number: int, asked: RoutingCase, worse: str, *, desirable: bool, system: str = "Route."
 ) -> UnpairedPreference:
     """The destination with a thumb up, or `worse` with a thumb down."""
-    example = taught(number, asked, system=system)
+    example = make_example(number, asked, system=system)
     said = example.completion if desirable else Message(role="assistant", content=worse)
     return UnpairedPreference(
         prompt=example.prompt,
@@ -77,9 +77,9 @@ def voted(
     )
 
 
-def conversation(number: int, turns: Sequence[Asked], *, system: str = "Route.") -> Trajectory:
+def make_conversation(number: int, turns: Sequence[RoutingCase], *, system: str = "Route.") -> Trajectory:
     """Questions one after the other, each answered with its destination; all answers are learned."""
-    examples = [taught(number + place, asked, system=system) for place, asked in enumerate(turns)]
+    examples = [make_example(number + place, asked, system=system) for place, asked in enumerate(turns)]
     messages = [message for each in examples for message in (each.prompt[-1], each.completion)]
     return Trajectory(
         messages=(examples[0].prompt[0], *messages),
@@ -90,7 +90,7 @@ def conversation(number: int, turns: Sequence[Asked], *, system: str = "Route.")
     )
 
 
-def snapshot_in(
+def make_snapshot(
     folder: Path,
     train: Examples,
     validation: Examples | None = None,
@@ -98,7 +98,7 @@ def snapshot_in(
 ) -> Path:
     """A snapshot of these examples below `folder`; returns its own folder."""
     validation = validation or Examples()
-    nothing = Outcomes(approved=0, corrected=0, rejected=0)
+    nothing = OutcomeCounts(approved=0, corrected=0, rejected=0)
     manifest = Manifest(
         snapshot_id=content_id([train.model_dump(mode="json"), [item.id for item in holdout]]),
         target="acme/routing",

@@ -42,8 +42,7 @@ DEVIATIONS = 5
 """Standard deviations that the similarity of two sketches may lie below that of the texts."""
 Shingles = NDArray[np.uint64]
 """Hashes of three characters each, sorted. A typo changes 3 of them: two texts of 60 characters that differ
-by one are near, two of 30 are not. Words, or longer shingles, would find nearly nothing among short questions.
-"""
+by one are near, two of 30 are not. Words, or longer shingles, would find little in short questions."""
 Sketch = NDArray[np.uint32]
 LEAST = 0.5
 """Texts are never near where one has less than this share of the other's number of shingles."""

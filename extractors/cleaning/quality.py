@@ -171,13 +171,13 @@ def drop_similar(
     examples: Examples, others: Examples, *, rules: QualityRules | None = None, templates: Templates
 ) -> Examples:
     """Leave out the examples whose prompt, or whole conversation, is nearly that of one of the `others`."""
-    texts = [_text_to_compare(example) for _, members in iterate_kinds(examples) for example in members]
-    known = [_text_to_compare(example) for _, members in iterate_kinds(others) for example in members]
+    texts = [_get_comparison_text(example) for _, members in iterate_kinds(examples) for example in members]
+    known = [_get_comparison_text(example) for _, members in iterate_kinds(others) for example in members]
     matches = find_near_matches(texts, known, (rules or QualityRules()).near_held_out, templates)
     near = {text for text, match in zip(texts, matches, strict=True) if match is not None}
     return Examples.model_validate(
         {
-            kind: tuple(example for example in members if _text_to_compare(example) not in near)
+            kind: tuple(example for example in members if _get_comparison_text(example) not in near)
             for kind, members in iterate_kinds(examples)
         }
     )
@@ -188,7 +188,7 @@ def find_templates_in_examples(
 ) -> Templates:
     """Find the templates that the prompts of examples and of held-out items were written in."""
     members = (example for examples in sets for _, members in iterate_kinds(examples) for example in members)
-    return find_templates_in_texts([*map(_text_to_compare, members), *map(_prompt_to_text, held_out)])
+    return find_templates_in_texts([*map(_get_comparison_text, members), *map(_prompt_to_text, held_out)])
 
 
 def _prompt_to_text(prompt: Sequence[Message] | str) -> str:
@@ -263,12 +263,12 @@ def _mark_repeated(members: Sequence[Example], threshold: float, templates: Temp
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     newest_first = sorted(enumerate(members), key=lambda numbered: _age(numbered[1]), reverse=True)
     for at, example in newest_first:
-        groups[_answer_key(example)].append(at)
+        groups[_compute_answer_key(example)].append(at)
     found: list[Flaw | None] = [None] * len(members)
     for group in groups.values():
         if len(group) > 1:
             links = find_near_duplicates(
-                [_text_to_compare(members[at]) for at in group], threshold, templates
+                [_get_comparison_text(members[at]) for at in group], threshold, templates
             )
             for at, link in zip(group, links, strict=True):
                 found[at] = None if link is None else Flaw.REPEATED
@@ -279,28 +279,28 @@ def _age(example: Any) -> tuple[datetime, str]:
     return example.started_at, example.id
 
 
-def _text_to_compare(example: Any) -> str:
+def _get_comparison_text(example: Any) -> str:
     """Return the text by which examples with one answer are compared: prompt, or whole conversation."""
     if isinstance(example, Triplet):
         return example.query
     return join_turns(example.messages if isinstance(example, Trajectory) else example.prompt)
 
 
-def _answer_key(example: Example) -> Hashable:
+def _compute_answer_key(example: Example) -> Hashable:
     """Return one key for examples of a kind that give the same answer, but for case and white space."""
     match example:
         case SFTExample():
-            return _message_key(example.completion)
+            return _compute_message_key(example.completion)
         case UnpairedPreference():
-            return (_message_key(example.completion), example.desirable)
+            return (_compute_message_key(example.completion), example.desirable)
         case PreferencePair():
-            return (_message_key(example.chosen), _message_key(example.rejected))
+            return (_compute_message_key(example.chosen), _compute_message_key(example.rejected))
         case Triplet():
             return (normalise(example.positive.text), normalise(example.negative.text))
     return None
 
 
-def _message_key(message: Message) -> Hashable:
+def _compute_message_key(message: Message) -> Hashable:
     calls = tuple((call.name, normalise(call.arguments)) for call in message.tool_calls)
     return (normalise(message.content), calls)
 

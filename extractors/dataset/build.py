@@ -104,7 +104,7 @@ def build_content(
     templates = find_templates_in_examples(train, validation, offered, held_out=held_out)
     apart, not_apart = _select_apart(offered, sides, traffic, choice)
     unlike = drop_similar(apart, validation, rules=extra.quality, templates=templates)
-    similar = Reasons({LeftOutReason.IMPORT_VALIDATED: _size(apart) - _size(unlike)})
+    similar = Reasons({LeftOutReason.IMPORT_VALIDATED: _count(apart) - _count(unlike)})
 
     clean_side = partial(clean, held_out=held_out, rules=extra.quality, templates=templates)
     clean_train, unclean_train = clean_side(train.join(unlike))
@@ -227,10 +227,10 @@ def _filter(
     kept = Examples.model_validate(
         {kind: tuple(filter(is_wanted, members)) for kind, members in iterate_kinds(examples)}
     )
-    return kept, Reasons({reason: _size(examples) - _size(kept)})
+    return kept, Reasons({reason: _count(examples) - _count(kept)})
 
 
-def _size(examples: Examples) -> int:
+def _count(examples: Examples) -> int:
     return sum(len(members) for _, members in iterate_kinds(examples))
 
 
@@ -317,7 +317,7 @@ def _select_newest_gold(items: Iterable[ReviewedItem]) -> tuple[list[ReviewedIte
     newest: dict[str, ReviewedItem] = {}
     left_out = Reasons()
     for item in sorted(items, key=lambda item: item.standing):
-        request = _request_key(item)
+        request = _compute_request_key(item)
         earlier = newest.get(request)
         if item.gold is None:
             left_out[LeftOutReason.NO_GOLD] += 1
@@ -333,7 +333,7 @@ def _select_newest_gold(items: Iterable[ReviewedItem]) -> tuple[list[ReviewedIte
     return sorted(newest.values(), key=lambda item: item.started_at), left_out
 
 
-def _request_key(item: ReviewedItem) -> str:
+def _compute_request_key(item: ReviewedItem) -> str:
     """Return one key for calls with the same request, but for case, white space and the ids of tool calls."""
     system = [message.content for message in item.prompt if message.role == "system"]
     return content_id([item.prompt_key, system, list(item.tools)])

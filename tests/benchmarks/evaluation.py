@@ -23,13 +23,14 @@ from transformers import AutoModelForCausalLM
 from daemon.demo.corpus import build_system_prompt, list_labels, load_corpus
 from daemon.demo.model import prepare_smollm2
 from daemon.demo.traffic import ANSWER_TOKENS
-from evaluation.engine.generate import BASE, AnswerEngine, open_engine
+from evaluation.engine.generate import AnswerEngine, open_engine
 from evaluation.engine.likelihood import tokenize_labels
 from evaluation.jobs.job import BATCH_SIZE
+from evaluation.report import BASE
 from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.benchmarks.runs import child
-from tests.snapshots import Asked, reviewed, snapshot_in, taught
+from tests.snapshots import RoutingCase, make_example, make_item, make_snapshot
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import compute_base_digest
 from trainers.models.chat_template import render
@@ -92,7 +93,7 @@ def main(model: str, adapter: Path, folder: Path) -> None:
     engine = open_engine(model, {CANDIDATE: adapter}, device="cpu", dtype="float32")
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     plain = PeftModel.from_pretrained(plain, adapter).eval()
-    items = [reviewed(number, each, system=system) for number, each in enumerate(questions[:QUESTIONS])]
+    items = [make_item(number, each, system=system) for number, each in enumerate(questions[:QUESTIONS])]
     prompts = [render(engine.tokenizer, item.prompt).prompt_ids for item in items]
     labels = tokenize_labels(engine.tokenizer, items[0].prompt, (), list_labels(load_corpus()))
     sides = dict.fromkeys((BASE, CANDIDATE), Cost())
@@ -107,7 +108,7 @@ def _compare(
     engine: AnswerEngine, plain: Any, side: str, prompts: Sequence[Tokens], labels: Sequence[Tokens]
 ) -> Cost:
     began = time.perf_counter()
-    answers = engine.answers(
+    answers = engine.generate(
         side, prompts, max_new_tokens=ANSWER_TOKENS, batch_size=BATCH_SIZE, labels=labels
     )
     between = time.perf_counter()
@@ -133,16 +134,18 @@ def _alone(model: Any, prompt: Tokens, pad: int) -> Tokens:
     return tuple(out[0, len(prompt) :].tolist())
 
 
-def _traffic() -> tuple[list[Asked], str]:
+def _traffic() -> tuple[list[RoutingCase], str]:
     """All questions with their destinations, and the system prompt."""
     corpus = load_corpus()
     return [(each.text, each.label) for each in corpus], build_system_prompt(list_labels(corpus))
 
 
-def _trained(model: Path, folder: Path, asked: Sequence[Asked], system: str) -> Path:
+def _trained(model: Path, folder: Path, asked: Sequence[RoutingCase], system: str) -> Path:
     """The folder of an adapter that learned to answer with destinations, as the daemon trains it."""
-    examples = Examples(sft=tuple(taught(number, each, system=system) for number, each in enumerate(asked)))
-    snapshot = snapshot_in(folder / "snapshots", examples)
+    examples = Examples(
+        sft=tuple(make_example(number, each, system=system) for number, each in enumerate(asked))
+    )
+    snapshot = make_snapshot(folder / "snapshots", examples)
     usual = Hyperparameters(epochs=1, batch_size=8, learning_rate=2e-3)
     plan = Plan(
         stages=(TrainingStage(method="sft", data="sft", hyperparameters=usual),),

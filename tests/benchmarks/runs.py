@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.demo.corpus import list_labels, load_corpus
 from extractors.examples.types import Examples
 from extractors.values import Value
-from tests.snapshots import Asked, preferred, snapshot_in, taught
+from tests.snapshots import RoutingCase, make_example, make_pair, make_snapshot
 from trainers.job_folder import CHILD_ENV
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import compute_base_digest
@@ -33,7 +33,7 @@ class Run(Value):
     peak_memory_bytes: int
 
 
-def questions() -> tuple[list[Asked], list[str]]:
+def questions() -> tuple[list[RoutingCase], list[str]]:
     """As many as a run learns from, and all destinations."""
     corpus = load_corpus()
     return [(each.text, each.label) for each in corpus[: STEPS * BATCH]], list_labels(corpus)
@@ -59,13 +59,13 @@ def ours(method: Method, model: Path, folder: Path, system: str) -> Run:
     """A training as the daemon runs it."""
     asked, labels = questions()
     examples = Examples(
-        sft=tuple(taught(number, each, system=system) for number, each in enumerate(asked)),
+        sft=tuple(make_example(number, each, system=system) for number, each in enumerate(asked)),
         pairs=tuple(
-            preferred(number, each, labels[labels.index(each[1]) - 1], system=system)
+            make_pair(number, each, labels[labels.index(each[1]) - 1], system=system)
             for number, each in enumerate(asked)
         ),
     )
-    snapshot = snapshot_in(folder / "snapshots", examples)
+    snapshot = make_snapshot(folder / "snapshots", examples)
     stage = TrainingStage(method=method, data=DATA[method], hyperparameters=hyperparameters())
     plan = Plan(
         stages=(stage,),

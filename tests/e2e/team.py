@@ -17,7 +17,7 @@ from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.spans import Annotation
 from registry.store.store import Store
 from tests.phoenix_support import chat_span, send_spans, wait_for_spans
-from tests.snapshots import Asked
+from tests.snapshots import RoutingCase
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")
@@ -79,7 +79,7 @@ def new_team(
     phoenix: str,
     vllm: str,
     model: Path,
-    asked: Sequence[Asked] | None = None,
+    asked: Sequence[RoutingCase] | None = None,
     **target: Any,
 ) -> Team:
     """Reviewed traffic in a project of its own, and settings that name it; `target` changes these."""
@@ -92,7 +92,7 @@ def new_team(
     return Team(config, load_settings(config))
 
 
-def routed(numbers: Iterable[int]) -> list[Asked]:
+def routed(numbers: Iterable[int]) -> list[RoutingCase]:
     """Questions with their destinations, turn by turn."""
     return [(QUESTIONS[n % 2][1].format(n=n), QUESTIONS[n % 2][0]) for n in numbers]
 
@@ -126,7 +126,7 @@ def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -
     }
 
 
-def fill(phoenix: str, project: str, asked: Sequence[Asked], *, first: int = 0) -> None:
+def fill(phoenix: str, project: str, asked: Sequence[RoutingCase], *, first: int = 0) -> None:
     """Calls that were all answered wrongly, each rejected and corrected by a reviewer.
 
     One a minute, from minute `first` on.

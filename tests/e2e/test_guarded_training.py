@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from extractors.examples.types import Examples, SFTExample
-from tests.snapshots import snapshot_in, taught
+from tests.snapshots import make_example, make_snapshot
 from tests.validations import at_best, at_first
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
-from trainers.jobs.language_model import train
+from trainers.jobs.train import train
 from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.limits import Limits
@@ -39,13 +39,13 @@ def example(number: int, length: int = 1) -> SFTExample:
     asked, answer = f"parcel {number} is late", "shipping"
     if number % 2:
         asked, answer = f"invoice {number} charges me twice", "billing"
-    return taught(number, (asked, f"{answer}: {LONG_ANSWER * length}"))
+    return make_example(number, (asked, f"{answer}: {LONG_ANSWER * length}"))
 
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train, validation = (Examples(sft=tuple(map(example, numbers))) for numbers in (range(32), range(32, 40)))
-    return snapshot_in(tmp_path_factory.mktemp("snapshots"), train, validation)
+    return make_snapshot(tmp_path_factory.mktemp("snapshots"), train, validation)
 
 
 def job_for(
@@ -99,7 +99,7 @@ def test_a_training_with_too_little_memory_goes_on_with_smaller_batches_and_lear
 
 def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: Path, tmp_path: Path) -> None:
     # One answer of about 900 tokens takes 700 MB, however small the batch is.
-    snapshot = snapshot_in(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
+    snapshot = make_snapshot(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
     assert train_limited(job_for(tiny_model, snapshot), tmp_path, megabytes=500) == 1
     failure = json.loads((tmp_path / "failure.json").read_text())
     assert failure["kind"] == "OutOfMemory"
@@ -111,7 +111,7 @@ def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: 
 def test_an_estimate_without_memory_for_a_few_steps_has_the_counted_memory_and_no_time(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    long = snapshot_in(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
+    long = make_snapshot(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
     assert train_limited(job_for(tiny_model, long), tmp_path, megabytes=500, work="estimate") == 0
     found = JobEstimate.model_validate_json((tmp_path / "result.json").read_text())
     assert not found.fits
@@ -167,7 +167,7 @@ def test_a_training_that_loses_what_it_learned_goes_back_to_its_best_and_learns_
     train, validation = (
         Examples(sft=tuple(example(n, length=0) for n in numbers)) for numbers in (range(32), range(32, 40))
     )
-    snapshot = snapshot_in(tmp_path / "snapshots", train, validation)
+    snapshot = make_snapshot(tmp_path / "snapshots", train, validation)
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
     first = train_here(job_for(tiny_model, snapshot, epochs=2), tmp_path / "first")

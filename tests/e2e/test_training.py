@@ -25,12 +25,20 @@ from evaluation.rules import Gate
 from extractors.errors import LearndError
 from extractors.examples.types import Examples
 from extractors.values import Value, file_digest
-from tests.snapshots import Asked, conversation, preferred, reviewed, snapshot_in, taught, voted
+from tests.snapshots import (
+    RoutingCase,
+    make_conversation,
+    make_example,
+    make_item,
+    make_pair,
+    make_snapshot,
+    make_vote,
+)
 from tests.tiny_model import CACHE
 from tests.validations import at_best, at_first
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
-from trainers.jobs.language_model import run, train
+from trainers.jobs.train import run, train
 from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters, Method
 from trainers.planning.plan import ExampleKind, Plan, TrainingStage
@@ -50,28 +58,30 @@ METHODS: list[tuple[Method, ExampleKind]] = [
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 
 
-def asked(number: int) -> Asked:
+def asked(number: int) -> RoutingCase:
     return TEMPLATES[number % 2].format(number), LABELS[number % 2]
 
 
 def examples_of(numbers: Sequence[int]) -> Examples:
     """Of every kind; of three votes, two are thumbs up."""
     return Examples(
-        sft=tuple(taught(number, asked(number)) for number in numbers),
-        pairs=tuple(preferred(number, asked(number), LABELS[1 - number % 2]) for number in numbers),
+        sft=tuple(make_example(number, asked(number)) for number in numbers),
+        pairs=tuple(make_pair(number, asked(number), LABELS[1 - number % 2]) for number in numbers),
         votes=tuple(
-            voted(number, asked(number), LABELS[1 - number % 2], desirable=number % 3 != 0)
+            make_vote(number, asked(number), LABELS[1 - number % 2], desirable=number % 3 != 0)
             for number in numbers
         ),
-        trajectories=tuple(conversation(number, [asked(number), asked(number + 1)]) for number in numbers),
+        trajectories=tuple(
+            make_conversation(number, [asked(number), asked(number + 1)]) for number in numbers
+        ),
     )
 
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    held_out = [reviewed(number, asked(number)) for number in range(64, 96)]
-    unanswered = [reviewed(number, asked(number), outcome="rejected") for number in range(96, 100)]
-    return snapshot_in(
+    held_out = [make_item(number, asked(number)) for number in range(64, 96)]
+    unanswered = [make_item(number, asked(number), outcome="rejected") for number in range(96, 100)]
+    return make_snapshot(
         tmp_path_factory.mktemp("snapshots"),
         examples_of(range(56)),
         examples_of(range(56, 64)),
@@ -386,7 +396,10 @@ def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
     assert report.live == "acme.routing.v1"
     assert report.verdict != "PROMOTE"
     assert report.find_comparison("base").gained > 16
-    assert (report.find_comparison("acme.routing.v1").gained, report.find_comparison("acme.routing.v1").lost) == (0, 0)
+    assert (
+        report.find_comparison("acme.routing.v1").gained,
+        report.find_comparison("acme.routing.v1").lost,
+    ) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -427,11 +440,11 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="module")
-def corpus() -> list[Asked]:
+def corpus() -> list[RoutingCase]:
     return [(request.text, request.label) for request in load_corpus()]
 
 
-def worse_than(number: int, labels: Sequence[str], asked: Asked) -> str:
+def worse_than(number: int, labels: Sequence[str], asked: RoutingCase) -> str:
     """Another destination."""
     others = [label for label in labels if label != asked[1]]
     return others[number % len(others)]
@@ -445,7 +458,7 @@ def trained_on(
     **overrides: Any,
 ) -> Any:
     """Metrics of a training of the 135M model that never saw the second of `sides`."""
-    snapshot = snapshot_in(folder, *sides)
+    snapshot = make_snapshot(folder, *sides)
     hyperparameters = Hyperparameters.model_validate({"epochs": 1, "evaluations_per_epoch": 2} | overrides)
     plan = plan_for(smollm2, snapshot, stage)
     plan = plan.model_copy(
@@ -456,16 +469,16 @@ def trained_on(
 
 
 @pytest.mark.slow
-def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[Asked], tmp_path: Path) -> None:
+def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[RoutingCase], tmp_path: Path) -> None:
     system = build_system_prompt(list_labels(load_corpus()))
     labels = list_labels(load_corpus())
     numbered = list(enumerate(corpus[:430]))
     train_side, validation = (
-        Examples(sft=tuple(taught(number, each, system=system) for number, each in side))
+        Examples(sft=tuple(make_example(number, each, system=system) for number, each in side))
         for side in (numbered[:300], numbered[300:330])
     )
-    held_out = [reviewed(number, each, system=system) for number, each in numbered[330:]]
-    snapshot = snapshot_in(tmp_path, train_side, validation, held_out)
+    held_out = [make_item(number, each, system=system) for number, each in numbered[330:]]
+    snapshot = make_snapshot(tmp_path, train_side, validation, held_out)
     usual = Hyperparameters().model_dump()
     job = TrainingJob(plan=plan_for(smollm2, snapshot, **usual), snapshot=str(snapshot))
     folder = tmp_path / "train"
@@ -477,11 +490,13 @@ def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[Asked], tmp_pa
 
 
 @pytest.mark.slow
-def test_a_real_model_learns_what_people_prefer(smollm2: Path, corpus: list[Asked], tmp_path: Path) -> None:
+def test_a_real_model_learns_what_people_prefer(
+    smollm2: Path, corpus: list[RoutingCase], tmp_path: Path
+) -> None:
     labels = list_labels(load_corpus())
     system = build_system_prompt(labels)
     pairs = [
-        preferred(number, each, worse_than(number, labels, each), system=system)
+        make_pair(number, each, worse_than(number, labels, each), system=system)
         for number, each in enumerate(corpus[:240])
     ]
     sides = [Examples(pairs=tuple(side)) for side in (pairs[:200], pairs[200:])]
@@ -493,12 +508,12 @@ def test_a_real_model_learns_what_people_prefer(smollm2: Path, corpus: list[Aske
 
 @pytest.mark.slow
 def test_a_real_model_tells_liked_from_disliked_answers(
-    smollm2: Path, corpus: list[Asked], tmp_path: Path
+    smollm2: Path, corpus: list[RoutingCase], tmp_path: Path
 ) -> None:
     labels = list_labels(load_corpus())
     system = build_system_prompt(labels)
     votes = [
-        voted(number, each, worse_than(number, labels, each), desirable=number % 2 == 0, system=system)
+        make_vote(number, each, worse_than(number, labels, each), desirable=number % 2 == 0, system=system)
         for number, each in enumerate(corpus[:240])
     ]
     sides = [Examples(votes=tuple(side)) for side in (votes[:200], votes[200:])]
@@ -509,11 +524,11 @@ def test_a_real_model_tells_liked_from_disliked_answers(
 
 @pytest.mark.slow
 def test_a_real_model_learns_every_turn_of_conversations(
-    smollm2: Path, corpus: list[Asked], tmp_path: Path
+    smollm2: Path, corpus: list[RoutingCase], tmp_path: Path
 ) -> None:
     system = build_system_prompt(list_labels(load_corpus()))
     conversations = [
-        conversation(begin, corpus[begin : begin + 3], system=system) for begin in range(0, 270, 3)
+        make_conversation(begin, corpus[begin : begin + 3], system=system) for begin in range(0, 270, 3)
     ]
     sides = [Examples(trajectories=tuple(side)) for side in (conversations[:80], conversations[80:])]
     metrics = trained_on(smollm2, tmp_path, ("sft", "trajectories"), sides, epochs=2)

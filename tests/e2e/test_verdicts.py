@@ -14,7 +14,7 @@ from evaluation.report import Report
 from evaluation.rules import Gate
 from extractors.examples.types import Examples, ReviewedItem, SFTExample
 from tests.e2e.test_training import LABELS, DyingProgress, asked, plan_for, train_here
-from tests.snapshots import reviewed, snapshot_in, taught
+from tests.snapshots import make_example, make_item, make_snapshot
 from tests.tiny_model import CACHE
 from trainers.jobs.job import TrainingJob
 from trainers.planning.hyperparameters import Hyperparameters
@@ -25,19 +25,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 
 
 def held_out(numbers: Sequence[int]) -> list[ReviewedItem]:
-    return [reviewed(number, asked(number)) for number in numbers]
+    return [make_item(number, asked(number)) for number in numbers]
 
 
 @pytest.fixture(scope="module")
 def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """`good` and `twin` learned both labels, with different seeds; `weak` knows one alone."""
     folder = tmp_path_factory.mktemp("adapters")
-    both = Examples(sft=tuple(taught(number, asked(number)) for number in range(56)))
-    one = Examples(sft=tuple(taught(number, (asked(number)[0], LABELS[0])) for number in range(56)))
+    both = Examples(sft=tuple(make_example(number, asked(number)) for number in range(56)))
+    one = Examples(sft=tuple(make_example(number, (asked(number)[0], LABELS[0])) for number in range(56)))
     lessons = {"good": (both, 0), "twin": (both, 1), "weak": (one, 0)}
     trained = {}
     for name, (examples, seed) in lessons.items():
-        snapshot = snapshot_in(folder / "snapshots", examples)
+        snapshot = make_snapshot(folder / "snapshots", examples)
         job = TrainingJob(plan=plan_for(tiny_model, snapshot, seed=seed), snapshot=str(snapshot))
         trained[name] = folder / name / train_here(job, folder / name).adapter
     return trained
@@ -55,7 +55,7 @@ def judged(
     labels: Sequence[str] = LABELS,
 ) -> Report:
     tmp_path.mkdir(exist_ok=True)
-    snapshot = snapshot_in(tmp_path / "snapshots", Examples(), holdout=items)
+    snapshot = make_snapshot(tmp_path / "snapshots", Examples(), holdout=items)
     job = EvaluationJob(
         snapshot=str(snapshot),
         base_model=str(base),
@@ -98,7 +98,7 @@ def test_a_worse_one_is_a_regression(tmp_path: Path, tiny_model: Path, adapters:
 def test_a_better_one_is_promoted_and_says_how_sure_it_is(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
-    golden = [taught(7, asked(7)), taught(8, asked(8))]
+    golden = [make_example(7, asked(7)), make_example(8, asked(8))]
     report = judged(
         tmp_path,
         tiny_model,
@@ -120,7 +120,7 @@ def test_a_better_one_is_promoted_and_says_how_sure_it_is(
 def test_one_that_is_better_but_breaks_a_golden_case_is_rejected(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
-    golden = [taught(7, (asked(7)[0], LABELS[0])), taught(8, asked(8))]
+    golden = [make_example(7, (asked(7)[0], LABELS[0])), make_example(8, asked(8))]
     report = judged(
         tmp_path,
         tiny_model,
@@ -178,7 +178,7 @@ def test_of_runs_with_several_seeds_the_median_one_is_the_candidate(
 ) -> None:
     runs = [adapters[name] for name in ("weak", "good", "twin")]
     job = SeedsJob(
-        snapshot=str(snapshot_in(tmp_path / "snapshots", Examples(), holdout=held_out(HELD_OUT))),
+        snapshot=str(make_snapshot(tmp_path / "snapshots", Examples(), holdout=held_out(HELD_OUT))),
         base_model=str(tiny_model),
         task="classification",
         output_space=LABELS,
@@ -200,9 +200,9 @@ def test_of_real_adapters_of_one_plan_with_different_seeds_none_is_promoted_over
     corpus = [(request.text, request.label) for request in load_corpus()]
     labels = tuple(list_labels(load_corpus()))
     system = build_system_prompt(labels)
-    lessons = [taught(number, each, system=system) for number, each in enumerate(corpus[:200])]
-    items = [reviewed(300 + number, each, system=system) for number, each in enumerate(corpus[200:320])]
-    snapshot = snapshot_in(tmp_path / "lessons", Examples(sft=tuple(lessons)))
+    lessons = [make_example(number, each, system=system) for number, each in enumerate(corpus[:200])]
+    items = [make_item(300 + number, each, system=system) for number, each in enumerate(corpus[200:320])]
+    snapshot = make_snapshot(tmp_path / "lessons", Examples(sft=tuple(lessons)))
     adapters = []
     for seed in range(3):
         usual = Hyperparameters(epochs=2, seed=seed).model_dump()

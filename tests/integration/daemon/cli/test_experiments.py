@@ -15,7 +15,7 @@ from daemon.cli import main, output
 from registry.cycles import CycleState, StageResult
 from registry.versions import VersionState
 from tests.run_support import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, a_report, asked, held_out
-from tests.snapshots import taught
+from tests.snapshots import make_example
 
 PHOENIX = "https://phoenix.example.com"
 
@@ -116,7 +116,7 @@ def test_a_run_is_shown_in_full(learnd: Learnd) -> None:
     runs = learnd.runs
     snapshot = runs.snapshot(held_out(40))
     cycle = runs.train(snapshot)
-    golden = [taught(n, asked(n), system="Route it.") for n in range(3)]
+    golden = [make_example(n, asked(n), system="Route it.") for n in range(3)]
     report = a_report(snapshot, str(cycle.version_id), right=30, golden=golden, everything=True)
     runs.end(cycle, report)
     shown = learnd("experiments", "show", cycle.id)

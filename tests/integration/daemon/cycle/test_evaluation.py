@@ -26,7 +26,7 @@ from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServedYet
 from registry.versions import VersionState
 from tests.run_support import MINUTE, NOWHERE, Runs, a_report, asked, held_out
-from tests.snapshots import taught
+from tests.snapshots import make_example
 
 
 def leave(runs: Runs, cycle: Cycle, report: Report) -> Path:
@@ -133,7 +133,7 @@ def replied(folder: Path, report: Report, *, refused: set[int]) -> None:
     for number, name in enumerate((report.live, report.candidate.name)):
         said = tuple(
             None if n in refused and name == report.live else RawAnswer(text=answer.text, ended=True)
-            for n, answer in enumerate(report.side(name).answers)
+            for n, answer in enumerate(report.find_side(name).answers)
         )
         refusal = "HTTP 400: too long" if refused else ""
         replies = Replies(said=said, refusal="" if None not in said else refusal)
@@ -150,7 +150,13 @@ def test_engines_that_agree_come_to_one_verdict_whatever_a_replica_does_not_meas
     version = runs.store.version(str(cycle.version_id))
     gate = Gate(latency_margin=margin, golden_tolerance=1)
     report = a_report(
-        snapshot, version.id, right=55, base_right=5, gate=gate, golden=[taught(1, asked(1))], everything=True
+        snapshot,
+        version.id,
+        right=55,
+        base_right=5,
+        gate=gate,
+        golden=[make_example(1, asked(1))],
+        everything=True,
     )
     wanted = ("PROMOTE", "better") if margin == 2.0 else ("PROBATION", "open guard")
     assert (report.verdict, report.condition) == wanted, report.reason
@@ -176,7 +182,7 @@ def test_a_prompt_that_the_replica_refuses_to_one_side_counts_for_neither_and_is
     judged = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, folder)
     assert judged.served is not None
     # The base was right about the first, and the candidate about both.
-    before = report.against("base")
+    before = report.find_comparison("base")
     assert (judged.served.comparison.gained, judged.served.comparison.lost) == (before.gained - 1, 0)
     assert judged.verdict == "PROMOTE"
     words = "refuses 2 of 60 held-out prompts, which counts as wrong for both sides (HTTP 400: too long)"

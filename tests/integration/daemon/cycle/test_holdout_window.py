@@ -14,7 +14,7 @@ from extractors.examples.types import Examples
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 from registry.versions import VersionState
-from tests.snapshots import BEGAN, reviewed, snapshot_in, taught
+from tests.snapshots import BEGAN, make_example, make_item, make_snapshot
 from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import Plan, TrainingStage
@@ -37,9 +37,9 @@ def build_context(tmp_path: Path, model: Path) -> TargetContext:
 
 def snapshot_id(context: TargetContext, number: int, window: Window) -> str:
     """A snapshot of its own training examples, judged by `window`."""
-    examples = Examples(sft=(taught(number, (f"question {number}", "billing")),))
-    held_out = [reviewed(99, ("held out", "billing"))]
-    made = read_snapshot(snapshot_in(context.data_dir, examples, holdout=held_out))
+    examples = Examples(sft=(make_example(number, (f"question {number}", "billing")),))
+    held_out = [make_item(99, ("held out", "billing"))]
+    made = read_snapshot(make_snapshot(context.data_dir, examples, holdout=held_out))
     manifest = made.manifest.model_copy(update={"window": window, "snapshot_id": f"snapshot{number}"})
     write_snapshot(made.model_copy(update={"manifest": manifest}), context.snapshots)
     return manifest.snapshot_id

@@ -16,7 +16,7 @@ from extractors.examples.types import Examples
 from registry.batches import BatchState, ItemDecision, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store
-from tests.snapshots import reviewed, snapshot_in, taught
+from tests.snapshots import make_example, make_item, make_snapshot
 from tests.writing_stand_in import Answer, Request, WritingStandIn, writing
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)
@@ -81,9 +81,9 @@ def context(tmp_path: Path) -> Iterator[TargetContext]:
 
 
 def dataset(context: TargetContext, approved: int) -> Snapshot:
-    train = Examples(sft=tuple(taught(n, question(n)) for n in range(approved)))
-    held_out = [reviewed(100 + n, (f"my {thing} never came", "shipping")) for n, thing in enumerate(THINGS)]
-    return read_snapshot(snapshot_in(context.snapshots, train, holdout=held_out))
+    train = Examples(sft=tuple(make_example(n, question(n)) for n in range(approved)))
+    held_out = [make_item(100 + n, (f"my {thing} never came", "shipping")) for n, thing in enumerate(THINGS)]
+    return read_snapshot(make_snapshot(context.snapshots, train, holdout=held_out))
 
 
 def cycle(context: TargetContext) -> Cycle:

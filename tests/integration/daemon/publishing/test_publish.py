@@ -42,7 +42,7 @@ from tests.run_support import (
     a_search_report,
     held_out,
 )
-from tests.snapshots import reviewed
+from tests.snapshots import make_item
 from trainers.job_folder import ProgressLine
 
 
@@ -500,7 +500,7 @@ def test_a_cycle_in_the_foreground_ends_well_though_phoenix_is_down(tmp_path: Pa
 
 
 def test_answers_outside_the_output_space_are_invalid_runs(runs: Runs) -> None:
-    item = reviewed(1, ("where is parcel 1?", LABELS[1]))
+    item = make_item(1, ("where is parcel 1?", LABELS[1]))
     cycle = runs.run(runs.snapshot([item]), right=0, base_right=1)
     base, candidate = experiments(runs, cycle).sides
     assert [(run.output, run.correct, run.valid) for run in (*base.runs, *candidate.runs)] == [

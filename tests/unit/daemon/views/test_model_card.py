@@ -22,7 +22,7 @@ from tests.run_support import (
     asked,
     held_out,
 )
-from tests.snapshots import taught
+from tests.snapshots import make_example
 
 
 def written(runs: Runs, cycle: Cycle, report: Report) -> tuple[Path, ModelCard]:
@@ -84,7 +84,7 @@ def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
     assert "Personal data was not looked for" in text
     assert ["the same prompt and answer again", "3"] in table(text, "Left out")
     (compared,) = table(text, "The candidate against the others")[1:]
-    found = report.against("base")
+    found = report.find_comparison("base")
     assert found.means is not None
     assert compared[:6] == [
         "base (live)",
@@ -117,7 +117,7 @@ def test_the_card_is_no_part_of_what_is_served(runs: Runs) -> None:
 def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
     snapshot = runs.snapshot(held_out(40))
     cycle = runs.train(snapshot)
-    golden = [taught(n, asked(n), system="Route it.") for n in range(3)]
+    golden = [make_example(n, asked(n), system="Route it.") for n in range(3)]
     seeds = SeedRuns(metric="accuracy", scores=(0.7, 0.75, 0.8))
     report = a_report(
         snapshot,
@@ -130,7 +130,7 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
         everything=True,
     )
     served = ReplicaVerdict(
-        verdict="REJECT", reason="no better", agreement=0.95, comparison=report.against(report.live)
+        verdict="REJECT", reason="no better", agreement=0.95, comparison=report.find_comparison(report.live)
     )
     text = written(runs, cycle, report.model_copy(update={"served": served}))[1].text
     assert [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")] == [
@@ -172,7 +172,7 @@ def test_what_is_quoted_becomes_neither_link_nor_emphasis(runs: Runs) -> None:
     said = (
         "*now* `x` _y_ token_f1 ~z~ &lt; 3 < 4 http://evil.example/a_b*c), www.evil.example or a.b@c.example"
     )
-    golden = [taught(0, (said, LABELS[0]))]
+    golden = [make_example(0, (said, LABELS[0]))]
     report = a_report(snapshot, str(cycle.version_id), right=30, golden=golden)
     (row,) = table(written(runs, cycle, report)[1].text, "Golden cases")[1:]
     assert row[1] == (

@@ -4,29 +4,31 @@ import pytest
 
 from evaluation.metrics.latency import Overhead
 from evaluation.metrics.llm_judge import Preference, Preferences
-from evaluation.metrics.scoring import scorer
+from evaluation.metrics.scoring import build_scorer
 from evaluation.report import Report
 from evaluation.rules import Gate
-from evaluation.score_side import Heard, Said, score_answers, score_golden, score_side
-from evaluation.verdict.judge_findings import Findings, confirmed, judge_findings, sessions_of
+from evaluation.score_side import RawAnswer, SideAnswers, score_answers, score_golden, score_side
+from evaluation.verdict.judge_findings import Findings, confirm_by_replica, judge_findings, map_sessions
 from evaluation.weighting.weights import weigh
 from extractors.examples.types import Message, ReviewedItem
-from tests.snapshots import reviewed, taught
+from tests.snapshots import make_example, make_item
 from trainers.planning.method_rules import Task
 
 LABELS = ("billing", "shipping")
-ROUTING = scorer("classification", LABELS, ())
-WRITING = scorer("generation", (), ())
+ROUTING = build_scorer("classification", LABELS, ())
+WRITING = build_scorer("generation", (), ())
 LIVE, CANDIDATE = "acme.routing.v1", "acme.routing.v2"
 
 
 def routed(count: int) -> list[ReviewedItem]:
-    return [reviewed(number, (f"question {number}", LABELS[number % 2])) for number in range(count)]
+    return [make_item(number, (f"question {number}", LABELS[number % 2])) for number in range(count)]
 
 
-def answers(items: list[ReviewedItem], wrong: set[int], *, says: str = "shipping please") -> tuple[Said, ...]:
+def answers(
+    items: list[ReviewedItem], wrong: set[int], *, says: str = "shipping please"
+) -> tuple[RawAnswer, ...]:
     return tuple(
-        Said(text=says if number in wrong else str(item.gold and item.gold.content), ended=True)
+        RawAnswer(text=says if number in wrong else str(item.gold and item.gold.content), ended=True)
         for number, item in enumerate(items)
     )
 
@@ -39,7 +41,9 @@ def findings(
         LIVE: answers(items, live_wrong),
         CANDIDATE: answers(items, candidate_wrong),
     }
-    sides = tuple(score_side(name, items, Heard(held_out=said), ROUTING) for name, said in heard.items())
+    sides = tuple(
+        score_side(name, items, SideAnswers(held_out=said), ROUTING) for name, said in heard.items()
+    )
     sessions = {item.id: item.session_id or item.id for item in items}
     return Findings(**{"sides": sides, "live": LIVE, "sessions": sessions, **more})
 
@@ -55,7 +59,7 @@ def test_a_better_candidate_is_compared_with_every_side_and_promoted() -> None:
         ("base", "accuracy"),
         (LIVE, "accuracy"),
     ]
-    assert (report.against(LIVE).gained, report.against(LIVE).lost) == (25, 0)
+    assert (report.find_comparison(LIVE).gained, report.find_comparison(LIVE).lost) == (25, 0)
     assert [(guard.name, guard.state) for guard in report.guards] == [("valid answers", "kept")]
 
 
@@ -65,7 +69,9 @@ def test_more_invalid_answers_than_allowed_keep_a_better_one_out() -> None:
         LIVE: answers(items, set(range(0, 80, 2)), says="shipping"),
         CANDIDATE: answers(items, set(range(15)), says="no idea"),
     }
-    sides = tuple(score_side(name, items, Heard(held_out=said), ROUTING) for name, said in heard.items())
+    sides = tuple(
+        score_side(name, items, SideAnswers(held_out=said), ROUTING) for name, said in heard.items()
+    )
     found = Findings(sides=sides, live=LIVE, sessions={item.id: item.id for item in items})
     report = judged(found)
     assert (report.verdict, report.condition) == ("REJECT", "broken guard")
@@ -85,7 +91,7 @@ def test_where_no_valid_answer_was_lost_few_items_suffice(count: int, mended: in
 def test_a_few_lost_valid_answers_leave_it_open_where_items_are_few() -> None:
     items = routed(50)
     sides = tuple(
-        score_side(name, items, Heard(held_out=said), ROUTING)
+        score_side(name, items, SideAnswers(held_out=said), ROUTING)
         for name, said in (
             (LIVE, answers(items, set(range(1, 40, 2)), says="billing")),
             (CANDIDATE, answers(items, {48}, says="no idea")),
@@ -108,7 +114,7 @@ def test_latency_is_a_guard(lower: float, upper: float, state: str, verdict: str
 
 
 def test_what_is_forgotten_on_the_retention_set_rejects() -> None:
-    items, older = routed(100), [reviewed(n, (f"older {n}", LABELS[n % 2])) for n in range(500, 560)]
+    items, older = routed(100), [make_item(n, (f"older {n}", LABELS[n % 2])) for n in range(500, 560)]
     retention = tuple(
         score_answers(older, answers(older, wrong), ROUTING) for wrong in (set(), set(range(20)))
     )
@@ -118,14 +124,14 @@ def test_what_is_forgotten_on_the_retention_set_rejects() -> None:
     assert report.retention is not None
     assert (report.retention.lost, report.retention.n) == (20, 60)
     assert report.retention.level == 0.025, "of two tests for something worse"
-    assert report.against(LIVE).level == 0.2, "what is promising goes on"
+    assert report.find_comparison(LIVE).level == 0.2, "what is promising goes on"
 
 
 def test_golden_cases_that_are_broken_are_listed() -> None:
-    cases = [taught(number, (f"golden {number}", LABELS[number % 2])) for number in range(4)]
-    live = [Said(text=case.completion.content, ended=True) for case in cases[:3]]
-    live.append(Said(text="dunno", ended=True))
-    candidate = [Said(text="dunno", ended=True), *live[1:3], Said(text="dunno", ended=True)]
+    cases = [make_example(number, (f"golden {number}", LABELS[number % 2])) for number in range(4)]
+    live = [RawAnswer(text=case.completion.content, ended=True) for case in cases[:3]]
+    live.append(RawAnswer(text="dunno", ended=True))
+    candidate = [RawAnswer(text="dunno", ended=True), *live[1:3], RawAnswer(text="dunno", ended=True)]
     golden = score_golden(cases, live, candidate, ROUTING)
     assert [(each.number, each.broken) for each in golden.failed] == [(1, True), (4, False)]
     report = judged(findings(routed(100), set(range(30)), set(), golden=golden))
@@ -135,10 +141,10 @@ def test_golden_cases_that_are_broken_are_listed() -> None:
 
 
 def test_golden_cases_that_the_template_refuses_are_passed_by_nobody_and_listed() -> None:
-    cases = [taught(number, (f"golden {number}", LABELS[number % 2])) for number in range(3)]
-    said = [Said(text=case.completion.content, ended=True) for case in cases]
+    cases = [make_example(number, (f"golden {number}", LABELS[number % 2])) for number in range(3)]
+    said = [RawAnswer(text=case.completion.content, ended=True) for case in cases]
     asked = [said[0], None, said[2]]
-    golden = score_golden(cases, asked, [*asked[:2], Said(text="dunno", ended=True)], ROUTING)
+    golden = score_golden(cases, asked, [*asked[:2], RawAnswer(text="dunno", ended=True)], ROUTING)
     assert golden.cases == 3
     assert [(each.number, each.refused, each.broken) for each in golden.failed] == [
         (2, True, False),
@@ -155,7 +161,9 @@ def test_golden_cases_that_the_template_refuses_are_passed_by_nobody_and_listed(
 
 def test_a_waiting_version_is_replaced_only_by_a_better_one() -> None:
     items = routed(80)
-    waiting = score_side("acme.routing.v3", items, Heard(held_out=answers(items, set(range(6)))), ROUTING)
+    waiting = score_side(
+        "acme.routing.v3", items, SideAnswers(held_out=answers(items, set(range(6)))), ROUTING
+    )
     for wrong, verdict in ((6, "REJECT"), (5, "PROBATION")):
         found = findings(items, set(range(10)), set(range(wrong)))
         sides = (*found.sides[:2], waiting, found.sides[2])
@@ -166,17 +174,17 @@ def test_a_waiting_version_is_replaced_only_by_a_better_one() -> None:
 
 def written(count: int) -> list[ReviewedItem]:
     return [
-        reviewed(number, (f"question {number}", f"Dear customer {number}, we refund you at once"))
+        make_item(number, (f"question {number}", f"Dear customer {number}, we refund you at once"))
         for number in range(count)
     ]
 
 
 def test_texts_gate_by_nearness_and_a_judge_decides_where_it_is_asked_to() -> None:
     items = written(60)
-    near = tuple(Said(text=f"Dear customer {n}, we refund you soon", ended=True) for n in range(60))
-    far = tuple(Said(text="I do not know", ended=True) for _ in range(60))
+    near = tuple(RawAnswer(text=f"Dear customer {n}, we refund you soon", ended=True) for n in range(60))
+    far = tuple(RawAnswer(text="I do not know", ended=True) for _ in range(60))
     sides = tuple(
-        score_side(name, items, Heard(held_out=said), WRITING)
+        score_side(name, items, SideAnswers(held_out=said), WRITING)
         for name, said in ((LIVE, far), (CANDIDATE, near))
     )
     sessions = {item.id: item.id for item in items}
@@ -186,7 +194,7 @@ def test_texts_gate_by_nearness_and_a_judge_decides_where_it_is_asked_to() -> No
         ("token_f1", True),
         ("accuracy", False),
     ]
-    assert report.candidate.measures["bleu"] > report.side(LIVE).measures["bleu"]
+    assert report.candidate.measures["bleu"] > report.find_side(LIVE).measures["bleu"]
 
     preferences = Preferences(
         model="judge", of_pairs=(-1,) * 50 + (0,) * 10, asked=60, contradicted=0.1, unread=0, calls=120
@@ -199,10 +207,10 @@ def test_texts_gate_by_nearness_and_a_judge_decides_where_it_is_asked_to() -> No
     assert (asked.verdict, asked.condition) == ("REJECT", "regression")
 
 
-def writing(items: list[ReviewedItem], words: int) -> tuple[Said, ...]:
+def writing(items: list[ReviewedItem], words: int) -> tuple[RawAnswer, ...]:
     """The gold answers with so many of their eight words, and as many others."""
     golds = [str(item.gold and item.gold.content).split() for item in items]
-    return tuple(Said(text=" ".join([*gold[:words], *"abcdefgh"[words:]]), ended=True) for gold in golds)
+    return tuple(RawAnswer(text=" ".join([*gold[:words], *"abcdefgh"[words:]]), ended=True) for gold in golds)
 
 
 def texts(
@@ -214,7 +222,7 @@ def texts(
 ) -> Findings:
     """Sides whose answers have so many of the words that are gold; none is exactly gold."""
     sides = tuple(
-        score_side(name, items, Heard(held_out=writing(items, count)), WRITING)
+        score_side(name, items, SideAnswers(held_out=writing(items, count)), WRITING)
         for name, count in words.items()
     )
     older = written(30)
@@ -232,7 +240,7 @@ def test_of_texts_that_are_never_exactly_gold_the_nearer_one_wins() -> None:
     doubtful = Gate(at_once=1e-30)
     report = judged(texts(items, waiting, waiting="waiting"), doubtful, task="generation")
     assert report.verdict == "PROBATION", "it is nearer than the one that waits, too"
-    assert report.against("waiting").effect == pytest.approx(3 / 8, abs=0.01)
+    assert report.find_comparison("waiting").effect == pytest.approx(3 / 8, abs=0.01)
     worse = waiting | {"waiting": 7}
     report = judged(texts(items, worse, waiting="waiting"), doubtful, task="generation")
     assert report.condition == "another is on probation"
@@ -261,17 +269,20 @@ def test_many_texts_that_come_as_near_to_gold_are_no_better() -> None:
 def test_an_agent_that_calls_tools_is_judged_by_whether_the_calls_are_right() -> None:
     call = Message.model_validate({"role": "assistant", "tool_calls": [CALL]})
     items = [item.model_copy(update={"gold": call}) for item in written(80)]
-    right, wrong = Said(text='{"name": "track", "arguments": {}}', ended=True), Said(text="hm", ended=True)
+    right, wrong = (
+        RawAnswer(text='{"name": "track", "arguments": {}}', ended=True),
+        RawAnswer(text="hm", ended=True),
+    )
     sides = tuple(
-        score_side(name, items, Heard(held_out=(right,) * count + (wrong,) * (80 - count)), WRITING)
+        score_side(name, items, SideAnswers(held_out=(right,) * count + (wrong,) * (80 - count)), WRITING)
         for name, count in ((LIVE, 20), (CANDIDATE, 60))
     )
     report = judged(
         Findings(sides=sides, live=LIVE, sessions={item.id: item.id for item in items}), task="generation"
     )
     assert report.verdict == "PROMOTE"
-    assert (report.against(LIVE).metric, report.against(LIVE).effect) == ("token_f1", 0.5)
-    assert report.candidate.mean("token_f1") == 0.75
+    assert (report.find_comparison(LIVE).metric, report.find_comparison(LIVE).effect) == ("token_f1", 0.5)
+    assert report.candidate.average("token_f1") == 0.75
 
 
 def test_turns_of_a_conversation_count_together() -> None:
@@ -280,8 +291,8 @@ def test_turns_of_a_conversation_count_together() -> None:
         for number, item in enumerate(routed(100))
     ]
     report = judged(findings(items, set(range(30)), set()))
-    assert report.against(LIVE).effective_n == 10
-    assert report.against(LIVE).p_value == pytest.approx(2**-3)
+    assert report.find_comparison(LIVE).effective_n == 10
+    assert report.find_comparison(LIVE).p_value == pytest.approx(2**-3)
     assert report.verdict == "PROBATION"
     assert "on 100 items (worth 10 independent ones)" in report.reason
 
@@ -291,12 +302,12 @@ def test_what_was_asked_in_one_trace_counts_together_where_there_are_no_sessions
         item.model_copy(update={"trace_id": f"trace {number // 10}"})
         for number, item in enumerate(routed(100))
     ]
-    report = judged(findings(items, set(range(30)), set(), sessions=sessions_of(items)))
-    assert report.against(LIVE).effective_n == 10
+    report = judged(findings(items, set(range(30)), set(), sessions=map_sessions(items)))
+    assert report.find_comparison(LIVE).effective_n == 10
 
 
 def test_without_gold_nobody_can_be_judged() -> None:
-    items = [reviewed(number, (f"question {number}", "billing"), outcome="rejected") for number in range(90)]
+    items = [make_item(number, (f"question {number}", "billing"), outcome="rejected") for number in range(90)]
     report = judged(findings(items, set(), set()))
     assert (report.verdict, report.condition) == ("INCONCLUSIVE", "unfair holdout")
     assert "no held-out item has gold" in report.reason
@@ -305,18 +316,18 @@ def test_without_gold_nobody_can_be_judged() -> None:
 def test_two_engines_must_lead_to_the_same_verdict() -> None:
     items = routed(100)
     report = judged(findings(items, set(range(30)), set()))
-    agreeing = confirmed(report, findings(items, set(range(30)), {7}), "classification")
+    agreeing = confirm_by_replica(report, findings(items, set(range(30)), {7}), "classification")
     assert (agreeing.verdict, agreeing.served and agreeing.served.agreement) == ("PROMOTE", 0.99)
-    denying = confirmed(report, findings(items, set(range(30)), set(range(30))), "classification")
+    denying = confirm_by_replica(report, findings(items, set(range(30)), set(range(30))), "classification")
     assert (denying.verdict, denying.condition) == ("INCONCLUSIVE", "engines disagree")
     assert "the engines do not agree: PROMOTE by transformers" in denying.reason
 
 
 def test_a_tool_call_is_right_or_wrong_and_no_text_to_come_near_to() -> None:
-    item = reviewed(1, ("where is it", "x")).model_copy(
+    item = make_item(1, ("where is it", "x")).model_copy(
         update={"gold": Message.model_validate({"role": "assistant", "tool_calls": [CALL]})}
     )
-    side = score_side("base", [item], Heard(held_out=(Said(text="hm", ended=True),)), WRITING)
+    side = score_side("base", [item], SideAnswers(held_out=(RawAnswer(text="hm", ended=True),)), WRITING)
     assert (side.accuracy, side.answers[0].scores) == (0.0, {})
 
 
@@ -360,7 +371,7 @@ def test_a_judge_that_stands_first_decides() -> None:
 
 def test_rejected_items_do_not_count_twice_where_corrected_ones_stand_for_them() -> None:
     items = [
-        reviewed(n, (f"question {n}", LABELS[n % 2]), outcome="rejected" if n < 40 else "corrected")
+        make_item(n, (f"question {n}", LABELS[n % 2]), outcome="rejected" if n < 40 else "corrected")
         for n in range(80)
     ]
     weights = {item.id: 1.0 for item in items if item.gold}
@@ -372,10 +383,13 @@ def test_rejected_items_do_not_count_twice_where_corrected_ones_stand_for_them()
         weighting=weigh(items).model_copy(update={"weights": weights}),
     )
     report = judged(found, Gate(metrics=("accuracy", "judge")), task="generation")
-    by_judge = report.against(LIVE, "judge")
+    by_judge = report.find_comparison(LIVE, "judge")
     assert (by_judge.n, by_judge.effect) == (40, 1)
     everything = judged(found.model_copy(update={"weighting": None}), Gate(), task="generation")
-    assert (everything.against(LIVE, "judge").n, everything.against(LIVE, "judge").effect) == (80, 0)
+    assert (
+        everything.find_comparison(LIVE, "judge").n,
+        everything.find_comparison(LIVE, "judge").effect,
+    ) == (80, 0)
 
 
 def test_of_searches_none_is_left_out_by_a_template() -> None:

@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from extractors.examples.types import Examples, Message, ToolCall
-from tests.snapshots import conversation, preferred, taught, voted
+from tests.snapshots import make_conversation, make_example, make_pair, make_vote
 from tests.tiny_model import tokenizer_folder
 from trainers.batching.tokenise import NothingToLearn, check_learnable, tokenise
 from trainers.planning.hyperparameters import Hyperparameters
@@ -46,7 +46,7 @@ def learned_of(tokenizer, feature):
 
 
 def test_every_assistant_turn_is_learned_with_its_end_and_nothing_else(tokenizer):
-    [feature] = features_of(tokenizer, "trajectories", conversation(0, ASKED[:3]))
+    [feature] = features_of(tokenizer, "trajectories", make_conversation(0, ASKED[:3]))
     assert learned_of(tokenizer, feature) == [f"answer {number}<|im_end|>" for number in range(3)]
     text = tokenizer.decode(feature["input_ids"])
     assert text.startswith("<|im_start|>system\nRoute.<|im_end|>")
@@ -54,7 +54,7 @@ def test_every_assistant_turn_is_learned_with_its_end_and_nothing_else(tokenizer
 
 
 def test_a_turn_that_was_rejected_is_context_and_what_follows_the_last_learned_one_is_left_out(tokenizer):
-    whole = conversation(0, ASKED[:3])
+    whole = make_conversation(0, ASKED[:3])
     [feature] = features_of(tokenizer, "trajectories", whole.model_copy(update={"learned": (4,)}))
     assert learned_of(tokenizer, feature) == ["answer 1<|im_end|>"]
     text = tokenizer.decode(feature["input_ids"])
@@ -65,7 +65,7 @@ def test_a_turn_that_was_rejected_is_context_and_what_follows_the_last_learned_o
 def test_tool_calls_are_learned_and_their_results_are_not(tokenizer):
     tokenizer.chat_template = WITH_TOOLS
     call = ToolCall(id="1", name="lookup", arguments='{"parcel": 7}')
-    plain = conversation(0, ASKED[:1])
+    plain = make_conversation(0, ASKED[:1])
     messages = (
         *plain.messages[:2],
         Message(role="assistant", tool_calls=(call,)),
@@ -83,7 +83,7 @@ def test_tool_calls_are_learned_and_their_results_are_not(tokenizer):
 
 def test_where_earlier_turns_change_each_turn_is_an_example_as_it_was_served(tokenizer):
     tokenizer.chat_template = FORGETS_THOUGHTS
-    features = features_of(tokenizer, "trajectories", conversation(0, ASKED[:2]))
+    features = features_of(tokenizer, "trajectories", make_conversation(0, ASKED[:2]))
     assert [learned_of(tokenizer, feature) for feature in features] == [
         ["<think></think>answer 0<|im_end|>"],
         ["<think></think>answer 1<|im_end|>"],
@@ -94,7 +94,7 @@ def test_where_earlier_turns_change_each_turn_is_an_example_as_it_was_served(tok
 @pytest.mark.parametrize("template", [None, FORGETS_THOUGHTS], ids=["stable", "unstable"])
 def test_of_a_long_conversation_the_oldest_turns_are_dropped_and_the_system_prompt_stays(tokenizer, template):
     tokenizer.chat_template = template or tokenizer.chat_template
-    whole = conversation(0, ASKED)
+    whole = make_conversation(0, ASKED)
     longest = max(len(each["input_ids"]) for each in features_of(tokenizer, "trajectories", whole))
     features = features_of(tokenizer, "trajectories", whole, max_length=longest - 1)
     last = tokenizer.decode(features[-1]["input_ids"])
@@ -104,18 +104,18 @@ def test_of_a_long_conversation_the_oldest_turns_are_dropped_and_the_system_prom
 
 
 def test_a_conversation_whose_last_answer_alone_is_too_long_is_left_out_and_counted(tokenizer):
-    long = conversation(0, [("Hello?", "yes " * 40)])
+    long = make_conversation(0, [("Hello?", "yes " * 40)])
     made = tokenise(
         tokenizer,
         "trajectories",
-        Examples(trajectories=(long, conversation(1, ASKED[:1]))),
+        Examples(trajectories=(long, make_conversation(1, ASKED[:1]))),
         Hyperparameters(max_length=40),
     )
     assert (len(made.features), made.too_long) == (1, 1)
 
 
 def test_pairs_have_one_prompt_and_two_answers_and_count_both(tokenizer):
-    pair = preferred(0, ASKED[0], "nothing")
+    pair = make_pair(0, ASKED[0], "nothing")
     [feature] = features_of(tokenizer, "pairs", pair)
     assert tokenizer.decode(feature["chosen_ids"]) == "answer 0<|im_end|>"
     assert tokenizer.decode(feature["rejected_ids"]) == "nothing<|im_end|>"
@@ -126,7 +126,7 @@ def test_pairs_have_one_prompt_and_two_answers_and_count_both(tokenizer):
 
 
 def test_every_vote_meets_the_answer_of_another_in_its_batch(tokenizer):
-    votes = [voted(number, asked, "nothing", desirable=True) for number, asked in enumerate(ASKED[:5])]
+    votes = [make_vote(number, asked, "nothing", desirable=True) for number, asked in enumerate(ASKED[:5])]
     features = features_of(tokenizer, "votes", *votes, batch_size=3)
     for begin in (0, 3):
         batch = features[begin : begin + 3]
@@ -141,9 +141,9 @@ def test_every_vote_meets_the_answer_of_another_in_its_batch(tokenizer):
 def test_what_is_too_long_is_left_out_and_counted(tokenizer, kind):
     short, long = ASKED[0], ("word " * 60, "answer")
     makers = {
-        "sft": taught,
-        "pairs": lambda number, asked: preferred(number, asked, "nothing"),
-        "votes": lambda number, asked: voted(number, asked, "nothing", desirable=True),
+        "sft": make_example,
+        "pairs": lambda number, asked: make_pair(number, asked, "nothing"),
+        "votes": lambda number, asked: make_vote(number, asked, "nothing", desirable=True),
     }
     examples = tuple(makers[kind](number, asked) for number, asked in enumerate([short, long]))
     made = tokenise(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(max_length=48))
