@@ -217,7 +217,7 @@ def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposal
 
 def _screen(job: SynthesisJob, proposed: "Sequence[ProposedExample]") -> "ScreeningResult":
     """Sort out proposals that are flawed, or too near to held-out items or to known examples."""
-    from extractors.synthesis.filters import screen
+    from extractors.synthesis.filters import KnownExamples, screen
     from trainers.models.encoder import load_encoder
 
     snapshot = read_snapshot(Path(job.snapshot))
@@ -233,10 +233,12 @@ def _screen(job: SynthesisJob, proposed: "Sequence[ProposedExample]") -> "Screen
     ]
     return screen(
         proposed,
-        demonstrations=job.request.demonstrations,
+        KnownExamples(
+            demonstrations=job.request.demonstrations,
+            trained=snapshot.train.join(snapshot.validation),
+            held_out=held_out,
+        ),
         output_space=job.request.output_space,
-        trained=snapshot.train.join(snapshot.validation),
-        held_out=held_out,
         encode=encode,
         rules=job.screening,
     )

@@ -218,7 +218,7 @@ class _ExpectedForm:
         return None if fits else UnfitReason.LENGTH
 
     def _has_form(self, answer: Message) -> bool:
-        """Return whether a JSON answer has the keys of every demonstration, and none that no demonstration has."""
+        """Return whether a JSON answer has every demonstration's keys, and none that no demonstration has."""
         if answer.tool_calls:
             return all(
                 _is_callable(call.name, call.arguments, self._shape.tools) for call in answer.tool_calls
@@ -252,7 +252,7 @@ def _read_keys(answer: Message) -> frozenset[str] | None:
 
 
 def _is_callable(name: str, arguments: str, tools: Sequence[dict[str, Any]]) -> bool:
-    """Return whether one of the tools takes these arguments: all required ones, and none that it does not name."""
+    """Return whether one of the tools takes these arguments: all that it requires, and none unknown."""
     try:
         given = json.loads(arguments)
     except (ValueError, RecursionError):
@@ -309,9 +309,9 @@ def _find_distinct(
     templates: Templates,
     rules: ScreeningRules,
 ) -> list[tuple[int, float]]:
-    """Return those of the candidates that repeat no earlier one, and the greatest similarity to an earlier one.
+    """Return the candidates that repeat no earlier one, each with its greatest similarity to an earlier one.
 
-    `candidates` are positions in `texts` and `vectors`; the similarity is -1 for the first one.
+    `candidates` are positions in `texts` and `vectors`. The first one's similarity is -1.
     """
     repeats = find_near_duplicates([texts[at] for at in candidates], NEAR, templates)
     distinct: list[tuple[int, float]] = []

@@ -23,7 +23,14 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.synthesis.filters import ScreeningResult, ScreeningRules, UnfitReason, VectorsInvalid, screen
+from extractors.synthesis.filters import (
+    KnownExamples,
+    ScreeningResult,
+    ScreeningRules,
+    UnfitReason,
+    VectorsInvalid,
+    screen,
+)
 from extractors.synthesis.generate import ProposedExample
 from extractors.synthesis.recipes import Synthetic
 
@@ -110,10 +117,8 @@ def screened(
 ) -> ScreeningResult:
     return screen(
         [ProposedExample(example=example, demonstrations=("a",)) for example in examples],
-        demonstrations=demonstrations,
+        KnownExamples(demonstrations, trained or Examples(), held_out),
         output_space=output_space,
-        trained=trained or Examples(),
-        held_out=held_out,
         encode=encode,
         rules=rules,
     )
