@@ -14,14 +14,16 @@ HELLO = [{"role": "user", "content": "I was charged twice"}]
 ASK = {"model": "acme/routing", "messages": HELLO}
 
 
-class Store:
-    """What the gateway would read from the store, for a test to change."""
+class RouteSource:
+    """Stands for the store that the gateway reads; a test can change it, and count the readings."""
 
     def __init__(self, *routes: Route) -> None:
         self.routes = {route.target: route for route in routes}
         self.broken = False
+        self.readings = 0
 
     def __call__(self) -> Mapping[str, Route]:
+        self.readings += 1
         if self.broken:
             raise LearndError("the store cannot be read: this test broke it")
         return dict(self.routes)
@@ -39,15 +41,19 @@ def route(*urls: str, target: str = "acme/routing", version: str | None = None, 
 
 @contextmanager
 def gateway(
-    store: Store,
+    store: RouteSource,
     *,
     tokens: Mapping[str, str] | None = None,
     max_body_bytes: int = 2**20,
-    tracer: Tracing | None = None,
+    tracing: Tracing | None = None,
 ) -> Iterator[httpx.Client]:
     """A running gateway, and a client of it."""
     app = build_app(
-        routes=store, tokens=tokens or {}, refresh_seconds=0.05, max_body_bytes=max_body_bytes, tracer=tracer
+        routes=store,
+        tokens=tokens or {},
+        refresh_seconds=0.05,
+        max_body_bytes=max_body_bytes,
+        tracing=tracing,
     )
     with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client

@@ -1,4 +1,4 @@
-"""The door for agents: OpenAI-compatible, resolves a target's alias, traces each call into Phoenix.
+"""The gateway for agents: OpenAI-compatible, resolves a target's alias, traces each call into Phoenix.
 
     agent ── model `acme/routing` ──> app ── routes: which version? ──> upstream ──> a replica
                                        └── tracing ──> Phoenix (off the request's path)

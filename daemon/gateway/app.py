@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: who may call what, and nothing else gets through.
+"""The gateway as an ASGI application: the routes, and who may call them. Nothing else gets through.
 
 Plain ASGI, because a framework's routing costs more than all the rest of the gateway.
 """
@@ -38,18 +38,20 @@ def build_app(
     tokens: Mapping[str, str],
     refresh_seconds: float,
     max_body_bytes: int,
-    tracer: Tracing | None,
-) -> "Gateway":
+    tracing: Tracing | None,
+) -> "GatewayApp":
     """The gateway's ASGI application, with lifespan.
 
     `routes` reads the store (alias to route) and runs in a thread every `refresh_seconds`.
     `tokens` maps a bearer token to its tenant; without any there is no authentication, and the
     caller must listen on 127.0.0.1 only (`daemon.access.tokens.check_tokens`).
     """
-    return Gateway(RouteTable(routes), Tokens(tokens), refresh_seconds, max_body_bytes, tracer)
+    return GatewayApp(RouteTable(routes), Tokens(tokens), refresh_seconds, max_body_bytes, tracing)
 
 
-class Gateway:
+class GatewayApp:
+    """The ASGI application; see `build_app`."""
+
     def __init__(
         self,
         table: RouteTable,
@@ -68,18 +70,18 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         else:
             try:
                 await self._serve(scope, receive, send)
-            except ApiError as refused:
-                await send_json(send, refused.body, refused.status, refused.headers)
+            except ApiError as problem:
+                await send_json(send, problem.body, problem.status, problem.headers)
             except ClientGone:
                 pass  # Nobody is left to answer; the call is counted and traced.
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         async with AsyncExitStack() as stack:
             self._upstream = Upstream(await stack.enter_async_context(open_session()))
@@ -101,10 +103,10 @@ class Gateway:
         if method == "POST" and path in COMPLETIONS:
             await self._complete(path, scope, receive, send)
         elif method == "GET" and path == "/v1/models":
-            visible = self._table.visible(self._caller(scope))
+            visible = self._table.list_visible(self._find_caller(scope))
             await send_json(send, {"object": "list", "data": [_to_model(route) for route in visible]})
         elif method == "GET" and path.startswith("/v1/models/"):
-            route = self._route(path.removeprefix("/v1/models/"), self._caller(scope))
+            route = self._find_route(path.removeprefix("/v1/models/"), self._find_caller(scope))
             await send_json(send, _to_model(route))
         elif method == "GET" and path == "/healthz":
             await send_json(send, {"status": "ok"})
@@ -115,18 +117,18 @@ class Gateway:
             )
         elif method == "GET" and path == "/metrics":
             await send_whole(
-                send, 200, self._metrics.page(self._caller(scope)), {"content-type": CONTENT_TYPE}
+                send, 200, self._metrics.render(self._find_caller(scope)), {"content-type": CONTENT_TYPE}
             )
         else:
             raise ApiError(404, f"no such route: {method} {path}", code="unknown_url")
 
     async def _complete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = self._caller(scope)
+        caller = self._find_caller(scope)
         body = await read_body(scope, receive, self._max_body_bytes)
         request = _parse_request(body)
         call = GatewayCall(
             path=path,
-            route=self._route(request["model"], caller),
+            route=self._find_route(request["model"], caller),
             request=request,
             request_bytes=len(body),
             headers=read_headers(scope),
@@ -135,8 +137,8 @@ class Gateway:
             raise ApiError(503, "the gateway is starting", kind="server_error", headers={"retry-after": "1"})
         await forward(call, self._upstream, self._tracing, self._metrics, receive, send)
 
-    def _caller(self, scope: Scope) -> Caller:
-        caller = self._tokens.caller(find_header(scope, b"authorization"))
+    def _find_caller(self, scope: Scope) -> Caller:
+        caller = self._tokens.find_caller(find_header(scope, b"authorization"))
         if caller is None:
             raise ApiError(
                 401,
@@ -146,7 +148,7 @@ class Gateway:
             )
         return caller
 
-    def _route(self, target: str, caller: Caller) -> Route:
+    def _find_route(self, target: str, caller: Caller) -> Route:
         if not self._table.ready:
             raise ApiError(
                 503,
@@ -166,7 +168,7 @@ class Gateway:
 
 
 def _parse_request(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object that names a model. Raises Refusal (400)."""
+    """Parse the body, a JSON object that names a model. Raises ApiError (400)."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):

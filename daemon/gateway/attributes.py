@@ -1,7 +1,7 @@
 """One call as OpenInference attributes: request and answer in, flat attributes out.
 
 Specification: https://github.com/Arize-ai/openinference/blob/main/spec/semantic_conventions.md.
-Requests are strangers' JSON: whatever is not of the expected type is left out, never an error.
+Requests are strangers' JSON: what is not of the expected type is left out, and never an error.
 """
 
 import json
@@ -15,13 +15,13 @@ _TOKEN_COUNTS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "
 
 
 def describe_request(request: Mapping[str, Any]) -> Attributes:
-    """What the agent asked; `request` as it sent it."""
-    return _clean(_list_request_attributes(request))
+    """Return the attributes of the agent's `request`, as it was sent."""
+    return _drop_invalid_text(_list_request_attributes(request))
 
 
 def describe_answer(answer: Mapping[str, Any]) -> Attributes:
-    """What came back; a stream's answer is put together first (`sse.assemble`)."""
-    return _clean(_list_answer_attributes(answer))
+    """Return the attributes of the `answer`; a stream's answer is assembled first (`sse.assemble`)."""
+    return _drop_invalid_text(_list_answer_attributes(answer))
 
 
 def _list_request_attributes(request: Mapping[str, Any]) -> Iterator[Attribute]:
@@ -110,10 +110,10 @@ def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _clean(items: Iterator[Attribute]) -> Attributes:
-    return {key: valid_text(value) if isinstance(value, str) else value for key, value in items}
+def _drop_invalid_text(items: Iterator[Attribute]) -> Attributes:
+    return {key: to_valid_text(value) if isinstance(value, str) else value for key, value in items}
 
 
-def valid_text(text: str) -> str:
-    """`text` as UTF-8 can carry it: JSON may spell half of a surrogate pair, protobuf may not."""
+def to_valid_text(text: str) -> str:
+    """Return `text` as UTF-8 can carry it: JSON may spell half of a surrogate pair, protobuf may not."""
     return text.encode("utf-8", "replace").decode("utf-8")

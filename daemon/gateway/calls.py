@@ -1,4 +1,4 @@
-"""One call of an agent through the gateway: what it asked, what came back, how it ended."""
+"""One call of an agent through the gateway: its request, its answer, and how it ended."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ VERSION_HEADER = "x-learnd-version"
 """In answers: the adapter version that answered, or `base`."""
 SPAN_HEADER = "x-learnd-span-id"
 """In answers: the call's span in Phoenix, for feedback."""
-BASE = "base"
+BASE_VERSION = "base"
+"""Stands for the adapter version where the base model answered without an adapter."""
 
 
 @dataclass
@@ -41,7 +42,7 @@ class GatewayCall:
 
     @property
     def version(self) -> str:
-        return self.route.version or BASE
+        return self.route.version or BASE_VERSION
 
     @property
     def seconds(self) -> float:

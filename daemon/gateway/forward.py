@@ -38,7 +38,7 @@ async def forward(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Answer `call`, count it and trace it. Raises Refusal while nothing has been sent; ClientGone."""
+    """Answer `call`, count it and trace it. Raises ApiError while nothing has been sent; ClientGone."""
     metrics.begin(call)
     if tracing:
         tracing.begin(call)
@@ -58,7 +58,7 @@ async def forward(
 
 
 async def _run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`; give it up, and raise ClientGone, once the client hangs up."""
+    """Do `work`; give up, and raise ClientGone, once the client hangs up."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
@@ -83,8 +83,8 @@ async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send)
     try:
         async with upstream.answer(call.route, call.path, request, headers) as answer:
             call.status = answer.response.status
-            call.streamed = answer.streams
-            await (_send_stream if answer.streams else _send_whole)(call, answer, send)
+            call.streamed = answer.is_stream
+            await (_send_stream if answer.is_stream else _send_whole)(call, answer, send)
     except NoReplica as none:
         raise ApiError(
             503,
@@ -140,7 +140,7 @@ async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> No
 
 
 def _ask_for_usage(call: GatewayCall) -> Mapping[str, Any]:
-    """The request, which of a stream also asks how many tokens it took, for the trace."""
+    """Return the request; for a stream, it also asks for the token counts, for the trace."""
     options = call.request.get("stream_options") or {}
     if call.span is None or call.request.get("stream") is not True or not isinstance(options, dict):
         return call.request

@@ -1,4 +1,4 @@
-"""Prometheus figures of the gateway; a tenant's token sees that tenant's only."""
+"""Prometheus metrics of the gateway; a tenant's token shows that tenant's only."""
 
 from collections.abc import Callable
 
@@ -44,6 +44,6 @@ class GatewayMetrics:
         self._requests.labels(call.route.target, call.version, str(call.status)).inc()
         self._seconds.labels(call.route.target).observe(call.seconds)
 
-    def page(self, caller: Caller) -> bytes:
-        """Prometheus' text format."""
+    def render(self, caller: Caller) -> bytes:
+        """Return the caller's metrics in Prometheus' text format."""
         return metrics_page(self._registry, caller)

@@ -1,4 +1,4 @@
-"""Bodies in and out over ASGI, and refusals in the form in which OpenAI's API gives its errors."""
+"""Bodies in and out over ASGI, and errors in the form of OpenAI's API."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -39,12 +39,12 @@ class ApiError(LearndError):
 def build_error_body(
     message: str, *, kind: str, code: str | None = None, param: str | None = None
 ) -> dict[str, Any]:
-    """An error as OpenAI's API spells it."""
+    """Return an error in the form of OpenAI's API."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's whole body. Raises Refusal (413) past `limit` bytes, ClientGone."""
+    """Read the request's whole body. Raises ApiError (413) past `limit` bytes, ClientGone."""
     too_large = ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
     announced = find_header(scope, b"content-length")
     if announced.isdecimal() and int(announced) > limit:
@@ -82,10 +82,10 @@ async def send_json(
 
 
 def find_header(scope: Scope, name: bytes) -> str:
-    """The request's first header of that (lower-case) name, or an empty string."""
+    """Return the request's first header of that (lower-case) name, or an empty string."""
     return next((value.decode("utf-8", "replace") for key, value in scope["headers"] if key == name), "")
 
 
 def read_headers(scope: Scope) -> dict[str, str]:
-    """Lower-case header names to values; of a repeated one the last."""
+    """Return the headers by lower-case name; a repeated header has its last value."""
     return {key.decode("latin-1"): value.decode("utf-8", "replace") for key, value in scope["headers"]}

@@ -1,4 +1,4 @@
-"""Which version answers for which alias, as last read from the store."""
+"""The routes from aliases to versions, as last read from the store."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class ReplicaAddress(Value):
-    """Where one vLLM server answers."""
+    """The address of one vLLM server."""
 
     name: str
     url: str
@@ -26,7 +26,7 @@ class ReplicaAddress(Value):
 
 
 class Route(Value):
-    """What stands behind one alias right now."""
+    """The version and the replicas behind one alias now."""
 
     target: str
     """`tenant/agent`: the alias that agents ask for."""
@@ -38,8 +38,8 @@ class Route(Value):
     """Active version, which is also its name on the replicas; None serves the base model."""
     replicas: tuple[ReplicaAddress, ...]
 
-    def served_name(self, replica: ReplicaAddress) -> str:
-        """The model name that `replica` knows it by."""
+    def model_on(self, replica: ReplicaAddress) -> str:
+        """Return the model's name on `replica`."""
         return self.version or replica.base_name
 
 
@@ -52,18 +52,18 @@ class RouteTable:
 
     @property
     def ready(self) -> bool:
-        """Whether the store has been read at least once."""
+        """True once the store has been read."""
         return self._routes is not None
 
     def find(self, target: str, caller: Caller) -> Route | None:
-        """The route of an alias, None where there is none or the caller may not see it."""
+        """Return the route of an alias; None where there is none, or the caller may not see it."""
         route = (self._routes or {}).get(target)
-        return route if route and caller.sees(route.tenant) else None
+        return route if route and caller.may_see(route.tenant) else None
 
-    def visible(self, caller: Caller) -> list[Route]:
-        """The routes that the caller may see, by alias."""
+    def list_visible(self, caller: Caller) -> list[Route]:
+        """Return the routes that the caller may see, sorted by alias."""
         routes = (self._routes or {}).values()
-        return sorted((r for r in routes if caller.sees(r.tenant)), key=lambda route: route.target)
+        return sorted((r for r in routes if caller.may_see(r.tenant)), key=lambda route: route.target)
 
     async def refresh(self) -> None:
         """Read the store once, in a thread."""

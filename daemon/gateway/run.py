@@ -13,12 +13,12 @@ from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from registry.store.store import Store
 
-LONGEST_GOODBYE = 60
-"""Seconds that requests in flight have to end when the gateway is stopped."""
+SHUTDOWN_SECONDS = 60
+"""Time that requests in flight have to end when the gateway is stopped."""
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; requests in flight are answered first, within a minute."""
+    """Run until SIGTERM or SIGINT. Requests in flight are answered first, within a minute."""
     tokens, own = settings.agents.read_tokens(), settings.gateway
     check_tokens(own.host, tokens)
     with Store.open(settings.data_dir, utc_now()) as store:
@@ -27,7 +27,7 @@ def serve(settings: Settings) -> None:
             tokens=tokens,
             refresh_seconds=own.refresh_seconds,
             max_body_bytes=int(own.max_body_mb * 2**20),
-            tracer=Tracing(settings.phoenix.url, settings.phoenix.read_key()) if own.trace else None,
+            tracing=Tracing(settings.phoenix.url, settings.phoenix.read_key()) if own.trace else None,
         )
         uvicorn.run(
             app,
@@ -36,12 +36,12 @@ def serve(settings: Settings) -> None:
             ws="none",
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=LONGEST_GOODBYE,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
 
 
 def read_routes(settings: Settings, store: Store) -> Mapping[str, Route]:
-    """What stands behind each alias now: the active version, or the base model."""
+    """Read the route of each alias: to the active version, or to the base model."""
     active = store.active_versions()
     return {
         target.key: _build_route(settings, target, active[target.key].id if target.key in active else None)

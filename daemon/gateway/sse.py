@@ -1,4 +1,4 @@
-"""Server-sent events of an OpenAI-compatible stream: cut, renamed, and put together again.
+"""Server-sent events of an OpenAI-compatible stream: cut, renamed, and assembled again.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; the chunks inside are
 OpenAI's `chat.completion.chunk` and `text_completion`.
@@ -19,18 +19,18 @@ class EventCutter:
         self._rest = b""
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The events that `piece` completes, without the blank line after each."""
+        """Return the events that `piece` completes, without the blank line after each."""
         *events, self._rest = _BETWEEN.split(self._rest + piece)
         return events
 
     def finish(self) -> list[bytes]:
-        """What is left when the stream ends without a blank line."""
+        """Return the rest of a stream that ends without a blank line, as an event."""
         rest, self._rest = self._rest.strip(b"\r\n"), b""
         return [rest] if rest else []
 
 
 def parse_chunk(event: bytes) -> dict[str, Any] | None:
-    """The JSON object in an event; None for comments, `[DONE]` and what is not an object."""
+    """Return the JSON object in an event; None for comments, `[DONE]` and what is not an object."""
     data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
     try:
         chunk = json.loads(data)
@@ -40,17 +40,17 @@ def parse_chunk(event: bytes) -> dict[str, Any] | None:
 
 
 def build_event(chunk: dict[str, Any]) -> bytes:
-    """The event that carries `chunk`."""
+    """Return the event that carries `chunk`."""
     return b"data: " + json.dumps(chunk, separators=(",", ":")).encode()
 
 
 def is_only_usage(chunk: dict[str, Any]) -> bool:
-    """Whether it is the last chunk, which `stream_options.include_usage` adds."""
+    """Return True for the last chunk, which `stream_options.include_usage` adds."""
     return chunk.get("choices") == [] and bool(chunk.get("usage"))
 
 
 def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The answer that a stream spells out, in the form of an answer in one piece."""
+    """Return a stream's chunks as one answer, in the form of an answer in one piece."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
@@ -69,13 +69,13 @@ def _extend_choice(choice: dict[str, Any], delta: dict[str, Any]) -> None:
         choice["finish_reason"] = delta["finish_reason"]
     if isinstance(delta.get("text"), str):
         choice["text"] = choice.get("text", "") + delta["text"]
-    if isinstance(said := delta.get("delta"), dict):
+    if isinstance(update := delta.get("delta"), dict):
         message = choice.setdefault("message", {"role": "assistant", "content": ""})
-        if isinstance(said.get("role"), str):
-            message["role"] = said["role"]
-        if isinstance(said.get("content"), str):
-            message["content"] += said["content"]
-        for call in _keep_objects(said.get("tool_calls")):
+        if isinstance(update.get("role"), str):
+            message["role"] = update["role"]
+        if isinstance(update.get("content"), str):
+            message["content"] += update["content"]
+        for call in _keep_objects(update.get("tool_calls")):
             _extend_tool_call(message.setdefault("tool_calls", {}), call)
 
 

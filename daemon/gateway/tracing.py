@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from daemon.gateway.attributes import describe_answer, describe_request, valid_text
+from daemon.gateway.attributes import describe_answer, describe_request, to_valid_text
 from daemon.gateway.calls import SESSION_HEADER, GatewayCall
 from daemon.gateway.sse import assemble, parse_chunk
 from extractors.llm.endpoint import INTERNAL_HEADER
@@ -65,15 +65,16 @@ class Tracing:
         self._queued_bytes = 0
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gateway-tracing", daemon=True)
-        self._losses = _LostCalls()
+        self._thread = threading.Thread(target=self._send_batches, name="gateway-tracing", daemon=True)
+        self._lost_calls = _LostCalls()
 
     @property
     def lost(self) -> int:
         """Calls that went untraced since the start."""
-        return self._losses.count
+        return self._lost_calls.count
 
     def start(self) -> None:
+        """Start the thread that sends spans."""
         self._thread.start()
 
     def close(self, seconds: float = 5.0) -> None:
@@ -87,7 +88,7 @@ class Tracing:
         """Give the call its span, within the caller's trace where `traceparent` names one."""
         parent = TraceContextTextMapPropagator().extract(call.headers, context=Context())
         name = "ChatCompletion" if call.path.endswith("/chat/completions") else "Completion"
-        call.span = self._tracer(call.route.project).start_span(
+        call.span = self._find_tracer(call.route.project).start_span(
             name, context=parent, kind=SpanKind.INTERNAL, start_time=call.started_ns
         )
 
@@ -95,13 +96,13 @@ class Tracing:
         """Take over a finished call; never waits."""
         with self._changed:
             if self._queued_bytes + _measure(call) > self._max_queued_bytes:
-                self._losses.add(1, "the queue is full: Phoenix is down or too slow")
+                self._lost_calls.add(1, "the queue is full: Phoenix is down or too slow")
                 return
             self._queued_bytes += _measure(call)
             self._queue.append(call)
             self._changed.notify()
 
-    def _tracer(self, project: str) -> Tracer:
+    def _find_tracer(self, project: str) -> Tracer:
         if project not in self._tracers:
             provider = TracerProvider(
                 resource=Resource({"service.name": "learnd-gateway", "openinference.project.name": project}),
@@ -114,12 +115,12 @@ class Tracing:
             self._tracers[project] = provider.get_tracer("learnd.gateway")
         return self._tracers[project]
 
-    def _run(self) -> None:
+    def _send_batches(self) -> None:
         with httpx.Client(headers=self._headers, timeout=SEND_SECONDS) as client:
-            while calls := self._next_batch():
-                self._deliver(client, self._spans(calls))
+            while calls := self._take_batch():
+                self._deliver(client, self._finish_spans(calls))
 
-    def _next_batch(self) -> list[GatewayCall]:
+    def _take_batch(self) -> list[GatewayCall]:
         """Some finished calls; empty only when closing and everything is sent."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing.is_set())
@@ -133,12 +134,12 @@ class Tracing:
             self._queued_bytes -= taken
         return batch
 
-    def _spans(self, calls: Iterable[GatewayCall]) -> list[ReadableSpan]:
+    def _finish_spans(self, calls: Iterable[GatewayCall]) -> list[ReadableSpan]:
         for call in calls:
             try:
                 _finish_span(call)
             except (TypeError, ValueError, RecursionError) as odd:
-                self._losses.add(1, f"a call cannot be described: {odd}")
+                self._lost_calls.add(1, f"a call cannot be described: {odd}")
         return self._ended.take()
 
     def _deliver(self, client: httpx.Client, spans: Sequence[ReadableSpan]) -> None:
@@ -155,10 +156,12 @@ class Tracing:
                     return
                 problem = f"HTTP {response.status_code}: {response.text[:200]}"
                 if response.status_code not in RETRIED:
-                    self._losses.add(len(spans), f"{self._url} refused them ({problem})")
+                    self._lost_calls.add(len(spans), f"{self._url} refused them ({problem})")
                     return
             if self._closing.wait(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]):
-                self._losses.add(len(spans), f"{self._url} could not be reached before the end ({problem})")
+                self._lost_calls.add(
+                    len(spans), f"{self._url} could not be reached before the end ({problem})"
+                )
                 return
             attempt += 1
 
@@ -178,7 +181,7 @@ class _EndedSpans(SpanProcessor):
 
 
 class _LostCalls:
-    """Counts what went untraced, and says so once in a while."""
+    """Counts the calls that went untraced, and logs the count once in a while."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -201,7 +204,7 @@ def _finish_span(call: GatewayCall) -> None:
         return
     call.span.set_attributes({**_list_learnd_attributes(call), **describe_request(call.request)})
     if call.error is not None:
-        call.span.set_status(Status(StatusCode.ERROR, valid_text(call.error)))
+        call.span.set_status(Status(StatusCode.ERROR, to_valid_text(call.error)))
     else:
         call.span.set_status(Status(StatusCode.OK))
     chunks = [
@@ -213,7 +216,7 @@ def _finish_span(call: GatewayCall) -> None:
 
 
 def _list_learnd_attributes(call: GatewayCall) -> dict[str, str | bool]:
-    """What the span says about learnd's side of the call."""
+    """Return the attributes of learnd's side of the call."""
     about = {"tenant": call.route.tenant, "agent": call.route.agent, "version": call.version}
     internal = call.headers.get(INTERNAL_HEADER, "").lower() == "true"
     attributes: dict[str, str | bool] = {
@@ -226,5 +229,5 @@ def _list_learnd_attributes(call: GatewayCall) -> dict[str, str | bool]:
     if session := call.headers.get(SESSION_HEADER):
         attributes["session.id"] = session
     if isinstance(user := call.request.get("user"), str):
-        attributes["user.id"] = valid_text(user)
+        attributes["user.id"] = to_valid_text(user)
     return attributes

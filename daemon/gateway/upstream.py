@@ -1,4 +1,4 @@
-"""Ask a replica; when it cannot answer, ask the next one. The only HTTP that the gateway sends to vLLM."""
+"""Asks a replica, and the next one where it cannot answer. The only HTTP that the gateway sends to vLLM."""
 
 import itertools
 import json
@@ -44,18 +44,18 @@ class ReplicaAnswer:
     """The whole body, or the first piece of a stream."""
 
     @property
-    def streams(self) -> bool:
+    def is_stream(self) -> bool:
         return self.response.content_type == "text/event-stream"
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises aiohttp.ClientError where the replica breaks off."""
+        """Yield the body as it arrives. Raises aiohttp.ClientError where the replica breaks off."""
         yield self.start
         async for piece in self.response.content.iter_any():
             yield piece
 
 
 class Upstream:
-    """The replicas, asked in the order of how busy they are."""
+    """Sends requests to the replicas, the least busy one first."""
 
     def __init__(self, session: aiohttp.ClientSession, clock: Callable[[], float] = time.monotonic) -> None:
         self._session = session
@@ -68,16 +68,16 @@ class Upstream:
     async def answer(
         self, route: Route, path: str, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncIterator[ReplicaAnswer]:
-        """The first answer that a replica of `route` gives to `request`.
+        """Ask the replicas of `route` in turn, and yield the first answer.
 
         Leaving the block early (the client is gone) closes the connection, and vLLM stops
         generating. Raises NoReplica, ReplicaSilent.
         """
-        for replica in self._in_order(route.replicas):
+        for replica in self._sort(route.replicas):
             self._in_flight[replica.url] += 1
             try:
                 answer = await self._ask(
-                    replica, path, {**request, "model": route.served_name(replica)}, headers
+                    replica, path, {**request, "model": route.model_on(replica)}, headers
                 )
                 if answer is not None:
                     async with answer.response:
@@ -87,18 +87,18 @@ class Upstream:
                 self._in_flight[replica.url] -= 1
         raise NoReplica(f"no replica of {route.target} answers now; try again in a few seconds")
 
-    def _in_order(self, replicas: Iterable[ReplicaAddress]) -> list[ReplicaAddress]:
-        """Rested before resting, idle before busy, and in turn among equals."""
+    def _sort(self, replicas: Iterable[ReplicaAddress]) -> list[ReplicaAddress]:
+        """Return the replicas in the order to ask: rested before resting, idle before busy, equals in turn."""
         turns = list(replicas)
         if turns:
             first = next(self._turn) % len(turns)
             turns = turns[first:] + turns[:first]
-        return sorted(turns, key=lambda replica: (self._rests(replica), self._in_flight[replica.url]))
+        return sorted(turns, key=lambda replica: (self._is_resting(replica), self._in_flight[replica.url]))
 
     async def _ask(
         self, replica: ReplicaAddress, path: str, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> ReplicaAnswer | None:
-        """The replica's answer, or None where another replica should be asked."""
+        """Return the replica's answer, or None where another replica should be asked."""
         authorization = (
             {"authorization": f"Bearer {replica.api_key.get_secret_value()}"} if replica.api_key else {}
         )
@@ -109,33 +109,35 @@ class Upstream:
                 headers={**headers, **authorization, "content-type": "application/json"},
                 allow_redirects=False,
             )
-            return await self._begin(replica, response)
+            return await self._read_start(replica, response)
         except aiohttp.SocketTimeoutError as silent:
             raise ReplicaSilent(f"the model gave no answer within {SILENCE_SECONDS:.0f} s") from silent
         except aiohttp.ClientError as broken:
-            self._rest(replica, f"{type(broken).__name__}: {broken}")
+            self._let_rest(replica, f"{type(broken).__name__}: {broken}")
             return None
 
-    async def _begin(self, replica: ReplicaAddress, response: aiohttp.ClientResponse) -> ReplicaAnswer | None:
-        """Wait for the first piece: until then another replica can still take over."""
-        begun = False
+    async def _read_start(
+        self, replica: ReplicaAddress, response: aiohttp.ClientResponse
+    ) -> ReplicaAnswer | None:
+        """Wait for the first piece of the answer: until then another replica can still take over."""
+        is_read = False
         try:
             if response.status in PASSED_OVER:
-                self._rest(replica, f"HTTP {response.status}")
+                self._let_rest(replica, f"HTTP {response.status}")
                 return None
-            streams = response.content_type == "text/event-stream"
-            start = await (response.content.readany() if streams else response.read())
-            begun = True
+            is_stream = response.content_type == "text/event-stream"
+            start = await (response.content.readany() if is_stream else response.read())
+            is_read = True
             return ReplicaAnswer(response, start)
         finally:
-            if not begun:
+            if not is_read:
                 response.close()
 
-    def _rests(self, replica: ReplicaAddress) -> bool:
+    def _is_resting(self, replica: ReplicaAddress) -> bool:
         return self._resting_until.get(replica.url, 0.0) > self._clock()
 
-    def _rest(self, replica: ReplicaAddress, why: str) -> None:
-        if not self._rests(replica):
+    def _let_rest(self, replica: ReplicaAddress, why: str) -> None:
+        if not self._is_resting(replica):
             log.warning("replica %s (%s) passed over: %s", replica.name, replica.url, why)
         self._resting_until[replica.url] = self._clock() + REST_SECONDS
 

@@ -12,8 +12,7 @@ INTRO = """# Commands
 
 `learnd --help` and `learnd COMMAND --help` say the same in a terminal.
 
-- Every command that lists, shows, exports or changes something has `--json`. (`init`, `run`, `gateway`
-  and `demo` have not.)
+- Every command has `--json`, except {without_json}.
 - `--config`, or `LEARND_CONFIG`, names another settings file than `./learnd.toml`.
 - `--target` may be left out where the settings have only one target.
 - A command that fails says why in one line on standard error, and exits with 1.
@@ -27,7 +26,17 @@ def commands_page() -> str:
     shown = [name for name, command in root.commands.items() if not command.hidden]
     root.load_all()
     root.commands = {name: root.commands[name] for name in shown}
-    return GENERATED + INTRO + "".join(_describe(root, "learnd"))
+    without_json = ", ".join(code(path) for path in _find_without_json(root, "learnd"))
+    return GENERATED + INTRO.replace("{without_json}", without_json) + "".join(_describe(root, "learnd"))
+
+
+def _find_without_json(command: Any, path: str) -> Iterator[str]:
+    """The commands that print no JSON."""
+    below = getattr(command, "commands", {})
+    for name, each in below.items():
+        yield from _find_without_json(each, f"{path} {name}")
+    if not below and not any("--json" in parameter.opts for parameter in command.params):
+        yield path
 
 
 def _describe(command: Any, path: str) -> Iterator[str]:

@@ -152,7 +152,7 @@ def _gateway() -> str:
 
 
 async def _ask_gateway() -> None:
-    app: Any = build_app(routes=dict, tokens={}, refresh_seconds=1, max_body_bytes=1000, tracer=None)
+    app: Any = build_app(routes=dict, tokens={}, refresh_seconds=1, max_body_bytes=1000, tracing=None)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         for method, path, _ in GATEWAY:

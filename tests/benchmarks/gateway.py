@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.gateway_support import ASK, Store, gateway, route
+from tests.gateway_support import ASK, RouteSource, gateway, route
 from tests.openai_stand_in import StandIn, serving
 
 CALLS = 400
@@ -21,7 +21,7 @@ def measure() -> dict[str, float]:
     """Median added latency (ms) at one connection, and the share of requests a second at eight."""
     with (
         serving(StandIn(models={"base", str(ASK["model"])})) as upstream,
-        gateway(Store(route(upstream))) as through,
+        gateway(RouteSource(route(upstream))) as through,
         httpx.Client(base_url=upstream) as direct,
     ):
         for client in (direct, through):

@@ -442,7 +442,8 @@ def test_what_telemetry_says_goes_out_as_data_and_never_as_a_page(daemon: Daemon
 def test_cycles_are_listed_filtered_and_shown_with_their_progress(daemon: Daemon, batch: Batch) -> None:
     run = daemon.settings.data_dir / "runs" / "acme.routing" / batch.cycle_id / "train-0"
     run.mkdir(parents=True)
-    (run / "progress.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo', "utf-8")
+    line = {"at": "2026-07-01T12:00:00Z", "stage": "training", "step": 1, "loss": 0.5}
+    (run / "progress.jsonl").write_text(json.dumps(line) + '\n{"step": 2, "lo', "utf-8")
     with daemon.as_ci() as client:
         (listed,) = client.get("/api/v1/cycles").json()
         assert (listed["id"], listed["state"], listed["method"]) == (batch.cycle_id, "SKIPPED", None)
@@ -451,7 +452,7 @@ def test_cycles_are_listed_filtered_and_shown_with_their_progress(daemon: Daemon
         assert client.get("/api/v1/cycles?method=sft").json() == []
         assert client.get(f"/api/v1/cycles/{batch.cycle_id}").json()["reason"] == "30 of 50 examples"
         progress = client.get(f"/api/v1/cycles/{batch.cycle_id}/progress").json()
-        assert progress == {"train-0": [{"step": 1, "loss": 0.5}]}
+        assert progress == {"train-0": [line]}
         assert client.get("/api/v1/cycles/nowhere").status_code == 404
 
 

@@ -1,5 +1,6 @@
 """The gateway in front of stand-in replicas (tests/openai_stand_in.py), over real HTTP."""
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,9 @@ from daemon.access.tokens import TokensMissing, check_tokens
 from daemon.demo.servers import find_free_port
 from daemon.gateway import ReplicaAddress, Tracing
 from daemon.gateway.replies import read_body, send_whole
-from tests.gateway_support import ASK, Store, gateway, route
+from tests.gateway_support import ASK, RouteSource, gateway, route
 from tests.openai_stand_in import StandIn, serving
+from tests.phoenix_support import wait_until
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def replica() -> Iterator[tuple[StandIn, str]]:
 
 def test_the_base_model_answers_until_a_version_is_active(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    with gateway(Store(route(url))) as client:
+    with gateway(RouteSource(route(url))) as client:
         answer = client.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"] == stand_in.answer
@@ -39,12 +41,12 @@ def test_the_base_model_answers_until_a_version_is_active(replica: tuple[StandIn
 def test_the_alias_flips_under_steady_traffic_without_a_failed_request(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     stand_in.event_seconds = 0.02
-    store = Store(route(url, version="acme.routing.v1"))
+    store = RouteSource(route(url, version="acme.routing.v1"))
     with gateway(store) as client, ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(client.post, "/v1/chat/completions", json=ASK) for _ in range(100)]
-        time.sleep(0.1)
+        wait_until(answers[0].done, 5, "the first answer")
         store.serve("acme/routing", "acme.routing.v2")
-        time.sleep(0.3)
+        wait_for_reading(store)
         answers += [pool.submit(client.post, "/v1/chat/completions", json=ASK) for _ in range(20)]
     statuses = {answer.result().status_code for answer in answers}
     versions = [answer.result().headers["x-learnd-version"] for answer in answers]
@@ -55,7 +57,7 @@ def test_the_alias_flips_under_steady_traffic_without_a_failed_request(replica: 
 
 def test_an_openai_client_streams_through_it_and_sees_the_alias(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    with gateway(Store(route(url, version="acme.routing.v1"))) as client:
+    with gateway(RouteSource(route(url, version="acme.routing.v1"))) as client:
         agent = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0)
         with agent.chat.completions.create(stream=True, **ASK) as stream:  # type: ignore[call-overload]
             chunks = list(stream)
@@ -68,7 +70,7 @@ def test_a_stream_arrives_piece_by_piece(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     stand_in.event_seconds = 0.1
     with (
-        gateway(Store(route(url))) as client,
+        gateway(RouteSource(route(url))) as client,
         client.stream("POST", "/v1/completions", json=_stream("hi")) as answer,
     ):
         arrivals = [time.monotonic() for line in answer.iter_lines() if line.startswith("data: ")]
@@ -79,19 +81,19 @@ def test_a_client_that_hangs_up_stops_the_replica(replica: tuple[StandIn, str]) 
     stand_in, url = replica
     stand_in.event_seconds = 0.2
     stand_in.answer = "word " * 200
-    with gateway(Store(route(url))) as client:
+    with gateway(RouteSource(route(url))) as client:
         with client.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as answer:
             next(answer.iter_bytes())
-        _wait_for(lambda: stand_in.aborted == 1)
+        wait_until(lambda: stand_in.aborted == 1, 5, "the replica to stop")
         stand_in.event_seconds = 60
         with pytest.raises(httpx.ReadTimeout):
             client.post("/v1/chat/completions", json=ASK, timeout=0.3)
-        _wait_for(lambda: stand_in.aborted == 2)
+        wait_until(lambda: stand_in.aborted == 2, 5, "the replica to stop")
 
 
 def test_the_tokens_of_two_tenants_never_meet(replica: tuple[StandIn, str]) -> None:
     _, url = replica
-    store = Store(route(url), route(url, target="globex/sorting"))
+    store = RouteSource(route(url), route(url, target="globex/sorting"))
     with gateway(store, tokens={"acme-token": "acme", "globex-token": "globex"}) as client:
         acme = {"authorization": "Bearer acme-token"}
         globex = {"authorization": "bearer globex-token"}
@@ -114,7 +116,7 @@ def test_the_tokens_of_two_tenants_never_meet(replica: tuple[StandIn, str]) -> N
 )
 def test_a_missing_or_wrong_token_is_refused(replica: tuple[StandIn, str], sent: dict[str, str]) -> None:
     stand_in, url = replica
-    with gateway(Store(route(url)), tokens={"acme-token": "acme"}) as client:
+    with gateway(RouteSource(route(url)), tokens={"acme-token": "acme"}) as client:
         for path in ("/v1/models", "/metrics"):
             assert client.get(path, headers=sent).status_code == 401
         answer = client.post("/v1/chat/completions", json=ASK, headers=sent)
@@ -133,7 +135,7 @@ def test_a_replica_gets_its_own_key_and_never_the_agents(replica: tuple[StandIn,
         "x-request-id": "42",
         "proxy-authorization": "x",
     }
-    with gateway(Store(route(replicas=(address,))), tokens={"acme-token": "acme"}) as client:
+    with gateway(RouteSource(route(replicas=(address,))), tokens={"acme-token": "acme"}) as client:
         client.post("/v1/chat/completions", json=ASK, headers=sent)
     received = stand_in.headers[0]
     assert received["authorization"] == "Bearer replica-key"
@@ -158,7 +160,7 @@ NOT_ROUTES = [
 
 def test_only_the_listed_routes_exist(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    with gateway(Store(route(url))) as client:
+    with gateway(RouteSource(route(url))) as client:
         for method, path in NOT_ROUTES:
             answer = client.request(method, httpx.URL(str(client.base_url), raw_path=path.encode()), json=ASK)
             assert answer.status_code == 404, path
@@ -168,7 +170,7 @@ def test_only_the_listed_routes_exist(replica: tuple[StandIn, str]) -> None:
 
 def test_only_aliases_are_models(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    with gateway(Store(route(url, version="acme.routing.v1"))) as client:
+    with gateway(RouteSource(route(url, version="acme.routing.v1"))) as client:
         for name in ("base", "acme.routing.v1", "acme/unknown", "", "acme/routing/"):
             assert client.post("/v1/chat/completions", json={**ASK, "model": name}).status_code == 404, name
             assert client.get(f"/v1/models/{name}").status_code == 404, name
@@ -193,7 +195,7 @@ REFUSED_BODIES = {
 
 def test_a_broken_or_large_body_is_refused_and_harms_nobody(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    with gateway(Store(route(url))) as client:
+    with gateway(RouteSource(route(url))) as client:
         for body, status in REFUSED_BODIES.items():
             answer = client.post("/v1/chat/completions", content=body)
             assert answer.status_code == status, body[:50]
@@ -204,12 +206,14 @@ def test_a_broken_or_large_body_is_refused_and_harms_nobody(replica: tuple[Stand
 
 def test_a_large_body_without_an_announced_length_is_refused(replica: tuple[StandIn, str]) -> None:
     _, url = replica
-    with gateway(Store(route(url)), max_body_bytes=1000) as client:
+    with gateway(RouteSource(route(url)), max_body_bytes=1000) as client:
         assert client.post("/v1/chat/completions", content=iter([b"x" * 600] * 2)).status_code == 413
 
 
 def test_without_a_replica_the_agent_is_told_when_to_try_again() -> None:
-    with gateway(Store(route(f"http://127.0.0.1:{find_free_port()}"), route(target="acme/idle"))) as client:
+    with gateway(
+        RouteSource(route(f"http://127.0.0.1:{find_free_port()}"), route(target="acme/idle"))
+    ) as client:
         for target in ("acme/routing", "acme/idle"):
             answer = client.post("/v1/chat/completions", json={**ASK, "model": target})
             assert answer.status_code == 503
@@ -227,7 +231,7 @@ def test_another_replica_takes_over(replica: tuple[StandIn, str], state: str, st
     sick.events_before_break = 0 if state == "breaks off" else None
     with serving(sick) as sick_url:
         sick_url = f"http://127.0.0.1:{find_free_port()}" if state == "gone" else sick_url
-        with gateway(Store(route(sick_url, url, version="acme.routing.v1"))) as client:
+        with gateway(RouteSource(route(sick_url, url, version="acme.routing.v1"))) as client:
             answers = [client.post("/v1/chat/completions", json={**ASK, "stream": stream}) for _ in range(6)]
     assert {answer.status_code for answer in answers} == {200}
     assert len(healthy.seen) == 6
@@ -240,7 +244,7 @@ def test_requests_go_to_the_replica_that_has_the_fewest(replica: tuple[StandIn, 
     quick = StandIn()
     with (
         serving(quick) as quick_url,
-        gateway(Store(route(slow_url, quick_url))) as client,
+        gateway(RouteSource(route(slow_url, quick_url))) as client,
         ThreadPoolExecutor(2) as pool,
     ):
         for _ in range(12):
@@ -253,7 +257,7 @@ def test_requests_go_to_the_replica_that_has_the_fewest(replica: tuple[StandIn, 
 def test_a_refusal_of_the_model_itself_reaches_the_agent(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
     stand_in.status = 400
-    with gateway(Store(route(url))) as client:
+    with gateway(RouteSource(route(url))) as client:
         answer = client.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "this replica was told to fail"
@@ -265,7 +269,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_begun_again(
 ) -> None:
     stand_in, url = replica
     stand_in.events_before_break = 2
-    with gateway(Store(route(url, url))) as client:
+    with gateway(RouteSource(route(url, url))) as client:
         agent = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0)
         stream = agent.chat.completions.create(stream=True, **ASK)  # type: ignore[call-overload]
         with stream, pytest.raises(openai.APIError, match="broke off"):
@@ -276,35 +280,35 @@ def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_begun_again(
 
 def test_the_last_known_version_serves_while_the_store_cannot_be_read(replica: tuple[StandIn, str]) -> None:
     _, url = replica
-    store = Store(route(url, version="acme.routing.v1"))
+    store = RouteSource(route(url, version="acme.routing.v1"))
     with gateway(store) as client:
         store.broken = True
-        time.sleep(0.2)
+        wait_for_reading(store)
         answer = client.post("/v1/chat/completions", json=ASK)
         assert answer.headers["x-learnd-version"] == "acme.routing.v1"
         store.broken = False
         store.serve("acme/routing", "acme.routing.v2")
-        time.sleep(0.3)
+        wait_for_reading(store)
         answer = client.post("/v1/chat/completions", json=ASK)
         assert answer.headers["x-learnd-version"] == "acme.routing.v2"
 
 
 def test_a_gateway_that_never_read_the_store_is_not_ready(replica: tuple[StandIn, str]) -> None:
     _, url = replica
-    store = Store(route(url))
+    store = RouteSource(route(url))
     store.broken = True
     with gateway(store) as client:
         assert client.get("/readyz").status_code == 503
         assert client.post("/v1/chat/completions", json=ASK).status_code == 503
         store.broken = False
-        _wait_for(lambda: client.get("/readyz").status_code == 200)
+        wait_until(lambda: client.get("/readyz").status_code == 200, 5, "the gateway to be ready")
 
 
 def test_usage_that_only_the_trace_wants_stays_out_of_the_stream(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    tracer = Tracing(f"http://127.0.0.1:{find_free_port()}")
+    tracing = Tracing(f"http://127.0.0.1:{find_free_port()}")
     asked = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
-    with gateway(Store(route(url)), tracer=tracer) as client:
+    with gateway(RouteSource(route(url)), tracing=tracing) as client:
         plain = client.post("/v1/chat/completions", json={**ASK, "stream": True})
         wanted = client.post("/v1/chat/completions", json=asked)
     assert stand_in.seen[0]["stream_options"] == {"include_usage": True}
@@ -315,25 +319,27 @@ def test_usage_that_only_the_trace_wants_stays_out_of_the_stream(replica: tuple[
 
 def test_a_dead_phoenix_costs_traces_and_no_request(replica: tuple[StandIn, str]) -> None:
     _, url = replica
-    tracer = Tracing(f"http://127.0.0.1:{find_free_port()}", max_queued_bytes=20_000)
-    with gateway(Store(route(url)), tracer=tracer) as client:
+    tracing = Tracing(f"http://127.0.0.1:{find_free_port()}", max_queued_bytes=20_000)
+    with gateway(RouteSource(route(url)), tracing=tracing) as client:
         answers = [client.post("/v1/chat/completions", json=ASK) for _ in range(30)]
         assert {answer.status_code for answer in answers} == {200}
-        _wait_for(lambda: tracer.lost > 0)
-        assert f"learnd_gateway_untraced_calls {float(tracer.lost)}" in client.get("/metrics").text
+        wait_until(lambda: tracing.lost > 0, 5, "a call to go untraced")
+        assert f"learnd_gateway_untraced_calls {float(tracing.lost)}" in client.get("/metrics").text
 
 
 def test_calls_wait_for_a_phoenix_that_is_down(replica: tuple[StandIn, str]) -> None:
     _, url = replica
     port = find_free_port()
     collector = Collector(refuse=1)
-    with gateway(Store(route(url)), tracer=Tracing(f"http://127.0.0.1:{port}")) as client:
+    with gateway(RouteSource(route(url)), tracing=Tracing(f"http://127.0.0.1:{port}")) as client:
         span_ids = [
             client.post("/v1/chat/completions", json=ASK).headers["x-learnd-span-id"] for _ in range(3)
         ]
-        time.sleep(1)
+        with socket.create_server(("127.0.0.1", port)) as down:
+            down.settimeout(20)
+            down.accept()[0].close()
         with serving(collector, port):
-            _wait_for(lambda: collector.spans, seconds=20)
+            wait_until(lambda: bool(collector.spans), 20, "the spans")
     assert [span.span_id.hex() for span in collector.spans] == span_ids
 
 
@@ -341,10 +347,10 @@ def test_spans_that_phoenix_refuses_do_not_hold_up_the_next_ones(replica: tuple[
     _, url = replica
     collector = Collector(refuse=1, status=422)
     with serving(collector) as phoenix:
-        tracer = Tracing(phoenix)
-        with gateway(Store(route(url)), tracer=tracer) as client:
+        tracing = Tracing(phoenix)
+        with gateway(RouteSource(route(url)), tracing=tracing) as client:
             client.post("/v1/chat/completions", json=ASK)
-            _wait_for(lambda: tracer.lost == 1)
+            wait_until(lambda: tracing.lost == 1, 5, "a call to go untraced")
             client.post("/v1/chat/completions", json=ASK)
     assert len(collector.spans) == 1
 
@@ -371,14 +377,13 @@ class Collector:
 
 def test_requests_are_counted_by_alias_version_and_status(replica: tuple[StandIn, str]) -> None:
     stand_in, url = replica
-    with gateway(Store(route(url, version="acme.routing.v1"))) as client:
+    with gateway(RouteSource(route(url, version="acme.routing.v1"))) as client:
         client.post("/v1/chat/completions", json=ASK)
         stand_in.status = 400
         client.post("/v1/chat/completions", json=ASK)
         # A call is counted once its answer is out, so shortly after the client has it.
-        _wait_for(
-            lambda: 'learnd_gateway_in_flight{target="acme/routing"} 0.0' in client.get("/metrics").text
-        )
+        idle = 'learnd_gateway_in_flight{target="acme/routing"} 0.0'
+        wait_until(lambda: idle in client.get("/metrics").text, 5, "both calls to be counted")
         page = client.get("/metrics").text
     for status in (200, 400):
         labels = f'status="{status}",target="acme/routing",version="acme.routing.v1"'
@@ -399,8 +404,8 @@ def _stream(prompt: str) -> dict[str, Any]:
     return {"model": "acme/routing", "prompt": prompt, "stream": True}
 
 
-def _wait_for(condition: Any, seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+def wait_for_reading(store: RouteSource) -> None:
+    """Wait until the gateway has read the store as it is now, and goes by what it has read."""
+    # A reading under way may have begun before; the next one is in force once the one after it begins.
+    enough = store.readings + 2
+    wait_until(lambda: store.readings >= enough, 5, "the gateway to read the store")

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.gateway import Tracing
-from tests.gateway_support import ASK, Store, gateway, route
+from tests.gateway_support import ASK, RouteSource, gateway, route
 from tests.openai_stand_in import TOOL_CALL, StandIn, serving
 from tests.phoenix_support import SentSpan, new_project, send_spans, wait_for_spans
 
@@ -26,8 +26,8 @@ def replica() -> StandIn:
 def send(phoenix: PhoenixServer, project: str, replica: StandIn) -> Iterator[Send]:
     """Sends a chat to a gateway that traces into `project`."""
     with serving(replica) as url:
-        store = Store(route(url, version="acme.routing.v1", project=project))
-        with gateway(store, tracer=Tracing(phoenix.url)) as client:
+        store = RouteSource(route(url, version="acme.routing.v1", project=project))
+        with gateway(store, tracing=Tracing(phoenix.url)) as client:
             # By hand, because httpx cannot send the half surrogate pairs that JSON can spell.
             yield lambda headers=None, **request: client.post(
                 "/v1/chat/completions", content=json.dumps({**ASK, **request}), headers=headers
@@ -137,8 +137,8 @@ def test_two_targets_are_traced_into_their_own_projects(
 ) -> None:
     other = new_project()
     with serving(replica) as url:
-        store = Store(route(url, project=project), route(url, target="globex/sorting", project=other))
-        with gateway(store, tracer=Tracing(phoenix.url)) as client:
+        store = RouteSource(route(url, project=project), route(url, target="globex/sorting", project=other))
+        with gateway(store, tracing=Tracing(phoenix.url)) as client:
             for target in ("acme/routing", "globex/sorting", "globex/sorting"):
                 client.post("/v1/chat/completions", json={**ASK, "model": target})
     wait_for_spans(phoenix.url, project, 1)
