@@ -31,7 +31,7 @@ from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
 from daemon.scheduling.probation import SecondLooks
-from daemon.scheduling.schedule import Trigger, find_trigger
+from daemon.scheduling.schedule import Demand, Trigger, find_trigger
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
 from daemon.settings.load import Settings
@@ -289,11 +289,14 @@ class Service:
     def _trigger(self, context: TargetContext) -> Trigger | None:
         """Why a cycle should train now."""
         key, state = context.target.key, self.store.target_state(context.target.key)
-        return find_trigger(
-            context.target,
+        demand = Demand(
             feedback_changes=state.feedback_changes,
             batch_decided=self.store.decided_since(key, state.last_cycle_at),
             asked=self.store.cycle_asked(key, state.last_cycle_at),
+        )
+        return find_trigger(
+            context.target,
+            demand,
             last=next(iter(self.store.cycles(key, limit=1, trains=True)), None),
             since=self._started_at,
             now=utc_now(),

@@ -29,7 +29,7 @@ from trainers.recovery.guards import describe_progress
 
 
 class Work(StrEnum):
-    """What a child does: `learnd work NAME FOLDER`."""
+    """The kinds of jobs: `learnd work NAME FOLDER`."""
 
     TRAIN = "train"
     MEASURE = "measure"

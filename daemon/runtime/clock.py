@@ -1,7 +1,8 @@
-"""What time it is, for all that takes the time as a parameter."""
+"""The clock of the processes; functions take the time as a parameter."""
 
 from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
+    """Return the current time, aware and in UTC."""
     return datetime.now(UTC)

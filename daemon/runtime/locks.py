@@ -16,7 +16,7 @@ class Locked(LearndError):
 
 
 def try_lock(path: Path) -> int | None:
-    """File descriptor that holds an exclusive lock on `path`, or None where another has it.
+    """Return a file descriptor that holds an exclusive lock on `path`, or None if another process holds it.
 
     Closing the descriptor releases the lock; a child that inherits it holds the lock as well.
     """
@@ -32,9 +32,10 @@ def try_lock(path: Path) -> int | None:
 
 @contextmanager
 def hold_lock(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[None]:
-    """Hold `path` for the block.
+    """Hold a lock on `path` during the block.
 
-    Raises Locked, ending in `what_to_do`, where another still has it after `wait_seconds`.
+    Raises Locked, whose message ends in `what_to_do`, if another process still holds it after
+    `wait_seconds`.
     """
     deadline = time.monotonic() + wait_seconds
     while (descriptor := try_lock(path)) is None and time.monotonic() < deadline:
@@ -51,14 +52,14 @@ def hold_lock(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[
 
 @contextmanager
 def daemon_lock(data_dir: Path) -> Iterator[None]:
-    """One daemon, or one `learnd once`, for a data directory."""
+    """Hold the lock of a data directory: one daemon, or one `learnd once`, works on it. Raises Locked."""
     with hold_lock(daemon_lock_file(data_dir), "stop it; to have it start a cycle, `learnd cycles start`"):
         yield
 
 
 @contextmanager
 def promotion_lock(data_dir: Path, target: str, wait_seconds: float = 0) -> Iterator[None]:
-    """One change of what a target's replicas load at a time, the reconciler's included."""
+    """Hold the lock for changes of what a target's replicas load. Raises Locked after `wait_seconds`."""
     lock = promotion_lock_file(data_dir, target)
     with hold_lock(lock, "another promotion is under way; try again when it is done", wait_seconds):
         yield

@@ -1,4 +1,4 @@
-"""How the long-running processes log: one event a line, for people or as JSON."""
+"""The log of the long-running processes: one event a line, for people or as JSON."""
 
 import logging
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Which extra brings what a command needs."""
+"""Checks that the libraries of a command are installed, and names the extra that installs them."""
 
 from importlib.util import find_spec
 
@@ -10,7 +10,7 @@ class ExtraMissing(LearndError):
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raises ExtraMissing, naming the extra to install, where one of `modules` is not there."""
+    """Check that `modules` are installed. Raises ExtraMissing, which names the extra to install."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise ExtraMissing(

@@ -1,1 +1,1 @@
-"""When a cycle or a second look is due."""
+"""Decides when a cycle or a second look is due."""

@@ -1,1 +1,1 @@
-"""Which version the replicas serve: promote, roll back, reconcile, prune."""
+"""The version that the replicas serve: promote, roll back, reconcile, prune."""

@@ -1,6 +1,7 @@
-"""Remove what nobody needs any more: files of old versions, runs of ended cycles, old snapshots."""
+"""Remove files that nobody needs any more: of old versions, runs of ended cycles, and old snapshots."""
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import structlog
@@ -8,17 +9,17 @@ import structlog
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import open_replicas
-from registry.cycles import CycleState
+from registry.cycles import Cycle, CycleState
 from registry.serving.replica import ReplicaRefused, ReplicaUnreachable
 from trainers.recovery.checkpoints import remove_checkpoints
 
 log = structlog.get_logger()
 RUNS_KEPT = 20
-"""Ended cycles whose runs and snapshots stay, for looking into a failure."""
+"""How many ended cycles keep their runs and snapshots, so that a failure can be looked into."""
 
 
 def prune_target(context: TargetContext) -> None:
-    """Apply the target's retention policy. What is active, on hold or last good always stays."""
+    """Apply the target's retention policy. Versions that are active, on hold or last good are kept."""
     _prune_versions(context)
     # Before the cycles: a snapshot that a cycle writes meanwhile is not among these.
     snapshots = list(context.snapshots.glob("[!.]*"))
@@ -28,36 +29,42 @@ def prune_target(context: TargetContext) -> None:
             # Checkpoints are for going on after a crash; an ended cycle does not go on.
             for folder in context.run_folder(cycle).glob("train-*"):
                 remove_checkpoints(folder)
-    # The next cycle compares its data with that of the last one that came to a verdict, and counts how many
-    # its window has judged.
-    trained = [cycle for cycle in cycles if cycle.state is CycleState.DONE and cycle.plan]
-    judged = trained[: context.target.gate.candidates_per_window]
-    # Phoenix may have been down for long; it is still to get what was measured.
-    untold = context.store.unpublished_cycles(context.target.key)
-    kept = [cycle for cycle in cycles if not cycle.ended] + cycles[:RUNS_KEPT] + judged + untold
+    kept = _select_kept(context, cycles)
     kept_ids = {cycle.id for cycle in kept}
     for cycle in cycles:
         if cycle.id not in kept_ids:
             shutil.rmtree(context.run_folder(cycle), ignore_errors=True)
-    named = {cycle.snapshot_id for cycle in kept}
-    named |= {v.snapshot_id for v in context.store.versions(context.target.key) if v.files_removed_at is None}
+    used = {cycle.snapshot_id for cycle in kept}
+    used |= {v.snapshot_id for v in context.store.versions(context.target.key) if v.files_removed_at is None}
     for folder in snapshots:
-        if folder.name not in named:
+        if folder.name not in used:
             shutil.rmtree(folder)
+
+
+def _select_kept(context: TargetContext, cycles: Sequence[Cycle]) -> list[Cycle]:
+    """Return the cycles whose runs and snapshots are kept; `cycles` are all of the target, newest first."""
+    # The next cycle compares its data with that of the last one that reached a verdict, and counts how many
+    # its window has judged.
+    trained = [cycle for cycle in cycles if cycle.state is CycleState.DONE and cycle.plan]
+    judged = trained[: context.target.gate.candidates_per_window]
+    # Phoenix may have been down for long; what was measured is still to be published.
+    unpublished = context.store.unpublished_cycles(context.target.key)
+    running = [cycle for cycle in cycles if not cycle.ended]
+    return [*running, *cycles[:RUNS_KEPT], *judged, *unpublished]
 
 
 def _prune_versions(context: TargetContext) -> None:
     try:
-        served = _list_loaded(context)
+        loaded = _list_loaded(context)
     except (ReplicaUnreachable, ReplicaRefused) as problem:
         # vLLM ends when it misses a file of an adapter that it still lists.
         log.info("no version is removed", target=context.target.key, because=str(problem))
         return
     for version in context.store.prunable(context.target.key, keep=context.target.retention.keep):
-        if version.id not in served:
+        if version.id not in loaded:
             context.store.files_removed(version.id, context.clock())
     for version in context.store.versions(context.target.key):
-        # A version is ruled out first and its files go after, also when a crash came in between.
+        # The store records the removal first; the files follow, also if a crash came in between.
         folder = adapter_folder(context.data_dir, version)
         if version.files_removed_at is not None and folder.exists():
             shutil.rmtree(folder)
@@ -65,7 +72,10 @@ def _prune_versions(context: TargetContext) -> None:
 
 
 def _list_loaded(context: TargetContext) -> set[str]:
-    """Adapters that any replica of the target has loaded. Raises where one does not say."""
+    """Return the adapters that any replica of the target has loaded.
+
+    Raises ReplicaUnreachable, ReplicaRefused where one replica does not say.
+    """
     with ExitStack() as stack:
         replicas = open_replicas(context.settings, context.target, stack)
         return {name for replica in replicas for name in replica.adapters()}

@@ -18,10 +18,10 @@ log = structlog.get_logger()
 
 
 def reconcile_target(context: TargetContext) -> dict[str, str]:
-    """Bring each replica of the target to what is wanted; returns replica to `ok` or its problem.
+    """Bring each replica of the target to the desired adapters; return `ok` or a problem for each replica.
 
-    A replica that does not answer keeps nobody else waiting. Empty while a promotion is under
-    way, which knows better what is wanted.
+    A replica that does not answer does not delay the others. Empty while a promotion is under way, since
+    the promotion changes what is desired.
     """
     with ExitStack() as stack:
         try:
@@ -40,7 +40,7 @@ def reconcile_target(context: TargetContext) -> dict[str, str]:
 
 
 def _find_trials(context: TargetContext) -> set[str]:
-    """What an evaluation asks one replica for: it stays there, and goes to no other."""
+    """Return the candidates that an evaluation has loaded on one replica: they stay there, and only there."""
     judged = {c.version_id for c in context.store.unfinished_cycles() if c.state is CycleState.EVALUATING}
     wanted = context.store.wanted(context.target.key)
     return {each.id for each in wanted if each.id in judged and each.state is not VersionState.ACTIVE}
@@ -59,9 +59,9 @@ def _reconcile_one(replica: Replica, wanted: list[DesiredAdapter], tried: set[st
 
 
 def _drop_leftovers(context: TargetContext) -> None:
-    """Unload what a promotion, killed in the middle, left loaded.
+    """Let go of versions that a killed promotion has left loaded.
 
-    The promotion lock is ours, and a cycle that is still PROMOTING begins again by itself.
+    This process holds the promotion lock, and a cycle that is still PROMOTING begins again anyway.
     """
     promoting = {cycle.version_id for cycle in context.store.unfinished_cycles()}
     for version in context.store.wanted(context.target.key):
@@ -71,7 +71,7 @@ def _drop_leftovers(context: TargetContext) -> None:
 
 
 def _end_drains(context: TargetContext) -> None:
-    """Let go of retired versions whose name no client can know any more; requests in flight still end."""
+    """Let go of retired versions whose name no client knows any more; requests in flight still finish."""
     now = context.clock()
     for version in context.store.wanted(context.target.key):
         if version.drain_until is not None and version.drain_until <= now:

@@ -14,9 +14,8 @@ from daemon.runtime.locks import Locked, promotion_lock
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import LOCK_PATIENCE, PROBES, open_replicas
 from evaluation.engine.probe_record import ProbeRecord
-from evaluation.jobs.job import BASE
 from evaluation.metrics.scoring import build_scorer
-from evaluation.report import Report
+from evaluation.report import BASE, Report
 from evaluation.score_side import RawAnswer, SideAnswers, score_side
 from evaluation.verdict.judge_findings import Findings, confirm_by_replica, map_sessions
 from extractors.dataset.snapshot import read_snapshot
@@ -29,26 +28,26 @@ from registry.versions import Version
 from trainers.job_folder import write_atomically
 
 AT_ONCE = 8
-"""Prompts that the replica is asked at the same time."""
+"""How many prompts the replica is asked at the same time."""
 UNANSWERED = RawAnswer(text="", ended=False)
 
 
 class Replies(Value):
-    """What a replica says to the held-out prompts."""
+    """A replica's answers to the held-out prompts."""
 
     said: tuple[RawAnswer | None, ...]
-    """None to a prompt that it refuses, such as one that is too long for it."""
+    """One answer a prompt; None for a prompt that the replica refuses, such as one that is too long."""
     refusal: str = ""
-    """What it says to the first of these."""
+    """The replica's words for the first refusal."""
 
 
 def confirm(
     context: TargetContext, candidate: Version, report: Report, snapshot: Path, folder: Path
 ) -> Report:
-    """`report`, as it stands where a replica's answers lead to the same verdict, INCONCLUSIVE where not.
+    """Return `report` unchanged if a replica's answers lead to the same verdict, else INCONCLUSIVE.
 
-    The candidate is loaded for that on one replica, and unloaded again. A prompt that the replica refuses to
-    either side counts as answered wrongly by both. Raises NotServed, NotServedYet, Interrupted, Locked.
+    The candidate is loaded on one replica for that, and unloaded again. A prompt that the replica refuses
+    for either side counts as answered wrongly by both. Raises NotServed, NotServedYet, Interrupted, Locked.
     """
     answered = {answer.item_id for answer in report.candidate.answers}
     items = [item for item in read_snapshot(snapshot).holdout if item.id in answered]
@@ -75,20 +74,20 @@ def _build_findings(
     replies: Mapping[str, Replies],
     refused: set[int],
 ) -> Findings:
-    """What was found, with the replica's answers to the held-out prompts in place of the engine's.
+    """Return the report's findings with the replica's answers to the held-out prompts.
 
-    Nobody asks a replica for what older traffic wants: the report has come through that.
+    The replica is not asked about older traffic: the report has passed that already.
     """
     labels = [cell.label for cell in report.candidate.labels.classes] if report.candidate.labels else []
     scoring = build_scorer(context.target.task, context.target.output_space, tuple(labels))
-    heard = {
+    answers = {
         name: SideAnswers(held_out=[UNANSWERED if n in refused else said for n, said in enumerate(each.said)])
         for name, each in replies.items()
     }
     others = {report.sides[0].name, report.live, report.candidate.name}
     return Findings(
         sides=tuple(
-            score_side(side.name, items, heard[side.name], scoring) if side.name in heard else side
+            score_side(side.name, items, answers[side.name], scoring) if side.name in answers else side
             for side in report.sides
         ),
         live=report.live,
@@ -110,7 +109,7 @@ def _read_replies(
     names: Sequence[str],
     folder: Path,
 ) -> dict[str, Replies]:
-    """The replica's answers by side, from files where an earlier run got that far."""
+    """Return the replica's answers by side. Those that an earlier run has written to files are read again."""
     kept = {name: folder / f"replies-{number}.json" for number, name in enumerate(names)}
     missing = {name: path for name, path in kept.items() if not path.exists()}
     if missing:
@@ -158,11 +157,11 @@ def _first_healthy(candidate: Version, replicas: Sequence[Replica]) -> Replica:
 def _ask(
     context: TargetContext, replica: Replica, candidate: Version, side: str, items: Sequence[ReviewedItem]
 ) -> Replies:
-    """Raises NotServed, NotServedYet, Interrupted."""
+    """Ask the replica for a side's answers to the items. Raises NotServed, NotServedYet, Interrupted."""
     model, limit = replica.base_name if side == BASE else side, context.target.max_new_tokens
-    refusals: list[str] = []
 
-    def answered(item: ReviewedItem) -> RawAnswer | None:
+    def ask_one(item: ReviewedItem) -> RawAnswer | str:
+        """Return the answer, or the words of a refusal."""
         if context.stop.is_set():
             raise Interrupted("stopped while a replica was asked; the next start asks it again")
         messages = [message.to_chat() for message in item.prompt]
@@ -171,15 +170,17 @@ def _ask(
         except ReplicaRefused as refused:
             if refused.why is not RefusalReason.OTHER:
                 raise
-            refusals.append(str(refused))
-            return None
+            return str(refused)
         return RawAnswer(text=reply.text, ended=reply.ended)
 
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            said = tuple(pool.map(answered, items))
+            answers = tuple(pool.map(ask_one, items))
     except (ReplicaUnreachable, ReplicaRefused) as problem:
         # A replica that was restarted has lost the adapter.
         gone = isinstance(problem, ReplicaUnreachable) or problem.why is RefusalReason.UNKNOWN_MODEL
         raise (NotServedYet if gone else NotServed)(candidate.id, {replica.name: problem}) from problem
-    return Replies(said=said, refusal=next(iter(refusals), ""))
+    return Replies(
+        said=tuple(None if isinstance(answer, str) else answer for answer in answers),
+        refusal=next((answer for answer in answers if isinstance(answer, str)), ""),
+    )

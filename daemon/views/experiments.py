@@ -290,7 +290,7 @@ def _list_measures(cycle: Cycle) -> dict[str, Any]:
     report = cycle.report
     if report is None:
         return {}
-    compared, candidate = report.against(report.live), report.candidate
+    compared, candidate = report.find_comparison(report.live), report.candidate
     return {
         "accuracy": candidate.accuracy if report.gold_size else None,
         **candidate.measures,

@@ -265,7 +265,7 @@ def _format_measurements(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def _list_limits(target: TargetSettings, report: Report) -> Iterator[str]:
-    compared = report.against(report.live)
+    compared = report.find_comparison(report.live)
     yield (
         f"Judged on {compared.n} items that are worth {compared.effective_n:.0f} independent ones: a true "
         f"gain in {compared.metric} below {compared.smallest_effect:.3f} would often go unseen."

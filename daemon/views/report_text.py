@@ -311,7 +311,7 @@ def _build_labels(report: Report) -> Iterator[Section]:
     measured = report.candidate.labels
     if measured is None:
         return
-    before = report.side(report.live).labels
+    before = report.find_side(report.live).labels
     live = {each.label: each for each in before.classes} if before else {}
     yield Section(
         title="Label by label",

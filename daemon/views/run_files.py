@@ -44,7 +44,7 @@ def read_answers(
     report = cycle.report
     if report is None:
         return ()
-    candidate, live = report.sides[-1], report.side(report.live)
+    candidate, live = report.sides[-1], report.find_side(report.live)
     was_right = {answer.item_id: answer.correct for answer in live.answers}
     chosen = [
         answer.item_id

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import field_serializer
 
 from daemon.scheduling.probation import count_required_items, end_of_probation, find_on_probation
-from daemon.scheduling.schedule import next_run
+from daemon.scheduling.schedule import find_next_run
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from evaluation.report import Verdict
@@ -190,7 +190,7 @@ def _read_target(target: TargetSettings, store: Store) -> TargetStatus:
         needs_new_feedback=target.thresholds.min_new_examples,
         last_poll_at=state.last_poll_at,
         last_poll_error=state.last_poll_error,
-        next_scheduled=next_run(target, last.started_at) if last and target.schedule.cron else None,
+        next_scheduled=find_next_run(target, last.started_at) if last and target.schedule.cron else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from daemon.scheduling.schedule import find_trigger, next_run
+from daemon.scheduling.schedule import Demand, find_next_run, find_trigger
 from daemon.settings.target import ScheduleSettings, TargetSettings, TargetThresholds
 from registry.cycles import Cycle, CycleState
 
@@ -29,13 +29,9 @@ def cycle(state: CycleState, ended: datetime) -> Cycle:
 
 def test_enough_new_feedback_starts_a_cycle() -> None:
     assert (
-        find_trigger(target(), batch_decided=False, feedback_changes=10, last=None, since=NOON, now=NOON)
-        == "new examples"
+        find_trigger(target(), Demand(feedback_changes=10), last=None, since=NOON, now=NOON) == "new examples"
     )
-    assert (
-        find_trigger(target(), batch_decided=False, feedback_changes=9, last=None, since=NOON, now=NOON)
-        is None
-    )
+    assert find_trigger(target(), Demand(feedback_changes=9), last=None, since=NOON, now=NOON) is None
 
 
 def test_no_cycle_starts_during_the_cool_down() -> None:
@@ -43,8 +39,7 @@ def test_no_cycle_starts_during_the_cool_down() -> None:
     assert (
         find_trigger(
             calm,
-            batch_decided=False,
-            feedback_changes=99,
+            Demand(feedback_changes=99),
             last=last,
             since=NOON,
             now=NOON + timedelta(minutes=59),
@@ -53,8 +48,7 @@ def test_no_cycle_starts_during_the_cool_down() -> None:
     )
     assert find_trigger(
         calm,
-        batch_decided=False,
-        feedback_changes=99,
+        Demand(feedback_changes=99),
         last=last,
         since=NOON,
         now=NOON + timedelta(minutes=60),
@@ -63,12 +57,14 @@ def test_no_cycle_starts_during_the_cool_down() -> None:
 
 def test_a_decided_batch_starts_the_next_cycle_at_once_but_not_beside_another() -> None:
     last, calm = cycle(CycleState.SKIPPED, NOON), target(cooldown_minutes=60)
-    known = {"feedback_changes": 0, "since": NOON, "now": NOON + timedelta(minutes=1)}
-    assert find_trigger(calm, batch_decided=True, last=last, **known) == "batch decided"
-    assert find_trigger(calm, batch_decided=False, last=last, **known) is None
-    assert find_trigger(calm, batch_decided=False, asked=True, last=last, **known) == "operator"
+    known = {"since": NOON, "now": NOON + timedelta(minutes=1)}
+    assert find_trigger(calm, Demand(batch_decided=True), last=last, **known) == "batch decided"
+    assert find_trigger(calm, Demand(), last=last, **known) is None
+    assert find_trigger(calm, Demand(asked=True), last=last, **known) == "operator"
     assert (
-        find_trigger(calm, batch_decided=True, asked=True, last=cycle(CycleState.TRAINING, NOON), **known)
+        find_trigger(
+            calm, Demand(batch_decided=True, asked=True), last=cycle(CycleState.TRAINING, NOON), **known
+        )
         is None
     )
 
@@ -78,8 +74,7 @@ def test_an_unfinished_cycle_keeps_the_next_one_waiting() -> None:
     assert (
         find_trigger(
             target(),
-            batch_decided=False,
-            feedback_changes=99,
+            Demand(feedback_changes=99),
             last=last,
             since=NOON,
             now=NOON + timedelta(days=9),
@@ -93,19 +88,12 @@ def test_a_cron_time_that_passed_while_the_daemon_was_down_is_made_up_for() -> N
     last = cycle(CycleState.DONE, NOON)
     # 3 o'clock in Berlin is 1 o'clock UTC here: on that night summer time begins.
     before, after = NOON + timedelta(hours=12, minutes=59), NOON + timedelta(hours=13, minutes=1)
-    assert (
-        find_trigger(nightly, batch_decided=False, feedback_changes=0, last=last, since=NOON, now=before)
-        is None
-    )
-    assert (
-        find_trigger(nightly, batch_decided=False, feedback_changes=0, last=last, since=NOON, now=after)
-        == "schedule"
-    )
+    assert find_trigger(nightly, Demand(), last=last, since=NOON, now=before) is None
+    assert find_trigger(nightly, Demand(), last=last, since=NOON, now=after) == "schedule"
     assert (
         find_trigger(
             nightly,
-            batch_decided=False,
-            feedback_changes=0,
+            Demand(),
             last=last,
             since=NOON,
             now=NOON + timedelta(days=3),
@@ -115,4 +103,4 @@ def test_a_cron_time_that_passed_while_the_daemon_was_down_is_made_up_for() -> N
 
 
 def test_without_cron_nothing_is_scheduled() -> None:
-    assert next_run(target(), NOON) is None
+    assert find_next_run(target(), NOON) is None
