@@ -1,4 +1,4 @@
-"""The report of one evaluation: what was measured, the verdict, and why, as versioned JSON."""
+"""The report of one evaluation, as versioned JSON: what was measured, the verdict and its reason."""
 
 from statistics import mean, stdev
 from typing import Literal
@@ -10,6 +10,8 @@ from evaluation.rules import Gate, Look
 from evaluation.weighting.weights import Weighting
 from extractors.values import Value
 
+BASE = "base"
+"""Name of the side without an adapter."""
 Verdict = Literal["PROMOTE", "PROBATION", "REJECT", "INCONCLUSIVE"]
 Condition = Literal[
     "unfair holdout",
@@ -26,35 +28,36 @@ Condition = Literal[
     "engines disagree",
     "no replica",
 ]
-"""What decides."""
+"""The condition that decided the verdict."""
 
 
-class Guard(Value):
-    """Something that must not get worse, beside the gating metrics."""
+class PromotionGuard(Value):
+    """Something besides the gating metrics that must not get worse."""
 
     name: str
     state: Literal["kept", "open", "broken"]
-    """`open`: so many items show neither that it is kept nor that it is not."""
+    """`open`: the items are too few to tell."""
     words: str
-    """What was found, with its numbers."""
+    """The finding with its numbers."""
 
 
-class Answer(Value):
-    """What one side said to one held-out item."""
+class ScoredAnswer(Value):
+    """One side's answer to one held-out item, with its scores."""
 
     item_id: str
     text: str
     correct: bool | None
     """None for items without gold."""
     valid: bool
-    """Inside the output space (classification), or not empty and ended by itself (generation)."""
+    """True for an answer inside the output space (classification), or one that is not empty and was not cut
+    off (generation)."""
     scores: dict[str, float] = {}
-    """How near it comes to gold by graded metrics, 0 to 1: `field_f1`, `token_f1`, `ndcg@10`, …"""
+    """Nearness to gold by graded metrics, 0 to 1: `field_f1`, `token_f1`, `ndcg@10`, …"""
 
-    def by(self, metric: str) -> float | None:
-        """The answer's score, 0 to 1; None for items without gold.
+    def get_score(self, metric: str) -> float | None:
+        """Return the answer's score by `metric`, 0 to 1; None for items without gold.
 
-        Where nothing can be near to gold (a tool call), right counts as 1 and wrong as 0.
+        Where an answer cannot be near to gold (a tool call), right counts as 1 and wrong as 0.
         """
         return None if self.correct is None else self.scores.get(metric, float(self.correct))
 
@@ -63,40 +66,41 @@ class Side(Value):
     """One side of the comparison: the base, the active version, one on probation, or the candidate."""
 
     name: str
-    """`base`, or the version's served name."""
+    """`BASE`, or the version's served name."""
     accuracy: float
-    """Share of gold items answered right, 0 to 1; of a search, those that find a relevant document first."""
+    """Share of the items with gold that are answered right, 0 to 1. A search is right if it finds a relevant
+    document first."""
     valid_rate: float
     """Share of all items, 0 to 1."""
     latency_ms: float
-    """Median wall time of the same work (an answer of so many tokens, asked alone; the vector of a query),
-    all sides in turn, in milliseconds."""
+    """Median wall time of the same work in milliseconds, all sides in turn: an answer of a fixed number of
+    tokens, asked alone, or the vector of one query."""
     repeated_rejected: int
     """Items without gold to which this side gave the rejected answer again."""
-    answers: tuple[Answer, ...]
+    answers: tuple[ScoredAnswer, ...]
     measures: dict[str, float] = {}
     """Further figures over the items, by name: `token_f1`, `bleu`, `macro_f1`, `ndcg@10`, …"""
     labels: LabelMeasures | None = None
-    """Of a classification: class by class."""
+    """For classification: the figures by class."""
     confidence: ConfidenceMeasures | None = None
-    """Of a classification: how sure it is, and how rightly so."""
+    """For classification: how sure the side is, and how rightly so."""
 
-    def mean(self, metric: str) -> float:
-        """The mean of a gating metric over the items with gold, each counting once; 0 to 1."""
+    def average(self, metric: str) -> float:
+        """Return the mean of a gating metric over the items with gold, each counting once; 0 to 1."""
         if metric == "accuracy":
             return self.accuracy
-        scores = [score for answer in self.answers if (score := answer.by(metric)) is not None]
+        scores = [score for answer in self.answers if (score := answer.get_score(metric)) is not None]
         return mean(scores) if scores else 0.0
 
 
-class Comparison(Value):
+class PairedComparison(Value):
     """Paired comparison of the candidate with one other side by one metric, over the items with gold."""
 
     against: str
     metric: str = "accuracy"
     n: int
     effective_n: float
-    """As how many independent items of equal weight they count; turns of one session count as one."""
+    """The number of independent items of equal weight that these are worth, a session counting as one."""
     gained: int
     """Items that only the candidate got right, or did better."""
     lost: int
@@ -104,29 +108,29 @@ class Comparison(Value):
     effect: float
     """Mean difference, -1 to 1, weighted as the items are."""
     means: tuple[float, float] | None = None
-    """Of the candidate and of the other side, 0 to 1, weighted as the items are, so that `effect` is their
-    difference. None in reports of before."""
+    """Means of the candidate and of the other side, 0 to 1, weighted as the items are: `effect` is their
+    difference. None in reports of earlier versions."""
     p_value: float
-    """One-sided and exact: how often a candidate no better gains this much by chance."""
+    """Exact one-sided p-value: how often a candidate that is no better gains this much by chance."""
     p_worse: float
     """The same test in the other direction."""
     interval: tuple[float, float]
     """95% bootstrap interval of the effect, resampling whole sessions."""
     smallest_effect: float
-    """Smallest difference that so many items would show with power 0.8, at p <= `level`."""
+    """Smallest difference that the items would show with power 0.8, at p <= `level`."""
     level: float | None = None
-    """What the verdict goes by where it says that items are too few; None in reports of before."""
+    """The p-value by which the verdict tells that items are too few; None in reports of earlier versions."""
 
 
-class GoldenAnswer(Value):
+class FailedGoldenCase(Value):
     """A golden case that the candidate or what is live does not pass."""
 
     number: int
-    """Its place among the cases, from 1."""
+    """Position among the cases, from 1."""
     asked: str
     """The last message of its prompt."""
     refused: bool = False
-    """By the chat template, which cannot express its prompt: nobody passes what nobody can be asked."""
+    """True where the chat template cannot express the prompt: then neither side passes."""
     expected: str
     live: str
     candidate: str
@@ -138,21 +142,21 @@ class GoldenAnswer(Value):
         return self.live_passes and not self.candidate_passes
 
 
-class Golden(Value):
-    """How the golden cases went."""
+class GoldenResults(Value):
+    """The golden cases, and the ones that a side does not pass."""
 
     cases: int
-    failed: tuple[GoldenAnswer, ...]
-    """Those that one of the two does not pass."""
+    failed: tuple[FailedGoldenCase, ...]
+    """Cases that the candidate or what is live does not pass."""
 
     @property
-    def broken(self) -> tuple[GoldenAnswer, ...]:
-        """Those that only what is live passes."""
+    def broken(self) -> tuple[FailedGoldenCase, ...]:
+        """The cases that only what is live passes."""
         return tuple(case for case in self.failed if case.broken)
 
 
 class SeedRuns(Value):
-    """How the runs of one plan with several seeds do on the holdout."""
+    """Scores on the holdout of the runs of one plan with several seeds."""
 
     metric: str
     scores: tuple[float, ...]
@@ -160,7 +164,7 @@ class SeedRuns(Value):
 
     @property
     def median(self) -> int:
-        """The run in the middle; the lower of the two of an even number."""
+        """Index of the run in the middle; the lower of the two of an even number."""
         return sorted(range(len(self.scores)), key=lambda run: (self.scores[run], run))[
             (len(self.scores) - 1) // 2
         ]
@@ -171,28 +175,28 @@ class SeedRuns(Value):
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of a run, from two runs on."""
+        """Standard deviation of the runs' scores; 0 for one run."""
         return stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
-class Served(Value):
-    """What comes of a replica's answers to the held-out prompts."""
+class ReplicaVerdict(Value):
+    """The verdict on a replica's answers to the held-out prompts."""
 
     verdict: Verdict
     reason: str
     agreement: float
-    """Share of the candidate's answers that are those of the evaluation's own engine, 0 to 1."""
-    comparison: Comparison
+    """Share of the candidate's answers that equal those of the evaluation's own engine, 0 to 1."""
+    comparison: PairedComparison
     """The candidate with what is live, by the primary metric."""
 
 
 class Report(Value):
-    """Everything the verdict rests on."""
+    """Everything that the verdict rests on."""
 
     schema_version: Literal[2] = 2
     snapshot_id: str
     gate: Gate
-    """The thresholds that it was judged by."""
+    """The thresholds that the candidate was judged by."""
     look: Look = "first"
     holdout_size: int
     """Held-out items, with and without gold."""
@@ -200,30 +204,30 @@ class Report(Value):
     """Held-out items with gold; these decide."""
     rejected_without_correction: int
     unanswerable: int = 0
-    """Held-out items left out of all this, because the chat template refuses their prompts; 0 of searches."""
+    """Held-out items left out because the chat template refuses their prompts; 0 for searches."""
     weighting: Weighting | None = None
-    """Whether the holdout is a fair picture of the traffic, and what each item counts for."""
+    """How fairly the holdout represents the traffic, and the weight of each item."""
     sides: tuple[Side, ...]
-    """Base first, then the active version and one on probation where there are such, the candidate last."""
-    comparisons: tuple[Comparison, ...]
-    """Of the candidate with every other side by the primary metric, then with what is live by the others, and
-    with the base by accuracy where that gates."""
+    """The base first, then the active version and one on probation if there are any, the candidate last."""
+    comparisons: tuple[PairedComparison, ...]
+    """The candidate with every other side by the primary metric, then with what is live by the other metrics,
+    and with the base by accuracy where that gates."""
     live: str
-    """The side that the verdict compares with: what is served now."""
-    retention: Comparison | None = None
-    """The candidate with what is live, on older traffic that was reserved for this."""
-    golden: Golden | None = None
+    """Name of the side that the verdict compares with: the one that is served."""
+    retention: PairedComparison | None = None
+    """The candidate compared with what is live, on older traffic that was reserved for this."""
+    golden: GoldenResults | None = None
     overheads: tuple[Overhead, ...] = ()
     """The candidate's latency over that of every other side."""
     preferences: Preferences | None = None
-    """What a judge preferred, between the candidate's answers and those of what is live."""
+    """A judge's preferences between the candidate's answers and those of what is live."""
     no_judge: str = ""
-    """Why a judge that the settings name has no say, in words."""
+    """Why a judge that the settings name has no say, in words; empty where it has one."""
     seeds: SeedRuns | None = None
-    """Where the plan was trained with several seeds; the candidate is the median run."""
-    served: Served | None = None
-    """The same by a replica's answers, where that was asked for."""
-    guards: tuple[Guard, ...] = ()
+    """The runs of a plan that was trained with several seeds; the candidate is the median run."""
+    served: ReplicaVerdict | None = None
+    """The verdict on a replica's answers, where the settings ask for it."""
+    guards: tuple[PromotionGuard, ...] = ()
     verdict: Verdict
     condition: Condition
     reason: str
@@ -233,11 +237,14 @@ class Report(Value):
     def candidate(self) -> Side:
         return self.sides[-1]
 
-    def side(self, name: str) -> Side:
+    def find_side(self, name: str) -> Side:
         return next(side for side in self.sides if side.name == name)
 
-    def against(self, name: str, metric: str | None = None) -> Comparison:
-        """By the primary metric, or by `metric`. Raises StopIteration where that was not compared."""
+    def find_comparison(self, name: str, metric: str | None = None) -> PairedComparison:
+        """Return the comparison with side `name` by the primary metric, or by `metric`.
+
+        Raises StopIteration where there is none.
+        """
         return next(
             each for each in self.comparisons if each.against == name and metric in {None, each.metric}
         )

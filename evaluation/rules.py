@@ -1,4 +1,4 @@
-"""What a candidate must show, and in how many looks: the verdict's thresholds, as the settings give them."""
+"""The verdict's thresholds, as the settings give them: what a candidate must show, and in how many looks."""
 
 from typing import Literal, Self
 
@@ -8,10 +8,10 @@ from extractors.values import Value
 from trainers.planning.method_rules import Task
 
 Look = Literal["first", "second"]
-"""`second`: on reviewed traffic that came after the candidate's training."""
+"""`second` judges on reviewed traffic that came after the candidate's training."""
 Rule = Literal["two-looks", "one-look"]
 JUDGE = "judge"
-"""The metric of a language model that compares answers."""
+"""Name of the metric by which a language model compares answers."""
 METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy",),
     "extraction": ("accuracy", "field_f1"),
@@ -19,25 +19,25 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "chat": ("accuracy", "token_f1", "rouge_l", "chrf", JUDGE),
     "embedding": ("accuracy", "recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10"),
 }
-"""What can gate, by task; all have a value for each item, 0 (worst) to 1."""
+"""Metrics that can gate, by task; each has a value for every item, 0 (worst) to 1."""
 USUAL_METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy",),
     "extraction": ("accuracy", "field_f1"),
-    # Hardly ever is a text exactly the gold one, so nearness decides.
+    # A text is hardly ever exactly the gold one, so nearness decides.
     "generation": ("token_f1", "accuracy"),
     "chat": ("token_f1", "accuracy"),
     "embedding": ("accuracy", "ndcg@10"),
 }
-"""What gates where the settings do not say, the primary one first."""
+"""Metrics that gate where the settings name none, the primary one first."""
 
 
 class Gate(Value):
     """What a candidate must show to be promoted."""
 
     rule: Rule = "two-looks"
-    """`one-look` decides at once, by `alpha`; it promotes sooner, and more that is no better."""
+    """`one-look` decides at once, by `alpha`: it promotes sooner, and promotes more that is no better."""
     alpha: float = Field(0.05, gt=0, lt=1)
-    """Greatest p-value that counts as better in the second look or the only one, and as worse in any."""
+    """Greatest p-value that counts as better in the second or only look, and as worse in any look."""
     at_once: float = Field(0.005, gt=0, lt=1)
     """Greatest p-value that promotes in the first of two looks."""
     promising: float = Field(0.2, gt=0, lt=1)
@@ -45,20 +45,21 @@ class Gate(Value):
     min_effect: float = Field(0.05, ge=0, lt=1)
     """Least measured gain in the primary metric."""
     metrics: tuple[str, ...] = ()
-    """Gating metrics, the primary one first: by this a candidate must be better, and by none significantly
-    worse, each p corrected for their number (Holm). Empty: those that are usual for the task."""
+    """Gating metrics, the primary one first: a candidate must be better by the primary one and significantly
+    worse by none, each p corrected for their number (Holm). Empty: those that are usual for the task."""
     golden_tolerance: int = Field(0, ge=0)
-    """Golden cases that a candidate may break which what is live passes."""
+    """Golden cases passed by what is live that a candidate may break."""
     valid_margin: float = Field(0.05, ge=0, lt=1)
-    """How much lower its share of valid answers may be, by the interval's lower end; where no valid answer
-    was lost, nobody asks for that."""
+    """How much lower the candidate's share of valid answers may be, by the interval's lower end. It does not
+    matter where no valid answer was lost."""
     latency_margin: float = Field(2.0, ge=0)
-    """How much longer it may take for the same work, as a share: 2 is three times as long. Generous, since
-    a first adapter is always slower than the bare base: 1.3 times with a model of 135M, 1.9 with MiniLM."""
+    """How much longer the candidate may take for the same work, as a share: 2 is three times as long. It is
+    generous, since a first adapter is always slower than the bare base: 1.3 times with a model of 135M, 1.9
+    with MiniLM."""
     fresh_items: float = Field(2.0, gt=0)
-    """Newer reviewed items that a second look takes, as a multiple of those that the first had."""
+    """Newer reviewed items that a second look needs, as a multiple of those that the first look had."""
     probation_days: float = Field(30, gt=0, le=3650)
-    """How long after its training a version may wait for these; then it is rejected."""
+    """Days after its training for which a version waits for these items; then it is rejected."""
     candidates_per_window: int = Field(5, ge=1)
     """Candidates that one window of held-out traffic judges; the next waits for newer traffic."""
 
@@ -71,23 +72,26 @@ class Gate(Value):
             )
         return self
 
-    def gating(self, task: Task) -> tuple[str, ...]:
-        """The metrics that decide for `task`, the primary one first."""
+    def gating_metrics(self, task: Task) -> tuple[str, ...]:
+        """Return the metrics that decide for `task`, the primary one first."""
         return self.metrics or USUAL_METRICS[task]
 
-    def primary(self, task: Task) -> str:
-        """The first that has a value for every side. A judge compares with what is live alone: where it
-        stands first, it decides there, and the next metric everywhere else."""
-        return next((metric for metric in self.gating(task) if metric != JUDGE), "accuracy")
+    def primary_metric(self, task: Task) -> str:
+        """Return the first gating metric that has a value for every side.
 
-    def passing(self, look: Look) -> float:
-        """Greatest p-value that promotes."""
+        A judge compares the candidate only with what is live: where it stands first, it decides there, and
+        the next metric decides everywhere else.
+        """
+        return next((metric for metric in self.gating_metrics(task) if metric != JUDGE), "accuracy")
+
+    def promotion_level(self, look: Look) -> float:
+        """Return the greatest p-value that promotes."""
         return self.at_once if self.rule == "two-looks" and look == "first" else self.alpha
 
-    def telling(self, look: Look) -> float:
-        """Greatest p-value that leads anywhere."""
+    def promising_level(self, look: Look) -> float:
+        """Return the greatest p-value that promotes or leads to a second look."""
         return self.promising if self.rule == "two-looks" and look == "first" else self.alpha
 
-    def reach(self, look: Look, metrics: int) -> float:
-        """P-value by which it is told what effect so many items could have shown, by one of `metrics`."""
-        return self.telling(look) / metrics
+    def detection_level(self, look: Look, metrics: int) -> float:
+        """Return the p-value at which an effect shows, by one of `metrics` gating metrics."""
+        return self.promising_level(look) / metrics

@@ -37,7 +37,7 @@ TRANSITIONS: dict[CycleState, frozenset[CycleState]] = {
     S.SKIPPED: frozenset(),
     S.FAILED: frozenset(),
 }
-MOST_TRIES = 20
+MOST_PUBLISH_TRIES = 20
 """How often a run is told to a Phoenix that does not take it."""
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 
@@ -139,7 +139,7 @@ class StageResult(Value):
     figures: TrainingFigures = TrainingFigures()
 
 
-class Outcome(Value):
+class ReportSummary(Value):
     """What a list shows of a report, which is large: it has every answer."""
 
     live_version: str
@@ -159,19 +159,19 @@ class Outcome(Value):
     """States of those that are not kept."""
 
     @classmethod
-    def of(cls, report: Report) -> "Outcome":
+    def of(cls, report: Report) -> "ReportSummary":
         """Shares are weighted as the items are, where the report says so."""
-        compared = report.against(report.live)
+        compared = report.find_comparison(report.live)
         means = {each.against: each.means for each in reversed(report.comparisons) if each.means}
         candidate, live = means.get(report.live) or (
-            report.candidate.mean(compared.metric),
-            report.side(report.live).mean(compared.metric),
+            report.candidate.average(compared.metric),
+            report.find_side(report.live).average(compared.metric),
         )
         base = report.sides[0]
         return cls(
             **compared.model_dump(include=cls.model_fields.keys() & type(compared).model_fields.keys()),
             live_version=report.live,
-            base=means[base.name][1] if base.name in means else base.mean(compared.metric),
+            base=means[base.name][1] if base.name in means else base.average(compared.metric),
             live=live,
             candidate=candidate,
             gold_size=report.gold_size,
@@ -202,7 +202,7 @@ class Cycle(Value):
     """The candidate that it trained, or looks at again."""
     report: Report | None = None
     """None in lists, and before the evaluation."""
-    outcome: Outcome | None = None
+    outcome: ReportSummary | None = None
     """The report in short, in lists too."""
     published_at: datetime | None = None
     """Since when Phoenix has what it measured."""

@@ -22,7 +22,7 @@ class Notice(Value):
     """What was concerned, by what it is: `batch`, `cycle`, `version`, `previous_version`, `actor`, …"""
 
 
-class Due(Value):
+class DueNotice(Value):
     """A notice that a receiver has not been told of yet."""
 
     notice: Notice

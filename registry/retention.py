@@ -9,12 +9,12 @@ SETTLED = frozenset({S.CANDIDATE, S.REJECTED, S.RETIRED})
 """States in which nobody is served by a version and nobody is asked about it."""
 
 
-def servable(version: Version, base_digest: str | None) -> bool:
+def is_servable(version: Version, base_digest: str | None) -> bool:
     """Its files are there, and it was trained on the base in use (None: not known yet)."""
     return version.files_removed_at is None and base_digest in {None, version.base_digest}
 
 
-def rollback_target(versions: Mapping[str, Version], base_digest: str | None) -> Version | None:
+def find_rollback_target(versions: Mapping[str, Version], base_digest: str | None) -> Version | None:
     """The version to go back to from the active one; None is the base model.
 
     `versions` are all of one target, by id. Follows what each version replaced when it was
@@ -25,14 +25,14 @@ def rollback_target(versions: Mapping[str, Version], base_digest: str | None) ->
     before = active.replaced_id if active else None
     # An operator may have gone back to an old version by hand, so that the way leads in a circle.
     while before is not None and before not in seen:
-        if servable(versions[before], base_digest):
+        if is_servable(versions[before], base_digest):
             return versions[before]
         seen.add(before)
         before = versions[before].replaced_id
     return None
 
 
-def prunable(
+def find_prunable(
     versions: Mapping[str, Version],
     *,
     base_digest: str | None,
@@ -46,7 +46,7 @@ def prunable(
     the last good one. While the target is held, every version that was once live stays: the
     operator is still deciding.
     """
-    last_good = rollback_target(versions, base_digest)
+    last_good = find_rollback_target(versions, base_digest)
     retired = [version for version in versions.values() if version.retired_at is not None]
     last_retired = max(retired, key=lambda v: (v.retired_at, v.number), default=None)
     settled = [

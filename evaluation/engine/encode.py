@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.report import BASE
 from trainers.models.base_model import Device, Dtype
 from trainers.models.encoder import load_encoder, load_encoder_adapter
 
-BASE = "base"
-"""The side without an adapter."""
 Vectors = np.ndarray[Any, Any]
 
 
@@ -24,34 +23,34 @@ class Encoder:
         self._model = model
         self._slots = slots
 
-    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
+    def encode_queries(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
         """What `side` makes of queries, shape (texts, dimensions), float32."""
-        return self._encoded(self._model.encode_query, side, texts, batch_size)
+        return self._encode(self._model.encode_query, side, texts, batch_size)
 
-    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
+    def encode_documents(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
         """The same of documents."""
-        return self._encoded(self._model.encode_document, side, texts, batch_size)
+        return self._encode(self._model.encode_document, side, texts, batch_size)
 
-    def seconds(self, side: str, text: str) -> float:
+    def time_query(self, side: str, text: str) -> float:
         """Wall time to encode one query alone, as a server is asked."""
-        with self._speaking(side):
+        with self.activate(side):
             started = time.perf_counter()
             self._model.encode_query([text], batch_size=1, show_progress_bar=False)
             return time.perf_counter() - started
 
-    def scores(self, queries: Vectors, documents: Vectors) -> Vectors:
+    def compute_similarities(self, queries: Vectors, documents: Vectors) -> Vectors:
         """Similarities by the model's own measure, shape (queries, documents)."""
         return np.asarray(self._model.similarity(queries, documents))
 
-    def _encoded(
+    def _encode(
         self, encode: Callable[..., Any], side: str, texts: Sequence[str], batch_size: int
     ) -> Vectors:
-        with self._speaking(side):
+        with self.activate(side):
             vectors = encode(list(texts), batch_size=batch_size, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
     @contextmanager
-    def _speaking(self, side: str) -> Iterator[None]:
+    def activate(self, side: str) -> Iterator[None]:
         if side == BASE:
             if self._slots:
                 self._model.disable_adapters()

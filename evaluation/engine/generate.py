@@ -28,12 +28,11 @@ from evaluation.engine.shared_prompts import (
     group_by_beginning,
     split_into_batches,
 )
+from evaluation.report import BASE
 from extractors.values import Value
 from trainers.models.adapter_files import ADAPTER_CONFIG, AdapterUnusable
 from trainers.models.base_model import Device, Dtype, load_model, load_tokenizer
 
-BASE = "base"
-"""The side without an adapter."""
 T = TypeVar("T")
 HARMLESS_SETTINGS = frozenset(
     {
@@ -69,9 +68,9 @@ class AnswerEngine:
         self._model = model
         self._slots = slots
         self._stops = _find_stop_tokens(tokenizer, model)
-        self._foresees = _is_plain_greedy(model.generation_config)
+        self._can_predict = _is_plain_greedy(model.generation_config)
 
-    def answers(
+    def generate(
         self,
         side: str,
         prompts: Sequence[Tokens],
@@ -88,50 +87,52 @@ class AnswerEngine:
         like length share a batch. `on_progress` hears how many are answered.
         """
         answered: dict[int, GeneratedAnswer] = {}
-        with self._speaking(side), torch.inference_mode():
+        with self.activate(side), torch.inference_mode():
             for numbers in group_by_beginning(prompts):
                 group = [prompts[number] for number in numbers]
-                for said in self._answers(group, labels, max_new_tokens, batch_size):
+                for said in self._generate_group(group, labels, max_new_tokens, batch_size):
                     answered |= {numbers[place]: each for place, each in said.items()}
                     on_progress(len(answered))
         return [answered[number] for number in range(len(prompts))]
 
-    def answer_logprobs(
+    def compute_logprobs(
         self, side: str, prompts: Sequence[Tokens], answers: Sequence[Tokens], *, batch_size: int
     ) -> list[tuple[float, ...]]:
         """Log-probability (nats) of each token of each answer after its prompt."""
         found: dict[int, tuple[float, ...]] = {}
-        with self._speaking(side), torch.inference_mode():
+        with self.activate(side), torch.inference_mode():
             for numbers in group_by_beginning(prompts):
                 asked, said = [prompts[n] for n in numbers], [answers[n] for n in numbers]
-                logprobs = compute_logprobs(self._model, self._shared(asked), asked, said, batch_size)
+                logprobs = compute_logprobs(self._model, self._share(asked), asked, said, batch_size)
                 found |= dict(zip(numbers, logprobs, strict=True))
         return [found[number] for number in range(len(prompts))]
 
-    def logprobs(self, side: str, prompt: Tokens, answer: Tokens) -> tuple[float, ...]:
+    def compute_answer_logprobs(self, side: str, prompt: Tokens, answer: Tokens) -> tuple[float, ...]:
         """The same of one answer, shape (len(answer),)."""
-        [found] = self.answer_logprobs(side, [prompt], [answer], batch_size=1)
+        [found] = self.compute_logprobs(side, [prompt], [answer], batch_size=1)
         return found
 
-    def seconds(self, side: str, prompt: Tokens, *, tokens: int) -> float:
+    def time_answer(self, side: str, prompt: Tokens, *, tokens: int) -> float:
         """Wall time to answer `prompt`, alone and from nothing, with exactly so many tokens."""
-        with self._speaking(side), torch.inference_mode():
-            batch = self._shared([prompt]).batch([prompt])
+        with self.activate(side), torch.inference_mode():
+            batch = self._share([prompt]).batch([prompt])
             started = time.perf_counter()
-            self._say(batch, tokens, least=tokens)
+            self._continue(batch, tokens, least=tokens)
             return time.perf_counter() - started
 
-    def _shared(self, prompts: Sequence[Tokens]) -> SharedPrompts:
+    def _share(self, prompts: Sequence[Tokens]) -> SharedPrompts:
         return SharedPrompts(self._model, prompts)
 
-    def _answers(
+    def _generate_group(
         self, prompts: Sequence[Tokens], labels: Sequence[Tokens], most: int, batch_size: int
     ) -> Iterator[dict[int, GeneratedAnswer]]:
         """The answers to prompts that begin alike, batch by batch, by the prompts' places."""
-        shared = self._shared(prompts)
+        shared = self._share(prompts)
         if not labels:
             for numbers in split_into_batches([len(prompt) + most for prompt in prompts], batch_size):
-                yield self._generate(numbers, shared.batch([prompts[number] for number in numbers]), {}, most)
+                yield self._generate_batch(
+                    numbers, shared.batch([prompts[number] for number in numbers]), {}, most
+                )
             return
         weighed: dict[int, LabelLikelihoods] = {}
         unsaid = RowCollector(batch_size, most)
@@ -139,44 +140,46 @@ class AnswerEngine:
             compute_label_likelihoods(self._model, shared, prompts, labels, batch_size)
         ):
             weighed |= dict(zip(found.numbers, found.weighed, strict=True))
-            answered = self._of_labels(found, seconds, most)
+            answered = self._find_label_answers(found, seconds, most)
             yield answered
             left = [place for place, number in enumerate(found.numbers) if number not in answered]
             if left:
                 if not unsaid.has_room(len(left), found.batch.ids.shape[1]):
-                    yield self._generate(*unsaid.take(), weighed, most)
+                    yield self._generate_batch(*unsaid.take(), weighed, most)
                 unsaid.add([found.numbers[place] for place in left], found.batch.again(left))
         if unsaid.numbers:
-            yield self._generate(*unsaid.take(), weighed, most)
+            yield self._generate_batch(*unsaid.take(), weighed, most)
 
-    def _of_labels(self, found: LikelihoodBatch, seconds: float, most: int) -> dict[int, GeneratedAnswer]:
+    def _find_label_answers(
+        self, found: LikelihoodBatch, seconds: float, most: int
+    ) -> dict[int, GeneratedAnswer]:
         """The answers that are labels."""
         return {
-            number: self._generated(ids, seconds / len(found.numbers), weighed)
+            number: self._build_answer(ids, seconds / len(found.numbers), weighed)
             for number, weighed in zip(found.numbers, found.weighed, strict=True)
-            if (ids := self._foreseen(weighed, most))
+            if (ids := self._predict(weighed, most))
         }
 
-    def _foreseen(self, weighed: LabelLikelihoods, most: int) -> Tokens:
+    def _predict(self, weighed: LabelLikelihoods, most: int) -> Tokens:
         """The answer, where the labels' tree holds it to its end; else nothing."""
         ids: Tokens = ()
-        while self._foresees and len(ids) < most and ids in weighed.said:
+        while self._can_predict and len(ids) < most and ids in weighed.said:
             ids += (weighed.said[ids],)
         return ids if ids and ids[-1] in self._stops else ()
 
-    def _generate(
+    def _generate_batch(
         self, numbers: Sequence[int], batch: TokenBatch, weighed: Mapping[int, LabelLikelihoods], most: int
     ) -> dict[int, GeneratedAnswer]:
         """The answers of the rows of `batch`, which are the prompts of these `numbers`."""
         started = time.perf_counter()
-        said = self._say(batch, most)
+        said = self._continue(batch, most)
         seconds = (time.perf_counter() - started) / len(said)
         return {
-            number: self._generated(self._up_to_end(ids), seconds, weighed.get(number))
+            number: self._build_answer(self._cut_at_end(ids), seconds, weighed.get(number))
             for number, ids in zip(numbers, said, strict=True)
         }
 
-    def _say(self, batch: TokenBatch, most: int, least: int | None = None) -> list[list[int]]:
+    def _continue(self, batch: TokenBatch, most: int, least: int | None = None) -> list[list[int]]:
         """What follows each row: so many tokens, fewer only where all answers have ended."""
         config = GenerationConfig(
             do_sample=False,
@@ -194,11 +197,11 @@ class AnswerEngine:
         said: list[list[int]] = out[:, batch.ids.shape[1] :].tolist()
         return said
 
-    def _up_to_end(self, ids: Sequence[int]) -> Tokens:
+    def _cut_at_end(self, ids: Sequence[int]) -> Tokens:
         end = next((place for place, token in enumerate(ids) if token in self._stops), len(ids))
         return tuple(ids[: end + 1])
 
-    def _generated(self, ids: Tokens, seconds: float, weighed: LabelLikelihoods | None) -> GeneratedAnswer:
+    def _build_answer(self, ids: Tokens, seconds: float, weighed: LabelLikelihoods | None) -> GeneratedAnswer:
         return GeneratedAnswer(
             ids=ids,
             text=self.tokenizer.decode(ids, skip_special_tokens=True),
@@ -208,7 +211,7 @@ class AnswerEngine:
         )
 
     @contextmanager
-    def _speaking(self, side: str) -> Iterator[None]:
+    def activate(self, side: str) -> Iterator[None]:
         if not isinstance(self._model, PeftModel):
             yield
         elif side == BASE:

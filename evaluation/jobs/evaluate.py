@@ -9,9 +9,15 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.jobs.ask_sides import Asked, asked_of, hear, labels_of, overheads_of, timings_of
+from evaluation.jobs.ask_sides import (
+    EvaluationPrompts,
+    ask_sides,
+    build_prompts,
+    compute_overheads,
+    find_labels,
+    time_answers,
+)
 from evaluation.jobs.job import (
-    BASE,
     JUDGE_KEY,
     PREFERENCES,
     PROBES,
@@ -23,18 +29,24 @@ from evaluation.jobs.job import (
 )
 from evaluation.jobs.record_probes import record_probes
 from evaluation.metrics.latency import Timings, time_sides
-from evaluation.metrics.llm_judge import AnswerPair, Preferences, judge
-from evaluation.metrics.retrieval import Encodes, Library, library, one_a_query, search_side
-from evaluation.metrics.scoring import Scorer, scorer
-from evaluation.report import Answer, Golden, Report, Side
-from evaluation.score_side import Heard, score_answers, score_golden, score_side, side_of_searches
-from evaluation.verdict.judge_findings import Findings, judge_findings, sessions_of
+from evaluation.metrics.llm_judge import AnswerPair, Preferences, compare_answers
+from evaluation.metrics.retrieval import (
+    Library,
+    SearchEncoder,
+    build_library,
+    pick_one_per_query,
+    search_side,
+)
+from evaluation.metrics.scoring import Scorer, build_scorer
+from evaluation.report import BASE, GoldenResults, Report, ScoredAnswer, Side
+from evaluation.score_side import SideAnswers, score_answers, score_golden, score_searches, score_side
+from evaluation.verdict.judge_findings import Findings, judge_findings, map_sessions
 from evaluation.weighting.strata import Embed
 from evaluation.weighting.weights import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable
-from trainers.job_folder import Progress, run_job, write_whole
+from trainers.job_folder import Progress, run_job, write_atomically
 from trainers.models.base_model import use_threads
 
 
@@ -53,7 +65,7 @@ def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> Evaluation
     progress.write("loading", f"base model {job.base_model}")
     compare = _compare_encoders if job.task == "embedding" else _compare_answers
     report = compare(job, snapshot, folder, progress)
-    write_whole(folder / REPORT, report.model_dump_json(indent=2))
+    write_atomically(folder / REPORT, report.model_dump_json(indent=2))
     return EvaluationResult(verdict=report.verdict, reason=report.reason)
 
 
@@ -63,36 +75,36 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
 
     engine = open_engine(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
     trained_on = read_snapshot(Path(job.trained_on)) if job.trained_on else snapshot
-    asked = asked_of(engine.tokenizer, snapshot, job.golden)
-    labels = labels_of(job.task, job.output_space, trained_on, asked)
-    scoring = scorer(job.task, job.output_space, labels)
-    heard = hear(job, engine, asked, labels, folder, progress)
-    timings = timings_of(engine, list(heard), asked, progress)
-    sides = _scored(asked, heard, scoring, labels, timings)
+    asked = build_prompts(engine.tokenizer, snapshot, job.golden)
+    labels = find_labels(job.task, job.output_space, trained_on, asked)
+    scoring = build_scorer(job.task, job.output_space, labels)
+    heard = ask_sides(job, engine, asked, labels, folder, progress)
+    timings = time_answers(engine, list(heard), asked, progress)
+    sides = _score_sides(asked, heard, scoring, labels, timings)
     record = record_probes(engine, job.candidate.name, trained_on, asked, sides)
-    write_whole(folder / PROBES, record.model_dump_json())
+    write_atomically(folder / PROBES, record.model_dump_json())
     progress.write("judging")
-    preferences, no_judge = _preferences(job, asked, heard, folder, progress)
+    preferences, no_judge = _ask_judge(job, asked, heard, folder, progress)
     found = Findings(
         sides=sides,
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
-        sessions=sessions_of((*asked.held_out, *asked.retention)),
-        weighting=_weighting(job, snapshot, asked.held_out, folder),
+        sessions=map_sessions((*asked.held_out, *asked.retention)),
+        weighting=_weigh(job, snapshot, asked.held_out, folder),
         rejected_without_correction=sum(item.gold is None for item in asked.held_out),
-        retention=_retention(job, asked, heard, scoring),
-        golden=_golden(job, asked, heard, scoring),
-        overheads=overheads_of(timings, job),
+        retention=_score_retention(job, asked, heard, scoring),
+        golden=_score_golden(job, asked, heard, scoring),
+        overheads=compute_overheads(timings, job),
         preferences=preferences,
         no_judge=no_judge,
         seeds=job.seeds,
     )
-    return _judged(job, snapshot, found)
+    return _judge(job, snapshot, found)
 
 
-def _scored(
-    asked: Asked,
-    heard: Mapping[str, Heard],
+def _score_sides(
+    asked: EvaluationPrompts,
+    heard: Mapping[str, SideAnswers],
     scoring: Scorer,
     labels: Sequence[str],
     timings: Timings | None,
@@ -104,14 +116,14 @@ def _scored(
     )
 
 
-def _judged(job: EvaluationJob, snapshot: Snapshot, found: Findings) -> Report:
+def _judge(job: EvaluationJob, snapshot: Snapshot, found: Findings) -> Report:
     held_out = snapshot.manifest.holdout
     return judge_findings(
         found, job.gate, job.task, snapshot_id=snapshot.id, held_out=held_out, look=job.look
     )
 
 
-def _weighting(
+def _weigh(
     job: EvaluationJob,
     snapshot: Snapshot,
     items: Sequence[ReviewedItem | ReviewedRetrieval],
@@ -125,9 +137,9 @@ def _weighting(
     return weigh(items, calls, live=job.live, excluded_prompts=excluded, embed=embed)
 
 
-def _retention(
-    job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scoring: Scorer
-) -> tuple[tuple[Answer, ...], tuple[Answer, ...]] | None:
+def _score_retention(
+    job: EvaluationJob, asked: EvaluationPrompts, heard: Mapping[str, SideAnswers], scoring: Scorer
+) -> tuple[tuple[ScoredAnswer, ...], tuple[ScoredAnswer, ...]] | None:
     """What is live and the candidate say to the retention set, scored; None without one."""
     if not asked.retention:
         return None
@@ -138,8 +150,12 @@ def _retention(
     return live, candidate
 
 
-def _preferences(
-    job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], folder: Path, progress: Progress
+def _ask_judge(
+    job: EvaluationJob,
+    asked: EvaluationPrompts,
+    heard: Mapping[str, SideAnswers],
+    folder: Path,
+    progress: Progress,
 ) -> tuple[Preferences | None, str]:
     """What the judge prefers, one pair a held-out item, and why it could not be asked if it could not.
 
@@ -157,7 +173,7 @@ def _preferences(
     ]
     model = job.judge.model
     try:
-        found = judge(
+        found = compare_answers(
             pairs,
             job.judge,
             api_key=os.environ.get(JUDGE_KEY),
@@ -166,11 +182,13 @@ def _preferences(
     except (EndpointUnreachable, EndpointRefused) as problem:
         # All else was measured, and a training lies behind it.
         return None, str(problem)
-    write_whole(kept, found.model_dump_json())
+    write_atomically(kept, found.model_dump_json())
     return found, ""
 
 
-def _golden(job: EvaluationJob, asked: Asked, heard: Mapping[str, Heard], scoring: Scorer) -> Golden | None:
+def _score_golden(
+    job: EvaluationJob, asked: EvaluationPrompts, heard: Mapping[str, SideAnswers], scoring: Scorer
+) -> GoldenResults | None:
     if not job.golden:
         return None
     numbers = {case.id: number for number, case in enumerate(asked.golden)}
@@ -186,39 +204,39 @@ def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, prog
     from evaluation.engine.encode import open_encoder
 
     encoder = open_encoder(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
-    shelf = library(snapshot.retrievals)
-    older = library(snapshot.retained_retrievals) if snapshot.retained_retrievals else None
+    shelf = build_library(snapshot.retrievals)
+    older = build_library(snapshot.retained_retrievals) if snapshot.retained_retrievals else None
     names = [BASE, *job.adapters]
     progress.write("timing", f"{len(names)} sides in turn")
-    timings = time_sides(encoder.seconds, names, [query.text for query in shelf.queries])
+    timings = time_sides(encoder.time_query, names, [query.text for query in shelf.queries])
     sides = []
     for number, name in enumerate(names):
-        sides.append(side_of_searches(search_side(encoder, name, shelf), timings.latency_ms(name)))
+        sides.append(score_searches(search_side(encoder, name, shelf), timings.latency_ms(name)))
         progress.write("searching", name, step=number + 1, total=len(names))
     found = Findings(
         sides=tuple(sides),
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
         sessions={each.item_id: each.session for each in (*shelf.queries, *(older.queries if older else ()))},
-        weighting=_weighting(
+        weighting=_weigh(
             job,
             snapshot,
-            one_a_query(snapshot.retrievals),
+            pick_one_per_query(snapshot.retrievals),
             folder,
-            embed=lambda texts: encoder.queries(BASE, texts, job.batch_size),
+            embed=lambda texts: encoder.encode_queries(BASE, texts, job.batch_size),
         ),
-        retention=_searched_again(job, encoder, older) if older else None,
-        overheads=overheads_of(timings, job),
+        retention=_search_retention(job, encoder, older) if older else None,
+        overheads=compute_overheads(timings, job),
         seeds=job.seeds,
     )
-    return _judged(job, snapshot, found)
+    return _judge(job, snapshot, found)
 
 
-def _searched_again(
-    job: EvaluationJob, encoder: Encodes, older: Library
-) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+def _search_retention(
+    job: EvaluationJob, encoder: SearchEncoder, older: Library
+) -> tuple[tuple[ScoredAnswer, ...], tuple[ScoredAnswer, ...]]:
     """What is live and the candidate find for the retention set."""
     live, candidate = (
-        side_of_searches(search_side(encoder, name, older)).answers for name in (job.live, job.candidate.name)
+        score_searches(search_side(encoder, name, older)).answers for name in (job.live, job.candidate.name)
     )
     return live, candidate

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evaluation.report import SeedRuns, Verdict
+from evaluation.report import BASE, SeedRuns, Verdict
 from evaluation.rules import Gate, Look
 from extractors.examples.types import SFTExample
 from extractors.llm.endpoint import Endpoint
@@ -15,8 +15,6 @@ REPORT, PROBES, TRAFFIC = "report.json", "probes.json", "traffic.json"
 PREFERENCES = "preferences.json"
 JUDGE_KEY = "JUDGE_API_KEY"
 """Environment variable with the judge's API key."""
-BASE = "base"
-"""The side without an adapter."""
 BATCH_SIZE = 64
 
 

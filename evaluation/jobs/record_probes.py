@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.engine.probe_record import Probe, ProbeRecord
-from evaluation.jobs.ask_sides import Asked
-from evaluation.jobs.job import BASE
-from evaluation.report import Side
+from evaluation.jobs.ask_sides import EvaluationPrompts
+from evaluation.report import BASE, Side
 from extractors.dataset.snapshot import Snapshot
 from extractors.errors import LearndError
 from extractors.examples.types import ReviewedItem, SFTExample
@@ -24,7 +23,11 @@ class NothingToAsk(LearndError):
 
 
 def record_probes(
-    engine: "AnswerEngine", candidate: str, trained_on: Snapshot, asked: Asked, sides: Sequence[Side]
+    engine: "AnswerEngine",
+    candidate: str,
+    trained_on: Snapshot,
+    asked: EvaluationPrompts,
+    sides: Sequence[Side],
 ) -> ProbeRecord:
     """What the candidate says to a few prompts, one at a time, as a server is asked."""
     base, trained = sides[0].answers, sides[-1].answers
@@ -33,21 +36,21 @@ def record_probes(
     first_of = {trained[i].text: i for i in reversed(order)}
     chosen = list(dict.fromkeys([*sorted(first_of.values(), key=order.index), *order]))[:MOST_PROBES]
     items: Sequence[ReviewedItem | SFTExample] = [asked.held_out[i] for i in chosen]
-    probes = [_probe(engine, candidate, each) for each in items or trained_on.train.sft[:MOST_PROBES]]
+    probes = [_record_probe(engine, candidate, each) for each in items or trained_on.train.sft[:MOST_PROBES]]
     if not probes:
         raise NothingToAsk(f"snapshot {trained_on.id} has neither held-out nor training prompts")
     return ProbeRecord(probes=tuple(probes))
 
 
-def _probe(engine: "AnswerEngine", candidate: str, asked: ReviewedItem | SFTExample) -> Probe:
+def _record_probe(engine: "AnswerEngine", candidate: str, asked: ReviewedItem | SFTExample) -> Probe:
     prompt = render(engine.tokenizer, asked.prompt, asked.tools).prompt_ids
-    [said] = engine.answers(candidate, [prompt], max_new_tokens=PROBE_TOKENS, batch_size=1)
+    [said] = engine.generate(candidate, [prompt], max_new_tokens=PROBE_TOKENS, batch_size=1)
     return Probe(
         messages=tuple(message.to_chat() for message in asked.prompt),
         tools=asked.tools,
         prompt_ids=prompt,
         answer_ids=said.ids,
         answer=said.text,
-        adapter_logprobs=engine.logprobs(candidate, prompt, said.ids),
-        base_logprobs=engine.logprobs(BASE, prompt, said.ids),
+        adapter_logprobs=engine.compute_answer_logprobs(candidate, prompt, said.ids),
+        base_logprobs=engine.compute_answer_logprobs(BASE, prompt, said.ids),
     )

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.jobs.ask_sides import asked_of, labels_of
+from evaluation.jobs.ask_sides import build_prompts, find_labels
 from evaluation.jobs.job import BATCH_SIZE
-from evaluation.metrics.scoring import scorer
+from evaluation.metrics.scoring import build_scorer
 from evaluation.report import SeedRuns, Side
-from evaluation.score_side import Heard, Said, score_side, side_of_searches
+from evaluation.score_side import RawAnswer, SideAnswers, score_searches, score_side
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job
@@ -44,35 +44,37 @@ def measure(job: SeedsJob, _folder: Path, progress: Progress) -> SeedRuns:
     progress.write("loading", f"base model {job.base_model}")
     snapshot = read_snapshot(Path(job.snapshot))
     adapters = {f"run {number}": Path(path) for number, path in enumerate(job.runs)}
-    sides = (_searched if job.task == "embedding" else _answered)(job, snapshot, adapters, progress)
-    return SeedRuns(metric=job.metric, scores=tuple(side.mean(job.metric) for side in sides))
+    sides = (_search_holdout if job.task == "embedding" else _answer_holdout)(
+        job, snapshot, adapters, progress
+    )
+    return SeedRuns(metric=job.metric, scores=tuple(side.average(job.metric) for side in sides))
 
 
-def _answered(
+def _answer_holdout(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
     from evaluation.engine.generate import open_engine
 
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
-    asked = asked_of(engine.tokenizer, snapshot)
-    labels = labels_of(job.task, job.output_space, snapshot, asked)
+    asked = build_prompts(engine.tokenizer, snapshot)
+    labels = find_labels(job.task, job.output_space, snapshot, asked)
     limit = asked.answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels)
-    scoring = scorer(job.task, job.output_space, labels)
+    scoring = build_scorer(job.task, job.output_space, labels)
     for name in adapters:
-        answers = engine.answers(name, asked.of(asked.held_out), max_new_tokens=limit, batch_size=BATCH_SIZE)
+        answers = engine.generate(name, asked.of(asked.held_out), max_new_tokens=limit, batch_size=BATCH_SIZE)
         progress.write("answering", name)
-        said = tuple(Said(text=each.text, ended=each.ended) for each in answers)
-        yield score_side(name, asked.held_out, Heard(held_out=said), scoring)
+        said = tuple(RawAnswer(text=each.text, ended=each.ended) for each in answers)
+        yield score_side(name, asked.held_out, SideAnswers(held_out=said), scoring)
 
 
-def _searched(
+def _search_holdout(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
     from evaluation.engine.encode import open_encoder
-    from evaluation.metrics.retrieval import library, search_side
+    from evaluation.metrics.retrieval import build_library, search_side
 
     encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)
-    shelf = library(snapshot.retrievals)
+    shelf = build_library(snapshot.retrievals)
     for name in adapters:
         progress.write("searching", name)
-        yield side_of_searches(search_side(encoder, name, shelf))
+        yield score_searches(search_side(encoder, name, shelf))

@@ -26,24 +26,24 @@ class _Counts(Value):
     valid: bool
 
 
-def field_items(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str, float], ...]:
+def score_fields(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str, float], ...]:
     """`field_f1` of each item, 0 to 1: 0 where the answer is no JSON.
 
     Nothing for an item whose gold answer is none.
     """
     return tuple(
         {} if counts is None else {"field_f1": 2 * counts.right / (counts.answered + counts.gold)}
-        for counts in _counted(answers, golds)
+        for counts in _count_all(answers, golds)
     )
 
 
-def field_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
+def compute_field_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
     """`field_precision`, `field_recall` and `field_micro_f1` (the harmonic mean of both), over all fields.
 
     And `valid_json_rate`, over the items. Those whose gold answer is no JSON are left out; empty where
     that leaves none.
     """
-    items = [counts for counts in _counted(answers, golds) if counts is not None]
+    items = [counts for counts in _count_all(answers, golds) if counts is not None]
     if not items:
         return {}
     right = sum(item.right for item in items)
@@ -56,7 +56,7 @@ def field_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, flo
     }
 
 
-def fields(found: Any) -> Counter[Field]:
+def count_fields(found: Any) -> Counter[Field]:
     """The fields of what `read_json` found, and how often each stands in it."""
     counted: Counter[Field] = Counter()
     left: list[tuple[tuple[str | None, ...], Any]] = [((), found)]
@@ -67,11 +67,11 @@ def fields(found: Any) -> Counter[Field]:
         elif isinstance(value, list) and value:
             left += [((*path, None), entry) for entry in value]
         else:
-            counted[path, *_leaf(value)] += 1
+            counted[path, *_normalise_leaf(value)] += 1
     return counted
 
 
-def _leaf(value: Any) -> tuple[str, Any]:
+def _normalise_leaf(value: Any) -> tuple[str, Any]:
     """What makes two leaves equal: 1 is 1.0, but neither true nor "1"; texts but for space around them."""
     if isinstance(value, bool):
         return "truth", value
@@ -82,7 +82,7 @@ def _leaf(value: Any) -> tuple[str, Any]:
     return ("null" if value is None else type(value).__name__), None
 
 
-def _counted(answers: Sequence[str], golds: Sequence[str]) -> list[_Counts | None]:
+def _count_all(answers: Sequence[str], golds: Sequence[str]) -> list[_Counts | None]:
     return [_count(answer, gold) for answer, gold in zip(answers, golds, strict=True)]
 
 
@@ -90,7 +90,7 @@ def _count(answer: str, gold: str) -> _Counts | None:
     wanted, said = read_json(gold), read_json(answer)
     if wanted is None:
         return None
-    theirs, ours = fields(wanted), Counter[Field]() if said is None else fields(said)
+    theirs, ours = count_fields(wanted), Counter[Field]() if said is None else count_fields(said)
     return _Counts(
         right=(theirs & ours).total(), answered=ours.total(), gold=theirs.total(), valid=said is not None
     )

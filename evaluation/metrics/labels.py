@@ -31,7 +31,7 @@ class ClassFigures(Value):
     """Items whose gold answer is this label."""
 
 
-class Cell(Value):
+class ConfusionCell(Value):
     """One cell of the confusion matrix."""
 
     gold: str
@@ -51,7 +51,7 @@ class LabelMeasures(Value):
     """Mean F1 of the labels that are gold anywhere: of the same ones for every side."""
     classes: tuple[ClassFigures, ...]
     """Every label that is gold or was answered, by name."""
-    confusion: tuple[Cell, ...]
+    confusion: tuple[ConfusionCell, ...]
     """Every cell that is not 0, by gold label and answer."""
 
     @property
@@ -59,7 +59,7 @@ class LabelMeasures(Value):
         return self.model_dump(include={"error_rate", "hallucination_rate", "macro_f1"})
 
 
-class Bin(Value):
+class ReliabilityBin(Value):
     """The items whose likeliest label has a probability above `low` and up to `high`."""
 
     low: float
@@ -84,7 +84,7 @@ class ConfidenceMeasures(Value):
     """Expected calibration error, 0 to 1: how far the confidence is from the share that is right, in the
     mean over the items (Guo et al. 2017, 10 bins of equal width). 0 is best.
     """
-    reliability: tuple[Bin, ...]
+    reliability: tuple[ReliabilityBin, ...]
     """The bins that hold any item."""
 
     @property
@@ -92,7 +92,7 @@ class ConfidenceMeasures(Value):
         return self.model_dump(include={"top_k_accuracy", "confidence", "confidence_calibration"})
 
 
-def label_measures(
+def measure_labels(
     answers: Sequence[str], golds: Sequence[str | None], output_space: Iterable[str]
 ) -> LabelMeasures:
     """The figures of one answer an item; an item without gold has None. One at least has gold.
@@ -104,7 +104,7 @@ def label_measures(
     space = {*map(normalise_label, output_space), *wanted} - {None}
     said = [label if (label := normalise_label(answer)) in space else None for answer in answers]
     cells = Counter((gold, label) for gold, label in zip(wanted, said, strict=True) if gold is not None)
-    classes = _classes(cells)
+    classes = _measure_classes(cells)
     f1 = [each.f1 for each in classes if each.support]
     return LabelMeasures(
         error_rate=sum(n for (gold, label), n in cells.items() if gold != label) / cells.total(),
@@ -112,13 +112,13 @@ def label_measures(
         macro_f1=sum(f1) / len(f1),
         classes=classes,
         confusion=tuple(
-            Cell(gold=gold, answered=label, n=n)
+            ConfusionCell(gold=gold, answered=label, n=n)
             for (gold, label), n in sorted(cells.items(), key=lambda cell: (cell[0][0], cell[0][1] or ""))
         ),
     )
 
 
-def _classes(cells: Counter[tuple[str, str | None]]) -> tuple[ClassFigures, ...]:
+def _measure_classes(cells: Counter[tuple[str, str | None]]) -> tuple[ClassFigures, ...]:
     support, answered = Counter[str](), Counter[str]()
     for (gold, label), n in cells.items():
         support[gold] += n
@@ -127,20 +127,20 @@ def _classes(cells: Counter[tuple[str, str | None]]) -> tuple[ClassFigures, ...]
     return tuple(
         ClassFigures(
             label=label,
-            precision=_share(cells[label, label], answered[label]),
-            recall=_share(cells[label, label], support[label]),
-            f1=_share(2 * cells[label, label], answered[label] + support[label]),
+            precision=_divide(cells[label, label], answered[label]),
+            recall=_divide(cells[label, label], support[label]),
+            f1=_divide(2 * cells[label, label], answered[label] + support[label]),
             support=support[label],
         )
         for label in sorted({*support, *answered})
     )
 
 
-def _share(part: int, whole: int) -> float:
+def _divide(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def confidence_measures(
+def measure_confidence(
     likelihoods: Sequence[Mapping[str, float]], golds: Sequence[str]
 ) -> ConfidenceMeasures:
     """The figures of one log-likelihood (in nats) for each label of the output space, item by item.
@@ -148,11 +148,11 @@ def confidence_measures(
     One item at least, each with gold. A label counts as likelier only where it is so strictly: who
     cannot tell labels apart is not right by their order.
     """
-    probabilities = [label_probabilities(item) for item in likelihoods]
+    probabilities = [compute_label_probabilities(item) for item in likelihoods]
     k = min(MOST_K, max(1, min(map(len, probabilities)) - 1))
-    ranks = [_rank(item, normalise_label(gold)) for item, gold in zip(probabilities, golds, strict=True)]
+    ranks = [_find_rank(item, normalise_label(gold)) for item, gold in zip(probabilities, golds, strict=True)]
     confidence = np.array([max(item.values()) for item in probabilities])
-    reliability = _reliability(confidence, np.array([rank == 1 for rank in ranks]))
+    reliability = _build_bins(confidence, np.array([rank == 1 for rank in ranks]))
     return ConfidenceMeasures(
         k=k,
         top_k_accuracy=sum(rank <= k for rank in ranks) / len(ranks),
@@ -162,7 +162,7 @@ def confidence_measures(
     )
 
 
-def label_probabilities(likelihoods: Mapping[str, float]) -> dict[str, float]:
+def compute_label_probabilities(likelihoods: Mapping[str, float]) -> dict[str, float]:
     """Probability of each normalised label, given that the answer is one of them.
 
     `likelihoods` are in nats. Where none is a number above -inf, every label is as probable as the next.
@@ -175,19 +175,19 @@ def label_probabilities(likelihoods: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _rank(probabilities: Mapping[str, float], label: str) -> int:
+def _find_rank(probabilities: Mapping[str, float], label: str) -> int:
     """From 1; behind all others where `label` is none of them."""
     own = probabilities.get(label, -1.0)
     return 1 + sum(share >= own for other, share in probabilities.items() if other != label)
 
 
-def _reliability(
+def _build_bins(
     confidence: np.ndarray[tuple[int], np.dtype[np.float64]], right: np.ndarray[tuple[int], np.dtype[np.bool]]
-) -> tuple[Bin, ...]:
+) -> tuple[ReliabilityBin, ...]:
     edges = np.linspace(0, 1, BINS + 1)
     which = np.digitize(confidence, edges[1:-1], right=True)
     return tuple(
-        Bin(
+        ReliabilityBin(
             low=round(float(edges[number]), 6),
             high=round(float(edges[number + 1]), 6),
             n=int((which == number).sum()),

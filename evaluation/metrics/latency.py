@@ -52,9 +52,9 @@ class Timings(Value):
         """Median, in milliseconds."""
         return 1000 * median(self.seconds[side])
 
-    def overhead(self, candidate: str, against: str, *, alpha: float) -> Overhead:
+    def compute_overhead(self, candidate: str, against: str, *, alpha: float) -> Overhead:
         """`candidate` over `against`; its one-sided bounds each fail at most a share `alpha` of the time."""
-        return overhead(self.seconds[candidate], self.seconds[against], against=against, alpha=alpha)
+        return compute_overhead(self.seconds[candidate], self.seconds[against], against=against, alpha=alpha)
 
 
 def time_sides(
@@ -75,29 +75,31 @@ def time_sides(
     return Timings(seconds={side: tuple(taken) for side, taken in seconds.items()})
 
 
-def typical_length(lengths: Sequence[int]) -> int:
+def find_typical_length(lengths: Sequence[int]) -> int:
     """How long an answer is timed, in tokens: the median of `lengths`, 1 to 32."""
     return min(MOST_TOKENS, max(1, median_low(lengths))) if lengths else MOST_TOKENS
 
 
-def overhead(candidate: Sequence[float], other: Sequence[float], *, against: str, alpha: float) -> Overhead:
+def compute_overhead(
+    candidate: Sequence[float], other: Sequence[float], *, against: str, alpha: float
+) -> Overhead:
     """How much longer `candidate` took, from one time a question of each (the same questions, 1 or more).
 
     A bound that so few questions cannot give at its level is the least or the greatest ratio.
     """
     ratios = np.divide(candidate, other)
-    low, high = _bounds(ratios, "two-sided", CONFIDENCE)
+    low, high = _compute_bounds(ratios, "two-sided", CONFIDENCE)
     return Overhead(
         against=against,
         n=len(ratios),
         ratio=float(np.median(ratios)),
         interval=(low, high),
-        lower=_bounds(ratios, "greater", 1 - alpha)[0],
-        upper=_bounds(ratios, "less", 1 - alpha)[1],
+        lower=_compute_bounds(ratios, "greater", 1 - alpha)[0],
+        upper=_compute_bounds(ratios, "less", 1 - alpha)[1],
     )
 
 
-def _bounds(ratios: np.ndarray[Any, Any], alternative: str, confidence: float) -> tuple[float, float]:
+def _compute_bounds(ratios: np.ndarray[Any, Any], alternative: str, confidence: float) -> tuple[float, float]:
     found = scipy.stats.quantile_test(ratios, p=0.5, alternative=alternative).confidence_interval(confidence)
     low, high = float(found.low), float(found.high)
     return (

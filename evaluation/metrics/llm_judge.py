@@ -164,7 +164,7 @@ def _ask(model: "LanguageModel", pair: AnswerPair, first: str, second: str) -> _
 def read_preference(text: str) -> Preference:
     """1 for `first`, -1 for `second`, 0 for `tie`: what the last line with any of these words says.
 
-    Raises Unusable where there is none, or a line names several.
+    Raises UnusableReply where there is none, or a line names several.
     """
     meant: dict[str, Preference] = {"first": 1, "second": -1, "tie": 0}
     lines = [set(re.findall(r"\b(first|second|tie)\b", line.casefold())) for line in text.splitlines()]

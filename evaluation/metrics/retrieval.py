@@ -46,7 +46,7 @@ class Library(Value):
     documents: tuple[str, ...]
 
 
-class Ranked(Value):
+class QueryRanking(Value):
     """How well one side answers one query."""
 
     item_id: str
@@ -60,7 +60,7 @@ class Ranked(Value):
     """Normalised discounted cumulative gain of the first 10, 0 to 1 (Järvelin, Kekäläinen 2002)."""
 
 
-class RankedSide(Value):
+class SideRankings(Value):
     """One side of the comparison: the base, the active version, or the candidate. Means over the queries."""
 
     name: str
@@ -69,25 +69,25 @@ class RankedSide(Value):
     recall: dict[int, float]
     mrr: float
     ndcg: float
-    ranked: tuple[Ranked, ...]
+    ranked: tuple[QueryRanking, ...]
     """One a query, in the library's order."""
 
 
-class Encodes(Protocol):
+class SearchEncoder(Protocol):
     """What searches: an encoder with several sides (`evaluation.engine.encode.Encoder`)."""
 
-    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> Any:
+    def encode_queries(self, side: str, texts: Sequence[str], batch_size: int) -> Any:
         """Vectors, shape (texts, dimensions)."""
         ...
 
-    def documents(self, side: str, texts: Sequence[str], batch_size: int) -> Any: ...
+    def encode_documents(self, side: str, texts: Sequence[str], batch_size: int) -> Any: ...
 
-    def scores(self, queries: Any, documents: Any) -> Any:
+    def compute_similarities(self, queries: Any, documents: Any) -> Any:
         """Similarities, shape (queries, documents), as a NumPy array."""
         ...
 
 
-def library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
+def build_library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
     """What `retrievals` ask and found. Queries without a relevant document are left out.
 
     Raises NothingToSearch where none is left.
@@ -98,8 +98,8 @@ def library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
             texts.setdefault(normalise(document.text), document.text)
     # In no order that says which document was relevant: ties are broken by it.
     numbers = {key: number for number, key in enumerate(sorted(texts))}
-    asked = by_query(retrievals)
-    queries = [query for searches in asked if (query := _query(searches, numbers)) is not None]
+    asked = group_by_query(retrievals)
+    queries = [query for searches in asked if (query := _build_query(searches, numbers)) is not None]
     if not queries:
         raise NothingToSearch(
             f"none of {len(retrievals)} held-out searches has a relevant document; have documents judged"
@@ -107,7 +107,7 @@ def library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
     return Library(queries=tuple(queries), documents=tuple(texts[key] for key in numbers))
 
 
-def by_query(retrievals: Sequence[ReviewedRetrieval]) -> list[list[ReviewedRetrieval]]:
+def group_by_query(retrievals: Sequence[ReviewedRetrieval]) -> list[list[ReviewedRetrieval]]:
     """The searches with each query; first one that has a relevant document, where there is any."""
     asked: dict[str, list[ReviewedRetrieval]] = {}
     for retrieval in retrievals:
@@ -115,17 +115,17 @@ def by_query(retrievals: Sequence[ReviewedRetrieval]) -> list[list[ReviewedRetri
     return [sorted(searches, key=lambda each: each.outcome != "approved") for searches in asked.values()]
 
 
-def one_a_query(retrievals: Sequence[ReviewedRetrieval]) -> list[ReviewedRetrieval]:
+def pick_one_per_query(retrievals: Sequence[ReviewedRetrieval]) -> list[ReviewedRetrieval]:
     """Under the ids of the library's queries one search each, with the spans of all that had the query."""
     return [
         searches[0].model_copy(
             update={"source_span_ids": tuple(span for each in searches for span in each.source_span_ids)}
         )
-        for searches in by_query(retrievals)
+        for searches in group_by_query(retrievals)
     ]
 
 
-def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Query | None:
+def _build_query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Query | None:
     relevant = {
         numbers[normalise(document.text)]
         for retrieval in searches
@@ -143,33 +143,33 @@ def _query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int]) -> Qu
     )
 
 
-def search_side(encoder: Encodes, name: str, shelf: Library, *, batch_size: int = 32) -> RankedSide:
+def search_side(encoder: SearchEncoder, name: str, shelf: Library, *, batch_size: int = 32) -> SideRankings:
     """How well the side `name` of `encoder` searches the library."""
-    documents = encoder.documents(name, shelf.documents, batch_size)
-    queries = encoder.queries(name, [query.text for query in shelf.queries], batch_size)
-    scores = np.asarray(encoder.scores(queries, documents))
-    ranked = tuple(rank(query, row) for query, row in zip(shelf.queries, scores, strict=True))
-    return ranked_side(name, ranked)
+    documents = encoder.encode_documents(name, shelf.documents, batch_size)
+    queries = encoder.encode_queries(name, [query.text for query in shelf.queries], batch_size)
+    scores = np.asarray(encoder.compute_similarities(queries, documents))
+    ranked = tuple(rank_documents(query, row) for query, row in zip(shelf.queries, scores, strict=True))
+    return average_rankings(name, ranked)
 
 
-def rank(query: Query, scores: Sequence[float] | np.ndarray[Any, Any]) -> Ranked:
+def rank_documents(query: Query, scores: Sequence[float] | np.ndarray[Any, Any]) -> QueryRanking:
     """The figures of one query; `scores` has the similarity of each document of the library."""
     best_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
     relevant = set(query.relevant)
     found = [document in relevant for document in best_first[: max(DEPTH, *RECALL_AT)]]
-    return Ranked(
+    return QueryRanking(
         item_id=query.item_id,
         hit=found[0],
         recall={k: sum(found[:k]) / len(relevant) for k in RECALL_AT},
         mrr=next((1 / place for place, hit in enumerate(found[:DEPTH], start=1) if hit), 0.0),
-        ndcg=_gain(found[:DEPTH]) / _gain([True] * min(len(relevant), DEPTH)),
+        ndcg=_compute_gain(found[:DEPTH]) / _compute_gain([True] * min(len(relevant), DEPTH)),
     )
 
 
-def ranked_side(name: str, ranked: Sequence[Ranked]) -> RankedSide:
+def average_rankings(name: str, ranked: Sequence[QueryRanking]) -> SideRankings:
     """The means over `ranked` (one at least)."""
     n = len(ranked)
-    return RankedSide(
+    return SideRankings(
         name=name,
         hit_rate=sum(query.hit for query in ranked) / n,
         recall={k: sum(query.recall[k] for query in ranked) / n for k in RECALL_AT},
@@ -179,6 +179,6 @@ def ranked_side(name: str, ranked: Sequence[Ranked]) -> RankedSide:
     )
 
 
-def _gain(found: Sequence[bool]) -> float:
+def _compute_gain(found: Sequence[bool]) -> float:
     """Discounted cumulative gain: a relevant document at rank r, from 1, is worth 1 / log2(1 + r)."""
     return sum(1 / math.log2(1 + place) for place, hit in enumerate(found, start=1) if hit)

@@ -9,7 +9,7 @@ from extractors.examples.types import Message
 from extractors.values import Value
 from trainers.planning.method_rules import Task
 
-Call = tuple[str, str]
+ParsedToolCall = tuple[str, str]
 """Name of a tool, and its arguments as canonical JSON."""
 
 
@@ -25,7 +25,9 @@ class Scorer(Value):
         if not ended:
             return False
         if gold.tool_calls:
-            return list(calls_in(text)) == [_call(c.name, c.arguments) for c in gold.tool_calls]
+            return list(find_tool_calls(text)) == [
+                _parse_tool_call(c.name, c.arguments) for c in gold.tool_calls
+            ]
         return self.same(text, gold.content)
 
     def valid(self, text: str, *, ended: bool) -> bool:
@@ -44,11 +46,11 @@ class Scorer(Value):
             return normalise_label(one) == normalise_label(other)
         if self.task == "extraction" and (found := read_json(one)) is not None:
             # As text, since Python takes true for 1.
-            return _canonical(found) == _canonical(read_json(other))
+            return _to_canonical(found) == _to_canonical(read_json(other))
         return one.split() == other.split()
 
 
-def scorer(task: Task, output_space: tuple[str, ...], trained_labels: tuple[str, ...]) -> Scorer:
+def build_scorer(task: Task, output_space: tuple[str, ...], trained_labels: tuple[str, ...]) -> Scorer:
     """The scorer of a target; without an `output_space`, its labels are those seen in training."""
     return Scorer(task=task, labels=frozenset(map(normalise_label, output_space or trained_labels)))
 
@@ -57,19 +59,19 @@ def read_json(text: str) -> dict[str, Any] | list[Any] | None:
     """The object or array that `text` is, also inside a Markdown fence; None where it is neither."""
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", text, re.DOTALL)
     try:
-        found = json.loads(fenced[1] if fenced else text, parse_float=_number)
+        found = json.loads(fenced[1] if fenced else text, parse_float=_parse_number)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict | list) else None
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     """1.0 is 1."""
     number = float(text)
     return int(number) if number.is_integer() else number
 
 
-def _canonical(found: Any) -> str:
+def _to_canonical(found: Any) -> str:
     return json.dumps(found, sort_keys=True)
 
 
@@ -78,7 +80,7 @@ def normalise_label(text: str) -> str:
     return " ".join(text.split()).strip("\"'`.").strip().casefold()
 
 
-def calls_in(text: str) -> Iterator[Call]:
+def find_tool_calls(text: str) -> Iterator[ParsedToolCall]:
     """Tool calls that a model wrote as JSON objects with a name and arguments, whatever is around them.
 
     Hermes, Qwen and Llama 3 write them so: `{"name": …, "arguments" or "parameters": {…}}`.
@@ -92,11 +94,13 @@ def calls_in(text: str) -> Iterator[Call]:
             continue
         arguments = found.get("arguments", found.get("parameters"))
         if isinstance(found.get("name"), str) and arguments is not None:
-            yield _call(found["name"], arguments if isinstance(arguments, str) else json.dumps(arguments))
+            yield _parse_tool_call(
+                found["name"], arguments if isinstance(arguments, str) else json.dumps(arguments)
+            )
 
 
-def _call(name: str, arguments: str) -> Call:
+def _parse_tool_call(name: str, arguments: str) -> ParsedToolCall:
     try:
-        return name, _canonical(json.loads(arguments))
+        return name, _to_canonical(json.loads(arguments))
     except json.JSONDecodeError:
         return name, arguments

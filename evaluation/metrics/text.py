@@ -28,34 +28,34 @@ class _Words:
     """Words for ROUGE. Its own tokenizer knows those of a-z and 0-9 alone; on these the two agree."""
 
     def tokenize(self, text: str) -> list[str]:
-        return list(_WORD.findall(_folded(text)))
+        return list(_WORD.findall(_fold(text)))
 
 
 _ROUGE = RougeScorer(["rougeL"], tokenizer=_Words())
 _CHRF = CHRF()
 
 
-def text_items(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str, float], ...]:
-    """How near each answer comes to its gold one: `exact_match`, `token_f1`, `rouge_l` and `chrf`.
+def score_texts(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str, float], ...]:
+    """How near each answer comes to its gold one: `exact_match`, `compute_token_f1`, `rouge_l` and `chrf`.
 
     ROUGE-L is its F-measure (Lin 2004); chrF has six orders and beta 2 (Popović 2015).
     """
-    return tuple(_compared(answer, gold) for answer, gold in zip(answers, golds, strict=True))
+    return tuple(_score_text(answer, gold) for answer, gold in zip(answers, golds, strict=True))
 
 
-def _compared(answer: str, gold: str) -> dict[str, float]:
+def _score_text(answer: str, gold: str) -> dict[str, float]:
     if answer.split() == gold.split():
         # Also where there is no word, or no character, to compare.
         return dict.fromkeys(("exact_match", "token_f1", "rouge_l", "chrf"), 1.0)
     return {
         "exact_match": 0.0,
-        "token_f1": token_f1(answer, gold),
+        "token_f1": compute_token_f1(answer, gold),
         "rouge_l": float(_ROUGE.score(gold, answer)["rougeL"].fmeasure),
         "chrf": _CHRF.sentence_score(answer, [gold]).score / 100,
     }
 
 
-def text_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
+def compute_corpus_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
     """`bleu` and `corpus_chrf`, which count over the whole corpus, by sacreBLEU (Post 2018).
 
     BLEU of mostly Chinese, Japanese, Thai, … gold is over characters, as these have no spaces; else its
@@ -71,31 +71,31 @@ def text_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, floa
     }
 
 
-def token_f1(answer: str, gold: str) -> float:
+def compute_token_f1(answer: str, gold: str) -> float:
     """F1 of the words in common, whatever their order (SQuAD 1.1: Rajpurkar et al. 2016).
 
     Without case, punctuation and articles. Of articles English ones alone: which other words are
     articles depends on the language, and of short texts that would be a guess. In scripts without
     spaces every character is a word (as in MLQA).
     """
-    said, wanted = squad_words(answer), squad_words(gold)
+    said, wanted = split_words(answer), split_words(gold)
     if not said or not wanted:
         return float(said == wanted)
     return 2 * (Counter(said) & Counter(wanted)).total() / (len(said) + len(wanted))
 
 
-def squad_words(text: str) -> list[str]:
-    """The words that `token_f1` compares."""
-    without_articles = _ARTICLE.sub(" ", _PUNCTUATION.sub("", _folded(text)))
+def split_words(text: str) -> list[str]:
+    """The words that `compute_token_f1` compares."""
+    without_articles = _ARTICLE.sub(" ", _PUNCTUATION.sub("", _fold(text)))
     return _CHARACTER.sub(r" \g<0> ", without_articles).split()
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     """Lower case, and one form for what Unicode can write in several."""
     return unicodedata.normalize("NFKC", text).lower()
 
 
-def perplexity(logprobs: Iterable[Sequence[float]]) -> float | None:
+def compute_perplexity(logprobs: Iterable[Sequence[float]]) -> float | None:
     """Of gold answers: exp of the mean negative log-likelihood of a token; 1 is best.
 
     `logprobs` has the tokens' log-probabilities in nats, answer by answer; a token counts the same in

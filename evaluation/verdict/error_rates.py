@@ -13,14 +13,14 @@ import scipy
 from evaluation.report import Verdict
 from evaluation.rules import Gate, Look
 from evaluation.verdict.decide import Evidence, decide
-from evaluation.verdict.paired_tests import Pairs, gain_of
+from evaluation.verdict.paired_tests import PairedCounts, compute_gain_of_counts
 from extractors.values import Value
 
 NEGLIGIBLE = 1e-7
 """Chance of a pair of counts that is left out."""
 
 
-class Mix(Value):
+class CandidateMix(Value):
     """What a team's candidates are like; the defaults are a hard case, in which few are better."""
 
     worse: float = 0.2
@@ -32,7 +32,7 @@ class Mix(Value):
     """Share of items on which candidate and live differ."""
 
 
-MIX = Mix()
+MIX = CandidateMix()
 MOST_ITEMS = 300
 """Beyond, a rule is rarely wrong, and working out how rarely takes long."""
 
@@ -49,12 +49,15 @@ class RuleQuality(Value):
 
 
 @lru_cache(maxsize=64)
-def quality(gate: Gate, n: int, fresh: int, mix: Mix) -> RuleQuality:
+def measure_rule(gate: Gate, n: int, fresh: int, mix: CandidateMix) -> RuleQuality:
     """What becomes of the candidates of `mix` by `gate`, with `n` held-out items and `fresh` newer ones for a
     second look.
     """
     effects = {"worse": -mix.loss, "equal": 0.0, "better": mix.gain}
-    promoted = {kind: _promoted(gate, n, fresh, effect, mix.discordance) for kind, effect in effects.items()}
+    promoted = {
+        kind: _compute_promotion_rate(gate, n, fresh, effect, mix.discordance)
+        for kind, effect in effects.items()
+    }
     shares = {"worse": mix.worse, "equal": 1 - mix.worse - mix.better, "better": mix.better}
     every = {kind: shares[kind] * promoted[kind] for kind in effects}
     return RuleQuality(
@@ -64,10 +67,10 @@ def quality(gate: Gate, n: int, fresh: int, mix: Mix) -> RuleQuality:
     )
 
 
-def in_words(gate: Gate, n: int) -> str:
+def describe_error_rates(gate: Gate, n: int) -> str:
     """How often the rule errs with `n` held-out items, for people. May take seconds."""
     n, more = min(n, MOST_ITEMS), " or more" if n > MOST_ITEMS else ""
-    found = quality(gate, n, ceil(gate.fresh_items * n), MIX)
+    found = measure_rule(gate, n, ceil(gate.fresh_items * n), MIX)
     return (
         f"{gate.rule.replace('-', ' ')}: with {n}{more} held-out items about {100 * found.false_share:.0f} "
         f"of 100 promotions are no better than what they replace, and {100 * found.power:.0f} of 100 better "
@@ -76,17 +79,19 @@ def in_words(gate: Gate, n: int) -> str:
     )
 
 
-def _promoted(gate: Gate, n: int, fresh: int, effect: float, discordance: float) -> float:
+def _compute_promotion_rate(gate: Gate, n: int, fresh: int, effect: float, discordance: float) -> float:
     """How often a candidate of that effect goes live: at once, or by way of probation."""
-    first = _verdicts(gate, n, "first", effect, discordance)
+    first = _compute_verdict_rates(gate, n, "first", effect, discordance)
     if not first.get("PROBATION"):
         return first.get("PROMOTE", 0.0)
-    second = _verdicts(gate, fresh, "second", effect, discordance)
+    second = _compute_verdict_rates(gate, fresh, "second", effect, discordance)
     return first.get("PROMOTE", 0.0) + first["PROBATION"] * second.get("PROMOTE", 0.0)
 
 
 @lru_cache(maxsize=256)
-def _verdicts(gate: Gate, n: int, look: Look, effect: float, discordance: float) -> dict[Verdict, float]:
+def _compute_verdict_rates(
+    gate: Gate, n: int, look: Look, effect: float, discordance: float
+) -> dict[Verdict, float]:
     """How often each verdict is reached."""
     differing = np.arange(n + 1)
     chances = scipy.stats.binom.pmf(differing, n, discordance)
@@ -97,7 +102,7 @@ def _verdicts(gate: Gate, n: int, look: Look, effect: float, discordance: float)
             gained, count, (discordance + effect) / (2 * discordance)
         )
         for got in gained[share > NEGLIGIBLE].tolist():
-            gains = (gain_of(Pairs(n=n, gained=got, lost=count - got)),)
+            gains = (compute_gain_of_counts(PairedCounts(n=n, gained=got, lost=count - got)),)
             verdict = decide(Evidence.model_construct(gains=gains), gate, look).verdict
             found[verdict] = found.get(verdict, 0.0) + float(share[got])
     return found

@@ -45,7 +45,7 @@ class Strata:
         """Position of the text in the middle of a stratum."""
         members = np.flatnonzero(self.strata == stratum)
         inside = self.vectors[members]
-        return int(members[_distances(inside, inside.mean(axis=0)).argmin()])
+        return int(members[_compute_distances(inside, inside.mean(axis=0)).argmin()])
 
 
 def stratify(
@@ -55,24 +55,26 @@ def stratify(
 
     What is alike is told by the vectors of `embed`, or by the characters.
     """
-    vectors = _vectors(texts, seed, embed)
-    clusters = _clusters(vectors, min(MOST_CLUSTERS, held // ITEMS_A_CLUSTER), seed)
+    vectors = _compute_vectors(texts, seed, embed)
+    clusters = _find_clusters(vectors, min(MOST_CLUSTERS, held // ITEMS_A_CLUSTER), seed)
     number = {version: place for place, version in enumerate(sorted(set(versions), key=str))}
     version = np.array([number[each] for each in versions], dtype=np.int64)
     _, cells = np.unique(version * MOST_CLUSTERS + clusters, return_inverse=True)
-    return Strata(cells=cells, strata=_joined(cells, version, vectors, held), vectors=vectors)
+    return Strata(cells=cells, strata=_join_small_cells(cells, version, vectors, held), vectors=vectors)
 
 
-def _vectors(texts: Sequence[str], seed: int, embed: Embed | None) -> Vectors:
+def _compute_vectors(texts: Sequence[str], seed: int, embed: Embed | None) -> Vectors:
     from sklearn.preprocessing import normalize  # type: ignore[import-untyped]
 
     compared = [text[:COMPARED] for text in texts]
     if not any(text.strip() for text in compared):
         return np.zeros((len(texts), 1))
-    return np.asarray(normalize(embed(compared) if embed else _lexical(compared, seed)), dtype=np.float64)
+    return np.asarray(
+        normalize(embed(compared) if embed else _compute_lexical_vectors(compared, seed)), dtype=np.float64
+    )
 
 
-def _lexical(texts: Sequence[str], seed: int) -> Any:
+def _compute_lexical_vectors(texts: Sequence[str], seed: int) -> Any:
     from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped]
     from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
 
@@ -87,7 +89,7 @@ def _lexical(texts: Sequence[str], seed: int) -> Any:
         return TruncatedSVD(dimensions, random_state=seed).fit_transform(weights)
 
 
-def _clusters(vectors: Vectors, count: int, seed: int) -> Ids:
+def _find_clusters(vectors: Vectors, count: int, seed: int) -> Ids:
     from sklearn.cluster import KMeans  # type: ignore[import-untyped]
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 
@@ -99,7 +101,7 @@ def _clusters(vectors: Vectors, count: int, seed: int) -> Ids:
         return np.asarray(KMeans(count, n_init=4, random_state=seed).fit(vectors).labels_, dtype=np.int64)
 
 
-def _joined(cells: Ids, version: Ids, vectors: Vectors, held: int) -> Ids:
+def _join_small_cells(cells: Ids, version: Ids, vectors: Vectors, held: int) -> Ids:
     """Cells with few held-out items join what is most like them, of the same version if there is any."""
     joined = cells.copy()
     while True:
@@ -109,7 +111,7 @@ def _joined(cells: Ids, version: Ids, vectors: Vectors, held: int) -> Ids:
         if len(there) < 2 or counts[least] >= LEAST:
             return joined
         middle = np.array([vectors[joined == cell].mean(axis=0) for cell in there])
-        apart = _distances(middle, middle[there == least][0])
+        apart = _compute_distances(middle, middle[there == least][0])
         of_version = dict(zip(there.tolist(), version[first].tolist(), strict=True))
         _, _, nearest = min(
             (of_version[cell] != of_version[least], distance, cell)
@@ -119,5 +121,5 @@ def _joined(cells: Ids, version: Ids, vectors: Vectors, held: int) -> Ids:
         joined[joined == least] = nearest
 
 
-def _distances(vectors: Vectors, point: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_distances(vectors: Vectors, point: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(vectors - point, axis=1))

@@ -52,25 +52,26 @@ def probe(replica: Replica, version_id: str, record: ProbeRecord) -> ProbeResult
     """
     check_chat_template(replica, record)
     result = measure(replica, version_id, record)
-    fault = _fault(result)
+    fault = _find_fault(result)
     if fault:
-        raise ProbeFailed(f"{version_id} on replica {replica.name}: {fault} ({_figures(result)})")
+        raise ProbeFailed(f"{version_id} on replica {replica.name}: {fault} ({_format_figures(result)})")
     return result
 
 
 def measure(replica: Replica, model: str, record: ProbeRecord) -> ProbeResult:
     """The figures for whatever is served as `model`, without a judgement."""
     served = [
-        replica.logprobs(model, each.prompt_ids, each.answer_ids[:SCORED_TOKENS]) for each in record.probes
+        replica.compute_logprobs(model, each.prompt_ids, each.answer_ids[:SCORED_TOKENS])
+        for each in record.probes
     ]
     trained = [each.adapter_logprobs[:SCORED_TOKENS] for each in record.probes]
     base = [each.base_logprobs[:SCORED_TOKENS] for each in record.probes]
-    same = [_answers_alike(replica, model, each) for each in record.probes]
+    same = [_is_same_answer(replica, model, each) for each in record.probes]
     return ProbeResult(
         tokens=sum(map(len, served)),
-        from_trained=_mean_difference(served, trained),
-        from_base=_mean_difference(served, base),
-        distance=_mean_difference(trained, base),
+        from_trained=_compute_mean_difference(served, trained),
+        from_base=_compute_mean_difference(served, base),
+        distance=_compute_mean_difference(trained, base),
         same_answers=sum(same) / len(same),
     )
 
@@ -86,7 +87,7 @@ def check_chat_template(replica: Replica, record: ProbeRecord) -> None:
             )
 
 
-def _answers_alike(replica: Replica, model: str, recorded: Probe) -> bool:
+def _is_same_answer(replica: Replica, model: str, recorded: Probe) -> bool:
     """Whether the chat route gives the recorded answer, or begins it where the answer is long."""
     limit = min(len(recorded.answer_ids), CHAT_TOKENS)
     reply = replica.answer(model, recorded.messages, tools=recorded.tools, max_tokens=limit)
@@ -102,7 +103,7 @@ def _answers_alike(replica: Replica, model: str, recorded: Probe) -> bool:
     return text == expected.rstrip("\ufffd")
 
 
-def _mean_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
+def _compute_mean_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
     """Mean absolute difference over all tokens of all probes."""
     differences = [
         abs(a - b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=True)
@@ -110,7 +111,7 @@ def _mean_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[f
     return sum(differences) / len(differences)
 
 
-def _fault(result: ProbeResult) -> str | None:
+def _find_fault(result: ProbeResult) -> str | None:
     tolerated = ENGINE_NOISE + TOLERATED_SHARE * result.distance
     if result.distance < LEAST_DISTANCE:
         return "on the recorded prompts the trained adapter is the base model; nothing would change"
@@ -123,7 +124,7 @@ def _fault(result: ProbeResult) -> str | None:
     return None
 
 
-def _figures(result: ProbeResult) -> str:
+def _format_figures(result: ProbeResult) -> str:
     return (
         f"from trained {result.from_trained:.2f}, from base {result.from_base:.2f}, trained from base "
         f"{result.distance:.2f} nats a token; {result.same_answers:.0%} of answers alike"

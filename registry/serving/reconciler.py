@@ -19,14 +19,14 @@ class DesiredAdapter(Value):
     """Its adapter folder, as we see it."""
 
 
-class Difference(Value):
+class AdapterDifference(Value):
     """What to do on one replica."""
 
     loads: tuple[str, ...]
     unloads: tuple[str, ...]
 
 
-class Outcome(Value):
+class ReconcileResult(Value):
     """What one pass did on one replica."""
 
     loaded: tuple[str, ...] = ()
@@ -41,26 +41,30 @@ class Outcome(Value):
         return bool(self.loaded or self.unloaded)
 
 
-def difference(wanted: Mapping[str, str], actual: Mapping[str, str], targets: Collection[str]) -> Difference:
+def find_difference(
+    wanted: Mapping[str, str], actual: Mapping[str, str], targets: Collection[str]
+) -> AdapterDifference:
     """Both map a name to the server's path; `targets` (`tenant/agent`) are those we answer for.
 
     Only versions of these targets are ever unloaded: other adapters are other people's.
     A version that is served from another path than wanted is unloaded and loaded.
     """
     ours = {name for name in actual if _belongs(name, targets)}
-    return Difference(
+    return AdapterDifference(
         loads=tuple(sorted(name for name, path in wanted.items() if actual.get(name) != path)),
         unloads=tuple(sorted(name for name in ours if wanted.get(name) != actual[name])),
     )
 
 
-def reconcile(replica: Replica, wanted: Sequence[DesiredAdapter], targets: Collection[str]) -> Outcome:
+def reconcile(
+    replica: Replica, wanted: Sequence[DesiredAdapter], targets: Collection[str]
+) -> ReconcileResult:
     """Unload what is not wanted and idle, load what is missing. Raises ReplicaUnreachable.
 
     One version that the replica refuses does not keep the others from being served.
     """
     paths = {each.name: each.path for each in wanted}
-    todo = difference(
+    todo = find_difference(
         {name: replica.remote_path(path) for name, path in paths.items()}, replica.adapters(), targets
     )
     refused: dict[str, str] = {}
@@ -80,7 +84,7 @@ def reconcile(replica: Replica, wanted: Sequence[DesiredAdapter], targets: Colle
             loaded.append(name)
         except ReplicaRefused as error:
             refused[name] = str(error)
-    return Outcome(loaded=tuple(loaded), unloaded=tuple(unloaded), busy=tuple(busy), refused=refused)
+    return ReconcileResult(loaded=tuple(loaded), unloaded=tuple(unloaded), busy=tuple(busy), refused=refused)
 
 
 def _belongs(name: str, targets: Collection[str]) -> bool:

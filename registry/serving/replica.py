@@ -29,7 +29,7 @@ DEAD_ENGINE = "EngineCore encountered an issue"
 """What vLLM answers (HTTP 500) between the death of its engine and its own exit."""
 
 
-class Refusal(StrEnum):
+class RefusalReason(StrEnum):
     """Why a replica said no, as far as its answer tells."""
 
     KEY = "the API key is not accepted; correct the replica's key"
@@ -44,14 +44,14 @@ class Refusal(StrEnum):
     OTHER = "see the server's log"
 
 
-SAYINGS = {
-    "LoRA is not enabled": Refusal.LORA_OFF,
-    "max_lora_rank": Refusal.RANK,
-    "No adapter found": Refusal.INVISIBLE,
-    "Permission denied": Refusal.UNREADABLE,
-    "doesn't contain tensors": Refusal.INCOMPLETE,
-    "target modules": Refusal.MODULES,
-    "does not exist": Refusal.UNKNOWN_MODEL,
+REASONS_BY_MESSAGE = {
+    "LoRA is not enabled": RefusalReason.LORA_OFF,
+    "max_lora_rank": RefusalReason.RANK,
+    "No adapter found": RefusalReason.INVISIBLE,
+    "Permission denied": RefusalReason.UNREADABLE,
+    "doesn't contain tensors": RefusalReason.INCOMPLETE,
+    "target modules": RefusalReason.MODULES,
+    "does not exist": RefusalReason.UNKNOWN_MODEL,
 }
 """Part of vLLM's message to what it means."""
 
@@ -65,12 +65,12 @@ class ReplicaUnreachable(LearndError):
 class ReplicaRefused(LearndError):
     """A replica answered, and said no; its settings, or ours, must change."""
 
-    def __init__(self, message: str, why: Refusal = Refusal.OTHER) -> None:
+    def __init__(self, message: str, why: RefusalReason = RefusalReason.OTHER) -> None:
         super().__init__(message)
         self.why = why
 
 
-class Reply(Value):
+class ReplicaAnswer(Value):
     """One greedy answer through the chat route."""
 
     text: str
@@ -224,7 +224,7 @@ class Replica:
         tools: Sequence[dict[str, Any]] = (),
         max_tokens: int = 256,
         response_format: dict[str, Any] | None = None,
-    ) -> Reply:
+    ) -> ReplicaAnswer:
         """The greedy answer through the chat route, a tool call as the text that the model wrote."""
         body: dict[str, Any] = {
             "model": model,
@@ -241,13 +241,15 @@ class Replica:
             body["response_format"] = response_format
         chat = self._ask(_Chat, "/v1/chat/completions", body)
         [choice] = chat.choices
-        return Reply(
+        return ReplicaAnswer(
             text=choice.message.content or "",
             ended=choice.finish_reason == "stop",
             prompt_tokens=chat.usage.prompt_tokens,
         )
 
-    def logprobs(self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> tuple[float, ...]:
+    def compute_logprobs(
+        self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]
+    ) -> tuple[float, ...]:
         """Log-probability (nats) of each token of the answer after the prompt, shape (len(answer_ids),).
 
         One request a token. `prompt_logprobs` would score them all in one, but kills the engine
@@ -339,16 +341,18 @@ class Replica:
         return response
 
     def _refusal(self, route: str, response: httpx.Response) -> ReplicaRefused:
-        why = _why(response)
+        why = _find_reason(response)
         return ReplicaRefused(
             f"replica {self.name} refused {route} (HTTP {response.status_code}): {response.text}; {why}", why
         )
 
 
-def _why(response: httpx.Response) -> Refusal:
+def _find_reason(response: httpx.Response) -> RefusalReason:
     if response.status_code in (401, 403):
-        return Refusal.KEY
+        return RefusalReason.KEY
     # vLLM's own errors name the fault under "error"; a bare 404 comes from its router.
     if response.status_code == 404 and '"error"' not in response.text:
-        return Refusal.NO_ROUTE if "lora_adapter" in response.url.path else Refusal.OTHER
-    return next((why for saying, why in SAYINGS.items() if saying in response.text), Refusal.OTHER)
+        return RefusalReason.NO_ROUTE if "lora_adapter" in response.url.path else RefusalReason.OTHER
+    return next(
+        (why for saying, why in REASONS_BY_MESSAGE.items() if saying in response.text), RefusalReason.OTHER
+    )

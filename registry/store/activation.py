@@ -21,7 +21,7 @@ from registry.store.targets import TargetHeld, write_hold
 from registry.store.versions import UnknownVersion, change_version, load_version, require_servable
 from registry.versions import TRANSITIONS, Version, VersionState
 
-BASE = "the base model"
+BASE_IN_WORDS = "the base model"
 
 
 class VersionRejected(LearndError):
@@ -36,7 +36,7 @@ class ActiveChanged(LearndError):
 
     def __init__(self, target: str, expected: str | None, found: str | None) -> None:
         super().__init__(
-            f"{target} was expected to serve {expected or BASE} and serves {found or BASE}; "
+            f"{target} was expected to serve {expected or BASE_IN_WORDS} and serves {found or BASE_IN_WORDS}; "
             "look again and decide anew"
         )
 
@@ -73,7 +73,7 @@ class ActivationRecords(Database):
                 raise TargetHeld(target)
             if unless_held and version.state == VersionState.REJECTED:
                 raise VersionRejected(version)
-            _retire(connection, version.target, expected_active, drain_until, now)
+            _retire_active(connection, version.target, expected_active, drain_until, now)
             _put_live(connection, version, now)
             _audit_move(
                 connection, "activate", version.target, expected_active, version_id, now, actor, reason
@@ -102,7 +102,7 @@ class ActivationRecords(Database):
         """Serve the base model. Raises ActiveChanged."""
         with self._writing() as connection:
             lock_target(connection, target)
-            _retire(connection, target, expected_active, drain_until, now)
+            _retire_active(connection, target, expected_active, drain_until, now)
             _audit_move(connection, "deactivate", target, expected_active, None, now, actor, reason)
 
     def rollback(
@@ -122,9 +122,9 @@ class ActivationRecords(Database):
         """
         with self._writing() as connection:
             lock_target(connection, target)
-            _retire(connection, target, expected_active, drain_until, now)
+            _retire_active(connection, target, expected_active, drain_until, now)
             if to is not None:
-                _put_live(connection, _of_target(connection, to, target), now)
+                _put_live(connection, _load_version_of(connection, to, target), now)
             write_hold(connection, target, actor, reason, now)
             _audit_move(connection, "rollback", target, expected_active, to, now, actor, reason)
             write_notice(
@@ -151,7 +151,7 @@ class ActivationRecords(Database):
                 update(targets).where(targets.c.target == target).values(base_digest=base_digest)
             )
             retired = _retire_other_base(connection, target, base_digest, now)
-            moved = f"; {retired.id} -> {BASE}" if retired else ""
+            moved = f"; {retired.id} -> {BASE_IN_WORDS}" if retired else ""
             write_audit(
                 connection,
                 now=now,
@@ -170,7 +170,7 @@ def _active_id(connection: Connection, target: str) -> str | None:
     )
 
 
-def _retire(
+def _retire_active(
     connection: Connection, target: str, expected_active: str | None, drain_until: datetime, now: datetime
 ) -> None:
     found = _active_id(connection, target)
@@ -208,7 +208,7 @@ def _put_live(connection: Connection, version: Version, now: datetime) -> None:
     )
 
 
-def _of_target(connection: Connection, version_id: str, target: str) -> Version:
+def _load_version_of(connection: Connection, version_id: str, target: str) -> Version:
     version = load_version(connection, version_id)
     if version.target != target:
         raise UnknownVersion(version_id)
@@ -232,5 +232,5 @@ def _audit_move(
         action=action,
         target=target,
         subject=new or target,
-        detail=f"{old or BASE} -> {new or BASE}: {reason}",
+        detail=f"{old or BASE_IN_WORDS} -> {new or BASE_IN_WORDS}: {reason}",
     )

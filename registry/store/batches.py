@@ -27,31 +27,35 @@ from extractors.examples.types import Examples
 from extractors.synthesis.recipes import SyntheticKind
 from registry.audit import DAEMON, Action
 from registry.batches import (
-    EXAMPLES,
+    EXAMPLE_TYPES,
     MAY_BECOME,
     TRANSITIONS,
     Batch,
     BatchEnded,
     BatchItem,
     BatchState,
-    Decision,
     ItemChanged,
+    ItemDecision,
     ItemState,
     Proposal,
     Provenance,
-    synthetic_example,
+    parse_synthetic_example,
 )
 from registry.cycles import IllegalTransition
 from registry.store.audit import write_audit
-from registry.store.database import Database, chunks, lock_target
+from registry.store.database import Database, lock_target, split_into_chunks
 from registry.store.notices import write_notice
 from registry.store.tables import batch_items, batches
 
-COUNTED = (ItemState.PENDING, ItemState.APPROVED, ItemState.REJECTED)
-DONE = {ItemState.PENDING: "taken back", ItemState.APPROVED: "approved", ItemState.REJECTED: "rejected"}
-SAID = frozenset({"content", "arguments", "query", "text"})
+ITEM_STATES = (ItemState.PENDING, ItemState.APPROVED, ItemState.REJECTED)
+DECISION_WORDS = {
+    ItemState.PENDING: "taken back",
+    ItemState.APPROVED: "approved",
+    ItemState.REJECTED: "rejected",
+}
+TEXT_FIELDS = frozenset({"content", "arguments", "query", "text"})
 """Fields of an example that hold what somebody says."""
-ENDED_WITH_WORD = (BatchState.DECIDED, BatchState.EXPIRED)
+TRAINING_STATES = (BatchState.DECIDED, BatchState.EXPIRED)
 """States of batches whose approved items train."""
 
 
@@ -99,7 +103,7 @@ class BatchRecords(Database):
         if not proposals:
             raise ValueError("a batch without proposals has nothing to decide")
         for proposal in proposals:
-            synthetic_example(kind, proposal.example)
+            parse_synthetic_example(kind, proposal.example)
         batch_id = f"b-{now:%Y%m%d}-{uuid4().hex[:8]}"
         items = [
             BatchItem(**proposal.model_dump(), batch_id=batch_id, number=number).model_dump()
@@ -149,7 +153,7 @@ class BatchRecords(Database):
         self, target: str | None = None, state: BatchState | None = None, limit: int = 100
     ) -> list[Batch]:
         """The newest `limit` batches, newest first, of one target or of all, in one state or in any."""
-        query = _batches().order_by(batches.c.created_at.desc(), batches.c.id.desc()).limit(limit)
+        query = _select_batches().order_by(batches.c.created_at.desc(), batches.c.id.desc()).limit(limit)
         query = query if target is None else query.where(batches.c.target == target)
         query = query if state is None else query.where(batches.c.state == state)
         with self._reading() as connection:
@@ -180,11 +184,11 @@ class BatchRecords(Database):
             rows: Iterator[RowMapping] = iter(connection.execute(mine.order_by(order).limit(most)).mappings())
             if containing:
                 # Not by SQL, which knows neither what of the JSON is text nor the case of all letters.
-                rows = islice((row for row in rows if _says(row, containing.casefold())), limit)
+                rows = islice((row for row in rows if _contains(row, containing.casefold())), limit)
             return [BatchItem.model_validate(dict(row)) for row in rows]
 
     def decide(
-        self, batch_id: str, decisions: Sequence[Decision], *, actor: str, now: datetime
+        self, batch_id: str, decisions: Sequence[ItemDecision], *, actor: str, now: datetime
     ) -> list[BatchItem]:
         """Write decisions, all or none; the last one that was open decides the batch. Returns the items.
 
@@ -196,11 +200,11 @@ class BatchRecords(Database):
         if not decisions:
             return []
         with self._writing() as connection:
-            batch = _locked(connection, batch_id)
+            batch = _lock(connection, batch_id)
             for decision in decisions:
                 _require_open(batch, decision.state, now)
-            items = _decided(connection, batch, decisions, actor, now)
-            _audit(connection, batch, "decide", actor, now, _summary(items))
+            items = _write_decisions(connection, batch, decisions, actor, now)
+            _audit(connection, batch, "decide", actor, now, _summarise(items))
             if batch.state is BatchState.WAITING and _load(connection, batch_id).pending == 0:
                 _end(connection, batch, BatchState.DECIDED, actor, now)
             return items
@@ -226,7 +230,7 @@ class BatchRecords(Database):
         ended = []
         with self._writing() as connection:
             for batch_id in connection.scalars(over.order_by(batches.c.id)).all():
-                batch = _locked(connection, batch_id)
+                batch = _lock(connection, batch_id)
                 if batch.state is not BatchState.WAITING:
                     continue  # Somebody was quicker.
                 _end(connection, batch, BatchState.EXPIRED, DAEMON, now)
@@ -258,15 +262,15 @@ class BatchRecords(Database):
             .join(batches, batches.c.id == batch_items.c.batch_id)
             .where(
                 batches.c.target == target,
-                batches.c.state.in_(ENDED_WITH_WORD),
+                batches.c.state.in_(TRAINING_STATES),
                 batch_items.c.state == ItemState.APPROVED,
             )
             .order_by(batches.c.created_at, batch_items.c.batch_id, batch_items.c.number)
         )
-        found: dict[str, list[Any]] = {kind: [] for kind in EXAMPLES}
+        found: dict[str, list[Any]] = {kind: [] for kind in EXAMPLE_TYPES}
         with self._reading() as connection:
             for row in connection.execute(query).mappings():
-                example = _item(row).approved_example(row["kind"])
+                example = _to_item(row).approved_example(row["kind"])
                 if example is not None:
                     found[row["kind"]].append(example)
         return Examples(**{kind: tuple(examples) for kind, examples in found.items()})
@@ -274,7 +278,7 @@ class BatchRecords(Database):
     def _ended(self, batch_id: str, new: BatchState, actor: str, now: datetime, reason: str) -> Batch:
         _require_person(actor)
         with self._writing() as connection:
-            batch = _locked(connection, batch_id)
+            batch = _lock(connection, batch_id)
             _require_open(batch, ItemState.PENDING, now)
             _end(connection, batch, new, actor, now, reason)
             action: Action = "withdraw" if new is BatchState.WITHDRAWN else "close"
@@ -283,22 +287,22 @@ class BatchRecords(Database):
             return _load(connection, batch_id)
 
 
-def _says(row: RowMapping, words: str) -> bool:
+def _contains(row: RowMapping, words: str) -> bool:
     """Whether the item's text has the words: not the names of its fields, nor where it comes from."""
-    return any(words in said.casefold() for said in _texts([row["example"], row["edited"]]))
+    return any(words in said.casefold() for said in _find_texts([row["example"], row["edited"]]))
 
 
-def _texts(written: Any) -> Iterator[str]:
+def _find_texts(written: Any) -> Iterator[str]:
     """What is said in an example, as JSON holds it: messages, tool calls, queries, documents."""
     if isinstance(written, list):
         for each in written:
-            yield from _texts(each)
+            yield from _find_texts(each)
     elif isinstance(written, dict):
         for name, value in written.items():
             if isinstance(value, str):
-                yield from [value] if name in SAID else []
+                yield from [value] if name in TEXT_FIELDS else []
             else:
-                yield from _texts(value)
+                yield from _find_texts(value)
 
 
 def _require_person(actor: str) -> None:
@@ -315,42 +319,42 @@ def _require_open(batch: Batch, new: ItemState, now: datetime) -> None:
         raise BatchEnded(f"batch {batch.id} is {state}: nothing about it can be decided any more{still}")
 
 
-def _locked(connection: Connection, batch_id: str) -> Batch:
+def _lock(connection: Connection, batch_id: str) -> Batch:
     """The batch as it is while nobody else changes anything of its target."""
     lock_target(connection, _load(connection, batch_id).target)
     return _load(connection, batch_id)
 
 
-def _batches() -> Select[Any]:
+def _select_batches() -> Select[Any]:
     """Batches with the counts of their items."""
-    return select(batches, *(_count(state).label(state.lower()) for state in COUNTED))
+    return select(batches, *(_select_count(state).label(state.lower()) for state in ITEM_STATES))
 
 
-def _count(state: ItemState) -> ScalarSelect[int]:
+def _select_count(state: ItemState) -> ScalarSelect[int]:
     # Counted one by one: databases cannot group by columns that hold JSON.
     mine = (batch_items.c.batch_id == batches.c.id, batch_items.c.state == state)
     return select(func.count()).select_from(batch_items).where(*mine).correlate(batches).scalar_subquery()
 
 
 def _load(connection: Connection, batch_id: str) -> Batch:
-    row = connection.execute(_batches().where(batches.c.id == batch_id)).mappings().one_or_none()
+    row = connection.execute(_select_batches().where(batches.c.id == batch_id)).mappings().one_or_none()
     if row is None:
         raise UnknownBatch(f"batch {batch_id}")
     return Batch.model_validate(dict(row))
 
 
-def _item(row: RowMapping) -> BatchItem:
+def _to_item(row: RowMapping) -> BatchItem:
     return BatchItem.model_validate({name: row[name] for name in BatchItem.model_fields})
 
 
-def _decided(
-    connection: Connection, batch: Batch, decisions: Sequence[Decision], actor: str, now: datetime
+def _write_decisions(
+    connection: Connection, batch: Batch, decisions: Sequence[ItemDecision], actor: str, now: datetime
 ) -> list[BatchItem]:
     """Write what was decided about items that nobody else can change now; returns them as they are then."""
-    items, written = _items(connection, batch.id, [decision.number for decision in decisions]), []
+    items, written = _load_items(connection, batch.id, [decision.number for decision in decisions]), []
     for decision in decisions:
         if decision.edited is not None:
-            synthetic_example(batch.kind, decision.edited)
+            parse_synthetic_example(batch.kind, decision.edited)
         item = items.get(decision.number)
         if item is None:
             raise UnknownBatch(f"item {decision.number} in batch {batch.id}")
@@ -373,26 +377,26 @@ def _decided(
     return written
 
 
-def _items(connection: Connection, batch_id: str, numbers: Sequence[int]) -> dict[int, BatchItem]:
+def _load_items(connection: Connection, batch_id: str, numbers: Sequence[int]) -> dict[int, BatchItem]:
     """The items that there are of these numbers, by number."""
     mine = select(batch_items).where(batch_items.c.batch_id == batch_id)
     return {
-        row["number"]: _item(row)
-        for some in chunks(numbers)
+        row["number"]: _to_item(row)
+        for some in split_into_chunks(numbers)
         for row in connection.execute(mine.where(batch_items.c.number.in_(some))).mappings()
     }
 
 
-def _summary(items: Sequence[BatchItem]) -> str:
+def _summarise(items: Sequence[BatchItem]) -> str:
     """Which numbers were decided how, in words as `approved 1-3 7; edited and approved 4`."""
     numbers: dict[str, list[int]] = {}
     for item in items:
-        how = f"{'edited and ' if item.edited is not None else ''}{DONE[item.state]}"
+        how = f"{'edited and ' if item.edited is not None else ''}{DECISION_WORDS[item.state]}"
         numbers.setdefault(how, []).append(item.number)
-    return "; ".join(f"{how} {' '.join(_ranges(found))}" for how, found in numbers.items())
+    return "; ".join(f"{how} {' '.join(_find_ranges(found))}" for how, found in numbers.items())
 
 
-def _ranges(numbers: Sequence[int]) -> Iterator[str]:
+def _find_ranges(numbers: Sequence[int]) -> Iterator[str]:
     """`1 2 3 7` as `1-3`, `7`."""
     ordered = sorted(numbers)
     starts = [at for at, number in enumerate(ordered) if at == 0 or ordered[at - 1] != number - 1]

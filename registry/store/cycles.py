@@ -12,13 +12,13 @@ from evaluation.report import Report, Verdict
 from extractors.dataset.holdout_split import Window
 from extractors.errors import LearndError
 from registry.cycles import (
-    MOST_TRIES,
+    MOST_PUBLISH_TRIES,
     TRANSITIONS,
     Cycle,
     CycleCounts,
     CycleState,
     IllegalTransition,
-    Outcome,
+    ReportSummary,
     StageResult,
 )
 from registry.store.audit import write_audit
@@ -76,9 +76,9 @@ class CycleFilter(TypedDict, total=False):
     """Only those that trained it, or look at it."""
 
 
-LEARNED = cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None)
+TRAINED_OR_JUDGED = cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None)
 """A training that failed left a plan and no version, a second look a version and no plan."""
-LISTED = [column for column in cycles.c if column is not cycles.c.report]
+WITHOUT_REPORT = [column for column in cycles.c if column is not cycles.c.report]
 """A report takes longer to read than all the rest of many cycles."""
 LOOKS_AGAIN = cycles.c.plan.is_(None) & cycles.c.version_id.is_not(None)
 
@@ -123,7 +123,7 @@ class CycleRecords(Database):
             running = select(cycles.c.id).where(cycles.c.target == target, unfinished)
             if connection.execute(running).first() is not None:
                 raise CycleRunning(target)
-            if not _asked_since(connection, target, state.last_cycle_at):
+            if not _is_asked_since(connection, target, state.last_cycle_at):
                 detail = "a cycle now, whatever the schedule says"
                 write_audit(
                     connection,
@@ -138,7 +138,7 @@ class CycleRecords(Database):
     def cycle_asked(self, target: str, since: datetime | None) -> bool:
         """Whether somebody asked for a cycle after `since`, which is when the last one began."""
         with self._reading() as connection:
-            return _asked_since(connection, target, since)
+            return _is_asked_since(connection, target, since)
 
     def cycle(self, cycle_id: str) -> Cycle:
         """Raises UnknownCycle."""
@@ -157,10 +157,10 @@ class CycleRecords(Database):
         """The newest `limit` cycles after the first `offset`, newest first, of those that fit, without
         their reports.
         """
-        newest = select(*LISTED).order_by(cycles.c.started_at.desc(), cycles.c.id.desc())
+        newest = select(*WITHOUT_REPORT).order_by(cycles.c.started_at.desc(), cycles.c.id.desc())
         newest = newest if state is None else newest.where(cycles.c.state == state)
         newest = newest if target is None else newest.where(cycles.c.target == target)
-        return self._cycles(newest.where(*_conditions(wanted)).limit(limit).offset(offset))
+        return self._cycles(newest.where(*_build_conditions(wanted)).limit(limit).offset(offset))
 
     def looks_at(self, version_id: str) -> list[Cycle]:
         """Cycles that judged the version or are to, oldest first: its training, then second looks."""
@@ -169,7 +169,7 @@ class CycleRecords(Database):
 
     def unfinished_cycles(self) -> list[Cycle]:
         """Of all targets, oldest first, without their reports: what a restart goes on with."""
-        unfinished = select(*LISTED).where(cycles.c.state.in_(UNFINISHED))
+        unfinished = select(*WITHOUT_REPORT).where(cycles.c.state.in_(UNFINISHED))
         return self._cycles(unfinished.order_by(cycles.c.started_at, cycles.c.id))
 
     def advance_cycle(
@@ -190,7 +190,7 @@ class CycleRecords(Database):
         if new not in TRANSITIONS[old]:
             raise IllegalTransition(f"cycle {cycle_id}", old, new)
         report = changes.get("report")
-        outcome = {"outcome": Outcome.of(report)} if report else {}
+        outcome = {"outcome": ReportSummary.of(report)} if report else {}
         with self._writing() as connection:
             step = (
                 update(cycles)
@@ -211,12 +211,12 @@ class CycleRecords(Database):
         """Those that ended, trained or judged something, and that Phoenix has not got and is to get; oldest
         first, without their reports.
         """
-        ended = select(*LISTED).where(
+        ended = select(*WITHOUT_REPORT).where(
             cycles.c.target == target,
             cycles.c.state.in_((CycleState.DONE, CycleState.FAILED)),
             cycles.c.published_at.is_(None),
-            cycles.c.publish_tries < MOST_TRIES,
-            LEARNED,
+            cycles.c.publish_tries < MOST_PUBLISH_TRIES,
+            TRAINED_OR_JUDGED,
         )
         return self._cycles(ended.order_by(cycles.c.started_at, cycles.c.id))
 
@@ -250,7 +250,7 @@ def load_cycle(connection: Connection, cycle_id: str) -> Cycle:
     return Cycle.model_validate(dict(row))
 
 
-def _conditions(wanted: CycleFilter) -> Iterator[ColumnElement[bool]]:
+def _build_conditions(wanted: CycleFilter) -> Iterator[ColumnElement[bool]]:
     known = cycles.c
     if (verdict := wanted.get("verdict")) is not None:
         yield known.verdict == verdict
@@ -261,14 +261,14 @@ def _conditions(wanted: CycleFilter) -> Iterator[ColumnElement[bool]]:
     if beginning := wanted.get("beginning"):
         yield known.id.startswith(beginning, autoescape=True)
     if wanted.get("learned"):
-        yield LEARNED
+        yield TRAINED_OR_JUDGED
     if (trains := wanted.get("trains")) is not None:
         yield ~LOOKS_AGAIN if trains else LOOKS_AGAIN
     if version_id := wanted.get("version_id"):
         yield known.version_id == version_id
 
 
-def _asked_since(connection: Connection, target: str, since: datetime | None) -> bool:
+def _is_asked_since(connection: Connection, target: str, since: datetime | None) -> bool:
     acts = audit.c
     asked = select(acts.id).where(acts.target == target, acts.action == "ask for a cycle")
     asked = asked if since is None else asked.where(acts.at > since)

@@ -22,7 +22,7 @@ _BOUND_VALUES = 500
 """Values in one IN list; databases limit the parameters of a statement."""
 
 
-def sqlite_engine(path: Path, *, foreign_keys: bool = True) -> Engine:
+def create_sqlite_engine(path: Path, *, foreign_keys: bool = True) -> Engine:
     """Connections to the database at `path`: durable, with many readers beside one writer.
 
     `foreign_keys` is off only for migrations, which rebuild tables that others refer to.
@@ -48,7 +48,7 @@ def sqlite_engine(path: Path, *, foreign_keys: bool = True) -> Engine:
     return engine
 
 
-def for_writing(engine: Engine) -> Engine:
+def allow_writing(engine: Engine) -> Engine:
     """The same connections, whose transactions may write."""
     return engine.execution_options(**{_WRITES: True})
 
@@ -58,7 +58,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = for_writing(engine)
+        self._writer = allow_writing(engine)
 
     def _reading(self) -> AbstractContextManager[Connection]:
         """One consistent view of everything."""
@@ -80,7 +80,7 @@ def lock_target(connection: Connection, target: str) -> TargetState:
     return state
 
 
-def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+def split_into_chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """`values` in pieces small enough for one statement."""
     for start in range(0, len(values), _BOUND_VALUES):
         yield values[start : start + _BOUND_VALUES]

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from extractors.errors import LearndError
 from registry.store.backup import back_up
-from registry.store.database import for_writing, sqlite_engine
+from registry.store.database import allow_writing, create_sqlite_engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -57,7 +57,7 @@ def migrate(database: Path, backups: Path, now: datetime, migrations: Path = MIG
     config = Config()
     # ConfigParser reads % as the start of a reference.
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-    engine = sqlite_engine(database, foreign_keys=False)
+    engine = create_sqlite_engine(database, foreign_keys=False)
     # A lock file, since SQLite refuses at once, without waiting, where two make a new database.
     with database.with_suffix(".lock").open("w") as lock:
         flock(lock, LOCK_EX)
@@ -84,7 +84,7 @@ def _revision(engine: Engine, database: Path, backups: Path) -> str | None:
 
 
 def _upgrade(engine: Engine, config: Config, database: Path) -> None:
-    with for_writing(engine).begin() as connection:
+    with allow_writing(engine).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         violations = connection.exec_driver_sql("PRAGMA foreign_key_check").all()

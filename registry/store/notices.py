@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
-from registry.notices import Due, Event, Notice
+from registry.notices import DueNotice, Event, Notice
 from registry.store.database import Database
 from registry.store.tables import deliveries, notice_receivers, notices
 
@@ -33,7 +33,7 @@ class NoticeRecords(Database):
 
     def due_notices(
         self, receiver: str, events: Collection[Event], *, since: datetime, now: datetime, limit: int = 20
-    ) -> list[Due]:
+    ) -> list[DueNotice]:
         """What a receiver is to be told now, oldest first: of these events, and not from before `since`."""
         its = and_(deliveries.c.notice_id == notices.c.id, deliveries.c.receiver == receiver)
         waits = and_(deliveries.c.delivered_at.is_(None), deliveries.c.next_try_at <= now)
@@ -52,7 +52,7 @@ class NoticeRecords(Database):
             .limit(limit)
         )
         with self._reading() as connection:
-            return [_due(dict(row)) for row in connection.execute(query).mappings()]
+            return [_to_due_notice(dict(row)) for row in connection.execute(query).mappings()]
 
     def record_delivery(
         self,
@@ -80,5 +80,5 @@ class NoticeRecords(Database):
             connection.execute(delete(notices).where(notices.c.at < before))
 
 
-def _due(row: dict[str, Any]) -> Due:
-    return Due(attempts=row.pop("attempts"), notice=Notice.model_validate(row))
+def _to_due_notice(row: dict[str, Any]) -> DueNotice:
+    return DueNotice(attempts=row.pop("attempts"), notice=Notice.model_validate(row))

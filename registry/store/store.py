@@ -10,7 +10,7 @@ from registry.store.audit import AuditRecords
 from registry.store.backup import back_up
 from registry.store.batches import BatchRecords
 from registry.store.cycles import CycleRecords
-from registry.store.database import sqlite_engine
+from registry.store.database import create_sqlite_engine
 from registry.store.migrate import migrate
 from registry.store.mirror import MirrorRecords
 from registry.store.notices import NoticeRecords
@@ -31,7 +31,7 @@ class Store(
     """One database in a data directory; several processes may have it open at once."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(sqlite_engine(data_dir / "learnd.db"))
+        super().__init__(create_sqlite_engine(data_dir / "learnd.db"))
         self._data_dir = data_dir
 
     @classmethod

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from extractors.errors import LearndError
 from registry.audit import DAEMON
 from registry.cycles import IllegalTransition
-from registry.retention import prunable, rollback_target, servable
+from registry.retention import find_prunable, find_rollback_target, is_servable
 from registry.store.audit import write_audit
 from registry.store.cycles import load_cycle
 from registry.store.database import Database, lock_target
@@ -193,14 +193,14 @@ class VersionRecords(Database):
     def rollback_target(self, target: str) -> Version | None:
         """The version that was active before this one and can still be served; None is the base model."""
         with self._reading() as connection:
-            return rollback_target(load_versions(connection, target), load_base(connection, target))
+            return find_rollback_target(load_versions(connection, target), load_base(connection, target))
 
     def prunable(self, target: str, keep: int) -> list[Version]:
         """Versions whose files may go, oldest first, when the newest `keep` of them are to stay."""
         with self._reading() as connection:
             held = connection.scalar(select(targets.c.held).where(targets.c.target == target))
             running = select(cycles.c.id).where(cycles.c.target == target, cycles.c.state.in_(UNFINISHED))
-            return prunable(
+            return find_prunable(
                 load_versions(connection, target),
                 base_digest=load_base(connection, target),
                 held=bool(held),
@@ -264,7 +264,7 @@ def change_version(connection: Connection, version_id: str, **changes: Any) -> V
 
 def require_servable(connection: Connection, version: Version) -> None:
     base_digest = load_base(connection, version.target)
-    if servable(version, base_digest):
+    if is_servable(version, base_digest):
         return
     if version.files_removed_at is not None:
         raise FilesRemoved(version)

@@ -22,15 +22,15 @@ from scipy.stats import norm
 from evaluation.report import Verdict
 from evaluation.rules import Gate, Look
 from evaluation.verdict.decide import Evidence, decide
-from evaluation.verdict.error_rates import Mix
-from evaluation.verdict.paired_tests import Pairs, gain_of
+from evaluation.verdict.error_rates import CandidateMix
+from evaluation.verdict.paired_tests import PairedCounts, compute_gain_of_counts
 
 LIVES, CYCLES = 200, 100
 SIZES = (50, 100, 300)
 MIXES = {
-    "10% better": Mix(),
-    "10% better, none worse": Mix(worse=0.0),
-    "40% better": Mix(better=0.4),
+    "10% better": CandidateMix(),
+    "10% better, none worse": CandidateMix(worse=0.0),
+    "40% better": CandidateMix(better=0.4),
 }
 ACCURACY = 0.7
 """Of what is live, which the z-test looks at."""
@@ -70,7 +70,7 @@ class Waiting:
 class Life:
     """One daemon's candidates, judged by one rule."""
 
-    def __init__(self, rule: "Judge", n: int, mix: Mix, seed: int) -> None:
+    def __init__(self, rule: "Judge", n: int, mix: CandidateMix, seed: int) -> None:
         self._rule = rule
         self._n = n
         self._mix = mix
@@ -109,32 +109,34 @@ class Life:
             return "worse", -mix.loss
         return ("better", mix.gain) if drawn < mix.worse + mix.better else ("equal", 0.0)
 
-    def _draw(self, n: int, effect: float) -> tuple[Pairs, int]:
+    def _draw(self, n: int, effect: float) -> tuple[PairedCounts, int]:
         """How a candidate of that effect differs from what is live, and how many items both get right."""
         gained, lost = (self._mix.discordance + effect) / 2, (self._mix.discordance - effect) / 2
         both = ACCURACY - lost
         counts = self._rng.multinomial(n, (gained, lost, both, 1 - gained - lost - both)).tolist()
-        return Pairs(n=n, gained=counts[0], lost=counts[1]), counts[2]
+        return PairedCounts(n=n, gained=counts[0], lost=counts[1]), counts[2]
 
-    def _over_waiting(self, drawn: tuple[Pairs, int]) -> float:
+    def _over_waiting(self, drawn: tuple[PairedCounts, int]) -> float:
         """The gain over the one on probation, which answers the same items."""
         assert self._waiting is not None
         theirs, _ = self._draw(self._n, self._waiting.effect)
-        return gain_of(drawn[0]).effect - gain_of(theirs).effect
+        return compute_gain_of_counts(drawn[0]).effect - compute_gain_of_counts(theirs).effect
 
 
-Judge = Callable[[tuple[Pairs, int], Look, float | None], Verdict]
+Judge = Callable[[tuple[PairedCounts, int], Look, float | None], Verdict]
 
 
 def by_gate(gate: Gate) -> Judge:
-    def judge(drawn: tuple[Pairs, int], look: Look, over_waiting: float | None) -> Verdict:
-        evidence = Evidence.model_construct(gains=(gain_of(drawn[0]),), over_waiting=over_waiting)
+    def judge(drawn: tuple[PairedCounts, int], look: Look, over_waiting: float | None) -> Verdict:
+        evidence = Evidence.model_construct(
+            gains=(compute_gain_of_counts(drawn[0]),), over_waiting=over_waiting
+        )
         return decide(evidence, gate, look).verdict
 
     return judge
 
 
-def z_test(drawn: tuple[Pairs, int], _look: Look, _over: float | None) -> Verdict:
+def z_test(drawn: tuple[PairedCounts, int], _look: Look, _over: float | None) -> Verdict:
     """Two-sided at 0.05, of two accuracies as if they came from different items."""
     counts, both = drawn
     return "PROMOTE" if _z(counts.gained + both, counts.lost + both, counts.n) else "REJECT"
@@ -164,7 +166,7 @@ def measure() -> dict[str, Any]:
     return found["10% better"]
 
 
-def _lives(rule: str, n: int, mix: Mix) -> dict[str, float]:
+def _lives(rule: str, n: int, mix: CandidateMix) -> dict[str, float]:
     tally = Tally()
     for seed in range(LIVES):
         Life(RULES[rule], n, mix, seed).run(tally)

@@ -51,11 +51,11 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "trials": "estimate job_folder jobs memory models recovery",
     },
     "evaluation": {
-        "engine": "",
         "metrics": "",
         "rules": "",
         "weighting": "",
         "report": "metrics rules weighting",
+        "engine": "report",
         "score_side": "metrics report",
         "verdict": "metrics report rules weighting",
         "jobs": "engine metrics report rules score_side verdict weighting",

@@ -6,7 +6,7 @@ from typing import Any
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, Triplet
 from extractors.synthesis.recipes import SyntheticKind
-from registry.batches import Batch, Decision, ItemState, Proposal, Provenance, SyntheticExample
+from registry.batches import Batch, ItemDecision, ItemState, Proposal, Provenance, SyntheticExample
 from registry.cycles import CycleState
 from registry.store.store import Store
 from tests.integration.registry.store.store_support import NOW
@@ -55,9 +55,9 @@ def a_batch(
     )
 
 
-def approve(number: int, revision: int = 0, edited: dict[str, Any] | None = None) -> Decision:
-    return Decision(number=number, revision=revision, state=ItemState.APPROVED, edited=edited)
+def approve(number: int, revision: int = 0, edited: dict[str, Any] | None = None) -> ItemDecision:
+    return ItemDecision(number=number, revision=revision, state=ItemState.APPROVED, edited=edited)
 
 
-def reject(number: int, revision: int = 0, reason: str = "off topic") -> Decision:
-    return Decision(number=number, revision=revision, state=ItemState.REJECTED, reason=reason)
+def reject(number: int, revision: int = 0, reason: str = "off topic") -> ItemDecision:
+    return ItemDecision(number=number, revision=revision, state=ItemState.REJECTED, reason=reason)

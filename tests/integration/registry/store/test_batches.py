@@ -24,13 +24,13 @@ from extractors.errors import LearndError
 from registry.batches import (
     BatchEnded,
     BatchState,
-    Decision,
     ExampleInvalid,
     ItemChanged,
+    ItemDecision,
     ItemState,
     Proposal,
 )
-from registry.store.batches import BatchWaiting, NobodyDecided, UnknownBatch, _batches
+from registry.store.batches import BatchWaiting, NobodyDecided, UnknownBatch, _select_batches
 from registry.store.store import Store
 from tests.integration.registry.store.batch_support import (
     PROVENANCE,
@@ -106,7 +106,7 @@ def test_an_approval_can_be_revoked_for_ever_and_nothing_be_approved_too_late(tm
         store.decide(batch.id, [approve(1), reject(2)], actor="ann", now=SOON)
         with pytest.raises(BatchEnded, match="except to reject"):
             store.decide(batch.id, [approve(2, 1)], actor="ann", now=SOON)
-        taken_back = Decision(number=1, revision=1, state=ItemState.PENDING)
+        taken_back = ItemDecision(number=1, revision=1, state=ItemState.PENDING)
         with pytest.raises(BatchEnded, match="except to reject"):
             store.decide(batch.id, [taken_back], actor="ann", now=SOON)
         store.decide(batch.id, [reject(1, 1)], actor="bob", now=SOON)
@@ -180,7 +180,7 @@ def test_a_rejection_gives_its_reason_and_only_an_approval_edits() -> None:
     with pytest.raises(ValidationError, match="a rejection needs a reason"):
         reject(1, reason=" ")
     with pytest.raises(ValidationError, match="only an approved item is edited"):
-        Decision(number=1, revision=0, state=ItemState.PENDING, edited={})
+        ItemDecision(number=1, revision=0, state=ItemState.PENDING, edited={})
 
 
 def test_of_many_decisions_all_are_written_or_none(tmp_path: Path) -> None:
@@ -367,10 +367,10 @@ def test_items_are_found_by_what_they_say_in_whatever_case_and_walked_backwards(
 
 def test_postgresql_can_count_the_items_of_a_batch() -> None:
     # It compares no JSON, so that nothing may be grouped by a batch's provenance.
-    assert "GROUP BY" not in str(_batches().compile(dialect=postgresql.dialect()))
+    assert "GROUP BY" not in str(_select_batches().compile(dialect=postgresql.dialect()))
 
 
-def repeated(decisions: list[Decision]) -> bool:
+def repeated(decisions: list[ItemDecision]) -> bool:
     return len({decision.number for decision in decisions}) < len(decisions)
 
 
@@ -435,7 +435,7 @@ class AnyOrder(RuleBasedStateMachine):
             edited = an_example(kind, f"{taught_id} edited")  # type: ignore[arg-type]
             edits = edits and state is ItemState.APPROVED
             decisions.append(
-                Decision(
+                ItemDecision(
                     number=number + 10 * (spoiled == "unknown"),
                     revision=revision - (spoiled == "stale"),
                     state=state,

@@ -18,9 +18,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from extractors.phoenix.mirror import MirrorChange, MirrorState
-from registry.cycles import Outcome
+from registry.cycles import ReportSummary
 from registry.store import tables
-from registry.store.database import sqlite_engine
+from registry.store.database import create_sqlite_engine
 from registry.store.migrate import (
     MIGRATIONS,
     DatabaseTooNew,
@@ -91,7 +91,7 @@ def rows(database: Path, query: str) -> list[Any]:
 
 def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
     Store.open(tmp_path, NOW).close()
-    engine = sqlite_engine(tmp_path / "learnd.db")
+    engine = create_sqlite_engine(tmp_path / "learnd.db")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
@@ -100,7 +100,7 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
 
 def test_the_migrations_make_the_partial_indexes_that_the_code_relies_on(tmp_path: Path) -> None:
     Store.open(tmp_path, NOW).close()
-    dialect = sqlite_engine(Path(":memory:")).dialect
+    dialect = create_sqlite_engine(Path(":memory:")).dialect
     made = dict(
         rows(tmp_path / "learnd.db", "SELECT name, sql FROM sqlite_master WHERE sql LIKE '% WHERE %'")
     )
@@ -139,7 +139,7 @@ def test_a_store_opened_again_holds_what_it_held_and_makes_no_backup(tmp_path: P
 
 
 def test_the_database_survives_power_loss_and_lets_readers_beside_a_writer(tmp_path: Path) -> None:
-    engine = sqlite_engine(tmp_path / "learnd.db")
+    engine = create_sqlite_engine(tmp_path / "learnd.db")
     with engine.connect() as connection:
 
         def pragma(name: str) -> object:
@@ -331,9 +331,9 @@ def test_a_report_of_the_time_of_one_look_says_what_it_decided_by_and_is_not_tol
         [listed] = store.cycles(T)
     assert cycle.report is not None
     assert (cycle.report.condition, cycle.report.gate.rule) == ("better", "one-look")
-    assert cycle.report.against("base").effect == 0.2
+    assert cycle.report.find_comparison("base").effect == 0.2
     assert listed.report is None
-    assert listed.outcome == cycle.outcome == Outcome.of(cycle.report)
+    assert listed.outcome == cycle.outcome == ReportSummary.of(cycle.report)
 
 
 def test_a_cycle_whose_counts_and_figures_were_stored_in_another_shape_loads_and_keeps_every_key(

@@ -7,17 +7,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
 
-from evaluation.engine.generate import BASE, AnswerEngine, open_engine
-from evaluation.engine.likelihood import label_tokens, label_trees
+from evaluation.engine.generate import AnswerEngine, open_engine
+from evaluation.engine.likelihood import build_label_trees, tokenize_labels
 from evaluation.engine.shared_prompts import (
     LEAST_SAVED,
     MOST_TOKENS,
-    Batch,
-    Gathered,
+    RowCollector,
     SharedPrompts,
-    alike,
-    in_batches,
+    TokenBatch,
+    group_by_beginning,
+    split_into_batches,
 )
+from evaluation.report import BASE
 from extractors.examples.types import Message
 from tests.tiny_model import tokenizer_folder
 from tests.unit.trainers.batching.test_shared_forward import CONFIGS, SHAPE, SYSTEM, model_of
@@ -73,7 +74,7 @@ def engine(request, tokenizer):
 def alone(engine, side, prompt, limit):
     """The greedy answer as transformers gives it to one prompt."""
     config = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=STOPS, pad_token_id=0)
-    with engine._speaking(side), torch.inference_mode():
+    with engine.activate(side), torch.inference_mode():
         ids = torch.tensor([prompt])
         out = engine._model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
@@ -83,7 +84,7 @@ def alone(engine, side, prompt, limit):
 
 def likelihoods(engine, side, prompt, answer):
     """Log-probabilities of the answer's tokens from one plain forward pass."""
-    with engine._speaking(side), torch.inference_mode():
+    with engine.activate(side), torch.inference_mode():
         logits = engine._model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
     scores = logits.log_softmax(dim=-1)[len(prompt) - 1 : -1]
     return [float(row[token]) for row, token in zip(scores, answer, strict=True)]
@@ -105,7 +106,7 @@ def test_answers_are_those_of_every_prompt_alone(engine, side, batch_size):
     expected = [alone(engine, side, prompt, LIMIT) for prompt in PROMPTS]
     assert len({said[-1] in STOPS for said in expected}) == 2
     heard = []
-    answers = engine.answers(
+    answers = engine.generate(
         side, PROMPTS, max_new_tokens=LIMIT, batch_size=batch_size, on_progress=heard.append
     )
     assert [answer.ids for answer in answers] == expected
@@ -115,14 +116,14 @@ def test_answers_are_those_of_every_prompt_alone(engine, side, batch_size):
 
 
 def test_the_sides_differ(engine):
-    base, candidate = (engine.answers(side, PROMPTS, max_new_tokens=LIMIT, batch_size=4) for side in SIDES)
+    base, candidate = (engine.generate(side, PROMPTS, max_new_tokens=LIMIT, batch_size=4) for side in SIDES)
     assert [answer.ids for answer in base] != [answer.ids for answer in candidate]
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_labels_weigh_what_each_weighs_alone_and_change_no_answer(engine, side):
-    plain = engine.answers(side, PROMPTS, max_new_tokens=LIMIT, batch_size=4)
-    weighed = engine.answers(side, PROMPTS, max_new_tokens=LIMIT, batch_size=4, labels=LABELS)
+    plain = engine.generate(side, PROMPTS, max_new_tokens=LIMIT, batch_size=4)
+    weighed = engine.generate(side, PROMPTS, max_new_tokens=LIMIT, batch_size=4, labels=LABELS)
     assert [answer.ids for answer in weighed] == [answer.ids for answer in plain]
     assert {answer.label_logprobs for answer in plain} == {()}
     for prompt, answer in zip(PROMPTS, weighed, strict=True):
@@ -137,7 +138,7 @@ def test_what_was_weighed_apart_for_its_length_is_generated_together(engine, sid
     seen = []
     embedding = engine._model.get_input_embeddings()
     handle = embedding.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
-    answers = engine.answers(side, prompts, max_new_tokens=LIMIT, batch_size=8, labels=labels)
+    answers = engine.generate(side, prompts, max_new_tokens=LIMIT, batch_size=8, labels=labels)
     handle.remove()
     assert 2 in {rows for rows, _ in seen}
     # A tree knows which answers end at once.
@@ -151,10 +152,10 @@ def test_what_was_weighed_apart_for_its_length_is_generated_together(engine, sid
 @pytest.mark.parametrize("side", SIDES)
 def test_given_answers_are_as_likely_as_each_alone(engine, side):
     answers = [(30, 2), (31, 32, 33, 34, 35, 2), (), (40,), (9, 8, 7), (30, 2)]
-    found = engine.answer_logprobs(side, PROMPTS, answers, batch_size=4)
+    found = engine.compute_logprobs(side, PROMPTS, answers, batch_size=4)
     for prompt, answer, logprobs in zip(PROMPTS, answers, found, strict=True):
         assert list(logprobs) == pytest.approx(likelihoods(engine, side, prompt, answer), abs=1e-4)
-        assert engine.logprobs(side, prompt, answer) == pytest.approx(logprobs, abs=1e-4)
+        assert engine.compute_answer_logprobs(side, prompt, answer) == pytest.approx(logprobs, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
@@ -163,7 +164,7 @@ def test_what_all_prompts_begin_with_is_computed_once(kind, tokenizer):
     beginning = tuple(range(3, 60)) * 4
     prompts = [(*beginning, 20 + number) for number in range(8)]
     computed, answers = tokens_computed(
-        engine, lambda: engine.answers("candidate", prompts, max_new_tokens=1, batch_size=4)
+        engine, lambda: engine.generate("candidate", prompts, max_new_tokens=1, batch_size=4)
     )
     assert computed == len(beginning) + 8
     assert [answer.ids for answer in answers] == [alone(engine, "candidate", p, 1) for p in prompts]
@@ -180,13 +181,13 @@ def test_an_answer_that_is_a_label_is_not_generated(tokenizer):
     own = max(map(len, known)) - len(SYSTEM)
     computed, answers = tokens_computed(
         engine,
-        lambda: engine.answers("candidate", known, max_new_tokens=LIMIT, batch_size=16, labels=labels),
+        lambda: engine.generate("candidate", known, max_new_tokens=LIMIT, batch_size=16, labels=labels),
     )
     # Of the labels, what another goes on from; of those that are begun with, their last tokens.
     assert computed == len(SYSTEM) + len(known) * (own + len(inner) + max(map(len, ends)))
     assert [answer.ids for answer in answers] == [alone(engine, "candidate", p, LIMIT) for p in known]
     # A shorter limit cuts it off as it would cut off what is generated.
-    cut = engine.answers("candidate", known, max_new_tokens=1, batch_size=16, labels=labels)
+    cut = engine.generate("candidate", known, max_new_tokens=1, batch_size=16, labels=labels)
     assert [answer.ids for answer in cut] == [alone(engine, "candidate", prompt, 1) for prompt in known]
 
 
@@ -198,22 +199,22 @@ def test_a_penalty_on_repetitions_is_heeded_with_labels_too(tokenizer):
     expected = [alone(engine, "candidate", prompt, LIMIT) for prompt in PROMPTS]
     assert expected != labels
     for batch_size in (1, 16):
-        answers = engine.answers(
+        answers = engine.generate(
             "candidate", PROMPTS, max_new_tokens=LIMIT, batch_size=batch_size, labels=labels
         )
         assert [answer.ids for answer in answers] == expected
 
 
 def test_rows_are_gathered_as_long_as_they_are_few_and_short_enough():
-    gathered = Gathered(most_rows=8, more=10)
+    gathered = RowCollector(most_rows=8, more=10)
     assert gathered.has_room(99, 99), "what comes alone is bounded already"
     rows = torch.arange(4 * 30).view(4, 30)
-    gathered.add([3, 1, 2, 0], Batch(rows, torch.ones_like(rows), None))
+    gathered.add([3, 1, 2, 0], TokenBatch(rows, torch.ones_like(rows), None))
     assert gathered.has_room(4, 20)
     assert not gathered.has_room(5, 20)
     assert not gathered.has_room(1, MOST_TOKENS // 5 - 9)
     assert gathered.has_room(1, MOST_TOKENS // 5 - 10)
-    gathered.add([9], Batch(rows[:1, :28], torch.ones_like(rows[:1, :28]), None))
+    gathered.add([9], TokenBatch(rows[:1, :28], torch.ones_like(rows[:1, :28]), None))
     numbers, batch = gathered.take()
     assert (numbers, gathered.numbers) == ([3, 1, 2, 0, 9], [])
     assert batch.ids[-1].tolist() == [27, 27, *range(28)]
@@ -224,10 +225,10 @@ def test_many_labels_are_weighed_in_several_trees(tokenizer):
     config = LlamaConfig(**SHAPE | {"vocab_size": 2**19, "hidden_size": 8, "head_dim": 4})
     engine = AnswerEngine(tokenizer, model_of(config).eval(), {})
     labels = [(10 + number % 5, 100 + number, 1000 + number, 2) for number in range(120)]
-    trees = label_trees(labels, 2**19)
+    trees = build_label_trees(labels, 2**19)
     assert len(trees) > 2
     assert sorted(number for tree in trees for number in tree.numbers) == list(range(120))
-    answers = engine.answers(BASE, PROMPTS[:2], max_new_tokens=2, batch_size=16, labels=labels)
+    answers = engine.generate(BASE, PROMPTS[:2], max_new_tokens=2, batch_size=16, labels=labels)
     for prompt, answer in zip(PROMPTS, answers, strict=False):
         expected = [sum(likelihoods(engine, BASE, prompt, label[:-1])) for label in labels[::40]]
         assert answer.label_logprobs[::40] == pytest.approx(expected, abs=1e-4)
@@ -240,7 +241,7 @@ def test_many_labels_are_weighed_in_several_trees(tokenizer):
 )
 def test_odd_prompts_are_answered_too(prompts, tokenizer):
     engine = engine_of(CONFIGS["llama"], tokenizer)
-    answers = engine.answers("candidate", prompts, max_new_tokens=4, batch_size=2, labels=LABELS)
+    answers = engine.generate("candidate", prompts, max_new_tokens=4, batch_size=2, labels=LABELS)
     assert [answer.ids for answer in answers] == [alone(engine, "candidate", p, 4) for p in prompts]
 
 
@@ -249,41 +250,41 @@ def test_prompts_are_grouped_by_what_they_begin_with():
     questions = [(number, 3) for number in range(20)]
     prompts = [(*system, *question) for question in questions for system in (one, two)]
     odd = [(1, 7, 8), (1, *range(300, 340), 3)]
-    groups = alike([*odd, *prompts])
+    groups = group_by_beginning([*odd, *prompts])
     assert sorted(map(sorted, groups)) == [[0, 1], list(range(2, 42, 2)), list(range(3, 42, 2))]
 
 
 def test_prompts_are_not_scattered_for_a_few_tokens():
     prompts = [(1, 2, 3, number // 5, number, 9) for number in range(100)]
-    assert sorted(alike(prompts)[0]) == list(range(100))
+    assert sorted(group_by_beginning(prompts)[0]) == list(range(100))
     nested = [tuple(range(length)) for length in range(1, 1000)]
-    assert sorted(number for group in alike(nested) for number in group) == list(range(999))
-    assert len(alike(nested)) < sum(map(len, nested)) / LEAST_SAVED
-    assert alike([]) == []
+    assert sorted(number for group in group_by_beginning(nested) for number in group) == list(range(999))
+    assert len(group_by_beginning(nested)) < sum(map(len, nested)) / LEAST_SAVED
+    assert group_by_beginning([]) == []
 
 
 def test_the_answers_of_several_groups_come_in_the_prompts_order(tokenizer):
     engine = engine_of(CONFIGS["llama"], tokenizer)
     prompts = [(*range(start, start + 40), own, 3) for own in range(15) for start in (3, 20)]
-    assert len(alike(prompts)) == 2
-    answers = engine.answers("candidate", prompts, max_new_tokens=LIMIT, batch_size=4, labels=LABELS)
+    assert len(group_by_beginning(prompts)) == 2
+    answers = engine.generate("candidate", prompts, max_new_tokens=LIMIT, batch_size=4, labels=LABELS)
     assert [answer.ids for answer in answers] == [alone(engine, "candidate", p, LIMIT) for p in prompts]
     said = [answer.ids for answer in answers]
     for prompt, answer, found in zip(
-        prompts, said, engine.answer_logprobs("candidate", prompts, said, batch_size=4), strict=True
+        prompts, said, engine.compute_logprobs("candidate", prompts, said, batch_size=4), strict=True
     ):
         assert list(found) == pytest.approx(likelihoods(engine, "candidate", prompt, answer), abs=1e-4)
 
 
 def test_batches_hold_like_lengths_and_are_bounded_by_tokens():
-    assert list(in_batches([3, 9, 4, 8, 1], 2)) == [[1, 3], [2, 0], [4]]
-    assert list(in_batches([MOST_TOKENS // 2, 2 * MOST_TOKENS, 5, MOST_TOKENS // 2], 16)) == [
+    assert list(split_into_batches([3, 9, 4, 8, 1], 2)) == [[1, 3], [2, 0], [4]]
+    assert list(split_into_batches([MOST_TOKENS // 2, 2 * MOST_TOKENS, 5, MOST_TOKENS // 2], 16)) == [
         [1],
         [0, 3],
         [2],
     ]
-    assert list(in_batches([], 4)) == []
-    assert list(in_batches([9, 40, 35, 10, 1], 8, most_padding=10)) == [[1, 2], [3, 0, 4]]
+    assert list(split_into_batches([], 4)) == []
+    assert list(split_into_batches([9, 40, 35, 10, 1], 8, most_padding=10)) == [[1, 2], [3, 0, 4]]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -296,7 +297,7 @@ def test_nothing_is_shared_where_tokens_do_not_see_all_before_them(kind):
 
 def test_a_label_has_the_tokens_that_a_model_was_trained_to_write(tokenizer):
     prompt = (Message(role="user", content="Hello"),)
-    billing, empty = label_tokens(tokenizer, prompt, (), ["billing", ""])
+    billing, empty = tokenize_labels(tokenizer, prompt, (), ["billing", ""])
     assert tokenizer.decode(billing) == "billing<|im_end|>"
     assert tokenizer.decode(empty) == "<|im_end|>"
 
@@ -307,7 +308,7 @@ def test_timed_answers_have_as_many_tokens_as_asked_for(tokenizer):
     for tokens in (1, 9):
         computed, seconds = tokens_computed(
             engine,
-            lambda: engine.seconds("candidate", PROMPTS[0], tokens=tokens),  # noqa: B023
+            lambda: engine.time_answer("candidate", PROMPTS[0], tokens=tokens),  # noqa: B023
         )
         assert seconds > 0
         assert computed == len(PROMPTS[0]) + tokens - 1
@@ -329,5 +330,5 @@ def test_two_adapters_of_one_base_answer_as_each_alone(tiny_model, tmp_path):
     for side in (BASE, *folders):
         own = {side: folders[side]} if side in folders else {}
         engine = open_engine(str(tiny_model), own, device="cpu", dtype="float32")
-        expected = [engine.answers(side, [p], max_new_tokens=5, batch_size=1)[0].ids for p in PROMPTS]
-        assert [a.ids for a in both.answers(side, PROMPTS, max_new_tokens=5, batch_size=4)] == expected
+        expected = [engine.generate(side, [p], max_new_tokens=5, batch_size=1)[0].ids for p in PROMPTS]
+        assert [a.ids for a in both.generate(side, PROMPTS, max_new_tokens=5, batch_size=4)] == expected

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
-from evaluation.metrics.fields import field_figures, field_items, fields
-from evaluation.metrics.scoring import scorer
+from evaluation.metrics.fields import compute_field_figures, count_fields, score_fields
+from evaluation.metrics.scoring import build_scorer
 
-SCORER = scorer("extraction", (), ())
+SCORER = build_scorer("extraction", (), ())
 GOLD = '{"name": "Ada", "address": {"city": "Köln", "zip": "50667"}, "orders": [{"id": 1}, {"id": 2}]}'
 
 flat = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 2), min_size=1)
@@ -21,11 +21,11 @@ objects = st.dictionaries(names, inner, max_size=4)
 
 
 def f1(answer, gold):
-    return field_items([answer], [gold])[0]["field_f1"]
+    return score_fields([answer], [gold])[0]["field_f1"]
 
 
 def test_each_value_with_its_path_is_a_field():
-    assert fields(json.loads(GOLD)) == {
+    assert count_fields(json.loads(GOLD)) == {
         (("name",), "text", "Ada"): 1,
         (("address", "city"), "text", "Köln"): 1,
         (("address", "zip"), "text", "50667"): 1,
@@ -40,7 +40,7 @@ def test_what_is_wrong_missing_and_made_up_counts_against_an_answer():
         '{"name": "Eva", "address": {"zip": "50667", "city": "Köln", "country": "DE"}, "orders": [{"id": 2}]}'
     )
     assert f1(answer, GOLD) == pytest.approx(2 * 3 / (5 + 5))
-    assert field_figures([answer, "no idea"], [GOLD, '{"name": "Bo"}']) == pytest.approx(
+    assert compute_field_figures([answer, "no idea"], [GOLD, '{"name": "Bo"}']) == pytest.approx(
         {
             "field_precision": 3 / 5,
             "field_recall": 3 / 6,
@@ -88,14 +88,14 @@ def test_a_value_given_twice_counts_once_where_it_is_wanted_once():
 
 def test_an_answer_that_is_no_json_has_no_fields():
     assert f1("The name is Ada.", GOLD) == 0
-    nothing = field_figures(["The name is Ada."], [GOLD])
+    nothing = compute_field_figures(["The name is Ada."], [GOLD])
     assert nothing == dict.fromkeys(nothing, 0)
 
 
 def test_an_item_whose_gold_answer_is_no_json_is_left_out():
-    assert field_items([GOLD, "{}"], ["see attachment", "{}"]) == ({}, {"field_f1": 1})
-    assert field_figures([GOLD, "{}"], ["see attachment", "{}"])["field_precision"] == 1
-    assert field_figures([GOLD], ["see attachment"]) == {}
+    assert score_fields([GOLD, "{}"], ["see attachment", "{}"]) == ({}, {"field_f1": 1})
+    assert compute_field_figures([GOLD, "{}"], ["see attachment", "{}"])["field_precision"] == 1
+    assert compute_field_figures([GOLD], ["see attachment"]) == {}
 
 
 def test_nesting_is_followed_as_deep_as_json_is_read():
@@ -117,7 +117,7 @@ def test_figures_over_all_items_agree_with_scikit_learn(pairs):
         average="binary",
         zero_division=0,
     )
-    found = field_figures([json.dumps(a) for a, _ in pairs], [json.dumps(g) for _, g in pairs])
+    found = compute_field_figures([json.dumps(a) for a, _ in pairs], [json.dumps(g) for _, g in pairs])
     assert [found[f"field_{name}"] for name in ("precision", "recall", "micro_f1")] == pytest.approx(
         expected[:3]
     )

@@ -15,7 +15,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from evaluation.metrics.labels import confidence_measures, label_measures, label_probabilities
+from evaluation.metrics.labels import compute_label_probabilities, measure_confidence, measure_labels
 
 SPACE = ("billing", "card lost", "exchange rate", "lost luggage", "taxes")
 OUTSIDE = "i cannot say"
@@ -38,7 +38,7 @@ def likelihoods(draw):
 @settings(deadline=None)
 def test_figures_of_answers_agree_with_scikit_learn(pairs):
     said, wanted = [p[0] for p in pairs], [p[1] for p in pairs]
-    found = label_measures(said, wanted, SPACE)
+    found = measure_labels(said, wanted, SPACE)
     assert found.error_rate == pytest.approx(1 - accuracy_score(wanted, said))
     assert found.hallucination_rate == pytest.approx(np.mean(np.array(said) == OUTSIDE))
 
@@ -64,32 +64,32 @@ def test_figures_of_answers_agree_with_scikit_learn(pairs):
 @settings(deadline=None)
 def test_answers_that_are_all_right_or_all_wrong_are_the_bounds(pairs):
     wanted = [gold for _, gold in pairs]
-    right = label_measures(wanted, wanted, SPACE)
+    right = measure_labels(wanted, wanted, SPACE)
     assert (right.error_rate, right.hallucination_rate, right.macro_f1) == (0, 0, 1)
-    wrong = label_measures([OUTSIDE] * len(wanted), wanted, SPACE)
+    wrong = measure_labels([OUTSIDE] * len(wanted), wanted, SPACE)
     assert (wrong.error_rate, wrong.hallucination_rate, wrong.macro_f1) == (1, 1, 0)
     assert {cell.answered for cell in wrong.confusion} == {None}
 
 
 def test_labels_count_without_regard_to_case_space_and_quotes():
-    found = label_measures(['"Billing."', " card  lost"], ["billing", "Card lost"], ("BILLING", "Card lost"))
+    found = measure_labels(['"Billing."', " card  lost"], ["billing", "Card lost"], ("BILLING", "Card lost"))
     assert found.figures == {"error_rate": 0, "hallucination_rate": 0, "macro_f1": 1}
     assert [each.label for each in found.classes] == ["billing", "card lost"]
 
 
 def test_an_item_without_gold_counts_for_the_hallucinations_alone():
-    found = label_measures(["billing", OUTSIDE], ["billing", None], SPACE)
+    found = measure_labels(["billing", OUTSIDE], ["billing", None], SPACE)
     assert found.error_rate == 0
     assert found.hallucination_rate == 0.5
     assert sum(cell.n for cell in found.confusion) == 1
 
 
 def test_a_gold_label_is_no_hallucination_even_where_the_output_space_lacks_it():
-    assert label_measures(["taxes"], ["taxes"], ("billing",)).hallucination_rate == 0
+    assert measure_labels(["taxes"], ["taxes"], ("billing",)).hallucination_rate == 0
 
 
 def test_a_label_that_was_never_gold_does_not_lower_the_macro_f1_but_is_listed():
-    found = label_measures(["billing", "taxes"], ["billing", "billing"], SPACE)
+    found = measure_labels(["billing", "taxes"], ["billing", "billing"], SPACE)
     assert [(each.label, each.support) for each in found.classes] == [("billing", 2), ("taxes", 0)]
     assert found.macro_f1 == pytest.approx(2 / 3)
 
@@ -98,7 +98,7 @@ def test_a_label_that_was_never_gold_does_not_lower_the_macro_f1_but_is_listed()
 @settings(deadline=None)
 def test_top_k_accuracy_agrees_with_scikit_learn(drawn):
     items, wanted = drawn
-    found = confidence_measures(items, wanted)
+    found = measure_confidence(items, wanted)
     scores = np.array([[item[label] for label in SPACE] for item in items])
     expected = top_k_accuracy_score(wanted, scores, k=3, labels=list(SPACE))
     assert (found.k, found.top_k_accuracy) == (3, pytest.approx(expected))
@@ -108,7 +108,7 @@ def test_top_k_accuracy_agrees_with_scikit_learn(drawn):
 @settings(deadline=None)
 def test_confidence_and_reliability_agree_with_scikit_learn(drawn):
     items, wanted = drawn
-    found = confidence_measures(items, wanted)
+    found = measure_confidence(items, wanted)
     nats = np.array([[item[label] for label in SPACE] for item in items])
     shares = np.exp(nats) / np.exp(nats).sum(axis=1, keepdims=True)
     confidence = shares.max(axis=1)
@@ -132,41 +132,41 @@ def test_confidence_and_reliability_agree_with_scikit_learn(drawn):
 def test_what_all_labels_have_in_common_changes_nothing(drawn, shift):
     items, wanted = drawn
     moved = [{label: nats + shift for label, nats in item.items()} for item in items]
-    found, same = confidence_measures(items, wanted).figures, confidence_measures(moved, wanted).figures
+    found, same = measure_confidence(items, wanted).figures, measure_confidence(moved, wanted).figures
     assert found["top_k_accuracy"] == same["top_k_accuracy"]
     assert found["confidence"] == pytest.approx(same["confidence"])
 
 
 def test_a_model_that_is_sure_and_right_is_calibrated_and_one_that_is_sure_and_wrong_is_not():
     sure = [{"billing": 0.0, "taxes": -100.0}] * 10
-    assert confidence_measures(sure, ["billing"] * 10).confidence_calibration == pytest.approx(0)
-    assert confidence_measures(sure, ["taxes"] * 10).confidence_calibration == pytest.approx(1)
+    assert measure_confidence(sure, ["billing"] * 10).confidence_calibration == pytest.approx(0)
+    assert measure_confidence(sure, ["taxes"] * 10).confidence_calibration == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("labels", "k"), [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)])
 def test_fewer_labels_count_than_there_are(labels, k):
     item = {label: -float(place) for place, label in enumerate(SPACE[:labels])}
-    assert confidence_measures([item], [SPACE[0]]).k == k
+    assert measure_confidence([item], [SPACE[0]]).k == k
 
 
 def test_who_cannot_tell_labels_apart_is_right_about_none():
     alike = dict.fromkeys(SPACE, -1.0)
-    found = confidence_measures([alike], ["billing"])
+    found = measure_confidence([alike], ["billing"])
     assert (found.top_k_accuracy, found.confidence) == (0, pytest.approx(1 / 5))
     assert found.reliability[0].accuracy == 0
 
 
 def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower_one():
-    (found,) = confidence_measures([{"billing": -1.0, "taxes": -1.0}], ["billing"]).reliability
+    (found,) = measure_confidence([{"billing": -1.0, "taxes": -1.0}], ["billing"]).reliability
     assert (found.low, found.high, found.n, found.confidence) == (0.4, 0.5, 1, 0.5)
 
 
 def test_a_gold_label_outside_the_space_is_found_by_nobody():
-    assert confidence_measures([dict.fromkeys(SPACE, -1.0)], ["weather"]).top_k_accuracy == 0
+    assert measure_confidence([dict.fromkeys(SPACE, -1.0)], ["weather"]).top_k_accuracy == 0
 
 
 def test_two_spellings_of_a_label_share_their_probability():
-    shares = label_probabilities(
+    shares = compute_label_probabilities(
         {"Billing": math.log(0.25), "billing": math.log(0.25), "taxes": math.log(0.5)}
     )
     assert shares == pytest.approx({"billing": 0.5, "taxes": 0.5})
@@ -174,7 +174,7 @@ def test_two_spellings_of_a_label_share_their_probability():
 
 @pytest.mark.parametrize("broken", [math.nan, -math.inf])
 def test_likelihoods_of_a_broken_model_give_figures_that_json_can_carry(broken):
-    found = confidence_measures([dict.fromkeys(SPACE, broken)], ["billing"])
+    found = measure_confidence([dict.fromkeys(SPACE, broken)], ["billing"])
     assert found.confidence == pytest.approx(1 / 5)
     assert "NaN" not in json.dumps(found.model_dump(), allow_nan=False)
-    assert label_probabilities({"billing": broken, "taxes": -3.0}) == {"billing": 0, "taxes": 1}
+    assert compute_label_probabilities({"billing": broken, "taxes": -3.0}) == {"billing": 0, "taxes": 1}

@@ -10,8 +10,9 @@ from scipy.stats import binom
 from transformers import AutoModelForCausalLM
 
 from evaluation.engine.encode import open_encoder
-from evaluation.engine.generate import BASE, open_engine
-from evaluation.metrics.latency import ROUNDS, Overhead, overhead, time_sides, typical_length
+from evaluation.engine.generate import open_engine
+from evaluation.metrics.latency import ROUNDS, Overhead, compute_overhead, find_typical_length, time_sides
+from evaluation.report import BASE
 from tests.tiny_encoder import tiny_encoder
 
 TIMES = {"candidate": 0.3, "active": 0.2, "base": 0.1}
@@ -26,7 +27,7 @@ def order_statistic(ratios, alpha):
 
 def test_the_overhead_is_the_median_of_paired_ratios():
     other = 2.0 ** np.arange(-8, 8)
-    found = overhead(1.25 * other, other, against="base", alpha=0.05)
+    found = compute_overhead(1.25 * other, other, against="base", alpha=0.05)
     same = Overhead(against="base", n=16, ratio=1.25, interval=(1.25, 1.25), lower=1.25, upper=1.25)
     assert found == same
 
@@ -36,7 +37,7 @@ def test_the_overhead_is_the_median_of_paired_ratios():
 def test_its_bounds_are_the_order_statistics_of_the_binomial(n, alpha):
     rng = np.random.default_rng(n)
     candidate, other = rng.lognormal(0.2, 0.1, n), rng.lognormal(0, 0.1, n)
-    found = overhead(candidate, other, against="base", alpha=alpha)
+    found = compute_overhead(candidate, other, against="base", alpha=alpha)
     ratios = candidate / other
     assert found.ratio == pytest.approx(np.median(ratios))
     assert found.upper == pytest.approx(order_statistic(ratios, alpha))
@@ -51,7 +52,7 @@ def test_its_bounds_hold_their_level_where_the_machine_holds_up_some_answers():
     for _ in range(times):
         busy = np.where(rng.random(16) < 0.2, rng.exponential(1.0, 16), 0)
         ratios = 1.2 * np.exp(rng.normal(0, 0.08, 16) + rng.permutation(busy) * rng.choice([-1, 1], 16))
-        found = overhead(ratios, np.ones(16), against="base", alpha=0.05)
+        found = compute_overhead(ratios, np.ones(16), against="base", alpha=0.05)
         fails += found.upper < 1.2, not found.interval[0] <= 1.2 <= found.interval[1]
     assert (fails / times <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / times)).all()
 
@@ -59,13 +60,15 @@ def test_its_bounds_hold_their_level_where_the_machine_holds_up_some_answers():
 def test_one_answer_that_was_held_up_hardly_moves_it():
     ratios = np.linspace(1.1, 1.3, 16)
     held_up = np.where(np.arange(16) == 3, 50.0, ratios)
-    calm, busy = (overhead(each, np.ones(16), against="base", alpha=0.05) for each in (ratios, held_up))
+    calm, busy = (
+        compute_overhead(each, np.ones(16), against="base", alpha=0.05) for each in (ratios, held_up)
+    )
     assert busy.ratio == pytest.approx(calm.ratio, abs=0.02)
     assert busy.upper == pytest.approx(calm.upper, abs=0.02)
 
 
 def test_too_few_questions_give_the_extremes():
-    found = overhead([1.0, 3.0], [1.0, 2.0], against="base", alpha=0.05)
+    found = compute_overhead([1.0, 3.0], [1.0, 2.0], against="base", alpha=0.05)
     assert (found.interval, found.lower, found.upper) == ((1.0, 1.5), 1.0, 1.5)
 
 
@@ -86,7 +89,7 @@ def test_all_sides_do_the_same_questions_in_turn_and_the_first_round_does_not_co
     assert [question for _, question in asked[3::3]] == ["a", "b", "c", "d"]
     assert found.seconds == {side: (each,) * 4 for side, each in TIMES.items()}
     assert found.latency_ms("active") == pytest.approx(200)
-    against = found.overhead("candidate", "active", alpha=0.05)
+    against = found.compute_overhead("candidate", "active", alpha=0.05)
     assert (against.against, against.n, against.ratio) == ("active", 4, pytest.approx(1.5))
 
 
@@ -105,10 +108,10 @@ def test_questions_are_spread_and_few_come_again():
 
 
 def test_a_timed_answer_is_as_long_as_gold_is():
-    assert typical_length([3, 1, 4, 100]) == 3
-    assert typical_length([100, 200]) == 32
-    assert typical_length([0]) == 1
-    assert typical_length([]) == 32
+    assert find_typical_length([3, 1, 4, 100]) == 3
+    assert find_typical_length([100, 200]) == 32
+    assert find_typical_length([0]) == 1
+    assert find_typical_length([]) == 32
 
 
 # PEFT's own call of transformers.
@@ -118,12 +121,12 @@ def test_language_models_are_timed(tiny_model, tmp_path):
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     get_peft_model(model, lora).save_pretrained(tmp_path)
     engine = open_engine(str(tiny_model), {"v1": tmp_path}, device="cpu", dtype="float32")
-    found = time_sides(partial(engine.seconds, tokens=2), [BASE, "v1"], [(5, 6, 7), (8, 9)], rounds=4)
+    found = time_sides(partial(engine.time_answer, tokens=2), [BASE, "v1"], [(5, 6, 7), (8, 9)], rounds=4)
     assert all(each > 0 for side in (BASE, "v1") for each in found.seconds[side])
-    assert found.overhead("v1", BASE, alpha=0.05).ratio > 0
+    assert found.compute_overhead("v1", BASE, alpha=0.05).ratio > 0
 
 
 def test_encoders_are_timed(tmp_path):
     encoder = open_encoder(str(tiny_encoder(tmp_path, ["a cat", "a dog"])), {}, device="cpu", dtype="float32")
-    found = time_sides(encoder.seconds, [BASE], ["a cat", "a dog"], rounds=4)
+    found = time_sides(encoder.time_query, [BASE], ["a cat", "a dog"], rounds=4)
     assert all(each > 0 for each in found.seconds[BASE])

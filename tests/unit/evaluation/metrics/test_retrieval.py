@@ -11,8 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from evaluation.metrics.retrieval import NothingToSearch, Query, library, rank, ranked_side, search_side
-from extractors.examples.prompt_keys import query_key
+from evaluation.metrics.retrieval import (
+    NothingToSearch,
+    Query,
+    average_rankings,
+    build_library,
+    rank_documents,
+    search_side,
+)
+from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from tests.unit.traffic import NOON
 
@@ -24,7 +31,7 @@ def found(*documents: tuple[str, bool | None], query: str = "q", number: int = 0
         source_span_ids=(f"s{number}",),
         trace_id=f"t{number}",
         session_id=str(number),
-        prompt_key=query_key(query),
+        prompt_key=compute_query_key(query),
         started_at=NOON,
     )
 
@@ -39,7 +46,7 @@ def by_rank(*places: int) -> list[float]:
 
 
 def test_the_first_of_three_documents_is_relevant() -> None:
-    ranked = rank(query(1), by_rank(2, 1, 3))
+    ranked = rank_documents(query(1), by_rank(2, 1, 3))
     assert (ranked.hit, ranked.mrr, ranked.ndcg) == (True, 1.0, 1.0)
     assert ranked.recall == {1: 1.0, 5: 1.0, 10: 1.0}
 
@@ -47,7 +54,7 @@ def test_the_first_of_three_documents_is_relevant() -> None:
 def test_figures_are_those_worked_out_by_hand() -> None:
     # Two relevant documents, at places 2 and 7 of 12:
     # DCG = 1/log2(3) + 1/log2(8) = 0.6309 + 0.3333; the ideal is 1/log2(2) + 1/log2(3) = 1.6309.
-    ranked = rank(query(0, 1), by_rank(2, 7, 1, 3, 4, 5, 6, 8, 9, 10, 11, 12))
+    ranked = rank_documents(query(0, 1), by_rank(2, 7, 1, 3, 4, 5, 6, 8, 9, 10, 11, 12))
     assert not ranked.hit
     assert ranked.recall == {1: 0.0, 5: 0.5, 10: 1.0}
     assert ranked.mrr == 0.5
@@ -59,31 +66,33 @@ def test_figures_are_those_worked_out_by_hand() -> None:
 def test_the_gain_is_that_of_scikit_learn(relevant: list[bool], random: Random) -> None:
     assume(any(relevant))
     scores = random.sample(range(100), len(relevant))
-    ranked = rank(query(*(n for n, each in enumerate(relevant) if each)), [float(s) for s in scores])
+    ranked = rank_documents(
+        query(*(n for n, each in enumerate(relevant) if each)), [float(s) for s in scores]
+    )
     assert ranked.ndcg == pytest.approx(ndcg_score([relevant], [scores], k=10))
 
 
 def test_what_lies_below_the_tenth_place_counts_for_nothing() -> None:
-    ranked = rank(query(0), by_rank(11, *range(1, 11)))
+    ranked = rank_documents(query(0), by_rank(11, *range(1, 11)))
     assert (ranked.mrr, ranked.ndcg, ranked.recall[10]) == (0.0, 0.0, 0.0)
 
 
 def test_more_than_ten_relevant_documents_can_still_be_ranked_ideally() -> None:
-    ranked = rank(query(*range(12)), by_rank(*range(1, 15)))
+    ranked = rank_documents(query(*range(12)), by_rank(*range(1, 15)))
     assert ranked.ndcg == pytest.approx(1.0)
     assert ranked.recall[10] == pytest.approx(10 / 12)
 
 
 def test_a_side_has_the_means_over_its_queries() -> None:
-    good, bad = rank(query(0), by_rank(1, 2)), rank(query(1), by_rank(1, 2))
-    side = ranked_side("base", [good, bad])
+    good, bad = rank_documents(query(0), by_rank(1, 2)), rank_documents(query(1), by_rank(1, 2))
+    side = average_rankings("base", [good, bad])
     assert (side.hit_rate, side.recall[1], side.recall[5], side.mrr) == (0.5, 0.5, 1.0, 0.75)
     assert side.ndcg == pytest.approx((1 + 1 / math.log2(3)) / 2)
     assert side.ranked == (good, bad)
 
 
 def test_every_query_meets_every_document_once() -> None:
-    shelf = library(
+    shelf = build_library(
         [
             found(("b", True), ("a  x", None), query="one"),
             found(("A X", True), ("c", False), query="two", number=1),
@@ -100,19 +109,19 @@ def test_every_query_meets_every_document_once() -> None:
 
 def test_searches_without_any_relevant_document_cannot_be_scored() -> None:
     with pytest.raises(NothingToSearch, match="none of 1 held-out searches"):
-        library([found(("a", False), ("b", None))])
+        build_library([found(("a", False), ("b", None))])
 
 
 class Letters:
     """Encodes a text as how often each letter stands in it; the side `blind` sees nothing."""
 
-    def queries(self, side: str, texts: Sequence[str], batch_size: int) -> Any:  # noqa: ARG002
+    def encode_queries(self, side: str, texts: Sequence[str], batch_size: int) -> Any:  # noqa: ARG002
         counts = [[text.count(letter) * (side != "blind") for letter in "abcdefgh"] for text in texts]
         return np.array(counts, dtype=float)
 
-    documents = queries
+    encode_documents = encode_queries
 
-    def scores(self, queries: Any, documents: Any) -> Any:
+    def compute_similarities(self, queries: Any, documents: Any) -> Any:
         return queries @ documents.T
 
 
@@ -121,7 +130,7 @@ def test_the_sides_search_the_same_documents() -> None:
         found(("bb", True), ("a", False), query="b"),
         found(("cc", True), ("d", None), query="c", number=1),
     ]
-    shelf = library(held_out)
+    shelf = build_library(held_out)
     blind, sees = (search_side(Letters(), name, shelf) for name in ("blind", "sees"))
     assert (sees.hit_rate, sees.ndcg) == (1.0, 1.0)
     assert blind.hit_rate == 0.0

@@ -2,11 +2,11 @@
 
 import pytest
 
-from evaluation.metrics.scoring import scorer
+from evaluation.metrics.scoring import build_scorer
 from extractors.examples.types import Message, ToolCall
 
-ROUTING = scorer("classification", ("Billing", "Card lost"), ())
-WRITING = scorer("generation", (), ())
+ROUTING = build_scorer("classification", ("Billing", "Card lost"), ())
+WRITING = build_scorer("generation", (), ())
 
 
 def says(text):
@@ -25,7 +25,7 @@ def test_a_label_in_a_sentence_is_no_label():
 
 
 def test_without_an_output_space_the_labels_seen_in_training_are_valid():
-    seen = scorer("classification", (), ("refund",))
+    seen = build_scorer("classification", (), ("refund",))
     assert seen.valid("Refund", ended=True)
     assert not seen.valid("Billing", ended=True)
 

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from evaluation.metrics.text import perplexity, squad_words, text_figures, text_items, token_f1
+from evaluation.metrics.text import (
+    compute_corpus_figures,
+    compute_perplexity,
+    compute_token_f1,
+    score_texts,
+    split_words,
+)
 
 ASCII = st.text(st.sampled_from(string.printable), max_size=40)
 ENGLISH = st.lists(
@@ -31,7 +37,7 @@ TEXTS = {
 
 
 def item(answer, gold):
-    return text_items([answer], [gold])[0]
+    return score_texts([answer], [gold])[0]
 
 
 def squad_script(prediction, truth):
@@ -64,14 +70,14 @@ def squad_script(prediction, truth):
     ],
 )
 def test_the_token_f1_of_examples_counted_by_hand(answer, gold, f1):
-    assert token_f1(answer, gold) == pytest.approx(f1)
+    assert compute_token_f1(answer, gold) == pytest.approx(f1)
 
 
 @given(ENGLISH | ASCII, ENGLISH | ASCII)
 @settings(deadline=None)
 def test_the_token_f1_of_english_agrees_with_squads_script(answer, gold):
-    if squad_words(answer) and squad_words(gold):
-        assert token_f1(answer, gold) == pytest.approx(squad_script(answer, gold))
+    if split_words(answer) and split_words(gold):
+        assert compute_token_f1(answer, gold) == pytest.approx(squad_script(answer, gold))
 
 
 @given(ENGLISH | ASCII, ENGLISH | ASCII)
@@ -103,13 +109,13 @@ def test_a_text_of_any_language_is_the_same_as_itself_and_near_to_one_like_it(la
 def test_letters_of_every_script_count_and_their_signs_with_them():
     assert item("Größe", "Grüße")["rouge_l"] == 0
     assert item("की", "कि")["rouge_l"] == 0
-    assert squad_words("की कि") == ["की", "कि"]
-    assert squad_words("ที่นี่") == ["ที่", "นี่"]
-    assert squad_words("「春節」是iPhone的") == ["春", "節", "是", "iphone", "的"]
+    assert split_words("की कि") == ["की", "कि"]
+    assert split_words("ที่นี่") == ["ที่", "นี่"]
+    assert split_words("「春節」是iPhone的") == ["春", "節", "是", "iphone", "的"]
 
 
 def test_one_letter_written_in_two_ways_is_one():
-    assert token_f1("Mu\N{COMBINING DIAERESIS}ller", "Müller") == 1
+    assert compute_token_f1("Mu\N{COMBINING DIAERESIS}ller", "Müller") == 1
 
 
 def test_a_text_without_any_word_is_the_same_as_itself_alone():
@@ -123,7 +129,7 @@ def test_a_text_without_any_word_is_the_same_as_itself_alone():
 def test_every_figure_is_a_share_and_1_for_the_same_text(answer, gold):
     assert all(0 <= figure <= 1 + 1e-9 for figure in item(answer, gold).values())
     assert set(item(gold, gold).values()) == {1}
-    assert token_f1(answer, gold) == pytest.approx(token_f1(gold, answer))
+    assert compute_token_f1(answer, gold) == pytest.approx(compute_token_f1(gold, answer))
     assert item(answer, gold)["rouge_l"] == pytest.approx(item(gold, answer)["rouge_l"])
 
 
@@ -133,7 +139,7 @@ def test_every_figure_is_a_share_and_1_for_the_same_text(answer, gold):
 def test_figures_of_a_corpus_agree_with_sacrebleu(language, tokenizer):
     gold, answer = TEXTS[language]
     answers, wanted = [answer, gold, gold], [gold, gold, answer]
-    found = text_figures(answers, wanted)
+    found = compute_corpus_figures(answers, wanted)
     bleu = sacrebleu.corpus_bleu(answers, [wanted], tokenize=tokenizer, force=True).score / 100
     assert found["bleu"] == pytest.approx(bleu)
     assert found["corpus_chrf"] == pytest.approx(sacrebleu.corpus_chrf(answers, [wanted]).score / 100)
@@ -141,12 +147,14 @@ def test_figures_of_a_corpus_agree_with_sacrebleu(language, tokenizer):
 
 
 def test_short_answers_that_are_all_right_have_all_of_the_bleu():
-    assert text_figures(["Yes", "No"], ["Yes", "No"]) == pytest.approx({"bleu": 1, "corpus_chrf": 1})
+    assert compute_corpus_figures(["Yes", "No"], ["Yes", "No"]) == pytest.approx(
+        {"bleu": 1, "corpus_chrf": 1}
+    )
 
 
 def test_perplexity_is_the_size_of_an_even_choice():
     """A model that chooses among 50 tokens evenly has perplexity 50 (Jelinek et al. 1977)."""
-    assert perplexity([[math.log(1 / 50)] * 7, [math.log(1 / 50)]]) == pytest.approx(50)
+    assert compute_perplexity([[math.log(1 / 50)] * 7, [math.log(1 / 50)]]) == pytest.approx(50)
 
 
 @given(st.lists(st.lists(st.floats(-20, 0), max_size=6), min_size=1, max_size=6))
@@ -154,11 +162,13 @@ def test_perplexity_is_the_size_of_an_even_choice():
 def test_perplexity_is_the_inverse_geometric_mean_of_the_tokens_probabilities(logprobs):
     tokens = [math.exp(nats) for answer in logprobs for nats in answer]
     if tokens:
-        assert perplexity(logprobs) == pytest.approx(math.prod(p ** (-1 / len(tokens)) for p in tokens))
+        assert compute_perplexity(logprobs) == pytest.approx(
+            math.prod(p ** (-1 / len(tokens)) for p in tokens)
+        )
     else:
-        assert perplexity(logprobs) is None
+        assert compute_perplexity(logprobs) is None
 
 
 @pytest.mark.parametrize("impossible", [-math.inf, math.nan, -1e9])
 def test_there_is_no_perplexity_where_a_token_was_impossible(impossible):
-    assert perplexity([[-1.0, impossible]]) is None
+    assert compute_perplexity([[-1.0, impossible]]) is None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.metrics.retrieval import library, one_a_query
+from evaluation.metrics.retrieval import build_library, pick_one_per_query
 from evaluation.weighting.weights import GREATEST, Weighting, weigh
 from extractors.examples.types import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
@@ -352,9 +352,9 @@ def search(number: int, relevant: bool, query: int | None = None) -> ReviewedRet
 def test_a_query_that_comes_again_has_one_weight_whichever_of_its_searches_found_something() -> None:
     searches = [search(n, relevant=n % 2 == 1, query=n // 2) for n in range(10)]
     searches += [search(n, relevant=False) for n in range(10, 14)]
-    once = one_a_query(searches)
+    once = pick_one_per_query(searches)
     assert [each.source_span_ids for each in once[:2]] == [("span-1", "span-0"), ("span-3", "span-2")]
-    queries = library(searches).queries
+    queries = build_library(searches).queries
     assert (
         {query.item_id for query in queries} == set(weigh(once).weights) == {s.id for s in searches[1:10:2]}
     )
