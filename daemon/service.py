@@ -1,13 +1,13 @@
 """`learnd run`: the jobs of every target on a scheduler, and the API beside them.
 
-Each target has five jobs: poll, advance, reconcile, publish, prune. A job that fails waits longer each
-time before the next try, says so in the status, and never disturbs another.
+Each target has five jobs: poll, advance, reconcile, publish, prune. A job that fails waits longer before
+each further try, its problem is shown in the status, and the other jobs go on.
 """
 
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,25 +50,23 @@ PUBLISH_SECONDS = 10.0
 PRUNE_SECONDS = 3600.0
 NOTIFY_SECONDS = 2.0
 GRACE_SECONDS = 10
-"""For requests that are under way when the daemon is told to stop."""
+"""Seconds that requests have to finish when the daemon is told to stop."""
 KEEP_NOTICES = timedelta(days=30)
 LONGEST_BACKOFF = timedelta(minutes=5)
 HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
 
 
 class PortTaken(LearndError):
-    """Something else listens where the API should."""
+    """Another process listens on the API's address."""
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT.
+    """Run the daemon until SIGTERM or SIGINT.
 
-    Raises Locked where another daemon has the data directory, and PortTaken.
+    Raises Locked where another daemon works on the data directory, PortTaken and SettingsError.
     """
     # The commands import this module, and should not wait for the pages' library.
-    from daemon.console.base.context import ConsoleContext
     from daemon.console.base.page_session import CONSOLE_PATH
-    from daemon.console.mount import add_console
 
     tokens = settings.agents.read_tokens()
     check_tokens(settings.daemon.host, tokens)
@@ -79,39 +77,44 @@ def serve(settings: Settings) -> None:
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
-        operators = Operators(settings.operators, utc_now)
-        authenticator = Authenticator(operators, tokens)
-        api = build_api(settings, store, authenticator, service.health, service.metrics, utc_now)
-        add_console(api, ConsoleContext(settings, store, service.health, operators, utc_now), authenticator)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                api,
-                host=settings.daemon.host,
-                port=settings.daemon.port,
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-                # `daemon.access.accounts` decides who is asking; the settings say which proxy to trust.
-                proxy_headers=False,
-            )
-        )
+        server = _build_server(service, tokens)
         stack.callback(service.close)
         service.start()
-        log.info(
-            "running",
-            api=f"http://{settings.daemon.host}:{settings.daemon.port}",
-            console=f"http://{settings.daemon.host}:{settings.daemon.port}{CONSOLE_PATH}/",
-            targets=len(settings.targets),
-        )
-        for asked in (signal.SIGTERM, signal.SIGINT):
+        address = f"http://{settings.daemon.host}:{settings.daemon.port}"
+        log.info("running", api=address, console=f"{address}{CONSOLE_PATH}/", targets=len(settings.targets))
+        for end in (signal.SIGTERM, signal.SIGINT):
             # uvicorn stops its server first and then raises the signal again, for us.
-            signal.signal(asked, lambda *_: service.stop.set())
+            signal.signal(end, lambda *_: service.stop.set())
         server.run(sockets=[listening])
         log.info("stopping", reason="asked to")
 
 
+def _build_server(service: "Service", tokens: Mapping[str, str]) -> uvicorn.Server:
+    """Build the server of API and console; `tokens` maps agents' tokens to tenants. Raises SettingsError."""
+    from daemon.console.base.context import ConsoleContext
+    from daemon.console.mount import add_console
+
+    settings, store, health = service.settings, service.store, service.health
+    operators = Operators(settings.operators, utc_now)
+    authenticator = Authenticator(operators, tokens)
+    api = build_api(settings, store, authenticator, health, service.metrics, utc_now)
+    add_console(api, ConsoleContext(settings, store, health, operators, utc_now), authenticator)
+    return uvicorn.Server(
+        uvicorn.Config(
+            api,
+            host=settings.daemon.host,
+            port=settings.daemon.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            # `daemon.access.accounts` decides who is asking; the settings say which proxy to trust.
+            proxy_headers=False,
+        )
+    )
+
+
 def _open_socket(daemon: DaemonSettings) -> socket.socket:
-    """The API's socket, before anything is begun that would have to be stopped again. Raises PortTaken."""
+    """Open the API's socket before anything starts that would have to be stopped. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in daemon.host else socket.AF_INET
     try:
         return socket.create_server((daemon.host, daemon.port), family=family, backlog=2048)
@@ -124,22 +127,22 @@ def _open_socket(daemon: DaemonSettings) -> socket.socket:
 
 @dataclass
 class Backoff:
-    """How long a job that keeps failing waits."""
+    """The waiting time of a job that keeps failing."""
 
     failures: int = 0
     not_before: datetime | None = None
 
-    def failed(self, now: datetime, first: timedelta) -> None:
+    def record_failure(self, now: datetime, first: timedelta) -> None:
         self.failures += 1
         self.not_before = now + min(first * 2 ** min(self.failures, 10), LONGEST_BACKOFF)
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self.failures, self.not_before = 0, None
 
 
 @dataclass
 class Service:
-    """The scheduler and its jobs; `start` and `close` it once."""
+    """The scheduler with its jobs; `start` and `close` it once."""
 
     settings: Settings
     store: Store
@@ -165,22 +168,22 @@ class Service:
         self._polling = {target.key: threading.Lock() for target in self.settings.targets}
 
     def start(self) -> None:
-        """Begin the jobs. Raises SettingsError where a receiver's secret cannot be read."""
-        self._start_telling()
+        """Start the jobs. Raises SettingsError where a receiver's secret cannot be read."""
+        self._start_notifiers()
         for target in self.settings.targets:
             on_progress = self._build_progress_recorder(target.key)
             context = TargetContext(self.settings, target, self.store, utc_now, self.stop, on_progress)
-            self._every(self.settings.phoenix.poll_seconds, "poll", context, self._poll)
-            self._every(self.settings.daemon.reconcile_seconds, "reconcile", context, self._reconcile)
-            self._every(ADVANCE_SECONDS, "advance", context, self._advance)
-            self._every(PUBLISH_SECONDS, "publish", context, self._publish)
-            self._every(PRUNE_SECONDS, "prune", context, prune_target)
+            self._schedule(self.settings.phoenix.poll_seconds, "poll", context, self._poll)
+            self._schedule(self.settings.daemon.reconcile_seconds, "reconcile", context, self._reconcile)
+            self._schedule(ADVANCE_SECONDS, "advance", context, self._advance)
+            self._schedule(PUBLISH_SECONDS, "publish", context, self._publish)
+            self._schedule(PRUNE_SECONDS, "prune", context, prune_target)
         self._scheduler.start()
 
-    def _start_telling(self) -> None:
-        """A job for each receiver, so that one that hangs keeps no other waiting, nor a cycle."""
+    def _start_notifiers(self) -> None:
+        """Start a job for each receiver, so that a receiver that hangs delays neither others nor a cycle."""
         for notifier in self._notifiers:
-            notifier.begin()
+            notifier.register()
             self._scheduler.add_job(
                 _build_notify_job(notifier),
                 "interval",
@@ -197,26 +200,26 @@ class Service:
         )
 
     def close(self) -> None:
-        """Stop the jobs: a training child ends and resumes from its checkpoint at the next start."""
+        """Stop the jobs. A training child ends, and resumes from its checkpoint at the next start."""
         self.stop.set()
         self._scheduler.shutdown(wait=True)
         self._phoenix.close()
 
-    def _every(
+    def _schedule(
         self, seconds: float, name: str, context: TargetContext, job: Callable[[TargetContext], None]
     ) -> None:
         self._scheduler.add_job(
-            self._guarded(name, context, job, timedelta(seconds=seconds)),
+            self._guard(name, context, job, timedelta(seconds=seconds)),
             "interval",
             seconds=seconds,
             id=f"{name} {context.target.key}",
             next_run_time=utc_now(),
         )
 
-    def _guarded(
+    def _guard(
         self, name: str, context: TargetContext, job: Callable[[TargetContext], None], every: timedelta
     ) -> Callable[[], None]:
-        """The scheduler's boundary: the only place that catches everything."""
+        """Return the job as the scheduler runs it: this is the only place that catches everything."""
         backoff, target = Backoff(), context.target.key
 
         def run() -> None:
@@ -231,22 +234,22 @@ class Service:
                 log.warning(
                     "job failed", job=name, target=target, problem=str(problem), tries=backoff.failures + 1
                 )
-                self._failed(name, context, backoff, every, str(problem))
+                self._record_failure(name, context, backoff, every, str(problem))
             except Exception as bug:
                 log.exception("job failed", job=name, target=target)
-                self._failed(name, context, backoff, every, f"{type(bug).__name__}: {bug}")
+                self._record_failure(name, context, backoff, every, f"{type(bug).__name__}: {bug}")
                 if name == "advance":
                     _fail_cycle(context, f"a defect in learnd, please report it: {type(bug).__name__}: {bug}")
             else:
-                backoff.succeeded()
+                backoff.record_success()
                 self.health.clear_problem(target, name)
 
         return run
 
-    def _failed(
+    def _record_failure(
         self, name: str, context: TargetContext, backoff: Backoff, every: timedelta, problem: str
     ) -> None:
-        backoff.failed(utc_now(), every)
+        backoff.record_failure(utc_now(), every)
         self.metrics.job_failures.labels(context.target.key, name).inc()
         self.health.record_problem(context.target.key, name, problem)
 
@@ -280,14 +283,14 @@ class Service:
         self.store.expire_batches(utc_now())
         again = self._second_looks.find_due(context)
         self.health.record_probation(context.target.key, self._second_looks.last_count(context.target.key))
-        trigger = self._trigger(context)
+        trigger = self._find_trigger(context)
         if again is None and trigger is None:
             return None
         with self._polling[context.target.key]:
             return start_cycle(context, trigger or "", again)
 
-    def _trigger(self, context: TargetContext) -> Trigger | None:
-        """Why a cycle should train now."""
+    def _find_trigger(self, context: TargetContext) -> Trigger | None:
+        """Return why a cycle should train now, or None."""
         key, state = context.target.key, self.store.target_state(context.target.key)
         demand = Demand(
             feedback_changes=state.feedback_changes,
@@ -326,11 +329,11 @@ class Service:
 
 
 def _build_notify_job(notifier: Notifier) -> Callable[[], None]:
-    """The scheduler's boundary for a receiver: whatever goes wrong, the next try comes."""
+    """Return a receiver's job as the scheduler runs it: whatever goes wrong, there is a next try."""
 
     def run() -> None:
         try:
-            notifier.tell()
+            notifier.deliver()
         except (LearndError, OSError, StoreUnavailable) as problem:
             log.warning("job failed", job="notify", receiver=notifier.receiver.name, problem=str(problem))
         except Exception:

@@ -133,7 +133,7 @@ def _forecast_stage(rehearsal: Rehearsal, number: int) -> StageForecast:
     found = context.run_job(Work.ESTIMATE, rehearsal.scratch / f"estimate-{number}", job, JobEstimate)
     made, price = found.estimate, training.price_per_hour
     return StageForecast(
-        method=job.chosen.method,
+        method=job.current_stage.method,
         attempt=str(made.attempt),
         steps=made.steps,
         tokens=made.tokens,

@@ -188,7 +188,7 @@ def _find_median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Seq
         task=target.task,
         output_space=target.output_space,
         runs=tuple(str(run.adapter) for run in runs),
-        metric=target.gate.primary(target.task),
+        metric=target.gate.primary_metric(target.task),
         max_new_tokens=target.max_new_tokens,
         device=training.device,
         dtype=training.dtype,

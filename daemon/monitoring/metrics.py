@@ -1,4 +1,4 @@
-"""What Prometheus may ask of `learnd run`; a tenant's token sees that tenant's figures only."""
+"""The Prometheus metrics of `learnd run`; with a tenant's token, only that tenant's metrics are shown."""
 
 from collections.abc import Iterator
 
@@ -53,7 +53,7 @@ class Metrics:
 
 
 def metrics_page(registry: CollectorRegistry, caller: Caller) -> bytes:
-    """Prometheus' text format, of the samples that `caller` may see by their `target`."""
+    """Return the samples that `caller` may see, by their label `target`, in Prometheus' text format."""
     return generate_latest(_Visible(registry, caller))
 
 

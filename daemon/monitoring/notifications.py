@@ -1,17 +1,17 @@
-"""Tells people what happened: a webhook, or a command, off the cycles' path and at least once.
+"""Notifies people of events, at least once and without delaying a cycle: by a webhook or a command.
 
-Each event is a row of the store, written in the transaction of the act, so that a crash loses none; here
-they are handed on, again and again with growing pauses until the receiver takes them. A webhook gets
+Each event is a row of the store, written in the transaction of the act, so that a crash loses none. This
+module delivers the rows, and tries again with growing pauses until the receiver takes them. A webhook gets
 
     POST <url>
-    webhook-id: 4f0c…                     the same at each attempt: a receiver told twice knows it by this
-    webhook-timestamp: 1767225600         when it is sent, in seconds
+    webhook-id: 4f0c…                     the same at each attempt, so that a repetition is recognised
+    webhook-timestamp: 1767225600         time of sending, in seconds
     webhook-signature: v1,<base64>        HMAC-SHA256 of "<id>.<timestamp>.<body>" with the secret
 
     {"type": "batch.waiting", "timestamp": "2026-01-01T00:00:00Z", "data": {"target": "acme/routing", …}}
 
-as the Standard Webhooks specification has it (https://www.standardwebhooks.com), whose libraries check it;
-a secret that begins with `whsec_` is base64. Any 2xx is taken as received. A command finds the same JSON
+according to the Standard Webhooks specification (https://www.standardwebhooks.com), whose libraries check
+it; a secret that begins with `whsec_` is base64. Any 2xx means received. A command gets the same JSON
 on its standard input and the id in LEARND_NOTICE_ID; exit status 0 means received.
 """
 
@@ -41,19 +41,19 @@ log = structlog.get_logger()
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
 GIVE_UP = timedelta(days=7)
-"""After this long a notice is no news any more."""
+"""Notices older than this are not delivered any more."""
 PREFIX = "whsec_"
 SHOWN = 300
-"""Characters of a command's complaint that are kept."""
+"""How many characters of a command's error output are kept."""
 
 
 class NotDelivered(LearndError):
-    """A receiver did not take a notice; it is tried again."""
+    """A receiver did not take a notice; there will be another try."""
 
 
 @dataclass(frozen=True)
 class Notifier:
-    """Tells one receiver."""
+    """Delivers notices to one receiver."""
 
     receiver: NotifySettings
     store: Store
@@ -61,26 +61,27 @@ class Notifier:
     """Aware UTC."""
     stop: Flag = field(default_factory=Flag)
 
-    def begin(self) -> None:
-        """Remember the receiver: it is told of what happens from the first time on.
+    def register(self) -> None:
+        """Register the receiver in the store: it gets the events from its first registration on.
 
         Raises SettingsError for a secret that cannot be read.
         """
         decode_secret(self.receiver.read_key())
         self.store.add_receiver(self.receiver.name)
 
-    def tell(self) -> int:
-        """Hand on what is due; returns how many notices were taken. Never raises for one that was not."""
-        now, told = self.clock(), 0
+    def deliver(self) -> int:
+        """Deliver the notices that are due, and return how many of them the receiver took."""
+        now, delivered = self.clock(), 0
         due = self.store.due_notices(self.receiver.name, self.receiver.events, since=now - GIVE_UP, now=now)
         for each in due:
-            if self.stop.is_set() or not self._told(each):
-                # The others would fare no better now; this one waits, and the next call begins with them.
+            if self.stop.is_set() or not self._deliver_one(each):
+                # The others would fail as well now; this one waits, and the next call begins with them.
                 break
-            told += 1
-        return told
+            delivered += 1
+        return delivered
 
-    def _told(self, due: DueNotice) -> bool:
+    def _deliver_one(self, due: DueNotice) -> bool:
+        """Return whether the receiver took the notice, and record the attempt."""
         notice, name = due.notice, self.receiver.name
         try:
             self._send(notice)
@@ -122,7 +123,7 @@ class Notifier:
         try:
             with (
                 httpx.Client(timeout=self.receiver.timeout_seconds) as client,
-                # What it answers is not read: only whether it took it.
+                # The answer's body is not read: only its status matters.
                 client.stream("POST", url, content=body, headers=headers) as answer,
             ):
                 if not answer.is_success:
@@ -143,12 +144,12 @@ class Notifier:
         except (OSError, subprocess.TimeoutExpired) as problem:
             raise NotDelivered(f"{self.receiver.command[0]}: {problem}") from problem
         if done.returncode != 0:
-            said = done.stderr.decode("utf-8", "replace").strip()[-SHOWN:]
-            raise NotDelivered(f"{self.receiver.command[0]} exited with {done.returncode}: {said}")
+            complaint = done.stderr.decode("utf-8", "replace").strip()[-SHOWN:]
+            raise NotDelivered(f"{self.receiver.command[0]} exited with {done.returncode}: {complaint}")
 
 
 def build_payload(notice: Notice) -> bytes:
-    """The JSON that a receiver gets: names, ids and numbers."""
+    """Return the JSON that a receiver gets: names, ids and numbers."""
     content = {
         "type": notice.event,
         "timestamp": notice.at.isoformat().replace("+00:00", "Z"),
@@ -158,13 +159,13 @@ def build_payload(notice: Notice) -> bytes:
 
 
 def sign(key: bytes, notice_id: str, timestamp: int, body: bytes) -> str:
-    """The header `webhook-signature` (Standard Webhooks, symmetric signatures)."""
+    """Return the header `webhook-signature` (Standard Webhooks, symmetric signatures)."""
     signed = f"{notice_id}.{timestamp}.".encode() + body
     return f"v1,{base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()}"
 
 
 def decode_secret(secret: str | None) -> bytes | None:
-    """The key that a secret stands for. Raises SettingsError where `whsec_` is followed by no base64."""
+    """Return the key of a secret. Raises SettingsError where `whsec_` is not followed by base64."""
     if not secret:
         return None
     if not secret.startswith(PREFIX):
@@ -178,15 +179,15 @@ def decode_secret(secret: str | None) -> bytes | None:
 
 
 def compute_pause(attempts: int) -> timedelta:
-    """How long to wait after an attempt, when there were `attempts` before it."""
+    """Return how long to wait after an attempt that had `attempts` before it."""
     return min(FIRST_PAUSE * (1 << min(attempts, 20)), LONGEST_PAUSE)
 
 
 def _build_environment() -> dict[str, str]:
-    """The environment without learnd's own settings, which a command has no use for."""
+    """Return the environment without learnd's own settings, which a command does not need."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LEARND_")}
 
 
 def _find_host(url: str) -> str:
-    """The URL's host: its path may be a secret."""
+    """Return the URL's host, without its path, which may be a secret."""
     return httpx.URL(url).host

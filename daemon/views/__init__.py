@@ -1,1 +1,1 @@
-"""Read-only pictures for people: status, history, reports, model card."""
+"""Read-only views for people: status, history, reports, model card."""

@@ -1,4 +1,4 @@
-"""The history of cycles: what a list of them shows, and finding some among them."""
+"""The history of cycles: finding cycles, and their rows in a list."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,7 +13,7 @@ from registry.store.store import Store
 from trainers.planning.hyperparameters import Method
 
 PAGE = 200
-"""Cycles that are read at once."""
+"""How many cycles are read at once."""
 
 
 class CycleView(Value):
@@ -24,7 +24,7 @@ class CycleView(Value):
     state: CycleState
     verdict: Verdict | None
     method: str | None
-    """The methods that it trains by, in words."""
+    """The methods that it trains with, in words."""
     reason: str
     trigger: str
     started_at: datetime
@@ -42,9 +42,9 @@ def list_newest(
     limit: int = 100,
     **wanted: Unpack[CycleFilter],
 ) -> list[Cycle]:
-    """The newest `limit` cycles that fit, newest first, without their reports.
+    """Return the newest `limit` cycles that match, newest first, without their reports.
 
-    A second look goes by the method that its version was trained with.
+    A second look has the method that its version was trained with.
     """
     if method is None:
         return store.cycles(target, limit, state, **wanted)
@@ -65,14 +65,14 @@ def _read_pages(
 
 
 def find_training_cycle(store: Store, cycle: Cycle) -> Cycle:
-    """The cycle that trained the candidate: itself, but for a second look."""
+    """Return the cycle that trained the candidate; for a second look that is another one."""
     if cycle.plan is not None or cycle.version_id is None:
         return cycle
     return store.cycles(limit=1, trains=True, version_id=cycle.version_id)[0]
 
 
 def list_methods(cycle: Cycle) -> list[str]:
-    """The methods of its plan's stages, but for those that all its trainings left out."""
+    """Return the methods of the plan's stages, except those that all its trainings left out."""
     took = {stage.method for stage in cycle.training if not stage.left_out}
     left_out = {stage.method for stage in cycle.training} - took
     planned = [stage.method for stage in cycle.plan.stages] if cycle.plan else []
@@ -80,6 +80,6 @@ def list_methods(cycle: Cycle) -> list[str]:
 
 
 def build_view(cycle: Cycle) -> CycleView:
-    """What a list shows of the cycle."""
+    """Return the cycle's row in a list."""
     shown = cycle.model_dump(include=CycleView.model_fields.keys() - {"method"})
     return CycleView(**shown, method=", then ".join(list_methods(cycle)) or None)

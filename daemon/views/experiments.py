@@ -1,11 +1,11 @@
-"""Runs as people look them up: a list of those that trained or judged something, one of them, some compared.
+"""Experiments: the cycles that trained or judged something, as a list, one by one, and side by side.
 
-A run is a cycle. It is named by its id, by a beginning of that, or by the version that it trained.
+A run is a cycle. It is named by its id, by a beginning of the id, or by the version that it trained.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from daemon.settings.servers import PhoenixSettings
 from daemon.views.cycle_list import find_training_cycle, list_methods, list_newest
@@ -14,7 +14,7 @@ from evaluation.rules import Look
 from extractors.errors import LearndError
 from extractors.values import Value
 from registry.cycles import MOST_PUBLISH_TRIES, Cycle, CycleState, ReportSummary
-from registry.store.cycles import UnknownCycle
+from registry.store.cycles import CycleFilter, UnknownCycle
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 from trainers.planning.hyperparameters import Method
@@ -27,7 +27,7 @@ Group = Literal["run", "plan", "data", "measures"]
 
 
 class UnknownExperiment(LearndError):
-    """No run is named so, or several are."""
+    """No run has this name, or several have."""
 
 
 class Experiment(Value):
@@ -37,20 +37,20 @@ class Experiment(Value):
     target: str
     state: CycleState
     method: str
-    """The methods that it trains by: `sft`, `sft+dpo`, …"""
+    """The methods that it trains with: `sft`, `sft+dpo`, …"""
     look: Look
     """`second`: it trained nothing, and looked at a version on probation again."""
     verdict: Verdict | None
     reason: str
     live_version: str | None
-    """What was live then, and the candidate was compared with; `base` where no version was."""
+    """The version that was live then and the candidate was compared with; `base` where no version was."""
     metric: str | None
-    """What the next four are measured by: the primary metric, 0 to 1, weighted as the items are."""
+    """The primary metric, of which the next four are values: 0 to 1, weighted as the items are."""
     base: float | None
     live: float | None
     candidate: float | None
     effect: float | None
-    """The candidate's gain over what was live, weighted as the items are."""
+    """The candidate's gain over what was live."""
     interval: tuple[float, float] | None
     p_value: float | None
     n: int | None
@@ -60,17 +60,17 @@ class Experiment(Value):
     started_at: datetime
     ended_at: datetime | None
     published_at: datetime | None
-    """Since when Phoenix has it."""
+    """When it was published to Phoenix."""
     compare_url: str | None
     """Phoenix's page that compares the sides."""
 
 
 class ExperimentDetails(Value):
-    """Everything that is known about a run, but for each single answer."""
+    """Everything that is known about a run, except the single answers."""
 
     experiment: Experiment
     in_phoenix: str
-    """Where Phoenix compares its sides, or why it does not, in words."""
+    """The address of Phoenix's page that compares the sides, or why there is none, in words."""
     run: Cycle
     """Data, plan, trainings, and the report without its answers."""
 
@@ -81,9 +81,9 @@ class ComparisonFact(Value):
     group: Group
     name: str
     values: dict[str, Any]
-    """By run id; those that know nothing of it are left out."""
+    """Value by run id; runs without a value are left out."""
     best: tuple[str, ...] = ()
-    """The runs that are best by it, where that can be said."""
+    """The runs with the best value, where there is a best one."""
 
 
 class ExperimentComparison(Value):
@@ -101,27 +101,17 @@ def list_experiments(
     *,
     target: str | None = None,
     method: Method | None = None,
-    verdict: Verdict | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
     limit: int = 100,
+    **wanted: Unpack[CycleFilter],
 ) -> list[Experiment]:
-    """The newest `limit` runs that fit, newest first; `since` and `until` bound when they began."""
-    found = list_newest(
-        store,
-        target=target,
-        method=method,
-        limit=limit,
-        verdict=verdict,
-        since=since,
-        until=until,
-        learned=True,
-    )
+    """Return the newest `limit` runs that match, newest first."""
+    wanted["learned"] = True
+    found = list_newest(store, target=target, method=method, limit=limit, **wanted)
     return [build_experiment(cycle, find_training_cycle(store, cycle), phoenix) for cycle in found]
 
 
 def find_run(store: Store, run: str) -> Cycle:
-    """The run that `run` names. Raises UnknownExperiment."""
+    """Return the run with this id, beginning of an id, or version. Raises UnknownExperiment."""
     for known in (store.cycle, lambda version: store.cycle(store.version(version).cycle_id)):
         try:
             return known(run)
@@ -141,7 +131,7 @@ def find_run(store: Store, run: str) -> Cycle:
 
 
 def build_details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> ExperimentDetails:
-    """All about a run."""
+    """Return everything that is known about a run."""
     report = cycle.report
     if report is not None:
         bare = tuple(side.model_copy(update={"answers": ()}) for side in report.sides)
@@ -154,7 +144,7 @@ def build_details(store: Store, phoenix: PhoenixSettings, cycle: Cycle) -> Exper
 
 
 def build_experiment(cycle: Cycle, trained: Cycle, phoenix: PhoenixSettings) -> Experiment:
-    """What a list shows of the run whose candidate `find_training_cycle` made."""
+    """Return the run's row in a list; `trained` is the cycle that trained its candidate."""
     known = dict.fromkeys(ReportSummary.model_fields) if cycle.outcome is None else cycle.outcome.model_dump()
     return Experiment(
         **cycle.model_dump(include=Experiment.model_fields.keys() & Cycle.model_fields.keys()),
@@ -170,12 +160,12 @@ def build_experiment(cycle: Cycle, trained: Cycle, phoenix: PhoenixSettings) -> 
 
 
 def build_compare_url(cycle: Cycle, phoenix: PhoenixSettings) -> str | None:
-    """Phoenix's page that compares the run's sides, as people's browsers find it."""
+    """Return the address of Phoenix's page that compares the run's sides; None where there is none."""
     return f"{phoenix.public_url}{cycle.compare_path}" if cycle.compare_path else None
 
 
 def describe_phoenix_page(cycle: Cycle, phoenix: PhoenixSettings) -> str:
-    """Phoenix's page that compares the run's sides, or why there is none."""
+    """Return the address of Phoenix's page that compares the run's sides, or why there is none, in words."""
     if url := build_compare_url(cycle, phoenix):
         return url
     if not cycle.ended:
@@ -207,7 +197,7 @@ def describe_phoenix_page(cycle: Cycle, phoenix: PhoenixSettings) -> str:
 def compare_experiments(
     store: Store, phoenix: PhoenixSettings, cycles: Sequence[Cycle]
 ) -> ExperimentComparison:
-    """What distinguishes the runs: plan, data, measures."""
+    """Compare runs by plan, data and measures."""
     chosen = list({cycle.id: cycle for cycle in cycles}.values())
     makers = {cycle.id: find_training_cycle(store, cycle) for cycle in chosen}
     one_target = len({cycle.target for cycle in chosen}) == 1
@@ -228,7 +218,7 @@ def compare_experiments(
 def _build_facts(
     group: Group, known: Mapping[str, Mapping[str, Any]], *, ranked: bool = False
 ) -> Iterator[ComparisonFact]:
-    """A fact for each name that any run knows something by."""
+    """Yield a fact for each name under which any run has a value."""
     for name in dict.fromkeys(name for facts in known.values() for name in facts):
         values = {run: facts[name] for run, facts in known.items() if facts.get(name) is not None}
         if values:
@@ -237,7 +227,7 @@ def _build_facts(
 
 
 def _find_best(name: str, values: Mapping[str, float]) -> tuple[str, ...]:
-    """None where all are the same."""
+    """Return the runs with the best value; none where all values are the same."""
     if len(set(values.values())) < 2:
         return ()
     best = (min if name in LOWER_IS_BETTER else max)(values.values())

@@ -1,7 +1,7 @@
-"""The model card in an adapter's folder: what it was made from and how, what was measured, and its limits.
+"""The model card in an adapter's folder: its data, its training, its measures and its limits.
 
-README.md as the Hugging Face hub has it: YAML that programs read, and below it text for people. Nothing of
-the traffic is quoted in it; golden cases, which the operator wrote, and the answers to them are.
+It is a README.md as on the Hugging Face hub: YAML for programs, and below it text for people. It quotes
+nothing of the traffic; it quotes golden cases, which the operator wrote, and the answers to them.
 """
 
 import re
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 MOST_LABELS = 50
-"""An output space is written out up to so many labels."""
+"""How many labels of an output space are listed."""
 LONGEST_CELL = 200
 ADDRESS = r"\b(?:[a-z][a-z0-9+.-]*://|www\.)[^\s|`]+|[\w.+-]+@[\w-]+\.[^\s|`]+"
 MARKUP = r"[\\|\[*`~]|<(?=[a-z/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])"
 SPECIAL = re.compile(f"(?P<address>{ADDRESS})|{MARKUP}", re.IGNORECASE)
-"""What Markdown would read as a link, with or without brackets, a table, HTML or emphasis; `p < 0.05` and
-`token_f1` are none of these."""
+"""Text that Markdown would read as a link, with or without brackets, as a table, HTML or emphasis;
+`p < 0.05` and `token_f1` are none of these."""
 SPOKEN_FROM = 0.1
-"""From this share of the texts on, a language stands in the card's head."""
+"""The smallest share of the texts from which a language is listed in the card's head."""
 TASKS = {
     "classification": "Answers with one label of a fixed set.",
     "extraction": "Answers with JSON.",
@@ -47,9 +47,10 @@ TASKS = {
 
 
 def write_card(context: TargetContext, version: Version, report: Report) -> None:
-    """Leave the card beside the adapter, in place of an earlier one; `report` is the newest look at it.
+    """Write the card beside the adapter, in place of an earlier one; `report` is of the newest look at it.
 
-    It is none of the version's files: digests, and what is served, stay as they are. Raises SnapshotDamaged.
+    The card is none of the version's files, so digests and served files do not change. Raises
+    SnapshotDamaged.
     """
     trained = context.store.cycle(version.cycle_id)
     first = (trained.report,) if trained.report and report.look == "second" else ()
@@ -62,8 +63,10 @@ def write_card(context: TargetContext, version: Version, report: Report) -> None
 def build_card(
     target: TargetSettings, version: Version, trained: Cycle, snapshot: Snapshot, reports: Sequence[Report]
 ) -> str:
-    """The card's text. `trained` is the cycle that trained the version, on `snapshot`; `reports` has the
-    looks at it, one at least, the newest last.
+    """Return the card's text.
+
+    `trained` is the cycle that trained the version on `snapshot`; `reports` are those of all looks at it,
+    at least one, newest last.
     """
     from huggingface_hub import ModelCardData
 
@@ -93,7 +96,7 @@ def build_card(
 
 
 def _build_eval_results(target: TargetSettings, report: Report) -> Iterator["EvalResult"]:
-    """The candidate's measures."""
+    """Yield the candidate's measures."""
     from huggingface_hub import EvalResult
 
     candidate = report.candidate
@@ -244,17 +247,17 @@ def _build_result_row(stage: StageResult) -> tuple[str, ...]:
         notes.append("the base in 4 bits")
     return (
         stage.method,
-        _in_words(took.examples, str),
-        _in_words(took.steps, str),
-        _in_words(took.train_loss, format_number),
-        _in_words(took.seconds, format_duration),
-        _in_words(took.peak_memory_bytes, format_gigabytes),
+        _format_figure(took.examples, str),
+        _format_figure(took.steps, str),
+        _format_figure(took.train_loss, format_number),
+        _format_figure(took.seconds, format_duration),
+        _format_figure(took.peak_memory_bytes, format_gigabytes),
         "; ".join(filter(None, notes)),
     )
 
 
 def _format_measurements(reports: Sequence[Report]) -> Iterator[str]:
-    """Every look, the newest first."""
+    """Yield the sections of every look, newest first."""
     for report in reversed(reports):
         look = "" if len(reports) == 1 else ", second look" if report.look == "second" else ", first look"
         yield f"## What was measured{look}"
@@ -329,9 +332,9 @@ def _format_row(cells: Sequence[str]) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """One line of Markdown that shows the text as it is: no table, image, link, HTML or emphasis of its own.
+    """Return one line of Markdown that shows the text as it is, without table, image, link, HTML or emphasis.
 
-    Only code keeps an address from becoming a link.
+    An address becomes code, since nothing else keeps it from becoming a link.
     """
     return SPECIAL.sub(
         lambda found: f"`{found[0]}`" if found["address"] else f"\\{found[0]}", " ".join(text.split())
@@ -344,5 +347,5 @@ def _build_count_rows(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _in_words(figure: float | None, words: Callable[[Any], str]) -> str:
+def _format_figure(figure: float | None, words: Callable[[Any], str]) -> str:
     return "–" if figure is None else words(figure)

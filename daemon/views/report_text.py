@@ -8,9 +8,9 @@ from evaluation.report import FailedGoldenCase, PairedComparison, Report, Scored
 from extractors.values import Value
 
 CONFUSIONS = 10
-"""The most frequent ones are shown."""
+"""How many confusions are shown: the most frequent ones."""
 STRATA = 20
-"""Those with the most traffic are shown."""
+"""How many strata are shown: those with the most traffic."""
 COMPARED = (
     "against",
     "metric",
@@ -30,7 +30,7 @@ Rows = tuple[tuple[str, ...], ...]
 
 
 class Section(Value):
-    """A heading with what stands below it."""
+    """A heading with paragraphs and a table."""
 
     title: str
     words: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Section(Value):
 
 
 def build_sections(report: Report, *, quoting: bool = True) -> Iterator[Section]:
-    """All that the report says, in the order in which it matters; `quoting` what users asked, too."""
+    """Yield the report's sections, most important first; with `quoting` they quote what users asked."""
     yield _build_measures(report)
     yield _build_comparisons(report)
     yield _build_guards(report)
@@ -56,7 +56,7 @@ def build_sections(report: Report, *, quoting: bool = True) -> Iterator[Section]
 
 
 def build_circumstances(report: Report, *, quoting: bool = True) -> Iterator[Section]:
-    """What bears on how far the verdict can be trusted: the held-out items, a judge, a replica, seeds."""
+    """Yield the sections about how far the verdict can be trusted: held-out items, judge, replica, seeds."""
     for section in (
         _build_weighting(report, quoting=quoting),
         _build_judge(report),
@@ -68,7 +68,7 @@ def build_circumstances(report: Report, *, quoting: bool = True) -> Iterator[Sec
 
 
 def find_role(report: Report, side: str) -> str:
-    """What a side is in the comparison; empty for a base that is not live."""
+    """Return the side's role in the comparison; empty for a base that is not live."""
     if side == report.candidate.name:
         return "candidate"
     if side == report.live:
@@ -77,13 +77,13 @@ def find_role(report: Report, side: str) -> str:
 
 
 def format_side(report: Report, side: str) -> str:
-    """The side's name with its role."""
+    """Return the side's name with its role."""
     known = find_role(report, side)
     return f"{side} ({known})" if known else side
 
 
 def describe_answer(answer: ScoredAnswer) -> str:
-    """The text; of a search, where it found the first relevant document."""
+    """Return the answer's text; for a search, the rank of the first relevant document, in words."""
     reciprocal = answer.scores.get("mrr@10")
     if reciprocal is None:
         return answer.text
@@ -93,19 +93,19 @@ def describe_answer(answer: ScoredAnswer) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """With three decimals, or as few digits as it takes above that."""
+    """Format a number with three decimals; one decimal from 10 on."""
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def format_p_value(p: float) -> str:
-    """A p-value."""
+    """Format a p-value."""
     return f"{p:.2g}"
 
 
 def format_interval(bounds: tuple[float, float], *, signed: bool = True) -> str:
-    """An interval."""
+    """Format an interval."""
     low, high = (f"{bound:+.3f}" if signed else format_number(bound) for bound in bounds)
     return f"{low} to {high}"
 

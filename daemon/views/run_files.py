@@ -1,4 +1,4 @@
-"""What the jobs of a cycle left in its run folder: progress, and answers to held-out items."""
+"""Files that the jobs of a cycle left in its run folder: progress, and answers to held-out items."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,9 +37,9 @@ def read_progress(settings: Settings, cycle: Cycle) -> dict[str, list[ProgressLi
 def read_answers(
     settings: Settings, cycle: Cycle, *, changed: bool = False, offset: int = 0, limit: int = 50
 ) -> tuple[SideBySide, ...]:
-    """Held-out items and what base, live and candidate said to them; empty before the evaluation.
+    """Return held-out items with the answers of all sides; empty before the evaluation.
 
-    `changed`: only those where the candidate is right and what is live was not, or the other way round.
+    With `changed`, only the items on which exactly one of candidate and live version is right.
     """
     report = cycle.report
     if report is None:
@@ -52,13 +52,13 @@ def read_answers(
         if not changed or answer.correct is not was_right.get(answer.item_id)
     ][offset : offset + limit]
     items = _read_held_out(settings, cycle, frozenset(chosen)) if chosen else {}
-    said = {side.name: {answer.item_id: answer for answer in side.answers} for side in report.sides}
+    by_side = {side.name: {answer.item_id: answer for answer in side.answers} for side in report.sides}
     return tuple(
         SideBySide(
             item_id=item_id,
             prompt=_find_prompt(items.get(item_id)),
             gold=_find_gold(items.get(item_id)),
-            answers={name: answers[item_id] for name, answers in said.items() if item_id in answers},
+            answers={name: answers[item_id] for name, answers in by_side.items() if item_id in answers},
         )
         for item_id in chosen
     )

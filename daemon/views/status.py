@@ -29,7 +29,7 @@ WORDS = KIND_NAMES | {"votes": "answers that people liked or did not like"}
 
 
 class Need(Value):
-    """How much of something there is, and how much is needed."""
+    """A number that there is, and the number that is needed."""
 
     has: int
     needs: int
@@ -56,7 +56,7 @@ class BatchStatus(Value):
 
 
 class TargetStatus(Value):
-    """What the store alone says about a target: it is true with and without a daemon."""
+    """A target's status from the store alone, which is valid with and without a running daemon."""
 
     target: str
     """`tenant/agent`."""
@@ -89,7 +89,7 @@ class TargetStatus(Value):
 
 
 class TargetHealth(Value):
-    """What the jobs of a running daemon last found about a target."""
+    """The last findings of a running daemon's jobs about a target."""
 
     problems: dict[str, str] = {}
     """Problem by job; a job that is well has no entry."""
@@ -102,7 +102,7 @@ class TargetHealth(Value):
 
     @field_serializer("progress")
     def _leave_out_defaults(self, line: ProgressLine | None) -> dict[str, Any] | None:
-        """Show what the line says, as the job's file has it."""
+        """Serialise the line as it stands in the job's file."""
         return line.model_dump(mode="json", exclude_defaults=True) if line else None
 
 
@@ -112,7 +112,7 @@ class RunningTargetStatus(TargetHealth, TargetStatus):
 
 @dataclass
 class Health:
-    """What the jobs of a running daemon last found. Threads share it."""
+    """The last findings of a running daemon's jobs. Threads share it."""
 
     _targets: dict[str, TargetHealth] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)

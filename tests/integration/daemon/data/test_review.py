@@ -150,7 +150,10 @@ def test_an_edit_that_could_not_be_trained_on_is_refused(
 
 def test_pairs_and_triplets_are_edited_as_what_they_are(tmp_path: Path) -> None:
     review = a_desk(tmp_path, task="generation", output_space=())
-    pairs, triplets = a_batch(review.store, "one", kind="pairs"), a_batch(review.store, "one", kind="triplets")
+    pairs, triplets = (
+        a_batch(review.store, "one", kind="pairs"),
+        a_batch(review.store, "one", kind="triplets"),
+    )
     with pytest.raises(EditInvalid, match="could not be trained on"):
         review.decide(pairs.id, [edit(1, chosen="shipping")], actor="ann")  # as the rejected one
     review.decide(pairs.id, [edit(1, chosen="returns")], actor="ann")
@@ -161,7 +164,9 @@ def test_pairs_and_triplets_are_edited_as_what_they_are(tmp_path: Path) -> None:
     review.store.close()
 
 
-def test_many_are_decided_at_once_and_nobody_s_decision_by_accident(review: BatchReview, batch: Batch) -> None:
+def test_many_are_decided_at_once_and_nobody_s_decision_by_accident(
+    review: BatchReview, batch: Batch
+) -> None:
     review.decide_numbers(batch.id, [1], ItemState.REJECTED, actor="ann", reason="off topic")
     with pytest.raises(AlreadyDecided, match="1 is REJECTED by ann"):
         review.decide_numbers(batch.id, [1, 2], ItemState.APPROVED, actor="bob")
@@ -180,7 +185,9 @@ def test_what_was_decided_can_be_undone_while_the_batch_waits(review: BatchRevie
     review.decide_numbers(batch.id, None, ItemState.APPROVED, actor="ann")
     with pytest.raises(BatchEnded):
         review.decide_numbers(batch.id, [1], ItemState.PENDING, actor="ann")
-    review.decide_numbers(batch.id, [1], ItemState.REJECTED, actor="ann", reason="wrong after all", again=True)
+    review.decide_numbers(
+        batch.id, [1], ItemState.REJECTED, actor="ann", reason="wrong after all", again=True
+    )
     assert len(list_approved(review)) == 3
 
 

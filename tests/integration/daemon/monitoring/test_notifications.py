@@ -87,7 +87,7 @@ class Outbox:
         self.receiver = NotifySettings.model_validate({"name": "ops", **receiver})
         self.store = Store.open(folder, NOW)
         self.notifier = Notifier(self.receiver, self.store, self.clock)
-        self.notifier.begin()
+        self.notifier.register()
 
     def clock(self) -> datetime:
         return self.now
@@ -96,11 +96,11 @@ class Outbox:
         self.store.close()
         self.store = Store.open(self.folder, self.now)
         self.notifier = Notifier(self.receiver, self.store, self.clock)
-        self.notifier.begin()
+        self.notifier.register()
 
-    def tell(self, after: timedelta = timedelta()) -> int:
+    def deliver(self, after: timedelta = timedelta()) -> int:
         self.now += after
-        return self.notifier.tell()
+        return self.notifier.deliver()
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_people_are_told_when_a_batch_waits_a_cycle_fails_and_a_version_comes_or
     first = a_candidate(store, TARGET)  # whose cycle ends FAILED, too
     promote(store, first, None)
     roll_back(store, first)
-    assert outbox.tell() == 5
+    assert outbox.deliver() == 5
     assert [(told["type"], told["data"]) for told in receiver.told] == [
         (
             "batch.waiting",
@@ -146,13 +146,13 @@ def test_people_are_told_when_a_batch_waits_a_cycle_fails_and_a_version_comes_or
     everything = b"".join(body for _, body in receiver.got)
     assert b"customer" not in everything
     assert b"wrong tone" not in everything
-    assert outbox.tell() == 0
+    assert outbox.deliver() == 0
 
 
 def test_what_did_not_happen_is_not_told(outbox: Outbox, receiver: Receiver) -> None:
     first, second = a_candidate(outbox.store, TARGET), a_candidate(outbox.store, TARGET)
     promote(outbox.store, first, None)
-    outbox.tell()
+    outbox.deliver()
     receiver.got.clear()
     with pytest.raises(LearndError):
         promote(outbox.store, second, None)
@@ -160,7 +160,7 @@ def test_what_did_not_happen_is_not_told(outbox: Outbox, receiver: Receiver) -> 
     a_batch(outbox.store, "one")
     with pytest.raises(LearndError):
         a_batch(outbox.store, "one")
-    outbox.tell()
+    outbox.deliver()
     assert [told["type"] for told in receiver.told] == ["batch.waiting"]
 
 
@@ -173,7 +173,7 @@ def test_what_is_posted_is_signed_over_id_time_and_body(
 ) -> None:
     outbox = Outbox(tmp_path, url=receiver.url, secret=secret)
     fail_a_cycle(outbox.store)
-    outbox.tell(after=timedelta(seconds=30))
+    outbox.deliver(after=timedelta(seconds=30))
     ((headers, body),) = receiver.got
     assert headers["webhook-timestamp"] == str(int(NOW.timestamp()) + 30)
     assert headers["content-type"] == "application/json"
@@ -193,13 +193,13 @@ def test_a_receiver_that_fails_is_tried_again_with_growing_pauses_under_the_same
 ) -> None:
     receiver.statuses = [500, 302, 429]
     fail_a_cycle(outbox.store)
-    assert outbox.tell() == 0
-    assert outbox.tell(after=timedelta(seconds=9)) == 0
+    assert outbox.deliver() == 0
+    assert outbox.deliver(after=timedelta(seconds=9)) == 0
     assert len(receiver.got) == 1
-    outbox.tell(after=timedelta(seconds=1))
-    outbox.tell(after=timedelta(seconds=20))
-    assert outbox.tell(after=timedelta(seconds=40)) == 1
-    assert outbox.tell(after=timedelta(days=1)) == 0
+    outbox.deliver(after=timedelta(seconds=1))
+    outbox.deliver(after=timedelta(seconds=20))
+    assert outbox.deliver(after=timedelta(seconds=40)) == 1
+    assert outbox.deliver(after=timedelta(days=1)) == 0
     assert len(receiver.got) == 4
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
     assert len({headers["webhook-timestamp"] for headers, _ in receiver.got}) == 4
@@ -213,19 +213,19 @@ def test_one_notice_that_is_refused_keeps_no_other_back(outbox: Outbox, receiver
     receiver.statuses = [400]
     fail_a_cycle(outbox.store)
     a_batch(outbox.store, "one")
-    assert outbox.tell() == 0
-    assert outbox.tell() == 1
+    assert outbox.deliver() == 0
+    assert outbox.deliver() == 1
     assert receiver.told[-1]["type"] == "batch.waiting"
 
 
 def test_what_could_not_be_told_is_told_after_a_restart(outbox: Outbox, receiver: Receiver) -> None:
     receiver.statuses = [503]
     fail_a_cycle(outbox.store)
-    outbox.tell()
+    outbox.deliver()
     outbox.restart()
-    assert outbox.tell(after=timedelta(seconds=10)) == 1
+    assert outbox.deliver(after=timedelta(seconds=10)) == 1
     outbox.restart()
-    assert outbox.tell(after=timedelta(hours=1)) == 0
+    assert outbox.deliver(after=timedelta(hours=1)) == 0
 
 
 ACT_AND_DIE = """
@@ -247,7 +247,7 @@ def test_an_act_is_told_of_though_its_process_died_right_after_it(
     outbox: Outbox, receiver: Receiver, pytestconfig: pytest.Config
 ) -> None:
     a_candidate(outbox.store, TARGET)
-    outbox.tell()
+    outbox.deliver()
     receiver.got.clear()
     child = subprocess.run(
         [sys.executable, "-c", ACT_AND_DIE, str(outbox.folder)],
@@ -256,7 +256,7 @@ def test_an_act_is_told_of_though_its_process_died_right_after_it(
         check=False,
     )
     assert child.returncode == -9
-    assert outbox.tell() == 1
+    assert outbox.deliver() == 1
     assert receiver.told[0]["data"]["version"] == "acme.routing.v1"
 
 
@@ -264,12 +264,12 @@ def test_a_new_receiver_is_told_of_what_happens_from_now_on(outbox: Outbox, rece
     fail_a_cycle(outbox.store)
     with receiving() as other:
         late = Notifier(NotifySettings(name="late", url=other.url), outbox.store, outbox.clock)
-        late.begin()
+        late.register()
         batch = a_batch(outbox.store, "one")
-        late.begin()  # as after a restart
-        assert late.tell() == 1
+        late.register()  # as after a restart
+        assert late.deliver() == 1
         assert other.told[0]["data"]["batch"] == batch.id
-    outbox.tell()
+    outbox.deliver()
     assert len(receiver.told) == 2
 
 
@@ -278,7 +278,7 @@ def test_a_receiver_is_told_only_of_the_events_it_asked_for(tmp_path: Path, rece
     first = a_candidate(outbox.store, TARGET)
     promote(outbox.store, first, None)
     roll_back(outbox.store, first)
-    assert outbox.tell() == 1
+    assert outbox.deliver() == 1
     assert receiver.told[0]["type"] == "version.rolled_back"
     outbox.store.close()
 
@@ -288,12 +288,12 @@ def test_after_a_week_nobody_is_told_any_more_and_after_more_it_is_forgotten(
 ) -> None:
     receiver.statuses = [500]
     fail_a_cycle(outbox.store)
-    outbox.tell()
-    assert outbox.tell(after=GIVE_UP) == 0
+    outbox.deliver()
+    assert outbox.deliver(after=GIVE_UP) == 0
     outbox.store.prune_notices(outbox.now)
     # Numbers are not given again: what happens next is news.
     fail_a_cycle(outbox.store, now=outbox.now)
-    assert outbox.tell() == 1
+    assert outbox.deliver() == 1
 
 
 def test_a_receiver_that_is_not_there_or_hangs_is_an_attempt_like_any_other(
@@ -303,7 +303,7 @@ def test_a_receiver_that_is_not_there_or_hangs_is_an_attempt_like_any_other(
     for name, url in (("gone", f"http://127.0.0.1:{find_free_port()}/T0K3N"), ("slow", receiver.url)):
         outbox = Outbox(tmp_path / name, name=name, url=url, timeout_seconds=0.2)
         fail_a_cycle(outbox.store)
-        assert outbox.tell() == 0
+        assert outbox.deliver() == 0
         outbox.store.close()
     assert "T0K3N" not in caplog.text
 
@@ -319,7 +319,7 @@ def test_a_command_finds_the_notice_on_its_standard_input(
     )
     outbox = Outbox(tmp_path / "data", command=[sys.executable, "-c", script, str(tmp_path / "told")])
     failed = fail_a_cycle(outbox.store)
-    assert outbox.tell() == 1
+    assert outbox.deliver() == 1
     told = json.loads((tmp_path / "told").read_text())
     assert (told["type"], told["data"]["cycle"]) == ("cycle.failed", failed)
     assert told["environment"] == ["LEARND_NOTICE_ID"]
@@ -330,7 +330,7 @@ def test_a_command_finds_the_notice_on_its_standard_input(
 def test_a_command_that_fails_or_hangs_is_run_again(tmp_path: Path, code: str) -> None:
     outbox = Outbox(tmp_path, command=[sys.executable, "-c", code], timeout_seconds=2)
     fail_a_cycle(outbox.store)
-    assert outbox.tell() == 0
+    assert outbox.deliver() == 0
     (due,) = outbox.store.due_notices(
         "ops", ["cycle.failed"], since=NOW - GIVE_UP, now=NOW + timedelta(seconds=10)
     )
