@@ -1,1 +1,1 @@
-"""Which method, and the trained adapter."""
+"""From a snapshot to a trained adapter: the choice of method, and the training."""

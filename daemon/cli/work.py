@@ -17,7 +17,7 @@ def work(what: Work, folder: Path) -> None:
     """
     match what:
         case Work.TRAIN:
-            from trainers.jobs.language_model import run
+            from trainers.jobs.train import run
         case Work.MEASURE:
             from evaluation.jobs.readiness import run
         case Work.SEEDS:

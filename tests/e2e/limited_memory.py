@@ -1,4 +1,4 @@
-"""Do the training job in a folder with little memory: so many MB more than the loaded libraries take.
+"""Do the training job in a folder with MEGABYTES more memory than the loaded libraries take.
 
 python -m tests.e2e.limited_memory train|estimate FOLDER MEGABYTES
 """
@@ -10,23 +10,23 @@ from pathlib import Path
 import torch
 import trl
 
-from trainers.jobs import language_model as training
-from trainers.trials import estimate_job as estimating
+from trainers.jobs import train
+from trainers.trials import estimate_job
 
 LOADED = (torch, trl.SFTTrainer, trl.DPOTrainer)
 """Imported now, so that the limit is on the training's own memory."""
 
-WORK = {"train": training.run, "estimate": estimating.run}
+WORK = {"train": train.run, "estimate": estimate_job.run}
 
 
-def data_bytes() -> int:
-    """What this process has reserved to write to (Linux)."""
+def read_data_bytes() -> int:
+    """Return the bytes that this process has reserved for data (Linux)."""
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmData:")).split()[1]) * 1024
 
 
 if __name__ == "__main__":
     work, folder, megabytes = sys.argv[1:]
-    limit = data_bytes() + int(megabytes) * 10**6
+    limit = read_data_bytes() + int(megabytes) * 10**6
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     WORK[work](Path(folder))

@@ -68,7 +68,7 @@ class TrainingEstimate(Value):
 
 
 def estimate_memory(
-    shape: Architecture,
+    architecture: Architecture,
     workload: Workload,
     hyperparameters: Hyperparameters,
     attempt: Attempt,
@@ -84,48 +84,48 @@ def estimate_memory(
     matrix. In bfloat16, the norms' are float32, and a copy of a matrix's inputs is cast for LoRA.
     """
     item = {"float32": 4, "bfloat16": 2}[dtype]
-    quantised = shape.linear_parameters if attempt.quantization else 0
-    weights = (shape.parameters - quantised) * item + round(quantised * BITS_PER_WEIGHT / 8)
-    largest = max((outputs * inputs for outputs, inputs in shape.linear), default=0)
-    as_on_disk = not quantised and abs(shape.file_bytes / (shape.parameters * item) - 1) < 0.01
+    quantised = architecture.linear_parameters if attempt.quantization else 0
+    weights = (architecture.parameters - quantised) * item + round(quantised * BITS_PER_WEIGHT / 8)
+    largest = max((outputs * inputs for outputs, inputs in architecture.linear), default=0)
+    as_on_disk = not quantised and abs(architecture.file_bytes / (architecture.parameters * item) - 1) < 0.01
     return MemoryEstimate(
         runtime=RUNTIME_BYTES[device],
         weights=weights,
-        loading=0 if as_on_disk or device != "cpu" else shape.file_bytes,
-        adapter=shape.count_adapter_parameters(hyperparameters.lora_rank) * TRAINED_BYTES,
+        loading=0 if as_on_disk or device != "cpu" else architecture.file_bytes,
+        adapter=architecture.count_adapter_parameters(hyperparameters.lora_rank) * TRAINED_BYTES,
         activations=_estimate_activations(
-            shape, workload, hyperparameters.lora_rank, item, attempt.checkpointing
+            architecture, workload, hyperparameters.lora_rank, item, attempt.checkpointing
         )
         # A matrix in 4 bits is unpacked for its product.
         + (largest * item if quantised else 0),
-        logits=_estimate_logits(shape, workload.most_labels, item, device),
+        logits=_estimate_logits(architecture, workload.most_labels, item, device),
     )
 
 
-def _estimate_logits(shape: Architecture, labels: int, item: int, device: str) -> int:
+def _estimate_logits(architecture: Architecture, labels: int, item: int, device: str) -> int:
     """Estimate the logits; on a GPU, a tile of them and the labels' hidden states' gradient in float32."""
     if device == "cpu":
-        return labels * shape.vocabulary * 4 * LOGIT_COPIES
+        return labels * architecture.vocabulary * 4 * LOGIT_COPIES
     most_labels, most_words = LOGIT_TILE
-    tile = min(labels, most_labels) * min(shape.vocabulary, most_words)
-    return tile * item + labels * shape.hidden * 4
+    tile = min(labels, most_labels) * min(architecture.vocabulary, most_words)
+    return tile * item + labels * architecture.hidden * 4
 
 
 def _estimate_activations(
-    shape: Architecture, workload: Workload, rank: int, item: int, checkpointing: bool
+    architecture: Architecture, workload: Workload, rank: int, item: int, checkpointing: bool
 ) -> int:
     tokens = workload.largest_batch
-    matrices = len(shape.linear) // shape.layers
-    mlp = (4 if shape.gated else 2) * shape.intermediate
-    elements = 4 * shape.attention + mlp + matrices * rank
+    matrices = len(architecture.linear) // architecture.layers
+    mlp = (4 if architecture.gated else 2) * architecture.intermediate
+    elements = 4 * architecture.attention + mlp + matrices * rank
     if item == 4:
-        layer = tokens * (elements + 4 * shape.hidden) * 4
+        layer = tokens * (elements + 4 * architecture.hidden) * 4
     else:
-        layer = tokens * (elements * 2 + shape.hidden * (2 * 4 + 6 * 2))
+        layer = tokens * (elements * 2 + architecture.hidden * (2 * 4 + 6 * 2))
     mask = workload.largest_mask * item
     if checkpointing:
-        return layer + mask + shape.layers * tokens * shape.hidden * item
-    return layer * shape.layers + mask
+        return layer + mask + architecture.layers * tokens * architecture.hidden * item
+    return layer * architecture.layers + mask
 
 
 def fits(memory: MemoryEstimate, device_bytes: int) -> bool:

@@ -1,7 +1,6 @@
-"""Learning to find documents: triplets and a plan become a LoRA adapter of a sentence-transformer.
+"""Training an embedding model: triplets and a plan become a LoRA adapter of a sentence-transformer.
 
-A stage like any other (`trainers.jobs.language_model`): the run folder holds the files of the job, the
-checkpoints while it runs, and in the end the adapter. A run that was killed goes on from its last checkpoint.
+The run's folder and its recovery are the same as for language models (`trainers/jobs/train.py`).
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from trainers.jobs.shared_steps import (
     fit,
     save_with_curves,
 )
-from trainers.methods.triplet_batches import TripletBatching, choose_batches
+from trainers.methods.triplet_batches import TripletBatching, TripletData, choose_batches
 from trainers.models.adapter_files import TRAINED_ADAPTER
 from trainers.models.encoder import (
     add_encoder_lora,
@@ -37,14 +36,12 @@ from trainers.recovery.fallbacks import Attempt, MemoryRules
 from trainers.recovery.guards import RunGuard, train_with_recovery
 
 LARGEST_PART = 64
-"""Rows of a batch, three texts each, that are in memory at once at first."""
+"""Most rows of a batch, three texts each, that are in memory at once in the first attempt."""
 
 
 @dataclass(frozen=True)
 class _EmbeddingRun(TrainingRun):
-    train: Sequence[Triplet]
-    validation: Sequence[Triplet]
-    batches: TripletBatching
+    data: TripletData
 
 
 def train_embedding(job: TrainingJob, folder: Path, progress: Progress) -> TrainingResult:
@@ -58,103 +55,100 @@ def train_embedding(job: TrainingJob, folder: Path, progress: Progress) -> Train
     def train_once(attempt: Attempt) -> TrainingResult:
         return _train_attempt(replace(first, attempt=attempt))
 
-    # An encoder is small: what takes memory is its batch.
+    # An encoder is small: its batches take most of the memory.
     rules = MemoryRules(may_quantize=False)
     return train_with_recovery(first.guard, train_once, checkpoints=first.checkpoints, rules=rules)
 
 
 def prepare_embedding(job: TrainingJob, folder: Path, progress: Progress) -> PreparedTraining:
-    """What the job's training would begin with. Raises as `train_embedding` does."""
+    """Prepare the first attempt of the job's training. Raises as `train_embedding` does."""
     return _prepare(_begin_run(job, folder, progress))
 
 
 def _begin_run(job: TrainingJob, folder: Path, progress: Progress) -> _EmbeddingRun:
-    snapshot = read_snapshot(Path(job.snapshot))
-    train, validation = snapshot.train.triplets, snapshot.validation.triplets
+    snapshot, hyperparameters = read_snapshot(Path(job.snapshot)), job.current_stage.hyperparameters
+    train = snapshot.train.triplets
     if not train:
         raise NothingToLearn("the snapshot has no triplets; have documents of searches judged, or log clicks")
-    batches = choose_batches(train, job.chosen.hyperparameters.batch_size)
-    progress.write("loading", f"{batches.loss}, {batches.size} rows a batch: {batches.reason}")
-    guard = RunGuard(
-        folder, split_batch(batches, job.chosen.hyperparameters), progress, job.limits, job.spent
-    )
-    return _EmbeddingRun(job, guard.state.attempt, guard, folder, progress, train, validation, batches)
+    batching = choose_batches(train, hyperparameters.batch_size)
+    progress.write("loading", f"{batching.loss}, {batching.size} rows a batch: {batching.reason}")
+    guard = RunGuard(folder, split_batch(batching, hyperparameters), progress, job.limits, job.spent)
+    data = TripletData(train, snapshot.validation.triplets, batching)
+    return _EmbeddingRun(job, guard.state.attempt, guard, folder, progress, data)
 
 
-def split_batch(batches: TripletBatching, hyperparameters: Hyperparameters) -> Attempt:
-    """The batch in as few parts as hold LARGEST_PART rows or fewer, and as even ones as there are."""
-    parts = -(-batches.size // LARGEST_PART)
+def split_batch(batching: TripletBatching, hyperparameters: Hyperparameters) -> Attempt:
+    """Split a batch into as few parts as possible, of at most LARGEST_PART rows and about equal size."""
+    parts = -(-batching.size // LARGEST_PART)
     return Attempt(
-        micro_batch=-(-batches.size // parts),
+        micro_batch=-(-batching.size // parts),
         accumulation=hyperparameters.gradient_accumulation * parts,
         checkpointing=False,
         quantization=None,
     )
 
 
-def _prepare(this: _EmbeddingRun) -> PreparedTraining:
+def _prepare(run: _EmbeddingRun) -> PreparedTraining:
     from transformers import set_seed
 
     from trainers.jobs.reporting import ProgressReporter
     from trainers.methods.encoder_trainer import build_encoder_trainer, read_recalls
 
-    plan, hyperparameters = this.job.plan, this.job.chosen.hyperparameters
-    this.progress.write("loading", f"base model {plan.base_model}")
+    job, data, hyperparameters = run.job, run.data, run.job.current_stage.hyperparameters
+    run.progress.write("loading", f"base model {job.plan.base_model}")
     set_seed(hyperparameters.seed)
-    encoder = load_encoder(plan.base_model, device=this.job.device, dtype=this.job.dtype)
-    workload = _measure_workload(this, encoder)
-    if this.job.start_adapter:
-        load_trainable_encoder_adapter(encoder, Path(this.job.start_adapter))
+    encoder = load_encoder(job.plan.base_model, device=job.device, dtype=job.dtype)
+    workload = _measure_workload(encoder, data, run.attempt.micro_batch, run.progress)
+    if job.start_adapter:
+        load_trainable_encoder_adapter(encoder, Path(job.start_adapter))
     else:
         add_encoder_lora(encoder, hyperparameters)
-    rows_a_step = this.batches.size * hyperparameters.gradient_accumulation
-    reporter = ProgressReporter(this.progress, read_recalls, workload.tokens / len(this.train) * rows_a_step)
+    step_size = data.batching.size * hyperparameters.gradient_accumulation
+    reporter = ProgressReporter(run.progress, read_recalls, workload.tokens / len(data.train) * step_size)
     trainer = build_encoder_trainer(
         encoder,
-        this.train,
-        this.validation,
-        this.batches,
-        this.attempt,
+        data,
+        run.attempt,
         hyperparameters,
-        this.checkpoints,
-        build_callbacks(this, reporter, validates=bool(this.validation)),
+        run.checkpoints,
+        build_callbacks(run, reporter, validates=bool(data.validation)),
     )
-    return PreparedTraining(trainer, reporter, this.attempt, workload)
+    return PreparedTraining(trainer, reporter, run.attempt, workload)
 
 
-def _train_attempt(this: _EmbeddingRun) -> TrainingResult:
-    begun = _prepare(this)
-    encoder = begun.trainer.model
-    loss = fit(this, begun.trainer)
-    save = partial(save_encoder_adapter, encoder, base_model=this.job.plan.base_model)
+def _train_attempt(run: _EmbeddingRun) -> TrainingResult:
+    prepared = _prepare(run)
+    trainer, encoder = prepared.trainer, prepared.trainer.model
+    loss = fit(trainer, run.checkpoints, run.progress)
+    save = partial(save_encoder_adapter, encoder, base_model=run.job.plan.base_model)
     return TrainingResult(
         adapter=ADAPTER,
-        files=save_with_curves(this, begun.trainer.state.global_step, save),
+        files=save_with_curves(run.folder, run.progress, trainer.state.global_step, save),
         rank=encoder.transformers_model.peft_config[TRAINED_ADAPTER].r,
-        metrics=collect_metrics(this, begun, loss),
+        metrics=collect_metrics(run, prepared, loss),
     )
 
 
-def _measure_workload(this: _EmbeddingRun, encoder: Any) -> Workload:
-    """What there is to read, as far as the model reads texts; says how many are longer."""
-    rows, others = ([_list_texts(triplet) for triplet in some] for some in (this.train, this.validation))
-    lengths = _count_tokens(encoder, rows)
-    most = encoder.max_seq_length or max(lengths)
-    cut = sum(length > most for length in lengths)
-    longest = [min(most, max(lengths[of::3])) for of in range(3)]
-    said = f"{len(rows)} triplets, {len(others)} for validation"
+def _measure_workload(encoder: Any, data: TripletData, micro_batch: int, progress: Progress) -> Workload:
+    """Measure the triplets' tokens up to the model's limit, and report how many texts are longer."""
+    train, validation = [[_list_texts(each) for each in part] for part in (data.train, data.validation)]
+    lengths = _count_tokens(encoder, train)
+    limit = encoder.max_seq_length or max(lengths)
+    cut = sum(length > limit for length in lengths)
+    longest = [min(limit, max(lengths[column::3])) for column in range(3)]
+    message = f"{len(train)} triplets, {len(validation)} for validation"
     if cut:
-        said += f"; {cut} of {len(lengths)} texts are read up to {most} tokens, as they will be when searched"
-    if not others:
-        said += "; no validation triplets, so training cannot stop early"
-    this.progress.write("loading", said)
+        message += f"; {cut} of {len(lengths)} texts are read up to {limit} tokens, as they are in searches"
+    if not validation:
+        message += "; no validation triplets, so training cannot stop early"
+    progress.write("loading", message)
     return Workload(
-        examples=len(rows),
-        tokens=sum(min(length, most) for length in lengths),
-        validation_tokens=sum(min(length, most) for length in _count_tokens(encoder, others)),
+        examples=len(train),
+        tokens=sum(min(length, limit) for length in lengths),
+        validation_tokens=sum(min(length, limit) for length in _count_tokens(encoder, validation)),
         # Queries, relevant and irrelevant documents are three padded batches.
-        largest_batch=this.attempt.micro_batch * sum(longest),
-        largest_mask=this.attempt.micro_batch * sum(length**2 for length in longest),
+        largest_batch=micro_batch * sum(longest),
+        largest_mask=micro_batch * sum(length**2 for length in longest),
         most_labels=0,
     )
 
@@ -164,7 +158,7 @@ def _list_texts(triplet: Triplet) -> tuple[str, str, str]:
 
 
 def _count_tokens(encoder: Any, rows: Sequence[tuple[str, ...]]) -> list[int]:
-    """Tokens of each text of `rows`."""
+    """Return the number of tokens of each text in `rows`, row after row."""
     texts = [text for row in rows for text in row]
     if not texts:
         return []

@@ -1,7 +1,7 @@
-"""What a training will take, told from its job: where on the memory ladder it begins, and its estimate.
+"""The first attempt of a job's training and its estimate, counted from the job before anything is loaded.
 
-A training begins on the first rung that is likely to fit, rather than fail its way down to it: on a CPU
-the first failure is often the kernel's, which kills without a word.
+A training begins on the first rung of the memory ladder that is likely to fit, rather than fail its way
+down to it: on a CPU the first failure is often a kill by the kernel, without a word.
 """
 
 from pathlib import Path
@@ -20,90 +20,97 @@ from trainers.estimate.memory_and_time import (
 )
 from trainers.jobs.job import TrainingJob
 from trainers.memory import measure_free_memory
-from trainers.models.base_model import BaseModelUnusable, Dtype, load_tokenizer, resolve_device, resolve_dtype
+from trainers.models.base_model import (
+    BaseModelUnusable,
+    Dtype,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+)
 from trainers.models.quantization import find_quantization_obstacle
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import ExampleKind
 from trainers.recovery.fallbacks import Attempt, MemoryRules, build_first_attempt
 
 SAMPLE_SIZE = 512
-"""Examples that are looked at, at most."""
+"""Most examples that are tokenised to choose the first attempt."""
 SHORT_EXAMPLE = 512
 """Tokens of a short example."""
 
 
 def plan_attempt(job: TrainingJob) -> Attempt:
-    """The training of a language model as its plan has it. Raises BaseModelUnusable."""
-    on_cpu = resolve_device(job.device) == "cpu"
+    """Return the attempt of a language model's training as its plan has it. Raises BaseModelUnusable."""
     planned = build_first_attempt(
-        job.chosen.hyperparameters, on_cpu=on_cpu, quantization=job.plan.quantization
+        job.current_stage.hyperparameters,
+        on_cpu=resolve_device(job.device) == "cpu",
+        quantization=job.plan.quantization,
     )
     return planned.model_copy(update={"micro_batch": max(planned.micro_batch, _find_min_micro_batch(job))})
 
 
 def build_memory_rules(job: TrainingJob) -> MemoryRules:
-    """How far down the ladder it may go. Raises BaseModelUnusable."""
+    """Return the rules by which the job may save memory. Raises BaseModelUnusable."""
     may_quantize = job.may_quantize and find_quantization_obstacle(resolve_device(job.device)) is None
     return MemoryRules(least_micro_batch=_find_min_micro_batch(job), may_quantize=may_quantize)
 
 
 def _find_min_micro_batch(job: TrainingJob) -> int:
-    return MIN_VOTES if job.chosen.method == "kto" else 1
+    return MIN_VOTES if job.current_stage.method == "kto" else 1
 
 
 def choose_first_attempt(job: TrainingJob) -> tuple[Attempt, str]:
-    """With which attempt the training of a language model should begin, and why.
+    """Choose the attempt with which a language model's training begins; return it and the reason.
 
     Raises BaseModelUnusable, SnapshotDamaged.
     """
-    plan, chosen = job.plan, job.chosen
+    plan, stage = job.plan, job.current_stage
     first, rules = plan_attempt(job), build_memory_rules(job)
     try:
-        shape = read_architecture(plan.base_model)
+        architecture = read_architecture(plan.base_model)
     except BaseModelUnusable as unknown:
         return first, str(unknown)
-    examples = _take_sample(read_snapshot(Path(job.snapshot)).train, chosen.data)
-    sample = tokenise(load_tokenizer(plan.base_model), chosen.data, examples, chosen.hyperparameters)
+    examples = _take_sample(read_snapshot(Path(job.snapshot)).train, stage.data)
+    sample = tokenise(load_tokenizer(plan.base_model), stage.data, examples, stage.hyperparameters)
     if not sample.features:
         return first, "no example can be learned"
 
-    def memory_of(attempt: Attempt) -> MemoryEstimate:
-        widths = shape.widths if plan.prefix_shared else None
+    def estimate_for(attempt: Attempt) -> MemoryEstimate:
+        widths = architecture.widths if plan.prefix_shared else None
         load = measure_workload(sample.features, 0, attempt.micro_batch, widths=widths)
-        return _estimate_memory(job, shape, load, attempt)
+        return _estimate_memory(job, architecture, load, attempt)
 
-    return find_fitting_attempt(first, rules, memory_of, measure_free_memory(resolve_device(job.device)))
+    free = measure_free_memory(resolve_device(job.device))
+    return find_fitting_attempt(first, rules, estimate_for, free)
 
 
 def estimate_by_count(job: TrainingJob) -> TrainingEstimate | None:
-    """What the training of a language model takes, time left open; None where its size cannot be told.
+    """Estimate a language model's training without its time; None if the base's size is unknown.
 
     Raises BaseModelUnusable, SnapshotDamaged, NothingToLearn.
     """
     attempt, _ = choose_first_attempt(job)
     try:
-        shape = read_architecture(job.plan.base_model)
+        architecture = read_architecture(job.plan.base_model)
     except BaseModelUnusable:
         return None
     snapshot, tokenizer = read_snapshot(Path(job.snapshot)), load_tokenizer(job.plan.base_model)
-    chosen = job.chosen
-    train, validation = (
-        tokenise(tokenizer, chosen.data, examples, chosen.hyperparameters)
-        for examples in (snapshot.train, snapshot.validation)
-    )
-    check_learnable(train, chosen.hyperparameters.max_length)
-    widths = shape.widths if job.plan.prefix_shared else None
+    kind, hyperparameters = job.current_stage.data, job.current_stage.hyperparameters
+    train = tokenise(tokenizer, kind, snapshot.train, hyperparameters)
+    validation = tokenise(tokenizer, kind, snapshot.validation, hyperparameters)
+    check_learnable(train, hyperparameters.max_length)
+    widths = architecture.widths if job.plan.prefix_shared else None
     workload = measure_workload(train.features, validation.tokens, attempt.micro_batch, widths=widths)
-    return estimate_training(
-        workload, chosen.hyperparameters, attempt, _estimate_memory(job, shape, workload, attempt), None
-    )
+    memory = _estimate_memory(job, architecture, workload, attempt)
+    return estimate_training(workload, hyperparameters, attempt, memory, None)
 
 
 def estimate_least_memory(
     base: str, lora_rank: int, *, dtype: Dtype, device: str, quantized: bool
 ) -> MemoryEstimate:
-    """What any training of `base` takes: one short example at once. Raises BaseModelUnusable."""
-    shape = read_architecture(base)
+    """Estimate the least memory of any training of `base`: one short example at once.
+
+    Raises BaseModelUnusable.
+    """
     smallest = Workload(
         examples=1,
         tokens=SHORT_EXAMPLE,
@@ -116,7 +123,7 @@ def estimate_least_memory(
         micro_batch=1, accumulation=1, checkpointing=True, quantization="nf4" if quantized else None
     )
     return estimate_memory(
-        shape,
+        read_architecture(base),
         smallest,
         Hyperparameters(lora_rank=lora_rank),
         attempt,
@@ -128,23 +135,24 @@ def estimate_least_memory(
 def estimate_attempt(
     job: TrainingJob, attempt: Attempt, workload: Workload, tokens_per_second: float | None
 ) -> TrainingEstimate:
-    """What the job takes with this attempt at the speed of its first steps, where there were any.
+    """Estimate the job's training with this attempt, at the speed of its first steps if there were any.
 
-    Raises BaseModelUnusable where the base's size cannot be told.
+    Raises BaseModelUnusable if the base's size is unknown.
     """
     memory = _estimate_memory(job, read_architecture(job.plan.base_model), workload, attempt)
-    return estimate_training(workload, job.chosen.hyperparameters, attempt, memory, tokens_per_second)
+    return estimate_training(workload, job.current_stage.hyperparameters, attempt, memory, tokens_per_second)
 
 
 def _estimate_memory(
-    job: TrainingJob, shape: Architecture, workload: Workload, attempt: Attempt
+    job: TrainingJob, architecture: Architecture, workload: Workload, attempt: Attempt
 ) -> MemoryEstimate:
     device = resolve_device(job.device)
     dtype = str(resolve_dtype(job.dtype, device)).removeprefix("torch.")
-    return estimate_memory(shape, workload, job.chosen.hyperparameters, attempt, dtype, device)
+    hyperparameters = job.current_stage.hyperparameters
+    return estimate_memory(architecture, workload, hyperparameters, attempt, dtype, device)
 
 
 def _take_sample(examples: Examples, kind: ExampleKind) -> Examples:
-    """Evenly over time: they are in its order."""
+    """Take examples evenly spread over time, in whose order they are."""
     whole = getattr(examples, kind)
     return Examples(**{kind: whole[:: -(-len(whole) // SAMPLE_SIZE) or 1]})

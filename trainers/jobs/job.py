@@ -1,4 +1,4 @@
-"""What a training child is asked to do, and what it leaves."""
+"""The job of a training child, and its result."""
 
 from extractors.values import Value
 from trainers.estimate.memory_and_time import TrainingEstimate
@@ -12,38 +12,38 @@ ADAPTER = "adapter"
 
 
 class TrainingJob(Value):
-    """What a training child is asked to do."""
+    """The job of a training child: one stage of a plan on a snapshot."""
 
     plan: Plan
     stage: int = 0
-    """Index in the plan's stages of the one to train."""
+    """Index of the stage to train in the plan's stages."""
     snapshot: str
     """Folder of the snapshot."""
     start_adapter: str | None = None
-    """Folder of the adapter that the stage before made; this one goes on from it."""
+    """Folder of the adapter that this training continues: of the stage before it, or of the live version."""
     limits: Limits = Limits()
-    """What a plan's stages may take together; when it is up, the best checkpoint so far is the result."""
+    """Limits of the plan's stages together; when time is up, the best checkpoint so far is the result."""
     spent: float = 0.0
-    """Seconds that the stages before took of it."""
+    """Seconds of these limits that earlier stages took."""
     may_quantize: bool = True
-    """Whether the base may be held in 4 bits where memory asks for it."""
+    """Allow the base to be held in 4 bits if memory is short."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | None = None
-    """CPU threads; None takes what torch would."""
+    """CPU threads; None leaves torch's own choice."""
 
     @property
-    def chosen(self) -> TrainingStage:
+    def current_stage(self) -> TrainingStage:
         """The stage to train."""
         return self.plan.stages[self.stage]
 
 
 class Validation(Value):
-    """What the validation split says after so many steps; after 0, before any training."""
+    """A validation after a number of steps; after 0, it is the one before any training."""
 
     step: int
     loss: float
-    """The method's own: for SFT in nats a token."""
+    """The method's own loss: for SFT in nats a token."""
     figures: dict[str, float] = {}
     """SFT: `token_accuracy`. DPO: `reward_accuracy`, the share of pairs whose chosen answer gained more
     than the rejected one against the reference (0 at step 0, where neither has), and `reward_margin`.
@@ -51,7 +51,7 @@ class Validation(Value):
 
 
 class TrainingMetrics(Value):
-    """How the training went."""
+    """Figures of a finished training."""
 
     method: Method
     examples: int
@@ -60,12 +60,12 @@ class TrainingMetrics(Value):
     refused: int = 0
     """Training examples left out because the chat template cannot express them."""
     tokens: int
-    """Of all training examples, once."""
+    """Tokens of all training examples, once."""
     label_tokens: int = 0
-    """Those of them that are learned."""
+    """Tokens among them that are learned."""
     steps: int
     epochs: float | None = None
-    """How often each example was seen."""
+    """Number of times that each example was seen."""
     train_loss: float
     """Mean over the steps since the last start, in the method's own unit."""
     validation: tuple[Validation, ...] = ()
@@ -74,37 +74,37 @@ class TrainingMetrics(Value):
     best_step: int
     """The step whose weights were kept."""
     prefix_shared: bool = False
-    """Whether batches held once what their examples share."""
+    """True if batches computed the common prefixes of their examples once."""
     batches_shared: int = 0
-    """Those that did, since the last start; for DPO and KTO, of the policy."""
+    """Batches that did, since the last start; for DPO and KTO, of the policy."""
     batches_padded: int = 0
-    """Those that did not: they had too little in common, or it would not be exact."""
+    """Batches that did not: they had too little in common, or it would not be exact."""
     desirable_weight: float | None = None
-    """KTO: how much a liked answer counts."""
+    """KTO: weight of a liked answer."""
     undesirable_weight: float | None = None
-    """KTO: how much a disliked answer counts."""
+    """KTO: weight of a disliked answer."""
     quantization: Quantization | None = None
-    """How the base was held in the end."""
+    """Precision of the base in the last attempt; None: its own."""
     recoveries: tuple[str, ...] = ()
-    """What was done for lack of memory, after a divergence or when the time was up, in words."""
+    """Each reaction to lack of memory, to a divergence or to the end of time, in words."""
     device: str
     dtype: str
     seconds: float
-    """In all, killed children's time up to their last checkpoint included."""
+    """Time in all, with that of killed children up to their last checkpoint."""
     tokens_per_second: float
-    """In steps, as the examples hold them: what examples share counts for each."""
+    """Speed of the steps; tokens that examples share count for each."""
     peak_memory_bytes: int
-    """Of the GPU where one is used, else of the process."""
+    """Peak of the GPU where one is used, else of the process."""
     estimated: TrainingEstimate | None = None
-    """What was expected after the first few steps; None where the base's size cannot be told."""
+    """The estimate after the first few steps; None if the base's size is unknown."""
 
 
 class TrainingResult(Value):
-    """What a training child leaves."""
+    """The result of a training child."""
 
     adapter: str
     """Folder of the adapter, relative to the run's folder."""
     files: dict[str, str]
-    """File name in it to SHA-256."""
+    """Name of each of its files to SHA-256."""
     rank: int
     metrics: TrainingMetrics

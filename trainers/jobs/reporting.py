@@ -1,4 +1,4 @@
-"""What a training says while it runs: a progress line a step, and figures a validation."""
+"""Progress reports of a running training: a line for each step, and figures for each validation."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,52 +17,52 @@ FIGURES: Mapping[Method, Mapping[str, str]] = {
     "dpo": {"reward_accuracy": "eval_rewards/accuracies", "reward_margin": "eval_rewards/margins"},
     "kto": {"liked_reward": "eval_rewards/chosen", "disliked_reward": "eval_rewards/rejected"},
 }
-"""Our names for what TRL's trainers say of a validation."""
+"""Our names for the figures that TRL's trainers log for a validation."""
 EARLY_STEPS = 4
-"""Logged steps from which a training's time is estimated."""
+"""Number of first logged steps by which a training's time is estimated."""
 
 
 class MarkWhole(TrainerCallback):
-    """Marks a checkpoint once all of it is written: a kill in the middle leaves one without the mark."""
+    """Marks a checkpoint once it is completely written: a kill in the middle leaves one without the mark."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
 class ProgressReporter(TrainerCallback):
-    """Writes what the trainer logs as progress lines, and keeps count of tokens and time.
+    """Writes the trainer's logs as progress lines, and counts tokens and time.
 
-    `read_figures` reads what a validation's log entry says beyond its loss. A trainer that counts no tokens
-    itself takes about `tokens_a_step`.
+    `read_figures` reads a validation's metrics beyond its loss from its log entry. For a trainer that
+    does not count tokens, each step counts `tokens_a_step`.
     """
 
     def __init__(
         self,
         progress: Progress,
-        figures: Callable[[Mapping[str, float]], dict[str, float]],
+        read_figures: Callable[[Mapping[str, float]], dict[str, float]],
         tokens_a_step: float = 0.0,
     ) -> None:
         self._progress = progress
-        self.figures = figures
+        self.read_figures = read_figures
         self._tokens_a_step = tokens_a_step
         self._began = 0.0
         self._steps = 0
         self._logged: list[tuple[float, float]] = []
         self.seconds = 0.0
-        """In steps, without validations and checkpoints."""
+        """Time of the steps, without validations and checkpoints."""
         self.tokens = 0.0
-        """Trained on since the start, as the rows hold them: a shared beginning counts for each."""
+        """Tokens trained on since the start; a shared prefix counts for each row."""
 
     @property
     def tokens_per_second(self) -> float:
-        """Mean over all steps."""
+        """Mean speed over all steps."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def early_tokens_per_second(self) -> float | None:
-        """The same over the first EARLY steps, the very first left aside, which warms up.
+        """Mean speed over the first EARLY_STEPS steps, without the very first one, which warms up.
 
-        None where no step was made: a killed training may have had nothing left to do but to save.
+        None if no step was made: a resumed training may only have had to save.
         """
         if not self._logged:
             return None
@@ -88,7 +88,7 @@ class ProgressReporter(TrainerCallback):
                 loss=logs["loss"],
                 learning_rate=logs["learning_rate"],
                 grad_norm=logs["grad_norm"],
-                tokens_per_second=self._speed(),
+                tokens_per_second=self._measure_speed(),
                 memory_bytes=measure_peak_memory(args.device.type),
             )
         elif "eval_loss" in logs:
@@ -97,19 +97,19 @@ class ProgressReporter(TrainerCallback):
                 step=state.global_step,
                 total=state.max_steps,
                 validation_loss=logs["eval_loss"],
-                figures=self.figures(logs),
+                figures=self.read_figures(logs),
             )
 
-    def _speed(self) -> float:
-        """Tokens a second since the line before."""
+    def _measure_speed(self) -> float:
+        """Return the tokens per second since the line before."""
         tokens, seconds = self._logged[-1]
         before = self._logged[-2] if len(self._logged) > 1 else (0.0, 0.0)
         return (tokens - before[0]) / max(seconds - before[1], 1e-9)
 
 
 def read_figures(method: Method, logs: Mapping[str, float]) -> dict[str, float]:
-    """What a validation says beyond its loss; for KTO also how far liked and disliked answers are apart."""
-    found = {ours: logs[trl] for ours, trl in FIGURES[method].items() if trl in logs}
-    if {"liked_reward", "disliked_reward"} <= found.keys():
-        found["separation"] = found["liked_reward"] - found["disliked_reward"]
-    return found
+    """Read a validation's metrics beyond its loss; for KTO also the separation of its two rewards."""
+    figures = {ours: logs[trl] for ours, trl in FIGURES[method].items() if trl in logs}
+    if {"liked_reward", "disliked_reward"} <= figures.keys():
+        figures["separation"] = figures["liked_reward"] - figures["disliked_reward"]
+    return figures

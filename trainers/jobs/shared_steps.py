@@ -1,4 +1,4 @@
-"""What every training does, whatever it trains: goes on from a checkpoint, watches itself, keeps its best."""
+"""The steps that all trainings share: callbacks, resuming from a checkpoint, saving, and the metrics."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ CURVES = "training.jsonl"
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training as it is tried this time."""
+    """A job's training in its folder, with the attempt that is made now."""
 
     job: TrainingJob
     attempt: Attempt
@@ -40,15 +40,17 @@ class TrainingRun:
 
     @property
     def hyperparameters(self) -> Hyperparameters:
-        """The plan's, as the attempt has them."""
-        return self.attempt.applied_to(self.job.chosen.hyperparameters)
+        """The plan's hyperparameters with the attempt's batches and learning rate."""
+        return self.attempt.apply_to(self.job.current_stage.hyperparameters)
 
     @property
     def method(self) -> Method:
-        return self.job.chosen.method
+        """The method of the job's stage."""
+        return self.job.current_stage.method
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the run's checkpoints."""
         return self.folder / CHECKPOINTS
 
 
@@ -58,30 +60,31 @@ class PreparedTraining:
 
     trainer: Any
     reporter: Any
+    """A `trainers.jobs.reporting.ProgressReporter`."""
     attempt: Attempt
     workload: Workload
 
 
-def build_callbacks(this: TrainingRun, reporter: Any, *, validates: bool) -> list[Any]:
-    """What watches the steps; without validations nothing can stop a training early."""
+def build_callbacks(run: TrainingRun, reporter: Any, *, validates: bool) -> list[Any]:
+    """Build the trainer's callbacks; without validations nothing can stop a training early."""
     from transformers import EarlyStoppingCallback
 
     from trainers.jobs.reporting import MarkWhole
     from trainers.recovery.callbacks import ApplyAttemptRate, StopDiverging, StopInTime
 
-    watching = [reporter, StopDiverging(), StopInTime(this.guard), MarkWhole()]
-    if this.attempt.rate_scale != 1:
-        watching.append(ApplyAttemptRate())
+    callbacks = [reporter, StopDiverging(), StopInTime(run.guard), MarkWhole()]
+    if run.attempt.rate_scale != 1:
+        callbacks.append(ApplyAttemptRate())
     if validates:
-        watching.append(EarlyStoppingCallback(this.hyperparameters.patience))
-    return watching
+        callbacks.append(EarlyStoppingCallback(run.hyperparameters.patience))
+    return callbacks
 
 
-def fit(this: TrainingRun, trainer: Any) -> float:
-    """Train to the end, from the last whole checkpoint if there is one; returns the mean loss."""
-    resume_from = find_last_checkpoint(this.checkpoints)
+def fit(trainer: Any, checkpoints: Path, progress: Progress) -> float:
+    """Train to the end, from the last whole checkpoint if there is one; return the mean loss."""
+    resume_from = find_last_checkpoint(checkpoints)
     if resume_from is not None:
-        this.progress.write("training", f"resuming from {resume_from.name}")
+        progress.write("training", f"resuming from {resume_from.name}")
         if _has_ended(resume_from):
             return _restore(trainer, resume_from)
     output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -89,13 +92,13 @@ def fit(this: TrainingRun, trainer: Any) -> float:
 
 
 def _has_ended(checkpoint: Path) -> bool:
-    """Whether training was to stop there: after its last step, for want of patience or of time."""
+    """Return True if training was to stop there: after its last step, early, or for lack of time."""
     state = json.loads((checkpoint / TRAINER_STATE).read_text("utf-8"))
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
 
 
 def _restore(trainer: Any, checkpoint: Path) -> float:
-    """Give `trainer` what it would have kept. transformers would make another step, and validate it."""
+    """Restore the state and the best weights of an ended training; transformers would make another step."""
     from transformers import TrainerState
 
     trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
@@ -103,80 +106,81 @@ def _restore(trainer: Any, checkpoint: Path) -> float:
     return 0.0
 
 
-def save_with_curves(this: TrainingRun, last: int, save: Callable[[Path], dict[str, str]]) -> dict[str, str]:
-    """Have `save` write the adapter, and add its curves; returns its files' digests.
+def save_with_curves(
+    folder: Path, progress: Progress, last_step: int, save: Callable[[Path], dict[str, str]]
+) -> dict[str, str]:
+    """Write the adapter by `save` into the run's `folder`, and add its curves; return its files' digests.
 
-    The checkpoints stay: until the result is written, a kill means going on from the last one.
+    The checkpoints stay: until the result is written, a killed run resumes from the last one.
     """
-    this.progress.write("saving")
-    final, temporary = this.folder / ADAPTER, this.folder / f"{ADAPTER}.tmp"
+    progress.write("saving")
+    final, temporary = folder / ADAPTER, folder / f"{ADAPTER}.tmp"
     for leftover in (final, temporary):
         shutil.rmtree(leftover, ignore_errors=True)
     files = save(temporary)
-    curves = temporary / CURVES
-    curves.write_text(
-        "".join(f"{line}\n" for line in _read_curves(this.folder / "progress.jsonl", last)), "utf-8"
-    )
+    curves = "".join(f"{line}\n" for line in _read_curves(folder / "progress.jsonl", last_step))
+    (temporary / CURVES).write_text(curves, "utf-8")
     temporary.rename(final)
     return {**files, CURVES: file_digest(final / CURVES)}
 
 
 def collect_metrics(
-    this: TrainingRun,
-    begun: PreparedTraining,
+    run: TrainingRun,
+    prepared: PreparedTraining,
     loss: float,
     **more: Any,
 ) -> TrainingMetrics:
-    """How the training went; `more` is what its method alone says."""
-    state, model, reporter = begun.trainer.state, begun.trainer.model, begun.reporter
+    """Collect the metrics of a finished training; `more` are fields that only its method has."""
+    trainer, workload, reporter = prepared.trainer, prepared.workload, prepared.reporter
+    state, model = trainer.state, trainer.model
     validations = {
         entry["step"]: Validation(
-            step=entry["step"], loss=entry["eval_loss"], figures=reporter.figures(entry)
+            step=entry["step"], loss=entry["eval_loss"], figures=reporter.read_figures(entry)
         )
         for entry in state.log_history
         if "eval_loss" in entry
     }
     return TrainingMetrics(
-        method=this.method,
-        examples=begun.workload.examples,
-        tokens=begun.workload.tokens,
+        method=run.method,
+        examples=workload.examples,
+        tokens=workload.tokens,
         steps=state.global_step,
         epochs=state.epoch,
         train_loss=loss,
         validation=tuple(validations.values()),
-        validated=len(begun.trainer.eval_dataset or ()),
+        validated=len(trainer.eval_dataset or ()),
         best_step=state.best_global_step or state.global_step,
-        quantization=this.attempt.quantization,
-        recoveries=this.guard.state.recoveries,
+        quantization=run.attempt.quantization,
+        recoveries=run.guard.state.recoveries,
         device=model.device.type,
         dtype=str(model.dtype).removeprefix("torch."),
-        seconds=this.guard.seconds(),
+        seconds=run.guard.measure_seconds(),
         tokens_per_second=reporter.tokens_per_second,
         peak_memory_bytes=measure_peak_memory(model.device.type),
-        estimated=_estimate_from_speed(this, begun),
+        estimated=_estimate_from_speed(run, prepared),
         **more,
     )
 
 
-def _estimate_from_speed(this: TrainingRun, begun: PreparedTraining) -> TrainingEstimate | None:
-    speed = begun.reporter.early_tokens_per_second
+def _estimate_from_speed(run: TrainingRun, prepared: PreparedTraining) -> TrainingEstimate | None:
+    speed = prepared.reporter.early_tokens_per_second
     if not speed:
         # Resumed after its last step, or out of time: it made no step.
         return None
     try:
-        return estimate_attempt(this.job, this.attempt, begun.workload, speed)
+        return estimate_attempt(run.job, run.attempt, prepared.workload, speed)
     except BaseModelUnusable:
         return None
 
 
-def _read_curves(progress: Path, last: int) -> list[str]:
-    """The lines of steps and validations up to `last`; of those that a killed run made again, the last."""
-    kept: dict[tuple[int, bool], str] = {}
-    for line in progress.read_text("utf-8").splitlines():
+def _read_curves(progress: Path, last_step: int) -> list[str]:
+    """Return the lines of steps and validations up to `last_step`; of repeated ones, the last."""
+    lines: dict[tuple[int, bool], str] = {}
+    for text in progress.read_text("utf-8").splitlines():
         try:
-            said = ProgressLine.model_validate_json(line)
+            line = ProgressLine.model_validate_json(text)
         except ValidationError:
-            continue  # a kill in the middle of a line, and the next one behind it
-        if said.stage == "training" and said.step is not None and said.step <= last:
-            kept[said.step, said.loss is None] = line
-    return [kept[key] for key in sorted(kept)]
+            continue  # a kill in the middle of a line, with the next one appended to it
+        if line.stage == "training" and line.step is not None and line.step <= last_step:
+            lines[line.step, line.loss is None] = text
+    return [lines[key] for key in sorted(lines)]

@@ -1,4 +1,4 @@
-"""The arguments that all our trainers take, of TRL's and of sentence-transformers' alike.
+"""The arguments that TRL's trainers and sentence-transformers' trainer have in common.
 
 Warm-up, validations, checkpoints and progress lines are scaled to the number of steps.
 """
@@ -12,7 +12,7 @@ from trainers.planning.hyperparameters import Hyperparameters
 from trainers.recovery.checkpoints import find_last_checkpoint
 
 MAX_LOG_LINES = 500
-"""Progress lines of a long training; a short one has a line for each step."""
+"""Most progress lines of a training; a short one has a line for each step."""
 
 
 def build_arguments(
@@ -24,9 +24,10 @@ def build_arguments(
     validates: bool,
     checkpointing: bool,
 ) -> dict[str, Any]:
-    """For a training of `model` on so many examples, with the hyperparameters of this attempt.
+    """Build the arguments for training `model` on a number of `examples`.
 
-    `checkpointing` is of activations; `checkpoints` is the folder of those that it goes on from.
+    `hyperparameters` are those of the attempt. `checkpoints` is the folder of the run's checkpoints;
+    `checkpointing` recomputes activations in the backward pass.
     """
     epoch = -(-examples // (hyperparameters.batch_size * hyperparameters.gradient_accumulation))
     steps = max(1, round(epoch * hyperparameters.epochs))
@@ -42,11 +43,11 @@ def build_arguments(
         "warmup_steps": round(steps * hyperparameters.warmup_share),
         "eval_strategy": "steps" if validates else "no",
         "eval_steps": interval,
-        # A second look at what was seen before the kill would count against the patience.
+        # Another validation of a state that was validated before a kill would count against the patience.
         "eval_on_start": validates and find_last_checkpoint(checkpoints) is None,
         "save_strategy": "steps",
         "save_steps": interval,
-        # The best one, the last one, and the one before: a kill while the last is written loses nothing.
+        # The best one, the last one, and the one before it: a kill while the last is written loses nothing.
         "save_total_limit": 3,
         "load_best_model_at_end": validates,
         "metric_for_best_model": "eval_loss" if validates else None,

@@ -1,7 +1,7 @@
-"""Learning from preferences: TRL's DPO and KTO trainers on examples that are tokens.
+"""Learning from preferences: TRL's DPO and KTO trainers on tokenised examples.
 
-No second model is held: given a base and a fresh adapter, TRL's reference is the policy without its
-adapter; given an adapter that was trained before, TRL keeps a frozen copy of it, named `ref`.
+No second model is held: for a base and a new adapter, TRL's reference is the policy without its
+adapter; for an adapter that was trained before, TRL keeps a frozen copy of it, named `ref`.
 """
 
 from collections import Counter
@@ -14,38 +14,38 @@ from extractors.values import Value
 from trainers.planning.hyperparameters import Hyperparameters
 
 BALANCED = (1.0, 4 / 3)
-"""Where the weight of all liked answers over that of all disliked ones should lie: equation 8 of KTO
+"""Range for the weight of all liked answers divided by that of all disliked ones: equation 8 of KTO
 (Ethayarajh et al. 2024, arXiv 2402.01306), which TRL's documentation repeats."""
 
 
 class VoteWeights(Value):
-    """How much a liked and a disliked answer count."""
+    """Weights of a liked and a disliked answer in the loss."""
 
     desirable: float = 1.0
     undesirable: float = 1.0
 
 
 class PairTrainer(DPOTrainer):
-    """On `{"prompt_ids", "chosen_ids", "rejected_ids"}`."""
+    """TRL's DPO trainer on `{"prompt_ids", "chosen_ids", "rejected_ids"}`."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
 
 
 class VoteTrainer(KTOTrainer):
-    """On `{"prompt_ids", "completion_ids", "KL_completion_ids", "label"}`, in the order given."""
+    """TRL's KTO trainer on `{"prompt_ids", "completion_ids", "KL_completion_ids", "label"}`, in order."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
 
 
 def build_dpo_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> DPOTrainer:
-    """Direct preference optimisation (Rafailov et al. 2023); `rest` is what all of TRL's trainers take."""
+    """Build a trainer for DPO (Rafailov et al. 2023); `rest` are arguments of all TRL trainers."""
     return PairTrainer(args=DPOConfig(**arguments, beta=hyperparameters.beta, max_length=None), **rest)
 
 
 def build_kto_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> KTOTrainer:
-    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024); `rest` is what all of TRL's trainers take."""
+    """Build a trainer for KTO (Ethayarajh et al. 2024); `rest` are arguments of all TRL trainers."""
     weights = balance_votes(rest["train_dataset"]["label"])
     own = {
         "beta": hyperparameters.beta,
@@ -57,7 +57,7 @@ def build_kto_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameter
 
 
 def balance_votes(desirable: Iterable[bool]) -> VoteWeights:
-    """Weights that balance the two sides: the rarer one counts for more, unless they are balanced."""
+    """Return weights that balance the two sides: the rarer one counts more, unless they are balanced."""
     counts = Counter(map(bool, desirable))
     liked, disliked = counts[True], counts[False]
     if not liked or not disliked or BALANCED[0] <= liked / disliked <= BALANCED[1]:

@@ -1,4 +1,4 @@
-"""sentence-transformers' trainer as we run it: adapters in its checkpoints, recall beside the loss."""
+"""sentence-transformers' trainer with adapters as checkpoints, and with recall beside the loss."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,23 +23,23 @@ from transformers import PrinterCallback, TrainerCallback
 from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Triplet
 from trainers.methods.arguments import build_arguments
-from trainers.methods.triplet_batches import TripletBatching
+from trainers.methods.triplet_batches import TripletBatching, TripletData
 from trainers.models.encoder import find_column_prompts, get_adapter_weights, set_adapter_weights
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.recovery.fallbacks import Attempt
 
 WEIGHTS = "adapter.safetensors"
-"""The adapter in a checkpoint."""
+"""File of the adapter in a checkpoint."""
 MARGIN = 0.2
-"""How much nearer (cosine) a query must be to its relevant document than to the irrelevant one."""
+"""Cosine by which a query must be nearer to its relevant document than to the irrelevant one."""
 RECALL_AT = (1, 10)
 
 
 class EncoderTrainer(SentenceTransformerTrainer):
-    """Its checkpoints hold the adapter alone, and need no second model to be read."""
+    """sentence-transformers' trainer whose checkpoints hold only the adapter; no second model reads them."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """No model card: it would describe the texts."""
+        """Add no model card: it would describe the texts."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         folder = Path(output_dir or self.args.output_dir)
@@ -50,12 +50,12 @@ class EncoderTrainer(SentenceTransformerTrainer):
         set_adapter_weights(self.model, load_file(Path(checkpoint_path) / WEIGHTS))
 
     def _load_best_model(self) -> None:
-        # The library's goes on with the last weights when the best cannot be read.
+        # The library's method would continue with the last weights if the best cannot be read.
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 class RecallEvaluator(BaseEvaluator):
-    """Recall among all documents of `triplets`, for each of their queries; the mean over the queries."""
+    """Mean recall over the queries of `triplets`, among all documents of `triplets`."""
 
     def __init__(self, triplets: Sequence[Triplet], batch_size: int) -> None:
         super().__init__()
@@ -76,11 +76,11 @@ class RecallEvaluator(BaseEvaluator):
         scores = model.similarity(
             model.encode_query(self._queries, **how), model.encode_document(self._documents, **how)
         )
-        found = scores.topk(min(max(RECALL_AT), len(self._documents))).indices.tolist()
+        ranking = scores.topk(min(max(RECALL_AT), len(self._documents))).indices.tolist()
         return {
             f"recall@{k}": sum(
                 len(relevant & set(ranked[:k])) / len(relevant)
-                for relevant, ranked in zip(self._relevant, found, strict=True)
+                for relevant, ranked in zip(self._relevant, ranking, strict=True)
             )
             / len(self._queries)
             for k in RECALL_AT
@@ -88,29 +88,26 @@ class RecallEvaluator(BaseEvaluator):
 
 
 def read_recalls(logs: Mapping[str, float]) -> dict[str, float]:
-    """What a validation says beyond its loss."""
+    """Read the recalls from a validation's log entry, by `recall@k`."""
     return {f"recall@{k}": logs[f"eval_recall@{k}"] for k in RECALL_AT if f"eval_recall@{k}" in logs}
 
 
 def build_encoder_trainer(
     encoder: Any,
-    train: Sequence[Triplet],
-    validation: Sequence[Triplet],
-    batches: TripletBatching,
+    data: TripletData,
     attempt: Attempt,
     hyperparameters: Hyperparameters,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
 ) -> EncoderTrainer:
-    """A trainer of the adapter of `encoder`; no more than the attempt's micro-batch is in memory at once."""
+    """Build a trainer for the adapter of `encoder`; only the attempt's micro-batch is in memory at once."""
+    validation = data.validation
     trainer = EncoderTrainer(
         model=encoder,
-        args=_build_arguments(
-            encoder, batches, attempt, hyperparameters, len(train), bool(validation), checkpoints
-        ),
-        train_dataset=_to_dataset(train),
+        args=_build_arguments(encoder, data, attempt, hyperparameters, checkpoints),
+        train_dataset=_to_dataset(data.train),
         eval_dataset=_to_dataset(validation) if validation else None,
-        loss=_build_loss(encoder, batches, attempt),
+        loss=_build_loss(encoder, data.batching, attempt),
         evaluator=RecallEvaluator(validation, attempt.micro_batch) if validation else None,
         callbacks=list(callbacks),
     )
@@ -128,12 +125,12 @@ def _to_dataset(triplets: Sequence[Triplet]) -> Dataset:
     )
 
 
-def _build_loss(encoder: Any, batches: TripletBatching, attempt: Attempt) -> torch.nn.Module:
-    if batches.loss == "triplets":
+def _build_loss(encoder: Any, batching: TripletBatching, attempt: Attempt) -> torch.nn.Module:
+    if batching.loss == "triplets":
         return TripletLoss(encoder, TripletDistanceMetric.COSINE, triplet_margin=MARGIN)
     # The similarity by which the model is searched; 20 is 1 / 0.05, the usual temperature for cosines.
     similarity, scale = (dot_score, 1.0) if encoder.similarity_fn_name == "dot" else (cos_sim, 20.0)
-    if attempt.micro_batch < batches.size:
+    if attempt.micro_batch < batching.size:
         # The same loss, with the activations of one part in memory (GradCache, Gao et al. 2021).
         return CachedMultipleNegativesRankingLoss(
             encoder, similarity_fct=similarity, scale=scale, mini_batch_size=attempt.micro_batch
@@ -143,26 +140,25 @@ def _build_loss(encoder: Any, batches: TripletBatching, attempt: Attempt) -> tor
 
 def _build_arguments(
     encoder: Any,
-    batches: TripletBatching,
+    data: TripletData,
     attempt: Attempt,
     hyperparameters: Hyperparameters,
-    rows: int,
-    validates: bool,
     checkpoints: Path,
 ) -> SentenceTransformerTrainingArguments:
-    """Of in-batch negatives, a whole batch is what the trainer sees; the loss computes it in parts."""
-    whole = batches.loss == "in-batch negatives"
-    tried = attempt.applied_to(hyperparameters)
+    """Build the arguments; with in-batch negatives the trainer sees a whole batch, and the loss splits it."""
+    whole = data.batching.loss == "in-batch negatives"
+    tried = attempt.apply_to(hyperparameters)
     if whole:
-        seen = {"batch_size": batches.size, "gradient_accumulation": hyperparameters.gradient_accumulation}
-        tried = tried.model_copy(update=seen)
+        accumulation = hyperparameters.gradient_accumulation
+        whole_batch = {"batch_size": data.batching.size, "gradient_accumulation": accumulation}
+        tried = tried.model_copy(update=whole_batch)
     return SentenceTransformerTrainingArguments(
         **build_arguments(
             encoder,
             tried,
             checkpoints,
-            examples=rows,
-            validates=validates,
+            examples=len(data.train),
+            validates=bool(data.validation),
             checkpointing=attempt.checkpointing,
         ),
         activation_checkpointing_kwargs={"use_reentrant": False},

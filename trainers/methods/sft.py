@@ -1,4 +1,4 @@
-"""Supervised fine-tuning, of answers and of conversations: TRL's trainer on examples that are tokens."""
+"""Supervised fine-tuning on answers and on conversations: TRL's trainer on tokenised examples."""
 
 from typing import Any
 
@@ -8,5 +8,5 @@ from trainers.planning.hyperparameters import Hyperparameters
 
 
 def build_sft_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> SFTTrainer:  # noqa: ARG001
-    """A trainer on `{"input_ids", "labels"}`; `rest` is what all of TRL's trainers take."""
+    """Build a trainer on `{"input_ids", "labels"}`; `rest` are arguments of all TRL trainers."""
     return SFTTrainer(args=SFTConfig(**arguments, max_length=None), **rest)

@@ -1,7 +1,8 @@
-"""How triplets are learned from: which loss they can bear, and how large a batch."""
+"""The loss and the batch size with which triplets are learned."""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from extractors.examples.prompt_keys import normalise
@@ -9,32 +10,41 @@ from extractors.examples.types import Triplet
 from extractors.values import Value
 
 MIN_BATCH = 8
-"""With fewer rows a batch has too few negatives to rank the relevant document among."""
+"""Rows of a batch; with fewer, there are too few negatives to rank the relevant document among."""
 MAX_FALSE_SHARE = 0.05
-"""Share of a batch's negatives, known to be relevant, that is bearable."""
+"""Largest tolerable share of a batch's negatives that are known to be relevant, 0 to 1."""
 MAX_SAMPLE = 1000
-"""Rows whose pairs are counted; a million pairs take about a second."""
+"""Rows whose pairs are compared; a million pairs take about a second."""
 Loss = Literal["in-batch negatives", "triplets"]
 
 
 class TripletBatching(Value):
-    """How triplets are learned from."""
+    """The loss and the batch size for a set of triplets."""
 
     loss: Loss
     size: int
-    """Rows of a batch."""
+    """Rows in a batch."""
     reason: str
     """In words, with the counts that led here."""
 
 
-def choose_batches(triplets: Sequence[Triplet], batch_size: int) -> TripletBatching:
-    """Which loss these triplets can bear, with batches of at most `batch_size` rows.
+@dataclass(frozen=True)
+class TripletData:
+    """The triplets of a training and the way in which they are learned."""
 
-    Multiple-negatives ranking (Henderson et al. 2017) takes every other document of a batch for
-    irrelevant to a query: that teaches most, where queries and documents are many. No batch holds a
-    text twice, so it is at most half as large as the different queries, and as the different relevant
-    documents, are many. Where that leaves fewer than LEAST_BATCH rows, or more than MOST_FALSE of
-    those negatives are known to be relevant to the query, only a triplet's own irrelevant document
+    train: Sequence[Triplet]
+    validation: Sequence[Triplet]
+    batching: TripletBatching
+
+
+def choose_batches(triplets: Sequence[Triplet], batch_size: int) -> TripletBatching:
+    """Choose the loss for these triplets, with batches of at most `batch_size` rows.
+
+    Multiple-negatives ranking (Henderson et al. 2017) treats every other document of a batch as
+    irrelevant to a query, which teaches most where there are many queries and documents. No batch holds
+    a text twice, so its size is at most half the number of different queries, and half that of
+    different relevant documents. If that leaves fewer than MIN_BATCH rows, or if more than
+    MAX_FALSE_SHARE of the negatives are known to be relevant, only a triplet's own irrelevant document
     is pushed away (triplet loss, Schroff et al. 2015).
     """
     queries = len({triplet.prompt_key for triplet in triplets})
@@ -43,20 +53,20 @@ def choose_batches(triplets: Sequence[Triplet], batch_size: int) -> TripletBatch
     size = min(batch_size, queries // 2, documents // 2)
     share = measure_false_negatives(triplets)
     if size < MIN_BATCH:
-        why_not = f"{counts} do not fill batches of {MIN_BATCH} in which no text comes twice"
+        obstacle = f"{counts} do not fill batches of {MIN_BATCH} in which no text comes twice"
     elif share > MAX_FALSE_SHARE:
-        why_not = f"{share:.0%} of the negatives in a batch would be relevant documents"
+        obstacle = f"{share:.0%} of the negatives in a batch would be relevant documents"
     else:
         return TripletBatching(
             loss="in-batch negatives", size=size, reason=f"{counts}, {share:.1%} false negatives"
         )
-    return TripletBatching(loss="triplets", size=max(1, min(batch_size, len(triplets))), reason=why_not)
+    return TripletBatching(loss="triplets", size=max(1, min(batch_size, len(triplets))), reason=obstacle)
 
 
 def measure_false_negatives(triplets: Sequence[Triplet]) -> float:
-    """Of all documents that a query meets in other rows, the share known to be relevant to it; 0 to 1.
+    """Return the share of other rows' documents that are known to be relevant to a query, 0 to 1.
 
-    Rows that share a text cannot meet in a batch.
+    Rows that share a text cannot be in the same batch, and are not compared.
     """
     relevant: defaultdict[str, set[str]] = defaultdict(set)
     rows: set[tuple[str, str, str]] = set()

@@ -1,1 +1,1 @@
-"""Which method, with which hyperparameters, within which limits."""
+"""The choice of method, hyperparameters and limits for a snapshot."""

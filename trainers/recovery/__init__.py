@@ -1,1 +1,1 @@
-"""What happens after out-of-memory, divergence or a kill."""
+"""Recovery from lack of memory, divergence or a kill."""

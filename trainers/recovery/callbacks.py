@@ -1,4 +1,4 @@
-"""Callbacks that watch a training: a loss that runs away, a rate that was lowered, a time that is up."""
+"""Callbacks of a training: stopping a diverging loss, applying a lowered rate, stopping when time is up."""
 
 import math
 from statistics import median
@@ -12,16 +12,16 @@ from trainers.recovery.guards import RunGuard
 SMOOTHING = 0.7
 """Share of the past in the smoothed loss."""
 BEGINNING = 5
-"""Logged losses that say where the training began."""
+"""Number of first logged losses whose median is the loss at the beginning."""
 MULTIPLE = 2.0
-"""Times the best smoothed loss from which on a loss runs away, if half of what was gained is lost as well:
-far down, the best is near zero, and one hard batch is many times as much."""
+"""Multiple of the best smoothed loss above which a loss diverges, if half of the gain is lost as well: late
+in a training the best is near zero, and one hard batch is many times as much."""
 IN_A_ROW = 10
-"""Logged losses for which it must."""
+"""Consecutive logged losses that must lie above it."""
 
 
 class LossWatch:
-    """Sees the losses in the order in which they are logged."""
+    """Detects divergence from the losses in the order in which they are logged."""
 
     def __init__(self) -> None:
         self._seen = 0
@@ -31,8 +31,8 @@ class LossWatch:
         self._best_step = 0
         self._above = 0
 
-    def see(self, step: int, loss: float) -> None:
-        """Raises TrainingDiverged when the loss is no number, or runs away."""
+    def observe(self, step: int, loss: float) -> None:
+        """Take in the next loss. Raises TrainingDiverged if it is not a number, or if losses keep rising."""
         if not math.isfinite(loss):
             raise TrainingDiverged(f"the loss is {loss} at step {step}", step - 1)
         self._seen += 1
@@ -43,7 +43,7 @@ class LossWatch:
         smoothed = self._smoothed / (1 - SMOOTHING**self._seen)
         if smoothed < self._best:
             self._best, self._best_step = smoothed, step
-        # The median: a training that breaks at once must not say itself that it began that high.
+        # The median: a training that breaks at once must not itself raise the loss at its beginning.
         half_lost = (self._best + median(self._first)) / 2
         away = smoothed > max(MULTIPLE * self._best, half_lost)
         self._above = self._above + 1 if away else 0
@@ -56,7 +56,7 @@ class LossWatch:
 
 
 class StopDiverging(TrainerCallback):
-    """Raises TrainingDiverged out of a training that diverges, before a checkpoint of it is written."""
+    """Ends a diverging training by TrainingDiverged, before a checkpoint of it is written."""
 
     def __init__(self) -> None:
         self._watch = LossWatch()
@@ -68,11 +68,11 @@ class StopDiverging(TrainerCallback):
                     f"{name} is {logs[name]} at step {state.global_step}", state.global_step - 1
                 )
         if "loss" in logs:
-            self._watch.see(state.global_step, logs["loss"])
+            self._watch.observe(state.global_step, logs["loss"])
 
 
 class ApplyAttemptRate(TrainerCallback):
-    """Has a resumed training go on at its attempt's rate: the checkpoint brings back that of its own time."""
+    """Sets a resumed training to its attempt's learning rate: the checkpoint restores the earlier one."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **trained: Any) -> None:  # noqa: ARG002
         scheduler, optimizer = trained["lr_scheduler"], trained["optimizer"]
@@ -84,21 +84,21 @@ class ApplyAttemptRate(TrainerCallback):
 
 
 class StopInTime(TrainerCallback):
-    """Ends a training whose time is up; what it keeps is its best checkpoint so far."""
+    """Ends a training whose time is up; its result is the best checkpoint so far."""
 
     def __init__(self, guard: RunGuard) -> None:
         self._guard = guard
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self._guard.seconds_left() > 0 or state.global_step >= state.max_steps:
+        if self._guard.measure_seconds_left() > 0 or state.global_step >= state.max_steps:
             return control
         where = f"step {state.global_step} of {state.max_steps}"
-        self._guard.tell(f"the time is up ({self._guard.limits}): stopping at {where}")
-        # Where nothing was validated yet, what there is now is the best.
+        self._guard.report(f"the time is up ({self._guard.limits}): stopping at {where}")
+        # If nothing was validated yet, the current weights are the best.
         control.should_evaluate = state.best_global_step is None and args.eval_strategy != "no"
         control.should_save = control.should_evaluate
         control.should_training_stop = True
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._guard.keep()
+        self._guard.save()

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed training can go on from: only those that were completely written."""
+"""Checkpoints from which a killed training can resume: only those that were completely written."""
 
 import shutil
 from pathlib import Path
@@ -10,17 +10,17 @@ WHOLE = "whole"
 
 
 def list_whole_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder` that were completely written, oldest first."""
+    """List the checkpoints in `folder` that were completely written, oldest first."""
     return sorted((mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")), key=read_step)
 
 
 def read_step(checkpoint: Path) -> int:
-    """The step after which it was written."""
+    """Read from its name the step after which a checkpoint was written."""
     return int(checkpoint.name.split("-")[1])
 
 
 def find_last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`; those that are not whole are removed."""
+    """Return the newest whole checkpoint in `folder`, or None; remove those that are not whole."""
     whole = list_whole_checkpoints(folder)
     for checkpoint in folder.glob("checkpoint-*"):
         if checkpoint not in whole:
@@ -29,7 +29,7 @@ def find_last_checkpoint(folder: Path) -> Path | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of the run in `folder`, whose result is there; none stays whole by half."""
+    """Remove the checkpoints of the finished run in `folder`; a kill in between leaves none marked whole."""
     for checkpoint in (folder / CHECKPOINTS).glob("checkpoint-*"):
         (checkpoint / WHOLE).unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""What to try when a training runs out of memory or diverges, and what it may take: pure decisions.
+"""The next attempt of a training that runs out of memory or diverges: pure decisions.
 
-    out of memory   half the micro-batch and twice the accumulation, down to the least, or the next smaller
-                    one of which a step holds a whole number; then activation checkpointing; then the base
+    out of memory   half the micro-batch and twice the accumulation, or the next smaller micro-batch that
+                    divides a step evenly, down to the least; then activation checkpointing; then the base
                     in 4 bits; then nothing is left
-    diverging       a tenth of the learning rate, twice; then nothing is left
+    divergence      a tenth of the learning rate, twice; then nothing is left
 
 `guards.py` carries them out.
 """
@@ -20,20 +20,20 @@ MAX_ROLLBACKS = 2
 
 
 class OutOfMemory(LearndError):
-    """The device has too little memory, whatever is tried."""
+    """The device has too little memory for every attempt."""
 
 
 class TrainingDiverged(LearndError):
-    """The loss is no number any more, or rises and rises."""
+    """The loss is not a number any more, or keeps rising."""
 
-    def __init__(self, what: str, good_until: int = 0) -> None:
-        super().__init__(what)
+    def __init__(self, reason: str, good_until: int = 0) -> None:
+        super().__init__(reason)
         self.good_until = good_until
         """The last step at which the loss was still good."""
 
 
 class Attempt(Value):
-    """How a stage is trained this time."""
+    """The batches, precision and learning rate with which a stage is trained this time."""
 
     micro_batch: int = Field(ge=1)
     """Examples that are in memory at once."""
@@ -43,11 +43,11 @@ class Attempt(Value):
     """Compute activations again in the backward pass instead of keeping them."""
     quantization: Quantization | None
     rate_scale: float = 1.0
-    """Times the learning rate of the plan."""
+    """Factor on the learning rate of the plan."""
     rollbacks: int = 0
 
-    def applied_to(self, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """The plan's hyperparameters as this attempt has them."""
+    def apply_to(self, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """Return the plan's `hyperparameters` with this attempt's batches and learning rate."""
         return hyperparameters.model_copy(
             update={
                 "batch_size": self.micro_batch,
@@ -67,7 +67,10 @@ class Attempt(Value):
 def build_first_attempt(
     hyperparameters: Hyperparameters, *, on_cpu: bool, quantization: Quantization | None = None
 ) -> Attempt:
-    """As the plan has it. A GPU's memory is small beside its speed: there, activations are computed again."""
+    """Build the attempt that the plan asks for.
+
+    Activations are recomputed on a GPU only, whose memory is small compared with its speed.
+    """
     return Attempt(
         micro_batch=hyperparameters.batch_size,
         accumulation=hyperparameters.gradient_accumulation,
@@ -77,14 +80,14 @@ def build_first_attempt(
 
 
 class MemoryRules(Value):
-    """How far the ladder goes down."""
+    """Limits on the ways in which a training may save memory."""
 
     least_micro_batch: int = Field(1, ge=1)
     may_quantize: bool = True
 
 
 def reduce_memory(attempt: Attempt, rules: MemoryRules) -> Attempt | None:
-    """The next attempt, which needs less memory; None when there is none."""
+    """Return the next attempt, which needs less memory; None if nothing is left to try."""
     examples = attempt.micro_batch * attempt.accumulation
     for smaller in range(attempt.micro_batch // 2, rules.least_micro_batch - 1, -1):
         if examples % smaller == 0:
@@ -98,7 +101,7 @@ def reduce_memory(attempt: Attempt, rules: MemoryRules) -> Attempt | None:
 
 
 def lower_rate(attempt: Attempt) -> Attempt | None:
-    """The next attempt, at a tenth of the rate; None when that was tried often enough."""
+    """Return the next attempt, at a tenth of the learning rate; None after MAX_ROLLBACKS of them."""
     if attempt.rollbacks == MAX_ROLLBACKS:
         return None
     lower = {"rate_scale": attempt.rate_scale * RATE_AFTER_DIVERGENCE, "rollbacks": attempt.rollbacks + 1}

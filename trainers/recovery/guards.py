@@ -1,8 +1,8 @@
-"""A training that runs out of memory, diverges or takes too long goes on as `ladders.py` says, or not at all.
+"""Recovery of a training that runs out of memory, diverges or was killed, by the rules in `fallbacks.py`.
 
-Which step a run is on stands in its folder (`guards.json`), so that a child that is started again goes
-on from there. The kernel kills a process that takes too much memory without a word: the next child sees
-it by the kernel's own count of such kills, or by a second death without a checkpoint between.
+The current attempt of a run is kept in its folder (`guards.json`), so a child that is started again
+continues with it. The kernel kills a process that takes too much memory without a word: the next child
+notices by the kernel's own count of such kills, or by a second death without a new checkpoint.
 """
 
 import json
@@ -35,56 +35,56 @@ T = TypeVar("T")
 
 STATE = "guards.json"
 DEATHS_FOR_MEMORY = 2
-"""Deaths of a child without a new checkpoint that are taken for too little memory."""
+"""Deaths of children without a new checkpoint that count as lack of memory."""
 
 
 class LifeSign(Value):
-    """A child at work; found by the next one, it means that the child was killed."""
+    """Written by a child while it works; if the next child finds it, that child was killed."""
 
     boot: str
-    """Which boot of the machine it lived in."""
+    """Id of the machine's boot during which it began."""
     memory_kills: int | None
-    """Processes that the kernel had killed for memory when it began; None where it does not say."""
+    """Processes that the kernel had killed for memory when it began; None if the kernel does not count."""
 
 
 class GuardState(Value):
-    """What guards.json holds."""
+    """The content of guards.json."""
 
     attempt: Attempt
     alive: LifeSign | None = None
     deaths: int = 0
-    """Of children at this attempt since the last new checkpoint."""
+    """Deaths of children at this attempt since the last new checkpoint."""
     reached: int = 0
     """The step of the newest checkpoint at the last death."""
     seconds: float = 0.0
     """Time that the run has taken so far."""
     recoveries: tuple[str, ...] = ()
-    """Each step down and each early end, in words."""
+    """Each change of the attempt and each early end, in words."""
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a child has worked in the run's folder before."""
+    """Return True if a child has worked in the run's folder before."""
     return (folder / STATE).exists()
 
 
 def describe_progress(folder: Path) -> str:
-    """How far the run in `folder` has come: a start that changes nothing of this has led nowhere."""
+    """Describe how far the run in `folder` has come; a start that does not change this made no progress."""
     reached = max(map(read_step, list_whole_checkpoints(folder / CHECKPOINTS)), default=0)
     attempt = _read_state(folder).attempt if is_begun(folder) else "not begun"
     return f"step {reached}, {attempt}"
 
 
-def _read_state(folder: Path) -> "GuardState":
+def _read_state(folder: Path) -> GuardState:
     return GuardState.model_validate_json((folder / STATE).read_text("utf-8"))
 
 
 class RunGuard:
-    """Keeps a run's guards.json, and its time."""
+    """Keeps a run's attempt, recoveries and time in guards.json."""
 
     def __init__(
         self, folder: Path, first: Attempt, progress: Progress, limits: Limits, spent: float = 0.0
     ) -> None:
-        """`first` is what a run begins with; `spent` are seconds that other runs took of the limits."""
+        """`first` is the attempt of a new run; `spent` are the seconds that other runs took of the limits."""
         self._path = folder / STATE
         self._progress = progress
         self._spent = spent
@@ -93,43 +93,43 @@ class RunGuard:
         self._before = self.state.seconds
         self._began = time.monotonic()
 
-    def seconds(self) -> float:
-        """What the run has taken so far, killed children's time up to their last checkpoint included."""
+    def measure_seconds(self) -> float:
+        """Return the run's time so far, with that of killed children up to their last checkpoint."""
         return self._before + time.monotonic() - self._began
 
-    def seconds_left(self) -> float:
-        """What the run may still take; below zero when its time is up."""
-        return self.limits.seconds - self._spent - self.seconds()
+    def measure_seconds_left(self) -> float:
+        """Return the time that the run may still take; negative when its time is up."""
+        return self.limits.seconds - self._spent - self.measure_seconds()
 
-    def tell(self, what: str) -> None:
-        """Say a step down, or an early end, in the progress and in the state."""
-        self._progress.write("guarding", what)
-        self.keep(recoveries=(*self.state.recoveries, what))
+    def report(self, recovery: str) -> None:
+        """Report a change of the attempt, or an early end, in the progress and in the state."""
+        self._progress.write("guarding", recovery)
+        self.save(recoveries=(*self.state.recoveries, recovery))
 
-    def keep(self, **changes: Any) -> None:
-        """Write the state with `changes`, and the time."""
-        self.state = self.state.model_copy(update={**changes, "seconds": self.seconds()})
+    def save(self, **changes: Any) -> None:
+        """Write the state with `changes` and the time."""
+        self.state = self.state.model_copy(update={**changes, "seconds": self.measure_seconds()})
         write_atomically(self._path, self.state.model_dump_json(indent=2))
 
-    def go_on(self, following: Attempt, why: str) -> None:
-        """Say why, and have `following` be the next attempt."""
-        self.tell(why)
-        self.keep(attempt=following, deaths=0, reached=0)
+    def switch_to(self, following: Attempt, reason: str) -> None:
+        """Make `following` the current attempt, and report the reason."""
+        self.report(reason)
+        self.save(attempt=following, deaths=0, reached=0)
 
 
 def train_with_recovery(
     guard: RunGuard, train_once: Callable[[Attempt], T], *, checkpoints: Path, rules: MemoryRules
 ) -> T:
-    """What `train_once` returns, for the first attempt that comes to an end.
+    """Call `train_once` with one attempt after another until one finishes; return its result.
 
-    `train_once` goes on from the newest checkpoint in `checkpoints`. It raises TrainingDiverged, or
-    whatever its libraries raise for lack of memory. Raises OutOfMemory, TrainingDiverged.
+    `train_once` continues from the newest checkpoint in `checkpoints`. It raises TrainingDiverged, or its
+    libraries' errors for lack of memory. Raises OutOfMemory or TrainingDiverged if no attempt is left.
     """
     _handle_earlier_death(guard, checkpoints, rules)
     while True:
         outcome = _try_attempt(guard, train_once)
         if isinstance(outcome, _MemoryShortage):
-            _step_down(guard, rules, f"out of memory ({outcome.said})")
+            _step_down(guard, rules, f"out of memory ({outcome.message})")
         elif isinstance(outcome, TrainingDiverged):
             _roll_back(guard, checkpoints, outcome)
         else:
@@ -137,9 +137,9 @@ def train_with_recovery(
 
 
 class _MemoryShortage(Value):
-    """An attempt had too little memory. Its error is not kept: it would hold on to the memory."""
+    """An attempt had too little memory. Its error is not kept: it would keep the memory in use."""
 
-    said: str
+    message: str
 
 
 def _try_attempt(
@@ -149,40 +149,39 @@ def _try_attempt(
         with _mark_alive(guard):
             return train_once(guard.state.attempt)
     except TrainingDiverged as diverged:
-        found: _MemoryShortage | TrainingDiverged = TrainingDiverged(str(diverged), diverged.good_until)
+        outcome: _MemoryShortage | TrainingDiverged = TrainingDiverged(str(diverged), diverged.good_until)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        found = _MemoryShortage(
-            said=str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        )
+        message = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        outcome = _MemoryShortage(message=message)
     release_memory()
-    return found
+    return outcome
 
 
 def _handle_earlier_death(guard: RunGuard, checkpoints: Path, rules: MemoryRules) -> None:
-    """One step down if the child before this one was killed for memory."""
+    """Step down if the child before this one was killed for memory."""
     life, before = guard.state.alive, guard.state
     if life is None:
         return
     reached = max(map(read_step, list_whole_checkpoints(checkpoints)), default=0)
     deaths = before.deaths + 1 if reached == before.reached else 1
-    guard.keep(alive=None, deaths=deaths, reached=reached)
+    guard.save(alive=None, deaths=deaths, reached=reached)
     if _was_killed_for_memory(life):
         _step_down(guard, rules, "the kernel killed the process for memory")
     elif deaths >= DEATHS_FOR_MEMORY:
         _step_down(guard, rules, f"killed {deaths} times without a new checkpoint, as if for memory")
 
 
-def _step_down(guard: RunGuard, rules: MemoryRules, what: str) -> None:
+def _step_down(guard: RunGuard, rules: MemoryRules, cause: str) -> None:
     attempt = guard.state.attempt
     following = reduce_memory(attempt, rules)
     if following is None:
         raise OutOfMemory(
-            f"{what}, with {attempt}, and nothing is left to try; lower `max_length` or `lora_rank` in the "
+            f"{cause}, with {attempt}, and nothing is left to try; lower `max_length` or `lora_rank` in the "
             "target's hyperparameters, take a smaller `base_model`, or train where there is more memory"
         )
-    guard.go_on(following, f"{what}, with {attempt}: going on with {following}")
+    guard.switch_to(following, f"{cause}, with {attempt}: going on with {following}")
 
 
 def _roll_back(guard: RunGuard, checkpoints: Path, diverged: TrainingDiverged) -> None:
@@ -199,13 +198,13 @@ def _roll_back(guard: RunGuard, checkpoints: Path, diverged: TrainingDiverged) -
         if checkpoint != good:
             shutil.rmtree(checkpoint)
     back = f"back to {good.name}" if good else "back to the start"
-    guard.go_on(following, f"{diverged}: {back}, at {following.rate_scale:g} of the learning rate")
+    guard.switch_to(following, f"{diverged}: {back}, at {following.rate_scale:g} of the learning rate")
 
 
 def find_good_checkpoint(folder: Path, good_until: int) -> Path | None:
-    """The checkpoint with the best validation, or the newest up to step `good_until`; None without one.
+    """Find the checkpoint with the best validation, or else the newest up to step `good_until`.
 
-    None has a weight that is no finite number.
+    Checkpoints with a weight that is not finite are ignored. Returns None if no checkpoint is left.
     """
     whole = [checkpoint for checkpoint in list_whole_checkpoints(folder) if _is_finite(checkpoint)]
     if not whole:
@@ -225,11 +224,11 @@ def _is_finite(checkpoint: Path) -> bool:
 
 @contextmanager
 def _mark_alive(guard: RunGuard) -> Iterator[None]:
-    """Leaves a sign of life that only a kill leaves behind; being asked to stop is no kill."""
-    guard.keep(alive=LifeSign(boot=_read_boot_id(), memory_kills=_count_memory_kills()))
+    """Write a sign of life that only a kill leaves behind; a request to stop removes it."""
+    guard.save(alive=LifeSign(boot=_read_boot_id(), memory_kills=_count_memory_kills()))
 
     def stop(*_: object) -> None:
-        guard.keep(alive=None)
+        guard.save(alive=None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -240,17 +239,17 @@ def _mark_alive(guard: RunGuard) -> Iterator[None]:
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
-        guard.keep(alive=None)
+        guard.save(alive=None)
 
 
 def _was_killed_for_memory(life: LifeSign) -> bool:
-    """Whether the kernel has killed for memory since then; it does not say whom."""
+    """Return True if the kernel has killed any process for memory since then; it does not say which."""
     before, now = life.memory_kills, _count_memory_kills()
     return before is not None and now is not None and now > before and life.boot == _read_boot_id()
 
 
 def _count_memory_kills() -> int | None:
-    """How many processes the kernel has killed for memory since it booted; None where it does not say."""
+    """Count the processes that the kernel has killed for memory since boot; None if it does not say."""
     try:
         counters = Path("/proc/vmstat").read_text()
     except OSError:

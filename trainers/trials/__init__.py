@@ -1,1 +1,1 @@
-"""Short runs that leave nothing: time estimate, learning-rate range test."""
+"""Short runs that leave no adapter: time estimate, learning-rate range test."""

@@ -1,4 +1,4 @@
-"""What a training would take, from its first few steps on the real base and data, which leave nothing."""
+"""The estimate of a training from its first few steps on the real base and data, which leave no adapter."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from trainers.models.base_model import resolve_device
 from trainers.recovery.fallbacks import OutOfMemory
 
 TRIED_MARK = "tried"
-"""File in the folder of a job whose first steps began; found there by a child, the one before was killed."""
+"""File in a job's folder, written before its first steps; if a child finds it, the one before was killed."""
 
 
 class JobEstimate(Value):
-    """What a training would take, and what there is."""
+    """The memory and time that a training would need, and the free memory."""
 
     estimate: TrainingEstimate
-    """Without time where the memory is too little for even a few steps."""
+    """Without time if the memory is too little for even a few steps."""
     free_bytes: int
-    """On the device, before anything was loaded."""
+    """Free memory of the device before anything was loaded."""
     fits: bool
-    """Whether the memory is likely to be enough, with a reserve."""
+    """True if the memory is likely to be enough, with a reserve."""
 
 
 def run(folder: Path) -> None:
@@ -32,17 +32,17 @@ def run(folder: Path) -> None:
 
 
 def estimate_job(job: TrainingJob, folder: Path, progress: Progress) -> JobEstimate:
-    """Counted memory, and time at the speed of the first steps, where there is memory for them.
+    """Estimate the memory by counting, and the time by the speed of the first steps if they fit.
 
     Raises as `train` does.
     """
     free = measure_free_memory(resolve_device(job.device))
-    by_count = None if job.chosen.method == "embedding" else estimate_by_count(job)
+    by_count = None if job.current_stage.method == "embedding" else estimate_by_count(job)
     if by_count and not fits(by_count.memory, free):
         return JobEstimate(estimate=by_count, free_bytes=free, fits=False)
-    made = _estimate_from_first_steps(job, folder, progress)
-    if made is not None:
-        return JobEstimate(estimate=made, free_bytes=free, fits=fits(made.memory, free))
+    by_steps = _estimate_from_first_steps(job, folder, progress)
+    if by_steps is not None:
+        return JobEstimate(estimate=by_steps, free_bytes=free, fits=fits(by_steps.memory, free))
     if by_count is None:
         raise OutOfMemory(
             "the memory is too little for the first steps: lower `batch_size` in the target's "
@@ -52,19 +52,20 @@ def estimate_job(job: TrainingJob, folder: Path, progress: Progress) -> JobEstim
 
 
 def _estimate_from_first_steps(job: TrainingJob, folder: Path, progress: Progress) -> TrainingEstimate | None:
-    """The estimate from a few steps; None where memory was too little for them."""
-    from trainers.jobs.language_model import prepare_training
+    """Estimate from a few steps; return None if memory was too little for them."""
     from trainers.jobs.reporting import EARLY_STEPS
+    from trainers.jobs.train import prepare_training
     from trainers.trials.short_run import run_short
 
     if (folder / TRIED_MARK).exists():
         return None
     (folder / TRIED_MARK).touch()
     try:
-        begun = prepare_training(job, folder, progress)
-        run_short(begun, steps=EARLY_STEPS + 1)
+        prepared = prepare_training(job, folder, progress)
+        run_short(prepared, steps=EARLY_STEPS + 1)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         return None
-    return estimate_attempt(job, begun.attempt, begun.workload, begun.reporter.early_tokens_per_second)
+    speed = prepared.reporter.early_tokens_per_second
+    return estimate_attempt(job, prepared.attempt, prepared.workload, speed)

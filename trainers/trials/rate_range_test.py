@@ -1,9 +1,9 @@
-"""A learning-rate range test (Smith 2017, arXiv 1506.01186): which rates the base and the data take.
+"""A learning-rate range test (Smith 2017, arXiv 1506.01186): a suggestion for the base and the data.
 
 The rate rises exponentially from step to step, from one that teaches nothing to one that breaks the
-adapter. On the smoothed curve of the loss, two rates are of interest: where it falls most steeply, and a
-tenth of the one at which it is least (the usual readings, e.g. of fastai's `lr_find`). The lower of them
-is the suggestion: the warm-up and the cosine of a training reach it and leave it.
+adapter. Two rates are read from the smoothed curve of the loss: the one where it falls most steeply, and
+a tenth of the one where it is least (as usual, e.g. in fastai's `lr_find`). The lower of them is the
+suggestion, as the peak of a training's warm-up and cosine schedule.
 """
 
 import math
@@ -19,11 +19,11 @@ from trainers.jobs.job import TrainingJob
 
 CURVE = "rates.json"
 BREAKS_AT = 2.0
-"""Times the loss of the beginning at which the test ends: what follows would show nothing more."""
+"""Multiple of the loss at the beginning at which the test ends: later steps would show nothing more."""
 BEGINNING = 5
-"""Steps, at rates that teach nothing, that say where the loss begins."""
+"""Number of first steps, at rates that teach nothing, whose loss is that of the beginning."""
 MIN_FALL = 0.05
-"""Share of the beginning's loss by which the smoothed loss must fall for the curve to say anything."""
+"""Share of the beginning's loss by which the smoothed loss must fall for the curve to be clear."""
 SMOOTHING = 0.6
 """Share of the past in the smoothed loss."""
 MIN_TEST_STEPS = 20
@@ -34,7 +34,7 @@ class RateUnclear(LearndError):
 
 
 class RateTestJob(Value):
-    """What a child that tests rates is asked to do."""
+    """The job of a child that tests learning rates."""
 
     training: TrainingJob
     lowest: float = Field(1e-6, gt=0)
@@ -51,16 +51,17 @@ class RatePoint(Value):
 
 
 class RateTest(Value):
-    """What the test showed."""
+    """The result of a learning-rate range test."""
 
     points: tuple[RatePoint, ...]
     steepest: float
-    """The rate at which the loss falls most for a factor of the rate."""
+    """The rate at which the loss falls most per factor of the rate."""
     tenth_of_least: float
     """A tenth of the rate at which the loss is least."""
     suggested: float
+    """The lower of the two."""
     planned: float
-    """What the plan would take."""
+    """The plan's learning rate."""
 
 
 def run(folder: Path) -> None:
@@ -69,36 +70,38 @@ def run(folder: Path) -> None:
 
 
 def run_rate_test(job: RateTestJob, folder: Path, progress: Progress) -> RateTest:
-    """The curve and the suggested rate, also in the folder's rates.json.
+    """Run the test; return the curve and the suggested rate, which are also written to rates.json.
 
     Raises RateUnclear, and as `train` does.
     """
-    from trainers.jobs.language_model import prepare_training
+    from trainers.jobs.train import prepare_training
     from trainers.trials.short_run import ShortStep, run_short
 
     beginning: list[float] = []
 
-    def breaks(step: ShortStep) -> bool:
+    def is_broken(step: ShortStep) -> bool:
         if len(beginning) < BEGINNING:
             beginning.append(step.loss)
         return step.loss > BREAKS_AT * max(beginning)
 
     growth = (job.highest / job.lowest) ** (1 / (job.steps - 1))
 
-    def rate(step: int) -> float:
+    def rate_at(step: int) -> float:
         return job.lowest * growth ** (step - 1)
 
-    training = job.training
-    begun = prepare_training(training, folder / "short", progress)
-    steps = run_short(begun, steps=job.steps, rate=rate, until=breaks)
-    rates, losses = [rate(each.step) for each in steps], [each.loss for each in steps]
-    test = read_curve(rates, losses, training.chosen.hyperparameters.learning_rate)
+    prepared = prepare_training(job.training, folder / "short", progress)
+    steps = run_short(prepared, steps=job.steps, rate_at=rate_at, until=is_broken)
+    rates, losses = [rate_at(each.step) for each in steps], [each.loss for each in steps]
+    test = read_curve(rates, losses, job.training.current_stage.hyperparameters.learning_rate)
     write_atomically(folder / CURVE, test.model_dump_json(indent=2))
     return test
 
 
 def read_curve(rates: Sequence[float], losses: Sequence[float], planned: float) -> RateTest:
-    """What the losses at rising `rates` suggest beside the `planned` one. Raises RateUnclear."""
+    """Read a suggestion from the losses at rising `rates`. Raises RateUnclear.
+
+    `rates` and `losses` have one entry for each step; `planned` is the plan's learning rate.
+    """
     if len(losses) <= BEGINNING:
         raise RateUnclear(
             f"the loss broke within {len(losses)} steps, at rates that should teach nothing: begin at a "
@@ -131,7 +134,7 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], planned: float) 
 
 
 def _smooth(losses: Sequence[float]) -> list[float]:
-    """The exponential moving average, without the zeros before the first (Kingma, Ba 2015)."""
+    """Return the exponential moving average, corrected for its start at zero (Kingma, Ba 2015)."""
     mean, smoothed = 0.0, []
     for seen, loss in enumerate(losses, start=1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss

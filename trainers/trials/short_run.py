@@ -1,4 +1,4 @@
-"""A few steps of a training, on its real base and data, that leave nothing: to measure speed, or a rate."""
+"""A few steps of a training on its real base and data, to measure its speed or to test learning rates."""
 
 import math
 import sys
@@ -19,28 +19,28 @@ class ShortStep(Value):
     step: int
     """From 1 on."""
     loss: float
-    """Before the step; the greatest number there is where it is none."""
+    """Loss before the step; the greatest float if it is not a number."""
 
 
 def run_short(
-    begun: PreparedTraining,
+    prepared: PreparedTraining,
     *,
     steps: int,
-    rate: Callable[[int], float] | None = None,
+    rate_at: Callable[[int], float] | None = None,
     until: Callable[[ShortStep], bool] = lambda _: False,
 ) -> tuple[ShortStep, ...]:
-    """So many steps of a training from its beginning, without validations and checkpoints.
+    """Run a number of `steps` of a training from its beginning, without validations and checkpoints.
 
-    `rate` is the learning rate of each step from 1 on; without it, rates are the plan's. The run ends
-    after a step for which `until` is true.
+    `rate_at` returns the learning rate of each step from 1 on; without it, rates are the plan's. The run
+    ends early after a step for which `until` returns True.
     """
-    trainer, watch = begun.trainer, _StepRecorder(until)
+    trainer, recorder = prepared.trainer, _StepRecorder(until)
     _shorten(trainer, steps)
-    trainer.add_callback(watch)
-    if rate is not None:
-        _set_rates(trainer, rate)
+    trainer.add_callback(recorder)
+    if rate_at is not None:
+        _set_rates(trainer, rate_at)
     trainer.train()
-    return tuple(watch.steps)
+    return tuple(recorder.steps)
 
 
 class _StepRecorder(TrainerCallback):
@@ -66,11 +66,11 @@ def _shorten(trainer: Any, steps: int) -> None:
     trainer.args.eval_on_start = trainer.args.load_best_model_at_end = False
 
 
-def _set_rates(trainer: Any, rate: Callable[[int], float]) -> None:
-    """Have step n take the rate of n, whatever the plan's schedule is."""
+def _set_rates(trainer: Any, rate_at: Callable[[int], float]) -> None:
+    """Replace the plan's schedule: step n takes the rate `rate_at(n)`."""
     from torch.optim.lr_scheduler import LambdaLR
 
     trainer.create_optimizer()
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["initial_lr"] = 1.0
-    trainer.lr_scheduler = LambdaLR(trainer.optimizer, lambda done: rate(done + 1))
+    trainer.lr_scheduler = LambdaLR(trainer.optimizer, lambda done: rate_at(done + 1))

@@ -1,4 +1,4 @@
-"""What is tried next, and what a run may take."""
+"""The next attempt after a failure, and the limits of a run."""
 
 import errno
 import math
@@ -20,17 +20,17 @@ from trainers.recovery.fallbacks import (
 PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1e-3)
 
 
-def ladder(first: Attempt, rules: MemoryRules) -> list[str]:
-    """Each attempt in words, until nothing is left."""
-    said, attempt = [], first
+def list_rungs(first: Attempt, rules: MemoryRules) -> list[str]:
+    """List each following attempt in words, until nothing is left."""
+    rungs, attempt = [], first
     while (following := reduce_memory(attempt, rules)) is not None:
         attempt = following
-        said.append(str(attempt))
-    return said
+        rungs.append(str(attempt))
+    return rungs
 
 
 def test_memory_is_saved_by_smaller_batches_then_by_computing_twice_then_by_four_bits() -> None:
-    assert ladder(build_first_attempt(PLANNED, on_cpu=True), MemoryRules()) == [
+    assert list_rungs(build_first_attempt(PLANNED, on_cpu=True), MemoryRules()) == [
         "4 × 2 examples a step",
         "2 × 4 examples a step",
         "1 × 8 examples a step",
@@ -45,7 +45,7 @@ def test_a_gpu_computes_activations_twice_from_the_start() -> None:
 
 def test_no_rung_goes_below_the_least_batch_or_quantises_where_it_must_not() -> None:
     rules = MemoryRules(least_micro_batch=2, may_quantize=False)
-    assert ladder(build_first_attempt(PLANNED, on_cpu=True), rules)[-1] == (
+    assert list_rungs(build_first_attempt(PLANNED, on_cpu=True), rules)[-1] == (
         "2 × 4 examples a step, activation checkpointing"
     )
 
@@ -63,7 +63,7 @@ def test_every_rung_has_as_many_examples_a_step_as_was_planned(
     batch: int, accumulation: int, parts: list[str]
 ) -> None:
     planned = Hyperparameters(batch_size=batch, gradient_accumulation=accumulation)
-    rungs = ladder(build_first_attempt(planned, on_cpu=False), MemoryRules(may_quantize=False))
+    rungs = list_rungs(build_first_attempt(planned, on_cpu=False), MemoryRules(may_quantize=False))
     assert rungs == [f"{each} examples a step, activation checkpointing" for each in parts]
 
 
@@ -73,7 +73,7 @@ def test_an_attempt_keeps_the_examples_of_a_step_and_scales_the_rate() -> None:
     assert lower is not None
     smaller = reduce_memory(lower, MemoryRules())
     assert smaller is not None
-    tried = smaller.applied_to(PLANNED)
+    tried = smaller.apply_to(PLANNED)
     assert (tried.batch_size, tried.gradient_accumulation) == (4, 2)
     assert tried.learning_rate == pytest.approx(1e-4)
     assert tried.epochs == PLANNED.epochs
