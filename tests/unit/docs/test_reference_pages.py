@@ -95,3 +95,13 @@ def test_a_tag_that_loads_from_another_site_is_found(tag: str) -> None:
 
 def test_links_to_follow_and_files_of_the_site_are_no_such_tags() -> None:
     assert find_foreign_load('<a href="https://example.com">there</a> <img src="../console.png">') is None
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "docs/contribute/architecture.md", "docs/contribute/cycle.md"]
+)
+def test_every_file_that_contributors_are_sent_to_is_there(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    named = re.findall(r"`((?:extractors|trainers|evaluation|registry|daemon|tests|docs)/[\w/.]*)`", text)
+    assert len(named) > 3
+    assert [path for path in named if not (ROOT / path).exists()] == []
