@@ -1,7 +1,7 @@
-"""What a language model wrote, without what small ones like to put around it.
+"""Takes the wanted text out of a language model's reply, without what small models put around it.
 
-Everything is judged by texts of the same kind: what none of them has (quotes, a code fence, a second
-line) was not meant.
+The reply is compared with samples, texts of the same kind: a feature that none of them has (quotes, a code
+fence, a second line) is removed.
 """
 
 import json
@@ -17,57 +17,57 @@ _FENCED = re.compile(r"\s*```\w*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 _NEXT_TURN = re.compile(r"\n\s*(?:user|assistant|human|system|message|answer)\s*:", re.IGNORECASE)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "„": "“", "`": "`"}
 _LONGEST = 2.0
-"""Times the longest of the like: beyond, a model rambles."""
+"""Times the longest sample: a model that writes more rambles."""
 _ROOM = 40
-"""Characters that are always allowed."""
+"""Further characters that are always allowed."""
 
 
-def read_text(written: ModelReply, name: str, like: Sequence[str]) -> str:
-    """The text that was asked for as `name`. Raises Unusable."""
-    raw = _THOUGHT.sub("", written.text).strip()
-    text = _unquote(_take_one_line(_unwrap(raw, name, like), like), like).strip()
+def read_text(reply: ModelReply, name: str, samples: Sequence[str]) -> str:
+    """Return the text that was asked for as `name`. Raises UnusableReply."""
+    raw = _THOUGHT.sub("", reply.text).strip()
+    text = _unquote(_take_one_line(_unwrap(raw, name, samples), samples), samples).strip()
     if not text:
         raise UnusableReply("the model wrote nothing")
     if not _is_storable(text):
         raise UnusableReply("characters that cannot be stored")
-    if written.cut_off and raw.endswith(text):
+    if reply.cut_off and raw.endswith(text):
         raise UnusableReply("the model's answer was cut off at the limit of its length")
-    if len(text) > find_longest(like):
+    if len(text) > find_longest(samples):
         raise UnusableReply("far longer than what it was shown")
     return text
 
 
-def find_longest(like: Sequence[str]) -> int:
-    """Characters that a text of this kind may have."""
-    return round(_LONGEST * max(map(len, like), default=0)) + _ROOM
+def find_longest(samples: Sequence[str]) -> int:
+    """Return how many characters a text of this kind may have."""
+    return round(_LONGEST * max(map(len, samples), default=0)) + _ROOM
 
 
-def _unwrap(raw: str, name: str, like: Sequence[str]) -> str:
-    """Without a field's header, JSON, a code fence, its own name before it, or the next turn behind it."""
+def _unwrap(raw: str, name: str, samples: Sequence[str]) -> str:
+    """Remove a field's header, JSON, a code fence, the text's name before it, and the next turn behind it."""
     if (section := _find_section(raw, name)) is not None:
         raw = section
-    if not _is_in_any(like, "```") and (fenced := _FENCED.fullmatch(raw)):
+    if not _is_in_any(samples, "```") and (fenced := _FENCED.fullmatch(raw)):
         raw = fenced[1]
-    if not any(text.lstrip().startswith(("{", "[")) for text in like) and raw.startswith(("{", "[")):
+    if not any(text.lstrip().startswith(("{", "[")) for text in samples) and raw.startswith(("{", "[")):
         return _find_member(raw, name)
     named = re.match(rf"(?:{name.replace('_', '[ _]')}|{name.split('_')[-1]})\s*:\s*", raw, re.IGNORECASE)
-    if named and not any(text.casefold().startswith(named[0].casefold()) for text in like):
+    if named and not any(text.casefold().startswith(named[0].casefold()) for text in samples):
         raw = raw[named.end() :]
     following = _NEXT_TURN.search(raw)
-    if following and not any(_NEXT_TURN.search(text) for text in like):
+    if following and not any(_NEXT_TURN.search(text) for text in samples):
         raw = raw[: following.start()]
     return raw
 
 
 def _find_section(raw: str, name: str) -> str | None:
-    """What stands under the field's header, where the model writes DSPy's usual markup."""
+    """Return the text under the field's header, where the model writes DSPy's usual markup."""
     parts = _HEADER.split(raw)
     sections = dict(zip(reversed(parts[1::2]), reversed(parts[2::2]), strict=True))
     return sections[name].strip() if name in sections else None
 
 
 def _find_member(raw: str, name: str) -> str:
-    """The text in a JSON object where only a text was wanted. Raises Unusable."""
+    """Return the text in a JSON object where only a text was wanted. Raises UnusableReply."""
     try:
         found: Any = json.JSONDecoder().raw_decode(raw)[0]
     except (ValueError, RecursionError):
@@ -79,24 +79,24 @@ def _find_member(raw: str, name: str) -> str:
     return text
 
 
-def _take_one_line(text: str, like: Sequence[str]) -> str:
-    """The first line that is no announcement, where texts of this kind have one line."""
+def _take_one_line(text: str, samples: Sequence[str]) -> str:
+    """Return the first line that is no announcement, where texts of this kind have one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if _is_in_any(like, "\n") or len(lines) < 2:
+    if _is_in_any(samples, "\n") or len(lines) < 2:
         return text
     return lines[1] if lines[0].endswith(":") else lines[0]
 
 
-def _unquote(text: str, like: Sequence[str]) -> str:
+def _unquote(text: str, samples: Sequence[str]) -> str:
     text = text.strip()
     quoted = len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]
-    return text[1:-1] if quoted and not any(other.startswith(text[0]) for other in like) else text
+    return text[1:-1] if quoted and not any(other.startswith(text[0]) for other in samples) else text
 
 
 def _is_storable(text: str) -> bool:
-    """Neither half of a surrogate pair, which no file holds, nor NUL, which PostgreSQL does not."""
+    """Return whether the text can be stored: files hold no half surrogate pair, PostgreSQL no NUL."""
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _is_in_any(like: Sequence[str], part: str) -> bool:
-    return any(part in text.strip() for text in like)
+def _is_in_any(samples: Sequence[str], part: str) -> bool:
+    return any(part in text.strip() for text in samples)

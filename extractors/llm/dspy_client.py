@@ -1,10 +1,10 @@
 """A language model behind any OpenAI-compatible endpoint, asked through DSPy for one text at a time.
 
-Importing this module loads DSPy: import it where it is used.
+Importing this module loads DSPy, so import it only where it is used.
 
 A step of a program is a DSPy signature with one output, shown to the model as a plain conversation
-(what the demonstrations gave, what came of it): the form that also a model of 135M parameters can go
-on with. Nothing is cached or recorded, and every call says that it is learnd's own.
+(each demonstration's inputs, then its output): a form that even a model of 135M parameters can continue.
+Nothing is cached or recorded, and every request is marked as learnd's own.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from extractors.llm.endpoint import (
 
 PROVIDER = "learnd-endpoint"
 RETRIES = 1
-"""Of one call, where the endpoint is busy or broke off. DSPy waits as long as the endpoint asks for."""
+"""Retries of one call where the endpoint is busy or broke off. DSPy waits as long as the endpoint asks."""
 CONNECT_SECONDS = 5.0
 REFUSALS = (
     (dspy.LMAuthError, "refused the key", "put the right one where the settings look for it"),
@@ -36,9 +36,9 @@ REFUSALS = (
     (dspy.LMUnsupportedModelError, "is not served there", "correct the model's name in the settings"),
     (dspy.LMConfigurationError, "cannot be asked so", "correct it in the settings"),
 )
-"""What every other request would meet as well, what happened in words, and what to do."""
+"""Errors that every other request would meet as well, what happened in words, and what to do."""
 NO_PAGE = (404, 405)
-"""Status of a URL at which there is no such API."""
+"""Statuses of a URL at which there is no such API."""
 
 
 class LanguageModel:
@@ -60,48 +60,50 @@ class LanguageModel:
 
     @property
     def calls(self) -> int:
-        """Requests sent so far, repeated ones included."""
+        """Requests sent so far, including repeated ones."""
         return self._engine.calls
 
-    def write(self, step: Step, call: StepRequest) -> ModelReply:
-        """One text. Raises Unusable where there is none, EndpointUnreachable, EndpointRefused."""
+    def write(self, step: Step, request: StepRequest) -> ModelReply:
+        """Write one text. Raises UnusableReply where there is none, EndpointUnreachable, EndpointRefused."""
         predict = dspy.Predict(_build_signature(step))
-        config = {"temperature": call.temperature, "seed": call.seed, "max_tokens": call.most_tokens}
+        config = {"temperature": request.temperature, "seed": request.seed, "max_tokens": request.most_tokens}
         try:
             with dspy.context(lm=self._lm, adapter=self._adapter, disable_history=True, trace=None):
-                said = predict(demos=[dict(demo) for demo in call.shown], config=config, **call.inputs)
+                prediction = predict(
+                    demos=[dict(demo) for demo in request.shown], config=config, **request.inputs
+                )
         except dspy.AdapterParseError:
             raise UnusableReply("the model wrote nothing") from None
         except dspy.LMError as error:
             # Without its cause, whose words may hold the key.
-            raise self._failure(error) from None
-        return ModelReply(text=str(said[step.output]), cut_off=self._engine.cut_off)
+            raise self._to_error(error) from None
+        return ModelReply(text=str(prediction[step.output]), cut_off=self._engine.cut_off)
 
-    def _failure(self, error: Exception) -> EndpointUnreachable | EndpointRefused:
-        """What a `dspy.LMError` means to the operator."""
-        said = str(getattr(error, "message", "") or error).strip().split("\n")[0]
+    def _to_error(self, error: Exception) -> EndpointUnreachable | EndpointRefused:
+        """Return the error that says what a `dspy.LMError` means to the operator."""
+        details = str(getattr(error, "message", "") or error).strip().split("\n")[0]
         if self._api_key:
             # Some endpoints repeat the key that they do not know.
-            said = said.replace(self._api_key, "…")
+            details = details.replace(self._api_key, "…")
         where = f"the language model {self._endpoint.model!r} at {self._endpoint.url}"
         for kind, what, advice in REFUSALS:
             if isinstance(error, kind):
-                return EndpointRefused(f"{where} {what} ({said}); {advice}", lasting=True)
+                return EndpointRefused(f"{where} {what} ({details}); {advice}", lasting=True)
         if not isinstance(error, dspy.LMInvalidRequestError):
             return EndpointUnreachable(
-                f"{where} does not answer ({said}); start it, or correct its URL in the settings"
+                f"{where} does not answer ({details}); start it, or correct its URL in the settings"
             )
         if error.status in NO_PAGE:
             advice = "its URL must be that of an OpenAI-compatible API, with its /v1"
-            return EndpointRefused(f"{where} is not there ({said}); {advice}", lasting=True)
+            return EndpointRefused(f"{where} is not there ({details}); {advice}", lasting=True)
         advice = "where its context is too short for the prompt, have fewer demonstrations shown"
-        return EndpointRefused(f"{where} refused the request ({said}); {advice}")
+        return EndpointRefused(f"{where} refused the request ({details}); {advice}")
 
 
 class _Engine:
     """DSPy's own HTTP client, with our mark on each request.
 
-    A header by DSPy's usual way (`extra_headers`) would make it load LiteLLM.
+    DSPy's usual way to add a header (`extra_headers`) would make it load LiteLLM.
     """
 
     def __init__(self, endpoint: Endpoint, api_key: str | None) -> None:
@@ -128,7 +130,7 @@ class _Engine:
 
     @property
     def cut_off(self) -> bool:
-        """Whether this thread's last answer ended at the limit of its length."""
+        """True where the limit of its length ended this thread's last answer."""
         return bool(self._last.cut_off)
 
     def complete(self, request: Any) -> Any:
@@ -136,7 +138,7 @@ class _Engine:
             self.calls += 1
         response = self._router.complete(dataclasses.replace(request, model=f"{PROVIDER}:{request.model}"))
         self._last.cut_off = response.finish_reason == "length"
-        # What is cut off may still be used: DSPy need not warn of it.
+        # A reply that is cut off may still be used: DSPy need not warn of it.
         return dataclasses.replace(response, finish_reason="stop") if self._last.cut_off else response
 
     def close(self) -> None:
@@ -170,13 +172,13 @@ class _Conversation(dspy.Adapter):  # type: ignore[misc]
         return _format_fields([(name, str(outputs[name])) for name in signature.output_fields])
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
-        """The whole text: whoever asked knows what it should look like, and takes it out."""
+        """Return the whole text: the caller knows the wanted form, and takes it out."""
         (output,) = signature.output_fields
         return {output: completion}
 
 
 def _format_fields(fields: Sequence[tuple[str, str]]) -> str:
-    """One value says what it is by itself; of several each is named."""
+    """Return the one value as it is; of several, each under its name."""
     if len(fields) == 1:
         return fields[0][1]
     return "\n\n".join(f"{name.replace('_', ' ').capitalize()}:\n{value}" for name, value in fields)

@@ -1,4 +1,4 @@
-"""The language model that writes proposals: where it is, what is asked of it, and how it fails."""
+"""A language model behind an endpoint: its address, the requests to it, and its failures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from extractors.errors import LearndError
 from extractors.values import Value
 
 INTERNAL_HEADER = "x-learnd-internal"
-"""`true` on each request: the gateway marks its span by it, and no example is ever made of that."""
+"""`true` on each request: the gateway marks the span by it, and no example is ever made of such a span."""
 
 
 class Endpoint(Value):
-    """A model behind an OpenAI-compatible API. Its key is no part of it, and so is never written down."""
+    """A model behind an OpenAI-compatible API. Its key is not part of this value, so it is never stored."""
 
     model: str = Field(min_length=1)
     """As the endpoint names it."""
@@ -30,7 +30,7 @@ class EndpointUnreachable(LearndError):
 
 
 class EndpointRefused(LearndError):
-    """The language model does not take what it is sent."""
+    """The language model refuses the request."""
 
     def __init__(self, message: str, *, lasting: bool = False) -> None:
         super().__init__(message)
@@ -39,17 +39,17 @@ class EndpointRefused(LearndError):
 
 
 class UnusableReply(LearndError):
-    """Nothing can be made of what the model wrote; says why, in words that are counted."""
+    """The model's reply cannot be used. The message is the reason; reasons are counted."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One text of an example, and how it is asked for."""
+    """One text of an example, and the prompt for it."""
 
     inputs: tuple[str, ...]
-    """Names of what is given."""
+    """Names of the given texts."""
     output: str
-    """Name of what is written."""
+    """Name of the text to write."""
     instructions: str
     inventive: bool
     """Whether answers should differ from call to call, rather than be right."""
@@ -69,8 +69,8 @@ class StepRequest:
 
 @dataclass(frozen=True)
 class ModelReply:
-    """What the model answered."""
+    """The model's reply."""
 
     text: str
     cut_off: bool
-    """Whether it ended at the limit of its length, not by itself."""
+    """Whether the limit of its length ended it, not the model."""

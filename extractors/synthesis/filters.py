@@ -180,7 +180,7 @@ class _ExpectedForm:
                 self._documents[each.positive.text].add(each.negative.text)
         prompted = [each for each in demonstrations if isinstance(each, SFTExample | PreferencePair)]
         if prompted:
-            self._shape, prompted = find_common_frame(prompted)
+            self._frame, prompted = find_common_frame(prompted)
         answers = [choose_better_answer(each) for each in prompted]
         self._calls = {bool(answer.tool_calls) for answer in answers}
         self._keys = [_read_keys(answer) for answer in answers]
@@ -199,8 +199,8 @@ class _ExpectedForm:
             return None if self._question.fits(example.query) else UnfitReason.LENGTH
         if not isinstance(example, SFTExample | PreferencePair):
             return UnfitReason.OTHER_SHAPE
-        shape = find_frame(example)
-        if shape is None or shape.key != self._shape.key:
+        frame = find_frame(example)
+        if frame is None or frame.key != self._frame.key:
             return UnfitReason.OTHER_SHAPE
         if not self._question.fits(_find_question(example)):
             return UnfitReason.LENGTH
@@ -221,7 +221,7 @@ class _ExpectedForm:
         """Return whether a JSON answer has every demonstration's keys, and none that no demonstration has."""
         if answer.tool_calls:
             return all(
-                _is_callable(call.name, call.arguments, self._shape.tools) for call in answer.tool_calls
+                _is_callable(call.name, call.arguments, self._frame.tools) for call in answer.tool_calls
             )
         objects = [keys for keys in self._keys if keys is not None]
         if not objects or len(objects) < len(self._keys):
@@ -339,7 +339,7 @@ class _TextEncoder:
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise VectorsInvalid(f"the encoder gave an array of shape {vectors.shape} for {len(texts)} texts")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        # Without a direction nothing could be told to be near what is held out.
+        # A vector without a direction would be near nothing that is held out.
         if not np.isfinite(lengths).all() or not lengths.all():
             raise VectorsInvalid("the encoder gave vectors that are 0 or no numbers; is its folder whole?")
         directions: Vectors = vectors / lengths

@@ -1,6 +1,6 @@
-"""Examples that a language model proposes, from approved ones, where people's feedback teaches too little.
+"""Examples that a language model proposes, from approved ones, where there is too little feedback.
 
-    approved examples ─> goals, served alike ─> many small calls, at once ─> proposals
+    approved examples ─> goals, served equally ─> many small calls, at once ─> proposals
 
 Nothing here approves anything: proposals are screened (`extractors.synthesis.filters`), and then a
 person reads them. The model sees only training examples, never held-out ones.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from extractors.llm.dspy_client import LanguageModel
 
 PROGRAM = "learnd.synthetic 1"
-"""Changes with what is asked of the model; the provenance of a batch."""
+"""The program that wrote a batch, as its provenance; it changes whenever the prompts do."""
 KINDS: dict[SyntheticKind, type[Synthetic]] = {
     "sft": SFTExample,
     "pairs": PreferencePair,
@@ -48,11 +48,11 @@ MOST_FAILURES = 8
 """Failures in a row after which an endpoint is given up."""
 
 OnProgress = Callable[[int, int], None]
-"""Told how many proposals there are, and how many are wanted."""
+"""Called with the number of proposals so far, and of those wanted."""
 
 
 class SynthesisRules(Value):
-    """How proposals are asked for."""
+    """Limits of one synthesis."""
 
     demonstrations: int = Field(5, ge=1)
     """Approved examples that one call shows."""
@@ -66,14 +66,14 @@ class SynthesisRules(Value):
     """Highest temperature; each is drawn between the two."""
 
     @model_validator(mode="after")
-    def _a_range(self) -> Self:
+    def _check_range(self) -> Self:
         if self.coolest > self.warmest:
             raise ValueError("coolest must not be above warmest")
         return self
 
 
 class SynthesisRequest(Value):
-    """What is lacking, and what there is to go by. Holds no secret: it may be written to a job's folder."""
+    """The examples that are lacking, and those to go by. Holds no secret: a job's folder may keep it."""
 
     kind: SyntheticKind
     wanted: int = Field(ge=1)
@@ -88,7 +88,7 @@ class SynthesisRequest(Value):
     rules: SynthesisRules = SynthesisRules()
 
     @model_validator(mode="after")
-    def _of_one_kind(self) -> Self:
+    def _check_one_kind(self) -> Self:
         if not all(isinstance(each, KINDS[self.kind]) for each in self.demonstrations):
             raise ValueError(
                 f"demonstrations of {self.kind} must be of the class {KINDS[self.kind].__name__}"
@@ -104,7 +104,7 @@ class ProposedExample(Value):
 
 
 class Synthesis(Value):
-    """What a model proposed."""
+    """The proposals of a model."""
 
     proposed: tuple[ProposedExample, ...]
     model: str
@@ -113,9 +113,9 @@ class Synthesis(Value):
     calls: int
     """Requests that were sent."""
     unusable: dict[str, int]
-    """Attempts that came to nothing, by reason in words."""
+    """Failed attempts, by reason in words."""
     incomplete: str = ""
-    """Why there are fewer than were wanted, in words."""
+    """Why there are fewer than were wanted, in words; empty where there are not."""
 
 
 def propose(
@@ -125,7 +125,7 @@ def propose(
     api_key: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Synthesis:
-    """Have the model behind `endpoint` propose examples, as many as are wanted or fewer.
+    """Let the model behind `endpoint` propose examples: as many as are wanted, or fewer.
 
     Never more calls than wanted x attempts x 6 (three texts, each asked for twice at most). Raises
     NothingToShow without a demonstration that can be used and, if there is no proposal at all,
@@ -134,7 +134,7 @@ def propose(
     from extractors.llm.dspy_client import LanguageModel
 
     rules = request.rules
-    made = build_recipe(
+    target_recipe = build_recipe(
         request.kind,
         request.demonstrations,
         request.output_space,
@@ -143,54 +143,54 @@ def propose(
         now=request.now,
     )
     with LanguageModel(endpoint, api_key) as model:
-        run = _Generation(request, made, model)
+        generation = _Generation(request, target_recipe, model)
         with ThreadPoolExecutor(endpoint.concurrency, "synthesis") as pool:
-            run.until_done(pool, on_progress or (lambda *_: None))
-        return run.result(endpoint.model, model.calls)
+            generation.run(pool, on_progress or (lambda *_: None))
+        return generation.build_result(endpoint.model, model.calls)
 
 
 def divide_equally(goals: Sequence[str], wanted: int) -> dict[str, int]:
-    """How many proposals each goal gets: equally many, and what is left over goes to the first ones."""
+    """Return how many proposals each goal gets: equally many; the first goals get the remainder."""
     each, left_over = divmod(wanted, len(goals))
     counts = {goal: each + (position < left_over) for position, goal in enumerate(goals)}
     return {goal: count for goal, count in counts.items() if count}
 
 
 class _Generation:
-    """Attempts until every goal has its share, or has used up its attempts."""
+    """Attempts at examples, until every goal has its share or has used up its attempts."""
 
-    def __init__(self, request: SynthesisRequest, made: Recipe, model: "LanguageModel") -> None:
+    def __init__(self, request: SynthesisRequest, recipe: Recipe, model: "LanguageModel") -> None:
         self._request = request
-        self._recipe = made
+        self._recipe = recipe
         self._model = model
-        self._shares = divide_equally(made.goals, request.wanted)
+        self._shares = divide_equally(recipe.goals, request.wanted)
         self._lacking = Counter(self._shares)
         self._attempted: Counter[str] = Counter()
         self._seen = {_build_key(each) for each in request.demonstrations}
         self._unusable: Counter[str] = Counter()
-        self._patience = _CircuitBreaker()
+        self._breaker = _CircuitBreaker()
         self.proposed: list[ProposedExample] = []
 
-    def until_done(self, pool: ThreadPoolExecutor, on_progress: OnProgress) -> None:
-        """Round after round, what is lacking is asked for at once."""
-        while (asked := list(self._next_round())) and self._patience.trouble is None:
-            # In the order in which they were asked: who comes first does not depend on the threads.
-            for (goal, _), outcome in zip(asked, pool.map(self._attempt, asked), strict=True):
-                self._take(goal, outcome)
+    def run(self, pool: ThreadPoolExecutor, on_progress: OnProgress) -> None:
+        """Ask, round after round, for everything that is lacking at once."""
+        while (attempts := list(self._plan_round())) and self._breaker.opened_by is None:
+            # In the order of the attempts: which proposal comes first does not depend on the threads.
+            for (goal, _), outcome in zip(attempts, pool.map(self._attempt, attempts), strict=True):
+                self._record(goal, outcome)
                 on_progress(len(self.proposed), self._request.wanted)
 
-    def _next_round(self) -> Iterator[tuple[str, int]]:
+    def _plan_round(self) -> Iterator[tuple[str, int]]:
         for goal, lacking in self._lacking.items():
             most = self._shares[goal] * self._request.rules.attempts
             for _ in range(min(lacking, most - self._attempted[goal])):
                 self._attempted[goal] += 1
                 yield goal, self._attempted[goal]
 
-    def _attempt(self, asked: tuple[str, int]) -> ProposedExample | UnusableReply | None:
-        """One example; None where the endpoint failed, or has been given up."""
-        if self._patience.trouble is not None:
+    def _attempt(self, attempt: tuple[str, int]) -> ProposedExample | UnusableReply | None:
+        """Return one example; None where the endpoint failed, or has been given up."""
+        if self._breaker.opened_by is not None:
             return None
-        goal, number = asked
+        goal, number = attempt
         rng = Random(f"{self._request.seed}/{goal}/{number}")  # noqa: S311
         used: dict[str, None] = {}
 
@@ -203,27 +203,27 @@ class _Generation:
         except UnusableReply as reason:
             return reason
         except (EndpointUnreachable, EndpointRefused) as failure:
-            self._patience.failed(failure)
+            self._breaker.record_failure(failure)
             return None
         return ProposedExample(example=example, demonstrations=tuple(used))
 
     def _ask(self, step: Step, shown: Sequence[Demonstration], inputs: Mapping[str, str], rng: Random) -> str:
         rules = self._request.rules
-        like = [told[step.output] for _, told in shown]
-        fields = (*step.inputs, step.output)
-        call = StepRequest(
-            shown=[{name: told[name] for name in fields} for _, told in shown],
+        samples = [fields[step.output] for _, fields in shown]
+        names = (*step.inputs, step.output)
+        request = StepRequest(
+            shown=[{name: fields[name] for name in names} for _, fields in shown],
             inputs=inputs,
             temperature=rng.uniform(rules.coolest, rules.warmest) if step.inventive else STEADY,
             seed=rng.getrandbits(31),
             # A token is a byte at least: room for texts far longer than those shown, in any script.
-            most_tokens=max(FEWEST_TOKENS, *(len(text.encode("utf-8", "replace")) for text in like)),
+            most_tokens=max(FEWEST_TOKENS, *(len(text.encode("utf-8", "replace")) for text in samples)),
         )
-        written = self._model.write(step, call)
-        self._patience.answered()
-        return read_text(written, step.output, like)
+        reply = self._model.write(step, request)
+        self._breaker.record_success()
+        return read_text(reply, step.output, samples)
 
-    def _take(self, goal: str, outcome: ProposedExample | UnusableReply | None) -> None:
+    def _record(self, goal: str, outcome: ProposedExample | UnusableReply | None) -> None:
         if outcome is None:
             self._unusable["the endpoint failed"] += 1
         elif isinstance(outcome, UnusableReply):
@@ -235,14 +235,14 @@ class _Generation:
             self._lacking[goal] -= 1
             self.proposed.append(outcome)
 
-    def result(self, model: str, calls: int) -> Synthesis:
-        """Raises what the endpoint failed with where there is nothing."""
-        trouble = self._patience.trouble
-        if not self.proposed and (failure := trouble or self._patience.only_failure):
+    def build_result(self, model: str, calls: int) -> Synthesis:
+        """Return the proposals. Raises the endpoint's failure where there is none."""
+        given_up = self._breaker.opened_by
+        if not self.proposed and (failure := given_up or self._breaker.only_failure):
             raise failure
         incomplete = ""
         if len(self.proposed) < self._request.wanted:
-            why = str(trouble) if trouble else "the model's other answers could not be used"
+            why = str(given_up) if given_up else "the model's other answers could not be used"
             incomplete = f"{len(self.proposed)} of {self._request.wanted} proposals: {why}"
         return Synthesis(
             proposed=tuple(self.proposed),
@@ -256,32 +256,33 @@ class _Generation:
 
 
 class _CircuitBreaker:
-    """When an endpoint is given up: at once where all will be refused, else after failures in a row."""
+    """Gives an endpoint up: at once where it will refuse every request, else after failures in a row."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._failures = 0
-        self.trouble: EndpointUnreachable | EndpointRefused | None = None
+        self.opened_by: EndpointUnreachable | EndpointRefused | None = None
+        """The failure because of which the endpoint was given up; None while it is in use."""
         self.only_failure: EndpointUnreachable | EndpointRefused | None = None
         """The last failure, where the endpoint has never answered."""
         self._answered = False
 
-    def answered(self) -> None:
+    def record_success(self) -> None:
         with self._lock:
             self._failures = 0
             self._answered, self.only_failure = True, None
 
-    def failed(self, failure: EndpointUnreachable | EndpointRefused) -> None:
+    def record_failure(self, failure: EndpointUnreachable | EndpointRefused) -> None:
         with self._lock:
             self._failures += 1
             self.only_failure = None if self._answered else failure
             lasting = isinstance(failure, EndpointRefused) and failure.lasting
             if lasting or self._failures >= MOST_FAILURES:
-                self.trouble = failure
+                self.opened_by = failure
 
 
 def _build_key(example: Synthetic) -> str:
-    """What two examples have in common that ask the same."""
+    """Return the key that examples with the same question share."""
     return (
         compute_query_key(example.query)
         if isinstance(example, Triplet)

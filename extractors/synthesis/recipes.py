@@ -1,10 +1,10 @@
-"""How a synthetic example is written: which texts are asked for, in which order, and what they become.
+"""Recipes for synthetic examples: the texts that are asked for, their order, and the example they become.
 
     with labels (sft, pairs)    label ─> message                      the label is right by construction
     without (sft, pairs)        message ─> reply [─> worse reply]
     triplets                    relevant document ─> query            negative: of the same result list
 
-Every proposal has a goal (a label, a document), so that all of them can be served alike.
+Every proposal has a goal (a label, a document), so that all goals can be served equally.
 """
 
 import json
@@ -25,13 +25,13 @@ SyntheticKind = Literal["sft", "pairs", "triplets"]
 Prompted = SFTExample | PreferencePair
 Synthetic = Prompted | Triplet
 Demonstration = tuple[str, Mapping[str, str]]
-"""Id of an approved example, and what of it is shown: inputs and output by name."""
+"""Id of an approved example, and the texts of it that are shown: inputs and output by name."""
 Ask = Callable[[Step, Sequence[Demonstration], Mapping[str, str]], str]
-"""Has the model write one text. Raises Unusable, EndpointUnreachable, EndpointRefused."""
+"""Lets the model write one text. Raises UnusableReply, EndpointUnreachable, EndpointRefused."""
 MOST_OF_A_DOCUMENT = 1500
 """Characters of a document that are shown."""
 CONFUSED = 3
-"""Times likelier that a wrong label is one that was rejected for the right one than any other."""
+"""Weight that a wrong label gains, beside 1, for each time that it was rejected for the right one."""
 
 MESSAGE_FOR_LABEL = Step(
     inputs=("answer",),
@@ -85,14 +85,14 @@ class NothingToShow(LearndError):
 
 
 class Recipe(Protocol):
-    """How examples of one kind are written for one target."""
+    """Writes examples of one kind for one target."""
 
     @property
     def goals(self) -> Sequence[str]:
-        """What proposals can be for; first what the demonstrations have least of."""
+        """The goals of proposals; first those that the demonstrations have least of."""
 
     def write(self, goal: str, rng: Random, ask: Ask) -> Synthetic:
-        """One example; `rng` decides all that is chance. Raises what `ask` raises."""
+        """Write one example; `rng` makes all random choices. Raises what `ask` raises."""
 
 
 def build_recipe(
@@ -104,26 +104,26 @@ def build_recipe(
     most_shown: int,
     now: datetime,
 ) -> Recipe:
-    """The recipe for a target.
+    """Build the recipe for a target.
 
-    `show`: demonstrations a call, of at most `most_shown` characters together; `now`: when the examples
-    begin. Raises NothingToShow.
+    A call shows `show` demonstrations, of at most `most_shown` characters together; `now` is when the
+    examples begin. Raises NothingToShow.
     """
-    selection = DemonstrationSelector(show, most_shown)
+    selector = DemonstrationSelector(show, most_shown)
     if kind == "triplets":
         found = [each for each in demonstrations if isinstance(each, Triplet)]
-        return _QueryRecipe(found, selection, now)
-    shape, prompted = find_common_frame([each for each in demonstrations if not isinstance(each, Triplet)])
+        return _QueryRecipe(found, selector, now)
+    frame, prompted = find_common_frame([each for each in demonstrations if not isinstance(each, Triplet)])
     if output_space:
-        return _LabelRecipe(kind, shape, prompted, output_space, selection, now)
-    return _ReplyRecipe(kind, shape, prompted, selection, now)
+        return _LabelRecipe(kind, frame, prompted, output_space, selector, now)
+    return _ReplyRecipe(kind, frame, prompted, selector, now)
 
 
-# ---- the shape of a prompt
+# ---- the frame of a prompt
 
 
 class PromptFrame:
-    """What every prompt of a target has in common: system prompt and tools, before one user's message."""
+    """The part that all prompts of a target share: system prompt and tools, before one user's message."""
 
     def __init__(self, example: Prompted) -> None:
         self.system = example.prompt[:-1]
@@ -132,17 +132,17 @@ class PromptFrame:
 
     @property
     def instructions(self) -> str:
-        """The system prompt and the tools, in words; empty without both."""
-        said = [message.content for message in self.system]
+        """The system prompt and the tools, in words; empty where there is neither."""
+        parts = [message.content for message in self.system]
         if self.tools:
             offered = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in self.tools)
             form = '{"name": …, "arguments": {…}}'
-            said.append(f"These tools can be called, by replying {form}, one call a line:\n{offered}")
-        return "\n\n".join(said).strip()
+            parts.append(f"These tools can be called, by replying {form}, one call a line:\n{offered}")
+        return "\n\n".join(parts).strip()
 
 
 def find_frame(example: Prompted) -> PromptFrame | None:
-    """The shape of the example's prompt; None where it is not one user's message after a system prompt."""
+    """Return the frame of the prompt; None where it is not one user's message after a system prompt."""
     *before, last = example.prompt or (Message(role=""),)
     if last.role != "user" or any(message.role not in ("system", "developer") for message in before):
         return None
@@ -150,27 +150,27 @@ def find_frame(example: Prompted) -> PromptFrame | None:
 
 
 def find_common_frame(examples: Iterable[Prompted]) -> tuple[PromptFrame, list[Prompted]]:
-    """The shape that most examples have (of several, the newest one's), and who has it.
+    """Return the frame that most examples have (of several, the newest one's), and the examples with it.
 
     Raises NothingToShow.
     """
-    shaped = [(shape, each) for each in examples if (shape := find_frame(each)) is not None]
-    if not shaped:
+    framed = [(frame, each) for each in examples if (frame := find_frame(each)) is not None]
+    if not framed:
         raise NothingToShow(
             "no approved example is a single message of a user: synthetic ones are made from such alone"
         )
-    counts = Counter(shape.key for shape, _ in shaped)
-    best, _ = max(shaped, key=lambda pair: (counts[pair[0].key], pair[1].started_at, pair[1].id))
-    return best, [each for shape, each in shaped if shape.key == best.key]
+    counts = Counter(frame.key for frame, _ in framed)
+    best, _ = max(framed, key=lambda pair: (counts[pair[0].key], pair[1].started_at, pair[1].id))
+    return best, [each for frame, each in framed if frame.key == best.key]
 
 
 def choose_better_answer(example: Prompted) -> Message:
-    """The answer to learn."""
+    """Return the answer to learn."""
     return example.chosen if isinstance(example, PreferencePair) else example.completion
 
 
 def format_message(message: Message) -> str:
-    """What a message says; tool calls as JSON, one a line."""
+    """Return the message as text; tool calls as JSON, one a line."""
     calls = [
         json.dumps({"name": call.name, "arguments": _parse_arguments(call)}, ensure_ascii=False)
         for call in message.tool_calls
@@ -186,7 +186,7 @@ def _parse_arguments(call: ToolCall) -> Any:
 
 
 def parse_message(text: str, tools: Sequence[Mapping[str, Any]], rng: Random) -> Message:
-    """The assistant's message that `format_message` would give as `text`: the other way round."""
+    """Return the assistant's message that `format_message` would give as `text`."""
     names = list_functions(tools).keys()
     calls = []
     for line in text.splitlines() if names else ():
@@ -202,7 +202,7 @@ def parse_message(text: str, tools: Sequence[Mapping[str, Any]], rng: Random) ->
 
 
 def list_functions(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The parameters of each tool, as a JSON schema, by its name; without what is no function."""
+    """Return the parameters of each tool that is a function, as a JSON schema, by its name."""
     offered = [tool.get("function") for tool in tools]
     return {
         function["name"]: parameters if isinstance(parameters := function.get("parameters"), dict) else {}
@@ -212,14 +212,14 @@ def list_functions(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str,
 
 
 class DemonstrationSelector:
-    """Which demonstrations a call shows: as many as are wanted and fit, at least one."""
+    """Chooses the demonstrations that a call shows: as many as are wanted and fit, at least one."""
 
     def __init__(self, show: int, most_characters: int) -> None:
         self._show = show
         self._most_characters = most_characters
 
-    def of(self, rng: Random, *groups: Sequence[Demonstration]) -> list[Demonstration]:
-        """By chance, in turn from each group, what comes of the first group last."""
+    def choose(self, rng: Random, *groups: Sequence[Demonstration]) -> list[Demonstration]:
+        """Draw at random from each group in turn; the draws of the first group come last in the list."""
         orders = [rng.sample(group, len(group)) for group in groups]
         turns = [
             order[turn] for turn in range(max(map(len, orders))) for order in orders if turn < len(order)
@@ -238,28 +238,28 @@ class DemonstrationSelector:
 
 
 class _ExampleBuilder:
-    """What is the same for every example that begins with a user's message."""
+    """Builds steps and examples that begin with a user's message."""
 
-    def __init__(self, kind: SyntheticKind, shape: PromptFrame, now: datetime) -> None:
+    def __init__(self, kind: SyntheticKind, frame: PromptFrame, now: datetime) -> None:
         self.kind = kind
-        self.shape = shape
+        self.frame = frame
         self._now = now
 
-    def step(self, step: Step) -> Step:
-        """The step with the target's own instructions: for a reply those alone, else quoted."""
-        own = self.shape.instructions
+    def build_step(self, step: Step) -> Step:
+        """Return the step with the target's own instructions: for a reply those alone, else quoted."""
+        own = self.frame.instructions
         if step is REPLY:
             return Step(step.inputs, step.output, own or step.instructions, step.inventive)
-        told = f"{step.instructions}\n\nThe assistant works by these instructions:\n{own}"
-        return Step(step.inputs, step.output, told if own else step.instructions, step.inventive)
+        quoted = f"{step.instructions}\n\nThe assistant works by these instructions:\n{own}"
+        return Step(step.inputs, step.output, quoted if own else step.instructions, step.inventive)
 
-    def example(self, message: str, answer: Message, worse: Message | None) -> Prompted:
-        prompt = (*self.shape.system, Message(role="user", content=message))
+    def build_example(self, message: str, answer: Message, worse: Message | None) -> Prompted:
+        prompt = (*self.frame.system, Message(role="user", content=message))
         known: dict[str, Any] = {
             "origin": "synthetic",
             "started_at": self._now,
             "prompt": prompt,
-            "tools": self.shape.tools,
+            "tools": self.frame.tools,
             "prompt_key": compute_prompt_key(prompt),
         }
         if worse is None:
@@ -268,19 +268,19 @@ class _ExampleBuilder:
 
 
 class _LabelRecipe:
-    """A message for each label; what is wrong is another label, first of all one that was given wrongly."""
+    """A message for each label; the wrong answer is another label, most likely one that was once rejected."""
 
     def __init__(
         self,
         kind: SyntheticKind,
-        shape: PromptFrame,
+        frame: PromptFrame,
         demonstrations: Sequence[Prompted],
         output_space: Sequence[str],
-        selection: DemonstrationSelector,
+        selector: DemonstrationSelector,
         now: datetime,
     ) -> None:
-        self._prompts = _ExampleBuilder(kind, shape, now)
-        self._selection = selection
+        self._builder = _ExampleBuilder(kind, frame, now)
+        self._selector = selector
         self._labels = tuple(dict.fromkeys(output_space))
         space = OutputSpace(self._labels)
         self._shown: dict[str, list[Demonstration]] = {label: [] for label in self._labels}
@@ -289,8 +289,8 @@ class _LabelRecipe:
             label = space.to_label(choose_better_answer(each))
             if label is None or choose_better_answer(each).tool_calls:
                 continue
-            told = {"answer": label.content, "message": each.prompt[-1].content}
-            self._shown[label.content].append((each.id, told))
+            fields = {"answer": label.content, "message": each.prompt[-1].content}
+            self._shown[label.content].append((each.id, fields))
             if isinstance(each, PreferencePair) and (wrong := space.to_label(each.rejected)):
                 self._mistaken[label.content][wrong.content] += 1
         if not any(self._shown.values()):
@@ -304,14 +304,14 @@ class _LabelRecipe:
 
     def write(self, goal: str, rng: Random, ask: Ask) -> Prompted:
         others = [shown for label, group in self._shown.items() if label != goal for shown in group]
-        shown = self._selection.of(rng, self._shown[goal], others)
-        message = ask(self._prompts.step(MESSAGE_FOR_LABEL), shown, {"answer": goal})
+        shown = self._selector.choose(rng, self._shown[goal], others)
+        message = ask(self._builder.build_step(MESSAGE_FOR_LABEL), shown, {"answer": goal})
         if normalise(message) in map(normalise, self._labels):
             raise UnusableReply("a label, where a message was wanted")
-        worse = self._wrong(goal, rng) if self._prompts.kind == "pairs" else None
-        return self._prompts.example(message, Message(role="assistant", content=goal), worse)
+        worse = self._choose_wrong(goal, rng) if self._builder.kind == "pairs" else None
+        return self._builder.build_example(message, Message(role="assistant", content=goal), worse)
 
-    def _wrong(self, label: str, rng: Random) -> Message:
+    def _choose_wrong(self, label: str, rng: Random) -> Message:
         others = [other for other in self._labels if other != label]
         weights = [1 + CONFUSED * self._mistaken[label][other] for other in others]
         return Message(role="assistant", content=rng.choices(others, weights)[0])
@@ -325,40 +325,42 @@ class _ReplyRecipe:
     def __init__(
         self,
         kind: SyntheticKind,
-        shape: PromptFrame,
+        frame: PromptFrame,
         demonstrations: Sequence[Prompted],
-        selection: DemonstrationSelector,
+        selector: DemonstrationSelector,
         now: datetime,
     ) -> None:
-        self._prompts = _ExampleBuilder(kind, shape, now)
-        self._selection = selection
+        self._builder = _ExampleBuilder(kind, frame, now)
+        self._selector = selector
         self._demonstrations = [(each.id, _to_fields(each)) for each in demonstrations]
 
     def write(self, goal: str, rng: Random, ask: Ask) -> Prompted:  # noqa: ARG002
-        shown = self._selection.of(rng, self._demonstrations)
+        shown = self._selector.choose(rng, self._demonstrations)
         numbered = [
-            (id_, {"number": f"Message {number}", "message": told["message"]})
-            for number, (id_, told) in enumerate(shown, start=1)
+            (id_, {"number": f"Message {number}", "message": fields["message"]})
+            for number, (id_, fields) in enumerate(shown, start=1)
         ]
-        message = ask(self._prompts.step(MESSAGE), numbered, {"number": f"Message {len(shown) + 1}"})
-        reply = ask(self._prompts.step(REPLY), shown, {"message": message})
+        message = ask(self._builder.build_step(MESSAGE), numbered, {"number": f"Message {len(shown) + 1}"})
+        reply = ask(self._builder.build_step(REPLY), shown, {"message": message})
         worse = None
-        if self._prompts.kind == "pairs":
+        if self._builder.kind == "pairs":
             given = {"message": message, "reply": reply}
-            text = ask(self._prompts.step(WORSE_REPLY), shown, given)
-            worse = parse_message(text, self._prompts.shape.tools, rng)
-        return self._prompts.example(message, parse_message(reply, self._prompts.shape.tools, rng), worse)
+            text = ask(self._builder.build_step(WORSE_REPLY), shown, given)
+            worse = parse_message(text, self._builder.frame.tools, rng)
+        return self._builder.build_example(
+            message, parse_message(reply, self._builder.frame.tools, rng), worse
+        )
 
 
 class _QueryRecipe:
-    """New queries for documents that are known to be relevant to others."""
+    """New queries for documents that are relevant to known ones."""
 
     def __init__(
-        self, demonstrations: Sequence[Triplet], selection: DemonstrationSelector, now: datetime
+        self, demonstrations: Sequence[Triplet], selector: DemonstrationSelector, now: datetime
     ) -> None:
         if not demonstrations:
             raise NothingToShow("no approved triplet: queries are written for documents of such")
-        self._selection = selection
+        self._selector = selector
         self._now = now
         self._known: defaultdict[str, list[Triplet]] = defaultdict(list)
         for each in demonstrations:
@@ -373,7 +375,7 @@ class _QueryRecipe:
         positive = self._known[goal][0].positive
         # A small model repeats the query that it is shown for the same document.
         others = [each for key, known in self._known.items() if key != goal for each in known]
-        shown = self._selection.of(rng, [_to_shown(each) for each in others or self._known[goal]])
+        shown = self._selector.choose(rng, [_to_shown(each) for each in others or self._known[goal]])
         query = ask(QUERY, shown, {"document": positive.text[:MOST_OF_A_DOCUMENT]})
         negatives: Sequence[Document] = [each.negative for each in self._known[goal]]
         return Triplet(
@@ -387,9 +389,12 @@ class _QueryRecipe:
 
 
 def _to_fields(example: Prompted) -> Mapping[str, str]:
-    told = {"message": example.prompt[-1].content, "reply": format_message(choose_better_answer(example))}
+    fields = {
+        "message": example.prompt[-1].content,
+        "reply": format_message(choose_better_answer(example)),
+    }
     worse = {"worse_reply": format_message(example.rejected)} if isinstance(example, PreferencePair) else {}
-    return told | worse
+    return fields | worse
 
 
 def _to_shown(triplet: Triplet) -> Demonstration:
