@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from extractors.examples.prompt_keys import prompt_key
+from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Message, ReviewedItem
 from extractors.phoenix.spans import Annotation, Span
 
@@ -65,7 +65,12 @@ def item(number: int, minute: float | None = None, **changes: Any) -> ReviewedIt
         "source_span_ids": (f"span-{number}",),
         "trace_id": f"trace-{number}",
         "session_id": f"session-{number}",
-        "prompt_key": prompt_key(prompt),
+        "prompt_key": compute_prompt_key(prompt),
         "started_at": NOON + timedelta(minutes=number if minute is None else minute),
     }
     return ReviewedItem(**{**given, **changes})
+
+
+def rejected_item(number: int, **changes: Any) -> ReviewedItem:
+    """A rejected item without gold, with a prompt and a session of its own."""
+    return item(number, outcome="rejected", gold=None, **changes)

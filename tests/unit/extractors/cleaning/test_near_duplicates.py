@@ -1,4 +1,4 @@
-"""Which texts count as the same, checked against the similarity of every pair."""
+"""Tests of which texts count as the same, checked against the similarity of every pair."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""Personal data goes, everything else stays, and nobody hears of what went."""
+"""Tests that personal data is replaced, everything else stays, and no error or log shows it."""
 
 import json
 import logging
@@ -86,7 +86,7 @@ def user(text: str = MAIL) -> Message:
     return Message(role="user", content=text)
 
 
-def said(text: str = MAIL) -> Message:
+def assistant(text: str = MAIL) -> Message:
     return Message(role="assistant", content=text)
 
 
@@ -162,17 +162,17 @@ def test_all_texts_of_every_kind_go_and_ids_roles_and_tools_stay() -> None:
     judged = JudgedDocument(id=EMAIL, text=MAIL, relevant=True)
     traced: dict[str, Any] = {"trace_id": EMAIL, **ids}
     records = [
-        SFTExample(completion=said(), tools=tools, **asked, **ids),
+        SFTExample(completion=assistant(), tools=tools, **asked, **ids),
         PreferencePair(
-            chosen=said(), rejected=said("no"), preferred_by="session", tools=tools, **asked, **ids
+            chosen=assistant(), rejected=assistant("no"), preferred_by="session", tools=tools, **asked, **ids
         ),
         Triplet(query=MAIL, positive=document, negative=document, prompt_key="old", **ids),
         Trajectory(
             messages=(
                 user(),
-                said(),
+                assistant(),
                 Message(role="tool", content=MAIL, tool_call_id=EMAIL, name=EMAIL),
-                said(),
+                assistant(),
             ),
             learned=(1, 3),
             outcome="approved",
@@ -180,8 +180,10 @@ def test_all_texts_of_every_kind_go_and_ids_roles_and_tools_stay() -> None:
             prompt_keys=("old", "old"),
             **ids,
         ),
-        ReviewedItem(response=said(), outcome="rejected", gold=None, answered_by=EMAIL, **asked, **traced),
-        JudgedResponse(response=said(), approved=True, judged="candidate", **asked, **traced),
+        ReviewedItem(
+            response=assistant(), outcome="rejected", gold=None, answered_by=EMAIL, **asked, **traced
+        ),
+        JudgedResponse(response=assistant(), approved=True, judged="candidate", **asked, **traced),
         ReviewedRetrieval(query=MAIL, documents=(judged,), prompt_key="old", **traced),
     ]
     redaction = Redaction(fixed)
@@ -207,9 +209,13 @@ def test_all_texts_of_every_kind_go_and_ids_roles_and_tools_stay() -> None:
 
 
 def test_what_is_redacted_has_the_id_of_what_it_says_now() -> None:
-    example = SFTExample(prompt=(user(),), completion=said(), prompt_key="old", started_at=NOON)
+    example = SFTExample(prompt=(user(),), completion=assistant(), prompt_key="old", started_at=NOON)
     conversation = Trajectory(
-        messages=(user(), said()), learned=(1,), outcome="approved", prompt_keys=("old",), started_at=NOON
+        messages=(user(), assistant()),
+        learned=(1,),
+        outcome="approved",
+        prompt_keys=("old",),
+        started_at=NOON,
     )
     before = example.id, conversation.id
     examples = Redaction(fixed).apply_to_examples(Examples(sft=(example,), trajectories=(conversation,)))
@@ -220,7 +226,7 @@ def test_what_is_redacted_has_the_id_of_what_it_says_now() -> None:
 
 
 def test_without_a_redactor_everything_stays() -> None:
-    example = SFTExample(prompt=(user(),), completion=said(), prompt_key="old", started_at=NOON)
+    example = SFTExample(prompt=(user(),), completion=assistant(), prompt_key="old", started_at=NOON)
     redaction = Redaction(load_redactor(RedactionRules()))
     assert redaction.apply([example]) == (example,)
     assert redaction.counts == {}
@@ -228,7 +234,7 @@ def test_without_a_redactor_everything_stays() -> None:
 
 def test_a_record_without_personal_data_stays_as_it_is() -> None:
     example = SFTExample(
-        prompt=(user("hi"),), completion=said("hello"), prompt_key="as it was", started_at=NOON
+        prompt=(user("hi"),), completion=assistant("hello"), prompt_key="as it was", started_at=NOON
     )
     redaction = Redaction(fixed)
     assert redaction.apply([example]) == (example,)
@@ -272,7 +278,7 @@ def test_a_number_that_is_a_card_goes_too(presidio: PresidioRedactor) -> None:
 
 def test_labels_of_the_output_space_stay() -> None:
     examples = [
-        SFTExample(prompt=(user(EMAIL),), completion=said(answer), prompt_key="k", started_at=NOON)
+        SFTExample(prompt=(user(EMAIL),), completion=assistant(answer), prompt_key="k", started_at=NOON)
         for answer in (EMAIL, EMAIL.upper(), f"write to {EMAIL}")
     ]
     without = Redaction(fixed, output_space=(EMAIL, "billing")).apply(examples)
@@ -300,7 +306,7 @@ def test_neither_logs_nor_errors_hold_personal_data(
     examples = [
         SFTExample(
             prompt=(user(f"my iban, email and phone: {secret}"),),
-            completion=said(secret),
+            completion=assistant(secret),
             prompt_key="k",
             started_at=NOON,
         )

@@ -6,7 +6,7 @@ from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from tests.unit.traffic import NOON
 
 
-def judged(*documents: tuple[str, bool | None], query: str = "q", minute: int = 0) -> ReviewedRetrieval:
+def make_search(*documents: tuple[str, bool | None], query: str = "q", minute: int = 0) -> ReviewedRetrieval:
     return ReviewedRetrieval(
         query=query,
         documents=tuple(
@@ -19,15 +19,15 @@ def judged(*documents: tuple[str, bool | None], query: str = "q", minute: int = 
     )
 
 
-def pairs(*retrievals: ReviewedRetrieval, most: int = 100) -> list[tuple[str, str]]:
+def list_pairs(*retrievals: ReviewedRetrieval, most: int = 100) -> list[tuple[str, str]]:
     return [(each.positive.text, each.negative.text) for each in build_triplets(retrievals, most)[0]]
 
 
 def test_relevant_documents_stand_against_irrelevant_ones_of_their_own_list() -> None:
     made, dropped = build_triplets(
         [
-            judged(("no", False), ("yes", True), ("maybe", None), ("never", False)),
-            judged(("other", False), minute=1),
+            make_search(("no", False), ("yes", True), ("maybe", None), ("never", False)),
+            make_search(("other", False), minute=1),
         ],
         10,
     )
@@ -41,27 +41,30 @@ def test_relevant_documents_stand_against_irrelevant_ones_of_their_own_list() ->
 
 
 def test_every_relevant_document_comes_before_any_comes_again_and_the_cap_is_counted() -> None:
-    many = judged(("n1", False), ("p1", True), ("p2", True), ("n2", False))
-    assert pairs(many, most=3) == [("p1", "n1"), ("p2", "n1"), ("p1", "n2")]
+    many = make_search(("n1", False), ("p1", True), ("p2", True), ("n2", False))
+    assert list_pairs(many, most=3) == [("p1", "n1"), ("p2", "n1"), ("p1", "n2")]
     assert build_triplets([many], 3)[1][TripletDropReason.BEYOND_MOST] == 1
 
 
 def test_the_cap_is_for_the_query_over_all_its_searches_the_newest_first() -> None:
-    old, new = judged(("p", True), ("n", False)), judged(("p", True), ("m", False), query=" Q", minute=5)
-    assert pairs(old, new, most=1) == [("p", "m")]
-    assert pairs(old, new, most=2) == [("p", "n"), ("p", "m")]
+    old, new = (
+        make_search(("p", True), ("n", False)),
+        make_search(("p", True), ("m", False), query=" Q", minute=5),
+    )
+    assert list_pairs(old, new, most=1) == [("p", "m")]
+    assert list_pairs(old, new, most=2) == [("p", "n"), ("p", "m")]
 
 
 def test_what_one_search_calls_relevant_is_no_negative_of_the_same_query() -> None:
-    one = judged(("yes", True), ("also yes", False), ("no", False))
-    other = judged(("also yes", True), ("no", False), query="Q", minute=1)
-    assert pairs(one, other) == [("yes", "no"), ("also yes", "no")]
+    one = make_search(("yes", True), ("also yes", False), ("no", False))
+    other = make_search(("also yes", True), ("no", False), query="Q", minute=1)
+    assert list_pairs(one, other) == [("yes", "no"), ("also yes", "no")]
 
 
 def test_a_text_that_nearly_equals_a_relevant_one_is_no_negative() -> None:
     text = " ".join(f"word{n}" for n in range(60))
     made, dropped = build_triplets(
-        [judged((text, True), (f"{text.upper()}!", False), (f"{text} more", False))], 10
+        [make_search((text, True), (f"{text.upper()}!", False), (f"{text} more", False))], 10
     )
     assert made == []
     assert dropped[TripletDropReason.SAME_AS_RELEVANT] == 2
@@ -70,7 +73,7 @@ def test_a_text_that_nearly_equals_a_relevant_one_is_no_negative() -> None:
 
 def test_texts_are_the_same_only_when_nearly_all_words_are() -> None:
     def negatives(relevant: str, irrelevant: str) -> int:
-        return len(pairs(judged((relevant, True), (irrelevant, False))))
+        return len(list_pairs(make_search((relevant, True), (irrelevant, False))))
 
     assert not negatives("Return a parcel.", "return  a PARCEL")
     assert negatives("Return a parcel", "Return a letter")
@@ -85,7 +88,7 @@ def test_older_searches_of_a_query_that_has_enough_are_not_read_but_counted() ->
         return " ".join(f"{number}w{n}" for n in range(60))
 
     def one(minute: int) -> ReviewedRetrieval:
-        return judged(*((passage(20 * minute + n), n == 3) for n in range(5)), minute=minute)
+        return make_search(*((passage(20 * minute + n), n == 3) for n in range(5)), minute=minute)
 
     made, dropped = build_triplets([one(minute) for minute in range(50)], 5)
     assert [each.source_span_ids for each in made] == [("s48",)] + [("s49",)] * 4

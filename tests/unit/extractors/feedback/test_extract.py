@@ -1,4 +1,4 @@
-"""From spans and annotations to reviewed items."""
+"""Tests of the reviewed items that spans and annotations make."""
 
 import json
 from datetime import timedelta
@@ -71,7 +71,7 @@ def test_what_is_dropped_is_counted_by_reason() -> None:
     assert found.dropped_spans[DropReason.DISAGREEMENT.value] == ("torn",)
 
 
-def traced_twice(**gateway: Any) -> list[Span]:
+def trace_twice(**gateway: Any) -> list[Span]:
     """An agent's span, and our gateway's span of the same call below it."""
     attributes = openinference(("user", "What about s1?"), learnd={"version": "acme.v2"})
     below = {"parent_id": "http", "trace_id": "trace-s1", "attributes": attributes, **gateway}
@@ -81,7 +81,7 @@ def traced_twice(**gateway: Any) -> list[Span]:
 
 @pytest.mark.parametrize("annotated", ["s1", "gateway"])
 def test_a_call_traced_twice_is_one_item_with_the_feedback_of_both(annotated: str) -> None:
-    (found,) = extract(traced_twice(), [annotation(annotated)], NEVER).items
+    (found,) = extract(trace_twice(), [annotation(annotated)], NEVER).items
     assert found.source_span_ids == ("s1", "gateway")
     assert (found.session_id, found.answered_by) == ("abc", "acme.v2")
     assert found.started_at == NOON + timedelta(minutes=2)
@@ -89,21 +89,21 @@ def test_a_call_traced_twice_is_one_item_with_the_feedback_of_both(annotated: st
 
 def test_feedback_on_both_spans_of_one_call_is_weighed_together() -> None:
     said = [annotation("s1"), annotation("gateway", "rejected", identifier="bob")]
-    assert extract(traced_twice(), said, NEVER).dropped == {DropReason.DISAGREEMENT.value: 1}
+    assert extract(trace_twice(), said, NEVER).dropped == {DropReason.DISAGREEMENT.value: 1}
 
 
 def test_a_call_traced_twice_side_by_side_in_one_trace_is_one_item() -> None:
-    agents, _, gateways = traced_twice(parent_id=None)
+    agents, _, gateways = trace_twice(parent_id=None)
     found = extract([agents, gateways], [annotation("trace-s1", level="trace")], ONLY)
     assert [item.source_span_ids for item in found.items] == [("s1", "gateway")]
 
 
 def test_feedback_on_a_span_between_the_two_reaches_the_call() -> None:
-    assert outcomes(traced_twice(), [annotation("http")]) == {"gateway": "approved"}
+    assert outcomes(trace_twice(), [annotation("http")]) == {"gateway": "approved"}
 
 
 def test_nested_spans_with_different_answers_are_two_calls() -> None:
-    spans = traced_twice(attributes=openinference(("user", "And this?"), answer="returns"))
+    spans = trace_twice(attributes=openinference(("user", "And this?"), answer="returns"))
     assert outcomes(spans, [annotation("s1"), annotation("gateway", "rejected")]) == {
         "s1": "approved",
         "gateway": "rejected",
@@ -112,7 +112,7 @@ def test_nested_spans_with_different_answers_are_two_calls() -> None:
 
 
 def test_a_truncated_span_gives_its_feedback_to_the_gateways_span_below() -> None:
-    agents, http, gateways = traced_twice()
+    agents, http, gateways = trace_twice()
     agents = agents.model_copy(update={"kind": "UNKNOWN"})
     found = extract([agents, http, gateways], [annotation("s1")], ONLY)
     assert [item.source_span_ids for item in found.items] == [("gateway",)]
@@ -156,7 +156,7 @@ def test_nearer_feedback_outranks_what_is_said_further_up() -> None:
 ALL = FeedbackRules(inherit="all")
 
 
-def of_turns(*annotations: Annotation, rules: FeedbackRules = ALL) -> list[tuple[str, str]]:
+def review_turns(*annotations: Annotation, rules: FeedbackRules = ALL) -> list[tuple[str, str]]:
     """Outcome and gold of the turns of `conversation`."""
     items = extract(conversation(), annotations, rules).items
     return [(item.outcome, item.gold.content if item.gold else "") for item in items]
@@ -174,14 +174,14 @@ def of_turns(*annotations: Annotation, rules: FeedbackRules = ALL) -> list[tuple
 def test_a_correction_of_a_conversation_is_the_gold_of_its_last_turn_alone(
     corrections: list[Annotation],
 ) -> None:
-    assert of_turns(*corrections) == [("corrected", "42")]
+    assert review_turns(*corrections) == [("corrected", "42")]
     by_bob = annotation("s", level="session", annotator_kind="LLM", identifier="bob")
-    assert of_turns(*corrections, by_bob) == [("approved", "billing"), ("corrected", "42")]
+    assert review_turns(*corrections, by_bob) == [("approved", "billing"), ("corrected", "42")]
 
 
 @pytest.mark.parametrize(("label", "gold"), [("approved", "billing"), ("rejected", "")])
 def test_a_verdict_on_a_conversation_is_about_every_turn_where_all_inherit(label: str, gold: str) -> None:
-    assert of_turns(annotation("s", label, level="session")) == [(label, gold), (label, gold)]
+    assert review_turns(annotation("s", label, level="session")) == [(label, gold), (label, gold)]
 
 
 def test_a_candidate_for_a_conversation_answers_its_last_turn_alone() -> None:
@@ -290,17 +290,17 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
 
 
-def with_junk(tree: Any, path: tuple[Any, ...], junk: Any) -> Any:
+def insert_junk(tree: Any, path: tuple[Any, ...], junk: Any) -> Any:
     """`tree` with `junk` in the place of one node."""
     if not path:
         return junk
     copy = list(tree) if isinstance(tree, list) else dict(tree)
-    copy[path[0]] = with_junk(tree[path[0]], path[1:], junk)
+    copy[path[0]] = insert_junk(tree[path[0]], path[1:], junk)
     return copy
 
 
 SPOILED = st.builds(
-    lambda roots, path, junk: with_junk({root: WHOLE[root] for root in {path[0], *roots}}, path, junk),
+    lambda roots, path, junk: insert_junk({root: WHOLE[root] for root in {path[0], *roots}}, path, junk),
     st.lists(st.sampled_from(sorted(WHOLE)), max_size=3),
     st.sampled_from([path for path in places(WHOLE) if path]),
     JUNK,

@@ -1,4 +1,4 @@
-"""What a set of annotations says about one response."""
+"""Tests of the verdict that annotations give on one response."""
 
 from datetime import timedelta
 from typing import Any
@@ -28,15 +28,15 @@ CORRECTED = ("corrected", SHIPPING)
 LATER = NOON + timedelta(minutes=1)
 
 
-Said = tuple[str, Message | None] | DropReason | None
+Decision = tuple[str, Message | None] | DropReason | None
 
 
-def verdict(*annotations: Annotation, rules: FeedbackRules | None = None) -> Said:
+def verdict(*annotations: Annotation, rules: FeedbackRules | None = None) -> Decision:
     found = resolve_verdict(annotations, BILLING, rules or FeedbackRules())
     return (found.outcome, found.gold) if isinstance(found, Verdict) else found
 
 
-def scored(score: float | None, label: str | None = None) -> Said:
+def resolve_score(score: float | None, label: str | None = None) -> Decision:
     rule = AnnotationRule(name="approval", approved_from=0.8, rejected_to=0.2)
     return verdict(annotation(label=label, score=score), rules=FeedbackRules(annotations=(rule,)))
 
@@ -48,15 +48,15 @@ def test_labels_are_compared_without_regard_to_case() -> None:
 
 
 def test_scores_between_the_two_limits_are_no_verdict() -> None:
-    assert scored(0.8) == APPROVED
-    assert scored(0.2) == REJECTED
-    assert scored(0.5) is None
-    assert scored(float("nan")) is None
+    assert resolve_score(0.8) == APPROVED
+    assert resolve_score(0.2) == REJECTED
+    assert resolve_score(0.5) is None
+    assert resolve_score(float("nan")) is None
 
 
 def test_a_label_counts_before_the_score() -> None:
-    assert scored(0.9, label="rejected") == REJECTED
-    assert scored(0.9, label="unsure") == APPROVED
+    assert resolve_score(0.9, label="rejected") == REJECTED
+    assert resolve_score(0.9, label="unsure") == APPROVED
 
 
 def test_rules_that_overlap_are_refused() -> None:

@@ -31,7 +31,9 @@ def search(
     return span(span_id, **{"kind": "RETRIEVER", "attributes": attributes, **changes})
 
 
-def said(position: int, label: str | None = "relevant", span_id: str = "s1", **changes: Any) -> Annotation:
+def annotate_document(
+    position: int, label: str | None = "relevant", span_id: str = "s1", **changes: Any
+) -> Annotation:
     return annotation(
         f"{span_id}:{position}",
         label,
@@ -49,7 +51,11 @@ def relevance(*spans: Span, annotations: Any = (), **options: Any) -> list[bool 
 
 
 def test_annotations_on_documents_say_which_are_relevant() -> None:
-    annotations = [said(2), said(0, "unrelated"), said(1, None, score=0.5)]
+    annotations = [
+        annotate_document(2),
+        annotate_document(0, "unrelated"),
+        annotate_document(1, None, score=0.5),
+    ]
     (retrieval,) = read(search(session_id="s"), annotations=annotations).retrievals
     assert retrieval.query == "where is my refund?"
     assert retrieval.documents == (
@@ -61,18 +67,22 @@ def test_annotations_on_documents_say_which_are_relevant() -> None:
 
 
 def test_a_score_counts_where_there_is_no_label() -> None:
-    annotations = [said(0, None, score=1.0), said(1, None, score=0.0), said(2, "relevant", score=0.0)]
+    annotations = [
+        annotate_document(0, None, score=1.0),
+        annotate_document(1, None, score=0.0),
+        annotate_document(2, "relevant", score=0.0),
+    ]
     assert relevance(search(), annotations=annotations) == [True, False, True]
 
 
 def test_a_persons_word_on_a_document_outranks_a_judges_and_disagreement_says_nothing() -> None:
     rules = FeedbackRules(annotations=(RELEVANCE, RELEVANCE.model_copy(update={"name": "second"})))
     annotations = [
-        said(0, "relevant", annotator_kind="LLM"),
-        said(0, "irrelevant", name="second"),
-        said(1, "relevant"),
-        said(1, "irrelevant", name="second"),
-        said(2, "relevant"),
+        annotate_document(0, "relevant", annotator_kind="LLM"),
+        annotate_document(0, "irrelevant", name="second"),
+        annotate_document(1, "relevant"),
+        annotate_document(1, "irrelevant", name="second"),
+        annotate_document(2, "relevant"),
     ]
     found = extract_searches([search(metadata={"clicked_document_ids": ["d1"]})], annotations, rules)
     assert [document.relevant for document in found.retrievals[0].documents] == [False, None, True]
@@ -88,7 +98,9 @@ def test_what_was_passed_over_on_the_way_to_a_click_is_irrelevant_and_what_lies_
 
 def test_what_somebody_said_of_a_document_stands_against_clicks() -> None:
     clicked = search(metadata={"used_document_ids": ["d2"]})
-    assert relevance(clicked, annotations=[said(0, "relevant"), said(2, "irrelevant")]) == [
+    assert relevance(
+        clicked, annotations=[annotate_document(0, "relevant"), annotate_document(2, "irrelevant")]
+    ) == [
         True,
         False,
         False,
@@ -162,7 +174,7 @@ def test_a_text_that_was_found_twice_is_one_document() -> None:
 
 def test_a_query_may_stand_in_a_json_object() -> None:
     attributes = {"input": {"value": '{"top_k": 3, "query": "refund?"}', "mime_type": "application/json"}}
-    (retrieval,) = read(search(attributes=attributes), annotations=[said(0)]).retrievals
+    (retrieval,) = read(search(attributes=attributes), annotations=[annotate_document(0)]).retrievals
     assert retrieval.query == "refund?"
 
 
@@ -187,30 +199,36 @@ def test_a_query_may_stand_in_a_json_object() -> None:
 )
 def test_a_search_that_teaches_nothing_is_dropped_with_the_reason(broken: Span, reason: str) -> None:
     found = read(
-        broken, annotations=[] if reason is SearchDropReason.NO_JUDGEMENT else [said(0)], target="acme/find"
+        broken,
+        annotations=[] if reason is SearchDropReason.NO_JUDGEMENT else [annotate_document(0)],
+        target="acme/find",
     )
     assert found.retrievals == ()
     assert found.dropped == {reason.value: 1}
 
 
 def test_spans_that_the_filter_does_not_name_are_no_searches() -> None:
-    assert read(search(selected=False), annotations=[said(0)]) == Extraction(retrievals=(), dropped={})
+    assert read(search(selected=False), annotations=[annotate_document(0)]) == Extraction(
+        retrievals=(), dropped={}
+    )
 
 
 def test_a_search_that_two_spans_traced_is_one_and_has_the_feedback_on_both() -> None:
     outer, inner = search("s1", trace_id="t"), search("s2", minute=0.1, trace_id="t")
-    (retrieval,) = read(inner, outer, annotations=[said(0), said(1, "irrelevant", "s2")]).retrievals
+    (retrieval,) = read(
+        inner, outer, annotations=[annotate_document(0), annotate_document(1, "irrelevant", "s2")]
+    ).retrievals
     assert retrieval.source_span_ids == ("s1", "s2")
     assert [document.relevant for document in retrieval.documents] == [True, False, None]
 
 
 def test_a_search_belongs_to_the_session_that_any_convention_names() -> None:
     named = search(attributes={"gen_ai": {"conversation": {"id": "abc"}}})
-    assert read(named, annotations=[said(0)]).retrievals[0].session_id == "abc"
+    assert read(named, annotations=[annotate_document(0)]).retrievals[0].session_id == "abc"
 
 
 def test_the_same_search_with_the_same_judgements_counts_once_a_session() -> None:
     spans = [search(f"s{n}", minute=n, session_id="a" if n < 2 else "b") for n in range(3)]
-    found = read(*spans, annotations=[said(0, span_id=f"s{n}") for n in range(3)])
+    found = read(*spans, annotations=[annotate_document(0, span_id=f"s{n}") for n in range(3)])
     assert [retrieval.source_span_ids for retrieval in found.retrievals] == [("s1",), ("s2",)]
     assert found.dropped == {SearchDropReason.REPEATED_SEARCH: 1}
