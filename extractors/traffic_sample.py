@@ -1,4 +1,4 @@
-"""A sample of all the calls of a target, reviewed or not: what its reviewed calls are compared with.
+"""A sample of all calls of a target, reviewed or not, to compare its reviewed calls with.
 
     how many? ──> ids of their traces, of some slices of time if they are many ──> traces drawn by hash
         ──> all spans of these ──> calls, each traced once or twice
@@ -25,15 +25,15 @@ from extractors.span_parsing.retriever_spans import Search, merge_searches, read
 from extractors.values import Value
 
 MOST_IDS = 30_000
-"""Ids that are looked at to draw from; of more calls, every so-manieth slice of time."""
+"""Ids to draw from. Of more calls only some slices of the time are looked at."""
 BLOCKS = 24
-"""Parts of the time of which a slice each is looked at."""
+"""Parts of the time; one slice of each is looked at."""
 TRACES_A_CALL = 250
 TRACES_PER_CALL = 4
-"""Traces that are read at most, as a multiple of the calls that are wanted: not all need hold one."""
+"""Most traces that are read for each wanted call: not every trace need hold one."""
 RETRIEVER = "RETRIEVER"
 LONGEST_QUESTION = 2_000
-"""Characters of a text that tell what it is about."""
+"""Characters of a text that are kept: they tell its topic."""
 
 
 class TrafficCall(Value):
@@ -44,53 +44,62 @@ class TrafficCall(Value):
     trace_id: str
     session_id: str | None = None
     text: str
-    """What the user asked last, or the query, normalised."""
+    """The user's last message, or the query, normalised."""
     prompt_key: str
     answered_by: str | None = None
     """The adapter version that answered, as the gateway traced it; None when unknown."""
 
 
+class TrafficQuery(Value):
+    """The calls to draw a sample from."""
+
+    project: str
+    spans: SpanFilter
+    start: datetime
+    end: datetime
+    """First and last time at which a call may begin, both included; aware UTC."""
+    target: str | None = None
+    """Leaves out calls that the gateway answered for another target than this one (`tenant/agent`)."""
+
+
 def sample_traffic(
     client: PhoenixClient,
-    project: str,
-    spans: SpanFilter,
+    traffic: TrafficQuery,
     *,
-    start: datetime,
-    end: datetime,
     most: int = 2_000,
-    target: str | None = None,
     redaction: Redaction | None = None,
     most_ids: int = MOST_IDS,
 ) -> tuple[TrafficCall, ...]:
-    """At most `most` of the calls that `spans` names and that began in [start, end], both included.
+    """Return at most `most` calls of the traffic, in random but repeatable order.
 
-    All of them where there are no more; else of traces drawn by a hash of their ids, so the same while the
-    traffic stays. With a `target` (`tenant/agent`), calls that the gateway answered for another one are left
-    out. `redaction` takes personal data out. Beyond `most_ids` spans only slices of the time are looked at.
-    Raises PhoenixError, RedactionFailed.
+    They are all calls where there are no more; else those of traces drawn by a hash of their ids, so the same
+    while the traffic stays. `redaction` removes personal data. Beyond `most_ids` spans only slices of the
+    time are looked at. Raises PhoenixError, RedactionFailed.
     """
-    found = client.project(project)
-    window = start, end + timedelta(microseconds=1)
-    traces = sorted(
-        _find_trace_ids(client.spans, found, build_condition(spans), window, most_ids), key=_draw_lot
+    project = client.project(traffic.project)
+    condition, window = (
+        build_condition(traffic.spans),
+        (traffic.start, traffic.end + timedelta(microseconds=1)),
     )
+    traces = sorted(_find_trace_ids(client.spans, project, condition, window, most_ids), key=_draw_lot)
     calls: list[TrafficCall] = []
     for batch in _split_batches(traces[: TRACES_PER_CALL * most], TRACES_A_CALL):
-        light = client.spans.read_traces(found, batch)
-        seen = client.spans.select(found, [each for each in light if start <= each.started_at <= end], spans)
-        calls += _read_calls([each for each in seen if each.selected], Ancestry(light), target, redaction)
+        light = client.spans.read_traces(project, batch)
+        within = [span for span in light if traffic.start <= span.started_at <= traffic.end]
+        selected = [span for span in client.spans.select(project, within, traffic.spans) if span.selected]
+        calls += _read_calls(selected, Ancestry(light), traffic.target, redaction)
         if len(calls) >= most:
             break
-    # By lot, too, or those of the last traces that began late would be missing.
+    # The calls are drawn as well: else the last traces' late ones would be missing.
     return tuple(sorted(calls, key=lambda call: (_draw_lot(call.trace_id), _draw_lot(call.span_id)))[:most])
 
 
 def normalise_question(reviewed: ReviewedItem | ReviewedRetrieval | ModelCall | Search) -> str:
-    """What the user asked last, or the query, normalised."""
+    """Return the user's last message, or the query, normalised."""
     if isinstance(reviewed, ReviewedRetrieval | Search):
         return normalise(reviewed.query[:LONGEST_QUESTION])
-    said = [message for message in reviewed.prompt if message.role == "user"] or reviewed.prompt
-    return normalise(said[-1].content[:LONGEST_QUESTION])
+    messages = [message for message in reviewed.prompt if message.role == "user"] or reviewed.prompt
+    return normalise(messages[-1].content[:LONGEST_QUESTION])
 
 
 def _find_trace_ids(
@@ -100,7 +109,7 @@ def _find_trace_ids(
     window: tuple[datetime, datetime],
     most_ids: int,
 ) -> set[str]:
-    """Traces of the spans in `window`, or of those in slices of it that all are as likely to be chosen."""
+    """Find traces of the spans in `window`, or in slices of it that are equally likely to be chosen."""
     every = ceil(client.count(project, condition, window) / most_ids)
     slices = [window] if every <= 1 else list(_slice_time(*window, every))
     most = 2 * most_ids // len(slices)
@@ -108,7 +117,7 @@ def _find_trace_ids(
 
 
 def _slice_time(start: datetime, end: datetime, every: int) -> Iterator[tuple[datetime, datetime]]:
-    """One of each `every` slices [start, end), in all parts of the time."""
+    """Yield one of each `every` slices [start, end), in all parts of the time."""
     width = (end - start) / (BLOCKS * every)
     for block in range(BLOCKS):
         begin = start + width * (block * every + int(_draw_lot(str(block)), 16) % every)
@@ -118,7 +127,7 @@ def _slice_time(start: datetime, end: datetime, every: int) -> Iterator[tuple[da
 def _read_calls(
     spans: Sequence[Span], ancestry: Ancestry, target: str | None, redaction: Redaction | None
 ) -> Iterator[TrafficCall]:
-    """The calls or searches that these spans traced and that can be read."""
+    """Yield the readable calls or searches that these spans traced."""
     own = [span for span in spans if not belongs_to_another(span, target)]
     read = [read_call(span) for span in own if span.kind != RETRIEVER]
     searches = [_read_search(span) for span in own if span.kind == RETRIEVER]
@@ -140,7 +149,7 @@ def _read_calls(
 
 
 def _read_search(span: Span) -> Search | None:
-    """The search that `span` traced, but for what was found; None where it cannot be read."""
+    """Return the search that `span` traced, without its results; None where it cannot be read."""
     if is_internal(span) or span.status == "ERROR":
         return None
     try:

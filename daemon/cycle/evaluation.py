@@ -31,7 +31,7 @@ from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.phoenix.http import PhoenixError
-from extractors.traffic_sample import TrafficCall, sample_traffic
+from extractors.traffic_sample import TrafficCall, TrafficQuery, sample_traffic
 from registry.cycles import Cycle
 from registry.serving.swap import NotServed, NotServedYet
 from registry.versions import Version
@@ -163,13 +163,16 @@ def _sample_traffic(context: TargetContext, snapshot: Path) -> tuple[TrafficCall
     if not times:
         return ()
     with open_phoenix(context.settings) as client:
-        return sample_traffic(
-            client,
-            context.target.project,
-            context.target.spans,
+        traffic = TrafficQuery(
+            project=context.target.project,
+            spans=context.target.spans,
             start=min(times),
             end=max(times),
             target=context.target.key,
+        )
+        return sample_traffic(
+            client,
+            traffic,
             redaction=Redaction(load_redactor(context.target.redaction), context.target.output_space),
         )
 

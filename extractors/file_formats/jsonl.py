@@ -8,7 +8,7 @@ Trajectory          messages                           TRL, OpenAI
 
 An SFTExample can also be a chat (`messages`, the last one to learn), an instruction (Alpaca's
 `instruction`, `input`, `output`, with `system` and `history` as LLaMA-Factory adds them) or a
-classification (`text`, `label`). Beside these fields stand those that say where it comes from.
+classification (`text`, `label`). Further fields say where the example comes from.
 """
 
 import json
@@ -39,7 +39,7 @@ Line = dict[str, Any]
 
 
 class FileForm(StrEnum):
-    """How a file is written."""
+    """The ways to write a file."""
 
     JSONL = "jsonl"
     PARQUET = "parquet"
@@ -49,11 +49,11 @@ class FileForm(StrEnum):
 
 
 class LineInvalid(LearndError):
-    """What is wrong with one item of a file."""
+    """An item of a file is no example; the message says why."""
 
 
 class NotExpressible(LearndError):
-    """A form has no place for what an example holds."""
+    """A form has no place for a part of an example."""
 
 
 KIND_NAMES: dict[type[Value], str] = {
@@ -77,11 +77,11 @@ REQUIRED_FIELDS: dict[tuple[type[Value], FileForm], tuple[str, ...]] = {
 
 
 def to_line(record: Value, form: FileForm) -> Line:
-    """The JSON object. Raises NotExpressible where `form` would lose something."""
+    """Return the record as a JSON object. Raises NotExpressible where `form` would lose something."""
     kind = type(record)
     check_form(kind, form)
-    shown = _WRITERS[kind, form](record)
-    line = {**shown, "id": cast(AnyExample, record).id, **_list_other_fields(record)}
+    written = _WRITERS[kind, form](record)
+    line = {**written, "id": cast(AnyExample, record).id, **_list_other_fields(record)}
     if form is not FileForm.JSONL and not _is_read_as(record, line, form):
         raise NotExpressible(
             f"the form {form.value!r} has no place for what it holds (several turns, tool calls, names, or "
@@ -91,10 +91,10 @@ def to_line(record: Value, form: FileForm) -> Line:
 
 
 def from_line(kind: type[Record], line: Any, form: FileForm, *, now: datetime, system: str | None) -> Record:
-    """The record that a line holds. Raises LineInvalid.
+    """Return the record that a line holds. Raises LineInvalid.
 
-    `system` stands in for a system prompt where there is none, `now` for a missing `started_at`.
-    Fields that are not known are ignored.
+    `system` stands in for a missing system prompt, `now` for a missing `started_at`. Unknown fields are
+    ignored.
     """
     _check_fields(kind, line, form)
     fields = {name: line[name] for name in kind.model_fields if line.get(name) is not None}
@@ -105,7 +105,7 @@ def from_line(kind: type[Record], line: Any, form: FileForm, *, now: datetime, s
     try:
         record = kind.model_validate({**_derive_fields(fields), **fields})
         if line.get("id") not in (None, cast(AnyExample, record).id):
-            # Somebody changed the line: its keys must be those of what it says now.
+            # Somebody changed the line: its keys must fit the new content.
             record = kind.model_validate({**fields, **_derive_fields(fields)})
     except ValidationError as wrong:
         raise LineInvalid(describe_error(wrong)) from None
@@ -113,7 +113,7 @@ def from_line(kind: type[Record], line: Any, form: FileForm, *, now: datetime, s
 
 
 def check_form(kind: type[Value], form: FileForm) -> None:
-    """Raises NotExpressible where records of `kind` have no such form."""
+    """Check that records of `kind` have this form. Raises NotExpressible where they do not."""
     if (kind, form) not in REQUIRED_FIELDS:
         raise NotExpressible(
             f"{KIND_NAMES[kind]} cannot be written or read as {form.value!r}; "
@@ -122,7 +122,7 @@ def check_form(kind: type[Value], form: FileForm) -> None:
 
 
 def check_record(record: Record) -> Record:
-    """`record`, if it can be learned from and its time says in which zone it is. Raises LineInvalid."""
+    """Return `record` if it can be trained on and its time has a time zone. Raises LineInvalid."""
     if cast(AnyExample, record).started_at.tzinfo is None:
         raise LineInvalid("started_at has no time zone; write it as 2026-03-01T12:00:00Z")
     if isinstance(record, Trajectory) and record.outcome == "rejected":
@@ -131,7 +131,7 @@ def check_record(record: Record) -> Record:
 
 
 def describe_error(wrong: ValidationError) -> str:
-    """What is wrong, without what was there: it may be anybody's text."""
+    """Return the error in words, without the value itself: it may be anybody's text."""
     return ", ".join(
         f"{'.'.join(str(step) for step in error['loc'])}: {error['msg']}"
         for error in wrong.errors(include_url=False, include_input=False, include_context=False)
@@ -142,7 +142,7 @@ def describe_error(wrong: ValidationError) -> str:
 
 
 def _list_other_fields(record: Value) -> Line:
-    """What the form does not show: where the record comes from. Tools are JSON text, which TRL reads."""
+    """Return the fields that the form does not show: the record's origin, and tools as JSON text for TRL."""
     fields = record.model_dump(mode="json", exclude=_SHOWN[type(record)] | {"tools"})
     tools = getattr(record, "tools", ())
     return {**({"tools": json.dumps(tools, ensure_ascii=False)} if tools else {}), **fields}
@@ -252,8 +252,8 @@ def _check_fields(kind: type[Value], line: Any, form: FileForm) -> None:
 
 
 def _derive_fields(fields: Line) -> Line:
-    """What another tool does not write: the keys of prompts, and that all answers are to be learned."""
-    answers = (at for at, said in enumerate(fields.get("messages", ())) if said.role == "assistant")
+    """Return the fields that other tools do not write: keys of prompts, and that all answers are learned."""
+    answers = (at for at, turn in enumerate(fields.get("messages", ())) if turn.role == "assistant")
     learned = {"learned": fields.get("learned", tuple(answers))} if "messages" in fields else {}
     return compute_prompt_keys(fields) | learned
 
@@ -273,7 +273,7 @@ def _read_instruction(line: Line) -> Line:
     system, context = (_read_text(line, name) if line.get(name) else "" for name in ("system", "input"))
     prompt = [Message(role="system", content=system)] if system else []
     for turn in line.get("history") or ():
-        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(said, str) for said in turn):
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
             raise LineInvalid("history is no list of pairs [what the user said, what the assistant said]")
         prompt += [Message(role="user", content=turn[0]), Message(role="assistant", content=turn[1])]
     asked = _read_text(line, "instruction") + (f"\n{context}" if context else "")
@@ -332,12 +332,12 @@ _READERS: dict[tuple[type[Value], FileForm], Callable[[Line], Line]] = {
 
 
 def _add_system(fields: Line, system: str | None) -> Line:
-    """What changes where the messages have no system prompt and `system` becomes it."""
-    said = "messages" if "messages" in fields else "prompt"
-    messages = fields.get(said, ())
+    """Return the fields that change where `system` becomes the missing system prompt."""
+    name = "messages" if "messages" in fields else "prompt"
+    messages = fields.get(name, ())
     if system is None or not messages or any(message.role == "system" for message in messages):
         return {}
-    changed: Line = {said: (Message(role="system", content=system), *messages)}
+    changed: Line = {name: (Message(role="system", content=system), *messages)}
     if isinstance(fields.get("learned"), list):
         changed["learned"] = [at + 1 for at in fields["learned"] if isinstance(at, int)]
     return changed
@@ -350,7 +350,7 @@ def _read_text(line: Line, name: str) -> str:
 
 
 def _read_prompt(line: Line) -> tuple[Message, ...]:
-    """A prompt as chat messages, or as text that the user said."""
+    """Read a prompt: chat messages, or the text of one user's message."""
     if isinstance(line["prompt"], str):
         return (Message(role="user", content=line["prompt"]),)
     return _read_messages(line, "prompt")
@@ -363,13 +363,13 @@ def _read_messages(line: Line, name: str) -> tuple[Message, ...]:
 
 
 def _read_answer(line: Line, name: str) -> Message:
-    """An answer as text, as a chat message, or as a list of one."""
-    said = line[name]
-    if isinstance(said, str):
-        return Message(role="assistant", content=said)
-    if isinstance(said, list) and len(said) == 1:
-        said = said[0]
-    message = _read_message(said, name)
+    """Read an answer: text, a chat message, or a list of one."""
+    answer = line[name]
+    if isinstance(answer, str):
+        return Message(role="assistant", content=answer)
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    message = _read_message(answer, name)
     if message.role != "assistant":
         raise LineInvalid(f"{name} is said by the {message.role}, not by the assistant")
     return message
@@ -409,7 +409,7 @@ def _read_tool_call(call: Any, where: str) -> ToolCall:
 
 
 def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
-    """Tool definitions as a list or as JSON text."""
+    """Read tool definitions: a list, or JSON text."""
     try:
         read = json.loads(tools) if isinstance(tools, str) else tools
         json.dumps(read, ensure_ascii=False).encode()

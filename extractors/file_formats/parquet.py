@@ -1,4 +1,4 @@
-"""Examples of every kind and what was reviewed, as Parquet columns, and back without loss.
+"""Examples of every kind and reviewed traffic as Parquet columns, and back without loss.
 
 Messages are nested columns that any Parquet reader shows; tools, whose JSON schema can be of
 any shape, are JSON text. The schema is fixed: it does not depend on the data.
@@ -102,12 +102,12 @@ SCHEMAS: dict[type[Value], Any] = {
         ]
     ),
 }
-# So many records are in memory twice, and an Arrow column of text holds 2 GB at most.
 ROW_GROUP = 1000
+"""Records that are in memory twice at a time; an Arrow column of text holds 2 GB at most."""
 
 
 def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> None:
-    """One row a record, zstd-compressed; an empty file still has every column."""
+    """Write one row a record, zstd-compressed; an empty file still has every column."""
     schema = SCHEMAS[kind]
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
         for start in range(0, len(records), ROW_GROUP):
@@ -116,19 +116,19 @@ def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> 
 
 
 def read_columns(kind: type[Record], path: Path) -> tuple[Record, ...]:
-    """What `write_columns` wrote, equal to what it was given."""
+    """Return the records that `write_columns` wrote."""
     return tuple(from_row(kind, row) for row in read_rows(kind, path))
 
 
 def read_rows(kind: type[Value], path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file as they stand there, a part of them in memory at a time."""
+    """Yield the rows of a file unchanged, with a part of them in memory at a time."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(ROW_GROUP, columns=SCHEMAS[kind].names):
             yield from batch.to_pylist()
 
 
 def from_row(kind: type[Record], row: dict[str, Any]) -> Record:
-    """The record of a row. Raises ValueError (pydantic's among them) where it holds none."""
+    """Return the record of a row. Raises ValueError (pydantic's included) where it holds none."""
     if "tools" in row:
         row = {**row, "tools": json.loads(row["tools"] or "[]")}
     return kind.model_validate(row)

@@ -1,11 +1,11 @@
-"""Files of examples, for other tools and from them.
+"""Reads and writes files of examples, for other tools and from them.
 
-jsonl             what TRL and sentence-transformers read (`extractors.file_formats.jsonl`), one object a line
+jsonl             one object a line, for TRL and sentence-transformers (`extractors.file_formats.jsonl`)
 parquet           the columns of `extractors.file_formats.parquet`
 chat, instruction, classification      JSONL of SFT examples as other tools write them
 
-What is written is read again without loss. sentence-transformers trains on every column of a data
-set: hand it `select_columns(["anchor", "positive", "negative"])`.
+Files are read back without loss. sentence-transformers trains on every column of a data set: hand
+it `select_columns(["anchor", "positive", "negative"])`.
 """
 
 import json
@@ -40,7 +40,7 @@ _HEAD = 64
 
 
 class ImportInvalid(LearndError):
-    """A file cannot be imported. Nothing of it was."""
+    """A file cannot be imported; none of its items was."""
 
     def __init__(self, path: Path, problems: Sequence[str]) -> None:
         more = len(problems) - MOST_PROBLEMS
@@ -51,14 +51,14 @@ class ImportInvalid(LearndError):
 
 
 def infer_form(path: Path) -> FileForm:
-    """The form that a file's ending says: Parquet, or else JSONL."""
+    """Return the form that a file's ending means: Parquet for `.parquet`, else JSONL."""
     return FileForm.PARQUET if path.suffix == ".parquet" else FileForm.JSONL
 
 
 def write_records(
     records: Iterable[Record], kind: type[Record], path: Path, form: FileForm | None = None
 ) -> int:
-    """Write examples and return how many; the file is there whole or not at all.
+    """Write examples and return how many; the file appears whole or not at all.
 
     Without a form the file's ending decides. Raises NotExpressible, with the item's index, where the
     form would lose something: tool calls in an instruction, a conversation in a classification.
@@ -95,11 +95,11 @@ def read_records(
     now: datetime,
     system: str | None = None,
 ) -> tuple[Record, ...]:
-    """What a file holds, in its order; equal to what `write_records` was given.
+    """Read the records of a file in their order, equal to those that `write_records` was given.
 
     Files of other tools need only the fields of their form, and may be one JSON array. `system` stands
-    in for a system prompt where there is none, `now` for a missing time. Raises ImportInvalid, which
-    says of each problem the item's index, from 0, and line; without items too.
+    in for a missing system prompt, `now` for a missing time. Raises ImportInvalid, with index (from 0) and
+    line of each item that has a problem, and for a file without items.
     """
     form = form or infer_form(path)
     records: list[Record] = []
@@ -124,7 +124,7 @@ def read_records(
 
 
 def _read_rows(kind: type[Value], path: Path) -> Iterator[tuple[str, Any]]:
-    """The rows of a Parquet file and where they stand."""
+    """Yield the rows of a Parquet file, each with its position in words."""
     try:
         names = set(pq.read_schema(path).names)
         missing = [name for name in SCHEMAS[kind].names if name not in names]
@@ -143,7 +143,7 @@ def _read_rows(kind: type[Value], path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_items(path: Path) -> Iterator[tuple[str, Any]]:
-    """The JSON values of a file and where they stand; LineInvalid in place of what is no JSON."""
+    """Yield the JSON values of a file, each with its position in words; LineInvalid for invalid JSON."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD).removeprefix(BOM_UTF8).lstrip()
@@ -182,7 +182,7 @@ def _decode(path: Path, content: bytes, where: str) -> str:
 
 
 def _parse(text: str) -> Any:
-    """The JSON value; LineInvalid (not raised) where there is none that could be stored."""
+    """Return the JSON value; LineInvalid (not raised) where it is none, or none that can be stored."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
         if "\\u" in text:

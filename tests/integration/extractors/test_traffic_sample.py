@@ -14,7 +14,7 @@ from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.project import ProjectNotFound
 from extractors.phoenix.span_client import WrongCondition
 from extractors.phoenix.spans import SpanFilter
-from extractors.traffic_sample import TrafficCall, sample_traffic
+from extractors.traffic_sample import TrafficCall, TrafficQuery, sample_traffic
 from tests.phoenix_support import NOON, SentSpan, chat_span, send_and_wait, send_spans, wait_for_ids
 
 HOUR = timedelta(hours=1)
@@ -29,7 +29,8 @@ def client(phoenix: PhoenixServer) -> Iterator[PhoenixClient]:
 
 def sample(client: PhoenixClient, project: str, **options: Any) -> tuple[TrafficCall, ...]:
     given = {"spans": SpanFilter(), "start": NOON, "end": NOON + HOUR}
-    return sample_traffic(client, project, **{**given, **options})
+    given |= {name: options.pop(name) for name in options.keys() & TrafficQuery.model_fields.keys()}
+    return sample_traffic(client, TrafficQuery(project=project, **given), **options)
 
 
 def ids(calls: tuple[TrafficCall, ...]) -> set[str]:
