@@ -12,8 +12,9 @@ from math import ceil
 from daemon.data.ingest import extract_target
 from daemon.runtime.context import TargetContext
 from daemon.settings.target import TargetSettings
-from extractors.dataset.second_look import KnownTraffic, Reviewed, count_with_gold, select_fresh_items
+from extractors.dataset.second_look import KnownTraffic, count_with_gold, select_fresh_items
 from extractors.dataset.snapshot import SnapshotDamaged, read_manifest
+from extractors.examples.types import Reviewed
 from extractors.feedback.extract import Extraction
 from extractors.values import Value
 from registry.audit import DAEMON

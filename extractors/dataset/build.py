@@ -37,6 +37,7 @@ from extractors.examples.types import (
     Examples,
     JudgedResponse,
     Message,
+    Reviewed,
     ReviewedItem,
     ReviewedRetrieval,
     SFTExample,
@@ -45,7 +46,7 @@ from extractors.examples.types import (
 from extractors.feedback.extract import Extraction
 from extractors.values import Reasons, Value, content_id
 
-Reviewed = ReviewedItem | JudgedResponse | Trajectory | ReviewedRetrieval
+ReviewedTraffic = Reviewed | JudgedResponse | Trajectory
 """Everything that people said something about."""
 Sides = Split[ReviewedItem] | Split[ReviewedRetrieval]
 
@@ -167,7 +168,7 @@ def _build_sides(traffic: Extraction, choice: ValidationChoice) -> tuple[Example
     came of it there from a session that is validated on is left out.
     """
 
-    def is_validated(each: Reviewed) -> bool:
+    def is_validated(each: ReviewedTraffic) -> bool:
         return _find_group(each) in choice.groups
 
     def is_shared(each: Any) -> bool:
@@ -234,7 +235,7 @@ def _count(examples: Examples) -> int:
     return sum(len(members) for _, members in iterate_kinds(examples))
 
 
-def _get_prompt(held_out: ReviewedItem | ReviewedRetrieval | SFTExample) -> Sequence[Message] | str:
+def _get_prompt(held_out: Reviewed | SFTExample) -> Sequence[Message] | str:
     return held_out.query if isinstance(held_out, ReviewedRetrieval) else held_out.prompt
 
 
@@ -251,19 +252,19 @@ def _select_trainable(extraction: Extraction, sides: Sides) -> tuple[Extraction,
     return trainable, Reasons({LeftOutReason.CONVERSATION_HELD_OUT: lost})
 
 
-def _select_calls(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedItem, ...]:
+def _select_calls(reviewed: Iterable[Reviewed]) -> tuple[ReviewedItem, ...]:
     return tuple(each for each in reviewed if isinstance(each, ReviewedItem))
 
 
-def _select_searches(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> tuple[ReviewedRetrieval, ...]:
+def _select_searches(reviewed: Iterable[Reviewed]) -> tuple[ReviewedRetrieval, ...]:
     return tuple(each for each in reviewed if isinstance(each, ReviewedRetrieval))
 
 
-def _iterate(traffic: Extraction) -> Iterator[Reviewed]:
+def _iterate(traffic: Extraction) -> Iterator[ReviewedTraffic]:
     return chain(traffic.items, traffic.judged, traffic.conversations, traffic.retrievals)
 
 
-def _filter_traffic(traffic: Extraction, is_wanted: Callable[[Reviewed], bool]) -> Extraction:
+def _filter_traffic(traffic: Extraction, is_wanted: Callable[[ReviewedTraffic], bool]) -> Extraction:
     return Extraction(
         items=tuple(filter(is_wanted, traffic.items)),
         judged=tuple(filter(is_wanted, traffic.judged)),
@@ -276,7 +277,7 @@ def _find_span_ids(traffic: Extraction) -> set[str]:
     return {span_id for each in _iterate(traffic) for span_id in each.source_span_ids}
 
 
-def _find_group(reviewed: Reviewed) -> str:
+def _find_group(reviewed: ReviewedTraffic) -> str:
     if isinstance(reviewed, Trajectory):
         return f"session {reviewed.session_id}"
     return find_group(reviewed)

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
 
-Reviewed = TypeVar("Reviewed", ReviewedItem, ReviewedRetrieval)
+AnyReviewed = TypeVar("AnyReviewed", ReviewedItem, ReviewedRetrieval)
 """Items to split: calls of a language model, or searches of a retriever."""
 
 
@@ -119,14 +119,14 @@ class Window(Value):
         return self.first <= started_at < self.start and draw_lot(group) <= self.retained_to
 
 
-class Split(Value, Generic[Reviewed]):
+class Split(Value, Generic[AnyReviewed]):
     """Reviewed items by side; no two sides share a session or a normalised prompt."""
 
-    train: tuple[Reviewed, ...]
+    train: tuple[AnyReviewed, ...]
     """Older than the window; oldest first, rejected items without gold included."""
-    holdout: tuple[Reviewed, ...]
+    holdout: tuple[AnyReviewed, ...]
     """Oldest first."""
-    retention: tuple[Reviewed, ...] = ()
+    retention: tuple[AnyReviewed, ...] = ()
     """Older than the window, with gold, and never trained on; oldest first."""
     window: Window | None
     """None where there is nothing to hold out."""
@@ -156,7 +156,7 @@ class Split(Value, Generic[Reviewed]):
         )
 
     @property
-    def held_out(self) -> tuple[Reviewed, ...]:
+    def held_out(self) -> tuple[AnyReviewed, ...]:
         """Holdout and retention set: the items that are never trained on."""
         return self.holdout + self.retention
 
@@ -173,7 +173,7 @@ class Split(Value, Generic[Reviewed]):
         return frozenset(span_id for item in self.held_out for span_id in item.source_span_ids)
 
 
-def split(items: Iterable[Reviewed], rules: HoldoutRules, previous: Window | None) -> Split[Reviewed]:
+def split(items: Iterable[AnyReviewed], rules: HoldoutRules, previous: Window | None) -> Split[AnyReviewed]:
     """Hold out the newest window of `items`.
 
     The `previous` window stays, and takes in newer items, until they fill a new one. Then its items are
@@ -227,7 +227,7 @@ def find_common_prompts(items: Iterable[Prompted], sessions: int) -> set[str]:
 
 
 def _open_window(
-    eligible: Sequence[Reviewed], rules: HoldoutRules, reviewed: int, previous: Window | None
+    eligible: Sequence[AnyReviewed], rules: HoldoutRules, reviewed: int, previous: Window | None
 ) -> Window | None:
     newer = [item for item in eligible if previous is None or item.started_at > previous.end]
     size = rules.size(reviewed)
@@ -254,8 +254,8 @@ def draw_lot(group: str) -> float:
 
 
 def _select_retention(
-    older: Sequence[Reviewed], common: Collection[str], window: Window, most: int
-) -> tuple[Window, list[Reviewed]]:
+    older: Sequence[AnyReviewed], common: Collection[str], window: Window, most: int
+) -> tuple[Window, list[AnyReviewed]]:
     """Return the window that reserves about `most` items, and those items, by lot."""
     retained = _find_retainable(older, common, window)
     if len(retained) <= most:
@@ -264,10 +264,12 @@ def _select_retention(
     return fewer, _find_retainable(older, common, fewer)
 
 
-def _find_retainable(older: Sequence[Reviewed], common: Collection[str], window: Window) -> list[Reviewed]:
+def _find_retainable(
+    older: Sequence[AnyReviewed], common: Collection[str], window: Window
+) -> list[AnyReviewed]:
     """Return reserved items with gold whose session and prompt were never on the training side, by lot."""
 
-    def is_reserved(item: Reviewed) -> bool:
+    def is_reserved(item: AnyReviewed) -> bool:
         return window.reserves(find_group(item), item.started_at)
 
     trained = [item for item in older if not is_reserved(item)]
@@ -278,12 +280,12 @@ def _find_retainable(older: Sequence[Reviewed], common: Collection[str], window:
     return sorted(apart, key=lambda item: draw_lot(find_group(item)))
 
 
-def _drop_repeated(items: Iterable[Reviewed]) -> list[Reviewed]:
+def _drop_repeated(items: Iterable[AnyReviewed]) -> list[AnyReviewed]:
     """Keep the last of items that repeat each other."""
     return list({(item.id, item.outcome): item for item in items}.values())
 
 
-def _age(item: Reviewed) -> tuple[datetime, tuple[str, ...]]:
+def _age(item: AnyReviewed) -> tuple[datetime, tuple[str, ...]]:
     return item.started_at, item.source_span_ids
 
 

@@ -2,18 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar
 
 from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.build import find_prompt_keys
-from extractors.dataset.holdout_split import find_common_prompts, find_group
+from extractors.dataset.holdout_split import AnyReviewed, find_common_prompts, find_group
 from extractors.dataset.snapshot import Snapshot, count_examples, count_outcomes
-from extractors.examples.types import Examples, ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import Examples, Reviewed, ReviewedItem, ReviewedRetrieval
 from extractors.feedback.extract import Extraction
 from extractors.values import Value, content_id
-
-Reviewed = ReviewedItem | ReviewedRetrieval
-AnyReviewed = TypeVar("AnyReviewed", ReviewedItem, ReviewedRetrieval)
 
 
 class KnownTraffic(Value):

@@ -19,6 +19,7 @@ from extractors.errors import LearndError
 from extractors.examples.types import (
     Examples,
     PreferencePair,
+    Reviewed,
     ReviewedItem,
     ReviewedRetrieval,
     SFTExample,
@@ -144,7 +145,7 @@ def build_snapshot(
     extra = extra or ExtraData()
     content = build_content(extraction, rules, window, extra)
     reviewed = extraction.retrievals or extraction.items
-    held_out: tuple[ReviewedItem | ReviewedRetrieval, ...] = (*content.holdout, *content.retrievals)
+    held_out: tuple[Reviewed, ...] = (*content.holdout, *content.retrievals)
     manifest = Manifest(
         snapshot_id=_compute_id(content, rules, provenance),
         target=provenance.target,
@@ -191,7 +192,7 @@ def count_examples(examples: Examples) -> dict[str, int]:
     return {kind: len(getattr(examples, kind)) for kind in KINDS}
 
 
-def count_outcomes(reviewed: Iterable[ReviewedItem | ReviewedRetrieval]) -> OutcomeCounts:
+def count_outcomes(reviewed: Iterable[Reviewed]) -> OutcomeCounts:
     """Count how many of these were approved, corrected, rejected."""
     outcomes = [item.outcome for item in reviewed]
     return OutcomeCounts(

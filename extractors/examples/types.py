@@ -263,6 +263,10 @@ class ReviewedRetrieval(Value):
         return content_id([self.query, _dump(self.documents)])
 
 
+Reviewed = ReviewedItem | ReviewedRetrieval
+"""A call of a language model, or a search of a retriever, that people reviewed."""
+
+
 class Examples(Value):
     """Training examples by kind."""
 
