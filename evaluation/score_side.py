@@ -1,6 +1,6 @@
-"""What one side of the comparison answered, scored: right, valid, near to gold, sure of itself.
+"""Score the answers of one side of the comparison: right, valid, near to gold, and how sure the side is.
 
-Pure: held-out items and what was said to them in, a side of the report out.
+Pure: held-out items and their answers in, a side of the report out.
 """
 
 from collections import defaultdict
@@ -19,55 +19,55 @@ Logprobs = tuple[float, ...]
 
 
 class RawAnswer(Value):
-    """One answer."""
+    """One answer, before it is scored."""
 
     text: str
     ended: bool
-    """By itself, not by the limit."""
+    """True if the model ended the answer, not the limit."""
 
 
 class SideAnswers(Value):
-    """All that one side was asked, and answered."""
+    """All answers of one side."""
 
     held_out: tuple[RawAnswer, ...]
     retention: tuple[RawAnswer, ...] = ()
     golden: tuple[RawAnswer, ...] = ()
     labels: tuple[Logprobs, ...] = ()
-    """Of a classification: for each held-out item the log-likelihood (nats) of each label."""
+    """For classification: the log-likelihood (nats) of each label, for each held-out item."""
     gold: tuple[Logprobs, ...] = ()
-    """Otherwise: for each held-out item with gold the log-probability (nats) of each of its tokens."""
+    """For other tasks: the log-probability (nats) of each token of each gold answer."""
 
 
 def score_side(
     name: str,
     items: Sequence[ReviewedItem],
-    heard: SideAnswers,
+    answers: SideAnswers,
     scorer: Scorer,
     labels: Sequence[str] = (),
     latency_ms: float = 0.0,
 ) -> Side:
-    """The answers of one side to held-out `items`, scored; `labels` name those that `heard` weighs."""
-    answers = score_answers(items, heard.held_out, scorer)
-    judged = [answer.correct for answer in answers if answer.correct is not None]
-    with_gold = [(item, said) for item, said in zip(items, heard.held_out, strict=True) if _is_text(item)]
-    texts = [_read_whole_text(said) for _, said in with_gold]
-    golds = [item.gold.content for item, _ in with_gold if item.gold]
+    """Score the answers of side `name` to the held-out `items`.
+
+    `labels` are those whose likelihoods `answers` has.
+    """
+    scored = score_answers(items, answers.held_out, scorer)
+    judged = [answer.correct for answer in scored if answer.correct is not None]
     classes = confidence = None
-    if scorer.task == "classification" and golds:
-        classes, confidence = _measure_labels(items, heard, scorer, labels)
+    if scorer.task == "classification" and any(_has_gold_text(item) for item in items):
+        classes, confidence = _measure_labels(items, answers, scorer, labels)
     return Side(
         name=name,
         accuracy=compute_share(judged),
-        valid_rate=compute_share([answer.valid for answer in answers]),
+        valid_rate=compute_share([answer.valid for answer in scored]),
         latency_ms=latency_ms,
         repeated_rejected=sum(
-            item.gold is None and scorer.correct(said.text, ended=said.ended, gold=item.response)
-            for item, said in zip(items, heard.held_out, strict=True)
+            item.gold is None and scorer.is_correct(answer.text, ended=answer.ended, gold=item.response)
+            for item, answer in zip(items, answers.held_out, strict=True)
         ),
-        answers=answers,
-        measures=_measure_texts(texts, golds, scorer, heard)
-        | _average_scores(answers)
-        | (_measure_sessions(items, answers) if scorer.task == "chat" else {})
+        answers=scored,
+        measures=_measure_texts(items, answers, scorer)
+        | _average_scores(scored)
+        | (_measure_sessions(items, scored) if scorer.task == "chat" else {})
         | (classes.figures if classes else {})
         | (confidence.figures if confidence else {}),
         labels=classes,
@@ -76,26 +76,26 @@ def score_side(
 
 
 def _measure_labels(
-    items: Sequence[ReviewedItem], heard: SideAnswers, scorer: Scorer, labels: Sequence[str]
+    items: Sequence[ReviewedItem], answers: SideAnswers, scorer: Scorer, labels: Sequence[str]
 ) -> tuple[LabelMeasures, ConfidenceMeasures | None]:
-    """Class by class, and how sure, where there are the labels' likelihoods."""
-    golds = [item.gold.content if item.gold and _is_text(item) else None for item in items]
-    classes = measure_labels([_read_whole_text(said) for said in heard.held_out], golds, scorer.labels)
+    """Measure each class, and the confidence where there are likelihoods of the labels."""
+    golds = [item.gold.content if item.gold and _has_gold_text(item) else None for item in items]
+    classes = measure_labels([_drop_cut_off(answer) for answer in answers.held_out], golds, scorer.labels)
     weighed = [
-        (dict(zip(labels, found, strict=True)), gold)
-        for found, gold in zip(heard.labels, golds, strict=False)
+        (dict(zip(labels, likelihoods, strict=True)), gold)
+        for likelihoods, gold in zip(answers.labels, golds, strict=False)
         if gold is not None
     ]
     return classes, measure_confidence(*zip(*weighed, strict=True)) if weighed else None
 
 
-def _read_whole_text(said: RawAnswer) -> str:
-    """The text of an answer; one that was cut off says nothing."""
-    return said.text if said.ended else ""
+def _drop_cut_off(answer: RawAnswer) -> str:
+    """Return the text of the answer; empty for one that was cut off."""
+    return answer.text if answer.ended else ""
 
 
 def score_searches(found: SideRankings, latency_ms: float = 0.0) -> Side:
-    """A side of the report: right is a search that finds a relevant document first."""
+    """Return a side of the report; a search is right if it finds a relevant document first."""
     recall = {f"recall@{k}": share for k, share in found.recall.items()}
     return Side(
         name=found.name,
@@ -119,19 +119,21 @@ def score_searches(found: SideRankings, latency_ms: float = 0.0) -> Side:
 
 
 def score_answers(
-    items: Sequence[ReviewedItem], said: Sequence[RawAnswer], scorer: Scorer
+    items: Sequence[ReviewedItem], answers: Sequence[RawAnswer], scorer: Scorer
 ) -> tuple[ScoredAnswer, ...]:
-    """One answer an item, in their order."""
-    graded = _grade(items, said, scorer)
+    """Score one answer an item, in their order."""
+    graded = _grade(items, answers, scorer)
     return tuple(
         ScoredAnswer(
             item_id=item.id,
-            text=each.text,
-            correct=scorer.correct(each.text, ended=each.ended, gold=item.gold) if item.gold else None,
-            valid=scorer.valid(each.text, ended=each.ended),
-            scores=scores,
+            text=answer.text,
+            correct=(
+                scorer.is_correct(answer.text, ended=answer.ended, gold=item.gold) if item.gold else None
+            ),
+            valid=scorer.is_valid(answer.text, ended=answer.ended),
+            scores=dict(scores),
         )
-        for item, each, scores in zip(items, said, graded, strict=True)
+        for item, answer, scores in zip(items, answers, graded, strict=True)
     )
 
 
@@ -141,10 +143,10 @@ def score_golden(
     candidate: Sequence[RawAnswer | None],
     scorer: Scorer,
 ) -> GoldenResults:
-    """How the candidate and what is live do on the golden cases; None where the template refuses one."""
+    """Score the candidate and what is live on golden cases; None stands for a prompt that cannot be rendered."""
 
-    def passes(case: SFTExample, said: RawAnswer | None) -> bool:
-        return said is not None and scorer.correct(said.text, ended=said.ended, gold=case.completion)
+    def passes(case: SFTExample, answer: RawAnswer | None) -> bool:
+        return answer is not None and scorer.is_correct(answer.text, ended=answer.ended, gold=case.completion)
 
     answered = [
         FailedGoldenCase(
@@ -164,18 +166,18 @@ def score_golden(
 
 
 def compute_share(outcomes: Sequence[bool]) -> float:
-    """0 without any."""
+    """Return the share of True, 0 to 1; 0 without outcomes."""
     return sum(outcomes) / len(outcomes) if outcomes else 0.0
 
 
 def _grade(
-    items: Sequence[ReviewedItem], said: Sequence[RawAnswer], scorer: Scorer
+    items: Sequence[ReviewedItem], answers: Sequence[RawAnswer], scorer: Scorer
 ) -> Sequence[Mapping[str, float]]:
-    """How near each answer comes to gold; nothing for items without gold, and for classifications."""
+    """Return how near each answer comes to gold; empty for items without gold, and for classification."""
     if scorer.task == "classification":
         return [{}] * len(items)
-    # An answer that was cut off is judged by what is there.
-    texts = [each.text for each in said]
+    # An answer that was cut off is graded by the part that there is.
+    texts = [answer.text for answer in answers]
     golds = [item.gold.content if item.gold else "" for item in items]
     if scorer.task == "extraction":
         found = score_fields(texts, golds)
@@ -186,31 +188,35 @@ def _grade(
             {name: value for name, value in each.items() if name != "exact_match"}
             for each in score_texts(texts, golds)
         )
-    return [each if _is_text(item) else {} for each, item in zip(found, items, strict=True)]
+    return [each if _has_gold_text(item) else {} for each, item in zip(found, items, strict=True)]
 
 
-def _is_text(item: ReviewedItem) -> bool:
-    """Whether there is a gold text to come near to; a tool call is right or wrong."""
+def _has_gold_text(item: ReviewedItem) -> bool:
+    """Return True if there is a gold text to come near to; a tool call is right or wrong."""
     return item.gold is not None and not item.gold.tool_calls
 
 
-def _measure_texts(
-    texts: Sequence[str], golds: Sequence[str], scorer: Scorer, heard: SideAnswers
-) -> dict[str, float]:
-    """Figures over the whole holdout that are no means of its items'."""
-    if not golds or scorer.task == "classification":
+def _measure_texts(items: Sequence[ReviewedItem], answers: SideAnswers, scorer: Scorer) -> dict[str, float]:
+    """Return the figures over the whole holdout that are no means of the items' figures."""
+    compared = [
+        (_drop_cut_off(answer), item.gold.content)
+        for item, answer in zip(items, answers.held_out, strict=True)
+        if item.gold and _has_gold_text(item)
+    ]
+    if not compared or scorer.task == "classification":
         return {}
     from evaluation.metrics.text import compute_corpus_figures, compute_perplexity
 
-    unlikely = compute_perplexity(heard.gold)
-    known = {"reference_perplexity": unlikely} if unlikely is not None else {}
+    texts, golds = [text for text, _ in compared], [gold for _, gold in compared]
+    perplexity = compute_perplexity(answers.gold)
+    known = {"reference_perplexity": perplexity} if perplexity is not None else {}
     if scorer.task == "extraction":
         return compute_field_figures(texts, golds) | known
     return compute_corpus_figures(texts, golds) | known
 
 
 def _average_scores(answers: Sequence[ScoredAnswer]) -> dict[str, float]:
-    """Means of the graded scores over the items that have them."""
+    """Return the mean of each graded score over the items that have it."""
     scores = defaultdict[str, list[float]](list)
     for answer in answers:
         for name, value in answer.scores.items():
@@ -219,7 +225,7 @@ def _average_scores(answers: Sequence[ScoredAnswer]) -> dict[str, float]:
 
 
 def _measure_sessions(items: Sequence[ReviewedItem], answers: Sequence[ScoredAnswer]) -> dict[str, float]:
-    """`sessions_right`: the share of conversations whose every held-out turn with gold is answered right."""
+    """Return `sessions_right`: the share of conversations of which every held-out turn with gold is right."""
     sessions = defaultdict[str, list[bool]](list)
     for item, answer in zip(items, answers, strict=True):
         if answer.correct is not None:

@@ -24,22 +24,22 @@ class Encoder:
         self._slots = slots
 
     def encode_queries(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
-        """What `side` makes of queries, shape (texts, dimensions), float32."""
+        """Return the vectors that `side` makes of queries, shape (texts, dimensions), float32."""
         return self._encode(self._model.encode_query, side, texts, batch_size)
 
     def encode_documents(self, side: str, texts: Sequence[str], batch_size: int) -> Vectors:
-        """The same of documents."""
+        """Return the vectors that `side` makes of documents, shape (texts, dimensions), float32."""
         return self._encode(self._model.encode_document, side, texts, batch_size)
 
     def time_query(self, side: str, text: str) -> float:
-        """Wall time to encode one query alone, as a server is asked."""
+        """Return the seconds that it takes to encode one query alone, as a server does."""
         with self.activate(side):
             started = time.perf_counter()
             self._model.encode_query([text], batch_size=1, show_progress_bar=False)
             return time.perf_counter() - started
 
     def compute_similarities(self, queries: Vectors, documents: Vectors) -> Vectors:
-        """Similarities by the model's own measure, shape (queries, documents)."""
+        """Return similarities by the model's own measure, shape (queries, documents)."""
         return np.asarray(self._model.similarity(queries, documents))
 
     def _encode(

@@ -1,7 +1,8 @@
-"""Greedy answers of several adapters and their base, from one loaded base model, batched.
+"""Greedy answers of several adapters and their base, in batches, from one loaded base model.
 
-Prompts of one agent begin alike, which is computed once (`shared_prompts.py`); where the answers are
-labels, one pass tells both which one is said and how likely all of them are (`likelihood.py`).
+The prompts of one agent begin alike, and their common beginning is computed once (`shared_prompts.py`).
+Where the answers are labels, one pass gives both the answer and the likelihood of every label
+(`likelihood.py`).
 """
 
 import time
@@ -41,21 +42,21 @@ HARMLESS_SETTINGS = frozenset(
         *("use_cache", "output_attentions", "output_hidden_states", "transformers_version"),
     }
 )
-"""What a generation config may say without bending which token greedy decoding takes."""
+"""Settings of a generation config that do not change which token greedy decoding takes."""
 
 
 class GeneratedAnswer(Value):
     """One answer."""
 
     ids: Tokens
-    """Tokens generated, the one that ended the turn included."""
+    """Generated tokens, the one that ended the turn included."""
     text: str
     ended: bool
-    """By itself, not by the limit."""
+    """True if the model ended the answer, not the limit."""
     seconds: float
-    """Wall time: its batch's, shared evenly."""
+    """Wall time: an even share of its batch's."""
     label_logprobs: tuple[float, ...] = ()
-    """Log-likelihood (nats) of each label, its end included only where another label goes on there; empty
+    """Log-likelihood (nats) of each label, with its end token only where another label goes on there; empty
     without labels."""
 
 
@@ -80,11 +81,12 @@ class AnswerEngine:
         labels: Sequence[Tokens] = (),
         on_progress: Callable[[int], None] = lambda _done: None,
     ) -> list[GeneratedAnswer]:
-        """What `side` says to each prompt, greedily, in their order.
+        """Return the greedy answer of `side` to each prompt, in their order.
 
-        With `labels`, made by `label_tokens`, also how likely each of them is; an answer that is one of
-        them is known then, and not generated. What prompts begin with alike is computed once, and those of
-        like length share a batch. `on_progress` hears how many are answered.
+        With `labels`, made by `tokenize_labels`, each answer also has the likelihood of every label; an
+        answer that is a label is then known and not generated. The common beginning of prompts is computed
+        once, and prompts of similar length share a batch. `on_progress` is called with the number of
+        prompts answered so far.
         """
         answered: dict[int, GeneratedAnswer] = {}
         with self.activate(side), torch.inference_mode():
@@ -98,7 +100,7 @@ class AnswerEngine:
     def compute_logprobs(
         self, side: str, prompts: Sequence[Tokens], answers: Sequence[Tokens], *, batch_size: int
     ) -> list[tuple[float, ...]]:
-        """Log-probability (nats) of each token of each answer after its prompt."""
+        """Return the log-probability (nats) of each token of each answer after its prompt."""
         found: dict[int, tuple[float, ...]] = {}
         with self.activate(side), torch.inference_mode():
             for numbers in group_by_beginning(prompts):
@@ -108,14 +110,14 @@ class AnswerEngine:
         return [found[number] for number in range(len(prompts))]
 
     def compute_answer_logprobs(self, side: str, prompt: Tokens, answer: Tokens) -> tuple[float, ...]:
-        """The same of one answer, shape (len(answer),)."""
+        """Return the log-probability (nats) of each token of one answer, shape (len(answer),)."""
         [found] = self.compute_logprobs(side, [prompt], [answer], batch_size=1)
         return found
 
     def time_answer(self, side: str, prompt: Tokens, *, tokens: int) -> float:
-        """Wall time to answer `prompt`, alone and from nothing, with exactly so many tokens."""
+        """Return the seconds that it takes to answer `prompt`, alone, with exactly `tokens` tokens."""
         with self.activate(side), torch.inference_mode():
-            batch = self._share([prompt]).batch([prompt])
+            batch = self._share([prompt]).build_batch([prompt])
             started = time.perf_counter()
             self._continue(batch, tokens, least=tokens)
             return time.perf_counter() - started
@@ -126,61 +128,65 @@ class AnswerEngine:
     def _generate_group(
         self, prompts: Sequence[Tokens], labels: Sequence[Tokens], most: int, batch_size: int
     ) -> Iterator[dict[int, GeneratedAnswer]]:
-        """The answers to prompts that begin alike, batch by batch, by the prompts' places."""
+        """Yield the answers to prompts that begin alike, batch by batch, by the prompts' positions."""
         shared = self._share(prompts)
         if not labels:
             for numbers in split_into_batches([len(prompt) + most for prompt in prompts], batch_size):
                 yield self._generate_batch(
-                    numbers, shared.batch([prompts[number] for number in numbers]), {}, most
+                    numbers, shared.build_batch([prompts[number] for number in numbers]), {}, most
                 )
             return
-        weighed: dict[int, LabelLikelihoods] = {}
+        likelihoods: dict[int, LabelLikelihoods] = {}
         unsaid = RowCollector(batch_size, most)
         for found, seconds in _time_batches(
             compute_label_likelihoods(self._model, shared, prompts, labels, batch_size)
         ):
-            weighed |= dict(zip(found.numbers, found.weighed, strict=True))
+            likelihoods |= dict(zip(found.numbers, found.likelihoods, strict=True))
             answered = self._find_label_answers(found, seconds, most)
             yield answered
             left = [place for place, number in enumerate(found.numbers) if number not in answered]
             if left:
                 if not unsaid.has_room(len(left), found.batch.ids.shape[1]):
-                    yield self._generate_batch(*unsaid.take(), weighed, most)
-                unsaid.add([found.numbers[place] for place in left], found.batch.again(left))
+                    yield self._generate_batch(*unsaid.take(), likelihoods, most)
+                unsaid.add([found.numbers[place] for place in left], found.batch.select_rows(left))
         if unsaid.numbers:
-            yield self._generate_batch(*unsaid.take(), weighed, most)
+            yield self._generate_batch(*unsaid.take(), likelihoods, most)
 
     def _find_label_answers(
         self, found: LikelihoodBatch, seconds: float, most: int
     ) -> dict[int, GeneratedAnswer]:
-        """The answers that are labels."""
+        """Return the answers that are labels, by the prompts' numbers."""
         return {
-            number: self._build_answer(ids, seconds / len(found.numbers), weighed)
-            for number, weighed in zip(found.numbers, found.weighed, strict=True)
-            if (ids := self._predict(weighed, most))
+            number: self._build_answer(ids, seconds / len(found.numbers), likelihoods)
+            for number, likelihoods in zip(found.numbers, found.likelihoods, strict=True)
+            if (ids := self._predict(likelihoods, most))
         }
 
-    def _predict(self, weighed: LabelLikelihoods, most: int) -> Tokens:
-        """The answer, where the labels' tree holds it to its end; else nothing."""
+    def _predict(self, likelihoods: LabelLikelihoods, most: int) -> Tokens:
+        """Return the answer where the labels' tree holds it to its end; else no tokens."""
         ids: Tokens = ()
-        while self._can_predict and len(ids) < most and ids in weighed.said:
-            ids += (weighed.said[ids],)
+        while self._can_predict and len(ids) < most and ids in likelihoods.next_tokens:
+            ids += (likelihoods.next_tokens[ids],)
         return ids if ids and ids[-1] in self._stops else ()
 
     def _generate_batch(
-        self, numbers: Sequence[int], batch: TokenBatch, weighed: Mapping[int, LabelLikelihoods], most: int
+        self,
+        numbers: Sequence[int],
+        batch: TokenBatch,
+        likelihoods: Mapping[int, LabelLikelihoods],
+        most: int,
     ) -> dict[int, GeneratedAnswer]:
-        """The answers of the rows of `batch`, which are the prompts of these `numbers`."""
+        """Return the answers to the rows of `batch`, by the `numbers` of their prompts."""
         started = time.perf_counter()
         said = self._continue(batch, most)
         seconds = (time.perf_counter() - started) / len(said)
         return {
-            number: self._build_answer(self._cut_at_end(ids), seconds, weighed.get(number))
+            number: self._build_answer(self._cut_at_end(ids), seconds, likelihoods.get(number))
             for number, ids in zip(numbers, said, strict=True)
         }
 
     def _continue(self, batch: TokenBatch, most: int, least: int | None = None) -> list[list[int]]:
-        """What follows each row: so many tokens, fewer only where all answers have ended."""
+        """Return the tokens that follow each row: `most`, fewer only where all answers have ended."""
         config = GenerationConfig(
             do_sample=False,
             min_new_tokens=least,
@@ -201,13 +207,15 @@ class AnswerEngine:
         end = next((place for place, token in enumerate(ids) if token in self._stops), len(ids))
         return tuple(ids[: end + 1])
 
-    def _build_answer(self, ids: Tokens, seconds: float, weighed: LabelLikelihoods | None) -> GeneratedAnswer:
+    def _build_answer(
+        self, ids: Tokens, seconds: float, likelihoods: LabelLikelihoods | None
+    ) -> GeneratedAnswer:
         return GeneratedAnswer(
             ids=ids,
             text=self.tokenizer.decode(ids, skip_special_tokens=True),
             ended=ids[-1] in self._stops,
             seconds=seconds,
-            label_logprobs=weighed.logprobs if weighed else (),
+            label_logprobs=likelihoods.logprobs if likelihoods else (),
         )
 
     @contextmanager
@@ -252,20 +260,20 @@ def _load_adapter(model: Any, folder: Path, slot: str) -> Any:
 
 
 def _find_stop_tokens(tokenizer: Any, model: Any) -> frozenset[int]:
-    """Tokens that end an answer, as vLLM collects them: the tokenizer's and the generation config's."""
+    """Return the tokens that end an answer, collected as vLLM does: the tokenizer's and the config's."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(stop for stop in [*listed, tokenizer.eos_token_id] if stop is not None)
 
 
 def _is_plain_greedy(config: GenerationConfig) -> bool:
-    """Whether greedy decoding takes the likeliest token, with no penalty on repetitions or the like."""
+    """Return True if greedy decoding takes the likeliest token: no repetition penalty, for instance."""
     given = {name for name in config.to_diff_dict() if not name.startswith("_")}
     return given <= HARMLESS_SETTINGS
 
 
 def _time_batches(batches: Iterable[T]) -> Iterator[tuple[T, float]]:
-    """Each batch with the seconds that it took."""
+    """Yield each batch with the seconds that it took."""
     started = time.perf_counter()
     for batch in batches:
         yield batch, time.perf_counter() - started

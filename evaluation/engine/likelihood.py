@@ -1,16 +1,16 @@
-"""How likely are given answers? Those of each prompt, or the same labels after all prompts, in one pass.
+"""The likelihood of given answers: one answer to each prompt, or all labels after every prompt in one pass.
 
 Labels are packed into a tree (`trainers.batching.prefix_tree`) that continues the cache of the prompt; a mask
-lets each token see the prompt and what stands before it in its own label:
+lets each token see the prompt and the tokens before it in its own label:
 
     prompt ─┬─ bill ─┬─ ing · ─ ⟨end⟩
             │        └─ ⟨end⟩
             └─ ship ─── ping · ─ ⟨end⟩
 
-After a label's last token (·) nothing has to be computed, unless another label goes on there. At every
-place of the tree stands also what the model would say next: where it begins as a label does, that label's
-last place is computed too, and a greedy answer that is a label is known without generating it (tree
-verification: Miao et al. 2024, SpecInfer).
+After a label's last token (·) nothing has to be computed, unless another label goes on there. Every node of
+the tree also gives the model's next token. Where the model begins as a label does, that label's last node is
+computed too, so a greedy answer that is a label is known without generating it (tree verification: Miao et
+al. 2024, SpecInfer).
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,67 +39,69 @@ MOST_LOGITS = 2**26
 
 @dataclass(frozen=True)
 class LabelLikelihoods:
-    """What one prompt's labels tell."""
+    """The likelihood of all labels after one prompt."""
 
     logprobs: tuple[float, ...]
-    """Log-likelihood (nats) of each label, as `find_counted_tokens` says."""
-    said: dict[Tokens, int]
-    """What the model says after the prompt and these tokens, for what labels begin with."""
+    """Log-likelihood (nats) of each label's tokens (see `find_counted_tokens`)."""
+    next_tokens: dict[Tokens, int]
+    """The model's next token after the prompt and a beginning of a label, by beginning."""
 
 
 @dataclass(frozen=True)
 class LikelihoodBatch:
-    """What one pass over several prompts tells."""
+    """The likelihoods of one pass over several prompts."""
 
     numbers: list[int]
-    """Which prompts."""
-    weighed: list[LabelLikelihoods]
-    """One each."""
+    """The prompts' numbers."""
+    likelihoods: list[LabelLikelihoods]
+    """One a prompt."""
     batch: TokenBatch
-    """Their rows, to go on from."""
+    """The prompts' rows, from which generation can go on."""
 
 
 @dataclass(frozen=True)
 class LabelTree:
-    """Some labels, packed."""
+    """Some labels, packed into a tree."""
 
     numbers: tuple[int, ...]
-    """Which labels."""
+    """The labels' numbers."""
     labels: tuple[Tokens, ...]
     packed: PackedBatch
-    """The labels without their ends, after which nothing comes."""
+    """The labels without their last tokens, after which nothing is computed."""
     counted: tuple[Tokens, ...]
-    """What of each label makes its likelihood."""
+    """Tokens of each label that make up its likelihood."""
     inner: Ids
-    """(inner nodes,) those after which some label goes on."""
+    """Nodes after which some label goes on, shape (inner nodes,)."""
     leaves: Ids
-    """(leaves,) the others."""
+    """The other nodes, shape (leaves,)."""
 
     @property
     def starts(self) -> Ids:
-        """(nodes,) the first token on the way to each node."""
+        """The first token on the path to each node, shape (nodes,)."""
         return np.array([label[0] for label in self.labels])[self.packed.owner]
 
-    def asked(self, words: Sequence[int]) -> Ids:
-        """(rows, asked) the nodes that matter to rows that begin with these words, -1 where fewer do.
+    def select_nodes(self, words: Sequence[int]) -> Ids:
+        """Return the nodes to compute for rows whose answers begin with `words`, shape (rows, nodes), padded
+        with -1.
 
-        All inner nodes come first, then the leaves of labels that begin so.
+        All inner nodes come first, then the leaves of labels that begin with the row's word.
         """
         starts = self.starts[self.leaves]
         own = [self.leaves[starts == word] for word in words]
-        asked = np.full((len(words), len(self.inner) + max(map(len, own))), -1)
-        asked[:, : len(self.inner)] = self.inner
-        for row, leaves in zip(asked, own, strict=True):
+        nodes = np.full((len(words), len(self.inner) + max(map(len, own))), -1)
+        nodes[:, : len(self.inner)] = self.inner
+        for row, leaves in zip(nodes, own, strict=True):
             row[len(self.inner) : len(self.inner) + len(leaves)] = leaves
-        return asked
+        return nodes
 
 
 def tokenize_labels(
     tokenizer: Any, prompt: Sequence[Message], tools: Sequence[dict[str, Any]], labels: Sequence[str]
 ) -> tuple[Tokens, ...]:
-    """The tokens of each label as an answer, the one that ends the turn included, as training renders them.
+    """Return the tokens of each label as an answer, rendered as in training, with the one that ends the turn.
 
-    They are the same after all prompts of an agent, so any of these will do. Raises TemplateUnusable.
+    They are the same after all prompts of an agent, so `prompt` may be any of these. Raises
+    TemplateUnusable.
     """
     answers = (Message(role="assistant", content=label) for label in labels)
     return tuple(render(tokenizer, prompt, tools, answer).completion_ids for answer in answers)
@@ -112,12 +114,12 @@ def compute_logprobs(
     answers: Sequence[Tokens],
     most_rows: int,
 ) -> list[tuple[float, ...]]:
-    """Log-probability (nats) of each token of each answer after its prompt."""
+    """Return the log-probability (nats) of each token of each answer after its prompt."""
     rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
     most = _limit_rows(most_rows, 1 + max(map(len, answers), default=0), model)
     found: dict[int, tuple[float, ...]] = {}
     for numbers in split_into_batches(list(map(len, rows)), most, MOST_PADDING):
-        inputs = shared.batch([rows[number] for number in numbers]).inputs()
+        inputs = shared.build_batch([rows[number] for number in numbers]).build_inputs()
         longest = max(len(answers[number]) for number in numbers)
         logits = model(**inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
         sums = logits.logsumexp(dim=-1)
@@ -134,7 +136,7 @@ def compute_label_likelihoods(
     labels: Sequence[Tokens],
     most_rows: int,
 ) -> Iterator[LikelihoodBatch]:
-    """How likely all `labels` are after each prompt, batch by batch; nothing without labels."""
+    """Yield the likelihoods of all `labels` after each prompt, batch by batch; nothing without labels."""
     if not labels:
         return
     trees = build_label_trees(labels, model.config.vocab_size)
@@ -142,7 +144,7 @@ def compute_label_likelihoods(
     lengths = [len(prompt) + nodes for prompt in prompts]
     for numbers in split_into_batches(lengths, _limit_rows(most_rows, 1 + nodes, model), MOST_PADDING):
         asked = [prompts[number] for number in numbers]
-        batch = shared.batch(asked)
+        batch = shared.build_batch(asked)
         if shared.exact:
             yield LikelihoodBatch(numbers, _compute_batch(model, batch, trees), batch)
         else:
@@ -152,7 +154,7 @@ def compute_label_likelihoods(
 
 
 def build_label_trees(labels: Sequence[Tokens], vocabulary: int) -> list[LabelTree]:
-    """All `labels`, in trees whose logits, with so many words in the vocabulary, can be held for a prompt."""
+    """Pack all `labels` into trees, each small enough for its logits over the vocabulary to fit in memory."""
     trees = []
     said, inner = find_counted_tokens(labels), _find_beginnings(labels)
     for numbers in _split_labels(labels, MOST_LOGITS // vocabulary - 1):
@@ -174,22 +176,22 @@ def build_label_trees(labels: Sequence[Tokens], vocabulary: int) -> list[LabelTr
 
 
 def find_counted_tokens(labels: Sequence[Tokens]) -> list[Tokens]:
-    """What of each label makes its likelihood: its tokens, and its end where another label goes on there.
+    """Return the tokens that make up each label's likelihood.
 
-    So no two labels say the same, and what a model adds to a label does not count against it (as in
-    EleutherAI's lm-evaluation-harness).
+    A label's end counts only where another label goes on there. So no two labels have the same tokens, and
+    what a model adds to a label does not count against it (as in EleutherAI's lm-evaluation-harness).
     """
     inner = _find_beginnings(labels)
     return [label if label[:-1] in inner else label[:-1] or label for label in labels]
 
 
 def _find_beginnings(labels: Sequence[Tokens]) -> set[Tokens]:
-    """All that a label begins with, short of its last token."""
+    """Return every beginning of a label that leaves out its last token."""
     return {label[:place] for label in labels for place in range(len(label) - 1)}
 
 
 def _split_labels(labels: Sequence[Tokens], most_tokens: int) -> Iterator[list[int]]:
-    """The labels' numbers in parts of at most so many tokens, those together that begin alike."""
+    """Yield the labels' numbers in parts of at most `most_tokens`; labels that begin alike stay together."""
     part: list[int] = []
     tokens = 0
     for number in sorted(range(len(labels)), key=lambda number: labels[number]):
@@ -203,46 +205,46 @@ def _split_labels(labels: Sequence[Tokens], most_tokens: int) -> Iterator[list[i
 
 
 def _limit_rows(most: int, places: int, model: Any) -> int:
-    """How many rows a batch may have, with logits at so many places of each."""
+    """Return the number of rows that a batch may have, with logits at `places` places of each."""
     return max(1, min(most, MOST_LOGITS // (places * model.config.vocab_size)))
 
 
 def _compute_batch(model: Any, batch: TokenBatch, trees: Sequence[LabelTree]) -> list[LabelLikelihoods]:
-    """For each row of `batch`, how likely the labels of all `trees` are after it."""
-    first = model(**batch.inputs(), logits_to_keep=1).logits[:, 0].float()
+    """Return the likelihoods of the labels of all `trees` after each row of `batch`."""
+    first = model(**batch.build_inputs(), logits_to_keep=1).logits[:, 0].float()
     begun: list[int] = first.argmax(dim=-1).tolist()
     logprobs: list[dict[int, float]] = [{} for _ in batch.ids]
-    said: list[dict[Tokens, int]] = [{(): word} for word in begun]
+    next_tokens: list[dict[Tokens, int]] = [{(): word} for word in begun]
     for tree in trees:
-        asked = tree.asked(begun)
-        logits = _compute_logits(model, batch, tree, asked)
+        nodes = tree.select_nodes(begun)
+        logits = _compute_logits(model, batch, tree, nodes)
         for row, found in enumerate(_sum_logprobs(first, logits, tree).tolist()):
             logprobs[row].update(zip(tree.numbers, found, strict=True))
         beginnings = _list_paths(tree.labels, tree.packed)
         for row, words in enumerate(logits.argmax(dim=-1).tolist()):
-            said[row].update(
+            next_tokens[row].update(
                 (beginnings[node], word)
-                for node, word in zip(asked[row].tolist(), words, strict=True)
+                for node, word in zip(nodes[row].tolist(), words, strict=True)
                 if node >= 0
             )
     return [
         LabelLikelihoods(tuple(found[number] for number in range(len(found))), words)
-        for found, words in zip(logprobs, said, strict=True)
+        for found, words in zip(logprobs, next_tokens, strict=True)
     ]
 
 
-def _compute_logits(model: Any, batch: TokenBatch, tree: LabelTree, asked: Ids) -> torch.Tensor:
-    """(rows, asked, vocabulary): what comes after each asked node. Leaves the batch's cache as it was."""
+def _compute_logits(model: Any, batch: TokenBatch, tree: LabelTree, nodes: Ids) -> torch.Tensor:
+    """Return the logits after `nodes`, shape (rows, nodes, vocabulary); the batch's cache stays as it was."""
     packed, device = tree.packed, batch.ids.device
-    rows, nodes = asked.shape
-    if not nodes:
+    rows, width = nodes.shape
+    if not width:
         return torch.empty((rows, 0, model.config.vocab_size), device=device)
-    own = packed.build_mask()[asked[:, :, None], asked[:, None, :]] & (asked >= 0)[:, None, :]
+    own = packed.build_mask()[nodes[:, :, None], nodes[:, None, :]] & (nodes >= 0)[:, None, :]
     tokens, depths, sees = (
         torch.from_numpy(array).to(device)
-        for array in (packed.tokens[asked], packed.positions[asked], own | np.eye(nodes, dtype=bool))
+        for array in (packed.tokens[nodes], packed.positions[nodes], own | np.eye(width, dtype=bool))
     )
-    prompt = batch.mask.bool()[:, None].expand(-1, nodes, -1)
+    prompt = batch.mask.bool()[:, None].expand(-1, width, -1)
     visible = torch.cat([prompt, sees], dim=-1)
     hidden = torch.zeros(visible.shape, dtype=model.dtype, device=device)
     cache: Any = batch.cache
@@ -252,12 +254,15 @@ def _compute_logits(model: Any, batch: TokenBatch, tree: LabelTree, asked: Ids) 
         position_ids=batch.mask.sum(dim=1, keepdim=True) + depths,
         past_key_values=cache,
     ).logits.float()
-    cache.crop(-nodes)
+    cache.crop(-width)
     return logits
 
 
 def _sum_logprobs(first: torch.Tensor, logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
-    """(rows, labels): the first token after the prompt, then each after those before it."""
+    """Return the labels' log-likelihoods, shape (rows, labels).
+
+    `first` has the logits after the prompt, `logits` those after the tree's nodes.
+    """
     begun = first[:, [said[0] for said in tree.counted]] - first.logsumexp(dim=-1, keepdim=True)
     later = [len(said) - 1 for said in tree.counted]
     before = [path[:tokens] for path, tokens in zip(tree.packed.paths, later, strict=True)]
@@ -271,7 +276,7 @@ def _sum_logprobs(first: torch.Tensor, logits: torch.Tensor, tree: LabelTree) ->
 
 
 def _list_paths(labels: Sequence[Tokens], packed: PackedBatch) -> list[Tokens]:
-    """The tokens from the root to each node, itself included."""
+    """Return the tokens from the root to each node, the node's own included."""
     nodes = zip(packed.owner.tolist(), packed.positions.tolist(), strict=True)
     return [labels[owner][: position + 1] for owner, position in nodes]
 
@@ -283,7 +288,7 @@ def _compute_one_by_one(
     labels: Sequence[Tokens],
     most_rows: int,
 ) -> list[LabelLikelihoods]:
-    """For models that take no mask of ours: every label after every prompt, in a row of its own."""
+    """Compute the likelihoods of a model that takes no mask of ours: a row for each label and prompt."""
     pairs = [(prompt, label) for prompt in prompts for label in find_counted_tokens(labels)]
     asked, said = [prompt for prompt, _ in pairs], [label for _, label in pairs]
     sums = list(map(sum, compute_logprobs(model, shared, asked, said, most_rows)))

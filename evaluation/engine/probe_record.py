@@ -1,4 +1,4 @@
-"""What the trained adapter says to a few prompts, so that serving can be checked against it."""
+"""The trained adapter's answers to a few prompts, against which serving is checked."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ class Probe(Value):
     """One recorded prompt with its greedy answer, as the evaluation's engine gave it."""
 
     messages: tuple[dict[str, Any], ...]
-    """The prompt in chat form, for the chat route."""
+    """The prompt as chat messages, for the chat route."""
     tools: tuple[dict[str, Any], ...] = ()
     prompt_ids: tuple[int, ...]
     """The prompt's tokens, generation prompt included, as training rendered it."""
@@ -19,7 +19,7 @@ class Probe(Value):
     adapter_logprobs: tuple[float, ...]
     """Log-probability (nats) of each answer token under the adapter."""
     base_logprobs: tuple[float, ...]
-    """The same tokens under the base model."""
+    """Log-probability (nats) of the same tokens under the base model."""
 
 
 class ProbeRecord(Value):

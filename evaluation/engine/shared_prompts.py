@@ -1,13 +1,13 @@
-"""Prompts of one agent begin alike: what they all begin with is computed once, and kept in a cache.
+"""The common beginning of an agent's prompts is computed once, and kept in a cache.
 
     tokens     S S S S | . . p p        S: the common beginning, of which the cache holds one row
     mask       1 1 1 1   0 0 1 1        p: what a prompt has of its own, on the right of its row
     positions  0 1 2 3   . . 4 5
 
-It is exact where a token sees all that stand before it: the hole that the padding leaves is hidden, and
-no position counts it. Where a model does otherwise (sliding windows), rows are whole and padded on the left;
-so are rows of several batches that go on together. Padding repeats the row's last token, so that a penalty on
-repetitions, which sees what the mask hides, means no other token.
+This is exact where a token sees all tokens before it: the gap that the padding leaves is hidden, and no
+position counts it. Where a model does not (sliding windows), rows are whole and padded on the left. So are
+rows of several batches that go on together. Padding repeats the row's last token, so that a repetition
+penalty, which sees what the mask hides, concerns no other token.
 """
 
 import copy
@@ -24,11 +24,11 @@ from trainers.batching.shared_forward import find_inexactness
 
 Tokens = tuple[int, ...]
 LEAST_SAVED = 512
-"""Tokens that a group of prompts must save to be one: batches that are not full cost more a token."""
+"""Tokens that a group of prompts must save to be formed: batches that are not full cost more a token."""
 MOST_TOKENS = 16384
-"""Tokens of a batch, padding and answers included: its cache takes 2 GiB for each 128 KiB a token."""
+"""Most tokens of a batch, padding and answers included: its cache takes 2 GiB for each 128 KiB a token."""
 MOST_PADDING = 128
-"""Tokens of a batch's padding; to compute more costs more than another batch, measured on a CPU."""
+"""Most padding tokens of a batch; computing more costs more than another batch, measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class TokenBatch:
     mask: torch.Tensor
     """(rows, length), 1 for tokens, 0 for padding."""
     cache: DynamicCache | None
-    """What the model has computed of the rows; None: nothing, and it makes a cache of its own if it wants."""
+    """Keys and values that the model has computed for the rows; None where it computes all of them."""
 
-    def inputs(self) -> dict[str, Any]:
-        """For the model's forward pass over what the cache does not hold yet."""
+    def build_inputs(self) -> dict[str, Any]:
+        """Return the arguments of the model's forward pass over the tokens that the cache does not hold."""
         held = self.cache.get_seq_length() if self.cache is not None else 0
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         return {
@@ -53,10 +53,10 @@ class TokenBatch:
             "past_key_values": self.cache,
         }
 
-    def again(self, rows: Sequence[int]) -> "TokenBatch":
-        """Some rows that the model has computed, to go on from: all but their last token is kept.
+    def select_rows(self, rows: Sequence[int]) -> "TokenBatch":
+        """Return some computed rows, to go on from: the cache keeps all but their last token.
 
-        This batch can then be used no more.
+        This batch cannot be used after that.
         """
         if self.cache is not None:
             self.cache.batch_select_indices(torch.tensor(rows, device=self.ids.device))
@@ -65,35 +65,35 @@ class TokenBatch:
 
 
 class RowCollector:
-    """Rows from several batches, by their numbers, until they are a batch of their own."""
+    """Collects rows from several batches, by their numbers, until they fill a batch of their own."""
 
     def __init__(self, most_rows: int, more: int) -> None:
-        """`more` tokens will be added to each row."""
+        """Collect at most `most_rows` rows, to each of which `more` tokens will be added."""
         self._most_rows = most_rows
         self._more = more
         self.numbers: list[int] = []
         self._batches: list[TokenBatch] = []
 
     def has_room(self, rows: int, length: int) -> bool:
-        """Whether so many rows of this length may come with those that are here, if any are."""
+        """Return True if `rows` rows of this length fit beside the collected ones, or if there are none."""
         longest = max(length, *(batch.ids.shape[1] for batch in self._batches), 1)
         most = min(self._most_rows, MOST_TOKENS // (longest + self._more))
         return not self.numbers or len(self.numbers) + rows <= most
 
     def add(self, numbers: Sequence[int], batch: TokenBatch) -> None:
-        """Take rows that the model has computed, as `TokenBatch.again` gives them."""
+        """Add rows that the model has computed, as `TokenBatch.select_rows` returns them."""
         self.numbers += numbers
         self._batches.append(batch)
 
     def take(self) -> tuple[list[int], TokenBatch]:
-        """All rows, filled up on the left, which are then here no more."""
+        """Remove and return all rows, padded on the left."""
         numbers, batches = self.numbers, self._batches
         self.numbers, self._batches = [], []
         return numbers, _join(batches)
 
 
 def _join(batches: Sequence[TokenBatch]) -> TokenBatch:
-    """The rows of all, which can then be used no more."""
+    """Return the rows of all `batches`, which cannot be used after that."""
     if len(batches) == 1:
         return batches[0]
     longest = max(batch.ids.shape[1] for batch in batches)
@@ -114,21 +114,21 @@ def _join(batches: Sequence[TokenBatch]) -> TokenBatch:
 
 
 class SharedPrompts:
-    """What `model`, as it is now (its adapters on or off), makes of the beginning of all `prompts`."""
+    """The common beginning of all `prompts`, computed by `model` with the adapters that are active now."""
 
     def __init__(self, model: Any, prompts: Sequence[Tokens]) -> None:
-        """Call it, and use it, without gradients."""
+        """Compute the common beginning. Gradients must be off here and in later calls."""
         self._device = model.device
         self.exact = _has_full_attention(model)
-        """Whether the model takes masks and caches of ours; without it nothing is shared."""
+        """True if the model takes masks and caches of ours; otherwise nothing is shared."""
         self._beginning = _find_beginning(prompts) if self.exact else ()
         self._cache = DynamicCache(config=model.config)
         if self._beginning:
             ids = torch.tensor([self._beginning], device=self._device)
             model(input_ids=ids, past_key_values=self._cache, logits_to_keep=1)
 
-    def batch(self, rows: Sequence[Tokens]) -> TokenBatch:
-        """`rows` are prompts, with or without something after them."""
+    def build_batch(self, rows: Sequence[Tokens]) -> TokenBatch:
+        """Return a batch of `rows`: prompts, or prompts and their answers."""
         shared = len(self._beginning)
         longest = max(map(len, rows))
         ids = torch.tensor([[row[-1]] * longest for row in rows])
@@ -139,9 +139,9 @@ class SharedPrompts:
             own = tokens[shared:]
             ids[row, longest - len(own) :] = torch.tensor(own)
             mask[row, longest - len(own) :] = 1
-        return TokenBatch(ids.to(self._device), mask.to(self._device), self._copies(len(rows)))
+        return TokenBatch(ids.to(self._device), mask.to(self._device), self._copy_cache(len(rows)))
 
-    def _copies(self, rows: int) -> DynamicCache | None:
+    def _copy_cache(self, rows: int) -> DynamicCache | None:
         if not self.exact:
             return None
         cache = copy.deepcopy(self._cache)
@@ -152,9 +152,10 @@ class SharedPrompts:
 def split_into_batches(
     lengths: Sequence[int], most_rows: int, most_padding: int = MOST_TOKENS
 ) -> Iterator[list[int]]:
-    """Indices of rows of such `lengths`: like ones together, the longest first, what lacks memory at once.
+    """Yield the indices of rows of these `lengths` in batches of similar length.
 
-    A batch has at most `most_rows`, `most_padding`, and MOST_TOKENS when padded, but one row in any case.
+    The longest rows come first, so that a lack of memory shows at once. A batch has at most `most_rows` rows,
+    `most_padding` padding tokens and MOST_TOKENS tokens when padded, but always one row.
     """
     batch: list[int] = []
     padding = 0
@@ -171,10 +172,10 @@ def split_into_batches(
 
 
 def group_by_beginning(prompts: Sequence[Tokens]) -> list[list[int]]:
-    """Numbers of `prompts`, in groups that each begin alike: one version of a system prompt, and the next.
+    """Return the numbers of `prompts` in groups that begin alike, for instance by version of a system prompt.
 
-    In the sorted prompts, what begins alike stands together; a part that shares more than all do becomes
-    a group of its own where that saves tokens enough.
+    Prompts that begin alike are neighbours when sorted. A part that has more in common than the whole becomes
+    a group of its own where that saves enough tokens.
     """
     groups, parts = [], [sorted(range(len(prompts)), key=prompts.__getitem__)]
     while parts:
@@ -192,14 +193,14 @@ def group_by_beginning(prompts: Sequence[Tokens]) -> list[list[int]]:
 
 
 def _split(prompts: Sequence[Tokens], numbers: Sequence[int], shared: int) -> Iterator[list[int]]:
-    """The parts of sorted prompts that go on alike after so many shared tokens."""
+    """Yield the parts of sorted prompts that go on alike after `shared` tokens."""
     return (
         list(part) for _, part in groupby(numbers, key=lambda number: prompts[number][shared : shared + 1])
     )
 
 
 def _count_shared(prompts: Sequence[Tokens], numbers: Sequence[int]) -> int:
-    """How many tokens sorted prompts all begin with: as many as the first and the last of them."""
+    """Return the number of tokens that sorted prompts begin with: as many as the first and the last share."""
     if not numbers:
         return 0
     pairs = zip(prompts[numbers[0]], prompts[numbers[-1]], strict=False)
@@ -207,7 +208,7 @@ def _count_shared(prompts: Sequence[Tokens], numbers: Sequence[int]) -> int:
 
 
 def _find_beginning(prompts: Sequence[Tokens]) -> Tokens:
-    """What all begin with, but for each prompt's last token, which has to be computed to go on."""
+    """Return the common beginning without any prompt's last token, which must be computed to go on."""
     if len(prompts) < 2:
         return ()
     shared = _count_shared((min(prompts), max(prompts)), (0, 1))
@@ -215,7 +216,7 @@ def _find_beginning(prompts: Sequence[Tokens]) -> Tokens:
 
 
 def _has_full_attention(model: Any) -> bool:
-    """Whether all layers let a token see all that stand before it, and take a mask that says otherwise."""
+    """Return True if in all layers a token sees all tokens before it, and the model takes a mask of ours."""
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windows = kinds != {"full_attention"} or getattr(config, "sliding_window", None) is not None

@@ -1,6 +1,8 @@
-"""What the sides of an evaluation are asked, and having each of them answer it."""
+"""Ask every side of an evaluation the same prompts, and keep what each one answers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,53 +11,53 @@ from evaluation.metrics.latency import Overhead, Timings, find_typical_length, t
 from evaluation.report import BASE
 from evaluation.score_side import Logprobs, RawAnswer, SideAnswers
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples.types import ReviewedItem, SFTExample
+from extractors.examples.types import Message, ReviewedItem, SFTExample
 from extractors.values import Value
 from trainers.job_folder import Progress, write_atomically
 from trainers.models.chat_template import ChatTokens, TemplateUnusable, render
 from trainers.planning.method_rules import Task
 
 if TYPE_CHECKING:
-    from evaluation.engine.generate import AnswerEngine
+    from evaluation.engine.generate import AnswerEngine, GeneratedAnswer
 
 LABEL_SLACK = 8
 """Tokens that a classification may run past the longest label before it is cut off."""
 MOST_LABELS = 500
-"""Labels of an output space that are weighed one by one for each item."""
+"""Labels of an output space whose likelihoods are computed one by one for each item."""
 
 
 class EvaluationPrompts(Value):
-    """All that the sides are asked."""
+    """The prompts that all sides answer: those that the chat template can express."""
 
     held_out: tuple[ReviewedItem, ...]
     retention: tuple[ReviewedItem, ...]
     golden: tuple[SFTExample, ...]
-    """Those that the template can express; nobody passes the others."""
+    """Cases that the template can express; no side passes the others."""
     prompts: dict[str, tuple[int, ...]]
     """Tokens of each prompt by the id of its item or case."""
     references: dict[str, tuple[int, ...]]
     """Tokens of the gold answers of held-out items, where the template can express them."""
 
-    def of(self, items: Sequence[ReviewedItem | SFTExample]) -> list[tuple[int, ...]]:
-        """The tokens of their prompts."""
+    def get_tokens(self, items: Sequence[ReviewedItem | SFTExample]) -> list[tuple[int, ...]]:
+        """Return the tokens of the items' prompts."""
         return [self.prompts[item.id] for item in items]
 
-    def answer_limit(self, task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
-        """As `find_answer_limit`, with the labels that are gold."""
+    def find_answer_limit(self, task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
+        """Return the limit of `find_answer_limit` for `labels` and the labels that are gold."""
         golds = [item.gold.content for item in self.held_out if item.gold]
         return find_answer_limit(task, most, tokenizer, [*labels, *golds])
 
 
 def build_prompts(tokenizer: Any, snapshot: Snapshot, golden: Sequence[SFTExample] = ()) -> EvaluationPrompts:
-    """The prompts that the chat template can express; the others could not be served either."""
+    """Render the prompts that the chat template can express; a server could not answer the others either."""
     prompts: dict[str, tuple[int, ...]] = {}
     references: dict[str, tuple[int, ...]] = {}
     everything: tuple[ReviewedItem | SFTExample, ...] = (*snapshot.holdout, *snapshot.retention, *golden)
     for item in everything:
-        if rendered := _rendered(tokenizer, item):
+        if rendered := render_if_possible(tokenizer, item.prompt, item.tools):
             prompts[item.id] = rendered.prompt_ids
     for item in snapshot.holdout:
-        if item.gold and (rendered := _rendered(tokenizer, item.to_example(), with_completion=True)):
+        if item.gold and (rendered := render_if_possible(tokenizer, item.prompt, item.tools, item.gold)):
             references[item.id] = rendered.completion_ids
     return EvaluationPrompts(
         held_out=tuple(item for item in snapshot.holdout if item.id in prompts),
@@ -66,29 +68,32 @@ def build_prompts(tokenizer: Any, snapshot: Snapshot, golden: Sequence[SFTExampl
     )
 
 
-def _rendered(
-    tokenizer: Any, item: ReviewedItem | SFTExample, *, with_completion: bool = False
+def render_if_possible(
+    tokenizer: Any,
+    prompt: Sequence[Message],
+    tools: Sequence[dict[str, Any]],
+    completion: Message | None = None,
 ) -> ChatTokens | None:
-    completion = item.completion if with_completion and isinstance(item, SFTExample) else None
+    """Return the tokens of the prompt and the completion; None where the chat template refuses them."""
     try:
-        return render(tokenizer, item.prompt, item.tools, completion)
+        return render(tokenizer, prompt, tools, completion)
     except TemplateUnusable:
         return None
 
 
 def find_labels(
-    task: Task, output_space: tuple[str, ...], trained_on: Snapshot, asked: EvaluationPrompts
+    task: Task, output_space: tuple[str, ...], trained_on: Snapshot, prompts: EvaluationPrompts
 ) -> tuple[str, ...]:
-    """The output space of a classification; without one, the labels that were trained or are gold."""
+    """Return the output space of a classification; without one, the labels that were trained or are gold."""
     if task != "classification":
         return ()
     trained = (example.completion for example in trained_on.train.sft)
-    golds = (item.gold for item in asked.held_out if item.gold)
-    return output_space or tuple(dict.fromkeys(said.content.strip() for said in (*trained, *golds)))
+    golds = (item.gold for item in prompts.held_out if item.gold)
+    return output_space or tuple(dict.fromkeys(answer.content.strip() for answer in (*trained, *golds)))
 
 
 def find_answer_limit(task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
-    """Most tokens of an answer: no classification is longer than the longest label, with some slack."""
+    """Return the most tokens of an answer: for classification, those of the longest label and some slack."""
     if task != "classification" or not labels:
         return most
     longest = max(len(tokenizer(label, add_special_tokens=False)["input_ids"]) for label in labels)
@@ -98,95 +103,119 @@ def find_answer_limit(task: Task, most: int, tokenizer: Any, labels: Sequence[st
 def ask_sides(
     job: EvaluationJob,
     engine: "AnswerEngine",
-    asked: EvaluationPrompts,
+    prompts: EvaluationPrompts,
     labels: Sequence[str],
     folder: Path,
     progress: Progress,
 ) -> dict[str, SideAnswers]:
-    """What each side answers, by its name; the base comes first, the candidate last."""
-    limit = asked.answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels)
-    return {
-        name: _side(job, name, engine, asked, labels, limit, folder / f"side-{number}.json", progress)
-        for number, name in enumerate([BASE, *job.adapters])
-    }
+    """Return the answers of each side, by its name; the base comes first, the candidate last.
+
+    The answers of a side are written to `folder` once they are complete. A later run reads them from there.
+    """
+    questions = _Questions(job, engine, prompts, labels, progress)
+    answers: dict[str, SideAnswers] = {}
+    for number, side in enumerate([BASE, *job.adapters]):
+        kept = folder / f"side-{number}.json"
+        if kept.exists():
+            answers[side] = SideAnswers.model_validate_json(kept.read_text("utf-8"))
+        else:
+            answers[side] = questions.ask(side)
+            write_atomically(kept, answers[side].model_dump_json())
+    return answers
 
 
-def _side(
-    job: EvaluationJob,
-    name: str,
-    engine: "AnswerEngine",
-    asked: EvaluationPrompts,
-    labels: Sequence[str],
-    limit: int,
-    kept: Path,
-    progress: Progress,
-) -> SideAnswers:
-    """The side's answers to everything, from the file `kept` if an earlier run got that far."""
-    from evaluation.engine.likelihood import tokenize_labels
+@dataclass(frozen=True)
+class _Questions:
+    """The questions of one evaluation, which can be put to one side after another."""
 
-    if kept.exists():
-        return SideAnswers.model_validate_json(kept.read_text("utf-8"))
-    # Older traffic and golden cases are for the candidate and what is live.
-    compared = name in {job.live, job.candidate.name}
-    parts: list[Sequence[ReviewedItem | SFTExample]] = [
-        asked.held_out,
-        asked.retention if compared else (),
-        asked.golden if compared else (),
-    ]
-    prompts = [prompt for part in parts for prompt in asked.of(part)]
-    first = next(iter(asked.held_out), None)
-    weighed = labels if first and len(labels) <= MOST_LABELS else ()
-    answers = engine.generate(
-        name,
-        prompts,
-        max_new_tokens=limit,
-        batch_size=job.batch_size,
-        labels=tokenize_labels(engine.tokenizer, first.prompt, first.tools, weighed) if first else (),
-        on_progress=lambda done: progress.write("answering", name, step=done, total=len(prompts)),
-    )
-    said = [RawAnswer(text=each.text, ended=each.ended) for each in answers]
-    ends = [len(parts[0]), len(parts[0]) + len(parts[1])]
-    heard = SideAnswers(
-        held_out=said[: ends[0]],
-        retention=said[ends[0] : ends[1]],
-        golden=said[ends[1] :],
-        labels=[each.label_logprobs for each in answers[: ends[0]]] if weighed else (),
-        gold=() if job.task == "classification" else _score_gold(job, name, engine, asked),
-    )
-    write_atomically(kept, heard.model_dump_json())
-    return heard
+    job: EvaluationJob
+    engine: "AnswerEngine"
+    prompts: EvaluationPrompts
+    labels: Sequence[str]
+    progress: Progress
 
-
-def _score_gold(
-    job: EvaluationJob, name: str, engine: "AnswerEngine", asked: EvaluationPrompts
-) -> tuple[Logprobs, ...]:
-    """How likely the side calls the gold answers, token by token."""
-    ids = list(asked.references)
-    return tuple(
-        engine.compute_logprobs(
-            name,
-            [asked.prompts[each] for each in ids if each in asked.prompts],
-            [asked.references[each] for each in ids if each in asked.prompts],
-            batch_size=job.batch_size,
+    def ask(self, side: str) -> SideAnswers:
+        """Return the side's answers, with the likelihoods of the labels or of the gold answers."""
+        # Only the candidate and what is live answer older traffic and golden cases.
+        compared = side in {self.job.live, self.job.candidate.name}
+        retention = self.prompts.retention if compared else ()
+        golden = self.prompts.golden if compared else ()
+        generated = self._generate(side, [*self.prompts.held_out, *retention, *golden])
+        answers = to_raw_answers(generated)
+        older = len(self.prompts.held_out)
+        cases = older + len(retention)
+        return SideAnswers(
+            held_out=answers[:older],
+            retention=answers[older:cases],
+            golden=answers[cases:],
+            labels=tuple(each.label_logprobs for each in generated[:older]) if self._label_tokens else (),
+            gold=() if self.job.task == "classification" else self._score_gold(side),
         )
-    )
+
+    @cached_property
+    def _limit(self) -> int:
+        """Most tokens of an answer."""
+        job = self.job
+        return self.prompts.find_answer_limit(
+            job.task, job.max_new_tokens, self.engine.tokenizer, self.labels
+        )
+
+    @cached_property
+    def _label_tokens(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens of the labels whose likelihoods are computed."""
+        from evaluation.engine.likelihood import tokenize_labels
+
+        first = next(iter(self.prompts.held_out), None)
+        if first is None or len(self.labels) > MOST_LABELS:
+            return ()
+        return tokenize_labels(self.engine.tokenizer, first.prompt, first.tools, self.labels)
+
+    def _generate(self, side: str, items: Sequence[ReviewedItem | SFTExample]) -> Sequence["GeneratedAnswer"]:
+        return self.engine.generate(
+            side,
+            self.prompts.get_tokens(items),
+            max_new_tokens=self._limit,
+            batch_size=self.job.batch_size,
+            labels=self._label_tokens,
+            on_progress=lambda done: self.progress.write("answering", side, step=done, total=len(items)),
+        )
+
+    def _score_gold(self, side: str) -> tuple[Logprobs, ...]:
+        """Return how likely the side finds the gold answers, token by token."""
+        prompts, references = self.prompts.prompts, self.prompts.references
+        ids = [item_id for item_id in references if item_id in prompts]
+        return tuple(
+            self.engine.compute_logprobs(
+                side,
+                [prompts[item_id] for item_id in ids],
+                [references[item_id] for item_id in ids],
+                batch_size=self.job.batch_size,
+            )
+        )
+
+
+def to_raw_answers(generated: Sequence["GeneratedAnswer"]) -> tuple[RawAnswer, ...]:
+    """Return the texts of the answers, without their tokens."""
+    return tuple(RawAnswer(text=each.text, ended=each.ended) for each in generated)
 
 
 def time_answers(
-    engine: "AnswerEngine", names: Sequence[str], asked: EvaluationPrompts, progress: Progress
+    engine: "AnswerEngine", sides: Sequence[str], prompts: EvaluationPrompts, progress: Progress
 ) -> Timings | None:
-    """What the same work takes each side, all in turn; None without a held-out prompt."""
-    if not asked.held_out:
+    """Time the same work on each side, all sides in turn; None without a held-out prompt."""
+    if not prompts.held_out:
         return None
-    tokens = find_typical_length([len(each) for each in asked.references.values()])
-    progress.write("timing", f"{len(names)} sides in turn")
+    tokens = find_typical_length([len(each) for each in prompts.references.values()])
+    progress.write("timing", f"{len(sides)} sides in turn")
     return time_sides(
-        lambda side, prompt: engine.time_answer(side, prompt, tokens=tokens), names, asked.of(asked.held_out)
+        lambda side, prompt: engine.time_answer(side, prompt, tokens=tokens),
+        sides,
+        prompts.get_tokens(prompts.held_out),
     )
 
 
 def compute_overheads(timings: Timings | None, job: EvaluationJob) -> tuple[Overhead, ...]:
-    """The candidate's latency over that of every other side."""
+    """Return the candidate's latency over that of every other side."""
     if timings is None:
         return ()
     candidate = job.candidate.name

@@ -1,7 +1,7 @@
 """One evaluation, in a child process: base, active version and candidate answer the same held-out traffic.
 
-The run's folder holds the job's files (`trainers/job_folder.py`), each side's answers once they are
-complete (a run that was killed goes on with the next side), and in the end report.json and
+The run's folder holds the job's files (`trainers/job_folder.py`) and each side's answers once they are
+complete, so that a run that was killed goes on with the next side. In the end it holds report.json and
 probes.json.
 """
 
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.jobs.ask_sides import (
-    EvaluationPrompts,
     ask_sides,
     build_prompts,
     compute_overheads,
@@ -44,7 +43,7 @@ from evaluation.verdict.judge_findings import Findings, judge_findings, map_sess
 from evaluation.weighting.strata import Embed
 from evaluation.weighting.weights import Weighting, weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
-from extractors.examples.types import ReviewedItem, ReviewedRetrieval
+from extractors.examples.types import ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable
 from trainers.job_folder import Progress, run_job, write_atomically
 from trainers.models.base_model import use_threads
@@ -56,7 +55,7 @@ def run(folder: Path) -> None:
 
 
 def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> EvaluationResult:
-    """Compare, judge, and record probes (of language models), into `folder`.
+    """Compare the sides, judge the candidate and, for language models, record probes; write all to `folder`.
 
     Raises LearndError: SnapshotDamaged, BaseModelUnusable, AdapterUnusable, NothingToAsk, NothingToSearch.
     """
@@ -70,30 +69,31 @@ def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> Evaluation
 
 
 def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
-    """Base, active version and candidate answer the held-out prompts."""
+    """Have base, active version and candidate answer the held-out prompts, and judge the answers."""
     from evaluation.engine.generate import open_engine
 
     engine = open_engine(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
     trained_on = read_snapshot(Path(job.trained_on)) if job.trained_on else snapshot
-    asked = build_prompts(engine.tokenizer, snapshot, job.golden)
-    labels = find_labels(job.task, job.output_space, trained_on, asked)
-    scoring = build_scorer(job.task, job.output_space, labels)
-    heard = ask_sides(job, engine, asked, labels, folder, progress)
-    timings = time_answers(engine, list(heard), asked, progress)
-    sides = _score_sides(asked, heard, scoring, labels, timings)
-    record = record_probes(engine, job.candidate.name, trained_on, asked, sides)
+    prompts = build_prompts(engine.tokenizer, snapshot, job.golden)
+    labels = find_labels(job.task, job.output_space, trained_on, prompts)
+    scorer = build_scorer(job.task, job.output_space, labels)
+    answers = ask_sides(job, engine, prompts, labels, folder, progress)
+    timings = time_answers(engine, list(answers), prompts, progress)
+    sides = _score_sides(prompts.held_out, answers, scorer, labels, timings)
+    record = record_probes(engine, job.candidate.name, trained_on, prompts, sides)
     write_atomically(folder / PROBES, record.model_dump_json())
     progress.write("judging")
-    preferences, no_judge = _ask_judge(job, asked, heard, folder, progress)
+    live, candidate = answers[job.live], answers[job.candidate.name]
+    preferences, no_judge = _ask_judge(job, prompts.held_out, live, candidate, folder, progress)
     found = Findings(
         sides=sides,
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
-        sessions=map_sessions((*asked.held_out, *asked.retention)),
-        weighting=_weigh(job, snapshot, asked.held_out, folder),
-        rejected_without_correction=sum(item.gold is None for item in asked.held_out),
-        retention=_score_retention(job, asked, heard, scoring),
-        golden=_score_golden(job, asked, heard, scoring),
+        sessions=map_sessions((*prompts.held_out, *prompts.retention)),
+        weighting=_weigh(job, snapshot, prompts.held_out, folder),
+        rejected_without_correction=sum(item.gold is None for item in prompts.held_out),
+        retention=_score_retention(prompts.retention, live, candidate, scorer),
+        golden=_score_golden(job.golden, prompts.golden, live, candidate, scorer),
         overheads=compute_overheads(timings, job),
         preferences=preferences,
         no_judge=no_judge,
@@ -103,16 +103,16 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
 
 
 def _score_sides(
-    asked: EvaluationPrompts,
-    heard: Mapping[str, SideAnswers],
-    scoring: Scorer,
+    held_out: Sequence[ReviewedItem],
+    answers: Mapping[str, SideAnswers],
+    scorer: Scorer,
     labels: Sequence[str],
     timings: Timings | None,
 ) -> tuple[Side, ...]:
     latency = timings.latency_ms if timings else lambda _: 0.0
     return tuple(
-        score_side(name, asked.held_out, each, scoring, labels, latency_ms=latency(name))
-        for name, each in heard.items()
+        score_side(name, held_out, each, scorer, labels, latency_ms=latency(name))
+        for name, each in answers.items()
     )
 
 
@@ -130,7 +130,7 @@ def _weigh(
     folder: Path,
     embed: Embed | None = None,
 ) -> Weighting:
-    """What each held-out item counts for, beside the sample of the traffic that lies in `folder`."""
+    """Weigh the held-out items against the sample of the traffic that lies in `folder`."""
     sample = folder / TRAFFIC
     calls = TrafficSample.model_validate_json(sample.read_text("utf-8")).calls if sample.exists() else ()
     excluded = snapshot.manifest.excluded_prompts
@@ -138,38 +138,37 @@ def _weigh(
 
 
 def _score_retention(
-    job: EvaluationJob, asked: EvaluationPrompts, heard: Mapping[str, SideAnswers], scoring: Scorer
+    retention: Sequence[ReviewedItem], live: SideAnswers, candidate: SideAnswers, scorer: Scorer
 ) -> tuple[tuple[ScoredAnswer, ...], tuple[ScoredAnswer, ...]] | None:
-    """What is live and the candidate say to the retention set, scored; None without one."""
-    if not asked.retention:
+    """Score what is live and the candidate on the retention set; None without one."""
+    if not retention:
         return None
-    live, candidate = (
-        score_answers(asked.retention, heard[name].retention, scoring)
-        for name in (job.live, job.candidate.name)
+    return (
+        score_answers(retention, live.retention, scorer),
+        score_answers(retention, candidate.retention, scorer),
     )
-    return live, candidate
 
 
 def _ask_judge(
     job: EvaluationJob,
-    asked: EvaluationPrompts,
-    heard: Mapping[str, SideAnswers],
+    held_out: Sequence[ReviewedItem],
+    live: SideAnswers,
+    candidate: SideAnswers,
     folder: Path,
     progress: Progress,
 ) -> tuple[Preferences | None, str]:
-    """What the judge prefers, one pair a held-out item, and why it could not be asked if it could not.
+    """Return the judge's preferences, one a held-out item, and why there are none, in words.
 
-    From the file if an earlier run got that far.
+    Both are empty where the job names no judge. An earlier run's preferences are read from `folder`.
     """
     if job.judge is None:
         return None, ""
     kept = folder / PREFERENCES
     if kept.exists():
         return Preferences.model_validate_json(kept.read_text("utf-8")), ""
-    live, candidate = heard[job.live].held_out, heard[job.candidate.name].held_out
     pairs = [
         AnswerPair(prompt=item.prompt, gold=item.gold, candidate=new.text, other=old.text)
-        for item, new, old in zip(asked.held_out, candidate, live, strict=True)
+        for item, new, old in zip(held_out, candidate.held_out, live.held_out, strict=True)
     ]
     model = job.judge.model
     try:
@@ -180,44 +179,53 @@ def _ask_judge(
             on_progress=lambda done, total: progress.write("comparing", model, step=done, total=total),
         )
     except (EndpointUnreachable, EndpointRefused) as problem:
-        # All else was measured, and a training lies behind it.
+        # Everything else was measured, after a whole training.
         return None, str(problem)
     write_atomically(kept, found.model_dump_json())
     return found, ""
 
 
 def _score_golden(
-    job: EvaluationJob, asked: EvaluationPrompts, heard: Mapping[str, SideAnswers], scoring: Scorer
+    cases: Sequence[SFTExample],
+    asked: Sequence[SFTExample],
+    live: SideAnswers,
+    candidate: SideAnswers,
+    scorer: Scorer,
 ) -> GoldenResults | None:
-    if not job.golden:
+    """Score what is live and the candidate on the golden `cases`, of which only `asked` could be rendered.
+
+    Returns None without golden cases.
+    """
+    if not cases:
         return None
-    numbers = {case.id: number for number, case in enumerate(asked.golden)}
-    live, candidate = (
-        [side.golden[numbers[case.id]] if case.id in numbers else None for case in job.golden]
-        for side in (heard[job.live], heard[job.candidate.name])
+    numbers = {case.id: number for number, case in enumerate(asked)}
+    before, after = (
+        [side.golden[numbers[case.id]] if case.id in numbers else None for case in cases]
+        for side in (live, candidate)
     )
-    return score_golden(job.golden, live, candidate, scoring)
+    return score_golden(cases, before, after, scorer)
 
 
 def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
-    """Base, active version and candidate make the held-out searches again."""
+    """Have base, active version and candidate make the held-out searches again, and judge what they find."""
     from evaluation.engine.encode import open_encoder
 
     encoder = open_encoder(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
-    shelf = build_library(snapshot.retrievals)
+    library = build_library(snapshot.retrievals)
     older = build_library(snapshot.retained_retrievals) if snapshot.retained_retrievals else None
     names = [BASE, *job.adapters]
     progress.write("timing", f"{len(names)} sides in turn")
-    timings = time_sides(encoder.time_query, names, [query.text for query in shelf.queries])
+    timings = time_sides(encoder.time_query, names, [query.text for query in library.queries])
     sides = []
     for number, name in enumerate(names):
-        sides.append(score_searches(search_side(encoder, name, shelf), timings.latency_ms(name)))
+        sides.append(score_searches(search_side(encoder, name, library), timings.latency_ms(name)))
         progress.write("searching", name, step=number + 1, total=len(names))
+    queries = (*library.queries, *(older.queries if older else ()))
     found = Findings(
         sides=tuple(sides),
         live=job.live,
         waiting=job.waiting.name if job.waiting else None,
-        sessions={each.item_id: each.session for each in (*shelf.queries, *(older.queries if older else ()))},
+        sessions={each.item_id: each.session for each in queries},
         weighting=_weigh(
             job,
             snapshot,
@@ -235,7 +243,7 @@ def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, prog
 def _search_retention(
     job: EvaluationJob, encoder: SearchEncoder, older: Library
 ) -> tuple[tuple[ScoredAnswer, ...], tuple[ScoredAnswer, ...]]:
-    """What is live and the candidate find for the retention set."""
+    """Have what is live and the candidate search the retention set."""
     live, candidate = (
         score_searches(search_side(encoder, name, older)).answers for name in (job.live, job.candidate.name)
     )

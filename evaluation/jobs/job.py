@@ -1,4 +1,4 @@
-"""What an evaluation child is asked to do, and the files it works with."""
+"""The work of an evaluation child, and the files it works with."""
 
 from pathlib import Path
 
@@ -28,25 +28,25 @@ class AdapterSide(Value):
 
 
 class EvaluationJob(Value):
-    """What an evaluation child is asked to do."""
+    """The work of an evaluation child."""
 
     snapshot: str
-    """Folder of the snapshot whose held-out items are asked."""
+    """Folder of the snapshot whose held-out items the sides answer."""
     trained_on: str | None = None
     """Folder of the snapshot that the candidate was trained on, where that is another one."""
     base_model: str
     task: Task
     output_space: tuple[str, ...] = ()
     active: AdapterSide | None
-    """What is live; None while the base model is."""
+    """The version that is live; None while the base model is."""
     waiting: AdapterSide | None = None
-    """What is on probation."""
+    """The version on probation."""
     candidate: AdapterSide
     gate: Gate = Gate()
     judge: Endpoint | None = None
     """A language model that compares the candidate's answers with those of what is live."""
     seeds: SeedRuns | None = None
-    """How the runs of the plan with several seeds did, for the report."""
+    """Scores of the plan's runs with several seeds, for the report."""
     look: Look = "first"
     golden: tuple[SFTExample, ...] = ()
     max_new_tokens: int
@@ -68,7 +68,7 @@ class EvaluationJob(Value):
 
 
 class EvaluationResult(Value):
-    """What an evaluation child leaves, besides report.json and probes.json."""
+    """The result of an evaluation child, besides report.json and probes.json."""
 
     verdict: Verdict
     reason: str

@@ -1,8 +1,8 @@
-"""Whether a model is ready to learn from preferences: how it answers the prompts of preference pairs."""
+"""A model's readiness to learn from preferences: its answers to the prompts of preference pairs."""
 
 from pathlib import Path
 
-from evaluation.jobs.ask_sides import find_answer_limit
+from evaluation.jobs.ask_sides import find_answer_limit, render_if_possible
 from evaluation.jobs.job import AdapterSide
 from evaluation.metrics.scoring import build_scorer
 from evaluation.report import BASE
@@ -11,21 +11,20 @@ from extractors.examples.types import PreferencePair
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job
 from trainers.models.base_model import Device, Dtype, use_threads
-from trainers.models.chat_template import ChatTokens, TemplateUnusable, render
 from trainers.planning.method_rules import Readiness, Task
 
 MOST_ASKED = 64
-"""Prompts of pairs that are tried: the share of valid answers is then known to about 0.12 (95%)."""
+"""Most prompts of pairs that are asked: they give the share of valid answers to about 0.12 (95%)."""
 
 
 class ReadinessJob(Value):
-    """What a measuring child is asked to do."""
+    """The work of a child that measures readiness."""
 
     snapshot: str
     """Folder of the snapshot."""
     base_model: str
     adapter: AdapterSide | None
-    """What answers; None: the base itself."""
+    """The adapter that answers; None for the base itself."""
     task: Task
     output_space: tuple[str, ...] = ()
     max_new_tokens: int
@@ -53,14 +52,14 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
     asked = [
         (pair, prompt)
         for pair in sample_pairs(snapshot.train.pairs, MOST_ASKED)
-        if (prompt := _rendered(engine.tokenizer, pair)) is not None
+        if (prompt := render_if_possible(engine.tokenizer, pair.prompt, pair.tools)) is not None
     ]
-    taught = [
+    trained_on = [
         *(pair.chosen.content for pair in snapshot.train.pairs),
         *(example.completion.content for example in snapshot.train.sft),
     ]
-    scoring = build_scorer(job.task, job.output_space, tuple(taught))
-    labels = [*scoring.labels, *taught]
+    scorer = build_scorer(job.task, job.output_space, tuple(trained_on))
+    labels = [*scorer.labels, *trained_on]
     answers = engine.generate(
         job.adapter.name if job.adapter else BASE,
         [prompt.prompt_ids for _, prompt in asked],
@@ -68,24 +67,17 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
         batch_size=job.batch_size,
         on_progress=lambda done: progress.write("asking", "pairs' prompts", step=done, total=len(asked)),
     )
-    said = list(zip(asked, answers, strict=True))
     return Readiness(
-        asked=len(said),
-        valid=sum(scoring.valid(answer.text, ended=answer.ended) for _, answer in said),
+        asked=len(answers),
+        valid=sum(scorer.is_valid(answer.text, ended=answer.ended) for answer in answers),
         settled=sum(
-            scoring.correct(answer.text, ended=answer.ended, gold=pair.chosen) for (pair, _), answer in said
+            scorer.is_correct(answer.text, ended=answer.ended, gold=pair.chosen)
+            for (pair, _), answer in zip(asked, answers, strict=True)
         ),
     )
 
 
 def sample_pairs(pairs: tuple[PreferencePair, ...], most: int) -> list[PreferencePair]:
-    """At most so many pairs, one a prompt, chosen by content: the same pairs give the same sample."""
+    """Return at most `most` pairs, one a prompt, chosen by content: the same pairs give the same sample."""
     one_a_prompt = {pair.prompt_key: pair for pair in pairs}
     return sorted(one_a_prompt.values(), key=lambda pair: pair.id)[:most]
-
-
-def _rendered(tokenizer: object, pair: PreferencePair) -> ChatTokens | None:
-    try:
-        return render(tokenizer, pair.prompt, pair.tools)
-    except TemplateUnusable:
-        return None

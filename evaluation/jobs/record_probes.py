@@ -1,4 +1,4 @@
-"""Recording what a trained adapter says to a few prompts, for serving to be checked against."""
+"""Record a trained adapter's answers to a few prompts, against which serving is checked."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,38 +19,41 @@ PROBE_TOKENS = 32
 
 
 class NothingToAsk(LearndError):
-    """There is no prompt at all that the model could be asked."""
+    """There is no prompt that the model could be asked."""
 
 
 def record_probes(
     engine: "AnswerEngine",
     candidate: str,
     trained_on: Snapshot,
-    asked: EvaluationPrompts,
+    prompts: EvaluationPrompts,
     sides: Sequence[Side],
 ) -> ProbeRecord:
-    """What the candidate says to a few prompts, one at a time, as a server is asked."""
+    """Record the candidate's answers to a few prompts, held-out ones if there are any, one prompt at a time.
+
+    Raises NothingToAsk where there is no prompt.
+    """
     base, trained = sides[0].answers, sides[-1].answers
-    # Where training changed the answer, and to different answers, a probe tells most.
-    order = sorted(range(len(asked.held_out)), key=lambda i: base[i].text == trained[i].text)
+    # A probe tells most where training changed the answer, and where the answers differ from each other.
+    order = sorted(range(len(prompts.held_out)), key=lambda i: base[i].text == trained[i].text)
     first_of = {trained[i].text: i for i in reversed(order)}
     chosen = list(dict.fromkeys([*sorted(first_of.values(), key=order.index), *order]))[:MOST_PROBES]
-    items: Sequence[ReviewedItem | SFTExample] = [asked.held_out[i] for i in chosen]
+    items: Sequence[ReviewedItem | SFTExample] = [prompts.held_out[i] for i in chosen]
     probes = [_record_probe(engine, candidate, each) for each in items or trained_on.train.sft[:MOST_PROBES]]
     if not probes:
         raise NothingToAsk(f"snapshot {trained_on.id} has neither held-out nor training prompts")
     return ProbeRecord(probes=tuple(probes))
 
 
-def _record_probe(engine: "AnswerEngine", candidate: str, asked: ReviewedItem | SFTExample) -> Probe:
-    prompt = render(engine.tokenizer, asked.prompt, asked.tools).prompt_ids
-    [said] = engine.generate(candidate, [prompt], max_new_tokens=PROBE_TOKENS, batch_size=1)
+def _record_probe(engine: "AnswerEngine", candidate: str, item: ReviewedItem | SFTExample) -> Probe:
+    prompt = render(engine.tokenizer, item.prompt, item.tools).prompt_ids
+    [answer] = engine.generate(candidate, [prompt], max_new_tokens=PROBE_TOKENS, batch_size=1)
     return Probe(
-        messages=tuple(message.to_chat() for message in asked.prompt),
-        tools=asked.tools,
+        messages=tuple(message.to_chat() for message in item.prompt),
+        tools=item.tools,
         prompt_ids=prompt,
-        answer_ids=said.ids,
-        answer=said.text,
-        adapter_logprobs=engine.compute_answer_logprobs(candidate, prompt, said.ids),
-        base_logprobs=engine.compute_answer_logprobs(BASE, prompt, said.ids),
+        answer_ids=answer.ids,
+        answer=answer.text,
+        adapter_logprobs=engine.compute_answer_logprobs(candidate, prompt, answer.ids),
+        base_logprobs=engine.compute_answer_logprobs(BASE, prompt, answer.ids),
     )

@@ -1,13 +1,13 @@
-"""How much the seed matters: the runs of one plan answer the same held-out traffic."""
+"""The influence of the seed: the runs of one plan answer the same held-out traffic."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.jobs.ask_sides import build_prompts, find_labels
+from evaluation.jobs.ask_sides import build_prompts, find_labels, to_raw_answers
 from evaluation.jobs.job import BATCH_SIZE
 from evaluation.metrics.scoring import build_scorer
 from evaluation.report import SeedRuns, Side
-from evaluation.score_side import RawAnswer, SideAnswers, score_searches, score_side
+from evaluation.score_side import SideAnswers, score_searches, score_side
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job
@@ -16,7 +16,7 @@ from trainers.planning.method_rules import Task
 
 
 class SeedsJob(Value):
-    """What a child is asked to measure."""
+    """The work of a child that measures several runs."""
 
     snapshot: str
     """Folder of the snapshot that the runs were trained on."""
@@ -39,7 +39,7 @@ def run(folder: Path) -> None:
 
 
 def measure(job: SeedsJob, _folder: Path, progress: Progress) -> SeedRuns:
-    """Have each run answer the holdout. Raises LearndError as the evaluation does."""
+    """Score each run on the holdout. Raises LearndError as the evaluation does."""
     use_threads(job.threads)
     progress.write("loading", f"base model {job.base_model}")
     snapshot = read_snapshot(Path(job.snapshot))
@@ -56,15 +56,16 @@ def _answer_holdout(
     from evaluation.engine.generate import open_engine
 
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
-    asked = build_prompts(engine.tokenizer, snapshot)
-    labels = find_labels(job.task, job.output_space, snapshot, asked)
-    limit = asked.answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels)
-    scoring = build_scorer(job.task, job.output_space, labels)
+    prompts = build_prompts(engine.tokenizer, snapshot)
+    labels = find_labels(job.task, job.output_space, snapshot, prompts)
+    limit = prompts.find_answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels)
+    scorer = build_scorer(job.task, job.output_space, labels)
+    tokens = prompts.get_tokens(prompts.held_out)
     for name in adapters:
-        answers = engine.generate(name, asked.of(asked.held_out), max_new_tokens=limit, batch_size=BATCH_SIZE)
+        generated = engine.generate(name, tokens, max_new_tokens=limit, batch_size=BATCH_SIZE)
         progress.write("answering", name)
-        said = tuple(RawAnswer(text=each.text, ended=each.ended) for each in answers)
-        yield score_side(name, asked.held_out, SideAnswers(held_out=said), scoring)
+        answers = SideAnswers(held_out=to_raw_answers(generated))
+        yield score_side(name, prompts.held_out, answers, scorer)
 
 
 def _search_holdout(
@@ -74,7 +75,7 @@ def _search_holdout(
     from evaluation.metrics.retrieval import build_library, search_side
 
     encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)
-    shelf = build_library(snapshot.retrievals)
+    library = build_library(snapshot.retrievals)
     for name in adapters:
         progress.write("searching", name)
-        yield score_searches(search_side(encoder, name, shelf))
+        yield score_searches(search_side(encoder, name, library))

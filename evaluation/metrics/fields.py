@@ -1,8 +1,8 @@
-"""How much of an extraction is right, where not all of it is: field by field.
+"""Figures of an extraction field by field, for answers that are partly right.
 
-A field is one value with the path to it. Places in a list are no part of the path, so the order of a
-list does not count (the flattening of Kim et al. 2022, "Donut"; that two entries of a list swapped a
-value between them shows in the accuracy alone). Pure functions: texts in, figures out.
+A field is one value with the path to it. Positions in a list are not part of the path, so the order of a
+list does not count (the flattening of Kim et al. 2022, "Donut"). Two entries of a list that swapped a value
+therefore show only in the accuracy. Pure functions: texts in, figures out.
 """
 
 from collections import Counter
@@ -17,19 +17,19 @@ Field = tuple[tuple[str | None, ...], str, Any]
 
 
 class _Counts(Value):
-    """The fields of one item."""
+    """The numbers of fields of one item."""
 
     right: int
     answered: int
     gold: int
-    """1 at least: an empty object is a field, too."""
+    """At least 1: an empty object is a field, too."""
     valid: bool
 
 
 def score_fields(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str, float], ...]:
-    """`field_f1` of each item, 0 to 1: 0 where the answer is no JSON.
+    """Return `field_f1` of each item, 0 to 1: 0 where the answer is no JSON.
 
-    Nothing for an item whose gold answer is none.
+    The figures of an item whose gold answer is no JSON are empty.
     """
     return tuple(
         {} if counts is None else {"field_f1": 2 * counts.right / (counts.answered + counts.gold)}
@@ -38,10 +38,10 @@ def score_fields(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str
 
 
 def compute_field_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
-    """`field_precision`, `field_recall` and `field_micro_f1` (the harmonic mean of both), over all fields.
+    """Return `field_precision`, `field_recall` and `field_micro_f1` (their harmonic mean) over all fields.
 
-    And `valid_json_rate`, over the items. Those whose gold answer is no JSON are left out; empty where
-    that leaves none.
+    `valid_json_rate` is over the items. Items whose gold answer is no JSON are left out; the figures are
+    empty where none is left.
     """
     items = [counts for counts in _count_all(answers, golds) if counts is not None]
     if not items:
@@ -57,7 +57,7 @@ def compute_field_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[
 
 
 def count_fields(found: Any) -> Counter[Field]:
-    """The fields of what `read_json` found, and how often each stands in it."""
+    """Count each field in a value that `read_json` returned."""
     counted: Counter[Field] = Counter()
     left: list[tuple[tuple[str | None, ...], Any]] = [((), found)]
     while left:
@@ -72,7 +72,7 @@ def count_fields(found: Any) -> Counter[Field]:
 
 
 def _normalise_leaf(value: Any) -> tuple[str, Any]:
-    """What makes two leaves equal: 1 is 1.0, but neither true nor "1"; texts but for space around them."""
+    """Return the type and value by which leaves are equal: 1 is 1.0, but neither true nor "1"."""
     if isinstance(value, bool):
         return "truth", value
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""What a classification's answers say beyond its accuracy: class by class, and how sure the model was.
+"""Figures of a classification beyond its accuracy: class by class, and the confidence of the model.
 
 Labels are compared as the scorer compares them (`normalise_label`). Pure functions: texts and
 log-likelihoods in, figures out.
@@ -22,11 +22,11 @@ class ClassFigures(Value):
 
     label: str
     precision: float
-    """Share of the answers with this label that are right; 0 where there is none."""
+    """Share of the answers with this label that are right; 0 without such answers."""
     recall: float
-    """Share of the items with this label that were answered so; 0 where there is none."""
+    """Share of the items with this label that were answered so; 0 without such items."""
     f1: float
-    """Harmonic mean of the two; 0 where both are."""
+    """Harmonic mean of the two; 0 where both are 0."""
     support: int
     """Items whose gold answer is this label."""
 
@@ -41,18 +41,18 @@ class ConfusionCell(Value):
 
 
 class LabelMeasures(Value):
-    """What the generated answers of one side say."""
+    """Figures of the answers of one side."""
 
     error_rate: float
     """Share of the items with gold whose answer is another one."""
     hallucination_rate: float
     """Share of all answers that are outside the output space."""
     macro_f1: float
-    """Mean F1 of the labels that are gold anywhere: of the same ones for every side."""
+    """Mean F1 of the labels that are gold anywhere, which are the same for every side."""
     classes: tuple[ClassFigures, ...]
-    """Every label that is gold or was answered, by name."""
+    """One for every label that is gold or was answered, by name."""
     confusion: tuple[ConfusionCell, ...]
-    """Every cell that is not 0, by gold label and answer."""
+    """The cells that are not 0, by gold label and answer."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -72,20 +72,19 @@ class ReliabilityBin(Value):
 
 
 class ConfidenceMeasures(Value):
-    """What the likelihoods of the labels say, for one side."""
+    """Figures from the likelihoods of the labels, for one side."""
 
     k: int
-    """Labels that count for `top_k_accuracy`: 3, or fewer than there are in the output space."""
+    """Labels that count for `top_k_accuracy`: 3, but fewer than the output space has."""
     top_k_accuracy: float
     """Share of the items whose gold label is one of the k likeliest."""
     confidence: float
     """Mean probability of the likeliest label."""
     confidence_calibration: float
-    """Expected calibration error, 0 to 1: how far the confidence is from the share that is right, in the
-    mean over the items (Guo et al. 2017, 10 bins of equal width). 0 is best.
-    """
+    """Expected calibration error, 0 (best) to 1: the mean distance of the confidence from the share that is
+    right (Guo et al. 2017, 10 bins of equal width)."""
     reliability: tuple[ReliabilityBin, ...]
-    """The bins that hold any item."""
+    """The bins that hold items."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -95,10 +94,9 @@ class ConfidenceMeasures(Value):
 def measure_labels(
     answers: Sequence[str], golds: Sequence[str | None], output_space: Iterable[str]
 ) -> LabelMeasures:
-    """The figures of one answer an item; an item without gold has None. One at least has gold.
+    """Measure one answer an item; the gold of an item without gold is None. At least one item must have gold.
 
-    A gold label counts as one of the output space. An answer that was cut off says no label: hand in an
-    empty text for it.
+    Gold labels are part of the output space. Pass an empty text for an answer that was cut off.
     """
     wanted = [None if gold is None else normalise_label(gold) for gold in golds]
     space = {*map(normalise_label, output_space), *wanted} - {None}
@@ -143,10 +141,10 @@ def _divide(part: int, whole: int) -> float:
 def measure_confidence(
     likelihoods: Sequence[Mapping[str, float]], golds: Sequence[str]
 ) -> ConfidenceMeasures:
-    """The figures of one log-likelihood (in nats) for each label of the output space, item by item.
+    """Measure the log-likelihoods (nats) of the labels of the output space, item by item.
 
-    One item at least, each with gold. A label counts as likelier only where it is so strictly: who
-    cannot tell labels apart is not right by their order.
+    There must be at least one item, and each must have gold. A label counts as likelier only if it is
+    strictly likelier: a model that cannot tell labels apart is not right by their order.
     """
     probabilities = [compute_label_probabilities(item) for item in likelihoods]
     k = min(MOST_K, max(1, min(map(len, probabilities)) - 1))
@@ -163,9 +161,9 @@ def measure_confidence(
 
 
 def compute_label_probabilities(likelihoods: Mapping[str, float]) -> dict[str, float]:
-    """Probability of each normalised label, given that the answer is one of them.
+    """Return the probability of each normalised label, given that the answer is one of them.
 
-    `likelihoods` are in nats. Where none is a number above -inf, every label is as probable as the next.
+    `likelihoods` are in nats. Where none is a number above -inf, all labels are equally probable.
     """
     nats = np.nan_to_num(np.array(list(likelihoods.values()), dtype=float), nan=-np.inf, neginf=-np.inf)
     shares = scipy.special.softmax(nats if np.isfinite(nats).any() else np.zeros_like(nats))
@@ -176,7 +174,7 @@ def compute_label_probabilities(likelihoods: Mapping[str, float]) -> dict[str, f
 
 
 def _find_rank(probabilities: Mapping[str, float], label: str) -> int:
-    """From 1; behind all others where `label` is none of them."""
+    """Return the label's rank from 1; it comes last where it is not among the `probabilities`."""
     own = probabilities.get(label, -1.0)
     return 1 + sum(share >= own for other, share in probabilities.items() if other != label)
 

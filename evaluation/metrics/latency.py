@@ -1,9 +1,9 @@
 """How much longer does the candidate take than another side, for the same work on the same machine?
 
-All sides do the same questions, one at a time as a server is asked, taking turns, so that whatever else
-the machine does falls on all of them alike; each question gives one ratio. Their median is reported: one
-answer that the machine held up shifts a mean of 16 ratios, but not what half of them exceed. Its bounds
-are order statistics (the sign test turned round), which hold their level whatever the noise looks like.
+All sides answer the same questions in turn, one at a time as on a server, so that other load on the machine
+affects them alike. Each question gives one ratio, and their median is reported: one answer that the machine
+held up shifts the mean of 16 ratios, but not their median. The median's bounds are order statistics (the
+inverted sign test), which hold their level whatever the distribution of the noise.
 """
 
 import math
@@ -19,11 +19,11 @@ from extractors.values import Value
 ROUNDS = 16
 """Questions that are timed."""
 MOST_TOKENS = 32
-"""Longest answer that is timed."""
+"""Tokens of the longest answer that is timed."""
 CONFIDENCE = 0.95
 Question = TypeVar("Question")
 Clock = Callable[[str, Question], float]
-"""Has a side do a question, and returns the seconds; `AnswerEngine.seconds`, `Encoder.seconds`, a server."""
+"""Lets a side answer a question and returns the seconds, as `AnswerEngine.time_answer` does."""
 
 
 class Overhead(Value):
@@ -31,7 +31,7 @@ class Overhead(Value):
 
     against: str
     n: int
-    """Questions that both did."""
+    """Questions that both sides answered."""
     ratio: float
     """Median over the questions, above 0: 1.2 is 20% slower."""
     interval: tuple[float, float]
@@ -39,30 +39,31 @@ class Overhead(Value):
     lower: float
     """The median is above this, one-sided at the test's level."""
     upper: float
-    """The median is below this, one-sided at the test's level: what non-inferiority is judged by."""
+    """The median is below this, one-sided at the test's level. Non-inferiority is judged by it."""
 
 
 class Timings(Value):
-    """What each question took each side."""
+    """The seconds that each side took for each question."""
 
     seconds: Mapping[str, tuple[float, ...]]
-    """By side, one figure a question, in the order of the questions."""
+    """One figure a question, in their order, by side."""
 
     def latency_ms(self, side: str) -> float:
-        """Median, in milliseconds."""
+        """Return the side's median time in milliseconds."""
         return 1000 * median(self.seconds[side])
 
     def compute_overhead(self, candidate: str, against: str, *, alpha: float) -> Overhead:
-        """`candidate` over `against`; its one-sided bounds each fail at most a share `alpha` of the time."""
+        """Compare `candidate` with `against`; each one-sided bound fails in at most a share `alpha` of cases."""
         return compute_overhead(self.seconds[candidate], self.seconds[against], against=against, alpha=alpha)
 
 
 def time_sides(
     clock: Clock[Question], sides: Sequence[str], questions: Sequence[Question], *, rounds: int = ROUNDS
 ) -> Timings:
-    """Have all `sides` do so many of `questions`, spread evenly over them; few come again, one is needed.
+    """Time all `sides` on `rounds` of the `questions`, spread evenly over these; few questions are repeated.
 
-    Who begins changes from round to round, and a first round, which warms up, does not count.
+    There must be at least one question. The side that begins changes from round to round, and a first
+    question to each side, which warms it up, does not count.
     """
     chosen = [questions[number * len(questions) // rounds] for number in range(rounds)]
     seconds: dict[str, list[float]] = {side: [] for side in sides}
@@ -76,16 +77,16 @@ def time_sides(
 
 
 def find_typical_length(lengths: Sequence[int]) -> int:
-    """How long an answer is timed, in tokens: the median of `lengths`, 1 to 32."""
+    """Return the tokens of the answers to time: the median of `lengths`, 1 to 32."""
     return min(MOST_TOKENS, max(1, median_low(lengths))) if lengths else MOST_TOKENS
 
 
 def compute_overhead(
     candidate: Sequence[float], other: Sequence[float], *, against: str, alpha: float
 ) -> Overhead:
-    """How much longer `candidate` took, from one time a question of each (the same questions, 1 or more).
+    """Compare the times of `candidate` and `other`, one for each of the same questions (at least one).
 
-    A bound that so few questions cannot give at its level is the least or the greatest ratio.
+    Where the questions are too few for a bound at its level, it is the least or the greatest ratio.
     """
     ratios = np.divide(candidate, other)
     low, high = _compute_bounds(ratios, "two-sided", CONFIDENCE)

@@ -1,8 +1,8 @@
-"""Which of two answers is better, asked of a language model: for texts that no gold answer equals.
+"""Ask a language model which of two answers is better, for texts that no gold answer equals.
 
-Each pair is asked about twice, in both orders, because language models favour a place (Zheng et al.
-2023, "Judging LLM-as-a-Judge"): a preference counts only where both orders agree. Whose answers they
-are is never told.
+The model is asked about each pair twice, in both orders, because language models favour a position (Zheng
+et al. 2023, "Judging LLM-as-a-Judge"): a preference counts only where both orders agree. The model is never
+told whose answers they are.
 """
 
 import re
@@ -45,13 +45,13 @@ MOST_TOKENS = 1024
 Preference = Literal[-1, 0, 1]
 """1 for the candidate, -1 for the other side, 0 for neither."""
 OnProgress = Callable[[int, int], None]
-"""Told how many pairs have been judged, and how many are to be."""
+"""Called with the number of pairs judged so far, and of all pairs to judge."""
 _JudgeReply = Preference | UnusableReply | EndpointRefused
-"""What came of one order."""
+"""The outcome of one order: a preference, or why there is none."""
 
 
 class AnswerPair(Value):
-    """What the two sides answered to one item."""
+    """The answers of the two sides to one item."""
 
     prompt: tuple[Message, ...]
     gold: Message | None
@@ -60,24 +60,23 @@ class AnswerPair(Value):
 
     @property
     def alike(self) -> bool:
-        """The same but for white space: a tie that nobody need be asked about."""
+        """True where they differ only in white space: a tie without asking."""
         return self.candidate.split() == self.other.split()
 
 
 class Preferences(Value):
-    """What the judge preferred."""
+    """The judge's preferences."""
 
     model: str
     of_pairs: tuple[Preference, ...]
     """One a pair, in their order."""
     asked: int
-    """Pairs that the judge was asked about; the others have two answers that are alike."""
+    """Pairs that the judge was asked about; in the others the two answers are alike."""
     contradicted: float
-    """Share of these, 0 to 1, to which the judge said something else when the order was swapped: how
-    little it is to be trusted. They count as ties.
-    """
+    """Share of these, 0 to 1, on which the judge changed its mind when the order was swapped. The larger the
+    share, the less the judge can be trusted. These pairs count as ties."""
     unread: int
-    """Pairs asked about of which a reply was refused or named no preference. They count as ties."""
+    """Pairs on which a request was refused or a reply named no preference. They count as ties."""
     calls: int
     """Requests that were sent, repeated ones included."""
 
@@ -89,10 +88,10 @@ def compare_answers(
     api_key: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Preferences:
-    """Have the model behind `endpoint` compare the two answers of each pair.
+    """Let the model behind `endpoint` compare the two answers of each pair.
 
-    Raises EndpointUnreachable as soon as a call has failed again when repeated, and EndpointRefused where
-    the endpoint takes no call. Needs DSPy (`learnd[synthetic]`).
+    Raises EndpointUnreachable as soon as a repeated call fails again, and EndpointRefused where the
+    endpoint accepts no call. Needs DSPy (`learnd[synthetic]`).
     """
     from extractors.llm.dspy_client import LanguageModel
 
@@ -127,7 +126,7 @@ def _is_contradictory(one: _JudgeReply, other: _JudgeReply) -> bool:
 
 
 def _ask_in_both_orders(model: "LanguageModel", pair: AnswerPair) -> tuple[_JudgeReply, _JudgeReply]:
-    """What the judge says with the candidate's answer first, and with it second."""
+    """Ask with the candidate's answer first, then second; 1 in the replies stands for the candidate."""
     candidate_first = _ask(model, pair, pair.candidate, pair.other)
     candidate_second = _ask(model, pair, pair.other, pair.candidate)
     swapped: dict[_JudgeReply, _JudgeReply] = {1: -1, -1: 1}
@@ -135,7 +134,7 @@ def _ask_in_both_orders(model: "LanguageModel", pair: AnswerPair) -> tuple[_Judg
 
 
 def _ask(model: "LanguageModel", pair: AnswerPair, first: str, second: str) -> _JudgeReply:
-    """1 for the first answer, -1 for the second, or why there is no reply."""
+    """Return 1 for the first answer, -1 for the second, 0 for a tie, or why there is no reply."""
     told = {
         "conversation": "\n\n".join(
             f"[{message.role}]\n{format_message(message)}" for message in pair.prompt
@@ -162,9 +161,9 @@ def _ask(model: "LanguageModel", pair: AnswerPair, first: str, second: str) -> _
 
 
 def read_preference(text: str) -> Preference:
-    """1 for `first`, -1 for `second`, 0 for `tie`: what the last line with any of these words says.
+    """Return 1 for `first`, -1 for `second`, 0 for `tie`, from the last line that has any of these words.
 
-    Raises UnusableReply where there is none, or a line names several.
+    Raises UnusableReply where no line has one, or that line has several.
     """
     meant: dict[str, Preference] = {"first": 1, "second": -1, "tie": 0}
     lines = [set(re.findall(r"\b(first|second|tie)\b", line.casefold())) for line in text.splitlines()]

@@ -1,9 +1,8 @@
-"""Does an encoder find what people called relevant? Held-out searches, made again among all their documents.
+"""Does an encoder find the documents that people called relevant? Held-out searches, made again.
 
-Every query is compared with every document of the holdout, not with its own result list alone: that
-list is what another encoder found. Documents that nobody judged count as irrelevant, so the figures
-are low bounds; they compare encoders, which all search the same documents. Pure functions: scores in,
-figures out.
+Every query is compared with every document of the holdout, not only with its own result list, which another
+encoder found. Documents that nobody judged count as irrelevant, so the figures are low bounds; they compare
+encoders, which all search the same documents. Pure functions: scores in, figures out.
 """
 
 import math
@@ -20,7 +19,7 @@ from extractors.values import Value
 
 RECALL_AT = (1, 5, 10)
 DEPTH = 10
-"""Ranks that count for the reciprocal rank and the discounted gain."""
+"""Ranks that count for the reciprocal rank and the discounted cumulative gain."""
 
 
 class NothingToSearch(LearndError):
@@ -28,15 +27,15 @@ class NothingToSearch(LearndError):
 
 
 class Query(Value):
-    """One query, whatever searches it came from."""
+    """One query, from all searches that asked it."""
 
     item_id: str
     """Id of the first held-out search with this query that has a relevant document."""
     text: str
     relevant: tuple[int, ...]
-    """Numbers of the library's documents that somebody called relevant in one of these searches."""
+    """Numbers of the library's documents that a person called relevant in one of these searches."""
     session: str
-    """Session or trace of that search: what belongs together in a test."""
+    """Session or trace of that search; the items of a session are not independent."""
 
 
 class Library(Value):
@@ -47,21 +46,21 @@ class Library(Value):
 
 
 class QueryRanking(Value):
-    """How well one side answers one query."""
+    """Figures of one side on one query."""
 
     item_id: str
     hit: bool
-    """The first document found is relevant: the outcome that the verdict rests on."""
+    """True if the first document found is relevant: the outcome that the verdict rests on."""
     recall: dict[int, float]
-    """By k: share of the relevant documents that are among the first k."""
+    """Share of the relevant documents that are among the first k, by k."""
     mrr: float
-    """1 / rank of the first relevant document, 0 where it is not among the first 10 (Voorhees 1999)."""
+    """1 / rank of the first relevant document; 0 if it is not among the first 10 (Voorhees 1999)."""
     ndcg: float
     """Normalised discounted cumulative gain of the first 10, 0 to 1 (Järvelin, Kekäläinen 2002)."""
 
 
 class SideRankings(Value):
-    """One side of the comparison: the base, the active version, or the candidate. Means over the queries."""
+    """Figures of one side of the comparison (base, active version or candidate): means over the queries."""
 
     name: str
     """`base`, or the version's name."""
@@ -74,29 +73,29 @@ class SideRankings(Value):
 
 
 class SearchEncoder(Protocol):
-    """What searches: an encoder with several sides (`evaluation.engine.encode.Encoder`)."""
+    """An encoder with several sides that can search (`evaluation.engine.encode.Encoder`)."""
 
     def encode_queries(self, side: str, texts: Sequence[str], batch_size: int) -> Any:
-        """Vectors, shape (texts, dimensions)."""
+        """Return vectors, shape (texts, dimensions)."""
         ...
 
     def encode_documents(self, side: str, texts: Sequence[str], batch_size: int) -> Any: ...
 
     def compute_similarities(self, queries: Any, documents: Any) -> Any:
-        """Similarities, shape (queries, documents), as a NumPy array."""
+        """Return similarities, shape (queries, documents), as a NumPy array."""
         ...
 
 
 def build_library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
-    """What `retrievals` ask and found. Queries without a relevant document are left out.
+    """Return the queries of `retrievals` that found a relevant document, and the documents of all.
 
-    Raises NothingToSearch where none is left.
+    Raises NothingToSearch where no query is left.
     """
     texts: dict[str, str] = {}
     for retrieval in retrievals:
         for document in retrieval.documents:
             texts.setdefault(normalise(document.text), document.text)
-    # In no order that says which document was relevant: ties are broken by it.
+    # The order breaks ties, so it must not tell which document was relevant.
     numbers = {key: number for number, key in enumerate(sorted(texts))}
     asked = group_by_query(retrievals)
     queries = [query for searches in asked if (query := _build_query(searches, numbers)) is not None]
@@ -108,7 +107,7 @@ def build_library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
 
 
 def group_by_query(retrievals: Sequence[ReviewedRetrieval]) -> list[list[ReviewedRetrieval]]:
-    """The searches with each query; first one that has a relevant document, where there is any."""
+    """Group the searches by query; in each group one with a relevant document comes first, if there is any."""
     asked: dict[str, list[ReviewedRetrieval]] = {}
     for retrieval in retrievals:
         asked.setdefault(retrieval.prompt_key, []).append(retrieval)
@@ -116,7 +115,7 @@ def group_by_query(retrievals: Sequence[ReviewedRetrieval]) -> list[list[Reviewe
 
 
 def pick_one_per_query(retrievals: Sequence[ReviewedRetrieval]) -> list[ReviewedRetrieval]:
-    """Under the ids of the library's queries one search each, with the spans of all that had the query."""
+    """Return one search a query, with the ids of the library's queries and the spans of all its searches."""
     return [
         searches[0].model_copy(
             update={"source_span_ids": tuple(span for each in searches for span in each.source_span_ids)}
@@ -143,17 +142,17 @@ def _build_query(searches: Sequence[ReviewedRetrieval], numbers: dict[str, int])
     )
 
 
-def search_side(encoder: SearchEncoder, name: str, shelf: Library, *, batch_size: int = 32) -> SideRankings:
-    """How well the side `name` of `encoder` searches the library."""
-    documents = encoder.encode_documents(name, shelf.documents, batch_size)
-    queries = encoder.encode_queries(name, [query.text for query in shelf.queries], batch_size)
+def search_side(encoder: SearchEncoder, name: str, library: Library, *, batch_size: int = 32) -> SideRankings:
+    """Measure how well the side `name` of `encoder` searches the library."""
+    documents = encoder.encode_documents(name, library.documents, batch_size)
+    queries = encoder.encode_queries(name, [query.text for query in library.queries], batch_size)
     scores = np.asarray(encoder.compute_similarities(queries, documents))
-    ranked = tuple(rank_documents(query, row) for query, row in zip(shelf.queries, scores, strict=True))
+    ranked = tuple(rank_documents(query, row) for query, row in zip(library.queries, scores, strict=True))
     return average_rankings(name, ranked)
 
 
 def rank_documents(query: Query, scores: Sequence[float] | np.ndarray[Any, Any]) -> QueryRanking:
-    """The figures of one query; `scores` has the similarity of each document of the library."""
+    """Return the figures of one query; `scores` has the similarity of each document of the library."""
     best_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
     relevant = set(query.relevant)
     found = [document in relevant for document in best_first[: max(DEPTH, *RECALL_AT)]]
@@ -167,7 +166,7 @@ def rank_documents(query: Query, scores: Sequence[float] | np.ndarray[Any, Any])
 
 
 def average_rankings(name: str, ranked: Sequence[QueryRanking]) -> SideRankings:
-    """The means over `ranked` (one at least)."""
+    """Return the means over `ranked`, which must not be empty."""
     n = len(ranked)
     return SideRankings(
         name=name,
@@ -180,5 +179,5 @@ def average_rankings(name: str, ranked: Sequence[QueryRanking]) -> SideRankings:
 
 
 def _compute_gain(found: Sequence[bool]) -> float:
-    """Discounted cumulative gain: a relevant document at rank r, from 1, is worth 1 / log2(1 + r)."""
+    """Return the discounted cumulative gain: a relevant document at rank r, from 1, adds 1 / log2(1 + r)."""
     return sum(1 / math.log2(1 + place) for place, hit in enumerate(found, start=1) if hit)

@@ -1,4 +1,4 @@
-"""Is an answer right, and is it an answer at all? By the target's task."""
+"""Is an answer right, and is it valid? Both depend on the target's task."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from extractors.values import Value
 from trainers.planning.method_rules import Task
 
 ParsedToolCall = tuple[str, str]
-"""Name of a tool, and its arguments as canonical JSON."""
+"""A tool's name, and its arguments as canonical JSON."""
 
 
 class Scorer(Value):
@@ -20,27 +20,30 @@ class Scorer(Value):
     labels: frozenset[str] = frozenset()
     """The output space of a classification, normalised."""
 
-    def correct(self, text: str, *, ended: bool, gold: Message) -> bool:
-        """Whether an answer that says `text` gives the gold one; one cut off at the limit never does."""
+    def is_correct(self, text: str, *, ended: bool, gold: Message) -> bool:
+        """Return True if `text` equals the gold answer; one that was cut off at the limit never does."""
         if not ended:
             return False
         if gold.tool_calls:
             return list(find_tool_calls(text)) == [
                 _parse_tool_call(c.name, c.arguments) for c in gold.tool_calls
             ]
-        return self.same(text, gold.content)
+        return self.is_same(text, gold.content)
 
-    def valid(self, text: str, *, ended: bool) -> bool:
-        """In the output space (classification), JSON (extraction), else not empty and ended by itself."""
+    def is_valid(self, text: str, *, ended: bool) -> bool:
+        """Return True for an answer in the output space (classification) or JSON (extraction).
+
+        For other tasks, an answer is valid if it is not empty and was not cut off.
+        """
         if self.task == "classification":
             return normalise_label(text) in self.labels
         if self.task == "extraction":
             return ended and read_json(text) is not None
         return ended and bool(text.strip())
 
-    def same(self, one: str, other: str) -> bool:
-        """Whether two answers say the same: labels without case and quotes, JSON by its values, texts but
-        for white space.
+    def is_same(self, one: str, other: str) -> bool:
+        """Return True if two answers are equal: labels without case and quotes, JSON by value, texts but for
+        white space.
         """
         if self.task == "classification":
             return normalise_label(one) == normalise_label(other)
@@ -51,12 +54,12 @@ class Scorer(Value):
 
 
 def build_scorer(task: Task, output_space: tuple[str, ...], trained_labels: tuple[str, ...]) -> Scorer:
-    """The scorer of a target; without an `output_space`, its labels are those seen in training."""
+    """Return the scorer of a target; without an `output_space`, its labels are those seen in training."""
     return Scorer(task=task, labels=frozenset(map(normalise_label, output_space or trained_labels)))
 
 
 def read_json(text: str) -> dict[str, Any] | list[Any] | None:
-    """The object or array that `text` is, also inside a Markdown fence; None where it is neither."""
+    """Return the object or array that `text` is, also inside a Markdown fence; None if it is neither."""
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", text, re.DOTALL)
     try:
         found = json.loads(fenced[1] if fenced else text, parse_float=_parse_number)
@@ -66,7 +69,7 @@ def read_json(text: str) -> dict[str, Any] | list[Any] | None:
 
 
 def _parse_number(text: str) -> float:
-    """1.0 is 1."""
+    """Return an int for a whole number: 1.0 is 1."""
     number = float(text)
     return int(number) if number.is_integer() else number
 
@@ -76,14 +79,14 @@ def _to_canonical(found: Any) -> str:
 
 
 def normalise_label(text: str) -> str:
-    """Lower case, single spaces, without surrounding quotes or a closing full stop."""
+    """Return the label in lower case, with single spaces, without surrounding quotes or a final full stop."""
     return " ".join(text.split()).strip("\"'`.").strip().casefold()
 
 
 def find_tool_calls(text: str) -> Iterator[ParsedToolCall]:
-    """Tool calls that a model wrote as JSON objects with a name and arguments, whatever is around them.
+    """Yield the tool calls that a model wrote as JSON objects with name and arguments, within any text.
 
-    Hermes, Qwen and Llama 3 write them so: `{"name": …, "arguments" or "parameters": {…}}`.
+    Hermes, Qwen and Llama 3 write `{"name": …, "arguments" or "parameters": {…}}`.
     """
     decoder, position = json.JSONDecoder(), 0
     while (brace := re.compile(r"\{").search(text, position)) is not None:

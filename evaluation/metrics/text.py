@@ -1,4 +1,4 @@
-"""How near a generated text comes to the gold one, where hardly any is the very same.
+"""Nearness of a generated text to the gold one, for tasks where hardly any text equals it.
 
 Importing this module loads ROUGE and sacreBLEU: import it where it is used. Pure functions: texts and
 log-probabilities in, figures from 0 (nothing in common) to 1 (the same) out.
@@ -16,16 +16,16 @@ from sacrebleu.metrics.chrf import CHRF
 
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _CHARACTER = regex.compile(rf"{_UNSPACED}\p{{M}}*")
-"""What counts as a word in scripts that write no spaces between words."""
+"""A word in scripts that write no spaces between words."""
 _WORD = regex.compile(rf"(?V1){_UNSPACED}\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+")
 _LETTER = regex.compile(r"\p{L}")
 _PUNCTUATION = regex.compile(r"[\p{P}$+<=>^`|~]")
-"""Unicode's punctuation (as Lewis et al. 2020, MLQA) and what else is punctuation in ASCII."""
+"""Unicode's punctuation (as Lewis et al. 2020, MLQA) and ASCII's further punctuation."""
 _ARTICLE = regex.compile(r"\b(a|an|the)\b")
 
 
 class _Words:
-    """Words for ROUGE. Its own tokenizer knows those of a-z and 0-9 alone; on these the two agree."""
+    """Words for ROUGE. ROUGE's own tokenizer knows only words of a-z and 0-9; on these the two agree."""
 
     def tokenize(self, text: str) -> list[str]:
         return list(_WORD.findall(_fold(text)))
@@ -36,7 +36,7 @@ _CHRF = CHRF()
 
 
 def score_texts(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str, float], ...]:
-    """How near each answer comes to its gold one: `exact_match`, `compute_token_f1`, `rouge_l` and `chrf`.
+    """Return how near each answer comes to its gold one: `exact_match`, `token_f1`, `rouge_l` and `chrf`.
 
     ROUGE-L is its F-measure (Lin 2004); chrF has six orders and beta 2 (Popović 2015).
     """
@@ -45,7 +45,7 @@ def score_texts(answers: Sequence[str], golds: Sequence[str]) -> tuple[dict[str,
 
 def _score_text(answer: str, gold: str) -> dict[str, float]:
     if answer.split() == gold.split():
-        # Also where there is no word, or no character, to compare.
+        # This also covers texts without a word or a character to compare.
         return dict.fromkeys(("exact_match", "token_f1", "rouge_l", "chrf"), 1.0)
     return {
         "exact_match": 0.0,
@@ -56,11 +56,11 @@ def _score_text(answer: str, gold: str) -> dict[str, float]:
 
 
 def compute_corpus_figures(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
-    """`bleu` and `corpus_chrf`, which count over the whole corpus, by sacreBLEU (Post 2018).
+    """Return `bleu` and `corpus_chrf`, which count over the whole corpus, by sacreBLEU (Post 2018).
 
-    BLEU of mostly Chinese, Japanese, Thai, … gold is over characters, as these have no spaces; else its
-    tokenizer is `13a`. Where no answer has four tokens, it goes by the shorter n-grams that there are.
-    One item at least.
+    For gold that is mostly Chinese, Japanese, Thai, …, which write no spaces, BLEU is over characters; else
+    its tokenizer is `13a`. Where no answer has four tokens, BLEU uses the shorter n-grams that there are.
+    There must be at least one item.
     """
     letters = "".join(golds)
     unspaced = 2 * len(_CHARACTER.findall(letters)) > len(_LETTER.findall(letters))
@@ -72,11 +72,10 @@ def compute_corpus_figures(answers: Sequence[str], golds: Sequence[str]) -> dict
 
 
 def compute_token_f1(answer: str, gold: str) -> float:
-    """F1 of the words in common, whatever their order (SQuAD 1.1: Rajpurkar et al. 2016).
+    """Return the F1 of the words in common, whatever their order (SQuAD 1.1: Rajpurkar et al. 2016).
 
-    Without case, punctuation and articles. Of articles English ones alone: which other words are
-    articles depends on the language, and of short texts that would be a guess. In scripts without
-    spaces every character is a word (as in MLQA).
+    Case, punctuation and English articles do not count. Articles of other languages do, since the language
+    of a short text would be a guess. In scripts without spaces every character is a word (as in MLQA).
     """
     said, wanted = split_words(answer), split_words(gold)
     if not said or not wanted:
@@ -85,21 +84,21 @@ def compute_token_f1(answer: str, gold: str) -> float:
 
 
 def split_words(text: str) -> list[str]:
-    """The words that `compute_token_f1` compares."""
+    """Split a text into the words that `compute_token_f1` compares."""
     without_articles = _ARTICLE.sub(" ", _PUNCTUATION.sub("", _fold(text)))
     return _CHARACTER.sub(r" \g<0> ", without_articles).split()
 
 
 def _fold(text: str) -> str:
-    """Lower case, and one form for what Unicode can write in several."""
+    """Return the text in lower case, and in one form where Unicode has several."""
     return unicodedata.normalize("NFKC", text).lower()
 
 
 def compute_perplexity(logprobs: Iterable[Sequence[float]]) -> float | None:
-    """Of gold answers: exp of the mean negative log-likelihood of a token; 1 is best.
+    """Return the perplexity of gold answers: exp of a token's mean negative log-likelihood; 1 is best.
 
-    `logprobs` has the tokens' log-probabilities in nats, answer by answer; a token counts the same in
-    each. None without tokens, and where one was impossible.
+    `logprobs` has the tokens' log-probabilities in nats, answer by answer; every token counts the same.
+    Returns None without tokens, and where one was impossible.
     """
     tokens = [nats for answer in logprobs for nats in answer]
     mean = -math.fsum(tokens) / len(tokens) if tokens and all(map(math.isfinite, tokens)) else math.inf

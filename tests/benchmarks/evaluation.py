@@ -29,7 +29,7 @@ from evaluation.jobs.job import BATCH_SIZE
 from evaluation.report import BASE
 from extractors.examples.types import Examples
 from extractors.values import Value
-from tests.benchmarks.runs import child
+from tests.benchmarks.runs import run_child
 from tests.snapshots import RoutingCase, make_example, make_item, make_snapshot
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import compute_base_digest
@@ -78,7 +78,7 @@ def measure() -> float:
     questions, system = _traffic()
     with tempfile.TemporaryDirectory() as folder:
         adapter = _trained(model, Path(folder), questions[QUESTIONS:], system)
-        child("tests.benchmarks.evaluation", str(model), str(adapter), folder)
+        run_child("tests.benchmarks.evaluation", str(model), str(adapter), folder)
         costs = Costs.model_validate_json(Path(folder, "costs.json").read_text("utf-8"))
     for side, cost in costs.sides.items():
         print(
@@ -158,7 +158,7 @@ def _trained(model: Path, folder: Path, asked: Sequence[RoutingCase], system: st
     run.mkdir()
     job = TrainingJob(plan=plan, snapshot=str(snapshot), dtype="float32", device="cpu")
     (run / "job.json").write_text(job.model_dump_json(), "utf-8")
-    child("learnd", "work", "train", str(run))
+    run_child("learnd", "work", "train", str(run))
     return run / "adapter"
 
 

@@ -15,7 +15,7 @@ from extractors.llm.endpoint import (
     EndpointUnreachable,
     UnusableReply,
 )
-from tests.writing_stand_in import Answer, Request, Write, WritingStandIn, writing
+from tests.writing_stand_in import ChatBody, StandInReply, Write, WritingStandIn, writing
 
 PROMPT = (
     Message(role="system", content="Answer briefly."),
@@ -28,7 +28,7 @@ def pair(candidate: str, other: str, gold: Message | None = GOLD) -> AnswerPair:
     return AnswerPair(prompt=PROMPT, gold=gold, candidate=candidate, other=other)
 
 
-def asked(request: Request) -> tuple[str, str]:
+def asked(request: ChatBody) -> tuple[str, str]:
     """The first and the second answer that the judge is shown."""
     found = re.search(
         r"First answer:\n(.*)\n\nSecond answer:\n(.*)", request["messages"][-1]["content"], re.DOTALL
@@ -40,7 +40,7 @@ def asked(request: Request) -> tuple[str, str]:
 def prefers(*best_first: str) -> Write:
     """A fair judge: answers that hold the earlier word are better, wherever they stand."""
 
-    def reply(request: Request, _number: int) -> str:
+    def reply(request: ChatBody, _number: int) -> str:
         places = [next((i for i, word in enumerate(best_first) if word in a), 99) for a in asked(request)]
         return "tie" if places[0] == places[1] else ("first" if places[0] < places[1] else "Second.")
 
@@ -117,7 +117,7 @@ def test_a_reply_that_names_no_preference_makes_the_pair_an_unread_tie() -> None
 
 
 def test_a_reply_that_was_cut_off_is_not_read() -> None:
-    found, _ = judged(lambda *_: Answer("The first", finish_reason="length"), pair("nine", "ten"))
+    found, _ = judged(lambda *_: StandInReply("The first", finish_reason="length"), pair("nine", "ten"))
     assert (found.of_pairs, found.unread) == ((0,), 1)
 
 
@@ -169,7 +169,7 @@ def test_a_dead_server_is_an_error_that_says_what_to_do() -> None:
 
 
 def test_a_server_that_keeps_failing_is_asked_again_once_and_then_given_up() -> None:
-    stand_in = WritingStandIn(lambda *_: Answer(status=503))
+    stand_in = WritingStandIn(lambda *_: StandInReply(status=503))
     with writing(stand_in) as url, pytest.raises(EndpointUnreachable):
         compare_answers(
             [pair(f"nine {n}", "ten") for n in range(50)], Endpoint(url=url, model="judge", concurrency=2)
@@ -179,7 +179,7 @@ def test_a_server_that_keeps_failing_is_asked_again_once_and_then_given_up() -> 
 
 def test_a_call_that_fails_once_is_repeated() -> None:
     fair = prefers("nine")
-    found, _ = judged(lambda r, n: Answer(status=503) if n == 0 else fair(r, n), pair("nine", "ten"))
+    found, _ = judged(lambda r, n: StandInReply(status=503) if n == 0 else fair(r, n), pair("nine", "ten"))
     assert (found.of_pairs, found.calls) == ((1,), 3)
 
 
@@ -195,7 +195,7 @@ def test_a_wrong_key_is_refused_without_being_told() -> None:
 
 
 def test_one_prompt_that_is_too_long_does_not_end_the_others() -> None:
-    fair, too_long = prefers("nine"), Answer(status=400, error="maximum context length is 2048 tokens")
+    fair, too_long = prefers("nine"), StandInReply(status=400, error="maximum context length is 2048 tokens")
     found, _ = judged(
         lambda r, n: too_long if "very long" in asked(r) else fair(r, n),
         pair("nine", "very long"),

@@ -143,7 +143,7 @@ def test_what_was_weighed_apart_for_its_length_is_generated_together(engine, sid
     assert 2 in {rows for rows, _ in seen}
     # A tree knows which answers end at once.
     with torch.inference_mode():
-        at_once = sum(len(answer.ids) == 1 for answer in answers) if engine._shared(prompts).exact else 0
+        at_once = sum(len(answer.ids) == 1 for answer in answers) if engine._share(prompts).exact else 0
     assert seen[-1] == (4 - at_once, 1)
     assert at_once < 2
     assert [answer.ids for answer in answers] == [alone(engine, side, prompt, LIMIT) for prompt in prompts]

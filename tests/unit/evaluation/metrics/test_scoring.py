@@ -15,30 +15,30 @@ def says(text):
 
 @pytest.mark.parametrize("text", ["Billing", " billing\n", '"Billing."'])
 def test_a_label_counts_without_regard_to_case_space_and_quotes(text):
-    assert ROUTING.correct(text, ended=True, gold=says("Billing"))
-    assert ROUTING.valid(text, ended=True)
+    assert ROUTING.is_correct(text, ended=True, gold=says("Billing"))
+    assert ROUTING.is_valid(text, ended=True)
 
 
 def test_a_label_in_a_sentence_is_no_label():
-    assert not ROUTING.correct("It is Billing", ended=True, gold=says("Billing"))
-    assert not ROUTING.valid("It is Billing", ended=True)
+    assert not ROUTING.is_correct("It is Billing", ended=True, gold=says("Billing"))
+    assert not ROUTING.is_valid("It is Billing", ended=True)
 
 
 def test_without_an_output_space_the_labels_seen_in_training_are_valid():
     seen = build_scorer("classification", (), ("refund",))
-    assert seen.valid("Refund", ended=True)
-    assert not seen.valid("Billing", ended=True)
+    assert seen.is_valid("Refund", ended=True)
+    assert not seen.is_valid("Billing", ended=True)
 
 
 def test_a_text_counts_but_for_white_space():
-    assert WRITING.correct("Dear  all,\nbye", ended=True, gold=says("Dear all, bye"))
-    assert not WRITING.correct("dear all, bye", ended=True, gold=says("Dear all, bye"))
+    assert WRITING.is_correct("Dear  all,\nbye", ended=True, gold=says("Dear all, bye"))
+    assert not WRITING.is_correct("dear all, bye", ended=True, gold=says("Dear all, bye"))
 
 
 def test_an_answer_that_was_cut_off_is_neither_right_nor_a_valid_text():
-    assert not WRITING.correct("Dear all", ended=False, gold=says("Dear all"))
-    assert not WRITING.valid("Dear all", ended=False)
-    assert not WRITING.valid(" \n", ended=True)
+    assert not WRITING.is_correct("Dear all", ended=False, gold=says("Dear all"))
+    assert not WRITING.is_valid("Dear all", ended=False)
+    assert not WRITING.is_valid(" \n", ended=True)
 
 
 CALL = ToolCall(name="find", arguments='{"city": "Köln", "days": 2}')
@@ -52,7 +52,7 @@ CALL = ToolCall(name="find", arguments='{"city": "Köln", "days": 2}')
     ],
 )
 def test_a_tool_call_counts_by_name_and_arguments(text):
-    assert WRITING.correct(text, ended=True, gold=Message(role="assistant", tool_calls=(CALL,)))
+    assert WRITING.is_correct(text, ended=True, gold=Message(role="assistant", tool_calls=(CALL,)))
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_a_tool_call_counts_by_name_and_arguments(text):
     ],
 )
 def test_another_call_no_call_or_one_call_more_is_wrong(text):
-    assert not WRITING.correct(text, ended=True, gold=Message(role="assistant", tool_calls=(CALL,)))
+    assert not WRITING.is_correct(text, ended=True, gold=Message(role="assistant", tool_calls=(CALL,)))
