@@ -1,13 +1,13 @@
-"""What a training's validations say of where it began and of what was kept."""
+"""The validations of a training: the one before it began, and that of the weights that were kept."""
 
 from trainers.jobs.job import TrainingMetrics, Validation
 
 
-def at_first(metrics: TrainingMetrics) -> Validation:
-    """Before any training."""
+def find_first_validation(metrics: TrainingMetrics) -> Validation:
+    """Return the validation before any training."""
     return next(each for each in metrics.validation if each.step == 0)
 
 
-def at_best(metrics: TrainingMetrics) -> Validation:
-    """Of the weights that were kept."""
+def find_best_validation(metrics: TrainingMetrics) -> Validation:
+    """Return the validation of the weights that were kept."""
     return next(each for each in metrics.validation if each.step == metrics.best_step)

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from daemon.demo.model import prepare_smollm2
-from tests.benchmarks.runs import ours, system_prompt_of
+from tests.benchmarks.runs import make_system_prompt, run_ours
 from trainers.models.base_model import load_tokenizer
 
 MODEL = Path(".cache/smollm2")
@@ -12,10 +12,10 @@ PROMPT_TOKENS = 300
 
 
 def measure() -> float:
-    """Peak memory of a DPO process over that of an SFT process; a system prompt of 300 tokens, batch 8."""
+    """Measure a DPO process's peak memory over an SFT process's; system prompt of 300 tokens, batch 8."""
     model = prepare_smollm2(MODEL.resolve())
     tokenizer = load_tokenizer(str(model))
-    system = system_prompt_of(PROMPT_TOKENS, lambda text: len(tokenizer(text)["input_ids"]))
+    system = make_system_prompt(PROMPT_TOKENS, lambda text: len(tokenizer(text)["input_ids"]))
     with tempfile.TemporaryDirectory() as folder:
-        sft, dpo = (ours(method, model, Path(folder), system) for method in ("sft", "dpo"))
+        sft, dpo = (run_ours(method, model, Path(folder), system) for method in ("sft", "dpo"))
     return dpo.peak_memory_bytes / sft.peak_memory_bytes

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with TRL as a user would write it by hand, to compare ours with.
+"""Supervised fine-tuning with TRL as a user would write it by hand, for comparison with ours.
 
 python -m tests.benchmarks.plain_trl KEEP MODEL SYSTEM_PROMPT_FILE OUTPUT_FOLDER
 
@@ -16,12 +16,12 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from tests.benchmarks.runs import Run, hyperparameters, questions
-from trainers.memory import most_memory
+from tests.benchmarks.runs import TimedRun, build_hyperparameters, list_questions
+from trainers.memory import measure_peak_memory
 
 
 class Clock(TrainerCallback):
-    """Notes when each step ended, and its loss."""
+    """Records the end of each step, and its loss."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -34,7 +34,7 @@ class Clock(TrainerCallback):
 
 
 def main(keep: str, model: str, system: str, folder: Path) -> None:
-    usual = hyperparameters()
+    usual = build_hyperparameters()
     set_seed(usual.seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
 
@@ -42,7 +42,7 @@ def main(keep: str, model: str, system: str, folder: Path) -> None:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    rows = [{"prompt": prompt(text), "completion": label} for text, label in questions()[0]]
+    rows = [{"prompt": prompt(text), "completion": label} for text, label in list_questions()[0]]
     clock = Clock()
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
@@ -72,10 +72,10 @@ def main(keep: str, model: str, system: str, folder: Path) -> None:
         callbacks=[clock],
     )
     trainer.train()
-    run = Run(
+    run = TimedRun(
         seconds=clock.ends[-1] - clock.ends[0],
         losses=tuple(clock.losses),
-        peak_memory_bytes=most_memory("cpu"),
+        peak_memory_bytes=measure_peak_memory("cpu"),
     )
     (folder / "run.json").write_text(run.model_dump_json(), "utf-8")
 

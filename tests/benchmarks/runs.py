@@ -1,4 +1,4 @@
-"""Short trainings of the 135M model on routing questions, each in a child process, and what they took."""
+"""Short trainings of the 135M model on routing questions, each in a child process, with time and memory."""
 
 import json
 import os
@@ -23,25 +23,25 @@ BATCH = 8
 DATA: dict[Method, ExampleKind] = {"sft": "sft", "dpo": "pairs"}
 
 
-class Run(Value):
-    """What a training took."""
+class TimedRun(Value):
+    """Time, losses and memory of a training."""
 
     seconds: float
-    """From the end of the first step, which warms up, to the end of the last."""
+    """Time from the end of the first step, which warms up, to the end of the last."""
     losses: tuple[float, ...]
-    """Of each step."""
+    """Loss of each step."""
     peak_memory_bytes: int
 
 
-def questions() -> tuple[list[RoutingCase], list[str]]:
-    """As many as a run learns from, and all destinations."""
+def list_questions() -> tuple[list[RoutingCase], list[str]]:
+    """Return the questions that a run learns from, and all destinations."""
     corpus = load_corpus()
     return [(each.text, each.label) for each in corpus[: STEPS * BATCH]], list_labels(corpus)
 
 
-def system_prompt_of(tokens: int, count: Callable[[str], int]) -> str:
-    """A system prompt of about so many tokens, as `count` counts them: destinations, over and over."""
-    labels = questions()[1]
+def make_system_prompt(tokens: int, count: Callable[[str], int]) -> str:
+    """Make a system prompt of about `tokens` tokens, as `count` counts them, by repeating destinations."""
+    labels = list_questions()[1]
     prompt = "Route to one of:"
     for number in range(tokens):
         if count(prompt) >= tokens:
@@ -50,23 +50,23 @@ def system_prompt_of(tokens: int, count: Callable[[str], int]) -> str:
     return prompt
 
 
-def hyperparameters() -> Hyperparameters:
-    """The usual ones, for one pass over the data."""
+def build_hyperparameters() -> Hyperparameters:
+    """Return the usual hyperparameters, for one pass over the data."""
     return Hyperparameters(epochs=1, batch_size=BATCH, learning_rate=5e-4)
 
 
-def ours(method: Method, model: Path, folder: Path, system: str) -> Run:
-    """A training as the daemon runs it."""
-    asked, labels = questions()
+def run_ours(method: Method, model: Path, folder: Path, system: str) -> TimedRun:
+    """Run a training as the daemon does."""
+    questions, labels = list_questions()
     examples = Examples(
-        sft=tuple(make_example(number, each, system=system) for number, each in enumerate(asked)),
+        sft=tuple(make_example(number, each, system=system) for number, each in enumerate(questions)),
         pairs=tuple(
             make_pair(number, each, labels[labels.index(each[1]) - 1], system=system)
-            for number, each in enumerate(asked)
+            for number, each in enumerate(questions)
         ),
     )
     snapshot = make_snapshot(folder / "snapshots", examples)
-    stage = TrainingStage(method=method, data=DATA[method], hyperparameters=hyperparameters())
+    stage = TrainingStage(method=method, data=DATA[method], hyperparameters=build_hyperparameters())
     plan = Plan(
         stages=(stage,),
         reason="benchmark",
@@ -78,18 +78,18 @@ def ours(method: Method, model: Path, folder: Path, system: str) -> Run:
     run.mkdir()
     job = TrainingJob(plan=plan, snapshot=str(snapshot), dtype="float32", device="cpu")
     (run / "job.json").write_text(job.model_dump_json(), "utf-8")
-    child("learnd", "work", "train", str(run))
+    run_child("learnd", "work", "train", str(run))
     metrics = json.loads((run / "result.json").read_text())["metrics"]
     lines = [json.loads(line) for line in (run / "adapter/training.jsonl").read_text().splitlines()]
     ends = [datetime.fromisoformat(line["at"]) for line in lines]
-    return Run(
+    return TimedRun(
         seconds=(ends[-1] - ends[0]).total_seconds(),
         losses=tuple(line["loss"] for line in lines),
         peak_memory_bytes=metrics["peak_memory_bytes"],
     )
 
 
-def child(module: str, *arguments: str) -> None:
+def run_child(module: str, *arguments: str) -> None:
     """Run `python -m MODULE … FOLDER` to its end, in the environment of a training child."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
@@ -100,5 +100,5 @@ def child(module: str, *arguments: str) -> None:
     )
     if done.returncode:
         failure = Path(arguments[-1], "failure.json")
-        said = failure.read_text() if failure.exists() else done.stderr[-3000:]
-        sys.exit(f"{module} {' '.join(arguments)} failed:\n{said}")
+        reason = failure.read_text() if failure.exists() else done.stderr[-3000:]
+        sys.exit(f"{module} {' '.join(arguments)} failed:\n{reason}")

@@ -1,4 +1,4 @@
-"""Embedding models: training in a child process, killed and run again, and what it is worth on searches."""
+"""Embedding models: training in a child process, killed and run again, and the gain on searches."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from extractors.errors import LearndError
 from extractors.values import file_digest
 from tests.searches import SearchCase, make_search_snapshot
 from tests.tiny_encoder import tiny_encoder
-from tests.validations import at_best, at_first
+from tests.validations import find_best_validation, find_first_validation
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.embedding import train_embedding
 from trainers.jobs.job import TrainingJob, TrainingResult
@@ -33,17 +33,17 @@ THINGS = tuple(f"thing{number}" for number in range(30))
 PROMPTS = {"query": "query: ", "document": "passage: "}
 
 
-def asked(thing: int, way: int) -> SearchCase:
-    """One of four ways to ask about a thing; its answer, and that to another thing."""
+def make_search(thing: int, way: int) -> SearchCase:
+    """Make a search: one of four ways to ask about a thing, its answer, and that to another thing."""
     ways = ("where is {}", "tell about {} now", "is {} now", "where about {}")
     answer = "the answer about {} is this"
     other = THINGS[(thing + 1 + way) % len(THINGS)]
     return ways[way].format(THINGS[thing]), answer.format(THINGS[thing]), answer.format(other)
 
 
-TRAIN = [asked(thing, way) for thing in range(len(THINGS)) for way in range(2)]
-VALIDATION = [asked(thing, 2) for thing in range(len(THINGS))]
-HOLDOUT = [asked(thing, 3) for thing in range(len(THINGS))]
+TRAIN = [make_search(thing, way) for thing in range(len(THINGS)) for way in range(2)]
+VALIDATION = [make_search(thing, 2) for thing in range(len(THINGS))]
+HOLDOUT = [make_search(thing, 3) for thing in range(len(THINGS))]
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +92,13 @@ def start(folder: Path, job: TrainingJob) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, cwd=ROOT, env=os.environ | CHILD_ENV, stdout=log, stderr=log)
 
 
-def progress_of(folder: Path) -> list[dict[str, Any]]:
+def read_progress(folder: Path) -> list[dict[str, Any]]:
     path = folder / "progress.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def searched(model: Path, snapshot: Path, **adapters: Path) -> dict[str, SideRankings]:
-    """How well the base and each adapter make the held-out searches of the snapshot again."""
+def rank_searches(model: Path, snapshot: Path, **adapters: Path) -> dict[str, SideRankings]:
+    """Rank the held-out searches of the snapshot by the base and by each adapter."""
     from evaluation.engine.encode import open_encoder
 
     shelf = build_library(read_snapshot(snapshot).retrievals)
@@ -108,7 +108,7 @@ def searched(model: Path, snapshot: Path, **adapters: Path) -> dict[str, SideRan
 
 
 @pytest.fixture(scope="module")
-def trained(
+def finished_training(
     encoder: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, TrainingResult]:
     """The folder of a training that ended well in a child process, and its result."""
@@ -118,28 +118,30 @@ def trained(
 
 
 def test_a_training_leaves_an_adapter_that_finds_what_people_called_relevant(
-    trained: tuple[Path, TrainingResult], encoder: Path, snapshot: Path
+    finished_training: tuple[Path, TrainingResult], encoder: Path, snapshot: Path
 ) -> None:
-    folder, result = trained
+    folder, result = finished_training
     adapter = folder / result.adapter
     assert {path.name: file_digest(path) for path in adapter.iterdir()} == result.files
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(encoder)
     assert config["target_modules"] == ["dense", "key", "query", "value"]
-    sides = searched(encoder, snapshot, candidate=adapter)
+    sides = rank_searches(encoder, snapshot, candidate=adapter)
     assert sides["candidate"].recall[1] > sides["base"].recall[1] + 0.1
     assert sides["candidate"].ndcg > sides["base"].ndcg
 
 
 def test_validation_says_loss_and_recall_and_every_step_leaves_a_line(
-    trained: tuple[Path, TrainingResult],
+    finished_training: tuple[Path, TrainingResult],
 ) -> None:
-    folder, result = trained
+    folder, result = finished_training
     metrics = result.metrics
-    assert at_best(metrics).loss < at_first(metrics).loss / 2
-    assert at_best(metrics).figures["recall@1"] > at_first(metrics).figures["recall@1"]
-    assert at_best(metrics).loss == min(each.loss for each in metrics.validation)
-    lines = progress_of(folder)
+    assert find_best_validation(metrics).loss < find_first_validation(metrics).loss / 2
+    assert (
+        find_best_validation(metrics).figures["recall@1"] > find_first_validation(metrics).figures["recall@1"]
+    )
+    assert find_best_validation(metrics).loss == min(each.loss for each in metrics.validation)
+    lines = read_progress(folder)
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, metrics.steps + 1))
     assert all(
@@ -149,7 +151,7 @@ def test_validation_says_loss_and_recall_and_every_step_leaves_a_line(
 
 
 def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
-    trained: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
+    finished_training: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
 ) -> None:
     job = job_for(encoder, snapshot)
     child = start(tmp_path, job)
@@ -161,10 +163,12 @@ def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
     assert not (tmp_path / "result.json").exists()
     assert start(tmp_path, job).wait(1200) == 0
     result = TrainingResult.model_validate_json((tmp_path / "result.json").read_text())
-    assert any("resuming from checkpoint" in line.get("message", "") for line in progress_of(tmp_path))
+    assert any("resuming from checkpoint" in line.get("message", "") for line in read_progress(tmp_path))
     # Their curves tell the time, too.
-    assert result.files["adapter_model.safetensors"] == trained[1].files["adapter_model.safetensors"]
-    assert result.metrics.validation == trained[1].metrics.validation
+    assert (
+        result.files["adapter_model.safetensors"] == finished_training[1].files["adapter_model.safetensors"]
+    )
+    assert result.metrics.validation == finished_training[1].metrics.validation
 
 
 def test_a_batch_computed_in_parts_teaches_the_same(
@@ -178,22 +182,24 @@ def test_a_batch_computed_in_parts_teaches_the_same(
 
 
 def test_few_documents_are_told_apart_by_triplets(encoder: Path, tmp_path: Path) -> None:
-    few = [asked(thing, way) for thing in range(6) for way in range(3)]
-    snapshot = make_search_snapshot(tmp_path, few, [asked(thing, 3) for thing in range(6)])
+    few = [make_search(thing, way) for thing in range(6) for way in range(3)]
+    snapshot = make_search_snapshot(tmp_path, few, [make_search(thing, 3) for thing in range(6)])
     result = train_in(tmp_path / "run", job_for(encoder, snapshot, epochs=20))
     assert any(
-        "triplets, 16 rows a batch" in line.get("message", "") for line in progress_of(tmp_path / "run")
+        "triplets, 16 rows a batch" in line.get("message", "") for line in read_progress(tmp_path / "run")
     )
-    assert at_best(result.metrics).loss < at_first(result.metrics).loss / 2
+    assert find_best_validation(result.metrics).loss < find_first_validation(result.metrics).loss / 2
 
 
 def test_a_training_goes_on_from_an_adapter(
-    trained: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
+    finished_training: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    folder, before = trained
+    folder, before = finished_training
     job = job_for(encoder, snapshot, start=folder / before.adapter, epochs=1, learning_rate=1e-5, lora_rank=4)
     after = train_in(tmp_path, job)
-    assert at_first(after.metrics).loss == pytest.approx(at_best(before.metrics).loss, rel=1e-4)
+    assert find_first_validation(after.metrics).loss == pytest.approx(
+        find_best_validation(before.metrics).loss, rel=1e-4
+    )
     assert after.rank == 8
 
 
@@ -244,7 +250,7 @@ def test_minilm_learns_which_requests_belong_together(tmp_path: Path) -> None:
         get_model_path(), snapshot, epochs=4, learning_rate=2e-4, batch_size=32, lora_rank=16, lora_alpha=32
     )
     result = train_in(tmp_path / "run", job)
-    sides = searched(get_model_path(), snapshot, candidate=tmp_path / "run" / result.adapter)
+    sides = rank_searches(get_model_path(), snapshot, candidate=tmp_path / "run" / result.adapter)
     figures = {name: (round(side.recall[1], 3), round(side.ndcg, 3)) for name, side in sides.items()}
     print(figures, result.metrics.seconds)
     assert sides["candidate"].recall[1] >= sides["base"].recall[1] + 0.05, figures
@@ -254,7 +260,7 @@ def test_minilm_learns_which_requests_belong_together(tmp_path: Path) -> None:
 def _routing_searches(
     corpus: list[CustomerRequest],
 ) -> tuple[list[SearchCase], list[SearchCase], list[SearchCase]]:
-    """Customers' messages as queries; the desk that they belong to, in a sentence, as the document."""
+    """Make searches: customers' messages as queries, a sentence with the right desk as the document."""
     labels = list_labels(corpus)
     document = {label: f"Write to the {label.replace('_', ' ')} team." for label in labels}
     made = []

@@ -14,7 +14,7 @@ import pytest
 
 from extractors.examples.types import Examples, SFTExample
 from tests.snapshots import make_example, make_snapshot
-from tests.validations import at_best, at_first
+from tests.validations import find_best_validation, find_first_validation
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.train import train
@@ -24,15 +24,14 @@ from trainers.planning.limits import Limits
 from trainers.planning.plan import Plan, TrainingStage
 from trainers.recovery.fallbacks import TrainingDiverged
 from trainers.trials.estimate_job import JobEstimate, estimate_job
-from trainers.trials.rate_range_test import RateTest, RateTestJob
-from trainers.trials.rate_range_test import run_rate_test as rates_tested
+from trainers.trials.rate_range_test import RateTest, RateTestJob, run_rate_test
 
 ROOT = Path(__file__).resolve().parents[2]
 # TRL's own calls of transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 LEARNS = {"epochs": 4, "learning_rate": 0.005, "lora_rank": 8, "lora_alpha": 16}
 LONG_ANSWER = " ".join(["we are sorry and look into it"] * 8)
-"""About 65 tokens: what a training keeps of them, over a vocabulary of 49152, is most of its memory."""
+"""About 65 tokens: their logits over a vocabulary of 49152 take most of a training's memory."""
 
 
 def example(number: int, length: int = 1) -> SFTExample:
@@ -51,7 +50,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job_for(
     model: Path, snapshot: Path, *, limits: Limits | None = None, base: Path | None = None, **overrides: Any
 ) -> TrainingJob:
-    """On `model`, or as if it were `base`."""
+    """Make a job on `model`, as if it were `base` if given."""
     hyperparameters = Hyperparameters.model_validate(LEARNS | overrides)
     plan = Plan(
         stages=(TrainingStage(method="sft", data="sft", hyperparameters=hyperparameters),),
@@ -67,13 +66,13 @@ def train_here(job: TrainingJob, folder: Path) -> TrainingResult:
     return train(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
 
 
-def said_in(folder: Path) -> list[str]:
+def read_recoveries(folder: Path) -> list[str]:
     lines = map(json.loads, (folder / "progress.jsonl").read_text().splitlines())
     return [line["message"] for line in lines if line["stage"] == "guarding"]
 
 
 def train_limited(job: TrainingJob, folder: Path, megabytes: int, work: str = "train") -> int:
-    """Has a child do the job with so much memory; returns its status."""
+    """Do the job in a child with `megabytes` of memory; return its status."""
     (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
     command = [sys.executable, "-m", "tests.e2e.limited_memory", work, str(folder), str(megabytes)]
     with (folder / "log.txt").open("wb") as log:
@@ -90,11 +89,11 @@ def test_a_training_with_too_little_memory_goes_on_with_smaller_batches_and_lear
     status = train_limited(job, tmp_path, megabytes=1200)
     assert status == 0, (tmp_path / "log.txt").read_text()[-3000:]
     result = TrainingResult.model_validate_json((tmp_path / "result.json").read_text())
-    assert "can't allocate memory" in said_in(tmp_path)[0]
-    assert "32 × 1 examples a step: going on with 16 × 2 examples a step" in said_in(tmp_path)[0]
-    assert list(result.metrics.recoveries) == said_in(tmp_path)
+    assert "can't allocate memory" in read_recoveries(tmp_path)[0]
+    assert "32 × 1 examples a step: going on with 16 × 2 examples a step" in read_recoveries(tmp_path)[0]
+    assert list(result.metrics.recoveries) == read_recoveries(tmp_path)
     assert result.metrics.steps == 4  # of 32 examples each, as planned
-    assert at_best(result.metrics).loss < at_first(result.metrics).loss
+    assert find_best_validation(result.metrics).loss < find_first_validation(result.metrics).loss
 
 
 def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: Path, tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: 
     assert failure["kind"] == "OutOfMemory"
     assert "1 × 8 examples a step, activation checkpointing, the base in 4 bits" in failure["error"]
     assert "take a smaller `base_model`" in failure["error"]
-    assert len(said_in(tmp_path)) == 5
+    assert len(read_recoveries(tmp_path)) == 5
 
 
 def test_an_estimate_without_memory_for_a_few_steps_has_the_counted_memory_and_no_time(
@@ -118,7 +117,7 @@ def test_an_estimate_without_memory_for_a_few_steps_has_the_counted_memory_and_n
     assert (found.estimate.seconds, found.estimate.tokens_per_second) == (None, None)
     assert found.estimate.memory.needed > 1e9
     # A child that finds what one before it left takes it for killed, as the kernel does it for memory.
-    again = estimated_here(job_for(tiny_model, snapshot), tmp_path)
+    again = estimate_here(job_for(tiny_model, snapshot), tmp_path)
     assert (again.fits, again.estimate.seconds, again.estimate.steps) == (False, None, 16)
 
 
@@ -127,18 +126,18 @@ def test_a_base_that_can_never_fit_is_estimated_without_being_loaded(
 ) -> None:
     base = shutil.copytree(tiny_model, tmp_path / "base")
     pretend_weights(base / "model.safetensors", {"model.layers.0.mlp.gate_proj.weight": [10**6, 10**6]})
-    found = estimated_here(job_for(tiny_model, snapshot, base=base), tmp_path)
+    found = estimate_here(job_for(tiny_model, snapshot, base=base), tmp_path)
     assert (found.fits, found.estimate.seconds) == (False, None)
     assert str(found.estimate.attempt).endswith("activation checkpointing, the base in 4 bits")
     assert found.estimate.memory.weights == pytest.approx(1e12 * 4.127 / 8, rel=0.01)
 
 
-def estimated_here(job: TrainingJob, folder: Path) -> JobEstimate:
+def estimate_here(job: TrainingJob, folder: Path) -> JobEstimate:
     return estimate_job(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
 
 
 def pretend_weights(path: Path, shapes: dict[str, list[int]]) -> None:
-    """A file of weights that are all zero, in bfloat16, and take no place on the disk."""
+    """Write a file of zero weights in bfloat16 that takes no space on the disk."""
     header, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 2 * math.prod(shape)
@@ -154,7 +153,7 @@ def test_a_training_at_an_absurd_rate_goes_back_twice_and_fails_with_the_reason(
 ) -> None:
     with pytest.raises(TrainingDiverged, match="after 2 rollbacks; lower `learning_rate`"):
         train_here(job_for(tiny_model, snapshot, learning_rate=1e30), tmp_path)
-    assert [said.rsplit(", at ", 1)[1] for said in said_in(tmp_path)] == [
+    assert [said.rsplit(", at ", 1)[1] for said in read_recoveries(tmp_path)] == [
         "0.1 of the learning rate",
         "0.01 of the learning rate",
     ]
@@ -179,7 +178,7 @@ def test_a_training_that_loses_what_it_learned_goes_back_to_its_best_and_learns_
     assert "the loss has risen from" in said
     assert ": back to checkpoint-" in said
     assert said.endswith("at 0.1 of the learning rate")
-    assert at_best(result.metrics).loss < at_first(result.metrics).loss / 10
+    assert find_best_validation(result.metrics).loss < find_first_validation(result.metrics).loss / 10
 
 
 def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
@@ -191,7 +190,7 @@ def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
     assert result.metrics.steps == 1
     assert result.metrics.recoveries == ("the time is up (max_minutes = 1e-06): stopping at step 1 of 16",)
     assert result.metrics.best_step == 1
-    assert at_best(result.metrics).loss < at_first(result.metrics).loss
+    assert find_best_validation(result.metrics).loss < find_first_validation(result.metrics).loss
     assert (tmp_path / "adapter/adapter_model.safetensors").exists()
 
 
@@ -199,7 +198,7 @@ def test_a_range_test_finds_the_rate_at_which_the_tiny_model_learns(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
     job = RateTestJob(training=job_for(tiny_model, snapshot), lowest=1e-5, highest=10, steps=40)
-    test = rates_tested(job, tmp_path, Progress(tmp_path / "progress.jsonl", lambda: datetime.now(UTC)))
+    test = run_rate_test(job, tmp_path, Progress(tmp_path / "progress.jsonl", lambda: datetime.now(UTC)))
     assert 5e-4 <= test.suggested <= 1.5e-2  # it learns at 5e-3, and breaks from 2e-2 on
     assert test.planned == LEARNS["learning_rate"]
     assert RateTest.model_validate_json((tmp_path / "rates.json").read_text()) == test

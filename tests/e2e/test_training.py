@@ -35,7 +35,7 @@ from tests.snapshots import (
     make_vote,
 )
 from tests.tiny_model import CACHE
-from tests.validations import at_best, at_first
+from tests.validations import find_best_validation, find_first_validation
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.train import run, train
@@ -58,33 +58,33 @@ METHODS: list[tuple[Method, ExampleKind]] = [
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 
 
-def asked(number: int) -> RoutingCase:
+def make_case(number: int) -> RoutingCase:
     return TEMPLATES[number % 2].format(number), LABELS[number % 2]
 
 
-def examples_of(numbers: Sequence[int]) -> Examples:
-    """Of every kind; of three votes, two are thumbs up."""
+def make_examples(numbers: Sequence[int]) -> Examples:
+    """Make examples of every kind; of three votes, two are thumbs up."""
     return Examples(
-        sft=tuple(make_example(number, asked(number)) for number in numbers),
-        pairs=tuple(make_pair(number, asked(number), LABELS[1 - number % 2]) for number in numbers),
+        sft=tuple(make_example(number, make_case(number)) for number in numbers),
+        pairs=tuple(make_pair(number, make_case(number), LABELS[1 - number % 2]) for number in numbers),
         votes=tuple(
-            make_vote(number, asked(number), LABELS[1 - number % 2], desirable=number % 3 != 0)
+            make_vote(number, make_case(number), LABELS[1 - number % 2], desirable=number % 3 != 0)
             for number in numbers
         ),
         trajectories=tuple(
-            make_conversation(number, [asked(number), asked(number + 1)]) for number in numbers
+            make_conversation(number, [make_case(number), make_case(number + 1)]) for number in numbers
         ),
     )
 
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    held_out = [make_item(number, asked(number)) for number in range(64, 96)]
-    unanswered = [make_item(number, asked(number), outcome="rejected") for number in range(96, 100)]
+    held_out = [make_item(number, make_case(number)) for number in range(64, 96)]
+    unanswered = [make_item(number, make_case(number), outcome="rejected") for number in range(96, 100)]
     return make_snapshot(
         tmp_path_factory.mktemp("snapshots"),
-        examples_of(range(56)),
-        examples_of(range(56, 64)),
+        make_examples(range(56)),
+        make_examples(range(56, 64)),
         held_out + unanswered,
     )
 
@@ -104,11 +104,11 @@ def plan_for(model: Path, snapshot: Path, *stages: tuple[Method, ExampleKind], *
 
 
 class Killed(BaseException):
-    """What a test raises in the middle of a training."""
+    """Raised by a test in the middle of a training."""
 
 
 class DyingProgress(Progress):
-    """Kills the training as it says that it has done so many steps."""
+    """Kills the training when it reports the step `dies_at`."""
 
     def __init__(self, folder: Path, dies_at: int | None = None) -> None:
         super().__init__(folder / "progress.jsonl", lambda: datetime.now(UTC))
@@ -134,19 +134,19 @@ def start(work: str, folder: Path, job: Value) -> "subprocess.Popen[bytes]":
 
 
 def finish(work: str, folder: Path, job: Value) -> Any:
-    """Have the job done; returns its result."""
+    """Do the job in a child; return its result."""
     status = start(work, folder, job).wait(1200)
     assert status == 0, (folder / "log.txt").read_text()[-3000:]
     return json.loads((folder / "result.json").read_text())
 
 
-def progress_of(folder: Path) -> list[dict[str, Any]]:
+def read_progress(folder: Path) -> list[dict[str, Any]]:
     path = folder / "progress.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.fixture(scope="module")
-def trained(
+def finished_training(
     tiny_model: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, TrainingResult]:
     """The folder of a training that ended well, and its result."""
@@ -156,9 +156,9 @@ def trained(
 
 
 def test_a_training_leaves_an_adapter_and_nothing_else(
-    trained: tuple[Path, TrainingResult], tiny_model: Path
+    finished_training: tuple[Path, TrainingResult], tiny_model: Path
 ) -> None:
-    folder, result = trained
+    folder, result = finished_training
     adapter = folder / result.adapter
     assert {path.name: file_digest(path) for path in adapter.iterdir()} == result.files
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -170,8 +170,8 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
     assert metrics.prefix_shared
     assert (metrics.examples, metrics.validated) == (56, 8)
     assert metrics.epochs == pytest.approx(metrics.steps * 8 / 56)
-    assert at_first(metrics).step == 0
-    assert at_best(metrics).loss < at_first(metrics).loss / 10
+    assert find_first_validation(metrics).step == 0
+    assert find_best_validation(metrics).loss < find_first_validation(metrics).loss / 10
     curves = [json.loads(line) for line in (adapter / "training.jsonl").read_text().splitlines()]
     steps = [line for line in curves if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, metrics.steps + 1))
@@ -184,9 +184,9 @@ def test_a_training_leaves_an_adapter_and_nothing_else(
 
 
 def test_a_training_that_is_killed_after_its_last_step_ends_without_another(
-    trained: tuple[Path, TrainingResult], tmp_path: Path
+    finished_training: tuple[Path, TrainingResult], tmp_path: Path
 ) -> None:
-    folder, result = trained
+    folder, result = finished_training
     again = Path(shutil.copytree(folder, tmp_path / "again"))
     (again / "result.json").unlink()
     shutil.rmtree(again / result.adapter)
@@ -200,8 +200,8 @@ def test_a_training_that_is_killed_after_its_last_step_ends_without_another(
     assert ended.metrics.seconds > result.metrics.seconds
 
 
-def test_a_finished_job_is_not_done_again(trained: tuple[Path, TrainingResult]) -> None:
-    folder, _ = trained
+def test_a_finished_job_is_not_done_again(finished_training: tuple[Path, TrainingResult]) -> None:
+    folder, _ = finished_training
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     run(folder)
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -209,9 +209,9 @@ def test_a_finished_job_is_not_done_again(trained: tuple[Path, TrainingResult]) 
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
-    trained: tuple[Path, TrainingResult], tmp_path: Path
+    finished_training: tuple[Path, TrainingResult], tmp_path: Path
 ) -> None:
-    undisturbed, expected = trained
+    undisturbed, expected = finished_training
     job = TrainingJob.model_validate_json((undisturbed / "job.json").read_text())
     child = start("train", tmp_path, job)
     while not list(tmp_path.glob("checkpoints/*/whole")):
@@ -221,7 +221,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     child.wait()
     assert not (tmp_path / "result.json").exists()
     result = TrainingResult.model_validate(finish("train", tmp_path, job))
-    assert any("resuming from checkpoint" in line.get("message", "") for line in progress_of(tmp_path))
+    assert any("resuming from checkpoint" in line.get("message", "") for line in read_progress(tmp_path))
     assert result.metrics.validation == expected.metrics.validation
     assert weights_of(result) == weights_of(expected)
 
@@ -232,36 +232,36 @@ def weights_of(result: TrainingResult) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained_by(
+def trainings(
     tiny_model: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]]:
     """A training by each method."""
-    trained = {}
+    finished = {}
     for method, data in METHODS:
         shorter = {} if method == "sft" else {"epochs": 2}
         plan = plan_for(tiny_model, snapshot, (method, data), **shorter)
         job = TrainingJob(plan=plan, snapshot=str(snapshot))
         folder = tmp_path_factory.mktemp(data)
-        trained[data] = job, folder, train_here(job, folder)
-    return trained
+        finished[data] = job, folder, train_here(job, folder)
+    return finished
 
 
 def test_one_seed_gives_the_same_bytes_in_another_process(
-    trained: tuple[Path, TrainingResult],
-    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
+    finished_training: tuple[Path, TrainingResult],
+    trainings: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
 ) -> None:
-    _, in_child = trained
-    _, _, here = trained_by["sft"]
+    _, in_child = finished_training
+    _, _, here = trainings["sft"]
     names = {"adapter_config.json", "adapter_model.safetensors"}
     assert {name: in_child.files[name] for name in names} == {name: here.files[name] for name in names}
 
 
 @pytest.mark.parametrize("data", ["pairs", "votes", "trajectories"])
 def test_each_method_moves_its_own_figure(
-    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]], data: ExampleKind
+    trainings: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]], data: ExampleKind
 ) -> None:
-    _, _, result = trained_by[data]
-    before, best = at_first(result.metrics), at_best(result.metrics)
+    _, _, result = trainings[data]
+    before, best = find_first_validation(result.metrics), find_best_validation(result.metrics)
     # In so small a model, attention is most of the work: short conversations are not worth packing.
     assert result.metrics.prefix_shared == (data != "trajectories")
     assert (result.metrics.batches_padded > 0) == (data == "trajectories")
@@ -281,34 +281,34 @@ def test_each_method_moves_its_own_figure(
 
 @pytest.mark.parametrize(("method", "data"), METHODS[1:])
 def test_a_training_that_dies_goes_on_and_ends_with_the_same_bytes(
-    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
+    trainings: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
     tmp_path: Path,
     method: Method,
     data: ExampleKind,
 ) -> None:
-    job, _, expected = trained_by[data]
+    job, _, expected = trainings[data]
     with pytest.raises(Killed):
         train_here(job, tmp_path, dies_at=5)
     assert not (tmp_path / "adapter").exists()
     result = train_here(job, tmp_path)
     assert result.metrics.method == method
-    assert any("resuming from checkpoint-3" in line.get("message", "") for line in progress_of(tmp_path))
+    assert any("resuming from checkpoint-3" in line.get("message", "") for line in read_progress(tmp_path))
     assert weights_of(result) == weights_of(expected)
 
 
 def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_survives_a_kill(
     tiny_model: Path,
     snapshot: Path,
-    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
+    trainings: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
     tmp_path: Path,
 ) -> None:
-    _, first, _ = trained_by["sft"]
+    _, first, _ = trainings["sft"]
     plan = plan_for(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
     job = TrainingJob(plan=plan, stage=1, snapshot=str(snapshot), start_adapter=str(first / "adapter"))
     result = train_here(job, tmp_path / "undisturbed")
     # Against the base, an adapter that learned the labels would have rewards before the first step.
-    assert at_first(result.metrics).figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
-    assert at_best(result.metrics).figures["reward_accuracy"] == 1.0
+    assert find_first_validation(result.metrics).figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
+    assert find_best_validation(result.metrics).figures["reward_accuracy"] == 1.0
     adapter = tmp_path / "undisturbed/adapter"
     assert sorted(path.name for path in adapter.iterdir()) == sorted(result.files)
     before, after = (load_file(each / "adapter_model.safetensors") for each in (first / "adapter", adapter))
@@ -322,10 +322,10 @@ def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_surviv
 def test_a_second_stage_over_4_bits_begins_exactly_at_its_reference(
     tiny_model: Path,
     snapshot: Path,
-    trained_by: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
+    trainings: dict[ExampleKind, tuple[TrainingJob, Path, TrainingResult]],
     tmp_path: Path,
 ) -> None:
-    _, first, _ = trained_by["sft"]
+    _, first, _ = trainings["sft"]
     plan = plan_for(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
     job = TrainingJob(
         plan=plan.model_copy(update={"quantization": "nf4"}),
@@ -336,7 +336,7 @@ def test_a_second_stage_over_4_bits_begins_exactly_at_its_reference(
     result = train_here(job, tmp_path)
     assert result.metrics.quantization == "nf4"
     # TRL rounds an adapter over 4 bits to bfloat16, after copying it for the reference.
-    assert at_first(result.metrics).figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
+    assert find_first_validation(result.metrics).figures == {"reward_accuracy": 0.0, "reward_margin": 0.0}
 
 
 def test_a_base_in_4_bits_trains_by_preference_too(tiny_model: Path, snapshot: Path, tmp_path: Path) -> None:
@@ -344,17 +344,17 @@ def test_a_base_in_4_bits_trains_by_preference_too(tiny_model: Path, snapshot: P
     job = TrainingJob(plan=plan.model_copy(update={"quantization": "nf4"}), snapshot=str(snapshot))
     result = train_here(job, tmp_path)
     assert (result.metrics.quantization, result.metrics.prefix_shared) == ("nf4", True)
-    assert at_best(result.metrics).figures["reward_accuracy"] == 1.0
+    assert find_best_validation(result.metrics).figures["reward_accuracy"] == 1.0
 
 
 def evaluation(
-    trained: tuple[Path, TrainingResult],
+    finished_training: tuple[Path, TrainingResult],
     snapshot: Path,
     *,
     active: bool = False,
     labels: Sequence[str] = LABELS,
 ) -> EvaluationJob:
-    folder, result = trained
+    folder, result = finished_training
     job = TrainingJob.model_validate_json((folder / "job.json").read_text())
     adapter = str(folder / result.adapter)
     return EvaluationJob(
@@ -371,9 +371,9 @@ def evaluation(
 
 
 def test_a_candidate_that_learned_is_promoted_over_the_base_with_probes_that_tell_them_apart(
-    trained: tuple[Path, TrainingResult], snapshot: Path, tmp_path: Path
+    finished_training: tuple[Path, TrainingResult], snapshot: Path, tmp_path: Path
 ) -> None:
-    assert finish("evaluate", tmp_path, evaluation(trained, snapshot))["verdict"] == "PROMOTE"
+    assert finish("evaluate", tmp_path, evaluation(finished_training, snapshot))["verdict"] == "PROMOTE"
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert (report.holdout_size, report.gold_size, report.rejected_without_correction) == (36, 32, 4)
     assert [side.name for side in report.sides] == ["base", "acme.routing.v2"]
@@ -388,9 +388,9 @@ def test_a_candidate_that_learned_is_promoted_over_the_base_with_probes_that_tel
 
 
 def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
-    trained: tuple[Path, TrainingResult], snapshot: Path, tmp_path: Path
+    finished_training: tuple[Path, TrainingResult], snapshot: Path, tmp_path: Path
 ) -> None:
-    finish("evaluate", tmp_path, evaluation(trained, snapshot, active=True))
+    finish("evaluate", tmp_path, evaluation(finished_training, snapshot, active=True))
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert [side.name for side in report.sides] == ["base", "acme.routing.v1", "acme.routing.v2"]
     assert report.live == "acme.routing.v1"
@@ -444,20 +444,20 @@ def corpus() -> list[RoutingCase]:
     return [(request.text, request.label) for request in load_corpus()]
 
 
-def worse_than(number: int, labels: Sequence[str], asked: RoutingCase) -> str:
-    """Another destination."""
+def pick_worse_label(number: int, labels: Sequence[str], asked: RoutingCase) -> str:
+    """Pick another destination."""
     others = [label for label in labels if label != asked[1]]
     return others[number % len(others)]
 
 
-def trained_on(
+def train_on(
     smollm2: Path,
     folder: Path,
     stage: tuple[Method, ExampleKind],
     sides: Sequence[Examples],
     **overrides: Any,
 ) -> Any:
-    """Metrics of a training of the 135M model that never saw the second of `sides`."""
+    """Train the 135M model, which never sees the second of `sides`; return the metrics."""
     snapshot = make_snapshot(folder, *sides)
     hyperparameters = Hyperparameters.model_validate({"epochs": 1, "evaluations_per_epoch": 2} | overrides)
     plan = plan_for(smollm2, snapshot, stage)
@@ -496,14 +496,14 @@ def test_a_real_model_learns_what_people_prefer(
     labels = list_labels(load_corpus())
     system = build_system_prompt(labels)
     pairs = [
-        make_pair(number, each, worse_than(number, labels, each), system=system)
+        make_pair(number, each, pick_worse_label(number, labels, each), system=system)
         for number, each in enumerate(corpus[:240])
     ]
     sides = [Examples(pairs=tuple(side)) for side in (pairs[:200], pairs[200:])]
-    metrics = trained_on(smollm2, tmp_path, ("dpo", "pairs"), sides, learning_rate=5e-4, epochs=2)
-    assert at_best(metrics).figures["reward_accuracy"] >= 0.75
-    assert at_best(metrics).figures["reward_margin"] > 0.5
-    assert at_best(metrics).loss < at_first(metrics).loss
+    metrics = train_on(smollm2, tmp_path, ("dpo", "pairs"), sides, learning_rate=5e-4, epochs=2)
+    assert find_best_validation(metrics).figures["reward_accuracy"] >= 0.75
+    assert find_best_validation(metrics).figures["reward_margin"] > 0.5
+    assert find_best_validation(metrics).loss < find_first_validation(metrics).loss
 
 
 @pytest.mark.slow
@@ -513,13 +513,15 @@ def test_a_real_model_tells_liked_from_disliked_answers(
     labels = list_labels(load_corpus())
     system = build_system_prompt(labels)
     votes = [
-        make_vote(number, each, worse_than(number, labels, each), desirable=number % 2 == 0, system=system)
+        make_vote(
+            number, each, pick_worse_label(number, labels, each), desirable=number % 2 == 0, system=system
+        )
         for number, each in enumerate(corpus[:240])
     ]
     sides = [Examples(votes=tuple(side)) for side in (votes[:200], votes[200:])]
-    metrics = trained_on(smollm2, tmp_path, ("kto", "votes"), sides, learning_rate=5e-4, epochs=2)
-    assert at_first(metrics).figures["separation"] == pytest.approx(0, abs=1e-6)
-    assert at_best(metrics).figures["separation"] > 0.5
+    metrics = train_on(smollm2, tmp_path, ("kto", "votes"), sides, learning_rate=5e-4, epochs=2)
+    assert find_first_validation(metrics).figures["separation"] == pytest.approx(0, abs=1e-6)
+    assert find_best_validation(metrics).figures["separation"] > 0.5
 
 
 @pytest.mark.slow
@@ -531,7 +533,10 @@ def test_a_real_model_learns_every_turn_of_conversations(
         make_conversation(begin, corpus[begin : begin + 3], system=system) for begin in range(0, 270, 3)
     ]
     sides = [Examples(trajectories=tuple(side)) for side in (conversations[:80], conversations[80:])]
-    metrics = trained_on(smollm2, tmp_path, ("sft", "trajectories"), sides, epochs=2)
+    metrics = train_on(smollm2, tmp_path, ("sft", "trajectories"), sides, epochs=2)
     assert metrics.label_tokens > 3 * len(sides[0].trajectories)
-    assert at_best(metrics).loss < at_first(metrics).loss / 2
-    assert at_best(metrics).figures["token_accuracy"] > at_first(metrics).figures["token_accuracy"]
+    assert find_best_validation(metrics).loss < find_first_validation(metrics).loss / 2
+    assert (
+        find_best_validation(metrics).figures["token_accuracy"]
+        > find_first_validation(metrics).figures["token_accuracy"]
+    )

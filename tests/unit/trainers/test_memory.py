@@ -1,4 +1,4 @@
-"""How much memory is free, and how much a process has held, as Linux says it."""
+"""Free memory and the peak of a process, as Linux reports them."""
 
 import math
 import os
@@ -14,35 +14,35 @@ ROOT = Path(__file__).resolve().parents[3]
 MB = 10**6
 
 
-def group(folder: Path, most: str, now: int, cache: int = 0) -> None:
-    """A control group's files, as the kernel writes them (Documentation/admin-guide/cgroup-v2.rst)."""
+def write_group(folder: Path, most: str, now: int, cache: int = 0) -> None:
+    """Write a control group's files as the kernel does (Documentation/admin-guide/cgroup-v2.rst)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{most}\n")
     (folder / "memory.current").write_text(f"{now}\n")
     (folder / "memory.stat").write_text(f"anon {now - cache}\nactive_file {cache - 1}\ninactive_file 1\n")
 
 
-def process_in(folder: Path, path: str) -> Path:
+def write_process(folder: Path, path: str) -> Path:
     folder.mkdir()
     (folder / "cgroup").write_text(f"4:memory:/other\n0::{path}\n")
     return folder
 
 
 def test_the_narrowest_group_above_a_process_counts_and_files_that_were_read_do_not(tmp_path: Path) -> None:
-    groups, process = tmp_path / "cgroup", process_in(tmp_path / "self", "/system.slice/learnd.service")
-    group(groups / "system.slice", "max", 900 * MB)
-    group(groups / "system.slice/learnd.service", str(1000 * MB), 700 * MB, cache=500 * MB)
+    groups, process = tmp_path / "cgroup", write_process(tmp_path / "self", "/system.slice/learnd.service")
+    write_group(groups / "system.slice", "max", 900 * MB)
+    write_group(groups / "system.slice/learnd.service", str(1000 * MB), 700 * MB, cache=500 * MB)
     assert read_cgroup_headroom(process, groups) == 800 * MB
-    group(groups / "system.slice", str(1500 * MB), 900 * MB)
+    write_group(groups / "system.slice", str(1500 * MB), 900 * MB)
     assert read_cgroup_headroom(process, groups) == 600 * MB
-    group(groups / "system.slice", "max", 900 * MB)
-    group(groups, str(1000 * MB), 990 * MB)  # a container's own root
+    write_group(groups / "system.slice", "max", 900 * MB)
+    write_group(groups, str(1000 * MB), 990 * MB)  # a container's own root
     assert read_cgroup_headroom(process, groups) == 10 * MB
 
 
 @pytest.mark.parametrize("path", ["/", "/docker/abc", "/../up"])
 def test_where_no_group_is_seen_there_is_no_limit(path: str, tmp_path: Path) -> None:
-    process = process_in(tmp_path / "self", path)
+    process = write_process(tmp_path / "self", path)
     assert read_cgroup_headroom(process, tmp_path / "cgroup") == math.inf
     assert read_cgroup_headroom(tmp_path / "none", tmp_path / "cgroup") == math.inf
 

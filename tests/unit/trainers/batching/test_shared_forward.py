@@ -1,4 +1,4 @@
-"""A shared forward pass must teach exactly what TRL's own, unmodified trainer teaches on padded rows."""
+"""A shared forward pass gives exactly the gradients of TRL's own, unmodified trainer on padded rows."""
 
 import copy
 import warnings
@@ -58,7 +58,7 @@ PROMPTS = [[*SYSTEM, 20, 21, 3], [*SYSTEM, 22, 3], [*SYSTEM, 3], [*SYSTEM, 20, 2
 GOOD, BAD = [[30, 2], [31, 32, 33, 2], [34, 2], [30, 2]], [[31, 2], [31, 33, 2], [35, 36, 2], [34, 2]]
 
 
-def row(prompt, completion):
+def make_row(prompt, completion):
     return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
 
 
@@ -67,7 +67,7 @@ CONVERSATION = {
     "labels": [-100] * 7 + [30, 2] + [-100] * 2 + [31, 2],
 }
 DATA = {
-    "sft": [*map(row, PROMPTS, GOOD), CONVERSATION],
+    "sft": [*map(make_row, PROMPTS, GOOD), CONVERSATION],
     "dpo": [
         {"prompt_ids": prompt, "chosen_ids": good, "rejected_ids": bad}
         for prompt, good, bad in zip(PROMPTS, GOOD, BAD, strict=True)
@@ -90,13 +90,13 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(tokenizer_folder(), pad_token="<|endoftext|>")
 
 
-def model_of(config):
+def build_model(config):
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
 
 
-def trainer_of(method, config, tokenizer, folder, rows=None, trained=None):
-    """TRL's trainer of a tiny model whose adapter already differs from nothing, or from `trained`."""
+def build_trainer(method, config, tokenizer, folder, rows=None, trained=None):
+    """Build TRL's trainer of a tiny model, or of `trained`, whose adapter already has an effect."""
     arguments = {
         "output_dir": str(folder),
         "per_device_train_batch_size": 4,
@@ -108,7 +108,7 @@ def trainer_of(method, config, tokenizer, folder, rows=None, trained=None):
     trainer = TRAINERS[method](
         arguments,
         Hyperparameters(batch_size=4),
-        model=trained or model_of(config),
+        model=trained or build_model(config),
         peft_config=None if trained else LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
         train_dataset=Dataset.from_list(rows or DATA[method]),
         processing_class=tokenizer,
@@ -120,13 +120,13 @@ def trainer_of(method, config, tokenizer, folder, rows=None, trained=None):
     return trainer
 
 
-def batch_of(trainer, rows):
+def collate(trainer, rows):
     return trainer.data_collator([dict(each) for each in rows])
 
 
-def loss_and_gradients(trainer, rows):
+def compute_loss_and_gradients(trainer, rows):
     trainer.model.zero_grad()
-    loss = trainer.compute_loss(trainer.model, batch_of(trainer, rows))
+    loss = trainer.compute_loss(trainer.model, collate(trainer, rows))
     loss.backward()
     gradients = [each.grad.flatten() for each in trainer.model.parameters() if each.grad is not None]
     return (
@@ -141,7 +141,7 @@ def count_tokens(trainer, rows):
     seen = []
     embedding = trainer.model.get_input_embeddings()
     handle = embedding.register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
-    loss_and_gradients(trainer, rows)
+    compute_loss_and_gradients(trainer, rows)
     handle.remove()
     return sum(seen)
 
@@ -150,14 +150,14 @@ def count_tokens(trainer, rows):
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 def test_loss_gradients_and_figures_are_those_of_trl(method, config, how, tokenizer, tmp_path):
-    trainer = trainer_of(method, config, tokenizer, tmp_path)
+    trainer = build_trainer(method, config, tokenizer, tmp_path)
     base = trainer.model.get_base_model()
     assert find_inexactness(base) is None
     rows = DATA[method]
     computed = count_tokens(trainer, rows)
-    loss, gradients, figures = loss_and_gradients(trainer, rows)
+    loss, gradients, figures = compute_loss_and_gradients(trainer, rows)
     share_prefixes(base, **how)
-    our_loss, ours, our_figures = loss_and_gradients(trainer, rows)
+    our_loss, ours, our_figures = compute_loss_and_gradients(trainer, rows)
     assert our_loss == pytest.approx(loss, rel=1e-5)
     assert (ours - gradients).norm() / gradients.norm() < 1e-5
     assert our_figures == pytest.approx(
@@ -171,20 +171,20 @@ def test_loss_gradients_and_figures_are_those_of_trl(method, config, how, tokeni
 def test_a_second_stage_is_held_to_a_frozen_copy_of_its_adapter_exactly(method, tokenizer, tmp_path):
     base = str(tmp_path / "base")
     CONFIGS["llama"].save_pretrained(base)
-    model = model_of(CONFIGS["llama"])
+    model = build_model(CONFIGS["llama"])
     config = build_lora_config(model, Hyperparameters(lora_rank=4, lora_alpha=4), base)
     trained = check_lora(get_peft_model(model, config), base)
     torch.manual_seed(2)
     for name, parameter in trained.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    trainer = trainer_of(method, CONFIGS["llama"], tokenizer, tmp_path, trained=trained)
+    trainer = build_trainer(method, CONFIGS["llama"], tokenizer, tmp_path, trained=trained)
     assert trainer.ref_model is None
     assert sorted(trainer.model.peft_config) == ["default", "ref"]
     assert check_lora(trainer.model, base) is trainer.model
-    loss, gradients, _ = loss_and_gradients(trainer, DATA[method])
+    loss, gradients, _ = compute_loss_and_gradients(trainer, DATA[method])
     share_prefixes(trainer.model.get_base_model())
-    our_loss, ours, _ = loss_and_gradients(trainer, DATA[method])
+    our_loss, ours, _ = compute_loss_and_gradients(trainer, DATA[method])
     assert our_loss == pytest.approx(loss, rel=1e-5)
     assert (ours - gradients).norm() / gradients.norm() < 1e-5
     files = save_adapter(trainer.model, tmp_path / "saved")
@@ -195,12 +195,12 @@ def test_a_second_stage_is_held_to_a_frozen_copy_of_its_adapter_exactly(method, 
 def test_it_is_exact_with_either_attention(attention, tokenizer, tmp_path):
     config = copy.deepcopy(CONFIGS["llama"])
     config._attn_implementation = attention
-    trainer = trainer_of("sft", config, tokenizer, tmp_path)
+    trainer = build_trainer("sft", config, tokenizer, tmp_path)
     base = trainer.model.get_base_model()
     assert base.config._attn_implementation == attention
-    loss, gradients, _ = loss_and_gradients(trainer, DATA["sft"])
+    loss, gradients, _ = compute_loss_and_gradients(trainer, DATA["sft"])
     share_prefixes(base)
-    our_loss, ours, _ = loss_and_gradients(trainer, DATA["sft"])
+    our_loss, ours, _ = compute_loss_and_gradients(trainer, DATA["sft"])
     assert our_loss == pytest.approx(loss, rel=1e-5)
     assert (ours - gradients).norm() / gradients.norm() < 1e-5
 
@@ -208,51 +208,51 @@ def test_it_is_exact_with_either_attention(attention, tokenizer, tmp_path):
 @pytest.mark.parametrize(
     "rows",
     [
-        [row([1, 4], [8, 2]), row([2, 5, 6], [9, 2])],
+        [make_row([1, 4], [8, 2]), make_row([2, 5, 6], [9, 2])],
         [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}, {"input_ids": [1, 2, 4], "labels": [1, 2, 4]}],
-        [row(SYSTEM, [30, 2])] * 4,
-        [row(SYSTEM, [30, 2]), {"input_ids": [*SYSTEM, 4], "labels": [-100] * 6}],
+        [make_row(SYSTEM, [30, 2])] * 4,
+        [make_row(SYSTEM, [30, 2]), {"input_ids": [*SYSTEM, 4], "labels": [-100] * 6}],
     ],
     ids=["nothing in common", "a label on the first token", "all the same", "one that teaches nothing"],
 )
 def test_odd_batches_are_exact_too(rows, tokenizer, tmp_path):
-    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
-    loss, gradients, _ = loss_and_gradients(trainer, rows)
+    trainer = build_trainer("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
+    loss, gradients, _ = compute_loss_and_gradients(trainer, rows)
     share_prefixes(trainer.model.get_base_model())
-    our_loss, ours, _ = loss_and_gradients(trainer, rows)
+    our_loss, ours, _ = compute_loss_and_gradients(trainer, rows)
     assert our_loss == pytest.approx(loss, rel=1e-5)
     assert (ours - gradients).norm() / gradients.norm() < 1e-5
 
 
 def test_rows_with_nothing_in_common_are_not_packed_and_counted(tokenizer, tmp_path):
-    rows = [row([1, 4], [8, 2]), row([2, 5], [9, 2])]
-    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
+    rows = [make_row([1, 4], [8, 2]), make_row([2, 5], [9, 2])]
+    trainer = build_trainer("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
     computed = count_tokens(trainer, rows)
     sharing = share_prefixes(trainer.model.get_base_model())
     assert count_tokens(trainer, rows) == computed
     assert (sharing.packed, sharing.padded) == (0, 1)
-    loss_and_gradients(trainer, DATA["sft"])
+    compute_loss_and_gradients(trainer, DATA["sft"])
     assert (sharing.packed, sharing.padded) == (1, 1)
     with torch.no_grad():
-        trainer.compute_loss(trainer.model, batch_of(trainer, DATA["sft"]))
+        trainer.compute_loss(trainer.model, collate(trainer, DATA["sft"]))
     assert (sharing.packed, sharing.padded) == (1, 1)  # as a validation computes it
 
 
 def test_the_padded_rows_of_a_cpu_have_logits_for_their_labels_alone(tokenizer, tmp_path):
     # Answers of two tokens, each beginning at another place.
-    rows = [row([10 + number] * (3 * number + 2), [30, 2]) for number in range(6)]
-    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
+    rows = [make_row([10 + number] * (3 * number + 2), [30, 2]) for number in range(6)]
+    trainer = build_trainer("sft", CONFIGS["llama"], tokenizer, tmp_path, rows)
     base, seen = trainer.model.get_base_model(), []
-    loss, gradients, _ = loss_and_gradients(trainer, rows)
+    loss, gradients, _ = compute_loss_and_gradients(trainer, rows)
     share_prefixes(base, share=False)
     base.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape[:-1].numel()))
-    our_loss, ours, _ = loss_and_gradients(trainer, rows)
+    our_loss, ours, _ = compute_loss_and_gradients(trainer, rows)
     assert seen == [6 * 2]
     assert our_loss == pytest.approx(loss, rel=1e-5)
     assert (ours - gradients).norm() / gradients.norm() < 1e-5
 
 
-def test_what_a_model_computes_for_a_token_is_told_alike_from_it_and_from_its_folder(tiny_model):
+def test_the_sizes_of_a_model_are_the_same_measured_on_it_and_read_from_its_folder(tiny_model):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     shape = read_architecture(str(tiny_model)).widths
     assert measure_widths(model) == shape
@@ -261,7 +261,7 @@ def test_what_a_model_computes_for_a_token_is_told_alike_from_it_and_from_its_fo
 
 
 def test_the_model_still_answers_as_before(tokenizer, tmp_path):
-    trainer = trainer_of("sft", CONFIGS["llama"], tokenizer, tmp_path)
+    trainer = build_trainer("sft", CONFIGS["llama"], tokenizer, tmp_path)
     ids = torch.tensor([[*SYSTEM, 20]])
     before = trainer.model(input_ids=ids).logits
     share_prefixes(trainer.model.get_base_model())
@@ -284,7 +284,7 @@ def test_the_model_still_answers_as_before(tokenizer, tmp_path):
 )
 def test_where_it_would_not_be_exact_it_says_why(config, dropout, why):
     with warnings.catch_warnings(action="ignore"):
-        model = model_of(config)
+        model = build_model(config)
     reason = find_inexactness(model, dropout)
     assert reason is not None
     assert why in reason

@@ -9,7 +9,7 @@ from tests.tiny_model import tokenizer_folder
 from trainers.batching.tokenise import NothingToLearn, check_learnable, tokenise
 from trainers.planning.hyperparameters import Hyperparameters
 
-ASKED = [(f"Question number {number}?", f"answer {number}") for number in range(6)]
+CASES = [(f"Question number {number}?", f"answer {number}") for number in range(6)]
 FORGETS_THOUGHTS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}<|im_end|>\n"
@@ -28,14 +28,14 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(tokenizer_folder())
 
 
-def features_of(tokenizer, kind, *examples, **overrides):
+def tokenise_alone(tokenizer, kind, *examples, **overrides):
     made = tokenise(tokenizer, kind, Examples(**{kind: examples}), Hyperparameters(**overrides))
     assert (made.too_long, made.refusals) == (0, ())
     return made.features
 
 
-def learned_of(tokenizer, feature):
-    """What a feature teaches, piece by piece."""
+def list_learned(tokenizer, feature):
+    """List the learned pieces of a feature as text."""
     pieces, before = [], -100
     for token, label in zip(feature["input_ids"], feature["labels"], strict=True):
         if label != -100:
@@ -46,17 +46,17 @@ def learned_of(tokenizer, feature):
 
 
 def test_every_assistant_turn_is_learned_with_its_end_and_nothing_else(tokenizer):
-    [feature] = features_of(tokenizer, "trajectories", make_conversation(0, ASKED[:3]))
-    assert learned_of(tokenizer, feature) == [f"answer {number}<|im_end|>" for number in range(3)]
+    [feature] = tokenise_alone(tokenizer, "trajectories", make_conversation(0, CASES[:3]))
+    assert list_learned(tokenizer, feature) == [f"answer {number}<|im_end|>" for number in range(3)]
     text = tokenizer.decode(feature["input_ids"])
     assert text.startswith("<|im_start|>system\nRoute.<|im_end|>")
     assert text.endswith("answer 2<|im_end|>")
 
 
 def test_a_turn_that_was_rejected_is_context_and_what_follows_the_last_learned_one_is_left_out(tokenizer):
-    whole = make_conversation(0, ASKED[:3])
-    [feature] = features_of(tokenizer, "trajectories", whole.model_copy(update={"learned": (4,)}))
-    assert learned_of(tokenizer, feature) == ["answer 1<|im_end|>"]
+    whole = make_conversation(0, CASES[:3])
+    [feature] = tokenise_alone(tokenizer, "trajectories", whole.model_copy(update={"learned": (4,)}))
+    assert list_learned(tokenizer, feature) == ["answer 1<|im_end|>"]
     text = tokenizer.decode(feature["input_ids"])
     assert "answer 0" in text
     assert "answer 2" not in text
@@ -65,17 +65,17 @@ def test_a_turn_that_was_rejected_is_context_and_what_follows_the_last_learned_o
 def test_tool_calls_are_learned_and_their_results_are_not(tokenizer):
     tokenizer.chat_template = WITH_TOOLS
     call = ToolCall(id="1", name="lookup", arguments='{"parcel": 7}')
-    plain = make_conversation(0, ASKED[:1])
+    plain = make_conversation(0, CASES[:1])
     messages = (
         *plain.messages[:2],
         Message(role="assistant", tool_calls=(call,)),
         Message(role="tool", content="on its way", tool_call_id="1"),
         plain.messages[2],
     )
-    [feature] = features_of(
+    [feature] = tokenise_alone(
         tokenizer, "trajectories", plain.model_copy(update={"messages": messages, "learned": (2, 4)})
     )
-    calling, answer = learned_of(tokenizer, feature)
+    calling, answer = list_learned(tokenizer, feature)
     assert '"name": "lookup"' in calling
     assert "on its way" not in calling
     assert answer == "answer 0<|im_end|>"
@@ -83,8 +83,8 @@ def test_tool_calls_are_learned_and_their_results_are_not(tokenizer):
 
 def test_where_earlier_turns_change_each_turn_is_an_example_as_it_was_served(tokenizer):
     tokenizer.chat_template = FORGETS_THOUGHTS
-    features = features_of(tokenizer, "trajectories", make_conversation(0, ASKED[:2]))
-    assert [learned_of(tokenizer, feature) for feature in features] == [
+    features = tokenise_alone(tokenizer, "trajectories", make_conversation(0, CASES[:2]))
+    assert [list_learned(tokenizer, feature) for feature in features] == [
         ["<think></think>answer 0<|im_end|>"],
         ["<think></think>answer 1<|im_end|>"],
     ]
@@ -94,12 +94,12 @@ def test_where_earlier_turns_change_each_turn_is_an_example_as_it_was_served(tok
 @pytest.mark.parametrize("template", [None, FORGETS_THOUGHTS], ids=["stable", "unstable"])
 def test_of_a_long_conversation_the_oldest_turns_are_dropped_and_the_system_prompt_stays(tokenizer, template):
     tokenizer.chat_template = template or tokenizer.chat_template
-    whole = make_conversation(0, ASKED)
-    longest = max(len(each["input_ids"]) for each in features_of(tokenizer, "trajectories", whole))
-    features = features_of(tokenizer, "trajectories", whole, max_length=longest - 1)
+    whole = make_conversation(0, CASES)
+    longest = max(len(each["input_ids"]) for each in tokenise_alone(tokenizer, "trajectories", whole))
+    features = tokenise_alone(tokenizer, "trajectories", whole, max_length=longest - 1)
     last = tokenizer.decode(features[-1]["input_ids"])
     assert last.startswith("<|im_start|>system\nRoute.<|im_end|>\n<|im_start|>user\nQuestion number 1?")
-    assert learned_of(tokenizer, features[-1])[-1].endswith("answer 5<|im_end|>")
+    assert list_learned(tokenizer, features[-1])[-1].endswith("answer 5<|im_end|>")
     assert max(len(feature["input_ids"]) for feature in features) < longest
 
 
@@ -108,15 +108,15 @@ def test_a_conversation_whose_last_answer_alone_is_too_long_is_left_out_and_coun
     made = tokenise(
         tokenizer,
         "trajectories",
-        Examples(trajectories=(long, make_conversation(1, ASKED[:1]))),
+        Examples(trajectories=(long, make_conversation(1, CASES[:1]))),
         Hyperparameters(max_length=40),
     )
     assert (len(made.features), made.too_long) == (1, 1)
 
 
 def test_pairs_have_one_prompt_and_two_answers_and_count_both(tokenizer):
-    pair = make_pair(0, ASKED[0], "nothing")
-    [feature] = features_of(tokenizer, "pairs", pair)
+    pair = make_pair(0, CASES[0], "nothing")
+    [feature] = tokenise_alone(tokenizer, "pairs", pair)
     assert tokenizer.decode(feature["chosen_ids"]) == "answer 0<|im_end|>"
     assert tokenizer.decode(feature["rejected_ids"]) == "nothing<|im_end|>"
     made = tokenise(tokenizer, "pairs", Examples(pairs=(pair,)), Hyperparameters())
@@ -126,20 +126,20 @@ def test_pairs_have_one_prompt_and_two_answers_and_count_both(tokenizer):
 
 
 def test_every_vote_meets_the_answer_of_another_in_its_batch(tokenizer):
-    votes = [make_vote(number, asked, "nothing", desirable=True) for number, asked in enumerate(ASKED[:5])]
-    features = features_of(tokenizer, "votes", *votes, batch_size=3)
+    votes = [make_vote(number, asked, "nothing", desirable=True) for number, asked in enumerate(CASES[:5])]
+    features = tokenise_alone(tokenizer, "votes", *votes, batch_size=3)
     for begin in (0, 3):
         batch = features[begin : begin + 3]
         own, others = ([each[name] for each in batch] for name in ("completion_ids", "KL_completion_ids"))
         assert others == [own[-1], *own[:-1]]
     assert [each["prompt_ids"] for each in features] != [
-        each["prompt_ids"] for each in features_of(tokenizer, "votes", *votes, batch_size=3, seed=1)
+        each["prompt_ids"] for each in tokenise_alone(tokenizer, "votes", *votes, batch_size=3, seed=1)
     ]
 
 
 @pytest.mark.parametrize("kind", ["sft", "pairs", "votes"])
 def test_what_is_too_long_is_left_out_and_counted(tokenizer, kind):
-    short, long = ASKED[0], ("word " * 60, "answer")
+    short, long = CASES[0], ("word " * 60, "answer")
     makers = {
         "sft": make_example,
         "pairs": lambda number, asked: make_pair(number, asked, "nothing"),

@@ -1,4 +1,4 @@
-"""What KTO makes of votes that are not balanced."""
+"""Weights of votes in KTO when liked and disliked answers are not balanced."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A base in 4 bits: what it computes, what it teaches an adapter, and what that adapter is afterwards."""
+"""A base in 4 bits: its computation, the training of an adapter on it, and that adapter afterwards."""
 
 import json
 import subprocess
@@ -45,13 +45,13 @@ def quantised(tiny_model: Path) -> Any:
     return check_lora(get_peft_model(base, config), str(tiny_model))
 
 
-def loss_of(model: Any) -> torch.Tensor:
+def compute_loss(model: Any) -> torch.Tensor:
     logits = model(input_ids=ROWS, use_cache=False).logits[:, PROMPT - 1 : -1]
     return cross_entropy(logits.flatten(0, 1), ROWS[:, PROMPT:].flatten())
 
 
-def shared_loss_of(model: Any) -> torch.Tensor:
-    """The same from one sequence that holds the common beginning once."""
+def compute_shared_loss(model: Any) -> torch.Tensor:
+    """Compute the same loss from one sequence that holds the common prefix once."""
     packed = pack(list(ROWS.numpy()), [PROMPT - 1] * len(ROWS))
     assert len(packed.tokens) < ROWS.numel() / 3
     logits = model(
@@ -64,12 +64,12 @@ def shared_loss_of(model: Any) -> torch.Tensor:
     return cross_entropy(logits[nodes], ROWS[:, PROMPT:].flatten())
 
 
-def trained(model: Any, steps: int) -> list[float]:
+def train(model: Any, steps: int) -> list[float]:
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=5e-3)
     losses = []
     for _ in range(steps):
-        loss = loss_of(model.train())
+        loss = compute_loss(model.train())
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -90,7 +90,7 @@ def test_only_the_linear_layers_are_held_in_four_bits(tiny_model: Path) -> None:
 def test_an_adapter_learns_over_four_bits_and_serves_over_the_full_base(
     quantised: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
-    losses = trained(quantised, 30)
+    losses = train(quantised, 30)
     assert losses[-1] < losses[0] / 10
     files = save_adapter(quantised, tmp_path / "adapter")
     assert set(files) == {"adapter_config.json", "adapter_model.safetensors"}
@@ -106,27 +106,30 @@ def loss_on_the_full_base(base: Path, adapter: Path) -> float:
 
     served = PeftModel.from_pretrained(load_model(str(base), device="cpu", dtype="float32"), adapter)
     with torch.no_grad():
-        return loss_of(served.eval()).item()
+        return compute_loss(served.eval()).item()
 
 
 def test_an_evaluation_in_the_middle_changes_nothing_of_the_gradients(quantised: Any) -> None:
-    before = gradients(quantised, loss_of)
+    before = compute_gradients(quantised, compute_loss)
     with torch.no_grad():
-        loss_of(quantised.eval())
-    after = gradients(quantised, loss_of)
+        compute_loss(quantised.eval())
+    after = compute_gradients(quantised, compute_loss)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_prefix_shared_batches_are_exact_over_four_bits_too(quantised: Any) -> None:
-    trained(quantised, 3)  # a fresh adapter's B is zero, and so half of the gradients
-    padded, shared = gradients(quantised, loss_of), gradients(quantised, shared_loss_of)
+    train(quantised, 3)  # a fresh adapter's B is zero, and so half of the gradients
+    padded, shared = (
+        compute_gradients(quantised, compute_loss),
+        compute_gradients(quantised, compute_shared_loss),
+    )
     for name, gradient in padded.items():
         assert torch.allclose(shared[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item()), (
             name
         )
 
 
-def gradients(model: Any, loss: Callable[[Any], torch.Tensor]) -> dict[str, torch.Tensor]:
+def compute_gradients(model: Any, loss: Callable[[Any], torch.Tensor]) -> dict[str, torch.Tensor]:
     model.train().zero_grad()
     loss(model).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}

@@ -37,7 +37,7 @@ SEEN: dict[str, Any] = {"started_at": NOON, "prompt_key": "k"}
 VALID, INVALID = Readiness(asked=10, valid=9, settled=0), Readiness(asked=10, valid=1, settled=0)
 
 
-def snapshot(
+def make_snapshot(
     sft: int = 0, pairs: int = 0, liked: int = 0, disliked: int = 0, held_out: int = 5, **more: int
 ) -> Snapshot:
     vote = UnpairedPreference(prompt=PROMPT, completion=ANSWER, desirable=True, **SEEN)
@@ -95,7 +95,7 @@ def choose(
     return choose_method(data, settings, live=live, measure_live=measure_live)
 
 
-def plan(*args: Any, **changes: Any) -> Plan:
+def choose_plan(*args: Any, **changes: Any) -> Plan:
     found = choose(*args, **changes).plan
     assert isinstance(found, Plan)
     return found
@@ -104,29 +104,31 @@ def plan(*args: Any, **changes: Any) -> Plan:
 @pytest.mark.parametrize(
     ("data", "readiness", "task", "method"),
     [
-        (snapshot(sft=60), None, "classification", "sft"),
-        (snapshot(sft=60, pairs=20), VALID, "generation", "dpo"),
-        (snapshot(sft=60, pairs=20), INVALID, "classification", "sft+dpo"),
-        (snapshot(sft=60, pairs=19), None, "extraction", "sft"),
-        (snapshot(sft=60, liked=50, disliked=50), None, "classification", "kto"),
-        (snapshot(sft=60, liked=50, disliked=49), None, "classification", "sft"),
-        (snapshot(pairs=20, liked=50, disliked=50), INVALID, "classification", "kto"),
-        (snapshot(sft=60, trajectories=20), None, "chat", "sft"),
-        (snapshot(trajectories=19, pairs=20), VALID, "chat", "dpo"),
-        (snapshot(triplets=100, sft=60), None, "embedding", "embedding"),
+        (make_snapshot(sft=60), None, "classification", "sft"),
+        (make_snapshot(sft=60, pairs=20), VALID, "generation", "dpo"),
+        (make_snapshot(sft=60, pairs=20), INVALID, "classification", "sft+dpo"),
+        (make_snapshot(sft=60, pairs=19), None, "extraction", "sft"),
+        (make_snapshot(sft=60, liked=50, disliked=50), None, "classification", "kto"),
+        (make_snapshot(sft=60, liked=50, disliked=49), None, "classification", "sft"),
+        (make_snapshot(pairs=20, liked=50, disliked=50), INVALID, "classification", "kto"),
+        (make_snapshot(sft=60, trajectories=20), None, "chat", "sft"),
+        (make_snapshot(trajectories=19, pairs=20), VALID, "chat", "dpo"),
+        (make_snapshot(triplets=100, sft=60), None, "embedding", "embedding"),
     ],
 )
 def test_the_first_rule_whose_needs_are_met_decides(
     data: Snapshot, readiness: Readiness | None, task: str, method: str
 ) -> None:
-    assert plan(data, readiness, task).method == method
+    assert choose_plan(data, readiness, task).method == method
 
 
 def test_a_conversation_is_trained_on_as_a_whole() -> None:
-    assert plan(snapshot(sft=60, trajectories=20), None, "chat").stages[0].data == "trajectories"
+    assert choose_plan(make_snapshot(sft=60, trajectories=20), None, "chat").stages[0].data == "trajectories"
 
 
-@pytest.mark.parametrize("data", [snapshot(sft=49), snapshot(pairs=30, sft=49), snapshot(triplets=500)])
+@pytest.mark.parametrize(
+    "data", [make_snapshot(sft=49), make_snapshot(pairs=30, sft=49), make_snapshot(triplets=500)]
+)
 def test_too_little_is_skipped_with_what_there_is_and_what_it_takes(data: Snapshot) -> None:
     skip = choose(data).plan
     assert isinstance(skip, Skip)
@@ -134,13 +136,13 @@ def test_too_little_is_skipped_with_what_there_is_and_what_it_takes(data: Snapsh
 
 
 def test_nothing_is_trained_that_could_not_be_judged() -> None:
-    skip = choose(snapshot(sft=500, held_out=0)).plan
+    skip = choose(make_snapshot(sft=500, held_out=0)).plan
     assert isinstance(skip, Skip)
     assert "nothing is held out" in skip.reason
 
 
 def test_the_plan_says_why_with_counts_thresholds_and_what_was_measured() -> None:
-    found = plan(snapshot(sft=60, pairs=20), VALID)
+    found = choose_plan(make_snapshot(sft=60, pairs=20), VALID)
     assert "20 preference pairs (needs 20)" in found.reason
     assert "9 of 10 answers" in found.reason
     assert found.counts["sft"] == 60
@@ -149,25 +151,27 @@ def test_the_plan_says_why_with_counts_thresholds_and_what_was_measured() -> Non
 
 def test_pairs_that_the_live_model_has_settled_do_not_call_for_dpo() -> None:
     settled = Readiness(asked=10, valid=10, settled=9)
-    assert plan(snapshot(sft=60, pairs=100), settled).method == "sft"
+    assert choose_plan(make_snapshot(sft=60, pairs=100), settled).method == "sft"
 
 
 def test_preferences_go_on_from_the_live_version_in_its_shape_and_sft_begins_afresh() -> None:
     live = LiveVersion(version="acme.routing.v3", lora_rank=4, lora_alpha=12)
-    dpo = plan(snapshot(pairs=20), VALID, live=live)
+    dpo = choose_plan(make_snapshot(pairs=20), VALID, live=live)
     shape = dpo.stages[0].hyperparameters
     assert (dpo.start_version, shape.lora_rank, shape.lora_alpha) == ("acme.routing.v3", 4, 12)
-    assert plan(snapshot(sft=60), None, live=live).start_version is None
+    assert choose_plan(make_snapshot(sft=60), None, live=live).start_version is None
 
 
 def test_a_later_stage_has_the_shape_of_the_first_and_its_own_rate() -> None:
-    sft, dpo = plan(snapshot(sft=60, pairs=20), max_lora_rank=8, overrides={"sft": {"lora_rank": 4}}).stages
+    sft, dpo = choose_plan(
+        make_snapshot(sft=60, pairs=20), max_lora_rank=8, overrides={"sft": {"lora_rank": 4}}
+    ).stages
     assert sft.hyperparameters.lora_rank == dpo.hyperparameters.lora_rank == 4
     assert dpo.hyperparameters.learning_rate < sft.hyperparameters.learning_rate
 
 
 def test_a_second_stage_is_left_out_where_the_first_taught_it_all_or_too_little() -> None:
-    found = plan(snapshot(sft=60, pairs=40))
+    found = choose_plan(make_snapshot(sft=60, pairs=40))
     dpo = found.stages[1]
     assert find_reason_to_skip(dpo, found, Thresholds(), VALID) is None
     settled = find_reason_to_skip(dpo, found, Thresholds(), Readiness(asked=10, valid=10, settled=9))
@@ -177,9 +181,10 @@ def test_a_second_stage_is_left_out_where_the_first_taught_it_all_or_too_little(
 
 
 def test_the_same_settings_have_the_same_id_and_others_another() -> None:
-    data = snapshot(sft=60)
-    assert plan(data).settings_id == plan(data).settings_id
+    data = make_snapshot(sft=60)
+    assert choose_plan(data).settings_id == choose_plan(data).settings_id
     others = [
-        plan(data, **other).settings_id for other in ({"overrides": {"epochs": 1}}, {"quantization": "nf4"})
+        choose_plan(data, **other).settings_id
+        for other in ({"overrides": {"epochs": 1}}, {"quantization": "nf4"})
     ]
-    assert plan(data).settings_id not in others
+    assert choose_plan(data).settings_id not in others

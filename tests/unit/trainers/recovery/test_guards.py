@@ -20,14 +20,14 @@ from trainers.recovery.guards import RunGuard, train_with_recovery
 FIRST = Attempt(micro_batch=4, accumulation=1, checkpointing=False, quantization=None)
 
 
-def guard_in(folder: Path) -> RunGuard:
+def open_guard(folder: Path) -> RunGuard:
     progress = Progress(folder / "progress.jsonl", lambda: datetime.now(UTC))
     return RunGuard(folder, FIRST, progress, Limits(max_minutes=5))
 
 
 def train_guarded(folder: Path, train_once: Callable[[Attempt], Any], **rules: Any) -> Any:
     return train_with_recovery(
-        guard_in(folder), train_once, checkpoints=folder / "checkpoints", rules=MemoryRules(**rules)
+        open_guard(folder), train_once, checkpoints=folder / "checkpoints", rules=MemoryRules(**rules)
     )
 
 
@@ -36,8 +36,8 @@ def read_messages(folder: Path) -> list[str]:
     return [json.loads(line)["message"] for line in lines]
 
 
-def checkpoint(folder: Path, step: int, *, best: int | None, weight: float = 1.0) -> None:
-    """A checkpoint as transformers' trainer leaves one, as far as it is read."""
+def write_checkpoint(folder: Path, step: int, *, best: int | None, weight: float = 1.0) -> None:
+    """Write a checkpoint like transformers' trainer, as far as it is read."""
     made = folder / "checkpoints" / f"checkpoint-{step}"
     made.mkdir(parents=True)
     save_file({"weight": torch.tensor([weight])}, made / "adapter_model.safetensors")
@@ -45,7 +45,7 @@ def checkpoint(folder: Path, step: int, *, best: int | None, weight: float = 1.0
     (made / "whole").touch()
 
 
-def checkpoints_in(folder: Path) -> list[str]:
+def list_checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
@@ -72,7 +72,7 @@ def test_too_little_memory_is_met_by_the_next_rung_and_said(tmp_path: Path) -> N
     assert read_messages(tmp_path)[0].endswith(
         "with 4 × 1 examples a step: going on with 2 × 2 examples a step"
     )
-    assert list(guard_in(tmp_path).state.recoveries) == read_messages(tmp_path)
+    assert list(open_guard(tmp_path).state.recoveries) == read_messages(tmp_path)
 
 
 def test_where_nothing_is_left_the_training_fails_with_advice(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_any_other_error_is_no_reason_to_try_again(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train_guarded(tmp_path, fail)
-    assert guard_in(tmp_path).state.alive is None
+    assert open_guard(tmp_path).state.alive is None
 
 
 def diverge(until: float) -> Callable[[Attempt], Attempt]:
@@ -105,9 +105,9 @@ def diverge(until: float) -> Callable[[Attempt], Attempt]:
 
 def test_a_divergence_goes_back_to_the_best_checkpoint_at_a_tenth_of_the_rate(tmp_path: Path) -> None:
     for step in (10, 20, 30):
-        checkpoint(tmp_path, step, best=20)
+        write_checkpoint(tmp_path, step, best=20)
     assert train_guarded(tmp_path, diverge(until=0.5)).rate_scale == 0.1
-    assert checkpoints_in(tmp_path) == ["checkpoint-20"]
+    assert list_checkpoints(tmp_path) == ["checkpoint-20"]
     assert read_messages(tmp_path) == [
         "the loss is nan at step 31: back to checkpoint-20, at 0.1 of the learning rate"
     ]
@@ -115,9 +115,9 @@ def test_a_divergence_goes_back_to_the_best_checkpoint_at_a_tenth_of_the_rate(tm
 
 def test_without_validation_the_last_finite_checkpoint_before_the_rise_is_good(tmp_path: Path) -> None:
     for step, weight in ((10, 1.0), (20, 1.0), (30, float("nan")), (40, 1.0)):
-        checkpoint(tmp_path, step, best=None, weight=weight)
+        write_checkpoint(tmp_path, step, best=None, weight=weight)
     train_guarded(tmp_path, diverge(until=0.5))
-    assert checkpoints_in(tmp_path) == ["checkpoint-20"]
+    assert list_checkpoints(tmp_path) == ["checkpoint-20"]
 
 
 def test_a_training_that_diverges_at_a_hundredth_of_the_rate_fails_with_the_reason(tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_a_training_that_diverges_at_a_hundredth_of_the_rate_fails_with_the_reas
 
 
 def test_time_goes_on_counting_over_starts(tmp_path: Path) -> None:
-    guard_in(tmp_path).save()
+    open_guard(tmp_path).save()
     state = json.loads((tmp_path / "guards.json").read_text()) | {"seconds": 299.0}
     (tmp_path / "guards.json").write_text(json.dumps(state))
-    again = guard_in(tmp_path)
+    again = open_guard(tmp_path)
     assert 0 < again.measure_seconds_left() <= 1
     again.save()
-    assert guard_in(tmp_path).state.seconds >= 299
+    assert open_guard(tmp_path).state.seconds >= 299
 
 
 def kill_child(folder: Path, killed_by: signal.Signals) -> int:
@@ -163,7 +163,7 @@ def test_a_child_that_is_killed_twice_without_progress_goes_one_rung_down(tmp_pa
 def test_a_child_that_is_killed_after_a_new_checkpoint_goes_on_as_it_was(tmp_path: Path) -> None:
     for step in (10, 20):
         assert kill_child(tmp_path, signal.SIGKILL) == signal.SIGKILL
-        checkpoint(tmp_path, step, best=None)
+        write_checkpoint(tmp_path, step, best=None)
     assert train_guarded(tmp_path, lambda attempt: attempt) == FIRST
 
 

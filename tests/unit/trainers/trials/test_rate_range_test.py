@@ -1,4 +1,4 @@
-"""What the curve of a learning-rate range test says."""
+"""The suggestion from the curve of a learning-rate range test."""
 
 import math
 
