@@ -1,4 +1,4 @@
-"""Runs as ended cycles leave them: store, snapshot, progress, adapter, report; nothing is trained for it."""
+"""Runs as ended cycles leave them: store, snapshot, progress, adapter, report; nothing is trained."""
 
 import json
 from collections.abc import Sequence
@@ -74,12 +74,12 @@ FIGURES: dict[Method, dict[str, Any]] = {
 }
 
 
-def asked(number: int) -> RoutingCase:
+def make_case(number: int) -> RoutingCase:
     return f"where is parcel {number}?", LABELS[number % 3]
 
 
 class Runs:
-    """A target, and the runs that it has had."""
+    """A target with its runs."""
 
     def __init__(
         self,
@@ -106,13 +106,13 @@ class Runs:
     def snapshot(self, held_out: Sequence[ReviewedItem], **changes: Any) -> Snapshot:
         """With 30 examples to imitate, of which 6 are synthetic, and 10 pairs."""
         sft = tuple(
-            make_example(n, asked(n)).model_copy(
+            make_example(n, make_case(n)).model_copy(
                 update={"origin": "synthetic" if n % 5 == 0 else "telemetry"}
             )
             for n in range(30)
         )
-        pairs = tuple(make_pair(n, asked(n), "dunno") for n in range(30, 40))
-        validation = Examples(sft=tuple(make_example(n, asked(n)) for n in range(40, 45)))
+        pairs = tuple(make_pair(n, make_case(n), "dunno") for n in range(30, 40))
+        validation = Examples(sft=tuple(make_example(n, make_case(n)) for n in range(40, 45)))
         made = read_snapshot(
             make_snapshot(self.context.snapshots, Examples(sft=sft, pairs=pairs), validation, held_out)
         )
@@ -199,7 +199,7 @@ class Runs:
     def run(self, snapshot: Snapshot, *, right: int, base_right: int = 5, **report: Any) -> Cycle:
         """A whole run, whose candidate answers so many items right."""
         cycle = self.train(snapshot)
-        made = a_report(snapshot, str(cycle.version_id), right=right, base_right=base_right, **report)
+        made = make_report(snapshot, str(cycle.version_id), right=right, base_right=base_right, **report)
         return self.end(cycle, made)
 
     def _step(self, cycle: Cycle, old: CycleState, new: CycleState, **changes: Any) -> Cycle:
@@ -231,15 +231,15 @@ class Runs:
         )
 
 
-def held_out(count: int, first: int = 100) -> list[ReviewedItem]:
-    """Each third corrected item is one that was rejected without a correction instead."""
+def make_held_out(count: int, first: int = 100) -> list[ReviewedItem]:
+    """Return corrected items, of which every tenth was rejected without a correction instead."""
     return [
-        make_item(number, asked(number), outcome="rejected" if number % 10 == 9 else "corrected")
+        make_item(number, make_case(number), outcome="rejected" if number % 10 == 9 else "corrected")
         for number in range(first, first + count)
     ]
 
 
-def a_report(
+def make_report(
     snapshot: Snapshot,
     candidate: str,
     *,
@@ -253,32 +253,32 @@ def a_report(
     seeds: SeedRuns | None = None,
     everything: bool = False,
 ) -> Report:
-    """What the evaluation makes of answers of which so many are right, the first ones, and the rest invalid.
+    """Make the report on answers of which the first are right, as many as are given, and the rest invalid.
 
-    `everything`: also with a retention set, weights and a judge.
+    With `everything` there are a retention set, weights and a judge, too.
     """
     scoring = build_scorer("classification", LABELS, ())
     rights = {"base": base_right} | ({live: live_right} if live != "base" else {}) | {candidate: right}
-    heard = {name: _heard(snapshot.holdout, count) for name, count in rights.items()}
+    heard = {name: _make_answers(snapshot.holdout, count) for name, count in rights.items()}
     sides = tuple(
         score_side(name, snapshot.holdout, each, scoring, LABELS, latency_ms=20.0 + n)
         for n, (name, each) in enumerate(heard.items())
     )
-    older = held_out(12, first=500)
+    older = make_held_out(12, first=500)
     found = Findings(
         sides=sides,
         live=live,
         sessions={item.id: item.id for item in (*snapshot.holdout, *older)},
         weighting=weigh(snapshot.holdout, live=live) if everything else None,
         rejected_without_correction=sum(item.gold is None for item in snapshot.holdout),
-        retention=_retention(older, scoring) if everything else None,
-        golden=_golden(golden, scoring) if golden else None,
+        retention=_make_retention(older, scoring) if everything else None,
+        golden=_make_golden(golden, scoring) if golden else None,
         overheads=tuple(
             compute_overhead([0.024 + n / 1e4 for n in range(16)], [0.02] * 16, against=name, alpha=0.05)
             for name in rights
             if name != candidate
         ),
-        preferences=_preferences(len(snapshot.holdout)) if everything else None,
+        preferences=_make_preferences(len(snapshot.holdout)) if everything else None,
         seeds=seeds,
     )
     return judge_findings(
@@ -291,7 +291,7 @@ def a_report(
     )
 
 
-def _heard(items: Sequence[ReviewedItem], right: int) -> SideAnswers:
+def _make_answers(items: Sequence[ReviewedItem], right: int) -> SideAnswers:
     said = [
         RawAnswer(text=item.gold.content if item.gold and n < right else "no idea", ended=True)
         for n, item in enumerate(items)
@@ -303,24 +303,24 @@ def _heard(items: Sequence[ReviewedItem], right: int) -> SideAnswers:
     return SideAnswers(held_out=tuple(said), labels=tuple(map(tuple, sure)))
 
 
-def _retention(items: Sequence[ReviewedItem], scoring: Scorer) -> Any:
-    return tuple(score_answers(items, _heard(items, right).held_out, scoring) for right in (6, 7))
+def _make_retention(items: Sequence[ReviewedItem], scoring: Scorer) -> Any:
+    return tuple(score_answers(items, _make_answers(items, right).held_out, scoring) for right in (6, 7))
 
 
-def _golden(cases: Sequence[SFTExample], scoring: Scorer) -> Any:
-    """What is live passes all, the candidate all but the first, which it answers with HTML."""
+def _make_golden(cases: Sequence[SFTExample], scoring: Scorer) -> Any:
+    """Score golden cases: the live side passes all, the candidate answers the first with HTML."""
     live = [RawAnswer(text=case.completion.content, ended=True) for case in cases]
     return score_golden(cases, live, [RawAnswer(text="<b>a|b</b>\n[c](d)", ended=True), *live[1:]], scoring)
 
 
-def _preferences(pairs: int) -> Preferences:
+def _make_preferences(pairs: int) -> Preferences:
     preferred = [1, 0, -1] * pairs
     return Preferences(
         model="judge-1", of_pairs=tuple(preferred[:pairs]), asked=pairs, contradicted=0.25, unread=1, calls=9
     )
 
 
-def a_search(number: int, relevant: int = 1) -> ReviewedRetrieval:
+def make_search(number: int, relevant: int = 1) -> ReviewedRetrieval:
     documents = tuple(
         JudgedDocument(id=f"d{number}-{n}", text=f"document {number}-{n}", relevant=n == relevant)
         for n in range(3)
@@ -335,8 +335,8 @@ def a_search(number: int, relevant: int = 1) -> ReviewedRetrieval:
     )
 
 
-def a_search_report(snapshot: Snapshot, candidate: str, ranks: dict[str, Sequence[int]]) -> Report:
-    """Of the sides' ranks of the first relevant document; 0 is none."""
+def make_search_report(snapshot: Snapshot, candidate: str, ranks: dict[str, Sequence[int]]) -> Report:
+    """Make the report on the sides' ranks of the first relevant document; 0 is none."""
     sides = []
     for name, reached in ranks.items():
         each = [

@@ -53,18 +53,13 @@ class Team:
         return result
 
     def ask(self, *arguments: str) -> Any:
-        """What a command prints with `--json`."""
+        """Return what a command prints with `--json`."""
         return json.loads(self.learnd(*arguments, "--json").stdout)
 
-    def with_thresholds(self, **changed: int) -> "Team":
-        """The same team, with other thresholds in its settings file."""
-        return self.changed("thresholds", **changed)
-
-    def changed(self, section: str, **changed: Any) -> "Team":
-        """The same team, with other values in a section of its target."""
+    def change_thresholds(self, **changes: int) -> "Team":
+        """Return the same team with other thresholds in its settings file."""
         document = tomllib.loads(self.config.read_text("utf-8"))
-        target = document["targets"][0]
-        target[section] = target.get(section, {}) | changed
+        document["targets"][0]["thresholds"] |= changes
         self.config.write_text(tomli_w.dumps(document), "utf-8")
         return Team(self.config, load_settings(self.config))
 
@@ -82,22 +77,22 @@ def new_team(
     asked: Sequence[RoutingCase] | None = None,
     **target: Any,
 ) -> Team:
-    """Reviewed traffic in a project of its own, and settings that name it; `target` changes these."""
+    """Make a team with reviewed traffic in a project of its own; `target` changes its settings."""
     project = f"{tenant}-routing"
-    fill(phoenix, project, routed(range(ITEMS)) if asked is None else asked)
-    document = _settings(tenant, project, phoenix, vllm, model)
+    fill(phoenix, project, make_cases(range(ITEMS)) if asked is None else asked)
+    document = _build_settings(tenant, project, phoenix, vllm, model)
     document["targets"][0] |= target
     config = folder / "learnd.toml"
     config.write_text(tomli_w.dumps(document), "utf-8")
     return Team(config, load_settings(config))
 
 
-def routed(numbers: Iterable[int]) -> list[RoutingCase]:
-    """Questions with their destinations, turn by turn."""
+def make_cases(numbers: Iterable[int]) -> list[RoutingCase]:
+    """Return questions with their destinations, which alternate."""
     return [(QUESTIONS[n % 2][1].format(n=n), QUESTIONS[n % 2][0]) for n in numbers]
 
 
-def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -> dict[str, Any]:
+def _build_settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -> dict[str, Any]:
     return {
         "data_dir": "data",
         "phoenix": {"url": phoenix, "poll_seconds": 1},
@@ -127,9 +122,9 @@ def _settings(tenant: str, project: str, phoenix: str, vllm: str, model: Path) -
 
 
 def fill(phoenix: str, project: str, asked: Sequence[RoutingCase], *, first: int = 0) -> None:
-    """Calls that were all answered wrongly, each rejected and corrected by a reviewer.
+    """Send calls to Phoenix that were all answered wrongly, each rejected and corrected by a reviewer.
 
-    One a minute, from minute `first` on.
+    There is one call a minute, from minute `first` on.
     """
     spans, annotations = [], []
     for n, (question, label) in enumerate(asked, start=first):

@@ -22,7 +22,7 @@ from registry.store.store import Store
 from tests.browser import chromium, open_page, read_item, sign_in, take_picture
 from tests.console_support import HASH, PASSWORD
 from tests.e2e.team import ROOT, Team, new_team
-from tests.e2e.test_daemon import served, wait_until
+from tests.e2e.test_daemon import list_loaded, wait_until
 
 LABELS = ("billing", "careers", "shipping")
 HELD_OUT, TO_TRAIN, TO_VALIDATE, NEEDED = 60, 30, 3, 50
@@ -60,7 +60,7 @@ def team(
         },
     )
     yield made
-    for name in served(vllm):
+    for name in list_loaded(vllm):
         if name.startswith(made.settings.targets[0].slug):
             httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)
 

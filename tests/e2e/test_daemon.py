@@ -27,7 +27,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.5)
 
 
-def served(vllm: VllmServer) -> set[str]:
+def list_loaded(vllm: VllmServer) -> set[str]:
     return {model["id"] for model in httpx.get(f"{vllm.url}/v1/models", timeout=30).json()["data"]}
 
 
@@ -35,7 +35,7 @@ def served(vllm: VllmServer) -> set[str]:
 def team(tmp_path: Path, phoenix: PhoenixServer, vllm: VllmServer, tiny_model: Path) -> Iterator[Team]:
     made = new_team(tmp_path, f"d{uuid4().hex[:8]}", phoenix=phoenix.url, vllm=vllm.url, model=tiny_model)
     yield made
-    for name in served(vllm):
+    for name in list_loaded(vllm):
         if name.startswith(made.settings.targets[0].slug):
             httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)
 
@@ -58,13 +58,13 @@ def test_the_daemon_learns_by_itself_heals_a_replica_and_stops_when_told(
 
         wait_until(lambda: status()["active_version"] is not None, "the first version to go live")
         version = str(status()["active_version"])
-        assert version in served(vllm)
+        assert version in list_loaded(vllm)
         wait_until(lambda: status()["replicas"] == {"local": "ok"}, "the replica's health")
         assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
 
         # As after a restart of vLLM: what was loaded at run time is gone.
         httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": version}, timeout=30)
-        wait_until(lambda: version in served(vllm), "the reconciler to restore the version")
+        wait_until(lambda: version in list_loaded(vllm), "the reconciler to restore the version")
 
         with ActiveAdapter(team.key, url=url, state_dir=tmp_path / "state") as adapter:
             assert adapter.resolve().version == version

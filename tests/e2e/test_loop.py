@@ -36,11 +36,11 @@ def team(tmp_path: Path, phoenix: PhoenixServer, vllm: VllmServer, tiny_model: P
     made = new_team(tmp_path, f"t{uuid4().hex[:8]}", phoenix=phoenix.url, vllm=vllm.url, model=tiny_model)
     yield made
     # The server is shared: leave nothing of this team loaded on it.
-    for name in loaded(vllm, made):
+    for name in list_loaded(vllm, made):
         httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)
 
 
-def loaded(vllm: VllmServer, team: Team) -> list[str]:
+def list_loaded(vllm: VllmServer, team: Team) -> list[str]:
     models = httpx.get(f"{vllm.url}/v1/models", timeout=30).json()["data"]
     return [model["id"] for model in models if model["id"].startswith(team.settings.targets[0].slug)]
 
@@ -62,7 +62,7 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
 ) -> None:
     # As customers ask whom the model has learned from; it is too small to understand others.
     requests = [CustomerRequest(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(200, 220)]
-    team = team.with_thresholds(pairs=20)
+    team = team.change_thresholds(pairs=20)
     with gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
         assert agent.route(requests[0]).version == "base"
         with keep_asking(agent, requests, pause=1.5) as traffic:
@@ -98,7 +98,7 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     team.learnd("adapters", "release")
     team.learnd("adapters", "activate", cycle["version_id"])
     assert team.ask("status")[0]["active_version"] == cycle["version_id"]
-    assert loaded(vllm, team) == [cycle["version_id"]]
+    assert list_loaded(vllm, team) == [cycle["version_id"]]
     acts = [act["action"] for act in team.ask("adapters", "show", cycle["version_id"])["audit"]]
     assert "activate" in acts
 
@@ -124,7 +124,7 @@ def test_a_cycle_that_is_killed_in_every_one_of_its_states_completes_once(
         assert [version.state for version in versions] == [VersionState.ACTIVE]
     run = team.settings.data_dir / "runs" / team.settings.targets[0].slug / cycles[0].id
     assert len((run / "train-0" / "starts").read_text().splitlines()) == 1, "nothing is trained twice"
-    assert loaded(vllm, team) == [versions[0].id]
+    assert list_loaded(vllm, team) == [versions[0].id]
 
 
 def test_a_training_child_that_is_killed_with_the_daemon_resumes(team: Team) -> None:
@@ -157,9 +157,9 @@ def test_where_promotion_is_manual_a_version_that_two_engines_prove_waits_for_an
     assert (served["verdict"], served["agreement"] > 0.9) == ("PROMOTE", True)
     assert served["comparison"]["gained"] > 0.8 * HELD_OUT
     assert team.ask("status")[0]["active_version"] is None
-    assert loaded(vllm, team) == []
+    assert list_loaded(vllm, team) == []
     team.learnd("adapters", "promote")
-    assert loaded(vllm, team) == [cycle["version_id"]]
+    assert list_loaded(vllm, team) == [cycle["version_id"]]
     team.learnd("adapters", "rollback")
     httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": cycle["version_id"]}, timeout=30)
 

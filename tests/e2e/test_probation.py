@@ -9,7 +9,7 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from registry.versions import VersionState
-from tests.e2e.team import HELD_OUT, ITEMS, Team, fill, new_team, routed
+from tests.e2e.team import HELD_OUT, ITEMS, Team, fill, make_cases, new_team
 
 FRESH = 20
 """Newer items that the second look takes here."""
@@ -47,7 +47,12 @@ def test_a_promising_version_is_proven_on_newer_traffic_and_the_cycles_wait_for_
     assert team.ask("once")["state"] == "SKIPPED", "nothing new: it does not look again"
 
     # Some of it asks what was asked before, which proves nothing.
-    fill(phoenix.url, team.project, [*routed(range(8)), *routed(range(ITEMS, ITEMS + FRESH))], first=ITEMS)
+    fill(
+        phoenix.url,
+        team.project,
+        [*make_cases(range(8)), *make_cases(range(ITEMS, ITEMS + FRESH))],
+        first=ITEMS,
+    )
     second = team.ask("once")
 
     assert (second["trigger"], second["state"], second["verdict"]) == ("second look", "DONE", "PROMOTE")

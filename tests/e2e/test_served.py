@@ -19,7 +19,7 @@ from registry.serving.replica import Replica
 from registry.versions import Version
 from tests.e2e.adapters import record, save_adapter
 from tests.phoenix_support import wait_until
-from tests.run_support import NOWHERE, Runs, a_report, held_out
+from tests.run_support import NOWHERE, Runs, make_held_out, make_report
 
 # PEFT 0.21 asks transformers 5.23 by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
@@ -49,7 +49,7 @@ class Judged(Runs):
         for file in self.adapter.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
         (folder / PROBES).write_text(record(self.adapter, self.base).model_dump_json(), "utf-8")
-        return version, a_report(snapshot, version.id, right=20, base_right=0), snapshot
+        return version, make_report(snapshot, version.id, right=20, base_right=0), snapshot
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def runs(tmp_path: Path, vllm: VllmServer, shipping: Path, tiny_model: Path) -> 
 def test_a_prompt_that_is_too_long_for_the_replica_counts_for_neither_side(
     runs: Judged, tmp_path: Path
 ) -> None:
-    first, *others = held_out(20)
+    first, *others = make_held_out(20)
     endless = Message(role="user", content="where is my parcel " * 5000)
     version, report, snapshot = runs.judged([first.model_copy(update={"prompt": (endless,)}), *others])
     found = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, tmp_path)
@@ -81,7 +81,7 @@ def test_a_prompt_that_is_too_long_for_the_replica_counts_for_neither_side(
 def test_while_a_replica_is_asked_an_operator_can_act_and_the_daemon_stop(
     runs: Judged, tmp_path: Path, vllm: VllmServer
 ) -> None:
-    version, report, snapshot = runs.judged(held_out(400))
+    version, report, snapshot = runs.judged(make_held_out(400))
     ended: list[BaseException | None] = []
 
     def ask() -> None:

@@ -13,7 +13,7 @@ from evaluation.jobs.seeds import SeedsJob, measure
 from evaluation.report import Report
 from evaluation.rules import Gate
 from extractors.examples.types import Examples, ReviewedItem, SFTExample
-from tests.e2e.test_training import LABELS, DyingProgress, asked, plan_for, train_here
+from tests.e2e.test_training import LABELS, DyingProgress, make_case, plan_for, train_here
 from tests.snapshots import make_example, make_item, make_snapshot
 from tests.tiny_model import CACHE
 from trainers.jobs.job import TrainingJob
@@ -25,15 +25,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 
 
 def held_out(numbers: Sequence[int]) -> list[ReviewedItem]:
-    return [make_item(number, asked(number)) for number in numbers]
+    return [make_item(number, make_case(number)) for number in numbers]
 
 
 @pytest.fixture(scope="module")
 def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """`good` and `twin` learned both labels, with different seeds; `weak` knows one alone."""
     folder = tmp_path_factory.mktemp("adapters")
-    both = Examples(sft=tuple(make_example(number, asked(number)) for number in range(56)))
-    one = Examples(sft=tuple(make_example(number, (asked(number)[0], LABELS[0])) for number in range(56)))
+    both = Examples(sft=tuple(make_example(number, make_case(number)) for number in range(56)))
+    one = Examples(sft=tuple(make_example(number, (make_case(number)[0], LABELS[0])) for number in range(56)))
     lessons = {"good": (both, 0), "twin": (both, 1), "weak": (one, 0)}
     trained = {}
     for name, (examples, seed) in lessons.items():
@@ -98,7 +98,7 @@ def test_a_worse_one_is_a_regression(tmp_path: Path, tiny_model: Path, adapters:
 def test_a_better_one_is_promoted_and_says_how_sure_it_is(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
-    golden = [make_example(7, asked(7)), make_example(8, asked(8))]
+    golden = [make_example(7, make_case(7)), make_example(8, make_case(8))]
     report = judged(
         tmp_path,
         tiny_model,
@@ -120,7 +120,7 @@ def test_a_better_one_is_promoted_and_says_how_sure_it_is(
 def test_one_that_is_better_but_breaks_a_golden_case_is_rejected(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
-    golden = [make_example(7, (asked(7)[0], LABELS[0])), make_example(8, asked(8))]
+    golden = [make_example(7, (make_case(7)[0], LABELS[0])), make_example(8, make_case(8))]
     report = judged(
         tmp_path,
         tiny_model,

@@ -14,7 +14,7 @@ import tomli_w
 from daemon.cli import main, output
 from registry.cycles import CycleState, StageResult
 from registry.versions import VersionState
-from tests.run_support import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, a_report, asked, held_out
+from tests.run_support import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, make_case, make_held_out, make_report
 from tests.snapshots import make_example
 
 PHOENIX = "https://phoenix.example.com"
@@ -60,15 +60,15 @@ def learnd(
 
 def three(runs: Runs) -> tuple[str, str, str]:
     """A run on probation, its second look, and a promoted run by DPO; a day apart. Then a skipped cycle."""
-    first = runs.run(runs.snapshot(held_out(40)), right=9)
+    first = runs.run(runs.snapshot(make_held_out(40)), right=9)
     runs.now += timedelta(days=1)
-    newer = runs.snapshot(held_out(60, first=200))
+    newer = runs.snapshot(make_held_out(60, first=200))
     look = runs.look_again(runs.store.version(str(first.version_id)), newer)
-    runs.end(look, a_report(newer, str(first.version_id), right=40, look="second"))
+    runs.end(look, make_report(newer, str(first.version_id), right=40, look="second"))
     runs.now += timedelta(days=1)
-    snapshot = runs.snapshot(held_out(60, first=200))
+    snapshot = runs.snapshot(make_held_out(60, first=200))
     last = runs.train(snapshot, (SFT, DPO))
-    runs.end(last, a_report(snapshot, str(last.version_id), right=60))
+    runs.end(last, make_report(snapshot, str(last.version_id), right=60))
     runs.now += timedelta(days=1)
     skipped = runs.store.start_cycle(runs.context.target.key, "schedule", runs.now)
     runs.store.advance_cycle(
@@ -114,10 +114,10 @@ def test_a_filter_leaves_what_fits(learnd: Learnd, words: list[str], found: list
 
 def test_a_run_is_shown_in_full(learnd: Learnd) -> None:
     runs = learnd.runs
-    snapshot = runs.snapshot(held_out(40))
+    snapshot = runs.snapshot(make_held_out(40))
     cycle = runs.train(snapshot)
-    golden = [make_example(n, asked(n), system="Route it.") for n in range(3)]
-    report = a_report(snapshot, str(cycle.version_id), right=30, golden=golden, everything=True)
+    golden = [make_example(n, make_case(n), system="Route it.") for n in range(3)]
+    report = make_report(snapshot, str(cycle.version_id), right=30, golden=golden, everything=True)
     runs.end(cycle, report)
     shown = learnd("experiments", "show", cycle.id)
     for words in (
@@ -147,7 +147,7 @@ def test_a_run_is_shown_in_full(learnd: Learnd) -> None:
 
 def test_what_others_said_does_nothing_in_a_terminal(learnd: Learnd) -> None:
     runs = learnd.runs
-    cycle = runs.train(runs.snapshot(held_out(12)))
+    cycle = runs.train(runs.snapshot(make_held_out(12)))
     runs.fail(cycle, "Phoenix failed (500 \x1b]0;mine\x07 [red]no\u202e)")
     for words in (("cycles", "list"), ("experiments", "show", cycle.id)):
         printed = learnd(*words)
@@ -158,9 +158,9 @@ def test_what_others_said_does_nothing_in_a_terminal(learnd: Learnd) -> None:
 
 def test_a_list_reads_no_report_and_shows_means_that_differ_by_the_effect(learnd: Learnd) -> None:
     runs = learnd.runs
-    snapshot = runs.snapshot(held_out(40))
+    snapshot = runs.snapshot(make_held_out(40))
     cycle = runs.train(snapshot)
-    report = a_report(snapshot, str(cycle.version_id), right=30)
+    report = make_report(snapshot, str(cycle.version_id), right=30)
     [compared] = report.comparisons
     weighted = compared.model_copy(update={"means": (0.7, 0.6), "effect": 0.1})
     runs.end(cycle, report.model_copy(update={"comparisons": (weighted,)}))
@@ -175,7 +175,7 @@ def test_a_list_reads_no_report_and_shows_means_that_differ_by_the_effect(learnd
 
 def test_a_skipped_second_look_is_not_on_its_way_to_phoenix(learnd: Learnd) -> None:
     runs = learnd.runs
-    first = runs.run(runs.snapshot(held_out(40)), right=9)
+    first = runs.run(runs.snapshot(make_held_out(40)), right=9)
     look = runs.store.start_cycle("acme/routing", "second look", runs.now, version_id=str(first.version_id))
     runs.store.advance_cycle(look.id, CycleState.EXTRACTING, CycleState.SKIPPED, runs.now, reason="too few")
     assert learnd.json("open", look.id)["in_phoenix"] == "no: it neither trained nor judged anything"
@@ -217,7 +217,7 @@ def test_runs_are_compared_and_the_best_is_marked(learnd: Learnd) -> None:
 
 def test_the_status_says_what_a_version_on_probation_waits_for(learnd: Learnd) -> None:
     runs = learnd.runs
-    cycle = runs.run(runs.snapshot(held_out(40)), right=9)
+    cycle = runs.run(runs.snapshot(make_held_out(40)), right=9)
     runs.store.judge(str(cycle.version_id), VersionState.PROBATION, now=runs.now, actor="learnd", reason="")
     [waiting] = [line for line in learnd("status").splitlines() if "on probation" in line]
     until = f"{runs.now + timedelta(days=30):%Y-%m-%d}"
@@ -231,7 +231,7 @@ def test_a_stage_that_was_left_out_is_no_method_of_its_run(learnd: Learnd) -> No
         StageResult(method="sft", figures=FIGURES["sft"]),
         StageResult(method="dpo", left_out="too few pairs"),
     ]
-    cycle = runs.train(runs.snapshot(held_out(40)), (SFT, DPO), training)
+    cycle = runs.train(runs.snapshot(make_held_out(40)), (SFT, DPO), training)
     runs.fail(cycle, "killed")
     assert [each["method"] for each in learnd.json("list", "--method", "sft")] == ["sft"]
     assert learnd.json("list", "--method", "dpo") == []
@@ -239,7 +239,7 @@ def test_a_stage_that_was_left_out_is_no_method_of_its_run(learnd: Learnd) -> No
 
 def test_the_link_to_phoenix_or_why_there_is_none(learnd: Learnd) -> None:
     runs = learnd.runs
-    cycle = runs.run(runs.snapshot(held_out(12)), right=10)
+    cycle = runs.run(runs.snapshot(make_held_out(12)), right=10)
     assert "not yet" in learnd("experiments", "open", cycle.id, fails=True)
     runs.store.published(cycle.id, runs.now, "/datasets/D/compare?experimentId=A&experimentId=B")
     link = f"{PHOENIX}/datasets/D/compare?experimentId=A&experimentId=B"
@@ -247,12 +247,12 @@ def test_the_link_to_phoenix_or_why_there_is_none(learnd: Learnd) -> None:
     assert learnd.json("open", cycle.id)["url"] == link
     assert link in learnd("experiments", "show", cycle.id)
     runs.now += timedelta(days=1)
-    gone = runs.run(runs.snapshot(held_out(12)), right=10)
+    gone = runs.run(runs.snapshot(make_held_out(12)), right=10)
     shutil.rmtree(runs.context.snapshots / str(gone.snapshot_id))
     runs.store.published(gone.id, runs.now, None)
     assert "its held-out items were gone" in learnd("experiments", "open", gone.id, fails=True)
     runs.now += timedelta(days=1)
-    failed = runs.train(runs.snapshot(held_out(12, first=300)))
+    failed = runs.train(runs.snapshot(make_held_out(12, first=300)))
     assert "it is EVALUATING" in learnd("experiments", "open", failed.id, fails=True)
     runs.fail(failed, "out of memory")
     runs.store.published(failed.id, runs.now, None)

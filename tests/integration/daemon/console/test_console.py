@@ -650,6 +650,7 @@ def test_text_from_telemetry_is_never_markup(page: Page, daemon: Running, batch:
     read_item(page, 4)
     shown += told.count()
     expect_no_markup(page)
+    page.get_by_label("Find").press("Enter")
     page.keyboard.press("t")
     expect(page.get_by_role("cell").filter(has_text="window.hacked")).to_be_visible()
     expect_no_markup(page)
@@ -680,10 +681,17 @@ def test_an_unknown_address_is_a_page_of_ours_with_a_way_back_and_json_for_progr
         assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
 
 
-def test_light_or_dark_is_kept(page: Page) -> None:
+def test_light_or_dark_is_kept(page: Page, daemon: Running) -> None:
     visit(page, "/console/")
     expect(page.locator("body.body--light")).to_have_count(1)
     page.get_by_role("button", name="Light or dark").click()
+    expect(page.locator("body.body--dark")).to_have_count(1)
+    daemon.store.hold(INVOICES, "ann", "until the fair is over", datetime.now(UTC))
+    held = page.get_by_role("article", name=INVOICES).get_by_text("until the fair is over")
+    expect(held).to_be_visible()
+    daemon.store.release(INVOICES, actor="ann", now=datetime.now(UTC))
+    expect(held).to_have_count(0)
+    # Nor do refreshes of the page undo the choice.
     expect(page.locator("body.body--dark")).to_have_count(1)
     page.goto("/console/adapters")
     expect(page.locator("body.body--dark")).to_have_count(1)

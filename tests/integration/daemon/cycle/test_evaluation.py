@@ -17,7 +17,7 @@ from daemon.cycle.steps import advance
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE
 from daemon.serving.replica_answers import Replies, confirm
 from evaluation.engine.probe_record import ProbeRecord
-from evaluation.jobs.job import REPORT, TRAFFIC, TrafficSample
+from evaluation.jobs.job import REPORT, TRAFFIC, EvaluationResult, TrafficSample
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.score_side import RawAnswer
@@ -25,12 +25,13 @@ from extractors.phoenix.http import PhoenixRefused
 from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServedYet
 from registry.versions import VersionState
-from tests.run_support import MINUTE, NOWHERE, Runs, a_report, asked, held_out
+from tests.run_support import MINUTE, NOWHERE, Runs, make_case, make_held_out, make_report
 from tests.snapshots import make_example
+from trainers.job_folder import ProgressLine
 
 
-def leave(runs: Runs, cycle: Cycle, report: Report) -> Path:
-    """What the evaluation's child leaves in its folder, all but its result."""
+def write_report(runs: Runs, cycle: Cycle, report: Report) -> Path:
+    """Write the files of the evaluation's child into its folder, except its result."""
     folder = runs.context.run_folder(cycle) / "evaluate"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAFFIC).write_text(TrafficSample(calls=()).model_dump_json(), "utf-8")
@@ -39,12 +40,15 @@ def leave(runs: Runs, cycle: Cycle, report: Report) -> Path:
     return folder
 
 
-def done(folder: Path) -> None:
-    (folder / "result.json").write_text("{}", "utf-8")
+def write_result(folder: Path) -> None:
+    """End the evaluation's child, whose report is in `folder`."""
+    report = Report.model_validate_json((folder / REPORT).read_text("utf-8"))
+    result = EvaluationResult(verdict=report.verdict, reason=report.reason)
+    (folder / "result.json").write_text(result.model_dump_json(), "utf-8")
 
 
-def activated(runs: Runs, cycle: Cycle) -> None:
-    """As an operator does it."""
+def activate(runs: Runs, cycle: Cycle) -> None:
+    """Activate the cycle's version as an operator does it."""
     moved = {"drain_until": runs.now, "now": runs.now, "actor": "ann", "reason": "now"}
     runs.store.activate(str(cycle.version_id), expected_active=None, **moved)  # type: ignore[arg-type]
 
@@ -53,19 +57,19 @@ def activated(runs: Runs, cycle: Cycle) -> None:
 
 
 def test_a_version_that_was_activated_before_its_evaluation_is_not_compared_with_itself(runs: Runs) -> None:
-    cycle = runs.train(runs.snapshot(held_out(12)))
-    activated(runs, cycle)
+    cycle = runs.train(runs.snapshot(make_held_out(12)))
+    activate(runs, cycle)
     cycle = advance(runs.context, cycle)
     assert (cycle.state, cycle.verdict, cycle.report) == (CycleState.DONE, None, None)
     assert cycle.reason == f"{cycle.version_id} was activated by an operator meanwhile"
 
 
 def test_a_report_that_was_there_is_kept(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(12))
+    snapshot = runs.snapshot(make_held_out(12))
     cycle = runs.train(snapshot)
-    report = a_report(snapshot, str(cycle.version_id), right=2)
-    done(leave(runs, cycle, report))
-    activated(runs, cycle)
+    report = make_report(snapshot, str(cycle.version_id), right=2)
+    write_result(write_report(runs, cycle, report))
+    activate(runs, cycle)
     cycle = advance(runs.context, cycle)
     assert (cycle.state, cycle.verdict, cycle.report) == (CycleState.DONE, report.verdict, report)
     assert cycle.reason == (
@@ -74,24 +78,24 @@ def test_a_report_that_was_there_is_kept(runs: Runs) -> None:
 
 
 def test_a_version_that_is_activated_while_it_is_judged_stays_live_whatever_the_verdict(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(12))
+    snapshot = runs.snapshot(make_held_out(12))
     cycle = runs.train(snapshot)
-    report = a_report(snapshot, str(cycle.version_id), right=2)
+    report = make_report(snapshot, str(cycle.version_id), right=2)
     assert report.verdict in {"REJECT", "INCONCLUSIVE"}
-    folder = leave(runs, cycle, report)
+    folder = write_report(runs, cycle, report)
     ended: list[Cycle] = []
     with (folder / "lock").open("w") as child:
         # As the child holds it.
         fcntl.flock(child, fcntl.LOCK_EX)
-        heard = threading.Event()
-        context = replace(runs.context, on_progress=lambda _line: heard.set())
+        reported = threading.Event()
+        context = replace(runs.context, on_progress=lambda _line: reported.set())
         judging = threading.Thread(target=lambda: ended.append(advance(context, cycle)))
         judging.start()
-        while not heard.wait(0.1):
-            with (folder / "progress.jsonl").open("a") as said:
-                said.write('{"stage": "judging"}\n')
-        activated(runs, cycle)
-        done(folder)
+        while not reported.wait(0.1):
+            with (folder / "progress.jsonl").open("a") as lines:
+                lines.write(ProgressLine(at=runs.now, stage="judging").model_dump_json() + "\n")
+        activate(runs, cycle)
+        write_result(folder)
     judging.join(30)
     assert (ended[0].state, ended[0].report) == (CycleState.DONE, report)
     assert "activated by an operator meanwhile" in ended[0].reason
@@ -101,19 +105,19 @@ def test_a_version_that_is_activated_while_it_is_judged_stays_live_whatever_the_
 # ---- a replica
 
 
-def by_replica(tmp_path: Path) -> Runs:
+def confirm_by_replica(tmp_path: Path) -> Runs:
     replicas = [{"name": "one", "url": NOWHERE}]
     return Runs(tmp_path, NOWHERE, replicas=replicas, evaluate_with="replica")
 
 
 def test_a_replica_that_never_answers_makes_it_inconclusive_and_throws_nothing_away(tmp_path: Path) -> None:
-    runs = by_replica(tmp_path)
-    snapshot = runs.snapshot(held_out(40))
+    runs = confirm_by_replica(tmp_path)
+    snapshot = runs.snapshot(make_held_out(40))
     cycle = runs.train(snapshot)
-    report = a_report(snapshot, str(cycle.version_id), right=36, base_right=0)
+    report = make_report(snapshot, str(cycle.version_id), right=36, base_right=0)
     assert report.verdict == "PROMOTE"
-    folder = leave(runs, cycle, report)
-    done(folder)
+    folder = write_report(runs, cycle, report)
+    write_result(folder)
     at = (folder / REPORT).stat().st_mtime
     runs.now += timedelta(seconds=at - runs.now.timestamp())
     with pytest.raises(NotServedYet):
@@ -128,8 +132,8 @@ def test_a_replica_that_never_answers_makes_it_inconclusive_and_throws_nothing_a
     runs.store.close()
 
 
-def replied(folder: Path, report: Report, *, refused: set[int]) -> None:
-    """The answers of the report, as if a replica had given them, but to what it refuses to the live side."""
+def write_replies(folder: Path, report: Report, *, refused: set[int]) -> None:
+    """Write the report's answers as if a replica had given them; it refuses some prompts of the live side."""
     for number, name in enumerate((report.live, report.candidate.name)):
         said = tuple(
             None if n in refused and name == report.live else RawAnswer(text=answer.text, ended=True)
@@ -144,24 +148,24 @@ def replied(folder: Path, report: Report, *, refused: set[int]) -> None:
 def test_engines_that_agree_come_to_one_verdict_whatever_a_replica_does_not_measure(
     tmp_path: Path, margin: float
 ) -> None:
-    runs = by_replica(tmp_path)
-    snapshot = runs.snapshot(held_out(60))
+    runs = confirm_by_replica(tmp_path)
+    snapshot = runs.snapshot(make_held_out(60))
     cycle = runs.train(snapshot)
     version = runs.store.version(str(cycle.version_id))
     gate = Gate(latency_margin=margin, golden_tolerance=1)
-    report = a_report(
+    report = make_report(
         snapshot,
         version.id,
         right=55,
         base_right=5,
         gate=gate,
-        golden=[make_example(1, asked(1))],
+        golden=[make_example(1, make_case(1))],
         everything=True,
     )
     wanted = ("PROMOTE", "better") if margin == 2.0 else ("PROBATION", "open guard")
     assert (report.verdict, report.condition) == wanted, report.reason
-    folder = leave(runs, cycle, report)
-    replied(folder, report, refused=set())
+    folder = write_report(runs, cycle, report)
+    write_replies(folder, report, refused=set())
     judged = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, folder)
     assert judged.served is not None
     assert (judged.verdict, judged.served.verdict, judged.served.agreement) == (report.verdict,) * 2 + (1.0,)
@@ -172,13 +176,13 @@ def test_engines_that_agree_come_to_one_verdict_whatever_a_replica_does_not_meas
 def test_a_prompt_that_the_replica_refuses_to_one_side_counts_for_neither_and_is_spoken_of(
     tmp_path: Path,
 ) -> None:
-    runs = by_replica(tmp_path)
-    snapshot = runs.snapshot(held_out(60))
+    runs = confirm_by_replica(tmp_path)
+    snapshot = runs.snapshot(make_held_out(60))
     cycle = runs.train(snapshot)
     version = runs.store.version(str(cycle.version_id))
-    report = a_report(snapshot, version.id, right=55, base_right=5)
-    folder = leave(runs, cycle, report)
-    replied(folder, report, refused={0, 10})
+    report = make_report(snapshot, version.id, right=55, base_right=5)
+    folder = write_report(runs, cycle, report)
+    write_replies(folder, report, refused={0, 10})
     judged = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, folder)
     assert judged.served is not None
     # The base was right about the first, and the candidate about both.
@@ -221,7 +225,7 @@ def refusing() -> Iterator[str]:
 def test_without_a_sample_of_the_traffic_a_candidate_is_judged_after_a_while(tmp_path: Path) -> None:
     with refusing() as url:
         runs = Runs(tmp_path, url)
-        snapshot = runs.snapshot(held_out(12))
+        snapshot = runs.snapshot(make_held_out(12))
         folder, until = tmp_path / "evaluate", runs.now + SAMPLE_PATIENCE
         with pytest.raises(PhoenixRefused):
             sample_once(runs.context, runs.context.snapshots / snapshot.id, folder, patient_until=until)

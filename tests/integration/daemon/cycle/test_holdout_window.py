@@ -35,8 +35,8 @@ def build_context(tmp_path: Path, model: Path) -> TargetContext:
     return TargetContext(settings, settings.targets[0], Store.open(settings.data_dir, BEGAN), lambda: BEGAN)
 
 
-def snapshot_id(context: TargetContext, number: int, window: Window) -> str:
-    """A snapshot of its own training examples, judged by `window`."""
+def write_numbered_snapshot(context: TargetContext, number: int, window: Window) -> str:
+    """Write a snapshot with training examples of its own, judged by `window`, and return its id."""
     examples = Examples(sft=(make_example(number, (f"question {number}", "billing")),))
     held_out = [make_item(99, ("held out", "billing"))]
     made = read_snapshot(make_snapshot(context.data_dir, examples, holdout=held_out))
@@ -45,14 +45,16 @@ def snapshot_id(context: TargetContext, number: int, window: Window) -> str:
     return manifest.snapshot_id
 
 
-def selecting(context: TargetContext, number: int, window: Window) -> Cycle:
+def start_selecting(context: TargetContext, number: int, window: Window) -> Cycle:
     cycle = context.store.start_cycle("acme/routing", "new examples", BEGAN + timedelta(hours=number))
-    return context.move(cycle, CycleState.SELECTING, snapshot_id=snapshot_id(context, number, window))
+    return context.move(
+        cycle, CycleState.SELECTING, snapshot_id=write_numbered_snapshot(context, number, window)
+    )
 
 
-def judged(context: TargetContext, number: int, window: Window) -> None:
-    """A cycle that trained something, and came to a verdict."""
-    cycle = selecting(context, number, window)
+def add_judged_cycle(context: TargetContext, number: int, window: Window) -> None:
+    """Add a cycle that trained something and reached a verdict."""
+    cycle = start_selecting(context, number, window)
     plan = Plan(
         stages=(TrainingStage(method="sft", data="sft", hyperparameters=Hyperparameters()),),
         reason="a test",
@@ -72,15 +74,15 @@ def test_a_window_that_has_judged_enough_waits_for_newer_traffic(tmp_path: Path,
     context = build_context(tmp_path, tiny_model)
     window = Window(start=BEGAN, end=BEGAN + timedelta(hours=1))
     newer = Window(start=BEGAN + timedelta(days=1), end=BEGAN + timedelta(days=2))
-    judged(context, 1, window)
-    once = advance(context, selecting(context, 2, window))
+    add_judged_cycle(context, 1, window)
+    once = advance(context, start_selecting(context, 2, window))
     assert "candidates" not in once.reason, "one candidate is fewer than two"
-    judged(context, 3, window)
-    skipped = advance(context, selecting(context, 4, window))
+    add_judged_cycle(context, 3, window)
+    skipped = advance(context, start_selecting(context, 4, window))
     assert skipped.state is CycleState.SKIPPED
     assert "has judged 2 candidates" in skipped.reason
     assert "gate.candidates_per_window" in skipped.reason
-    moved = advance(context, selecting(context, 5, newer))
+    moved = advance(context, start_selecting(context, 5, newer))
     assert "candidates" not in moved.reason
     context.store.close()
 
@@ -90,7 +92,7 @@ def test_a_version_on_probation_whose_snapshot_is_gone_is_given_up_and_stops_not
 ) -> None:
     context = build_context(tmp_path, tiny_model)
     window = Window(start=BEGAN, end=BEGAN + timedelta(hours=1))
-    cycle = selecting(context, 1, window)
+    cycle = start_selecting(context, 1, window)
     version = context.store.add_candidate(
         cycle.id,
         path="adapters/one",

@@ -17,7 +17,7 @@ from registry.batches import BatchState, ItemDecision, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store
 from tests.snapshots import make_example, make_item, make_snapshot
-from tests.writing_stand_in import Answer, Request, WritingStandIn, writing
+from tests.writing_stand_in import ChatBody, StandInReply, WritingStandIn, writing
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)
 KEY = "a key that nobody may see"
@@ -45,13 +45,13 @@ def question(number: int) -> tuple[str, str]:
     return ASKED[label][number // 2 % 2].format(n=THINGS[number % len(THINGS)]), label
 
 
-def writes(_request: Request, number: int) -> Answer:
+def writes(_request: ChatBody, number: int) -> StandInReply:
     """New messages about other things, now and then garbage."""
     if number % 7 == 6:
-        return Answer("ok " * 400)
+        return StandInReply("ok " * 400)
     rng = random.Random(number)
     what = rng.choice(("Could somebody tell me about", "I am unhappy with", "Please have a look at"))
-    return Answer(f"{what} the {rng.choice(MORE)} that I ordered in week {number}")
+    return StandInReply(f"{what} the {rng.choice(MORE)} that I ordered in week {number}")
 
 
 @pytest.fixture

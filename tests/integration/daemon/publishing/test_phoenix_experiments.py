@@ -1,4 +1,4 @@
-"""What a run measured, published to a real Phoenix: spans, a dataset, experiments; and its compare page."""
+"""A run published to a real Phoenix: spans, a dataset, experiments; and Phoenix's compare page."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ def http(phoenix: PhoenixServer) -> Iterator[PhoenixHttp]:
 # ---- spans
 
 
-def fine_tuning(run_id: str, **changes: Any) -> ExperimentSpan:
+def build_fine_tuning(run_id: str, **changes: Any) -> ExperimentSpan:
     return ExperimentSpan(
         **{
             "started_at": NOON,
@@ -99,7 +99,7 @@ def fine_tuning(run_id: str, **changes: Any) -> ExperimentSpan:
     )
 
 
-def evaluation(**changes: Any) -> EvaluationSpan:
+def build_evaluation(**changes: Any) -> EvaluationSpan:
     side = SideMetrics(
         accuracy=1,
         top_k_accuracy=0.9,
@@ -151,7 +151,7 @@ ASKED_OF_EVALUATION = {
 
 @pytest.mark.parametrize(
     ("stage", "asked"),
-    [(fine_tuning("r"), ASKED_OF_FINE_TUNING), (evaluation(), ASKED_OF_EVALUATION)],
+    [(build_fine_tuning("r"), ASKED_OF_FINE_TUNING), (build_evaluation(), ASKED_OF_EVALUATION)],
     ids=["fine-tuning", "evaluation"],
 )
 def test_a_span_has_the_attributes_that_were_agreed_and_no_other(
@@ -180,19 +180,23 @@ def test_what_is_unknown_or_no_number_is_left_out() -> None:
 
 def test_spans_come_back_as_they_were_published(client: PhoenixClient, http: PhoenixHttp) -> None:
     # Agents are called tenant/agent, and a project may be.
-    project, trained, judged = f"acme/{new_project()}", fine_tuning(new_project("run")), evaluation()
+    project, trained, judged = (
+        f"acme/{new_project()}",
+        build_fine_tuning(new_project("run")),
+        build_evaluation(),
+    )
     assert publish_spans(client.spans, project, trained, judged)
 
     condition = "attributes['openinference']['span']['kind'] == 'EXPERIMENT'"
     found = client.project(project)
     (root,) = client.spans.find(found, condition, NOON + timedelta(days=1))
-    spans = {span["name"]: span for span in all_spans(http, found.id)}
+    spans = {span["name"]: span for span in read_spans(http, found.id)}
     kept, below = spans["fine_tuning"], spans["adapter_evaluation"]
     assert kept["context"]["span_id"] == root.id == below["parent_id"]
     assert kept["context"]["trace_id"] == below["context"]["trace_id"]
     assert kept["parent_id"] is None
-    assert exactly(kept) == exact(flatten_attributes(trained))
-    assert exactly(below) == exact(flatten_attributes(judged))
+    assert read_typed_attributes(kept) == add_types(flatten_attributes(trained))
+    assert read_typed_attributes(below) == add_types(flatten_attributes(judged))
     assert (kept["start_time"], kept["end_time"]) == (
         "2026-03-10T12:00:00+00:00",
         "2026-03-10T12:01:01.250000+00:00",
@@ -204,32 +208,32 @@ def test_a_failed_run_says_why_and_publishing_again_changes_nothing(
     client: PhoenixClient, project: str, http: PhoenixHttp
 ) -> None:
     run_id = new_project("run")
-    failed = fine_tuning(run_id, error="out of memory \0\ud800", metrics=FineTuningMetrics())
+    failed = build_fine_tuning(run_id, error="out of memory \0\ud800", metrics=FineTuningMetrics())
     assert publish_spans(client.spans, project, failed)
-    assert publish_spans(client.spans, project, fine_tuning(run_id), evaluation())
-    assert publish_spans(client.spans, project, fine_tuning(run_id), evaluation())
+    assert publish_spans(client.spans, project, build_fine_tuning(run_id), build_evaluation())
+    assert publish_spans(client.spans, project, build_fine_tuning(run_id), build_evaluation())
 
-    spans = {span["name"]: span for span in all_spans(http, client.project(project).id)}
+    spans = {span["name"]: span for span in read_spans(http, client.project(project).id)}
     assert set(spans) == {"fine_tuning", "adapter_evaluation"}
     assert spans["fine_tuning"]["status_code"] == "ERROR"
     assert spans["fine_tuning"]["status_message"] == "out of memory \N{REPLACEMENT CHARACTER}?"
-    assert exactly(spans["fine_tuning"]) == exact(flatten_attributes(failed))
+    assert read_typed_attributes(spans["fine_tuning"]) == add_types(flatten_attributes(failed))
 
 
 def test_spans_are_published_only_once_phoenix_shows_them(
     client: PhoenixClient, project: str, http: PhoenixHttp
 ) -> None:
     # It answers before it keeps them: killed within a tenth of a second after, it has lost them.
-    run = fine_tuning(new_project("run"))
+    run = build_fine_tuning(new_project("run"))
     if not publish_spans(client.spans, project, run, seconds=0):
         assert publish_spans(client.spans, project, run)
-    assert [span["name"] for span in all_spans(http, client.project(project).id)] == ["fine_tuning"]
+    assert [span["name"] for span in read_spans(http, client.project(project).id)] == ["fine_tuning"]
 
 
 # ---- the dataset and its experiments
 
 
-def example(number: int, span_id: str | None = None) -> DatasetExample:
+def build_example(number: int, span_id: str | None = None) -> DatasetExample:
     return DatasetExample(
         id=f"{number:032x}",
         input={"question": f"Where is parcel {number}?"},
@@ -239,7 +243,7 @@ def example(number: int, span_id: str | None = None) -> DatasetExample:
     )
 
 
-def side(name: str, examples: Sequence[DatasetExample], right: int = 10**6) -> ExperimentSide:
+def build_side(name: str, examples: Sequence[DatasetExample], right: int = 10**6) -> ExperimentSide:
     """A side that answers the first `right` examples right."""
     runs = []
     for number, asked in enumerate(examples):
@@ -258,17 +262,17 @@ def side(name: str, examples: Sequence[DatasetExample], right: int = 10**6) -> E
     return ExperimentSide(name=name, title=f"{name} of a test", metadata={"model": name}, runs=tuple(runs))
 
 
-def a_run(numbers: Sequence[int], dataset: str, run_id: str | None = None) -> MeasuredRun:
-    examples = tuple(example(number) for number in numbers)
+def build_run(numbers: Sequence[int], dataset: str, run_id: str | None = None) -> MeasuredRun:
+    examples = tuple(build_example(number) for number in numbers)
     return MeasuredRun(
         run_id=run_id or new_project("run"),
         dataset=dataset,
         examples=examples,
-        sides=(side("base", examples, right=1), side("candidate", examples)),
+        sides=(build_side("base", examples, right=1), build_side("candidate", examples)),
     )
 
 
-def holdout_name() -> str:
+def new_holdout_name() -> str:
     return f"learnd acme/{new_project()} holdout"
 
 
@@ -277,11 +281,13 @@ def test_examples_are_linked_to_their_spans_and_one_whose_span_is_gone_is_there_
 ) -> None:
     span = chat_span()
     send_and_wait(phoenix.url, project, span)
-    examples = (example(1, span.span_id), example(2, "feedfeedfeedfeed"), example(4))
-    run = MeasuredRun(run_id="r", dataset=holdout_name(), examples=examples, sides=(side("base", examples),))
+    examples = (build_example(1, span.span_id), build_example(2, "feedfeedfeedfeed"), build_example(4))
+    run = MeasuredRun(
+        run_id="r", dataset=new_holdout_name(), examples=examples, sides=(build_side("base", examples),)
+    )
     published = publish_experiments(client.datasets, run)
 
-    found = examples_of(http, published)
+    found = read_examples(http, published)
     assert {example["id"]: (example["source"] or {}).get("span_id") for example in found} == {
         examples[0].id: span.span_id,
         examples[1].id: None,
@@ -295,26 +301,26 @@ def test_examples_are_linked_to_their_spans_and_one_whose_span_is_gone_is_there_
 def test_each_side_is_an_experiment_with_its_answers_and_their_evaluations(
     client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    run = a_run([1, 2, 4], holdout_name())
+    run = build_run([1, 2, 4], new_holdout_name())
     published = publish_experiments(client.datasets, run)
 
-    (first, second, without_gold) = answers_of(http, published.experiment_ids["base"])
+    (first, second, without_gold) = read_answers(http, published.experiment_ids["base"])
     assert (first["output"], second["output"]) == ("shipping", "none of these")
     assert (first["latency_ms"], first["error"]) == (40.0, None)
-    assert marks(first) == {
+    assert read_marks(first) == {
         "correct": ("correct", 1.0),
         "valid": ("valid", 1.0),
         "confidence": (None, 0.5),
     }
-    assert marks(second) == {
+    assert read_marks(second) == {
         "correct": ("wrong", 0.0),
         "valid": ("invalid", 0.0),
         "confidence": (None, 0.501),
     }
-    assert marks(without_gold) == {"valid": ("invalid", 0.0), "confidence": (None, 0.502)}
-    right = answers_of(http, published.experiment_ids["candidate"])
+    assert read_marks(without_gold) == {"valid": ("invalid", 0.0), "confidence": (None, 0.502)}
+    right = read_answers(http, published.experiment_ids["candidate"])
     assert [answer["output"] for answer in right] == ["shipping", "returns", "returns"]
-    (candidate, base) = experiments_of(http, published.dataset_id)
+    (candidate, base) = read_experiments(http, published.dataset_id)
     assert [experiment["name"] for experiment in (base, candidate)] == [
         "base of a test",
         "candidate of a test",
@@ -324,11 +330,11 @@ def test_each_side_is_an_experiment_with_its_answers_and_their_evaluations(
 
 
 def test_publishing_again_changes_nothing(client: PhoenixClient, http: PhoenixHttp) -> None:
-    run = a_run([1, 2, 4], holdout_name())
+    run = build_run([1, 2, 4], new_holdout_name())
     published = publish_experiments(client.datasets, run)
-    before = everything(http, published.dataset_id)
+    before = read_everything(http, published.dataset_id)
     assert publish_experiments(client.datasets, run) == published
-    assert everything(http, published.dataset_id) == before
+    assert read_everything(http, published.dataset_id) == before
 
 
 class Killed(BaseException):
@@ -371,21 +377,23 @@ class Forgetful(PhoenixHttp):
 def test_a_run_killed_anywhere_goes_on_where_it_was(
     phoenix: PhoenixServer, client: PhoenixClient, last: int, http: PhoenixHttp
 ) -> None:
-    run = a_run([1, 2, 4], holdout_name())
+    run = build_run([1, 2, 4], new_holdout_name())
     with closing(Dying(phoenix.url, last)) as dying, pytest.raises(Killed):
         publish_experiments(DatasetClient(dying), run)
     published = publish_experiments(client.datasets, run)
 
-    assert len(experiments_of(http, published.dataset_id)) == len(run.sides)
-    whole = publish_experiments(client.datasets, a_run([1, 2, 4], holdout_name()))
+    assert len(read_experiments(http, published.dataset_id)) == len(run.sides)
+    whole = publish_experiments(client.datasets, build_run([1, 2, 4], new_holdout_name()))
     for name in ("base", "candidate"):
-        assert plain(http, published.experiment_ids[name]) == plain(http, whole.experiment_ids[name])
+        assert read_outputs(http, published.experiment_ids[name]) == read_outputs(
+            http, whole.experiment_ids[name]
+        )
 
 
 def test_publishing_stops_when_it_is_told_to_and_goes_on_later(
     client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    run, asked = a_run([1, 2, 4], holdout_name()), itertools.count(1)
+    run, asked = build_run([1, 2, 4], new_holdout_name()), itertools.count(1)
 
     def stop_after_four() -> None:
         if next(asked) > 4:
@@ -394,79 +402,88 @@ def test_publishing_stops_when_it_is_told_to_and_goes_on_later(
     with pytest.raises(Killed):
         publish_experiments(client.datasets, run, on_write=stop_after_four)
     published = publish_experiments(client.datasets, run)
-    answers = answers_of(http, published.experiment_ids["candidate"])
+    answers = read_answers(http, published.experiment_ids["candidate"])
     assert [len(answer["annotations"]) for answer in answers] == [3, 3, 2]
 
 
 def test_an_answer_that_gets_lost_makes_nothing_twice(phoenix: PhoenixServer, http: PhoenixHttp) -> None:
-    run = a_run([1, 2], holdout_name())
+    run = build_run([1, 2], new_holdout_name())
     with closing(Forgetful(phoenix.url)) as forgetful:
         datasets = DatasetClient(forgetful)
         for _ in run.sides:
             with pytest.raises(PhoenixUnreachable):
                 publish_experiments(datasets, run)
         published = publish_experiments(datasets, run)
-    assert len(experiments_of(http, published.dataset_id)) == len(run.sides)
-    assert len(answers_of(http, published.experiment_ids["base"])) == 2
+    assert len(read_experiments(http, published.dataset_id)) == len(run.sides)
+    assert len(read_answers(http, published.experiment_ids["base"])) == 2
 
 
 def test_a_window_that_moved_is_a_new_version_with_precisely_its_examples(
     client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    dataset = holdout_name()
-    earlier, later = a_run([1, 2, 3], dataset), a_run([2, 3, 5], dataset)
+    dataset = new_holdout_name()
+    earlier, later = build_run([1, 2, 3], dataset), build_run([2, 3, 5], dataset)
     first, second = publish_experiments(client.datasets, earlier), publish_experiments(client.datasets, later)
     assert first.dataset_id == second.dataset_id
     assert first.version_id != second.version_id
-    old, new = nodes(http, first), nodes(http, second)
+    old, new = read_node_ids(http, first), read_node_ids(http, second)
     assert set(old) == {example.id for example in earlier.examples}
     assert set(new) == {example.id for example in later.examples}
     shared = old.keys() & new.keys()
     assert [old[example_id] for example_id in shared] == [new[example_id] for example_id in shared]
 
     assert publish_experiments(client.datasets, earlier) == first
-    again = publish_experiments(client.datasets, a_run([2, 3, 5], dataset))
+    again = publish_experiments(client.datasets, build_run([2, 3, 5], dataset))
     assert again.version_id == second.version_id
 
 
 def test_a_run_killed_before_its_first_experiment_finds_its_window_again(
     phoenix: PhoenixServer, client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    dataset = holdout_name()
-    earlier, later = a_run([1, 2, 3], dataset), a_run([2, 3, 5], dataset)
+    dataset = new_holdout_name()
+    earlier, later = build_run([1, 2, 3], dataset), build_run([2, 3, 5], dataset)
     # Of versions made within one second, Phoenix's answer to the same upload again names the wrong one.
     for run in (earlier, later):
         with closing(Dying(phoenix.url, 1)) as dying, pytest.raises(Killed):
             publish_experiments(DatasetClient(dying), run)
     for run in (later, earlier):
         published = publish_experiments(client.datasets, run)
-        assert set(nodes(http, published)) == {example.id for example in run.examples}
+        assert set(read_node_ids(http, published)) == {example.id for example in run.examples}
 
 
 def test_experiments_that_another_wrote_under_this_runs_id_are_an_error(client: PhoenixClient) -> None:
-    dataset, run_id = holdout_name(), new_project("run")
-    publish_experiments(client.datasets, a_run([1, 2], dataset, run_id))
+    dataset, run_id = new_holdout_name(), new_project("run")
+    publish_experiments(client.datasets, build_run([1, 2], dataset, run_id))
     with pytest.raises(PhoenixAnswer, match=f"other examples than those of run {run_id}"):
-        publish_experiments(client.datasets, a_run([1, 3], dataset, run_id))
+        publish_experiments(client.datasets, build_run([1, 3], dataset, run_id))
 
 
 def test_an_answer_to_an_example_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="side base answers examples that are not there"):
-        MeasuredRun(run_id="r", dataset="d", examples=(example(1),), sides=(side("base", [example(2)]),))
+        MeasuredRun(
+            run_id="r",
+            dataset="d",
+            examples=(build_example(1),),
+            sides=(build_side("base", [build_example(2)]),),
+        )
 
 
 def test_a_phoenix_that_is_down_is_unreachable() -> None:
     with PhoenixClient(f"http://127.0.0.1:{find_free_port()}", patience=0.1) as nobody:
         with pytest.raises(PhoenixUnreachable, match="does not answer"):
-            publish_spans(nobody.spans, "p", fine_tuning("r"))
+            publish_spans(nobody.spans, "p", build_fine_tuning("r"))
         with pytest.raises(PhoenixUnreachable, match="does not answer"):
-            publish_experiments(nobody.datasets, a_run([1], "d"))
+            publish_experiments(nobody.datasets, build_run([1], "d"))
 
 
 def test_phoenix_shows_the_sides_beside_each_other(phoenix: PhoenixServer, client: PhoenixClient) -> None:
-    examples = tuple(example(number) for number in range(1, 9))
-    sides = (side("active", examples, right=4), side("candidate", examples), side("base", examples, right=1))
-    run = MeasuredRun(run_id=new_project("run"), dataset=holdout_name(), examples=examples, sides=sides)
+    examples = tuple(build_example(number) for number in range(1, 9))
+    sides = (
+        build_side("active", examples, right=4),
+        build_side("candidate", examples),
+        build_side("base", examples, right=1),
+    )
+    run = MeasuredRun(run_id=new_project("run"), dataset=new_holdout_name(), examples=examples, sides=sides)
     published = publish_experiments(client.datasets, run)
     wide = {"width": 1680, "height": 1050}
     with chromium() as browser, open_page(browser, phoenix.url, viewport=wide) as page:
@@ -481,60 +498,60 @@ def test_phoenix_shows_the_sides_beside_each_other(phoenix: PhoenixServer, clien
 # ---- what Phoenix has
 
 
-def all_spans(http: PhoenixHttp, project_id: str) -> list[dict[str, Any]]:
+def read_spans(http: PhoenixHttp, project_id: str) -> list[dict[str, Any]]:
     spans: list[dict[str, Any]] = http.json("GET", f"/v1/projects/{project_id}/spans")["data"]
     return spans
 
 
-def exactly(span: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
+def read_typed_attributes(span: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
     """All attributes of a span; Phoenix gives its kind apart from the others."""
-    return exact({**span["attributes"], "openinference.span.kind": span["span_kind"]})
+    return add_types({**span["attributes"], "openinference.span.kind": span["span_kind"]})
 
 
-def exact(flat: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
+def add_types(flat: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
     """With types: in Python 1, 1.0 and True are equal."""
     return {name: (type(value), value) for name, value in flat.items()}
 
 
-def examples_of(http: PhoenixHttp, published: PublishedExperiments) -> list[dict[str, Any]]:
+def read_examples(http: PhoenixHttp, published: PublishedExperiments) -> list[dict[str, Any]]:
     path, which = f"/v1/datasets/{published.dataset_id}/examples", {"version_id": published.version_id}
     examples: list[dict[str, Any]] = http.json("GET", path, params=which)["data"]["examples"]
     return examples
 
 
-def nodes(http: PhoenixHttp, published: PublishedExperiments) -> dict[str, str]:
+def read_node_ids(http: PhoenixHttp, published: PublishedExperiments) -> dict[str, str]:
     """Phoenix's ids of the examples of the version, and of its experiments, by ours."""
     answered = {
         run["example_id"]
         for experiment_id in published.experiment_ids.values()
-        for run in answers_of(http, experiment_id)
+        for run in read_answers(http, experiment_id)
     }
-    found = {example["id"]: example["node_id"] for example in examples_of(http, published)}
+    found = {example["id"]: example["node_id"] for example in read_examples(http, published)}
     assert set(found.values()) == answered
     return found
 
 
-def experiments_of(http: PhoenixHttp, dataset_id: str) -> list[dict[str, Any]]:
+def read_experiments(http: PhoenixHttp, dataset_id: str) -> list[dict[str, Any]]:
     """Newest first."""
     found: list[dict[str, Any]] = http.json("GET", f"/v1/datasets/{dataset_id}/experiments")["data"]
     return found
 
 
-def answers_of(http: PhoenixHttp, experiment_id: str) -> list[dict[str, Any]]:
+def read_answers(http: PhoenixHttp, experiment_id: str) -> list[dict[str, Any]]:
     """The runs of an experiment with their evaluations, by example."""
     answers: list[dict[str, Any]] = http.json("GET", f"/v1/experiments/{experiment_id}/json")
     return answers
 
 
-def marks(answer: Mapping[str, Any]) -> dict[str, tuple[str | None, float]]:
+def read_marks(answer: Mapping[str, Any]) -> dict[str, tuple[str | None, float]]:
     return {mark["name"]: (mark["label"], mark["score"]) for mark in answer["annotations"]}
 
 
-def plain(http: PhoenixHttp, experiment_id: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(answer["output"], marks(answer)) for answer in answers_of(http, experiment_id)]
+def read_outputs(http: PhoenixHttp, experiment_id: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(answer["output"], read_marks(answer)) for answer in read_answers(http, experiment_id)]
 
 
-def everything(http: PhoenixHttp, dataset_id: str) -> Any:
+def read_everything(http: PhoenixHttp, dataset_id: str) -> Any:
     versions = http.json("GET", f"/v1/datasets/{dataset_id}/versions")["data"]
-    experiments = experiments_of(http, dataset_id)
-    return versions, experiments, [answers_of(http, experiment["id"]) for experiment in experiments]
+    experiments = read_experiments(http, dataset_id)
+    return versions, experiments, [read_answers(http, experiment["id"]) for experiment in experiments]

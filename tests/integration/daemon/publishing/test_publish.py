@@ -1,4 +1,4 @@
-"""Runs told to Phoenix: what each attribute says; nothing is lost or doubled when Phoenix is down."""
+"""Runs published to Phoenix: each attribute's meaning; nothing is lost or doubled while Phoenix is down."""
 
 import shutil
 import sqlite3
@@ -37,16 +37,16 @@ from tests.run_support import (
     NOWHERE,
     SFT,
     Runs,
-    a_report,
-    a_search,
-    a_search_report,
-    held_out,
+    make_held_out,
+    make_report,
+    make_search,
+    make_search_report,
 )
 from tests.snapshots import make_item
 from trainers.job_folder import ProgressLine
 
 
-def ended(runs: Runs, cycle: Cycle) -> FinishedRun:
+def read_finished(runs: Runs, cycle: Cycle) -> FinishedRun:
     return read_run(runs.context, cycle.id)
 
 
@@ -55,8 +55,8 @@ def ended(runs: Runs, cycle: Cycle) -> FinishedRun:
 
 def test_the_spans_say_what_was_trained_on_what_and_how_it_did(runs: Runs) -> None:
     began = runs.now
-    cycle = runs.run(runs.snapshot(held_out(40)), right=30)
-    run = ended(runs, cycle)
+    cycle = runs.run(runs.snapshot(make_held_out(40)), right=30)
+    run = read_finished(runs, cycle)
     experiment = build_experiment_span(run)
     folder = str(runs.context.data_dir / "adapters" / "acme.routing" / cycle.id)
     assert flatten_attributes(experiment) == {
@@ -121,14 +121,14 @@ def test_the_spans_say_what_was_trained_on_what_and_how_it_did(runs: Runs) -> No
 
 
 def test_what_is_said_of_the_accuracy_is_weighted_and_goes_with_its_own_test(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(40))
+    snapshot = runs.snapshot(make_held_out(40))
     cycle = runs.train(snapshot)
-    report = a_report(snapshot, str(cycle.version_id), right=30)
+    report = make_report(snapshot, str(cycle.version_id), right=30)
     [compared] = report.comparisons
     weighted = compared.model_copy(update={"means": (0.5, 0.6), "effect": -0.1, "p_value": 0.9})
     primary = compared.model_copy(update={"metric": "token_f1", "p_value": 1e-9})
     runs.end(cycle, report.model_copy(update={"comparisons": (primary, weighted)}))
-    evaluation = build_evaluation_span(ended(runs, cycle))
+    evaluation = build_evaluation_span(read_finished(runs, cycle))
     assert evaluation is not None
     assert (evaluation.metrics.adapter.accuracy, evaluation.metrics.base.error_rate) == (0.5, 0.4)
     found = evaluation.improvement
@@ -136,16 +136,16 @@ def test_what_is_said_of_the_accuracy_is_weighted_and_goes_with_its_own_test(run
     assert (found.p_value, found.significant) == (0.9, False)
 
     runs.now += MINUTE
-    cycle = runs.train(runs.snapshot(held_out(40, first=200)))
+    cycle = runs.train(runs.snapshot(make_held_out(40, first=200)))
     runs.end(cycle, report.model_copy(update={"comparisons": (primary,)}))
-    untested = build_evaluation_span(ended(runs, cycle))
+    untested = build_evaluation_span(read_finished(runs, cycle))
     assert untested is not None
     assert untested.improvement.accuracy == pytest.approx(22 / 36)
     assert (untested.improvement.p_value, untested.improvement.significant) == (None, None)
 
 
 def test_of_several_stages_and_seeds_the_last_stage_of_the_median_run_is_told(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(40))
+    snapshot = runs.snapshot(make_held_out(40))
     worse = FIGURES["dpo"] | {"train_loss": 9.0}
     training = [
         StageResult(method=method, run=run, figures=figures)
@@ -154,8 +154,8 @@ def test_of_several_stages_and_seeds_the_last_stage_of_the_median_run_is_told(ru
     ]
     cycle = runs.train(snapshot, (SFT, DPO), training)
     seeds = SeedRuns(metric="accuracy", scores=(0.9, 0.8, 0.7))
-    runs.end(cycle, a_report(snapshot, str(cycle.version_id), right=30, seeds=seeds))
-    found = flatten_attributes(build_experiment_span(ended(runs, cycle)))
+    runs.end(cycle, make_report(snapshot, str(cycle.version_id), right=30, seeds=seeds))
+    found = flatten_attributes(build_experiment_span(read_finished(runs, cycle)))
     assert (found["params.method"], found["params.learning_rate"], found["params.batch_size"]) == (
         "sft+dpo",
         2e-4,
@@ -170,24 +170,24 @@ def test_a_stage_that_was_left_out_is_not_said_to_have_been_trained(runs: Runs) 
         StageResult(method="sft", figures=FIGURES["sft"]),
         StageResult(method="dpo", left_out="dpo left out: too few pairs"),
     ]
-    cycle = runs.train(runs.snapshot(held_out(40)), (SFT, DPO), training)
+    cycle = runs.train(runs.snapshot(make_held_out(40)), (SFT, DPO), training)
     runs.fail(cycle, "the evaluation's process was killed")
-    span = build_experiment_span(ended(runs, cycle))
+    span = build_experiment_span(read_finished(runs, cycle))
     assert span.params.method == "sft"
     assert span.metrics.train_loss == 0.5
     assert span.error == "the evaluation's process was killed"
 
 
 def test_a_second_look_is_judged_but_counts_no_training_twice(runs: Runs) -> None:
-    first = runs.run(runs.snapshot(held_out(40)), right=9)
+    first = runs.run(runs.snapshot(make_held_out(40)), right=9)
     version = runs.store.version(str(first.version_id))
-    snapshot = runs.snapshot(held_out(60, first=200))
+    snapshot = runs.snapshot(make_held_out(60, first=200))
     look = runs.look_again(version, snapshot)
-    runs.end(look, a_report(snapshot, version.id, right=40, look="second"))
-    run = ended(runs, look)
+    runs.end(look, make_report(snapshot, version.id, right=40, look="second"))
+    run = read_finished(runs, look)
     span = build_experiment_span(run)
     assert (span.experiment.run_id, span.params.method) == (look.id, "sft")
-    assert span.output == build_experiment_span(ended(runs, first)).output
+    assert span.output == build_experiment_span(read_finished(runs, first)).output
     assert not [name for name in flatten_attributes(span) if name.startswith(("data.", "metrics."))]
     evaluation = build_evaluation_span(run)
     assert evaluation is not None
@@ -197,23 +197,23 @@ def test_a_second_look_is_judged_but_counts_no_training_twice(runs: Runs) -> Non
 # ---- the dataset and its experiments
 
 
-def experiments(runs: Runs, cycle: Cycle) -> MeasuredRun:
-    found = build_measured_run(ended(runs, cycle))
+def measure(runs: Runs, cycle: Cycle) -> MeasuredRun:
+    found = build_measured_run(read_finished(runs, cycle))
     assert found is not None
     return found
 
 
 def test_the_holdout_and_each_side_s_answers_are_told_item_by_item(runs: Runs) -> None:
-    items = held_out(20)
+    items = make_held_out(20)
     snapshot = runs.snapshot(items)
     cycle = runs.train(snapshot)
     runs.end(
         cycle,
-        a_report(snapshot, str(cycle.version_id), right=20, live="acme.routing.v0", live_right=10),
+        make_report(snapshot, str(cycle.version_id), right=20, live="acme.routing.v0", live_right=10),
     )
-    told = experiments(runs, cycle)
-    assert (told.run_id, told.dataset) == (cycle.id, "learnd acme/routing holdout")
-    first, rejected = told.examples[0], told.examples[9]
+    measured = measure(runs, cycle)
+    assert (measured.run_id, measured.dataset) == (cycle.id, "learnd acme/routing holdout")
+    first, rejected = measured.examples[0], measured.examples[9]
     assert first.model_dump() == {
         "id": items[0].id,
         "input": {"question": "where is parcel 100?"},
@@ -223,12 +223,12 @@ def test_the_holdout_and_each_side_s_answers_are_told_item_by_item(runs: Runs) -
     }
     assert rejected.output == {}
     # Phoenix's page compares the others with the first.
-    assert [side.title for side in told.sides] == [
+    assert [side.title for side in measured.sides] == [
         "acme.routing.v0 (live)",
         f"{cycle.version_id} (candidate)",
         "base",
     ]
-    candidate = told.sides[1]
+    candidate = measured.sides[1]
     assert candidate.description == runs.store.cycle(cycle.id).reason
     assert candidate.metadata["verdict"] == "PROMOTE"
     assert [run.output for run in candidate.runs[:2]] == ["shipping", "returns"]
@@ -239,11 +239,11 @@ def test_the_holdout_and_each_side_s_answers_are_told_item_by_item(runs: Runs) -
 def test_a_conversation_is_told_as_messages(runs: Runs) -> None:
     from extractors.examples.types import Message
 
-    (item,) = held_out(1)
+    (item,) = make_held_out(1)
     said = (Message(role="assistant", content="which parcel?"), Message(role="user", content="number 5"))
     snapshot = runs.snapshot([item.model_copy(update={"prompt": (*item.prompt, *said)})])
     cycle = runs.run(snapshot, right=1, base_right=0)
-    (example,) = experiments(runs, cycle).examples
+    (example,) = measure(runs, cycle).examples
     assert example.input == {
         "messages": [
             {"role": "user", "content": "where is parcel 100?"},
@@ -255,21 +255,21 @@ def test_a_conversation_is_told_as_messages(runs: Runs) -> None:
 
 def test_searches_are_told_by_what_should_be_found_and_at_which_rank_it_was(tmp_path: Path) -> None:
     runs = Runs(tmp_path, NOWHERE, "search", task="embedding", output_space=())
-    snapshot = runs.searches([a_search(number) for number in range(3)])
+    snapshot = runs.searches([make_search(number) for number in range(3)])
     cycle = runs.train(snapshot)
     ranks: dict[str, Sequence[int]] = {"base": (2, 0, 0), str(cycle.version_id): (1, 1, 4)}
-    runs.end(cycle, a_search_report(snapshot, str(cycle.version_id), ranks))
-    told = experiments(runs, cycle)
-    assert told.examples[0].input == {"query": "query 0"}
-    assert told.examples[0].output == {"relevant": ["document 0-1"]}
-    base, candidate = told.sides
+    runs.end(cycle, make_search_report(snapshot, str(cycle.version_id), ranks))
+    measured = measure(runs, cycle)
+    assert measured.examples[0].input == {"query": "query 0"}
+    assert measured.examples[0].output == {"relevant": ["document 0-1"]}
+    base, candidate = measured.sides
     assert [run.output for run in base.runs] == [
         "first relevant document at rank 2",
         "no relevant document among the first 10",
         "no relevant document among the first 10",
     ]
     assert candidate.runs[2].measures["mrr@10"] == 0.25
-    evaluation = build_evaluation_span(ended(runs, cycle))
+    evaluation = build_evaluation_span(read_finished(runs, cycle))
     assert evaluation is not None
     assert evaluation.metrics.adapter.accuracy == pytest.approx(2 / 3)
     assert evaluation.metrics.adapter.hallucination_rate is None
@@ -280,11 +280,11 @@ def test_searches_are_told_by_what_should_be_found_and_at_which_rank_it_was(tmp_
 
 
 @pytest.fixture
-def told(tmp_path: Path, phoenix: PhoenixServer) -> Iterator[Runs]:
-    """A target of its own whose Phoenix is there."""
-    made = Runs(tmp_path, phoenix.url, new_project("agent"))
-    yield made
-    made.store.close()
+def reachable(tmp_path: Path, phoenix: PhoenixServer) -> Iterator[Runs]:
+    """A new target whose Phoenix answers."""
+    runs = Runs(tmp_path, phoenix.url, new_project("agent"))
+    yield runs
+    runs.store.close()
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def http(phoenix: PhoenixServer) -> Iterator[PhoenixHttp]:
         yield http
 
 
-def spans(runs: Runs, client: PhoenixClient, http: PhoenixHttp) -> dict[str, dict[str, Any]]:
+def read_spans(runs: Runs, client: PhoenixClient, http: PhoenixHttp) -> dict[str, dict[str, Any]]:
     """The spans of the target's experiments' project by run id and name."""
     project = client.project(runs.settings.phoenix.experiments_project)
     found = http.json("GET", f"/v1/projects/{project.id}/spans", params={"limit": 100})["data"]
@@ -313,7 +313,7 @@ def spans(runs: Runs, client: PhoenixClient, http: PhoenixHttp) -> dict[str, dic
     return named
 
 
-def sides_in(runs: Runs, http: PhoenixHttp) -> list[tuple[str, str, int]]:
+def read_sides(runs: Runs, http: PhoenixHttp) -> list[tuple[str, str, int]]:
     """Run, side and number of answers of every experiment on the target's dataset, oldest first."""
     name = f"learnd {runs.context.target.key} holdout"
     datasets = http.json("GET", "/v1/datasets", params={"name": name})["data"]
@@ -332,150 +332,155 @@ def sides_in(runs: Runs, http: PhoenixHttp) -> list[tuple[str, str, int]]:
 
 
 def test_a_run_that_ended_while_phoenix_was_down_arrives_later_and_once(
-    told: Runs, client: PhoenixClient, http: PhoenixHttp
+    reachable: Runs, client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    cycle = told.run(told.snapshot(held_out(12)), right=10)
+    cycle = reachable.run(reachable.snapshot(make_held_out(12)), right=10)
     with PhoenixClient(f"http://127.0.0.1:{find_free_port()}", patience=0.2) as nobody:
         for _ in range(2):
             with pytest.raises(PhoenixUnreachable):
-                publish_target(told.context, nobody)
-    assert told.store.cycle(cycle.id).published_at is None
-    assert [publish_target(told.context, client) for _ in range(2)] == [1, 0]
-    known = told.store.cycle(cycle.id)
-    assert known.published_at == told.now
+                publish_target(reachable.context, nobody)
+    assert reachable.store.cycle(cycle.id).published_at is None
+    assert [publish_target(reachable.context, client) for _ in range(2)] == [1, 0]
+    known = reachable.store.cycle(cycle.id)
+    assert known.published_at == reachable.now
     assert known.compare_path is not None
     assert known.compare_path.startswith("/datasets/")
     there = [(cycle.id, "base (live)", 12), (cycle.id, f"{cycle.version_id} (candidate)", 12)]
-    assert sides_in(told, http) == there
-    assert set(spans(told, client, http)) == {f"{cycle.id} fine_tuning", f"{cycle.id} adapter_evaluation"}
+    assert read_sides(reachable, http) == there
+    assert set(read_spans(reachable, client, http)) == {
+        f"{cycle.id} fine_tuning",
+        f"{cycle.id} adapter_evaluation",
+    }
 
 
 def test_a_kill_before_it_was_noted_doubles_nothing(
-    told: Runs, client: PhoenixClient, http: PhoenixHttp
+    reachable: Runs, client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    cycle = told.run(told.snapshot(held_out(12)), right=10)
-    publish_target(told.context, client)
-    before, path = sides_in(told, http), told.store.cycle(cycle.id).compare_path
+    cycle = reachable.run(reachable.snapshot(make_held_out(12)), right=10)
+    publish_target(reachable.context, client)
+    before, path = read_sides(reachable, http), reachable.store.cycle(cycle.id).compare_path
     # What a kill between the last answer and the note leaves.
-    with sqlite3.connect(next(told.context.data_dir.rglob("*.db"))) as database:
+    with sqlite3.connect(next(reachable.context.data_dir.rglob("*.db"))) as database:
         database.execute("UPDATE cycles SET published_at = NULL, compare_path = NULL")
-    assert told.store.cycle(cycle.id).published_at is None
-    assert publish_target(told.context, client) == 1
-    assert (sides_in(told, http), told.store.cycle(cycle.id).compare_path) == (before, path)
-    assert len(spans(told, client, http)) == 2
+    assert reachable.store.cycle(cycle.id).published_at is None
+    assert publish_target(reachable.context, client) == 1
+    assert (read_sides(reachable, http), reachable.store.cycle(cycle.id).compare_path) == (before, path)
+    assert len(read_spans(reachable, client, http)) == 2
 
 
 def test_what_cannot_be_compared_has_its_spans_all_the_same(
-    told: Runs, client: PhoenixClient, http: PhoenixHttp
+    reachable: Runs, client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    gone = told.run(told.snapshot(held_out(12)), right=10)
-    shutil.rmtree(told.context.snapshots / str(gone.snapshot_id))
-    told.now += MINUTE
-    failed = told.train(told.snapshot(held_out(12, first=300)))
-    told.fail(failed, "out of memory at rank 1")
-    assert publish_target(told.context, client) == 2
-    found = spans(told, client, http)
+    gone = reachable.run(reachable.snapshot(make_held_out(12)), right=10)
+    shutil.rmtree(reachable.context.snapshots / str(gone.snapshot_id))
+    reachable.now += MINUTE
+    failed = reachable.train(reachable.snapshot(make_held_out(12, first=300)))
+    reachable.fail(failed, "out of memory at rank 1")
+    assert publish_target(reachable.context, client) == 2
+    found = read_spans(reachable, client, http)
     assert set(found) == {
         f"{gone.id} fine_tuning",
         f"{gone.id} adapter_evaluation",
         f"{failed.id} fine_tuning",
     }
     assert found[f"{failed.id} fine_tuning"]["status_message"] == "out of memory at rank 1"
-    assert sides_in(told, http) == []
-    published = [told.store.cycle(each.id) for each in (gone, failed)]
+    assert read_sides(reachable, http) == []
+    published = [reachable.store.cycle(each.id) for each in (gone, failed)]
     assert [(each.published_at is not None, each.compare_path) for each in published] == [(True, None)] * 2
 
 
 def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
-    told: Runs, client: PhoenixClient
+    reachable: Runs, client: PhoenixClient
 ) -> None:
-    refused = told.run(told.snapshot(held_out(12)), right=10)
-    publish_target(told.context, client)
-    told.now += MINUTE
-    with sqlite3.connect(next(told.context.data_dir.rglob("*.db"))) as database:
+    refused = reachable.run(reachable.snapshot(make_held_out(12)), right=10)
+    publish_target(reachable.context, client)
+    reachable.now += MINUTE
+    with sqlite3.connect(next(reachable.context.data_dir.rglob("*.db"))) as database:
         # Another holdout than the one that Phoenix has under this run's id.
-        other = told.snapshot(held_out(5)).id
+        other = reachable.snapshot(make_held_out(5)).id
         database.execute(
             "UPDATE cycles SET published_at = NULL, compare_path = NULL, snapshot_id = ?", (other,)
         )
-    later = told.run(told.snapshot(held_out(6, first=400)), right=6)
+    later = reachable.run(reachable.snapshot(make_held_out(6, first=400)), right=6)
     with pytest.raises(NotPublished, match=f"other examples than those of run {refused.id}"):
-        publish_target(told.context, client)
-    unpublished = [cycle.id for cycle in told.store.unpublished_cycles(told.context.target.key)]
+        publish_target(reachable.context, client)
+    unpublished = [cycle.id for cycle in reachable.store.unpublished_cycles(reachable.context.target.key)]
     assert unpublished == [refused.id]
-    assert told.store.cycle(later.id).compare_path is not None
-    known = told.store.cycle(refused.id)
+    assert reachable.store.cycle(later.id).compare_path is not None
+    known = reachable.store.cycle(refused.id)
     assert known.publish_tries == 1
-    assert describe_phoenix_page(known, told.settings.phoenix).startswith(
+    assert describe_phoenix_page(known, reachable.settings.phoenix).startswith(
         "not yet: it was told Phoenix 1 times, the last"
     )
 
 
 def test_a_run_that_nobody_can_read_is_given_up_in_words_and_keeps_no_other_waiting(
-    told: Runs, client: PhoenixClient
+    reachable: Runs, client: PhoenixClient
 ) -> None:
-    broken = told.run(told.snapshot(held_out(12)), right=10)
-    with sqlite3.connect(next(told.context.data_dir.rglob("*.db"))) as database:
+    broken = reachable.run(reachable.snapshot(make_held_out(12)), right=10)
+    with sqlite3.connect(next(reachable.context.data_dir.rglob("*.db"))) as database:
         database.execute("UPDATE cycles SET plan = NULL")
-    told.now += MINUTE
-    later = told.run(told.snapshot(held_out(6, first=400)), right=6)
+    reachable.now += MINUTE
+    later = reachable.run(reachable.snapshot(make_held_out(6, first=400)), right=6)
     with pytest.raises(NotPublished, match="lacks its plan"):
-        publish_target(told.context, client)
-    assert told.store.cycle(later.id).published_at is not None
+        publish_target(reachable.context, client)
+    assert reachable.store.cycle(later.id).published_at is not None
     for _ in range(MOST_PUBLISH_TRIES - 2):
-        told.store.not_published(broken.id, "as before")
+        reachable.store.not_published(broken.id, "as before")
     with pytest.raises(NotPublished, match="lacks its plan"):
-        publish_target(told.context, client)
-    assert publish_target(told.context, client) == 0
-    given_up = told.store.cycle(broken.id)
+        publish_target(reachable.context, client)
+    assert publish_target(reachable.context, client) == 0
+    given_up = reachable.store.cycle(broken.id)
     assert given_up.published_at is None
-    words = describe_phoenix_page(given_up, told.settings.phoenix)
+    words = describe_phoenix_page(given_up, reachable.settings.phoenix)
     assert words.startswith(
         "no, and this is given up: it was told Phoenix 20 times, the last time so: LookupE"
     )
 
 
-def test_what_phoenix_is_still_to_get_outlives_the_retention_policy(told: Runs) -> None:
-    untold = told.run(told.snapshot(held_out(12)), right=2)
+def test_what_phoenix_is_still_to_get_outlives_the_retention_policy(reachable: Runs) -> None:
+    untold = reachable.run(reachable.snapshot(make_held_out(12)), right=2)
     for number in range(RUNS_KEPT + 5):
-        told.now += MINUTE
-        cycle = told.run(told.snapshot(held_out(2, first=1000 + 10 * number)), right=1)
-        told.store.published(cycle.id, told.now, None)
-    version = told.store.version(str(untold.version_id))
-    told.store.judge(version.id, VersionState.REJECTED, now=told.now, actor="learnd", reason="no better")
-    told.store.files_removed(version.id, told.now)
-    prune_target(told.context)
-    assert told.context.snapshot(str(untold.snapshot_id)).holdout
-    assert told.context.run_folder(untold).exists()
-    told.store.published(untold.id, told.now, None)
-    prune_target(told.context)
-    assert not (told.context.snapshots / str(untold.snapshot_id)).exists()
-    assert not told.context.run_folder(untold).exists()
+        reachable.now += MINUTE
+        cycle = reachable.run(reachable.snapshot(make_held_out(2, first=1000 + 10 * number)), right=1)
+        reachable.store.published(cycle.id, reachable.now, None)
+    version = reachable.store.version(str(untold.version_id))
+    reachable.store.judge(
+        version.id, VersionState.REJECTED, now=reachable.now, actor="learnd", reason="no better"
+    )
+    reachable.store.files_removed(version.id, reachable.now)
+    prune_target(reachable.context)
+    assert reachable.context.snapshot(str(untold.snapshot_id)).holdout
+    assert reachable.context.run_folder(untold).exists()
+    reachable.store.published(untold.id, reachable.now, None)
+    prune_target(reachable.context)
+    assert not (reachable.context.snapshots / str(untold.snapshot_id)).exists()
+    assert not reachable.context.run_folder(untold).exists()
 
 
 def test_publishing_stops_when_the_daemon_does_and_goes_on_later(
-    told: Runs, client: PhoenixClient, http: PhoenixHttp
+    reachable: Runs, client: PhoenixClient, http: PhoenixHttp
 ) -> None:
-    cycle = told.run(told.snapshot(held_out(12)), right=10)
-    told.context.stop.set()
+    cycle = reachable.run(reachable.snapshot(make_held_out(12)), right=10)
+    reachable.context.stop.set()
     with pytest.raises(Interrupted):
-        publish_target(told.context, client)
-    assert [answers for _, _, answers in sides_in(told, http)] == [0, 0]
-    told.context.stop.clear()
-    assert publish_target(told.context, client) == 1
-    assert sides_in(told, http) == [
+        publish_target(reachable.context, client)
+    assert [answers for _, _, answers in read_sides(reachable, http)] == [0, 0]
+    reachable.context.stop.clear()
+    assert publish_target(reachable.context, client) == 1
+    assert read_sides(reachable, http) == [
         (cycle.id, "base (live)", 12),
         (cycle.id, f"{cycle.version_id} (candidate)", 12),
     ]
 
 
-def test_the_daemon_publishes_by_itself(told: Runs) -> None:
-    cycle = told.run(told.snapshot(held_out(5)), right=5, base_right=0)
-    service = Service(told.settings, told.store)
+def test_the_daemon_publishes_by_itself(reachable: Runs) -> None:
+    cycle = reachable.run(reachable.snapshot(make_held_out(5)), right=5, base_right=0)
+    service = Service(reachable.settings, reachable.store)
     service.start()
     try:
         wait_until(
-            lambda: told.store.cycle(cycle.id).published_at is not None, 60, "the run to be in Phoenix"
+            lambda: reachable.store.cycle(cycle.id).published_at is not None, 60, "the run to be in Phoenix"
         )
     finally:
         service.close()
@@ -483,9 +488,9 @@ def test_the_daemon_publishes_by_itself(told: Runs) -> None:
 
 def test_a_cycle_in_the_foreground_ends_well_though_phoenix_is_down(tmp_path: Path) -> None:
     runs = Runs(tmp_path, NOWHERE, promotion="manual")
-    snapshot = runs.snapshot(held_out(12))
+    snapshot = runs.snapshot(make_held_out(12))
     cycle = runs.train(snapshot)
-    report = a_report(snapshot, str(cycle.version_id), right=12, base_right=0)
+    report = make_report(snapshot, str(cycle.version_id), right=12, base_right=0)
     assert report.verdict == "PROMOTE"
     judged: dict[str, Any] = {"report": report, "verdict": report.verdict, "reason": report.reason}
     runs.store.advance_cycle(cycle.id, CycleState.EVALUATING, CycleState.PROMOTING, runs.now, **judged)
@@ -502,7 +507,7 @@ def test_a_cycle_in_the_foreground_ends_well_though_phoenix_is_down(tmp_path: Pa
 def test_answers_outside_the_output_space_are_invalid_runs(runs: Runs) -> None:
     item = make_item(1, ("where is parcel 1?", LABELS[1]))
     cycle = runs.run(runs.snapshot([item]), right=0, base_right=1)
-    base, candidate = experiments(runs, cycle).sides
+    base, candidate = measure(runs, cycle).sides
     assert [(run.output, run.correct, run.valid) for run in (*base.runs, *candidate.runs)] == [
         ("shipping", True, True),
         ("no idea", False, False),

@@ -1,4 +1,4 @@
-"""When a version on probation is looked at again, when it is not, and when it is given up."""
+"""A version on probation: when it is looked at again, when it is not, and when it is given up."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,7 +12,7 @@ from daemon.scheduling.probation import MOST_FAILED, SecondLooks
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from registry.cycles import CycleState
 from registry.versions import Version, VersionState
-from tests.run_support import MINUTE, NOWHERE, Runs, a_report, held_out
+from tests.run_support import MINUTE, NOWHERE, Runs, make_held_out, make_report
 from tests.unit.traffic import annotation, span
 from trainers.models.base_model import compute_base_digest
 
@@ -35,9 +35,9 @@ class Waiting(Runs):
     def wait(self) -> Version:
         """A promising run, whose version waits from now on."""
         digest = compute_base_digest(self.context.target.base_model)
-        cycle = self.train(self.snapshot(held_out(HELD_OUT), watermark=self.now), base=digest)
+        cycle = self.train(self.snapshot(make_held_out(HELD_OUT), watermark=self.now), base=digest)
         snapshot = self.context.snapshot(str(cycle.snapshot_id))
-        self.end(cycle, a_report(snapshot, str(cycle.version_id), right=7))
+        self.end(cycle, make_report(snapshot, str(cycle.version_id), right=7))
         return self.judge(str(cycle.version_id), VersionState.PROBATION)
 
     def judge(self, version_id: str, state: VersionState) -> Version:
@@ -48,7 +48,7 @@ class Waiting(Runs):
         numbers = range(self.came, self.came + calls)
         self.came += calls
         # 1 March at noon is where these begin.
-        minutes = (self.now - held_out(1)[0].started_at).total_seconds() / 60
+        minutes = (self.now - make_held_out(1)[0].started_at).total_seconds() / 60
         spans = [span(f"new-{n}", minute=minutes + n / 1000) for n in numbers]
         said = [annotation(each.span_id, updated_at=self.now) for each in spans] if approved else []
         change = MirrorChange(state=MirrorState(), spans=tuple(spans), annotations=tuple(said))

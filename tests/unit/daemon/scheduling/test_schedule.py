@@ -1,4 +1,4 @@
-"""When a cycle is due."""
+"""Triggers of cycles."""
 
 from datetime import UTC, datetime, timedelta
 

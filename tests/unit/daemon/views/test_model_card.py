@@ -16,16 +16,16 @@ from tests.run_support import (
     NOWHERE,
     SFT,
     Runs,
-    a_report,
-    a_search,
-    a_search_report,
-    asked,
-    held_out,
+    make_case,
+    make_held_out,
+    make_report,
+    make_search,
+    make_search_report,
 )
 from tests.snapshots import make_example
 
 
-def written(runs: Runs, cycle: Cycle, report: Report) -> tuple[Path, ModelCard]:
+def write_and_load(runs: Runs, cycle: Cycle, report: Report) -> tuple[Path, ModelCard]:
     version = runs.store.version(str(cycle.version_id))
     write_card(runs.context, version, report)
     path = runs.context.data_dir / version.path / CARD
@@ -40,10 +40,10 @@ def table(text: str, heading: str) -> list[list[str]]:
 
 
 def test_the_head_is_what_the_hub_reads(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(40))
+    snapshot = runs.snapshot(make_held_out(40))
     cycle = runs.train(snapshot, (SFT, DPO))
-    report = a_report(snapshot, str(cycle.version_id), right=30)
-    _, card = written(runs, cycle, report)
+    report = make_report(snapshot, str(cycle.version_id), right=30)
+    _, card = write_and_load(runs, cycle, report)
     head: Any = card.data
     assert (head.base_model, head.library_name, head.pipeline_tag) == ("tiny", "peft", "text-generation")
     assert head.tags == ["learnd", "lora", "classification", "sft", "dpo"]
@@ -57,11 +57,11 @@ def test_the_head_is_what_the_hub_reads(runs: Runs) -> None:
 
 def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
     snapshot = runs.snapshot(
-        held_out(40), left_out={"the same prompt and answer again": 3}, replaced={"EMAIL_ADDRESS": 2}
+        make_held_out(40), left_out={"the same prompt and answer again": 3}, replaced={"EMAIL_ADDRESS": 2}
     )
     cycle = runs.train(snapshot)
-    report = a_report(snapshot, str(cycle.version_id), right=30)
-    path, card = written(runs, cycle, report)
+    report = make_report(snapshot, str(cycle.version_id), right=30)
+    path, card = write_and_load(runs, cycle, report)
     text = card.text
     headings = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
     assert headings == [
@@ -106,20 +106,20 @@ def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
 
 
 def test_the_card_is_no_part_of_what_is_served(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(12))
+    snapshot = runs.snapshot(make_held_out(12))
     cycle = runs.train(snapshot)
-    path, _ = written(runs, cycle, a_report(snapshot, str(cycle.version_id), right=10))
+    path, _ = write_and_load(runs, cycle, make_report(snapshot, str(cycle.version_id), right=10))
     version = runs.store.version(str(cycle.version_id))
     assert CARD not in version.files
     verify_files(path.parent, version)
 
 
 def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(40))
+    snapshot = runs.snapshot(make_held_out(40))
     cycle = runs.train(snapshot)
-    golden = [make_example(n, asked(n), system="Route it.") for n in range(3)]
+    golden = [make_example(n, make_case(n), system="Route it.") for n in range(3)]
     seeds = SeedRuns(metric="accuracy", scores=(0.7, 0.75, 0.8))
-    report = a_report(
+    report = make_report(
         snapshot,
         str(cycle.version_id),
         right=30,
@@ -132,7 +132,7 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
     served = ReplicaVerdict(
         verdict="REJECT", reason="no better", agreement=0.95, comparison=report.find_comparison(report.live)
     )
-    text = written(runs, cycle, report.model_copy(update={"served": served}))[1].text
+    text = write_and_load(runs, cycle, report.model_copy(update={"served": served}))[1].text
     assert [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")] == [
         "Measures",
         "The candidate against the others",
@@ -167,14 +167,14 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
 
 
 def test_what_is_quoted_becomes_neither_link_nor_emphasis(runs: Runs) -> None:
-    snapshot = runs.snapshot(held_out(40))
+    snapshot = runs.snapshot(make_held_out(40))
     cycle = runs.train(snapshot)
     said = (
         "*now* `x` _y_ token_f1 ~z~ &lt; 3 < 4 http://evil.example/a_b*c), www.evil.example or a.b@c.example"
     )
     golden = [make_example(0, (said, LABELS[0]))]
-    report = a_report(snapshot, str(cycle.version_id), right=30, golden=golden)
-    (row,) = table(written(runs, cycle, report)[1].text, "Golden cases")[1:]
+    report = make_report(snapshot, str(cycle.version_id), right=30, golden=golden)
+    (row,) = table(write_and_load(runs, cycle, report)[1].text, "Golden cases")[1:]
     assert row[1] == (
         r"\*now\* \`x\` \_y\_ token_f1 \~z\~ \&lt; 3 < 4 `http://evil.example/a_b*c),` `www.evil.example` or "
         "`a.b@c.example`"
@@ -187,24 +187,24 @@ def test_what_is_quoted_becomes_neither_link_nor_emphasis(runs: Runs) -> None:
 
 
 def test_after_a_second_look_both_looks_are_there(runs: Runs) -> None:
-    first = runs.run(runs.snapshot(held_out(40)), right=9)
+    first = runs.run(runs.snapshot(make_held_out(40)), right=9)
     version = runs.store.version(str(first.version_id))
-    snapshot = runs.snapshot(held_out(60, first=200))
+    snapshot = runs.snapshot(make_held_out(60, first=200))
     look = runs.look_again(version, snapshot)
-    report = a_report(snapshot, version.id, right=40, look="second")
-    text = written(runs, look, report)[1].text
+    report = make_report(snapshot, version.id, right=40, look="second")
+    text = write_and_load(runs, look, report)[1].text
     assert text.index("What was measured, second look") < text.index("What was measured, first look")
     assert "30 answers to imitate" in text
 
 
 def test_an_adapter_that_finds_documents_has_a_card_too(tmp_path: Path) -> None:
     runs = Runs(tmp_path, NOWHERE, "search", task="embedding", output_space=())
-    snapshot = runs.searches([a_search(number) for number in range(3)])
+    snapshot = runs.searches([make_search(number) for number in range(3)])
     cycle = runs.train(snapshot)
-    report = a_search_report(
+    report = make_search_report(
         snapshot, str(cycle.version_id), {"base": (2, 0, 0), str(cycle.version_id): (1, 1, 4)}
     )
-    _, card = written(runs, cycle, report)
+    _, card = write_and_load(runs, cycle, report)
     assert card.data["pipeline_tag"] == "sentence-similarity"
     assert "Finds documents by a query." in card.text
     assert "Documents that nobody judged count as irrelevant" in card.text
