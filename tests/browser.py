@@ -64,8 +64,10 @@ def wait_until_settled(page: Page) -> None:
 
 
 def read_item(page: Page, number: int) -> None:
-    """Wait until an item of a batch is shown, and has been for as long as a decision about it needs."""
+    """Wait until an item of a batch is shown, without a dialog, for as long as a decision about it needs."""
     expect(page.get_by_role("heading", name=f"Item {number}", exact=True)).to_be_visible()
+    # While a dialog is closing, keys are still its own.
+    expect(page.locator(".q-dialog")).to_have_count(0)
     page.wait_for_function("(number) => learndReview.mayDecide(number)", arg=number)
 
 

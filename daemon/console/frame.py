@@ -45,7 +45,7 @@ def show_frame(
     ui.colors(**COLORS)
     ui.add_css(STYLE)
     theme = read_theme(session.headers)
-    ui.dark_mode(None if theme is None else theme == "dark")
+    dark_mode = ui.dark_mode(None if theme is None else theme == "dark")
     ui.on_exception(notify_problem)
     ui.page_title(f"{title} · learnd")
     with ui.left_drawer(bordered=True).classes("drawer").props("width=210 breakpoint=900") as drawer:
@@ -55,7 +55,7 @@ def show_frame(
         set_aria_label(menu, "Menu").classes("bar-button menu")
         ui.link("learnd", "/").classes("brand")
         ui.space()
-        _show_theme_button()
+        _show_theme_button(dark_mode)
         _show_user_menu(session)
     with ui.element("div").classes("page wide" if wide else "page") as page:
         show_heading(title, 1)
@@ -86,14 +86,17 @@ def _show_navigation(session: PageSession, store: Store, current: str) -> None:
     session.refresh_every(COUNT_SECONDS, count_waiting)
 
 
-def _show_theme_button() -> None:
+def _show_theme_button(dark_mode: ui.dark_mode) -> None:
     button = ui.button(icon="contrast").props("flat round dense").classes("bar-button")
-    # Done in the browser alone: the server need not know what a browser set to "auto" shows.
+    # The browser decides, which alone knows what "auto" shows; the server must know the choice, or the next
+    # update of the page would undo it.
     button.on(
         "click",
+        lambda event: dark_mode.set_value(bool(event.args)),
         js_handler="() => { const dark = !document.body.classList.contains('body--dark');"
         "Quasar.Dark.set(dark);"
-        f"document.cookie = `{THEME}=${{dark ? 'dark' : 'light'}};path=/;max-age=31536000;samesite=lax`; }}",
+        f"document.cookie = `{THEME}=${{dark ? 'dark' : 'light'}};path=/;max-age=31536000;samesite=lax`;"
+        "emit(dark); }",
     )
     set_aria_label(button, "Light or dark").tooltip("Light or dark")
 

@@ -88,7 +88,7 @@ class Upstream:
         raise NoReplica(f"no replica of {route.target} answers now; try again in a few seconds")
 
     def _sort(self, replicas: Iterable[ReplicaAddress]) -> list[ReplicaAddress]:
-        """Return the replicas in the order to ask: rested before resting, idle before busy, equals in turn."""
+        """Return the replicas in the order to ask: rested before resting, idle before busy, then in turn."""
         turns = list(replicas)
         if turns:
             first = next(self._turn) % len(turns)

@@ -69,14 +69,14 @@ def build_sign_in_router(console: ConsoleContext, authenticator: Authenticator) 
         if before := request.cookies.get(COOKIE):
             console.operators.sign_out(before)
         response = RedirectResponse(_to_console_path(to), 303)
-        authenticator.give(cookie, request, response)
+        authenticator.set_cookie(cookie, request, response)
         return response
 
     @router.post("/sign-out")
     def sign_out(request: Request, csrf_token: Annotated[str, Form(max_length=200)] = "") -> RedirectResponse:
         response = RedirectResponse(f"{CONSOLE_PATH}{SIGN_IN}", 303)
         person = console.operators.find_by_session(cookie := request.cookies.get(COOKIE))
-        if person is not None and cookie and person.shows(csrf_token):
+        if person is not None and cookie and person.accepts_csrf_token(csrf_token):
             authenticator.sign_out(cookie, person)
             response.delete_cookie(COOKIE)
         return response

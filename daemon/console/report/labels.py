@@ -23,7 +23,7 @@ FIGURES = ("items", "F1, live", "F1, candidate", "change")
 
 def show_label_sections(report: Report) -> None:
     """Show live and candidate side by side, label by label; nothing for tasks without labels."""
-    live, candidate = report.side(report.live), report.candidate
+    live, candidate = report.find_side(report.live), report.candidate
     if live.labels and candidate.labels:
         with show_section("Label by label", "Those that lost most come first."):
             _LabelTable(live.labels, candidate.labels)

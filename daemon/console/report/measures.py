@@ -105,9 +105,9 @@ def is_weighted(report: Report) -> bool:
 
 def _compute_weighted_mean(report: Report, side: Side) -> float:
     """Return the side's mean by the primary metric, weighted as the verdict weighs it."""
-    found = report.comparisons[0] if side is report.candidate else report.against(side.name)
+    found = report.comparisons[0] if side is report.candidate else report.find_comparison(side.name)
     if found.means is None:
-        return side.mean(found.metric)
+        return side.average(found.metric)
     return found.means[0] if side is report.candidate else found.means[1]
 
 
@@ -125,9 +125,9 @@ def _describe_items(report: Report) -> str:
 
 
 def _list_rows(report: Report, sides: Mapping[str, Side]) -> Iterator[Mapping[str, Any]]:
-    live = report.side(report.live)
+    live = report.find_side(report.live)
     if is_weighted(report):
-        primary = report.against(report.live)
+        primary = report.find_comparison(report.live)
         yield {
             "": f"{name_metric(primary.metric, report)}, weighted",
             "change": format_change(primary.metric, primary.effect),

@@ -34,7 +34,7 @@ class TrustSection:
         first = self._judged.first
         if not has_thresholds(first):
             return
-        n = round(first.against(first.live).effective_n)
+        n = round(first.find_comparison(first.live).effective_n)
         if n:
             found = await self._session.read(lambda: describe_error_rates(first.gate, n))
             self._quality.set_text(f"{found[0].upper()}{found[1:]}.")

@@ -106,7 +106,7 @@ def _describe_wait(status: RunningTargetStatus, candidate: Version) -> str:
 
 
 def _describe_holdout(report: Report) -> str:
-    found = report.against(report.live)
+    found = report.find_comparison(report.live)
     worth = round(found.effective_n)
     items = f"{found.n} held-out items with a known answer"
     items += f", which tell as much as {worth} independent ones" if worth < found.n else ""
@@ -148,7 +148,7 @@ def _show_comparisons(report: Report) -> None:
         rows.append(_build_comparison_row(report, report.retention, {}) | older)
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     show_table("The candidate against the others", rows, columns, numbers=columns[2:])
-    level = report.against(report.live).level
+    level = report.find_comparison(report.live).level
     shown = f"p ≤ {level:g}" if level else "the rule's p"
     show_text(
         f"{SMALLEST_CHANGE.capitalize()}: with that number of items, in 8 of 10 tests that take {shown}.",
