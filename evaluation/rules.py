@@ -32,7 +32,7 @@ USUAL_METRICS: dict[Task, tuple[str, ...]] = {
 
 
 class Gate(Value):
-    """What a candidate must show to be promoted."""
+    """Thresholds that a candidate must reach to be promoted."""
 
     rule: Rule = "two-looks"
     """`one-look` decides at once, by `alpha`: it promotes sooner, and promotes more that is no better."""
@@ -64,7 +64,7 @@ class Gate(Value):
     """Candidates that one window of held-out traffic judges; the next waits for newer traffic."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check_order(self) -> Self:
         if self.rule == "two-looks" and not self.at_once <= self.alpha <= self.promising:
             raise ValueError(
                 f"at_once ({self.at_once:g}) <= alpha ({self.alpha:g}) <= promising ({self.promising:g}) "

@@ -143,7 +143,7 @@ def score_golden(
     candidate: Sequence[RawAnswer | None],
     scorer: Scorer,
 ) -> GoldenResults:
-    """Score the candidate and what is live on golden cases; None stands for a prompt that cannot be rendered."""
+    """Score the candidate and what is live on golden cases; None is a prompt that cannot be rendered."""
 
     def passes(case: SFTExample, answer: RawAnswer | None) -> bool:
         return answer is not None and scorer.is_correct(answer.text, ended=answer.ended, gold=case.completion)

@@ -1,1 +1,1 @@
-"""What exists, what is live, and where it is served."""
+"""The versions and cycles that exist, the versions that are live, and the replicas that serve them."""

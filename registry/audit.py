@@ -24,11 +24,11 @@ Action = Literal[
 ]
 
 DAEMON = "learnd"
-"""The actor of what learnd does by itself."""
+"""The actor of acts that no operator started."""
 
 
 class AuditEntry(Value):
-    """An act that an operator may ask about later; written in the act's own transaction."""
+    """An act that operators may ask about later, logged in the transaction of the act."""
 
     id: int
     at: datetime
@@ -39,4 +39,4 @@ class AuditEntry(Value):
     subject: str
     """A version id, a batch id, an import's name, or the target itself."""
     detail: str
-    """What changed and the reason given, in words."""
+    """The change and the reason given for it, in words."""

@@ -1,7 +1,7 @@
-"""Synthetic examples that wait for an operator: batches, their items, and the decisions they may take.
+"""Synthetic examples that wait for an operator: batches, their items, and the decisions on them.
 
-Nothing but a named person's decision approves an item. What trains is `approved_examples` of the store:
-items that are APPROVED, of a batch that has ended (DECIDED or EXPIRED).
+Only a named person's decision approves an item. Training uses `approved_examples` of the store: the items
+that are APPROVED, of batches that have ended (DECIDED or EXPIRED).
 """
 
 from datetime import datetime
@@ -27,11 +27,11 @@ EXAMPLE_TYPES: dict[SyntheticKind, type[SyntheticExample]] = {
 class BatchState(StrEnum):
     WAITING = "WAITING"
     DECIDED = "DECIDED"
-    """Every item is decided, or an operator closed it; what was left undecided counts as rejected."""
+    """Every item is decided, or an operator closed the batch; items left undecided count as rejected."""
     EXPIRED = "EXPIRED"
-    """Its time is over; what was approved before stays approved."""
+    """The batch was open for too long; approved items stay approved."""
     WITHDRAWN = "WITHDRAWN"
-    """Nothing of it trains, whatever was approved."""
+    """No item trains, not even approved ones."""
 
 
 B = BatchState
@@ -51,20 +51,20 @@ class ItemState(StrEnum):
 
 MAY_BECOME: dict[BatchState, frozenset[ItemState]] = {
     B.WAITING: frozenset(ItemState),
-    # An approval can be revoked, and nothing else: what nobody approved in time never trains.
+    # Only an approval can be revoked: an item that nobody approved in time never trains.
     B.DECIDED: frozenset({ItemState.REJECTED}),
     B.EXPIRED: frozenset({ItemState.REJECTED}),
     B.WITHDRAWN: frozenset(),
 }
-"""What an item may be decided to be, by the state of its batch."""
+"""States that a decision may give an item, by the state of its batch."""
 
 
 class ExampleInvalid(LearndError):
-    """A proposal, or what an operator made of one, is no synthetic example of its batch's kind."""
+    """A proposal, as written or as edited, is no synthetic example of its batch's kind."""
 
 
 class ItemChanged(LearndError):
-    """Somebody else decided the item since it was read."""
+    """Another person decided the item after it was read."""
 
 
 class BatchEnded(LearndError):
@@ -72,7 +72,7 @@ class BatchEnded(LearndError):
 
 
 def parse_synthetic_example(kind: SyntheticKind, content: dict[str, Any]) -> SyntheticExample:
-    """The example that `content` is. Raises ExampleInvalid where it is none, or not synthetic."""
+    """Validate `content` as a synthetic example of `kind`. Raises ExampleInvalid where it is none."""
     try:
         example = EXAMPLE_TYPES[kind].model_validate(content)
     except ValidationError as wrong:
@@ -83,7 +83,7 @@ def parse_synthetic_example(kind: SyntheticKind, content: dict[str, Any]) -> Syn
 
 
 class Provenance(Value):
-    """Where a batch comes from."""
+    """The origin of a batch."""
 
     model: str
     """The language model that wrote the proposals, as its endpoint names it."""
@@ -95,58 +95,58 @@ class Provenance(Value):
 
 
 class Proposal(Value):
-    """A synthetic example, before anybody has read it."""
+    """A synthetic example that a model proposes."""
 
     example: dict[str, Any]
     """The example of its batch's kind, as JSON; its origin is `synthetic`."""
     diversity: float = Field(ge=0, le=1)
-    """How unlike what is trained on, and the proposals before it: 1 less the greatest similarity."""
+    """1 minus the greatest similarity to the training examples and to earlier proposals."""
     demonstrations: tuple[str, ...] = ()
     """Ids of the approved examples that this one was made from."""
 
 
 class BatchItem(Proposal):
-    """A proposal in a batch, with what was decided about it."""
+    """A proposal in a batch, with the decision on it."""
 
     batch_id: str
     number: int
-    """From 1 on; names the item in its batch."""
+    """Number of the item in its batch, from 1."""
     state: ItemState = ItemState.PENDING
     edited: dict[str, Any] | None = None
-    """What an operator made of the proposal before approving it: this is what trains."""
+    """The proposal as an operator edited it while approving: this version trains."""
     reason: str = ""
     decided_by: str | None = None
     decided_at: datetime | None = None
     revision: int = 0
-    """Grows with each decision; a decision names the revision that it was made upon."""
+    """Grows with each decision; a decision names the revision that it is based on."""
 
     @property
     def content(self) -> dict[str, Any]:
         """The example as it stands: the edited one, where there is one."""
         return self.example if self.edited is None else self.edited
 
-    def approved_example(self, kind: SyntheticKind) -> SyntheticExample | None:
-        """What trains if the batch says so; None where no person has approved it. Raises ExampleInvalid."""
+    def to_approved_example(self, kind: SyntheticKind) -> SyntheticExample | None:
+        """Return the example that may train; None where no person has approved it. Raises ExampleInvalid."""
         if self.state is not ItemState.APPROVED or not self.decided_by:
             return None
         return parse_synthetic_example(kind, self.content)
 
 
 class ItemDecision(Value):
-    """What an operator decides about one item."""
+    """An operator's decision on one item."""
 
     number: int
     revision: int
-    """Of the item as the operator read it."""
+    """Revision of the item as the operator read it."""
     state: ItemState
     """PENDING takes an earlier decision back."""
     reason: str = ""
-    """Why; a rejection needs one."""
+    """Required for a rejection."""
     edited: dict[str, Any] | None = None
     """The example as it should be; only with APPROVED."""
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.edited is not None and self.state is not ItemState.APPROVED:
             raise ValueError("only an approved item is edited")
         if self.state is ItemState.REJECTED and not self.reason.strip():
@@ -165,7 +165,7 @@ class Batch(Value):
     cycle_id: str
     """The cycle that asked for it."""
     need: str
-    """What was lacking, in words."""
+    """The examples that were lacking, in words."""
     provenance: Provenance
     created_at: datetime
     expires_at: datetime
@@ -173,7 +173,7 @@ class Batch(Value):
     ended_by: str | None = None
     """An operator, or `learnd`."""
     reason: str = ""
-    """Why it was withdrawn, or closed."""
+    """Why the batch was withdrawn or closed."""
     pending: int
     approved: int
     rejected: int

@@ -38,7 +38,7 @@ TRANSITIONS: dict[CycleState, frozenset[CycleState]] = {
     S.FAILED: frozenset(),
 }
 MOST_PUBLISH_TRIES = 20
-"""How often a run is told to a Phoenix that does not take it."""
+"""Attempts to publish a run to a Phoenix that does not accept it."""
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 
 
@@ -140,12 +140,12 @@ class StageResult(Value):
 
 
 class ReportSummary(Value):
-    """What a list shows of a report, which is large: it has every answer."""
+    """The part of a report that lists show; the report itself is large, since it has every answer."""
 
     live_version: str
-    """What the candidate was compared with: `base` where no version was live."""
+    """The side that the candidate was compared with: `base` where no version was live."""
     metric: str
-    """The primary one, which all of these are by."""
+    """The primary metric, by which all other figures are."""
     base: float
     live: float
     candidate: float
@@ -156,11 +156,11 @@ class ReportSummary(Value):
     effective_n: float
     gold_size: int
     guards: dict[str, str] = {}
-    """States of those that are not kept."""
+    """States of the guards that are not kept, by name."""
 
     @classmethod
-    def of(cls, report: Report) -> "ReportSummary":
-        """Shares are weighted as the items are, where the report says so."""
+    def from_report(cls, report: Report) -> "ReportSummary":
+        """Summarise `report`; shares are weighted as the items are, where the report has weighted means."""
         compared = report.find_comparison(report.live)
         means = {each.against: each.means for each in reversed(report.comparisons) if each.means}
         candidate, live = means.get(report.live) or (
@@ -189,27 +189,27 @@ class Cycle(Value):
     started_at: datetime
     updated_at: datetime
     trigger: str
-    """Why it began: `new examples`, `schedule`, `operator`, `batch decided`, `second look`."""
+    """The reason why it began: `new examples`, `schedule`, `operator`, `batch decided`, `second look`."""
     reason: str = ""
-    """Why it ended as it did, or what it waits for, in words."""
+    """The reason why it ended as it did, or what it waits for, in words."""
     verdict: Verdict | None = None
     counts: CycleCounts = CycleCounts()
     snapshot_id: str | None = None
     plan: Plan | None = None
     training: tuple[StageResult, ...] = ()
-    """How each stage of the plan went."""
+    """One result a stage of the plan, for each of its runs."""
     version_id: str | None = None
-    """The candidate that it trained, or looks at again."""
+    """The candidate that it trained, or judges again."""
     report: Report | None = None
     """None in lists, and before the evaluation."""
     outcome: ReportSummary | None = None
-    """The report in short, in lists too."""
+    """The report in short; lists have it, too."""
     published_at: datetime | None = None
-    """Since when Phoenix has what it measured."""
+    """When its results were published to Phoenix."""
     publish_tries: int = 0
-    """How often Phoenix was there and did not take it."""
+    """How often Phoenix answered and did not accept them."""
     publish_problem: str = ""
-    """Why, the last time."""
+    """Why Phoenix did not accept them, the last time."""
     compare_path: str | None = None
     """Phoenix's page that compares the sides."""
 

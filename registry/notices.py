@@ -1,4 +1,4 @@
-"""What happened that a person may want to be told of: written with the act itself, delivered later."""
+"""Notices of events for people: written in the transaction of the act, delivered later."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -13,18 +13,18 @@ class Notice(Value):
 
     id: int
     uid: str
-    """Unique among all installations of learnd; a receiver told twice knows it by this."""
+    """Unique among all installations of learnd, so that a receiver recognises a notice delivered twice."""
     event: Event
     target: str
     """`tenant/agent`."""
     at: datetime
     details: dict[str, Any]
-    """What was concerned, by what it is: `batch`, `cycle`, `version`, `previous_version`, `actor`, …"""
+    """Ids and names by role: `batch`, `cycle`, `version`, `previous_version`, `actor`, …"""
 
 
 class DueNotice(Value):
-    """A notice that a receiver has not been told of yet."""
+    """A notice that is still to be delivered to a receiver."""
 
     notice: Notice
     attempts: int
-    """How often that was tried."""
+    """Deliveries tried so far."""

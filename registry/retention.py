@@ -1,4 +1,4 @@
-"""Which versions must be kept, and which one a rollback goes back to. Pure: versions in, versions out."""
+"""Versions whose files may be removed, and the version that a rollback returns to. Pure functions."""
 
 from collections.abc import Collection, Mapping
 
@@ -6,24 +6,24 @@ from registry.versions import Version, VersionState
 
 S = VersionState
 SETTLED = frozenset({S.CANDIDATE, S.REJECTED, S.RETIRED})
-"""States in which nobody is served by a version and nobody is asked about it."""
+"""States in which a version serves nobody and waits for no decision."""
 
 
 def is_servable(version: Version, base_digest: str | None) -> bool:
-    """Its files are there, and it was trained on the base in use (None: not known yet)."""
+    """Return True if the version has its files and was trained on the base in use (None: unknown)."""
     return version.files_removed_at is None and base_digest in {None, version.base_digest}
 
 
 def find_rollback_target(versions: Mapping[str, Version], base_digest: str | None) -> Version | None:
-    """The version to go back to from the active one; None is the base model.
+    """Return the version to go back to from the active one; None is the base model.
 
-    `versions` are all of one target, by id. Follows what each version replaced when it was
-    last activated, to the first that can still be served.
+    `versions` are all versions of one target, by id. The search follows what each version replaced when it
+    was last activated, to the first one that can still be served.
     """
     active = next((version for version in versions.values() if version.state == S.ACTIVE), None)
     seen = {active.id} if active else set()
     before = active.replaced_id if active else None
-    # An operator may have gone back to an old version by hand, so that the way leads in a circle.
+    # After an operator has gone back to an old version by hand, the chain may be a circle.
     while before is not None and before not in seen:
         if is_servable(versions[before], base_digest):
             return versions[before]
@@ -40,10 +40,10 @@ def find_prunable(
     unfinished_cycles: Collection[str],
     keep: int,
 ) -> list[Version]:
-    """Versions of one target whose files may go, oldest first; the newest `keep` of them stay.
+    """Return the versions of one target whose files may be removed, oldest first, without the newest `keep`.
 
-    Never one that is active, wanted on a replica, on probation, ready, of an unfinished cycle, or
-    the last good one. While the target is held, every version that was once live stays: the
+    A version keeps its files while it is active, wanted on a replica, on probation, ready, of an unfinished
+    cycle, or the last good one. While the target is held, every version that was once live keeps them: the
     operator is still deciding.
     """
     last_good = find_rollback_target(versions, base_digest)

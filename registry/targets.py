@@ -1,4 +1,4 @@
-"""What is remembered about a target beside its cycles and versions."""
+"""The state of a target, apart from its cycles and versions."""
 
 from datetime import datetime
 
@@ -22,14 +22,14 @@ class TargetState(Value):
     held_by: str | None = None
     held_at: datetime | None = None
     window_start: datetime | None = None
-    """Where the holdout lies; this and the next three are the fields of `window`."""
+    """Start of the holdout; this and the next three are the fields of `window`."""
     window_end: datetime | None = None
     window_first: datetime | None = None
     window_retained_to: float | None = None
     feedback_changes: int = 0
     """Subjects (calls, traces, sessions) whose feedback or content changed since the last cycle began."""
     last_poll_at: datetime | None = None
-    """When Phoenix was last asked, whether or not it answered."""
+    """When Phoenix was last polled, with or without success."""
     last_poll_error: str | None = None
     """Why the last poll failed; None where it succeeded."""
     last_cycle_at: datetime | None = None
@@ -37,11 +37,11 @@ class TargetState(Value):
     base_digest: str | None = None
     """Digest of the base model in use; only versions trained on it may be served."""
     last_version_number: int = 0
-    """The highest number ever given to a version, so that none is given twice."""
+    """The highest number that a version ever had, so that no number is used twice."""
 
     @property
     def window(self) -> Window | None:
-        """Where the holdout lies, and what is reserved; None before anything was judged."""
+        """The holdout's window, and what is reserved; None before the first judgement."""
         start, end = self.window_start, self.window_end
         first, retained_to = self.window_first, self.window_retained_to
         if start is None or end is None or first is None or retained_to is None:

@@ -10,7 +10,7 @@ class VersionState(StrEnum):
     CANDIDATE = "CANDIDATE"
     PROBATION = "PROBATION"
     READY = "READY"
-    """Passed every gate; waits for an operator, where promotion is manual."""
+    """The version passed every gate and waits for an operator, where promotion is manual."""
     ACTIVE = "ACTIVE"
     RETIRED = "RETIRED"
     REJECTED = "REJECTED"
@@ -50,14 +50,14 @@ class Version(Value):
     parent_id: str | None
     """The version that was active when this one was trained."""
     replaced_id: str | None = None
-    """The version that was active before this one was last activated: where a rollback looks."""
+    """The version that was active before this one was last activated; a rollback goes back to it."""
     code_version: str
     created_at: datetime
     activated_at: datetime | None = None
     retired_at: datetime | None = None
     wanted: bool = False
-    """Should be loaded on every replica: on its way in, active, or draining."""
+    """True if every replica should have it loaded: it is coming up, active or draining."""
     drain_until: datetime | None = None
-    """Retired but still loaded until then, for requests and clients that know its name."""
+    """Until when a retired version stays loaded, for requests and clients that know its name."""
     files_removed_at: datetime | None = None
     """When the retention policy removed its files."""

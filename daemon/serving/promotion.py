@@ -181,7 +181,7 @@ class Promoter:
         """Load and probe `version` on the replicas that answer."""
         self.store.want(version.id)
         try:
-            replicas = [r for r in open_replicas(self.settings, target, stack) if r.healthy()]
+            replicas = [r for r in open_replicas(self.settings, target, stack) if r.is_healthy()]
             _bring_up(self.settings, replicas, version)
         except LearndError:
             _withdraw(self.store, version)

@@ -78,4 +78,4 @@ def _list_loaded(context: TargetContext) -> set[str]:
     """
     with ExitStack() as stack:
         replicas = open_replicas(context.settings, context.target, stack)
-        return {name for replica in replicas for name in replica.adapters()}
+        return {name for replica in replicas for name in replica.list_adapters()}

@@ -48,7 +48,7 @@ def _find_trials(context: TargetContext) -> set[str]:
 
 def _reconcile_one(replica: Replica, wanted: list[DesiredAdapter], tried: set[str], target: str) -> str:
     try:
-        there = replica.adapters() if tried else {}
+        there = replica.list_adapters() if tried else {}
         wanted = [each for each in wanted if each.name not in tried or each.name in there]
         outcome = reconcile(replica, wanted, targets=[target])
     except (ReplicaUnreachable, ReplicaRefused) as problem:

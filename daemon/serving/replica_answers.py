@@ -145,7 +145,7 @@ def _unload(context: TargetContext, replica: Replica, version_id: str) -> None:
 
 
 def _first_healthy(candidate: Version, replicas: Sequence[Replica]) -> Replica:
-    healthy = next((replica for replica in replicas if replica.healthy()), None)
+    healthy = next((replica for replica in replicas if replica.is_healthy()), None)
     if healthy is None:
         raise NotServedYet(
             candidate.id,

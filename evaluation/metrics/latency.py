@@ -1,4 +1,4 @@
-"""How much longer does the candidate take than another side, for the same work on the same machine?
+"""The candidate's time over that of another side, for the same work on the same machine.
 
 All sides answer the same questions in turn, one at a time as on a server, so that other load on the machine
 affects them alike. Each question gives one ratio, and their median is reported: one answer that the machine
@@ -53,7 +53,7 @@ class Timings(Value):
         return 1000 * median(self.seconds[side])
 
     def compute_overhead(self, candidate: str, against: str, *, alpha: float) -> Overhead:
-        """Compare `candidate` with `against`; each one-sided bound fails in at most a share `alpha` of cases."""
+        """Compare `candidate` with `against`; a one-sided bound fails in at most a share `alpha` of cases."""
         return compute_overhead(self.seconds[candidate], self.seconds[against], against=against, alpha=alpha)
 
 

@@ -107,7 +107,7 @@ def build_library(retrievals: Sequence[ReviewedRetrieval]) -> Library:
 
 
 def group_by_query(retrievals: Sequence[ReviewedRetrieval]) -> list[list[ReviewedRetrieval]]:
-    """Group the searches by query; in each group one with a relevant document comes first, if there is any."""
+    """Group the searches by query; one with a relevant document comes first, if the group has any."""
     asked: dict[str, list[ReviewedRetrieval]] = {}
     for retrieval in retrievals:
         asked.setdefault(retrieval.prompt_key, []).append(retrieval)

@@ -14,7 +14,7 @@ ParsedToolCall = tuple[str, str]
 
 
 class Scorer(Value):
-    """How answers are scored for a target."""
+    """The scorer of a target's answers."""
 
     task: Task
     labels: frozenset[str] = frozenset()

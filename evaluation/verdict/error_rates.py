@@ -1,7 +1,7 @@
-"""How often a rule is wrong: what of all that it promotes is no better than what it replaces.
+"""Error rates of a rule, such as the share of its promotions that are no better than what they replace.
 
-No simulation: a candidate's counts of gained and lost items are multinomial, so each pair of counts is
-judged by `decide` and weighed with its chance.
+This needs no simulation: a candidate's counts of gained and lost items are multinomial, so `decide` judges
+each pair of counts, which is weighted by its probability.
 """
 
 from functools import lru_cache
@@ -17,41 +17,43 @@ from evaluation.verdict.paired_tests import PairedCounts, compute_gain_of_counts
 from extractors.values import Value
 
 NEGLIGIBLE = 1e-7
-"""Chance of a pair of counts that is left out."""
+"""Pairs of counts that are less probable than this are left out."""
 
 
 class CandidateMix(Value):
-    """What a team's candidates are like; the defaults are a hard case, in which few are better."""
+    """A mix of candidates as a team trains them; the defaults are a hard case, in which few are better."""
 
     worse: float = 0.2
-    """Share of candidates that are worse, by `loss`; what is neither worse nor better is equal."""
+    """Share of candidates that are worse, by `loss`; those that are neither worse nor better are equal."""
     better: float = 0.1
+    """Share of candidates that are better, by `gain`."""
     loss: float = 0.05
     gain: float = 0.10
     discordance: float = 0.30
-    """Share of items on which candidate and live differ."""
+    """Share of items on which the candidate and what is live differ."""
 
 
 MIX = CandidateMix()
 MOST_ITEMS = 300
-"""Beyond, a rule is rarely wrong, and working out how rarely takes long."""
+"""With more items a rule is rarely wrong, and the exact figures take long to compute."""
 
 
 class RuleQuality(Value):
-    """What a rule does in the long run."""
+    """The error rates of a rule in the long run."""
 
     false_share: float
-    """Of all that is promoted, the share that is not better."""
+    """Share of the promoted candidates that are not better."""
     power: float
-    """Of all candidates that are better, the share that is promoted."""
+    """Share of the better candidates that are promoted."""
     worse_promoted: float
-    """Of 100 candidates that are worse, how many are promoted."""
+    """Candidates that are promoted of 100 that are worse."""
 
 
 @lru_cache(maxsize=64)
 def measure_rule(gate: Gate, n: int, fresh: int, mix: CandidateMix) -> RuleQuality:
-    """What becomes of the candidates of `mix` by `gate`, with `n` held-out items and `fresh` newer ones for a
-    second look.
+    """Return the error rates of `gate` for candidates of `mix`.
+
+    There are `n` held-out items, and `fresh` newer ones for a second look.
     """
     effects = {"worse": -mix.loss, "equal": 0.0, "better": mix.gain}
     promoted = {
@@ -59,16 +61,16 @@ def measure_rule(gate: Gate, n: int, fresh: int, mix: CandidateMix) -> RuleQuali
         for kind, effect in effects.items()
     }
     shares = {"worse": mix.worse, "equal": 1 - mix.worse - mix.better, "better": mix.better}
-    every = {kind: shares[kind] * promoted[kind] for kind in effects}
+    promotions = {kind: shares[kind] * promoted[kind] for kind in effects}
     return RuleQuality(
-        false_share=1 - every["better"] / sum(every.values()) if sum(every.values()) else 0.0,
+        false_share=1 - promotions["better"] / sum(promotions.values()) if sum(promotions.values()) else 0.0,
         power=promoted["better"],
         worse_promoted=100 * promoted["worse"],
     )
 
 
 def describe_error_rates(gate: Gate, n: int) -> str:
-    """How often the rule errs with `n` held-out items, for people. May take seconds."""
+    """Return how often the rule errs with `n` held-out items, in words. May take seconds."""
     n, more = min(n, MOST_ITEMS), " or more" if n > MOST_ITEMS else ""
     found = measure_rule(gate, n, ceil(gate.fresh_items * n), MIX)
     return (
@@ -80,7 +82,7 @@ def describe_error_rates(gate: Gate, n: int) -> str:
 
 
 def _compute_promotion_rate(gate: Gate, n: int, fresh: int, effect: float, discordance: float) -> float:
-    """How often a candidate of that effect goes live: at once, or by way of probation."""
+    """Return the probability that a candidate of this effect goes live, at once or after probation."""
     first = _compute_verdict_rates(gate, n, "first", effect, discordance)
     if not first.get("PROBATION"):
         return first.get("PROMOTE", 0.0)
@@ -92,7 +94,7 @@ def _compute_promotion_rate(gate: Gate, n: int, fresh: int, effect: float, disco
 def _compute_verdict_rates(
     gate: Gate, n: int, look: Look, effect: float, discordance: float
 ) -> dict[Verdict, float]:
-    """How often each verdict is reached."""
+    """Return the probability of each verdict."""
     differing = np.arange(n + 1)
     chances = scipy.stats.binom.pmf(differing, n, discordance)
     found: dict[Verdict, float] = {}

@@ -1,1 +1,1 @@
-"""What each held-out item counts for, so that the holdout represents the traffic."""
+"""The weight of each held-out item, so that the holdout represents the traffic."""

@@ -1,7 +1,7 @@
-"""Which held-out items and calls of the traffic are alike, by the version that answered and by what they say.
+"""Strata of held-out items and calls of the traffic that are alike in text, and that one version answered.
 
 texts ─> TF-IDF of their characters (any language) ─> latent semantic analysis ─> k-means ─> clusters
-version x cluster ─> cells ─> small ones joined to what is most like them ─> strata
+version x cluster ─> cells ─> small ones joined to the most similar ones ─> strata
 """
 
 import warnings
@@ -16,33 +16,33 @@ Ids = NDArray[np.int64]
 Vectors = NDArray[np.float64]
 
 Embed = Callable[[Sequence[str]], Any]
-"""Texts to their vectors, (texts, dimensions)."""
+"""Turns texts into vectors, shape (texts, dimensions)."""
 
 MOST_CLUSTERS = 16
 ITEMS_A_CLUSTER = 20
-"""Held-out items for each cluster, on average at least."""
+"""Least held-out items a cluster, on average."""
 LEAST = 5
-"""Held-out items of a stratum."""
+"""Least held-out items of a stratum."""
 COMPARED = 300
-"""Characters of a text by which it is compared."""
+"""Characters of each text that are compared."""
 MOST_PARTS = 6_000
-"""Different runs of characters that tell texts apart, the most frequent."""
+"""Most different runs of characters by which texts are compared; the most frequent ones are taken."""
 DIMENSIONS = 50
 
 
 @dataclass(frozen=True)
 class Strata:
-    """Held-out items come first in every array, the calls of the traffic after them."""
+    """Strata of held-out items and calls. In every array the held-out items come first, then the calls."""
 
     cells: Ids
-    """Version x cluster, however few items there are: shape (items + calls,), numbered from 0."""
+    """Version x cluster, however few its items are, numbered from 0: shape (items + calls,)."""
     strata: Ids
-    """The same with small cells joined; the numbers are those of the cells that stay."""
+    """The same with small cells joined, numbered as the remaining cells."""
     vectors: Vectors
-    """What was asked, (items + calls, dimensions)."""
+    """Vectors of the texts, shape (items + calls, dimensions)."""
 
-    def typical(self, stratum: int) -> int:
-        """Position of the text in the middle of a stratum."""
+    def find_typical(self, stratum: int) -> int:
+        """Return the position of the text nearest to the middle of the stratum."""
         members = np.flatnonzero(self.strata == stratum)
         inside = self.vectors[members]
         return int(members[_compute_distances(inside, inside.mean(axis=0)).argmin()])
@@ -51,9 +51,9 @@ class Strata:
 def stratify(
     texts: Sequence[str], versions: Sequence[str | None], held: int, seed: int, embed: Embed | None = None
 ) -> Strata:
-    """Strata of `texts`, of which the first `held` are those of held-out items; a version a text.
+    """Group `texts`, of which the first `held` are held-out items, into strata; `versions` has one a text.
 
-    What is alike is told by the vectors of `embed`, or by the characters.
+    Similarity is that of the vectors of `embed`, or of the texts' characters without it.
     """
     vectors = _compute_vectors(texts, seed, embed)
     clusters = _find_clusters(vectors, min(MOST_CLUSTERS, held // ITEMS_A_CLUSTER), seed)
@@ -85,7 +85,7 @@ def _compute_lexical_vectors(texts: Sequence[str], seed: int) -> Any:
     if dimensions < 2:
         return weights.toarray()
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Of texts that are all the same it computes which share of no variance it explains.
+        # Texts that are all the same have no variance, of which it computes the explained share.
         return TruncatedSVD(dimensions, random_state=seed).fit_transform(weights)
 
 
@@ -102,7 +102,7 @@ def _find_clusters(vectors: Vectors, count: int, seed: int) -> Ids:
 
 
 def _join_small_cells(cells: Ids, version: Ids, vectors: Vectors, held: int) -> Ids:
-    """Cells with few held-out items join what is most like them, of the same version if there is any."""
+    """Join each cell with few held-out items to the most similar one, of the same version if there is any."""
     joined = cells.copy()
     while True:
         there, first = np.unique(joined, return_index=True)

@@ -1,11 +1,11 @@
-"""Is the holdout a fair picture of the traffic? What each held-out item counts for, so that it is one.
+"""Does the holdout represent the traffic? Weights of the held-out items that make it do so.
 
     did reviewers pick what to review? ─────> strata are weighted back to the traffic they came from
     rejected without a correction? ─────────> those corrected of the same stratum stand for them
 
-Post-stratification (Holt and Smith 1979), only where a test says that reviewers picked: else the chance in
-the strata's shares would make every verdict less sure. Within a stratum, picking wrong answers goes unseen:
-nobody said which of the unreviewed ones are wrong.
+Post-stratification (Holt and Smith 1979) is used only where a test says that reviewers picked: otherwise
+chance in the strata's shares would make every verdict less sure. Picking wrong answers within a stratum goes
+unnoticed, because nobody said which of the unreviewed answers are wrong.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -24,62 +24,62 @@ from extractors.traffic_sample import TrafficCall, normalise_question
 from extractors.values import Value
 
 ALPHA = 0.01
-"""P-value below which reviewers picked."""
+"""P-value below which reviewers are said to have picked."""
 RESAMPLES = 1999
 GREATEST = 10.0
-"""What an item counts for at most, the average being 1."""
+"""Greatest weight of an item, the average being 1."""
 SHOWN = 80
-"""Characters of the text that tells what a stratum is about."""
+"""Characters shown of the text that represents a stratum."""
 FEW = 0.1
-"""Share of the traffic from which it is said that hardly any of its kind was reviewed."""
+"""Share of the traffic without a reviewed item of its kind that is worth a sentence."""
 
 HeldOutItem = ReviewedItem | ReviewedRetrieval
 Floats = NDArray[np.float64]
 
 
 class Stratum(Value):
-    """Items and calls that one version answered (or several, where one has few) and that are about alike."""
+    """Similar items and calls that one version answered, or several where one has few."""
 
     answered_by: tuple[str | None, ...]
-    """None is unknown."""
+    """Ids of the versions; None is an unknown one."""
     like: str
-    """The beginning of the most typical of what was asked."""
+    """Beginning of the most typical input."""
     reviewed: int
     """Held-out items."""
     reviewed_share: float
     traffic: int
     """Calls of the sample."""
     traffic_share: float | None
-    """None where the traffic is not known."""
+    """None where the traffic is unknown."""
     corrected: int
     rejected: int
-    """Without a correction."""
+    """Items rejected without a correction."""
     weight: float
-    """Of a held-out item, before those corrected stand for those rejected; 1 where nobody picked."""
+    """Weight of each of its held-out items, before corrected ones stand for rejected ones; 1 where nobody
+    picked."""
 
 
 class Weighting(Value):
-    """How fair the holdout is, and what makes up for it."""
+    """Weights that make the holdout represent the traffic, and how well it does without them."""
 
     weights: dict[str, float]
-    """By id of each item with gold; 1 on average."""
+    """Weight of each item with gold, by its id; 1 on average."""
     effective_n: float
-    """As how many items of equal weight they count (Kish 1965)."""
+    """The number of items of equal weight that the weighted items are worth (Kish 1965)."""
     selected: bool
-    """Whether reviewers picked what to review, as far as version and input tell."""
+    """True if reviewers picked what to review, as far as version and input tell."""
     p_value: float | None
-    """How often reviewers who do not pick would leave a holdout so unlike the traffic; None where that cannot
-    be told."""
+    """How often chance alone makes a holdout this unlike the traffic; None where that cannot be computed."""
     strata: tuple[Stratum, ...]
-    """Those with the most traffic first."""
+    """The strata, those with the most traffic first."""
     by_live: tuple[str, ...]
     """Ids of items that the live version answered in production."""
     capped: int
-    """Items that would count for more than `GREATEST`."""
+    """Items whose weight would exceed `GREATEST`."""
     unfair: str
     """Why no weights make up for what is missing; empty if they do."""
     words: str
-    """What was found, for people."""
+    """The findings in words, for people."""
 
 
 def weigh(
@@ -91,39 +91,39 @@ def weigh(
     embed: Embed | None = None,
     seed: int = 0,
 ) -> Weighting:
-    """What each item of the `holdout` counts for, beside a sample of all the `traffic` of its time.
+    """Weigh each item of the `holdout` by a sample of all the `traffic` of its time.
 
-    Without traffic only the verdicts are weighed. Calls with one of the `excluded_prompts` do not count: they
-    could not be held out. `live` is the version whose answers are pointed out. `embed` makes vectors of what
-    was asked, which tell better than characters what is alike.
+    Without traffic only the verdicts decide the weights. Calls with one of the `excluded_prompts` do not
+    count: they could not be held out. `live` is the version whose answers are pointed out. `embed` makes
+    vectors of the inputs, which tell similarity better than characters do.
     """
     excluded = frozenset(excluded_prompts)
     calls = [call for call in traffic if call.prompt_key not in excluded]
-    picture = _HoldoutInTraffic(holdout, calls, _stratify(holdout, calls, seed, embed))
-    p_value = _compute_p_value(picture, seed)
+    sample = _HoldoutInTraffic(holdout, calls, _stratify(holdout, calls, seed, embed))
+    p_value = _compute_p_value(sample, seed)
     selected = p_value is not None and p_value < ALPHA
-    back = picture.back_to_traffic() if selected else np.ones(len(holdout))
-    weights, capped = _limit(_add_rejected(picture, back)[picture.gold])
-    ids = [item.id for item, gold in zip(holdout, picture.gold, strict=True) if gold]
+    back = sample.weigh_by_traffic() if selected else np.ones(len(holdout))
+    weights, capped = _limit(_add_rejected(sample, back)[sample.gold])
+    ids = [item.id for item, gold in zip(holdout, sample.gold, strict=True) if gold]
     found = Weighting(
         weights={item_id: round(weight, 6) for item_id, weight in zip(ids, weights.tolist(), strict=True)},
         effective_n=float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0,
         selected=selected,
         p_value=p_value,
         strata=tuple(
-            sorted(_describe_strata(picture, back), key=lambda each: (-each.traffic, -each.reviewed))
+            sorted(_describe_strata(sample, back), key=lambda each: (-each.traffic, -each.reviewed))
         ),
         by_live=tuple(item.id for item in holdout if live is not None and _find_version(item) == live),
         capped=capped,
-        unfair=_find_unfairness(picture),
+        unfair=_find_unfairness(sample),
         words="",
     )
-    return found.model_copy(update={"words": " ".join(_write_sentences(found, picture))})
+    return found.model_copy(update={"words": " ".join(_write_sentences(found, sample))})
 
 
 @dataclass(frozen=True)
 class _HoldoutInTraffic:
-    """Held-out items beside calls of the traffic, and the strata of both."""
+    """Held-out items, calls of the traffic, and the strata of both."""
 
     holdout: Sequence[HeldOutItem]
     calls: Sequence[TrafficCall]
@@ -131,7 +131,7 @@ class _HoldoutInTraffic:
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """Of the held-out items, (items,)."""
+        """Strata of the held-out items, shape (items,)."""
         return self.found.strata[: len(self.holdout)]
 
     @cached_property
@@ -144,21 +144,22 @@ class _HoldoutInTraffic:
 
     @cached_property
     def rejected(self) -> NDArray[np.bool_]:
-        """Calls that were rejected and not corrected. A search without a relevant document is none: nobody
-        could have found one there.
+        """Mask of the calls that were rejected and not corrected, shape (items,).
+
+        A search without a relevant document is not rejected: there was none to find.
         """
         calls = np.array([isinstance(item, ReviewedItem) for item in self.holdout], dtype=bool)
         return self._is("rejected") & calls
 
     @cached_property
     def others(self) -> list[tuple[int, TrafficCall]]:
-        """Calls of sessions of which nothing was held out, with their places among all."""
+        """Calls of sessions of which nothing was held out, with their positions in the strata's arrays."""
         held = {find_group(item) for item in self.holdout}
         places = enumerate(self.calls, start=len(self.holdout))
         return [(place, call) for place, call in places if find_group(call) not in held]
 
-    def back_to_traffic(self) -> Floats:
-        """What each held-out item counts for if its stratum is to count as in the traffic, (items,)."""
+    def weigh_by_traffic(self) -> Floats:
+        """Return the weights by which each stratum counts as in the traffic, shape (items,)."""
         size = self.found.strata.max(initial=0) + 1
         reviewed = np.bincount(self.strata, minlength=size) / len(self.holdout)
         traffic = np.bincount(self.found.strata[len(self.holdout) :], minlength=size) / len(self.calls)
@@ -180,17 +181,14 @@ def _find_version(item: HeldOutItem) -> str | None:
     return item.answered_by if isinstance(item, ReviewedItem) else None
 
 
-# ---- did reviewers pick?
+def _compute_p_value(sample: _HoldoutInTraffic, seed: int) -> float | None:
+    """Return how often chance makes held-out items this unlike other traffic (chi-squared over the cells).
 
-
-def _compute_p_value(picture: _HoldoutInTraffic, seed: int) -> float | None:
-    """How often chance makes held-out items so unlike the rest of the traffic (chi-squared over the cells).
-
-    Of each session one call counts, since its turns are about the same, which alone would look like picking.
+    Only one call of each session counts: its turns are similar, which alone would look like picking.
     """
-    cells = picture.found.cells
-    reviewed = _pick_one_per_session(zip(picture.holdout, cells.tolist(), strict=False))
-    others = _pick_one_per_session((call, int(cells[place])) for place, call in picture.others)
+    cells = sample.found.cells
+    reviewed = _pick_one_per_session(zip(sample.holdout, cells.tolist(), strict=False))
+    others = _pick_one_per_session((call, int(cells[place])) for place, call in sample.others)
     size = cells.max(initial=0) + 1
     counts = np.array([np.bincount([*each.values()], minlength=size) for each in (reviewed, others)])
     counts = counts[:, counts.any(axis=0)]
@@ -201,7 +199,7 @@ def _compute_p_value(picture: _HoldoutInTraffic, seed: int) -> float | None:
 
 
 def _pick_one_per_session(seen: Iterable[tuple[HeldOutItem | TrafficCall, int]]) -> dict[str, int]:
-    """By session the cell of one of its calls, drawn by lot."""
+    """Return the cell of one call of each session, drawn at random (by hash), by session."""
     drawn = sorted(seen, key=lambda each: sha256(_find_span_id(each[0]).encode()).hexdigest(), reverse=True)
     return {find_group(call): cell for call, cell in drawn}
 
@@ -210,26 +208,23 @@ def _find_span_id(seen: HeldOutItem | TrafficCall) -> str:
     return seen.span_id if isinstance(seen, TrafficCall) else seen.source_span_ids[0]
 
 
-# ---- what each item counts for
-
-
-def _add_rejected(picture: _HoldoutInTraffic, weights: Floats) -> Floats:
-    """The same, but those corrected count for those rejected, too: of their stratum, else wherever."""
+def _add_rejected(sample: _HoldoutInTraffic, weights: Floats) -> Floats:
+    """Move the weights of rejected items to corrected ones, of the same stratum if it has any."""
     full, strays = weights.copy(), 0.0
-    for stratum in np.unique(picture.strata).tolist():
-        inside = picture.strata == stratum
-        corrected, lacking = inside & picture.corrected, float(weights[inside & picture.rejected].sum())
+    for stratum in np.unique(sample.strata).tolist():
+        inside = sample.strata == stratum
+        corrected, lacking = inside & sample.corrected, float(weights[inside & sample.rejected].sum())
         if full[corrected].sum():
             full[corrected] *= 1 + lacking / full[corrected].sum()
         else:
             strays += lacking
-    if full[picture.corrected].sum():
-        full[picture.corrected] *= 1 + strays / full[picture.corrected].sum()
+    if full[sample.corrected].sum():
+        full[sample.corrected] *= 1 + strays / full[sample.corrected].sum()
     return full
 
 
 def _limit(weights: Floats) -> tuple[Floats, int]:
-    """The weights, 1 on average and `GREATEST` at most, and how many would have been greater."""
+    """Return the weights, 1 on average and `GREATEST` at most, and how many would have been greater."""
     if not weights.sum():
         return np.ones_like(weights), 0
     limited, over = weights * (len(weights) / weights.sum()), np.zeros(len(weights), dtype=bool)
@@ -241,32 +236,29 @@ def _limit(weights: Floats) -> tuple[Floats, int]:
     return limited, int(over.sum())
 
 
-# ---- in words
-
-
-def _describe_strata(picture: _HoldoutInTraffic, back: Floats) -> Iterator[Stratum]:
-    strata, items = picture.found.strata, len(picture.holdout)
-    versions = [*map(_find_version, picture.holdout), *(call.answered_by for call in picture.calls)]
-    texts = [*map(normalise_question, picture.holdout), *(call.text for call in picture.calls)]
+def _describe_strata(sample: _HoldoutInTraffic, back: Floats) -> Iterator[Stratum]:
+    strata, items = sample.found.strata, len(sample.holdout)
+    versions = [*map(_find_version, sample.holdout), *(call.answered_by for call in sample.calls)]
+    texts = [*map(normalise_question, sample.holdout), *(call.text for call in sample.calls)]
     for stratum in np.unique(strata).tolist():
-        members, inside = np.flatnonzero(strata == stratum).tolist(), picture.strata == stratum
+        members, inside = np.flatnonzero(strata == stratum).tolist(), sample.strata == stratum
         traffic = int((strata[items:] == stratum).sum())
         yield Stratum(
             answered_by=tuple(sorted({versions[member] for member in members}, key=str)),
-            like=texts[picture.found.typical(stratum)][:SHOWN],
+            like=texts[sample.found.find_typical(stratum)][:SHOWN],
             reviewed=int(inside.sum()),
             reviewed_share=float(inside.mean()) if items else 0.0,
             traffic=traffic,
-            traffic_share=traffic / len(picture.calls) if picture.calls else None,
-            corrected=int((inside & picture.corrected).sum()),
-            rejected=int((inside & picture.rejected).sum()),
+            traffic_share=traffic / len(sample.calls) if sample.calls else None,
+            corrected=int((inside & sample.corrected).sum()),
+            rejected=int((inside & sample.rejected).sum()),
             weight=float(back[inside][0]) if inside.any() else 0.0,
         )
 
 
-def _find_unfairness(picture: _HoldoutInTraffic) -> str:
-    rejected = int(picture.rejected.sum())
-    if not rejected or picture.corrected.any():
+def _find_unfairness(sample: _HoldoutInTraffic) -> str:
+    rejected = int(sample.rejected.sum())
+    if not rejected or sample.corrected.any():
         return ""
     return (
         f"of the held-out answers that were rejected ({rejected}) none was corrected, so the holdout shows "
@@ -274,13 +266,13 @@ def _find_unfairness(picture: _HoldoutInTraffic) -> str:
     )
 
 
-def _write_sentences(found: Weighting, picture: _HoldoutInTraffic) -> Iterator[str]:
-    items, corrected, rejected = len(found.weights), picture.corrected.sum(), picture.rejected.sum()
-    if not picture.others:
+def _write_sentences(found: Weighting, sample: _HoldoutInTraffic) -> Iterator[str]:
+    items, corrected, rejected = len(found.weights), sample.corrected.sum(), sample.rejected.sum()
+    if not sample.others:
         yield "There is no other traffic to compare with: items count as they were reviewed."
     elif found.p_value is None:
         yield (
-            f"The held-out items ({len(picture.holdout)}) are too few, or too much alike, to tell whether "
+            f"The held-out items ({len(sample.holdout)}) are too few, or too much alike, to tell whether "
             "reviewers picked what to review: they count as they were reviewed."
         )
     elif not found.selected:
@@ -288,9 +280,9 @@ def _write_sentences(found: Weighting, picture: _HoldoutInTraffic) -> Iterator[s
     else:
         yield (
             f"Reviewers picked what to review (p = {found.p_value:.2g}): held-out items are weighted back to "
-            f"{len(picture.calls)} calls of the traffic."
+            f"{len(sample.calls)} calls of the traffic."
         )
-        rare = float((picture.found.cells != picture.found.strata)[len(picture.holdout) :].mean())
+        rare = float((sample.found.cells != sample.found.strata)[len(sample.holdout) :].mean())
         if rare >= FEW:
             yield (
                 f"Hardly any were reviewed of the kinds that {rare:.0%} of the traffic is of: what is most "
@@ -305,4 +297,4 @@ def _write_sentences(found: Weighting, picture: _HoldoutInTraffic) -> Iterator[s
     if found.effective_n < 0.99 * items:
         yield f"Together the {items} items with gold count as {found.effective_n:.0f} would of equal weight."
     if found.by_live:
-        yield f"Answered by what is live: {len(found.by_live)} of {len(picture.holdout)}."
+        yield f"Answered by what is live: {len(found.by_live)} of {len(sample.holdout)}."

@@ -1,1 +1,1 @@
-"""Where versions are served: the one owner of HTTP to vLLM."""
+"""Serving of versions on replicas: the one owner of HTTP to vLLM."""

@@ -1,4 +1,4 @@
-"""What `learnd doctor` asks of a replica before anything is trained for it."""
+"""Checks of a replica by `learnd doctor`, before anything is trained for it."""
 
 import json
 import shutil
@@ -10,11 +10,11 @@ from extractors.values import Value
 from registry.serving.replica import RefusalReason, Replica, ReplicaRefused, ReplicaUnreachable
 
 TRIAL = "learnd.doctor"
-"""Name of the trial adapter, which is never served: its folder holds no weights."""
+"""Name of the trial adapter, whose folder has no weights, so that it is never served."""
 
 
 class Check(Value):
-    """One thing that must hold, and what to do where it does not."""
+    """One requirement, whether it holds, and what to do where it does not."""
 
     name: str
     ok: bool
@@ -23,7 +23,7 @@ class Check(Value):
 
 
 class RenderedChat(Value):
-    """A chat, and the tokens that training makes of it (generation prompt included)."""
+    """A chat and its tokens as training renders it, generation prompt included."""
 
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...] = ()
@@ -33,11 +33,11 @@ class RenderedChat(Value):
 def inspect(
     replica: Replica, *, adapters: Path, rank: int, max_loras: int, chats: Sequence[RenderedChat]
 ) -> Iterator[Check]:
-    """Ask everything that serving needs, and yield each check as it ends.
+    """Check everything that serving needs, and yield each check as it ends.
 
-    Nothing is loaded, and one token is generated. `adapters` is the folder in which versions are kept (one is made there for a moment, without
-    weights), `rank` the largest LoRA rank of a plan, `max_loras` the versions live at once plus one.
-    A replica that does not answer gets that one check.
+    Nothing is loaded, and one token is generated. `adapters` is the folder of the versions, in which a trial
+    adapter without weights is made for a moment; `rank` is the largest LoRA rank of a plan, `max_loras` the
+    number of versions live at once plus one. A replica that does not answer yields that one check.
     """
     looks: tuple[Callable[[], Check], ...] = (
         lambda: _check_base_model(replica),
@@ -46,7 +46,7 @@ def inspect(
         lambda: _check_room(replica, max_loras),
     )
     try:
-        served = ", ".join(sorted(replica.models()))
+        served = ", ".join(sorted(replica.list_models()))
         yield _build_check("vLLM reachable", True, f"{replica.url} serves {served}")
         for look in looks:
             yield look()
@@ -61,7 +61,7 @@ def _build_check(name: str, ok: bool, found: str, what_to_do: str = "") -> Check
 
 
 def _check_base_model(replica: Replica) -> Check:
-    served = set(replica.models()) - set(replica.adapters())
+    served = set(replica.list_models()) - set(replica.list_adapters())
     return _build_check(
         "base model",
         replica.base_name in served,
@@ -84,10 +84,10 @@ def _check_chat_template(replica: Replica, chats: Sequence[RenderedChat]) -> Che
 
 
 def _check_lora(replica: Replica, adapters: Path, rank: int) -> Check:
-    """Offer a folder with a configuration and no weights.
+    """Check LoRA by offering an adapter folder with a configuration and no weights.
 
-    vLLM reads the configuration first, so that the way in which it refuses tells whether LoRA is
-    on, adapters may be loaded at run time, the folder is visible and the rank fits.
+    vLLM reads the configuration first. Its refusal therefore tells whether LoRA is on, whether adapters may
+    be loaded at run time, whether the server sees the folder, and whether the rank fits.
     """
     name = "LoRA at run time"
     folder = adapters / f".{TRIAL}"
@@ -116,7 +116,7 @@ def _check_room(replica: Replica, needed: int) -> Check:
         replica.answer(replica.base_name, [{"role": "user", "content": "Hello"}], max_tokens=1)
     except ReplicaRefused as error:
         return _build_check(name, False, str(error), error.why)
-    most = replica.max_loras()
+    most = replica.read_max_loras()
     if most is None:
         return _build_check(name, False, "--max-loras is not exported in /metrics", advice)
     return _build_check(name, most >= needed, f"--max-loras {most}, needed {needed}", advice)

@@ -1,9 +1,9 @@
-"""Is what a replica serves under a name really the adapter that was trained?
+"""Does a replica really serve the trained adapter under its name?
 
-The classic silent failure is a load that answers 200 while the output stays the base model's.
-So the trained adapter's answers to a few prompts are recorded, and the replica must score them
-as the trained adapter did, and give them through the chat route. Two engines never agree to
-the last digit; right, wrong and missing adapters are far apart (0.08 nats a token against 2.7).
+The classic silent failure is a load that answers 200 while the output stays the base model's. So the
+evaluation records the trained adapter's answers to a few prompts. The replica must give them the same
+log-probabilities, and return them through the chat route. Two engines never agree to the last digit, but
+right, wrong and missing adapters are far apart (0.08 nats a token against 2.7).
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from registry.serving.replica import Replica
 ENGINE_NOISE = 0.1
 """Nats a token by which two engines may differ on the same weights (bfloat16)."""
 TOLERATED_SHARE = 0.1
-"""Of the distance between adapter and base: what larger effects may differ in addition."""
+"""Share of the distance between adapter and base by which two engines may differ in addition."""
 LEAST_DISTANCE = 0.02
-"""Nats a token; where training changed less, no probe can tell the adapter from its base."""
+"""Least nats a token by which training must have changed the model for a probe to tell it from its base."""
 SCORED_TOKENS = 8
-"""Of each answer; every token is a request."""
+"""Tokens of each answer that are scored; every token is a request."""
 CHAT_TOKENS = 16
-"""Longest comparison of two greedy answers: over many tokens, rounding lets them part."""
+"""Most tokens over which two greedy answers are compared: later, rounding makes them differ."""
 LEAST_SAME_ANSWERS = 0.5
 
 
 class ProbeFailed(LearndError):
-    """A replica does not serve what was trained."""
+    """A replica does not serve the trained adapter."""
 
 
 class ProbeResult(Value):
-    """How the served adapter compares with the trained one; means over all answer tokens, in nats."""
+    """The served adapter compared with the trained one: means over all answer tokens, in nats."""
 
     tokens: int
     from_trained: float
@@ -39,7 +39,7 @@ class ProbeResult(Value):
     from_base: float
     """Mean |served - base|: small when no adapter is."""
     distance: float
-    """Mean |trained - base|, as recorded: what training changed."""
+    """Mean |trained - base|, as recorded: the change by training."""
     same_answers: float
     """Share of probes answered alike through the chat route, 0 to 1."""
 
@@ -47,7 +47,7 @@ class ProbeResult(Value):
 def probe(replica: Replica, version_id: str, record: ProbeRecord) -> ProbeResult:
     """Compare the model served as `version_id` with the record of its adapter.
 
-    The first request through an adapter may take long, and is paid here. Raises ProbeFailed with
+    The first request through an adapter may take long, and happens here. Raises ProbeFailed with
     the figures, ReplicaRefused or ReplicaUnreachable.
     """
     check_chat_template(replica, record)
@@ -59,7 +59,7 @@ def probe(replica: Replica, version_id: str, record: ProbeRecord) -> ProbeResult
 
 
 def measure(replica: Replica, model: str, record: ProbeRecord) -> ProbeResult:
-    """The figures for whatever is served as `model`, without a judgement."""
+    """Measure whatever is served as `model`, without judging it."""
     served = [
         replica.compute_logprobs(model, each.prompt_ids, each.answer_ids[:SCORED_TOKENS])
         for each in record.probes
@@ -77,7 +77,7 @@ def measure(replica: Replica, model: str, record: ProbeRecord) -> ProbeResult:
 
 
 def check_chat_template(replica: Replica, record: ProbeRecord) -> None:
-    """Raises ProbeFailed where the replica renders a recorded chat to other tokens than training did."""
+    """Check that the replica renders the recorded chats to the tokens of training. Raises ProbeFailed."""
     for each in record.probes:
         served = replica.tokenize(each.messages, each.tools)
         if served != each.prompt_ids:
@@ -88,7 +88,7 @@ def check_chat_template(replica: Replica, record: ProbeRecord) -> None:
 
 
 def _is_same_answer(replica: Replica, model: str, recorded: Probe) -> bool:
-    """Whether the chat route gives the recorded answer, or begins it where the answer is long."""
+    """Return True if the chat route gives the recorded answer, or the beginning of a long one."""
     limit = min(len(recorded.answer_ids), CHAT_TOKENS)
     reply = replica.answer(model, recorded.messages, tools=recorded.tools, max_tokens=limit)
     if reply.prompt_tokens != len(recorded.prompt_ids):
@@ -104,7 +104,7 @@ def _is_same_answer(replica: Replica, model: str, recorded: Probe) -> bool:
 
 
 def _compute_mean_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
-    """Mean absolute difference over all tokens of all probes."""
+    """Return the mean absolute difference over all tokens of all probes."""
     differences = [
         abs(a - b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What should be served against what a replica serves, for ever: a restarted replica heals itself."""
+"""Reconcile a replica with the versions that it should serve, so that a restarted replica heals."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,25 +16,25 @@ class DesiredAdapter(Value):
     name: str
     """`tenant.agent.v7`."""
     path: Path
-    """Its adapter folder, as we see it."""
+    """Its adapter folder, as learnd sees it."""
 
 
 class AdapterDifference(Value):
-    """What to do on one replica."""
+    """The adapters to load and to unload on one replica."""
 
     loads: tuple[str, ...]
     unloads: tuple[str, ...]
 
 
 class ReconcileResult(Value):
-    """What one pass did on one replica."""
+    """The result of one pass on one replica."""
 
     loaded: tuple[str, ...] = ()
     unloaded: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
-    """Not wanted any more, but a request is in flight; the next pass looks again."""
+    """Versions that are not wanted any more, but have a request in flight; the next pass looks again."""
     refused: dict[str, str] = {}
-    """Version to why the replica would not load or unload it."""
+    """Reason why the replica did not load or unload a version, by version."""
 
     @property
     def changed(self) -> bool:
@@ -44,12 +44,12 @@ class ReconcileResult(Value):
 def find_difference(
     wanted: Mapping[str, str], actual: Mapping[str, str], targets: Collection[str]
 ) -> AdapterDifference:
-    """Both map a name to the server's path; `targets` (`tenant/agent`) are those we answer for.
+    """Return what to load and unload to get from `actual` to `wanted`, which map a name to the server's path.
 
-    Only versions of these targets are ever unloaded: other adapters are other people's.
+    Only versions of `targets` (`tenant/agent`) are ever unloaded: other adapters are other people's.
     A version that is served from another path than wanted is unloaded and loaded.
     """
-    ours = {name for name in actual if _belongs(name, targets)}
+    ours = {name for name in actual if _is_version_of(name, targets)}
     return AdapterDifference(
         loads=tuple(sorted(name for name, path in wanted.items() if actual.get(name) != path)),
         unloads=tuple(sorted(name for name in ours if wanted.get(name) != actual[name])),
@@ -59,13 +59,13 @@ def find_difference(
 def reconcile(
     replica: Replica, wanted: Sequence[DesiredAdapter], targets: Collection[str]
 ) -> ReconcileResult:
-    """Unload what is not wanted and idle, load what is missing. Raises ReplicaUnreachable.
+    """Unload what is idle and not wanted, and load what is missing. Raises ReplicaUnreachable.
 
-    One version that the replica refuses does not keep the others from being served.
+    A version that the replica refuses does not keep the others from being served.
     """
     paths = {each.name: each.path for each in wanted}
     todo = find_difference(
-        {name: replica.remote_path(path) for name, path in paths.items()}, replica.adapters(), targets
+        {name: replica.to_remote_path(path) for name, path in paths.items()}, replica.list_adapters(), targets
     )
     refused: dict[str, str] = {}
     unloaded: list[str] = []
@@ -87,6 +87,6 @@ def reconcile(
     return ReconcileResult(loaded=tuple(loaded), unloaded=tuple(unloaded), busy=tuple(busy), refused=refused)
 
 
-def _belongs(name: str, targets: Collection[str]) -> bool:
-    """Whether `name` is a version of one of `targets`: `acme.routing.v7` of `acme/routing`."""
+def _is_version_of(name: str, targets: Collection[str]) -> bool:
+    """Return True if `name` is a version of one of `targets`, as `acme.routing.v7` is of `acme/routing`."""
     return any(re.fullmatch(re.escape(slug(target)) + r"\.v\d+", name) for target in targets)

@@ -1,7 +1,7 @@
-"""One vLLM server over HTTP: what it serves, its adapters, its answers.
+"""One vLLM server over HTTP: its models, its adapters and its answers.
 
 Measured against vLLM 0.32. Adapters are loaded under a name that is never used again, and
-never with `load_inplace`: that flag makes the server read the folder anew for every batch.
+never with `load_inplace`: with that flag the server reads the folder again for every batch.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from extractors.values import Value
 ADMINISTRATION_SECONDS = 60.0
 """Longest wait for a load, an unload or a listing; a large adapter is read from disk first."""
 ANSWER_SECONDS = 300.0
-"""Longest wait for an answer: the first one through a LoRA may build kernels."""
+"""Longest wait for an answer: the first one through a LoRA may compile kernels."""
 
 LORA_METRIC = "vllm:lora_requests_info"
 UNAVAILABLE = frozenset({502, 503, 504})
 DEAD_ENGINE = "EngineCore encountered an issue"
-"""What vLLM answers (HTTP 500) between the death of its engine and its own exit."""
+"""Answer of vLLM (HTTP 500) between the death of its engine and its own exit."""
 
 
 class RefusalReason(StrEnum):
-    """Why a replica said no, as far as its answer tells."""
+    """Why a replica refused, as far as its answer tells, and what to do about it."""
 
     KEY = "the API key is not accepted; correct the replica's key"
     NO_ROUTE = "restart vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
@@ -53,17 +53,17 @@ REASONS_BY_MESSAGE = {
     "target modules": RefusalReason.MODULES,
     "does not exist": RefusalReason.UNKNOWN_MODEL,
 }
-"""Part of vLLM's message to what it means."""
+"""Reasons by a part of vLLM's message."""
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 class ReplicaUnreachable(LearndError):
-    """A replica did not answer, or only its proxy did; trying again later may help."""
+    """A replica did not answer, or only its proxy did; another try later may succeed."""
 
 
 class ReplicaRefused(LearndError):
-    """A replica answered, and said no; its settings, or ours, must change."""
+    """A replica answered and refused; its settings, or learnd's, must change."""
 
     def __init__(self, message: str, why: RefusalReason = RefusalReason.OTHER) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ class ReplicaAnswer(Value):
 
     text: str
     ended: bool
-    """By itself, not by the limit."""
+    """True if the model ended the answer, not the limit."""
     prompt_tokens: int
 
 
@@ -135,7 +135,7 @@ class Replica:
         base_name: str = "base",
         path_map: tuple[str, str] | None = None,
     ) -> None:
-        """`url` with or without `/v1`; `path_map` is (our prefix, the server's prefix) of adapter folders."""
+        """Open a client; `url` may end in `/v1`, `path_map` is (learnd's prefix, the server's) of adapter folders."""
         self.name = name
         self.url = url.rstrip("/").removesuffix("/v1")
         self.base_name = base_name
@@ -154,24 +154,24 @@ class Replica:
     def close(self) -> None:
         self._client.close()
 
-    def healthy(self) -> bool:
-        """Whether the server and its engine answer; False also when nothing listens."""
+    def is_healthy(self) -> bool:
+        """Return True if the server and its engine answer; False also if nothing listens."""
         try:
             self._send("GET", "/health", seconds=5)
         except (ReplicaUnreachable, ReplicaRefused):
             return False
         return True
 
-    def models(self) -> dict[str, str]:
-        """Everything served, base model included: name to the server's own path."""
+    def list_models(self) -> dict[str, str]:
+        """Return everything that is served, the base model included: name to the server's own path."""
         return {card.id: card.root or "" for card in self._cards()}
 
-    def adapters(self) -> dict[str, str]:
-        """The adapters served, whoever loaded them: name to the server's own path."""
+    def list_adapters(self) -> dict[str, str]:
+        """Return the served adapters, whoever loaded them: name to the server's own path."""
         return {card.id: card.root or "" for card in self._cards() if card.parent is not None}
 
-    def remote_path(self, path: Path) -> str:
-        """The adapter folder as the server sees it. Raises ReplicaRefused outside the mapped prefix."""
+    def to_remote_path(self, path: Path) -> str:
+        """Return the folder's path on the server. Raises ReplicaRefused outside the mapped prefix."""
         if self._path_map is None:
             return str(path.absolute())
         local, remote = self._path_map
@@ -183,13 +183,13 @@ class Replica:
         return str(PurePosixPath(remote) / path.absolute().relative_to(Path(local).absolute()))
 
     def load(self, name: str, path: Path) -> None:
-        """Serve the adapter in `path` as `name`; again with the same path changes nothing."""
-        remote = self.remote_path(path)
+        """Serve the adapter in `path` as `name`; a second call with the same path changes nothing."""
+        remote = self.to_remote_path(path)
         try:
             self._send("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": remote})
         except ReplicaRefused as refused:
             # vLLM refuses a name that is loaded already, from wherever.
-            serving = self.adapters().get(name)
+            serving = self.list_adapters().get(name)
             if serving == remote:
                 return
             if serving is not None:
@@ -200,17 +200,17 @@ class Replica:
             raise
 
     def unload(self, name: str) -> None:
-        """Stop serving `name`; a name that is not loaded is fine. Requests under way are answered."""
+        """Stop serving `name`, which need not be loaded. Requests under way are still answered."""
         try:
             self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
         except ReplicaRefused:
-            if name in self.adapters():
+            if name in self.list_adapters():
                 raise
 
     def tokenize(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
     ) -> tuple[int, ...]:
-        """Token ids of the chat as the server's template renders it, generation prompt included."""
+        """Return the chat's token ids as the server's template renders it, generation prompt included."""
         body: dict[str, Any] = {"model": self.base_name, "messages": list(messages)}
         if tools:
             body["tools"] = list(tools)
@@ -225,7 +225,7 @@ class Replica:
         max_tokens: int = 256,
         response_format: dict[str, Any] | None = None,
     ) -> ReplicaAnswer:
-        """The greedy answer through the chat route, a tool call as the text that the model wrote."""
+        """Return the greedy answer through the chat route; a tool call is the text that the model wrote."""
         body: dict[str, Any] = {
             "model": model,
             "messages": list(messages),
@@ -235,7 +235,7 @@ class Replica:
             "repetition_penalty": 1.0,
         }
         if tools:
-            # "none" still shows the model its tools, and leaves what it says unparsed.
+            # "none" still shows the model its tools, and leaves its answer unparsed.
             body |= {"tools": list(tools), "tool_choice": "none"}
         if response_format is not None:
             body["response_format"] = response_format
@@ -250,9 +250,9 @@ class Replica:
     def compute_logprobs(
         self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]
     ) -> tuple[float, ...]:
-        """Log-probability (nats) of each token of the answer after the prompt, shape (len(answer_ids),).
+        """Return the log-probability (nats) of each token of the answer, shape (len(answer_ids),).
 
-        One request a token. `prompt_logprobs` would score them all in one, but kills the engine
+        Each token takes a request. `prompt_logprobs` would score all in one, but kills the engine
         where a batch mixes it with other requests for adapters (vllm-project/vllm#16668).
         """
         return tuple(
@@ -272,8 +272,8 @@ class Replica:
         }
         return self._ask(_Scored, "/v1/completions", body).choices[0].logprobs.token_logprobs[0]
 
-    def busy_adapters(self) -> frozenset[str] | None:
-        """Adapters that requests are running or waiting for; None where the server keeps no statistics."""
+    def list_busy_adapters(self) -> frozenset[str] | None:
+        """Return the adapters with running or waiting requests; None where the server keeps no statistics."""
         samples = self._lora_samples()
         if samples is None:
             return None
@@ -283,16 +283,16 @@ class Replica:
         names = f"{labels['running_lora_adapters']},{labels['waiting_lora_adapters']}".split(",")
         return frozenset(name for name in names if name)
 
-    def max_loras(self) -> int | None:
-        """Adapters that one batch can mix (`--max-loras`); None until the server has answered a request."""
+    def read_max_loras(self) -> int | None:
+        """Return the adapters that fit into a batch (`--max-loras`); None before the server's first answer."""
         samples = self._lora_samples()
         return int(samples[-1].labels["max_lora"]) if samples else None
 
     def _lora_samples(self) -> list[Sample] | None:
-        """vLLM's series about LoRA requests, the current one last; None where it is not exported.
+        """Return vLLM's series about LoRA requests, the current one last; None where it is not exported.
 
-        Each state that ever was has a series of its own, whose value is the time when it was
-        last true: the newest is the present.
+        Every past state has a series of its own, whose value is the time when it was last true: the
+        newest is the present.
         """
         text = self._send("GET", "/metrics").text
         for family in text_string_to_metric_families(text):

@@ -1,10 +1,10 @@
-"""Bring a version up on every replica before anybody asks for it; take one down when nobody does.
+"""Bring a version up on every replica before agents ask for it, and take one down when they no longer do.
 
-Between the two the store moves the alias. That order is what makes a swap lose no request:
-load, probe, (flip,) drain, unload.
+In between the store moves the alias. In this order a swap loses no request: load, probe, (flip,) drain,
+unload.
 
-The files of a version must stay where they are while any replica serves it: vLLM evicts adapters
-that rest, reads the folder again at the next request, and ends when it is gone.
+The files of a version must stay in place while any replica serves it: vLLM evicts idle adapters, reads the
+folder again at the next request, and exits if it is gone.
 """
 
 from collections.abc import Sequence
@@ -17,43 +17,43 @@ from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
 
 
 class NotServed(LearndError):
-    """A version could not be brought up on every replica; it is on none of them now."""
+    """A version could not be brought up on every replica; now it is on none of them."""
 
     def __init__(self, version_id: str, failures: dict[str, LearndError]) -> None:
         self.failures = failures
-        """Replica name to what went wrong there."""
+        """The failure by replica name."""
         listed = "; ".join(f"{name}: {what}" for name, what in failures.items())
         super().__init__(f"{version_id} is not served: {listed}")
 
     @property
     def refuted(self) -> bool:
-        """A replica serves something else under this name than what was trained."""
+        """True if a replica serves something else under this name than the trained adapter."""
         return any(isinstance(failure, ProbeFailed) for failure in self.failures.values())
 
 
 class NotServedYet(NotServed):
-    """Every replica that failed does not answer, or has no room, right now; later it may."""
+    """Every replica that failed does not answer, or has no room, at the moment; later it may."""
 
 
 class NoRoom(ReplicaRefused):
-    """A replica serves as many adapters as it can."""
+    """A replica serves as many adapters as fit."""
 
 
 def bring_up(
     replicas: Sequence[Replica], version_id: str, path: Path, record: ProbeRecord
 ) -> dict[str, ProbeResult]:
-    """Load the adapter in `path` on every replica and probe it there; result by replica name.
+    """Load the adapter in `path` on every replica and probe it there; returns the results by replica name.
 
-    All or nothing: where one replica fails, those that this call loaded unload it again, and
-    NotServed lists what failed (NotServedYet where trying again later may help). Running it again
-    for a version that is up only probes again.
+    If one replica fails, those that loaded it in this call unload it again, and NotServed lists the
+    failures (NotServedYet where another try later may succeed). Called again for a version that is up, it
+    only probes.
     """
     results: dict[str, ProbeResult] = {}
     failures: dict[str, LearndError] = {}
     loaded_here: list[Replica] = []
     for replica in replicas:
         try:
-            if version_id not in replica.adapters():
+            if version_id not in replica.list_adapters():
                 require_room(replica)
                 loaded_here.append(replica)
             replica.load(version_id, path)
@@ -68,12 +68,12 @@ def bring_up(
 
 
 def require_room(replica: Replica) -> None:
-    """Raises NoRoom when one adapter more than loaded now would not fit into one batch.
+    """Check that one more adapter fits into a batch with those that are loaded. Raises NoRoom.
 
-    vLLM accepts such a load and then lets requests for different adapters wait for each other.
+    vLLM accepts a load beyond that and then makes requests for different adapters wait for each other.
     """
-    most = replica.max_loras()
-    loaded = sorted(replica.adapters())
+    most = replica.read_max_loras()
+    loaded = sorted(replica.list_adapters())
     if most is not None and len(loaded) >= most:
         raise NoRoom(
             f"replica {replica.name} has --max-loras {most} and serves {', '.join(loaded)}; a swap "
@@ -83,12 +83,12 @@ def require_room(replica: Replica) -> None:
 
 
 def take_down(replica: Replica, name: str) -> bool:
-    """Unload `name` unless a request for it is in flight; True when it is not served any more.
+    """Unload `name` unless a request for it is in flight; returns True if it is not served any more.
 
-    Where the server keeps no statistics, the caller's drain time must be enough; vLLM answers
-    requests that it has accepted in any case.
+    Where the server keeps no statistics, the caller's drain time must suffice; vLLM answers requests that
+    it has accepted in any case.
     """
-    if name in (replica.busy_adapters() or ()):
+    if name in (replica.list_busy_adapters() or ()):
         return False
     replica.unload(name)
     return True
@@ -99,5 +99,5 @@ def _withdraw(replicas: Sequence[Replica], version_id: str) -> None:
         try:
             replica.unload(version_id)
         except (ReplicaUnreachable, ReplicaRefused):
-            # Nobody asks for this version, and the reconciler unloads it when the replica can.
+            # No agent asks for this version, and the reconciler unloads it once the replica answers.
             continue

@@ -36,8 +36,8 @@ class ActiveChanged(LearndError):
 
     def __init__(self, target: str, expected: str | None, found: str | None) -> None:
         super().__init__(
-            f"{target} was expected to serve {expected or BASE_IN_WORDS} and serves {found or BASE_IN_WORDS}; "
-            "look again and decide anew"
+            f"{target} was expected to serve {expected or BASE_IN_WORDS} and serves "
+            f"{found or BASE_IN_WORDS}; look again and decide anew"
         )
 
 

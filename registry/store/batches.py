@@ -270,7 +270,7 @@ class BatchRecords(Database):
         found: dict[str, list[Any]] = {kind: [] for kind in EXAMPLE_TYPES}
         with self._reading() as connection:
             for row in connection.execute(query).mappings():
-                example = _to_item(row).approved_example(row["kind"])
+                example = _to_item(row).to_approved_example(row["kind"])
                 if example is not None:
                     found[row["kind"]].append(example)
         return Examples(**{kind: tuple(examples) for kind, examples in found.items()})

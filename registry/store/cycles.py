@@ -190,7 +190,7 @@ class CycleRecords(Database):
         if new not in TRANSITIONS[old]:
             raise IllegalTransition(f"cycle {cycle_id}", old, new)
         report = changes.get("report")
-        outcome = {"outcome": ReportSummary.of(report)} if report else {}
+        outcome = {"outcome": ReportSummary.from_report(report)} if report else {}
         with self._writing() as connection:
             step = (
                 update(cycles)

@@ -93,11 +93,11 @@ def test_while_a_replica_is_asked_an_operator_can_act_and_the_daemon_stop(
     asking = threading.Thread(target=ask)
     with Replica("one", vllm.url) as replica:
         asking.start()
-        wait_until(lambda: version.id in replica.adapters(), 60, "the candidate on the replica")
+        wait_until(lambda: version.id in replica.list_adapters(), 60, "the candidate on the replica")
         with promotion_lock(runs.context.data_dir, runs.context.target.key, 30):
             assert asking.is_alive(), "all was asked before the lock was free"
             runs.context.stop.set()
         asking.join(30)
         assert len(ended) == 1
         assert not asking.is_alive()
-        assert version.id not in replica.adapters()
+        assert version.id not in replica.list_adapters()

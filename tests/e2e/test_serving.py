@@ -30,10 +30,10 @@ CHAT = [{"role": "user", "content": "where is my parcel"}]
 def replica(vllm: VllmServer) -> Iterator[Replica]:
     """The shared server, without adapters before and after."""
     with Replica("one", vllm.url) as replica:
-        for name in replica.adapters():
+        for name in replica.list_adapters():
             replica.unload(name)
         yield replica
-        for name in replica.adapters():
+        for name in replica.list_adapters():
             replica.unload(name)
 
 
@@ -68,9 +68,9 @@ def test_a_served_adapter_answers_as_it_was_trained(
     result = bring_up([replica], "acme.routing.v1", first, of_first)["one"]
 
     assert result.from_trained < ENGINE_NOISE < result.from_base
-    assert replica.adapters() == {"acme.routing.v1": str(first)}
+    assert replica.list_adapters() == {"acme.routing.v1": str(first)}
     assert take_down(replica, "acme.routing.v1")
-    assert replica.adapters() == {}
+    assert replica.list_adapters() == {}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_was_not_trained_fails_the_probe_and_is_unloaded(
     with pytest.raises(NotServed, match=found):
         bring_up([replica], "acme.routing.v1", wrong, of_first)
 
-    assert replica.adapters() == {}
+    assert replica.list_adapters() == {}
 
 
 def test_loading_and_unloading_twice_changes_nothing(replica: Replica, first: Path, second: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_full_replica_is_left_as_it_was(replica: Replica, first: Path, of_firs
     with pytest.raises(NotServed, match=f"--max-loras {MAX_LORAS}"):
         bring_up([replica], "acme.routing.v1", first, of_first)
 
-    assert len(replica.adapters()) == MAX_LORAS
+    assert len(replica.list_adapters()) == MAX_LORAS
 
 
 def test_requests_during_a_swap_are_all_answered(
@@ -144,21 +144,21 @@ def test_requests_during_a_swap_are_all_answered(
         asked = [name for agent in agents for name in agent.result()]
 
     assert set(asked) == {"acme.routing.v1", "acme.routing.v2"}
-    assert list(replica.adapters()) == ["acme.routing.v2"]
+    assert list(replica.list_adapters()) == ["acme.routing.v2"]
 
 
 def test_an_adapter_is_not_taken_down_while_it_answers(replica: Replica, first: Path) -> None:
     replica.load("acme.routing.v1", first)
     with ThreadPoolExecutor() as pool:
         answering = pool.submit(replica.answer, "acme.routing.v1", CHAT, max_tokens=400)
-        while "acme.routing.v1" not in (replica.busy_adapters() or ()):
+        while "acme.routing.v1" not in (replica.list_busy_adapters() or ()):
             assert not answering.done()
             time.sleep(0.02)
         assert not take_down(replica, "acme.routing.v1")
         assert reconcile(replica, [], ["acme/routing"]).busy == ("acme.routing.v1",)
         answering.result()
     _take_down_when_idle(replica, "acme.routing.v1")
-    assert replica.adapters() == {}
+    assert replica.list_adapters() == {}
 
 
 def test_only_versions_of_our_targets_are_reconciled(replica: Replica, first: Path, second: Path) -> None:
@@ -173,7 +173,7 @@ def test_only_versions_of_our_targets_are_reconciled(replica: Replica, first: Pa
 
     assert (outcome.unloaded, outcome.loaded) == (("acme.routing.v1",), ("acme.routing.v2",))
     assert list(outcome.refused) == ["acme.routing.v3"]
-    assert set(replica.adapters()) == {FOREIGN, "acme.routing.v2"}
+    assert set(replica.list_adapters()) == {FOREIGN, "acme.routing.v2"}
 
 
 def test_a_healthy_replica_passes_inspection(replica: Replica, tmp_path: Path, of_first: ProbeRecord) -> None:
@@ -181,7 +181,7 @@ def test_a_healthy_replica_passes_inspection(replica: Replica, tmp_path: Path, o
     checks = list(inspect(replica, adapters=tmp_path, rank=16, max_loras=MAX_LORAS, chats=chats))
     assert [check for check in checks if not check.ok] == []
     assert list(tmp_path.iterdir()) == []
-    assert replica.adapters() == {}
+    assert replica.list_adapters() == {}
 
 
 def test_inspection_says_what_to_change(vllm: VllmServer, tmp_path: Path, of_first: ProbeRecord) -> None:
@@ -210,7 +210,7 @@ def test_a_restarted_replica_gets_everything_back(
         # While it is away nothing new goes live anywhere.
         with pytest.raises(NotServed, match="two"):
             bring_up([replica, other], "acme.routing.v2", first, of_first)
-        assert replica.adapters() == {}
+        assert replica.list_adapters() == {}
 
         log = tmp_path / "vllm.log"
         with run_vllm(tiny_model, python=vllm_python, log=log, port=port, eager=True):

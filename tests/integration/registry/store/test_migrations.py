@@ -333,7 +333,7 @@ def test_a_report_of_the_time_of_one_look_says_what_it_decided_by_and_is_not_tol
     assert (cycle.report.condition, cycle.report.gate.rule) == ("better", "one-look")
     assert cycle.report.find_comparison("base").effect == 0.2
     assert listed.report is None
-    assert listed.outcome == cycle.outcome == ReportSummary.of(cycle.report)
+    assert listed.outcome == cycle.outcome == ReportSummary.from_report(cycle.report)
 
 
 def test_a_cycle_whose_counts_and_figures_were_stored_in_another_shape_loads_and_keeps_every_key(

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from registry.serving.reconciler import difference
+from registry.serving.reconciler import find_difference
 from registry.serving.replica import Replica, ReplicaRefused
 
 V1, V2 = "acme.routing.v1", "acme.routing.v2"
 
 
 def test_what_is_missing_is_loaded_and_what_is_not_wanted_unloaded() -> None:
-    todo = difference({V2: "/a/v2"}, {V1: "/a/v1"}, ["acme/routing"])
+    todo = find_difference({V2: "/a/v2"}, {V1: "/a/v1"}, ["acme/routing"])
     assert (todo.loads, todo.unloads) == ((V2,), (V1,))
 
 
 def test_a_replica_that_serves_what_is_wanted_is_left_alone() -> None:
-    todo = difference({V1: "/a/v1"}, {V1: "/a/v1"}, ["acme/routing"])
+    todo = find_difference({V1: "/a/v1"}, {V1: "/a/v1"}, ["acme/routing"])
     assert (todo.loads, todo.unloads) == ((), ())
 
 
@@ -32,17 +32,17 @@ def test_a_replica_that_serves_what_is_wanted_is_left_alone() -> None:
     ],
 )
 def test_other_peoples_adapters_are_never_unloaded(foreign: str) -> None:
-    assert difference({}, {foreign: "/a/v1"}, ["acme/routing"]).unloads == ()
+    assert find_difference({}, {foreign: "/a/v1"}, ["acme/routing"]).unloads == ()
 
 
 def test_a_version_served_from_another_folder_is_loaded_anew() -> None:
-    todo = difference({V1: "/new/v1"}, {V1: "/old/v1"}, ["acme/routing"])
+    todo = find_difference({V1: "/new/v1"}, {V1: "/old/v1"}, ["acme/routing"])
     assert (todo.loads, todo.unloads) == ((V1,), (V1,))
 
 
 def test_folders_are_named_as_the_replica_sees_them() -> None:
     with Replica("gpu", "http://gpu:8000/v1", path_map=("/data/adapters", "/mnt/loras")) as replica:
         assert replica.url == "http://gpu:8000"
-        assert replica.remote_path(Path("/data/adapters/acme/v1")) == "/mnt/loras/acme/v1"
+        assert replica.to_remote_path(Path("/data/adapters/acme/v1")) == "/mnt/loras/acme/v1"
         with pytest.raises(ReplicaRefused, match="outside"):
-            replica.remote_path(Path("/data/other/v1"))
+            replica.to_remote_path(Path("/data/other/v1"))
