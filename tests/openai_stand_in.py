@@ -1,7 +1,7 @@
 """A stand-in for a vLLM replica: a real HTTP server that speaks OpenAI's protocol, streams included.
 
-It generates nothing: the answer to a chat is `answer` word by word. What it is for: tests of what
-stands in front of a replica, where a test must see each request and decide how the replica fails.
+It generates nothing: the answer to a chat is `answer` word by word. It serves tests of the parts in front
+of a replica, where a test must see each request and decide how the replica fails.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ TOOL_CALL = {
 
 @dataclass
 class StandIn:
-    """One replica; what a test sets and sees."""
+    """One replica, with settings and records for the test."""
 
     models: set[str] = field(default_factory=lambda: {"base"})
     """Names that it serves; it says 404 for others, as vLLM does."""
@@ -53,7 +53,7 @@ class StandIn:
         if scope["type"] != "http":
             return
         self.paths.append(scope["path"])
-        body = await _body(receive)
+        body = await _read_body(receive)
         if scope["method"] != "POST":
             await _send_json(send, 200, {"object": "list", "data": [{"id": model} for model in self.models]})
             return
@@ -61,15 +61,15 @@ class StandIn:
         self.seen.append(request)
         self.headers.append({key.decode(): value.decode() for key, value in scope["headers"]})
         if request["model"] not in self.models:
-            await _send_json(send, 404, _error(f"The model `{request['model']}` does not exist."))
+            await _send_json(send, 404, _build_error(f"The model `{request['model']}` does not exist."))
         elif self.status != 200:
-            await _send_json(send, self.status, _error("this replica was told to fail"))
+            await _send_json(send, self.status, _build_error("this replica was told to fail"))
         else:
             await self._complete(request, receive, send)
 
     async def _complete(self, request: dict[str, Any], receive: Receive, send: Send) -> None:
         answering = asyncio.ensure_future(self._answer(request, send))
-        leaving = asyncio.ensure_future(_hung_up(receive))
+        leaving = asyncio.ensure_future(_wait_for_hang_up(receive))
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             self.aborted += 1
@@ -94,7 +94,7 @@ class StandIn:
             message["tool_calls"] = [TOOL_CALL]
         said = {"message": message} if "messages" in request else {"text": self.answer}
         choice = {"index": 0, "finish_reason": "stop", **said}
-        await _send_json(send, 200, {**_head(request), "choices": [choice], "usage": self._usage()})
+        await _send_json(send, 200, {**_build_head(request), "choices": [choice], "usage": self._usage()})
 
     async def _stream(self, request: dict[str, Any], send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -109,7 +109,7 @@ class StandIn:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _events(self, request: dict[str, Any]) -> Iterator[str]:
-        head = {**_head(request), "object": "chat.completion.chunk"}
+        head = {**_build_head(request), "object": "chat.completion.chunk"}
         for delta in self._deltas(request):
             choice: dict[str, Any] = {"index": 0, "finish_reason": None}
             choice |= {"delta": delta} if "messages" in request else {"text": delta.get("content", "")}
@@ -161,15 +161,15 @@ def serving(app: App, port: int | None = None) -> Iterator[str]:
         thread.join()
 
 
-def _head(request: dict[str, Any]) -> dict[str, Any]:
+def _build_head(request: dict[str, Any]) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": request["model"]}
 
 
-def _error(message: str) -> dict[str, Any]:
+def _build_error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
 
 
-async def _body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes:
     body = b""
     while True:
         message = await receive()
@@ -178,7 +178,7 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _hung_up(receive: Receive) -> None:
+async def _wait_for_hang_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,4 +1,4 @@
-"""What tests need to act on a real Phoenix as agents and reviewers do: send spans, annotate, wait."""
+"""Acts on a real Phoenix as agents and reviewers do: sends spans, annotates, waits."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +73,8 @@ def chat_span(text: str = "Where is my parcel?", answer: str = "shipping", **cha
 def send_spans(url: str, project: str, spans: Sequence[SentSpan], api_key: str | None = None) -> None:
     """Export `spans` over OTLP/HTTP; they become readable a little later (`wait_for_spans`)."""
     resource = Resource({"openinference.project.name": project})
-    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", headers=_headers(api_key))
-    result = exporter.export([_readable(span, resource) for span in spans])
+    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", headers=_build_headers(api_key))
+    result = exporter.export([_to_otel(span, resource) for span in spans])
     exporter.shutdown()  # type: ignore[no-untyped-call]
     assert result is SpanExportResult.SUCCESS, f"{url} did not take {len(spans)} spans"
 
@@ -89,32 +89,35 @@ def wait_for_spans(
     url: str, project: str, count: int, seconds: float = 120, api_key: str | None = None
 ) -> None:
     """Wait until `project` has at least `count` committed spans."""
-    wait_until(lambda: span_count(url, project, api_key) >= count, seconds, f"{count} spans in {project}")
+    wait_until(lambda: count_spans(url, project, api_key) >= count, seconds, f"{count} spans in {project}")
 
 
 def wait_for_ids(url: str, project: str, wanted: Sequence[str], seconds: float = 120) -> None:
     """Wait until all the spans `wanted` are committed, and until Phoenix's gate shows it."""
-    wait_until(lambda: set(wanted) <= span_ids(url, project), seconds, f"spans {wanted} in {project}")
-    wait_until(lambda: gate(url, project) is not None, seconds, f"the gate of {project}")
+    wait_until(lambda: set(wanted) <= read_span_ids(url, project), seconds, f"spans {wanted} in {project}")
+    wait_until(lambda: read_gate(url, project) is not None, seconds, f"the gate of {project}")
     time.sleep(GATE_SECONDS)
 
 
-def span_count(url: str, project: str, api_key: str | None = None) -> int:
-    """How many spans of `project` are committed; far cheaper than `span_ids` while many come in."""
+def count_spans(url: str, project: str, api_key: str | None = None) -> int:
+    """Count the committed spans of `project`; far cheaper than `read_span_ids` while many come in."""
     query = "query($name:String!){getProjectByName(name:$name){recordCount}}"
     body = {"query": query, "variables": {"name": project}}
-    answer = httpx.post(f"{url}/graphql", json=body, headers=_headers(api_key), timeout=60)
+    answer = httpx.post(f"{url}/graphql", json=body, headers=_build_headers(api_key), timeout=60)
     found: dict[str, int] | None = answer.raise_for_status().json()["data"]["getProjectByName"]
     return found["recordCount"] if found else 0
 
 
-def span_ids(url: str, project: str, api_key: str | None = None) -> set[str]:
+def read_span_ids(url: str, project: str, api_key: str | None = None) -> set[str]:
     """Ids of all committed spans of `project`; empty when there is no such project yet."""
     found: set[str] = set()
     parameters: dict[str, str | int] = {"limit": 1000}
     while True:
         answer = httpx.get(
-            f"{url}/v1/projects/{project}/spans", params=parameters, headers=_headers(api_key), timeout=60
+            f"{url}/v1/projects/{project}/spans",
+            params=parameters,
+            headers=_build_headers(api_key),
+            timeout=60,
         )
         if answer.status_code == 404:
             return found
@@ -155,7 +158,7 @@ def annotate(
     answer = httpx.post(
         f"{url}/v1/{level}_annotations?sync=true",
         json={"data": [annotation]},
-        headers=_headers(api_key),
+        headers=_build_headers(api_key),
         timeout=60,
     )
     assert answer.status_code == 200, answer.text
@@ -183,8 +186,8 @@ def delete_project(url: str, project: str) -> None:
     assert httpx.delete(f"{url}/v1/projects/{project}", timeout=60).status_code == 204
 
 
-def gate(url: str, project: str) -> str | None:
-    """When Phoenix last wrote to `project`; None before its first write since its start."""
+def read_gate(url: str, project: str) -> str | None:
+    """Return when Phoenix last wrote to `project`; None before its first write since its start."""
     query = "query($name:String!){getProjectByName(name:$name){streamingLastUpdatedAt}}"
     answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": {"name": project}}, timeout=60)
     found: dict[str, str | None] | None = answer.raise_for_status().json()["data"]["getProjectByName"]
@@ -203,17 +206,17 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.1)
 
 
-def _headers(api_key: str | None) -> dict[str, str]:
+def _build_headers(api_key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def _readable(span: SentSpan, resource: Resource) -> ReadableSpan:
+def _to_otel(span: SentSpan, resource: Resource) -> ReadableSpan:
     kind = {} if span.kind is None else {"openinference.span.kind": span.kind}
     start = int(span.started_at.timestamp() * 1_000_000) * 1000
     return ReadableSpan(
         name=span.name,
-        context=_context(span.trace_id, span.span_id),
-        parent=_context(span.trace_id, span.parent_id) if span.parent_id else None,
+        context=_build_context(span.trace_id, span.span_id),
+        parent=_build_context(span.trace_id, span.parent_id) if span.parent_id else None,
         resource=resource,
         attributes={**kind, **span.attributes},
         start_time=start,
@@ -221,7 +224,7 @@ def _readable(span: SentSpan, resource: Resource) -> ReadableSpan:
     )
 
 
-def _context(trace_id: str, span_id: str) -> SpanContext:
+def _build_context(trace_id: str, span_id: str) -> SpanContext:
     return SpanContext(
         int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)
     )

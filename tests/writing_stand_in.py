@@ -1,7 +1,7 @@
 """A stand-in for a language model that writes: a real HTTP server with OpenAI's chat completions.
 
-It has no model in it: what it answers is decided by a function of the request, so that a test can say
-what a weak, a careless or a broken model would write. It speaks to any client; nothing of ours is patched.
+It has no model in it: a function of the request decides the answer, so that a test can say what a weak, a
+careless or a broken model would write. It speaks to any client; nothing of ours is patched.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing import Any
 
 from tests.openai_stand_in import Message, Receive, Send, serving
 
-Request = dict[str, Any]
-Write = Callable[[Request, int], "str | Answer"]
+ChatBody = dict[str, Any]
+Write = Callable[[ChatBody, int], "str | StandInReply"]
 """The request and its number, from 0."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is said, or how it fails."""
+class StandInReply:
+    """A reply, or a failure."""
 
     text: str = ""
     finish_reason: str = "stop"
@@ -29,19 +29,19 @@ class Answer:
     error: str = "this endpoint was told to fail"
     seconds: float = 0.0
     raw: bytes | None = None
-    """A body in place of what OpenAI's protocol wants."""
+    """A body in place of that of OpenAI's protocol."""
 
 
 @dataclass
 class WritingStandIn:
-    """One endpoint; what a test sets and sees."""
+    """One endpoint, with settings and records for the test."""
 
     write: Write
     key: str | None = None
     """Requests without this key are refused, as OpenAI and vLLM do."""
     seconds: float = 0.0
     """How long each answer takes."""
-    seen: list[Request] = field(default_factory=list)
+    seen: list[ChatBody] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     at_once: int = 0
@@ -52,7 +52,7 @@ class WritingStandIn:
         if scope["type"] != "http":
             return
         self.paths.append(scope["path"])
-        request = json.loads(await _body(receive))
+        request = json.loads(await _read_body(receive))
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
         self.seen.append(request)
         self.headers.append(headers)
@@ -65,12 +65,12 @@ class WritingStandIn:
         finally:
             self.at_once -= 1
 
-    def _answer(self, request: Request, headers: dict[str, str]) -> Answer:
+    def _answer(self, request: ChatBody, headers: dict[str, str]) -> StandInReply:
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
-            said = headers.get("authorization", "").removeprefix("Bearer ")
-            return Answer(status=401, error=f"Incorrect API key provided: {said}.")
+            key = headers.get("authorization", "").removeprefix("Bearer ")
+            return StandInReply(status=401, error=f"Incorrect API key provided: {key}.")
         answer = self.write(request, next(self._numbers))
-        return answer if isinstance(answer, Answer) else Answer(text=answer)
+        return answer if isinstance(answer, StandInReply) else StandInReply(text=answer)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def writing(stand_in: WritingStandIn) -> Iterator[str]:
         yield f"{url}/v1"
 
 
-async def _body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes:
     body = b""
     while True:
         message: Message = await receive()
@@ -89,7 +89,7 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _send(send: Send, answer: Answer, request: Request) -> None:
+async def _send(send: Send, answer: StandInReply, request: ChatBody) -> None:
     content: Any
     if answer.status != 200:
         content = {"error": {"message": answer.error, "type": "error", "param": None, "code": None}}

@@ -1,4 +1,4 @@
-"""The holdout as a Phoenix dataset, and each side's answers as an experiment."""
+"""Builds the holdout as a Phoenix dataset, and each side's answers as an experiment."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -18,24 +18,27 @@ SYSTEM = frozenset({"system", "developer"})
 
 
 def build_measured_run(run: FinishedRun) -> MeasuredRun | None:
-    """The held-out items and every side's answers to them; None where either is not there (any more)."""
+    """Build the held-out items and every side's answers; None where the report or the snapshot is missing."""
     report = run.cycle.report
     if report is None or run.snapshot is None:
         return None
     examples = {example.id: example for example in _build_examples(run.snapshot)}
-    asked = [examples[answer.item_id] for answer in report.candidate.answers if answer.item_id in examples]
-    if not asked:
+    answered = [examples[answer.item_id] for answer in report.candidate.answers if answer.item_id in examples]
+    if not answered:
         return None
     live, candidate = report.find_side(report.live), report.candidate
     others = [side for side in report.sides if side.name not in {live.name, candidate.name}]
-    began, _ = run.find_times("evaluate")
+    started_at, _ = run.find_times("evaluate")
     return MeasuredRun(
         run_id=run.cycle.id,
         dataset=f"learnd {run.target.key} holdout",
         description=f"Reviewed traffic of {run.target.key} that nothing is trained on: learnd judges "
         "adapters by it. Each version is one window of the traffic.",
-        examples=tuple(asked),
-        sides=tuple(_build_side(run, report, side, examples, began) for side in (live, candidate, *others)),
+        examples=tuple(answered),
+        sides=tuple(
+            _build_side(run.target.key, report, side, examples, started_at)
+            for side in (live, candidate, *others)
+        ),
     )
 
 
@@ -50,7 +53,7 @@ def _build_examples(snapshot: Snapshot) -> Iterator[DatasetExample]:
         )
     if not snapshot.retrievals:
         return
-    # As the evaluation asks them: searches with one query are one.
+    # As in the evaluation: searches with the same query are one.
     searches = {search.id: search for search in snapshot.retrievals}
     shelf = build_library(snapshot.retrievals)
     for query in shelf.queries:
@@ -63,11 +66,11 @@ def _build_examples(snapshot: Snapshot) -> Iterator[DatasetExample]:
 
 
 def _build_input(item: ReviewedItem) -> dict[str, JsonValue]:
-    """The one question behind the system prompt, or the conversation."""
-    said = [message for message in item.prompt if message.role not in SYSTEM]
-    if [message.role for message in said] == ["user"]:
-        return {"question": said[0].content}
-    return {"messages": [message.to_chat() for message in said]}
+    """Return the one question after the system prompt, or the conversation."""
+    messages = [message for message in item.prompt if message.role not in SYSTEM]
+    if [message.role for message in messages] == ["user"]:
+        return {"question": messages[0].content}
+    return {"messages": [message.to_chat() for message in messages]}
 
 
 def _build_output(gold: Message | None) -> dict[str, JsonValue]:
@@ -90,10 +93,10 @@ def _build_metadata(item: ReviewedItem) -> dict[str, JsonValue]:
 
 
 def _build_side(
-    run: FinishedRun, report: Report, side: Side, examples: Mapping[str, DatasetExample], began: datetime
+    target: str, report: Report, side: Side, examples: Mapping[str, DatasetExample], started_at: datetime
 ) -> ExperimentSide:
     known = {
-        "target": run.target.key,
+        "target": target,
         "role": find_role(report, side.name),
         "look": report.look,
         "verdict": report.verdict if side is report.candidate else None,
@@ -108,20 +111,24 @@ def _build_side(
         description=report.reason if side is report.candidate else f"beside {report.candidate.name}",
         metadata={name: value for name, value in known.items() if value is not None},
         runs=tuple(
-            _build_example_run(side, answer, began) for answer in side.answers if answer.item_id in examples
+            _build_example_run(side, answer, started_at)
+            for answer in side.answers
+            if answer.item_id in examples
         ),
     )
 
 
-def _build_example_run(side: Side, answer: ScoredAnswer, began: datetime) -> ExampleRun:
-    """Answers come in batches, so that none has a time of its own: each begins with the evaluation, and
-    takes what the same work was measured to take this side.
+def _build_example_run(side: Side, answer: ScoredAnswer, started_at: datetime) -> ExampleRun:
+    """Build the run of one example.
+
+    Answers come in batches, so none has a time of its own: each begins with the evaluation and takes the
+    latency that was measured for this side.
     """
     return ExampleRun(
         example_id=answer.item_id,
         output=describe_answer(answer),
-        started_at=began,
-        ended_at=began + timedelta(milliseconds=side.latency_ms),
+        started_at=started_at,
+        ended_at=started_at + timedelta(milliseconds=side.latency_ms),
         correct=answer.correct,
         valid=answer.valid,
         measures=answer.scores,

@@ -1,4 +1,4 @@
-"""The EXPERIMENT and EVALUATION spans of a run, as attributes."""
+"""Builds the EXPERIMENT and EVALUATION spans of a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,53 +23,52 @@ from registry.cycles import Cycle, CycleState, ReviewedCounts, StageResult
 from trainers.planning.plan import Plan, TrainingStage
 
 BACKENDS = {"embedding": "sentence-transformers"}
-"""What trains, by the method."""
-
-
+"""The library that trains a method, where it is not `BACKEND`."""
 BACKEND = "trl"
 
 
 def build_experiment_span(run: FinishedRun) -> ExperimentSpan:
-    """The fine-tuning.
+    """Build the span of the fine-tuning. Raises LookupError where the run that trained lacks its plan.
 
     A second look has one as well, so that each run is found by its id and its evaluation has a parent. It
-    names what the candidate was trained with, but neither data nor metrics: those are the training run's,
-    and who sums them up over all runs should count each training once.
+    has the parameters of the training, but neither data nor metrics: those are the training run's, and a
+    sum over all runs should count each training once.
     """
     plan = run.trained.plan
     if plan is None:
         raise LookupError(f"{run.trained.id} trained and lacks its plan; the store was edited by hand")
-    second = run.cycle.plan is None
+    is_second_look = run.cycle.plan is None
     started_at, ended_at = (
-        (run.cycle.started_at, run.cycle.updated_at) if second else run.find_times("train-")
+        (run.cycle.started_at, run.cycle.updated_at) if is_second_look else run.find_times("train-")
     )
     stages = list(_find_stages(run.trained, plan))
+    trained_stages = [stage for stage, _ in stages] or plan.stages
     return ExperimentSpan(
         started_at=started_at,
         ended_at=ended_at,
         error=run.cycle.reason if run.cycle.state is CycleState.FAILED else None,
         experiment=ExperimentAttributes(run_id=run.cycle.id, agent_type=run.target.agent),
-        params=_build_parameters(plan, [stage for stage, _ in stages] or plan.stages),
-        data=DataAttributes()
-        if second
-        else _build_data(run, plan, [stage for stage, _ in stages] or plan.stages),
-        metrics=FineTuningMetrics() if second or not stages else _build_training_metrics(run, *stages[-1]),
+        params=_build_parameters(plan, trained_stages),
+        data=DataAttributes() if is_second_look else _build_data(run, plan, trained_stages),
+        metrics=FineTuningMetrics()
+        if is_second_look or not stages
+        else _build_training_metrics(run, *stages[-1]),
         output=OutputAttributes(adapter_path=run.adapter_path),
     )
 
 
 def _find_stages(trained: Cycle, plan: Plan) -> Iterator[tuple[TrainingStage, StageResult]]:
-    """The stages that made the candidate: of several runs with other seeds those of the median one."""
+    """Yield the stages that made the candidate, with their results; of several seeds, the median run's."""
     seeds = trained.report.seeds if trained.report else None
     median = seeds.median if seeds else 0
-    of_run = [each for each in trained.training if each.run == median]
-    for stage, took in zip(plan.stages, of_run, strict=False):
-        if not took.left_out:
-            yield stage, took
+    results = [result for result in trained.training if result.run == median]
+    for stage, result in zip(plan.stages, results, strict=False):
+        if not result.left_out:
+            yield stage, result
 
 
 def _build_parameters(plan: Plan, stages: Sequence[TrainingStage]) -> ParameterAttributes:
-    """Of several stages, all methods, and the hyperparameters of the last; all share the adapter's shape."""
+    """Build the parameters: the methods of all stages, and the hyperparameters of the last one."""
     last = stages[-1].hyperparameters
     return ParameterAttributes(
         base_model=plan.base_model,
@@ -86,9 +85,9 @@ def _build_parameters(plan: Plan, stages: Sequence[TrainingStage]) -> ParameterA
 
 
 def _build_data(run: FinishedRun, plan: Plan, stages: Sequence[TrainingStage]) -> DataAttributes:
-    """What people said of the traffic, and what of it is trained and validated on.
+    """Build the counts of reviewed traffic, and of the examples that are trained and validated on.
 
-    A corrected answer counts as rejected: people did not take it as it was.
+    A corrected answer counts as rejected: people did not accept it as it was.
     """
     counts = run.cycle.counts
     reviewed = counts.reviewed or ReviewedCounts()
@@ -108,7 +107,7 @@ def _build_data(run: FinishedRun, plan: Plan, stages: Sequence[TrainingStage]) -
 
 
 def _count_synthetic(snapshot: Snapshot, kinds: set[Any]) -> int:
-    """Synthetic examples of these kinds; an operator has approved each one."""
+    """Count the synthetic examples of these kinds; an operator has approved each one."""
     return sum(
         example.origin == "synthetic"
         for side in (snapshot.train, snapshot.validation)
@@ -117,9 +116,12 @@ def _count_synthetic(snapshot: Snapshot, kinds: set[Any]) -> int:
     )
 
 
-def _build_training_metrics(run: FinishedRun, stage: TrainingStage, took: StageResult) -> FineTuningMetrics:
-    """Of the last stage. Samples are the examples that fit; a validation's figures are the kept step's."""
-    figures, counts = took.figures, run.cycle.counts
+def _build_training_metrics(run: FinishedRun, stage: TrainingStage, result: StageResult) -> FineTuningMetrics:
+    """Build the metrics of the last stage.
+
+    Samples are the examples that fit. The figures of the validation are those of the step that was kept.
+    """
+    figures, counts = result.figures, run.cycle.counts
     kept = figures.kept_validation
     measured: Mapping[str, float] = kept.figures if kept else {}
     return FineTuningMetrics(
@@ -138,7 +140,7 @@ def _build_training_metrics(run: FinishedRun, stage: TrainingStage, took: StageR
 
 
 def build_evaluation_span(run: FinishedRun) -> EvaluationSpan | None:
-    """The candidate beside the base; None where the run was not judged."""
+    """Build the span that compares candidate and base; None where the run was not judged."""
     report = run.cycle.report
     if report is None:
         return None
@@ -159,14 +161,14 @@ def build_evaluation_span(run: FinishedRun) -> EvaluationSpan | None:
 
 
 def _find_accuracy_comparison(report: Report) -> PairedComparison | None:
-    """The candidate and the base by accuracy; None where that does not gate."""
+    """Find the comparison of candidate and base by accuracy; None where accuracy does not gate."""
     base = report.sides[0].name
     found = (each for each in report.comparisons if (each.against, each.metric) == (base, "accuracy"))
     return next(found, None)
 
 
 def _find_accuracies(report: Report) -> tuple[float, float]:
-    """Of the base and the candidate, weighted as the items are where the report says so."""
+    """Return the accuracies of base and candidate, weighted where the report weights its items."""
     compared = _find_accuracy_comparison(report)
     if compared and compared.means:
         return compared.means[1], compared.means[0]
@@ -188,19 +190,19 @@ def _build_side_metrics(report: Report, side: Side, accuracy: float) -> SideMetr
 
 
 def _build_improvement(report: Report) -> ImprovementAttributes:
-    """Over the base, as the metrics beside it; the verdict compares with what is live.
+    """Compare the candidate with the base, as the metrics do; the verdict compares with the active version.
 
-    The p-value is that of the accuracy, and there is none where accuracy does not gate.
+    The p-value is that of the accuracy; there is none where accuracy does not gate.
     """
     if not report.gold_size:
         return ImprovementAttributes()
-    sure = (report.sides[0].confidence, report.candidate.confidence)
+    before, after = report.sides[0].confidence, report.candidate.confidence
     base, adapter = _find_accuracies(report)
     compared = _find_accuracy_comparison(report)
     slower = (each.ratio - 1 for each in report.overheads if each.against == report.sides[0].name)
     return ImprovementAttributes(
         accuracy=adapter - base,
-        confidence=sure[1].confidence - sure[0].confidence if sure[0] and sure[1] else None,
+        confidence=after.confidence - before.confidence if before and after else None,
         # The share of the base's errors that are gone.
         error_reduction=(adapter - base) / (1 - base) if base < 1 else None,
         latency_overhead=next(slower, None),

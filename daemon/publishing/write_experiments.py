@@ -29,7 +29,7 @@ Write = Callable[[], object]
 
 
 class PublishedExperiments(Value):
-    """Where in Phoenix a run is."""
+    """The place of a run in Phoenix."""
 
     dataset_id: str
     version_id: str

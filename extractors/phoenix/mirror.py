@@ -13,7 +13,7 @@ from extractors.values import Value, content_id
 
 
 class MirrorSource(Value):
-    """What is mirrored for one target."""
+    """The part of Phoenix that is mirrored for one target."""
 
     project: str
     spans: SpanFilter = SpanFilter()
@@ -29,7 +29,7 @@ class MirrorSource(Value):
 
 
 class PollRules(Value):
-    """How much of Phoenix one poll reads."""
+    """Limits of one poll."""
 
     full_sweep_after: timedelta = timedelta(minutes=30)
     """Time after which everything is read again, whatever the gate says."""
@@ -44,7 +44,7 @@ class PollRules(Value):
 
 
 class MirrorState(Value):
-    """How far the mirror has read; without arguments, nothing was read yet."""
+    """The position up to which the mirror has read; without arguments, nothing was read yet."""
 
     source: str | None = None
     """Id of what is mirrored (`MirrorSource.build_id`). When it changes, the mirror starts anew."""

@@ -1,4 +1,4 @@
-"""What changed in Phoenix since the last look? One poll: cheap when nothing did, and never blind.
+"""Finds what changed in Phoenix since the last poll: cheap when nothing did, and never blind.
 
     gate ──> tail ──> late spans of traces with feedback ──> spans
        └──> sweep (`sweep.py`) ───────────────────────────> spans and annotations
@@ -107,6 +107,6 @@ def _is_due(before: MirrorState, now: datetime, full_sweep_after: timedelta) -> 
 
 
 def _may_have_changed(project: Project, before: MirrorState) -> bool:
-    """Whether there may be feedback that the mirror lacks: also on days that wait for their turn."""
+    """Return whether there may be feedback that the mirror lacks: also on days that wait for their turn."""
     waits = before.moved_at is not None and any(at < before.moved_at for at in before.shards.values())
     return waits or has_moved(project, before)

@@ -226,7 +226,7 @@ class SpanClient:
         self._http.send("POST", "/v1/traces", content=spans, headers=headers)
 
     def are_stored(self, span_ids: Sequence[str]) -> bool:
-        """Whether Phoenix has all of these spans, in whichever project."""
+        """Return whether Phoenix has all of these spans, in whichever project."""
         # By their ids alone: Phoenix has one span of an id, whatever project it came to stand in.
         looks = (f'span{n}:getSpanByOtelId(spanId:"{span_id}"){{id}}' for n, span_id in enumerate(span_ids))
         return all(self._http.graphql(f"{{{' '.join(looks)}}}", {}).values())

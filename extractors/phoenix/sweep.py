@@ -141,7 +141,7 @@ class Sweep:
 
 
 def has_moved(project: Project, before: MirrorState) -> bool:
-    """Whether anything was written since the last sweep, as far as the gate tells."""
+    """Return whether anything was written since the last sweep, as far as the gate tells."""
     return before.swept_at is None or project.gate is None or project.gate != before.gate
 
 

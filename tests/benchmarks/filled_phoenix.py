@@ -20,7 +20,7 @@ from daemon.demo.phoenix import PhoenixServer, run_phoenix
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.spans import Annotation
 from extractors.values import content_id
-from tests.phoenix_support import SentSpan, send_spans, span_count
+from tests.phoenix_support import SentSpan, count_spans, send_spans
 
 KEPT = Path(".bench/phoenix-50000")
 PROJECT = "support"
@@ -116,7 +116,7 @@ def _fill(url: str) -> None:
 
 
 def _wait_for(url: str, spans: int) -> None:
-    while span_count(url, PROJECT) < spans:
+    while count_spans(url, PROJECT) < spans:
         time.sleep(0.5)
 
 

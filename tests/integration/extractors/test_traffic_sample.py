@@ -33,7 +33,7 @@ def sample(client: PhoenixClient, project: str, **options: Any) -> tuple[Traffic
     return sample_traffic(client, TrafficQuery(project=project, **given), **options)
 
 
-def ids(calls: tuple[TrafficCall, ...]) -> set[str]:
+def find_ids(calls: tuple[TrafficCall, ...]) -> set[str]:
     return {call.span_id for call in calls}
 
 
@@ -89,20 +89,24 @@ def test_a_call_that_agent_and_gateway_traced_is_one_with_the_version_that_the_g
 
 
 def test_the_filter_of_the_target_counts(client: PhoenixClient, phoenix: PhoenixServer, project: str) -> None:
-    def sent(name: str, agent: str, model: str) -> SentSpan:
+    def build_call(name: str, agent: str, model: str) -> SentSpan:
         return chat_span(
             name=name, attributes={"metadata": f'{{"agent": "{agent}"}}', "llm.model_name": model}
         )
 
-    own = sent("route", "router", "small")
-    others = [sent("x", "router", "small"), sent("route", "x", "small"), sent("route", "router", "x")]
+    own = build_call("route", "router", "small")
+    others = [
+        build_call("x", "router", "small"),
+        build_call("route", "x", "small"),
+        build_call("route", "router", "x"),
+    ]
     send_and_wait(phoenix.url, project, own, *others)
     wanted = SpanFilter(
         name="route",
         attributes={"metadata.agent": "router"},
         condition="attributes['llm']['model_name'] == 'small'",
     )
-    assert ids(sample(client, project, spans=wanted)) == {own.span_id}
+    assert find_ids(sample(client, project, spans=wanted)) == {own.span_id}
     with pytest.raises(WrongCondition):
         sample(client, project, spans=SpanFilter(condition="this is ( no condition"))
     with pytest.raises(ProjectNotFound):
@@ -115,15 +119,15 @@ def test_of_many_calls_a_sample_is_drawn_that_stays_the_same(
     sent = [chat_span(f"question {n}", started_at=NOON + n * MINUTE) for n in range(60)]
     send_spans(phoenix.url, project, sent)
     wait_for_ids(phoenix.url, project, [span.span_id for span in sent])
-    assert ids(sample(client, project)) == {span.span_id for span in sent}
+    assert find_ids(sample(client, project)) == {span.span_id for span in sent}
     some = sample(client, project, most=10)
     assert len(some) == 10
     assert sample(client, project, most=10) == some
     late = {span.span_id for span in sent[30:]}
-    few = [ids(sample(client, project, most=most)) for most in range(1, 31)]
+    few = [find_ids(sample(client, project, most=most)) for most in range(1, 31)]
     assert all(one < more for one, more in pairwise(few))
     assert 5 <= len(few[-1] & late) <= 25, "of a batch the newest are not the ones that are left out"
-    few = ids(sample(client, project, most_ids=20))
+    few = find_ids(sample(client, project, most_ids=20))
     assert 5 <= len(few) <= 40
     assert few < {span.span_id for span in sent}
 

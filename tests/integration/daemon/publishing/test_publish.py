@@ -410,7 +410,7 @@ def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
     known = reachable.store.cycle(refused.id)
     assert known.publish_tries == 1
     assert describe_phoenix_page(known, reachable.settings.phoenix).startswith(
-        "not yet: it was told Phoenix 1 times, the last"
+        "not yet: publishing it failed 1 times, the last"
     )
 
 
@@ -434,7 +434,7 @@ def test_a_run_that_nobody_can_read_is_given_up_in_words_and_keeps_no_other_wait
     assert given_up.published_at is None
     words = describe_phoenix_page(given_up, reachable.settings.phoenix)
     assert words.startswith(
-        "no, and this is given up: it was told Phoenix 20 times, the last time so: LookupE"
+        "no, and there is no further try: publishing it failed 20 times, the last time with: LookupE"
     )
 
 

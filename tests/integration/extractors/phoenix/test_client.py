@@ -33,7 +33,7 @@ def client(phoenix: PhoenixServer) -> Iterator[PhoenixClient]:
         yield client
 
 
-def verdict(span_id: str, identifier: str = "ann", label: str | None = "approved") -> Annotation:
+def build_verdict(span_id: str, identifier: str = "ann", label: str | None = "approved") -> Annotation:
     return Annotation(
         level="span",
         subject_id=span_id,
@@ -53,7 +53,7 @@ def test_annotations_come_back_as_they_were_written(
 ) -> None:
     spans = [chat_span() for _ in range(60)]
     send_and_wait(phoenix.url, project, *spans)
-    written = [verdict(span.span_id, identifier) for span in spans for identifier in ("", "bob")]
+    written = [build_verdict(span.span_id, identifier) for span in spans for identifier in ("", "bob")]
     client.annotations.write(written)
 
     found = client.annotations.read(
@@ -66,7 +66,7 @@ def test_annotations_come_back_as_they_were_written(
 
 def test_an_annotation_of_a_span_that_does_not_exist_is_an_error(client: PhoenixClient) -> None:
     with pytest.raises(PhoenixAnswer, match="0123456789abcdef"):
-        client.annotations.write([verdict("0123456789abcdef")])
+        client.annotations.write([build_verdict("0123456789abcdef")])
 
 
 def test_subjects_that_are_gone_have_no_annotations(
@@ -114,10 +114,10 @@ def test_keys_that_phoenix_refuses_are_told_apart_and_never_shown(tmp_path: Path
                 _poll_once(phoenix.url, key, project, tmp_path)
             assert "wrong key" not in str(refused.value)
         with pytest.raises(PhoenixRefused, match=r"403.*viewer"):
-            _poll_once(phoenix.url, _viewer_key(phoenix.url), project, tmp_path)
+            _poll_once(phoenix.url, _create_viewer_key(phoenix.url), project, tmp_path)
 
         with PhoenixClient(phoenix.url, ADMIN_KEY) as client:
-            client.annotations.write([verdict(span.span_id)])
+            client.annotations.write([build_verdict(span.span_id)])
         _poll_once(phoenix.url, ADMIN_KEY, project, tmp_path)
 
 
@@ -136,7 +136,7 @@ def _poll_once(url: str, key: str | None, project: str, data_dir: Path) -> None:
         store.close()
 
 
-def _viewer_key(url: str) -> str:
+def _create_viewer_key(url: str) -> str:
     """The API key of a new user who may only look."""
     user = {"email": "v@example.com", "username": "v", "role": "VIEWER", "auth_method": "LOCAL"}
     with httpx.Client(base_url=url, timeout=60) as browser:
@@ -152,8 +152,8 @@ def _viewer_key(url: str) -> str:
 
 # ---- what a healthy Phoenix does not do
 
-Answer = tuple[int, dict[str, str], bytes]
-FOUND: Answer = (
+HttpAnswer = tuple[int, dict[str, str], bytes]
+FOUND: HttpAnswer = (
     200,
     {"content-type": "application/json"},
     json.dumps(
@@ -163,7 +163,7 @@ FOUND: Answer = (
 
 
 @contextmanager
-def answering(answers: Sequence[Answer]) -> Iterator[str]:
+def answering(answers: Sequence[HttpAnswer]) -> Iterator[str]:
     """A stand-in for Phoenix's HTTP: gives `answers` in turn, the last one for ever."""
     waiting = list(answers)
 
@@ -193,7 +193,7 @@ def answering(answers: Sequence[Answer]) -> Iterator[str]:
 
 @pytest.mark.parametrize("status", [429, 502, 503, 507])
 def test_a_busy_phoenix_is_asked_again(status: int) -> None:
-    busy: Answer = (status, {}, b"busy")
+    busy: HttpAnswer = (status, {}, b"busy")
     with answering([busy, busy, FOUND]) as url, PhoenixClient(url) as client:
         assert client.project("p").id == "UHJvamVjdDox"
 
@@ -229,7 +229,7 @@ def test_nobody_there_is_said_with_the_url() -> None:
         ((500, {}, b"Internal Server Error"), "500 Internal Server Error"),
     ],
 )
-def test_an_answer_that_is_none_is_an_error_that_shows_it(answer: Answer, said: str) -> None:
+def test_an_answer_that_is_none_is_an_error_that_shows_it(answer: HttpAnswer, said: str) -> None:
     with (
         answering([answer]) as url,
         PhoenixClient(url) as client,

@@ -72,8 +72,8 @@ class Follower:
         return self.store.mirrored(self.target)[1]
 
     @property
-    def said(self) -> set[tuple[str, str, str | None]]:
-        """Who said what of which subject."""
+    def labels(self) -> set[tuple[str, str, str | None]]:
+        """Subject, reviewer and label of each annotation."""
         return {(a.subject_id, a.identifier, a.label) for a in self.annotations}
 
 
@@ -161,7 +161,7 @@ def test_an_edited_label_replaces_the_old_verdict_and_a_second_reviewer_stands_b
     change = follower.poll()
 
     assert change.spans == ()
-    assert follower.said == {(call.span_id, "ann", "rejected"), (call.span_id, "bob", "approved")}
+    assert follower.labels == {(call.span_id, "ann", "rejected"), (call.span_id, "bob", "approved")}
 
 
 def test_an_old_annotation_is_followed_when_its_label_or_its_text_is_edited(
@@ -196,7 +196,7 @@ def test_edits_on_older_days_are_found_as_these_take_turns_though_nothing_more_i
     ]
 
     assert [len(change.annotations) for change in polls] == [1, 1, 1, 0]
-    assert {label for _, _, label in follower.said} == {"rejected"}
+    assert {label for _, _, label in follower.labels} == {"rejected"}
     # All days were read since the gate moved, so the last poll has swept nothing.
     assert polls[3].state == polls[2].state
 
@@ -272,12 +272,12 @@ def test_feedback_on_a_trace_or_a_session_brings_all_its_spans_in(
     annotate(phoenix.url, session, "approved", level="session")
     follower.poll()
     assert third.span_id in follower.spans
-    assert (session, "", "approved") in follower.said
+    assert (session, "", "approved") in follower.labels
 
     delete_annotations(phoenix.url, follower.project, name="approval", level="session")
     follower.poll(LATER)
     assert set(follower.spans) == {other.span_id, beside.span_id}
-    assert follower.said == {(other.trace_id, "", "approved")}
+    assert follower.labels == {(other.trace_id, "", "approved")}
 
 
 def test_deletions_are_found_by_the_full_sweep(phoenix: PhoenixServer, follower: Follower) -> None:
@@ -301,7 +301,7 @@ def test_deletions_are_found_by_the_full_sweep(phoenix: PhoenixServer, follower:
     follower.poll(LATER)
 
     assert set(follower.spans) == {twice.span_id, part.span_id}
-    assert follower.said == {(twice.span_id, "ann", "approved"), (part.span_id, "ann", "approved")}
+    assert follower.labels == {(twice.span_id, "ann", "approved"), (part.span_id, "ann", "approved")}
 
 
 def test_spans_that_arrive_after_the_newest_ones_were_deleted_are_not_missed(
@@ -339,8 +339,8 @@ def test_two_projects_never_mix(
     other.poll()
 
     assert (set(follower.spans), set(other.spans)) == ({mine.span_id}, {theirs.span_id})
-    assert follower.said == {(mine.span_id, "", "approved")}
-    assert other.said == {(theirs.span_id, "", "rejected")}
+    assert follower.labels == {(mine.span_id, "", "approved")}
+    assert other.labels == {(theirs.span_id, "", "rejected")}
 
 
 def test_only_spans_that_the_whole_filter_names_are_selected(
@@ -453,7 +453,7 @@ def test_a_project_that_was_deleted_and_made_again_is_mirrored_as_it_is(
         pass
 
     assert set(follower.spans) == {after.span_id}
-    assert follower.said == {(after.span_id, "", "rejected")}
+    assert follower.labels == {(after.span_id, "", "rejected")}
 
 
 def test_a_restarted_phoenix_is_swept_whole(tmp_path: Path, store: Store) -> None:
@@ -470,6 +470,6 @@ def test_a_restarted_phoenix_is_swept_whole(tmp_path: Path, store: Store) -> Non
     with run_phoenix(tmp_path, port=port) as phoenix, PhoenixClient(phoenix.url) as client:
         follower = Follower(client, store, project)
         follower.poll(full_sweep_after=timedelta(days=1))
-        assert follower.said == {(edited.span_id, "bob", "rejected")}
+        assert follower.labels == {(edited.span_id, "bob", "rejected")}
         assert set(follower.spans) == {edited.span_id}
         assert is_empty(follower.poll(full_sweep_after=timedelta(days=1)))

@@ -79,7 +79,7 @@ class Follower:
         return {span.span_id: span for span in self.store.mirrored(TARGET)[0]}
 
     @property
-    def said(self) -> set[tuple[str, str | None]]:
+    def labels(self) -> set[tuple[str, str | None]]:
         return {(each.subject_id, each.label) for each in self.annotations}
 
     @property
@@ -151,7 +151,7 @@ def test_annotated_documents_bring_their_search_in_with_its_texts(
     assert follower.poll().complete
 
     assert set(follower.spans) == {agent.span_id, judged.span_id}
-    assert follower.said == {(f"{judged.span_id}:0", "irrelevant"), (f"{judged.span_id}:2", "relevant")}
+    assert follower.labels == {(f"{judged.span_id}:0", "irrelevant"), (f"{judged.span_id}:2", "relevant")}
     first = follower.annotations[0]
     assert (first.level, first.annotator_kind, first.metadata) == ("document", "HUMAN", {"why": "✓"})
     (retrieval,) = follower.retrievals.retrievals
@@ -176,7 +176,7 @@ def test_added_and_edited_annotations_are_found_at_once_and_deleted_ones_by_the_
     judge(phoenix, one, {0: "irrelevant", 1: "relevant"})
     judge(phoenix, other, {1: "relevant"})
     follower.poll(1)
-    assert follower.said == {
+    assert follower.labels == {
         (f"{one.span_id}:0", "irrelevant"),
         (f"{one.span_id}:1", "relevant"),
         (f"{other.span_id}:1", "relevant"),
@@ -186,12 +186,12 @@ def test_added_and_edited_annotations_are_found_at_once_and_deleted_ones_by_the_
     withdraw(phoenix, follower.project, one)
     assert is_empty(follower.poll(2))
     follower.poll(40)
-    assert follower.said == {(f"{other.span_id}:1", "relevant")}
+    assert follower.labels == {(f"{other.span_id}:1", "relevant")}
     assert set(follower.spans) == {other.span_id}
 
     delete_span(phoenix.url, other.span_id)
     follower.poll(80)
-    assert (follower.said, follower.spans) == (set(), {})
+    assert (follower.labels, follower.spans) == (set(), {})
 
 
 def test_old_searches_are_read_as_their_days_take_turns_and_the_newest_each_time(
@@ -205,16 +205,16 @@ def test_old_searches_are_read_as_their_days_take_turns_and_the_newest_each_time
     for span in (*old, *hot):
         judge(phoenix, span, {0: "relevant"})
 
-    def seen() -> set[str]:
+    def read_span_ids() -> set[str]:
         return set(follower.spans)
 
     follower.poll(1, at=NEXT_YEAR, **few)
-    assert seen() == {hot[1].span_id, old[0].span_id}
+    assert read_span_ids() == {hot[1].span_id, old[0].span_id}
     judge(phoenix, hot[1], {1: "relevant"})
     follower.poll(2, at=NEXT_YEAR, **few)
-    assert seen() == {hot[1].span_id, old[0].span_id, old[1].span_id}
+    assert read_span_ids() == {hot[1].span_id, old[0].span_id, old[1].span_id}
     follower.poll(60, at=NEXT_YEAR, **few)
-    assert seen() == {span.span_id for span in (*old, *hot)}
+    assert read_span_ids() == {span.span_id for span in (*old, *hot)}
 
 
 def test_a_search_with_clicks_is_mirrored_though_nobody_annotated_it(
@@ -271,10 +271,10 @@ def test_other_names_or_keys_start_the_mirror_anew(phoenix: PhoenixServer, follo
 
     emptied = follower.poll(1, used_keys={"opened"})
     assert not emptied.complete
-    assert (follower.spans, follower.said) == ({}, set())
+    assert (follower.spans, follower.labels) == ({}, set())
     assert follower.poll(2, used_keys={"opened"}).complete
     assert set(follower.spans) == {judged.span_id, clicked.span_id}
-    assert follower.said == {(f"{judged.span_id}:0", "relevant")}
+    assert follower.labels == {(f"{judged.span_id}:0", "relevant")}
 
 
 def test_a_target_of_another_kind_is_not_asked_for_documents(

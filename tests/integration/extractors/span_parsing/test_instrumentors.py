@@ -103,16 +103,16 @@ def traced(phoenix: PhoenixServer, model: str) -> Callable[[str, str], str]:
 
 
 def has_agent_span(phoenix: PhoenixServer, project: str) -> bool:
-    return "agent" in {span["name"] for span in spans(phoenix, project)}
+    return "agent" in {span["name"] for span in read_spans(phoenix, project)}
 
 
-def llm_span_ids(phoenix: PhoenixServer, project: str) -> list[str]:
+def find_llm_span_ids(phoenix: PhoenixServer, project: str) -> list[str]:
     """LLM spans, the one that began first first."""
-    llm = [span for span in spans(phoenix, project) if span["span_kind"] == "LLM"]
+    llm = [span for span in read_spans(phoenix, project) if span["span_kind"] == "LLM"]
     return [span["context"]["span_id"] for span in sorted(llm, key=lambda span: span["start_time"])]
 
 
-def spans(phoenix: PhoenixServer, project: str) -> list[dict[str, Any]]:
+def read_spans(phoenix: PhoenixServer, project: str) -> list[dict[str, Any]]:
     answer = httpx.get(f"{phoenix.url}/v1/projects/{project}/spans", params={"limit": 1000}, timeout=60)
     return answer.json()["data"] if answer.status_code == 200 else []
 
@@ -129,19 +129,19 @@ def read_back(phoenix: PhoenixServer, project: str, folder: Path) -> Extraction:
         return extract(*store.mirrored("acme/routing"), FeedbackRules())
 
 
-def hand_made(asked: dict[str, Any]) -> SentSpan:
+def build_expected_span(asked: dict[str, Any]) -> SentSpan:
     """The conversation as one span in OpenInference's flat attributes."""
     answer = {"role": "assistant", "content": ANSWER, "tool_calls": [TOOL_CALL] if asked["tools"] else []}
     attributes = {"session.id": "session-1"}
     for side, messages in (("input", asked["messages"]), ("output", [answer])):
         for number, message in enumerate(messages):
-            attributes |= flat(f"llm.{side}_messages.{number}.message", message)
+            attributes |= flatten(f"llm.{side}_messages.{number}.message", message)
     for number, tool in enumerate(asked["tools"]):
         attributes[f"llm.tools.{number}.tool.json_schema"] = json.dumps(tool)
     return SentSpan(attributes=attributes, started_at=datetime.now(UTC))
 
 
-def flat(prefix: str, message: dict[str, Any]) -> dict[str, str]:
+def flatten(prefix: str, message: dict[str, Any]) -> dict[str, str]:
     texts = {key: message[key] for key in ("role", "content", "tool_call_id") if key in message}
     for number, call in enumerate(message.get("tool_calls", [])):
         at = f"tool_calls.{number}.tool_call"
@@ -169,11 +169,11 @@ def test_an_instrumented_call_is_the_same_example_as_a_hand_made_span(
     traced: Callable[[str, str], str],
     tmp_path: Path,
 ) -> None:
-    made = hand_made(CONVERSATIONS[framework][conversation])
+    made = build_expected_span(CONVERSATIONS[framework][conversation])
     send_and_wait(phoenix.url, project, made)
     annotate(phoenix.url, made.span_id)
     traced_in = traced(framework, conversation)
-    calls = llm_span_ids(phoenix, traced_in)
+    calls = find_llm_span_ids(phoenix, traced_in)
     annotate(phoenix.url, calls[0])
 
     (expected,) = read_back(phoenix, project, tmp_path / "made").items
@@ -190,7 +190,7 @@ def test_a_conversation_cut_by_the_tracers_attribute_limit_is_dropped_and_counte
     framework: str, phoenix: PhoenixServer, traced: Callable[[str, str], str], tmp_path: Path
 ) -> None:
     project = traced(framework, "long")
-    annotate(phoenix.url, llm_span_ids(phoenix, project)[0])
+    annotate(phoenix.url, find_llm_span_ids(phoenix, project)[0])
     found = read_back(phoenix, project, tmp_path)
     assert found.items == ()
     assert found.dropped == {DropReason.TRUNCATED.value: 1}

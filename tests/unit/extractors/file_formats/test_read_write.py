@@ -150,19 +150,19 @@ KINDS = pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
 EXAMPLE_KINDS = pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
 
 
-def sft(*prompt: Message, completion: Message = ANSWER, **changes: Any) -> SFTExample:
+def build_sft(*prompt: Message, completion: Message = ANSWER, **changes: Any) -> SFTExample:
     prompt = prompt or (SYSTEM, USER)
     given = {"prompt_key": compute_prompt_key(prompt), "started_at": NOON, "source_span_ids": ("a", "b")}
     return SFTExample(prompt=prompt, completion=completion, **{**given, **changes})
 
 
-def vote(desirable: bool) -> UnpairedPreference:
+def build_vote(desirable: bool) -> UnpairedPreference:
     return UnpairedPreference(
         prompt=(USER,), completion=ANSWER, desirable=desirable, prompt_key="k", started_at=NOON
     )
 
 
-def written(path: Path, *lines: Any) -> Path:
+def write_lines(path: Path, *lines: Any) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
 
@@ -213,13 +213,15 @@ def test_no_record_at_all_is_a_parquet_file_with_columns(kind: type[Value], tmp_
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_a_megabyte_of_text_comes_back(ending: str, tmp_path: Path) -> None:
     long = "Ünï\n\u2028" * 200_000
-    example = sft(Message(role="user", content=long), completion=Message(role="assistant", content=long))
+    example = build_sft(
+        Message(role="user", content=long), completion=Message(role="assistant", content=long)
+    )
     write_records([example] * 3, SFTExample, tmp_path / f"long.{ending}")
     assert read(SFTExample, tmp_path / f"long.{ending}") == (example,) * 3
 
 
 def test_more_records_than_a_row_group_keep_their_order(tmp_path: Path) -> None:
-    examples = [sft(Message(role="user", content=str(n))) for n in range(2500)]
+    examples = [build_sft(Message(role="user", content=str(n))) for n in range(2500)]
     write_columns(examples, SFTExample, tmp_path / "many.parquet")
     assert read_columns(SFTExample, tmp_path / "many.parquet") == tuple(examples)
 
@@ -235,30 +237,30 @@ def test_sft_examples_come_back_from_every_form_or_are_refused(
 ) -> None:
     turns = [Message(role="assistant" if at % 2 else "user", content=text) for at, text in enumerate(texts)]
     prompt = [Message(role="system", content=system)] if system else []
-    example = sft(*prompt, *turns, completion=Message(role="assistant", content=answer), tools=tools)
+    example = build_sft(*prompt, *turns, completion=Message(role="assistant", content=answer), tools=tools)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "examples.jsonl")
         if form is FileForm.CLASSIFICATION and len(turns) > 1:
             with pytest.raises(NotExpressible, match="item 1: the form 'classification' has no place"):
-                write_records([sft(), example], SFTExample, path, form)
+                write_records([build_sft(), example], SFTExample, path, form)
             assert list(Path(folder).iterdir()) == []
         else:
-            write_records([sft(), example], SFTExample, path, form)
-            assert read(SFTExample, path, form) == (sft(), example)
+            write_records([build_sft(), example], SFTExample, path, form)
+            assert read(SFTExample, path, form) == (build_sft(), example)
 
 
 @pytest.mark.parametrize("form", [FileForm.INSTRUCTION, FileForm.CLASSIFICATION])
 @pytest.mark.parametrize(
     "example",
     [
-        sft(completion=Message(role="assistant", tool_calls=(ToolCall(name="f", arguments="{}"),))),
-        sft(USER, USER),
-        sft(USER, SYSTEM),
-        sft(SYSTEM, SYSTEM, USER),
-        sft(USER, ANSWER),
-        sft(SYSTEM),
-        sft(Message(role="user", content="hi", name="ann")),
-        sft(Message(role="tool", content="42", tool_call_id="1")),
+        build_sft(completion=Message(role="assistant", tool_calls=(ToolCall(name="f", arguments="{}"),))),
+        build_sft(USER, USER),
+        build_sft(USER, SYSTEM),
+        build_sft(SYSTEM, SYSTEM, USER),
+        build_sft(USER, ANSWER),
+        build_sft(SYSTEM),
+        build_sft(Message(role="user", content="hi", name="ann")),
+        build_sft(Message(role="tool", content="42", tool_call_id="1")),
     ],
 )
 def test_a_form_that_would_lose_something_refuses(
@@ -273,7 +275,9 @@ def test_a_form_that_would_lose_something_refuses(
 
 def test_a_kind_without_the_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotExpressible, match="votes cannot be written or read as 'classification'"):
-        write_records([vote(True)], UnpairedPreference, tmp_path / "votes.jsonl", FileForm.CLASSIFICATION)
+        write_records(
+            [build_vote(True)], UnpairedPreference, tmp_path / "votes.jsonl", FileForm.CLASSIFICATION
+        )
     with pytest.raises(NotExpressible, match="votes cannot be written or read as 'chat'"):
         write_records([], UnpairedPreference, tmp_path / "votes.jsonl", FileForm.CHAT)
 
@@ -300,7 +304,7 @@ def test_lines_have_the_fields_that_trl_and_sentence_transformers_read(tmp_path:
     )
     assert (line["prompt"], line["chosen"], line["rejected"]) == (user, chosen, rejected)
     assert json.loads(line["tools"]) == list(pair.tools)
-    write_records([vote(False)], UnpairedPreference, tmp_path / "votes.jsonl")
+    write_records([build_vote(False)], UnpairedPreference, tmp_path / "votes.jsonl")
     line = json.loads((tmp_path / "votes.jsonl").read_text("utf-8"))
     assert (line["prompt"], line["completion"], line["label"]) == (user, chosen, False)
     triplet = Triplet(
@@ -380,7 +384,7 @@ def test_files_of_other_tools_make_sft_examples(
 
 def test_a_conversation_of_another_tool_learns_all_its_answers(tmp_path: Path) -> None:
     chat = [message.to_chat() for message in (USER, ANSWER, USER, WORSE)]
-    path = written(tmp_path / "theirs.jsonl", {"messages": chat})
+    path = write_lines(tmp_path / "theirs.jsonl", {"messages": chat})
     (found,) = read(Trajectory, path)
     assert (found.learned, found.outcome, len(found.prompt_keys)) == ((1, 3), "approved", 2)
     (told,) = read(Trajectory, path, system="Be brief.")
@@ -402,7 +406,7 @@ def test_a_system_prompt_from_outside_leaves_the_learned_turns_where_they_are(tm
 
 def test_a_line_that_somebody_changed_gets_the_key_of_what_it_says_now(tmp_path: Path) -> None:
     path = tmp_path / "examples.jsonl"
-    write_records([sft(prompt_key="as extracted")], SFTExample, path)
+    write_records([build_sft(prompt_key="as extracted")], SFTExample, path)
     assert read(SFTExample, path)[0].prompt_key == "as extracted"
     path.write_text(path.read_text("utf-8").replace("parcel", "invoice"), "utf-8")
     (changed,) = read(SFTExample, path)
@@ -466,8 +470,8 @@ def test_a_conversation_that_was_rejected_is_named_and_refused(tmp_path: Path) -
     with pytest.raises(
         ImportInvalid, match=r"imported from .*: item 1 \(line 2\): the conversation was reje"
     ):
-        read(Trajectory, written(tmp_path / "chats.jsonl", good, bad))
-    (kept,) = read(Trajectory, written(tmp_path / "good.jsonl", good))
+        read(Trajectory, write_lines(tmp_path / "chats.jsonl", good, bad))
+    (kept,) = read(Trajectory, write_lines(tmp_path / "good.jsonl", good))
     path = tmp_path / "chats.parquet"
     write_records([kept, kept.model_copy(update={"outcome": "rejected"})], Trajectory, path)
     with pytest.raises(ImportInvalid, match="item 1: the conversation was rejected"):
@@ -475,7 +479,7 @@ def test_a_conversation_that_was_rejected_is_named_and_refused(tmp_path: Path) -
 
 
 def test_the_error_lists_problems_up_to_a_limit_and_counts_the_rest(tmp_path: Path) -> None:
-    path = written(tmp_path / "bad.jsonl", *[{"prompt": "x"}] * (MOST_PROBLEMS + 5))
+    path = write_lines(tmp_path / "bad.jsonl", *[{"prompt": "x"}] * (MOST_PROBLEMS + 5))
     with pytest.raises(ImportInvalid, match=r"item 19 .*; and 5 more$") as refused:
         read(SFTExample, path)
     assert "item 20" not in str(refused.value)
@@ -512,16 +516,16 @@ def test_what_is_missing_or_no_file_says_so(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     votes = tmp_path / "votes.jsonl"
-    write_records([vote(False)], UnpairedPreference, votes)
+    write_records([build_vote(False)], UnpairedPreference, votes)
     with pytest.raises(ImportInvalid, match="these are votes, not SFT examples"):
         read(SFTExample, votes)
-    write_records([sft()], SFTExample, tmp_path / "sft.jsonl")
+    write_records([build_sft()], SFTExample, tmp_path / "sft.jsonl")
     with pytest.raises(ImportInvalid, match="no chosen and no rejected; this looks like SFT examples"):
         read(PreferencePair, tmp_path / "sft.jsonl")
     with pytest.raises(
         ImportInvalid, match=r"no prompt and no completion; .* SFT examples in the form 'classification'"
     ):
-        read(SFTExample, written(tmp_path / "labels.jsonl", {"text": "a", "label": "b"}))
+        read(SFTExample, write_lines(tmp_path / "labels.jsonl", {"text": "a", "label": "b"}))
     unhappy = Trajectory(
         messages=(USER, ANSWER), learned=(), outcome="rejected", prompt_keys=("k",), started_at=NOON
     )
@@ -531,14 +535,14 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImportInvalid, match="label is no text, but a number"):
         read(
             SFTExample,
-            written(tmp_path / "classes.jsonl", {"text": "a", "label": 4}),
+            write_lines(tmp_path / "classes.jsonl", {"text": "a", "label": 4}),
             FileForm.CLASSIFICATION,
         )
 
 
 def test_parquet_that_is_not_ours_says_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "theirs.parquet"
-    write_columns([vote(True)], UnpairedPreference, path)
+    write_columns([build_vote(True)], UnpairedPreference, path)
     with pytest.raises(
         ImportInvalid, match=r"not those of preference pairs: no \['chosen'.*looks like votes"
     ):
@@ -546,7 +550,7 @@ def test_parquet_that_is_not_ours_says_what_is_wrong(tmp_path: Path) -> None:
     path.write_bytes(b"no parquet")
     with pytest.raises(ImportInvalid, match="cannot be read as Parquet"):
         read(SFTExample, path)
-    write_columns([sft(), sft()], SFTExample, path)
+    write_columns([build_sft(), build_sft()], SFTExample, path)
     table = pq.read_table(path)
     column = table.schema.get_field_index("origin")
     pq.write_table(table.set_column(column, "origin", pa.array(["telemetry", "guessed"])), path)
@@ -563,5 +567,5 @@ def test_an_error_does_not_repeat_what_somebody_wrote(tmp_path: Path) -> None:
     secret = "my number is 555-0199"
     lines = [{"prompt": secret, "completion": 3}, {"prompt": "x", "completion": "y", "origin": secret}]
     with pytest.raises(ImportInvalid) as refused:
-        read(SFTExample, written(tmp_path / "bad.jsonl", *lines))
+        read(SFTExample, write_lines(tmp_path / "bad.jsonl", *lines))
     assert secret not in str(refused.value)

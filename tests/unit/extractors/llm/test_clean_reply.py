@@ -96,13 +96,13 @@ def test_goals_have_equal_shares(goals: int, wanted: int) -> None:
 
 
 def test_a_call_shows_as_many_demonstrations_as_fit_and_one_at_least() -> None:
-    def shown(*lengths: int) -> list[tuple[str, dict[str, str]]]:
+    def build_demonstrations(*lengths: int) -> list[tuple[str, dict[str, str]]]:
         return [(str(at), {"message": "x" * length}) for at, length in enumerate(lengths)]
 
-    assert len(DemonstrationSelector(3, 1000).choose(Random(1), shown(10, 10, 10, 10))) == 3
-    assert len(DemonstrationSelector(3, 25).choose(Random(1), shown(10, 10, 10, 10))) == 2
-    assert len(DemonstrationSelector(3, 5).choose(Random(1), shown(10, 10))) == 1
-    (own,), others = shown(10), shown(*[20] * 9)
+    assert len(DemonstrationSelector(3, 1000).choose(Random(1), build_demonstrations(10, 10, 10, 10))) == 3
+    assert len(DemonstrationSelector(3, 25).choose(Random(1), build_demonstrations(10, 10, 10, 10))) == 2
+    assert len(DemonstrationSelector(3, 5).choose(Random(1), build_demonstrations(10, 10))) == 1
+    (own,), others = build_demonstrations(10), build_demonstrations(*[20] * 9)
     for seed in range(20):
         taken = DemonstrationSelector(3, 1000).choose(Random(seed), [own], others)
         assert taken[-1] == own, "what is like the goal stands last, where a small model looks"

@@ -13,7 +13,7 @@ NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 COLD_READS = PollRules().cold_reads
 
 
-def said(subject_id: str = "a", **fields: Any) -> Annotation:
+def build_annotation(subject_id: str = "a", **fields: Any) -> Annotation:
     defaults = {
         "level": "span",
         "name": "approval",
@@ -24,7 +24,7 @@ def said(subject_id: str = "a", **fields: Any) -> Annotation:
     return Annotation.model_validate({**defaults, "subject_id": subject_id, **fields})
 
 
-def call(**fields: Any) -> Span:
+def build_span(**fields: Any) -> Span:
     defaults = {
         "span_id": "a",
         "trace_id": "t",
@@ -37,30 +37,39 @@ def call(**fields: Any) -> Span:
 
 
 def test_the_same_annotations_differ_in_nothing_whatever_their_order() -> None:
-    both = [said("a"), said("b")]
+    both = [build_annotation("a"), build_annotation("b")]
     assert compare_annotations(both, both[::-1]) == ([], [])
 
 
 def test_an_edit_is_found_even_within_the_second_that_phoenix_resolves() -> None:
-    before, edited = said(label="approved"), said(label="rejected")
+    before, edited = build_annotation(label="approved"), build_annotation(label="rejected")
     assert compare_annotations([before], [edited]) == ([edited], [])
 
 
 def test_reviewers_names_and_levels_are_told_apart() -> None:
-    before = [said()]
-    added = [said(identifier="bob"), said(name="correction"), said(level="trace")]
+    before = [build_annotation()]
+    added = [
+        build_annotation(identifier="bob"),
+        build_annotation(name="correction"),
+        build_annotation(level="trace"),
+    ]
     assert compare_annotations(before, [*before, *added]) == (added, [])
 
 
 def test_a_missing_annotation_is_removed_by_its_key() -> None:
-    assert compare_annotations([said("a"), said("b")], [said("b")]) == (
+    assert compare_annotations([build_annotation("a"), build_annotation("b")], [build_annotation("b")]) == (
         [],
         [("span", "a", "approval", "ann")],
     )
 
 
 def test_spans_are_new_changed_or_gone() -> None:
-    kept, before, after, gone = call(span_id="k"), call(), call(session_id="s"), call(span_id="g")
+    kept, before, after, gone = (
+        build_span(span_id="k"),
+        build_span(),
+        build_span(session_id="s"),
+        build_span(span_id="g"),
+    )
     assert compare_spans([kept, before, gone], [kept, after]) == ([after], ["g"])
 
 
@@ -83,7 +92,7 @@ def test_spans_are_new_changed_or_gone() -> None:
 )
 def test_a_span_is_selected_only_by_all_of_the_filter(wanted: dict[str, Any], selected: bool) -> None:
     metadata = {"agent": "router", "app.version": 2, "live": True}
-    span = call(attributes={"metadata": metadata, "llm": {"model_name": "m"}})
+    span = build_span(attributes={"metadata": metadata, "llm": {"model_name": "m"}})
     assert matches(span, SpanFilter.model_validate(wanted)) is selected
 
 

@@ -1,4 +1,4 @@
-"""Which spans are the target's calls."""
+"""The filter that tells the target's calls from other spans."""
 
 import pytest
 

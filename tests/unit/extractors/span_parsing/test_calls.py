@@ -21,23 +21,23 @@ def read(attributes: dict[str, Any], **changes: Any) -> ModelCall:
     return call
 
 
-def listed(*messages: Any) -> dict[str, Any]:
+def build_listed(*messages: Any) -> dict[str, Any]:
     return {"llm": {"input_messages": list(messages), **ANSWERED}}
 
 
-def refused(attributes: dict[str, Any], **changes: Any) -> ModelCall | DropReason:
+def try_to_read(attributes: dict[str, Any], **changes: Any) -> ModelCall | DropReason:
     return read_call(span(attributes=attributes, **changes))
 
 
-def body(**content: Any) -> dict[str, Any]:
+def to_body(**content: Any) -> dict[str, Any]:
     return {"value": json.dumps(content), "mime_type": "application/json"}
 
 
-def parts(role: str, *written: dict[str, Any]) -> dict[str, Any]:
+def build_parts(role: str, *written: dict[str, Any]) -> dict[str, Any]:
     return {"role": role, "parts": list(written)}
 
 
-def text(content: str) -> dict[str, Any]:
+def build_text_part(content: str) -> dict[str, Any]:
     return {"type": "text", "content": content}
 
 
@@ -58,15 +58,16 @@ GENERATIONS = [[{"text": "billing", "message": {"type": "ai", "data": {"content"
     "attributes",
     [
         openinference(("system", "Route."), ("user", "My bill? 🧾")),
-        {"input": body(model="m", messages=CHAT), "llm": ANSWERED},
-        {"input": body(messages=LANGCHAIN), "output": body(generations=GENERATIONS)},
-        {"input": body(messages=CHAT), "output": body(choices=[{"message": SAID}])},
-        {"input": body(messages=CHAT), "output": {"value": '["billing"]', "mime_type": "application/json"}},
+        {"input": to_body(model="m", messages=CHAT), "llm": ANSWERED},
+        {"input": to_body(messages=LANGCHAIN), "output": to_body(generations=GENERATIONS)},
+        {"input": to_body(messages=CHAT), "output": to_body(choices=[{"message": SAID}])},
+        {"input": to_body(messages=CHAT),
+         "output": {"value": '["billing"]', "mime_type": "application/json"}},
         {
             "gen_ai": {
-                "system_instructions": json.dumps([text("Route.")]),
-                "input": {"messages": json.dumps([parts("user", text("My bill? 🧾"))])},
-                "output": {"messages": json.dumps([parts("assistant", text("billing"))])},
+                "system_instructions": json.dumps([build_text_part("Route.")]),
+                "input": {"messages": json.dumps([build_parts("user", build_text_part("My bill? 🧾"))])},
+                "output": {"messages": json.dumps([build_parts("assistant", build_text_part("billing"))])},
             }
         },
         {"gen_ai": {"prompt": CHAT, "completion": [SAID]}},
@@ -98,16 +99,20 @@ def test_tools_tool_calls_and_their_results_are_read_alike_from_all_conventions(
         {"role": "tool", "content": "sunny", "tool_call_id": "c1"},
     ]
     bodies = {
-        "input": body(messages=request, tools=[WEATHER]),
-        "output": body(choices=[{"message": {"role": "assistant", "tool_calls": [asked]}}]),
+        "input": to_body(messages=request, tools=[WEATHER]),
+        "output": to_body(choices=[{"message": {"role": "assistant", "tool_calls": [asked]}}]),
     }
     calling = {"type": "tool_call", "id": "c1", "name": "weather", "arguments": {"city": "Rome"}}
     answering = {"type": "tool_call_response", "id": "c1", "response": "sunny"}
-    messages = [parts("user", text("Rome?")), parts("assistant", calling), parts("tool", answering)]
+    messages = [
+        build_parts("user", build_text_part("Rome?")),
+        build_parts("assistant", calling),
+        build_parts("tool", answering),
+    ]
     gen_ai = {
         "gen_ai": {
             "input": {"messages": json.dumps(messages)},
-            "output": {"messages": json.dumps([parts("assistant", calling)])},
+            "output": {"messages": json.dumps([build_parts("assistant", calling)])},
             "tool": {"definitions": json.dumps([{"name": "weather", "parameters": {"type": "object"}}])},
         }
     }
@@ -126,7 +131,7 @@ def test_text_parts_are_joined_and_a_picture_is_refused() -> None:
     two = contents({"type": "text", "text": "one"}, {"type": "text", "text": "two"})
     assert read(two).prompt[0].content == "one\ntwo"
     picture = {"type": "image", "image": {"image": {"url": "https://example.com/cat.png"}}}
-    assert refused(contents(picture)) is DropReason.NOT_TEXT
+    assert try_to_read(contents(picture)) is DropReason.NOT_TEXT
 
 
 def test_a_prompt_that_is_one_text_becomes_one_user_message() -> None:
@@ -167,12 +172,12 @@ def test_session_and_version_are_found_where_they_are_written() -> None:
     ],
 )
 def test_learnds_own_calls_are_never_examples(marked: dict[str, Any]) -> None:
-    assert refused(openinference(("user", "My bill?"), **marked)) is DropReason.INTERNAL
+    assert try_to_read(openinference(("user", "My bill?"), **marked)) is DropReason.INTERNAL
 
 
 def test_judgements_and_experiments_are_never_examples() -> None:
     for kind in ("EVALUATOR", "EXPERIMENT"):
-        assert refused(openinference(("user", "My bill?")), kind=kind) is DropReason.INTERNAL
+        assert try_to_read(openinference(("user", "My bill?")), kind=kind) is DropReason.INTERNAL
 
 
 USER = {"message": {"role": "user", "content": "And mine?"}}
@@ -184,17 +189,17 @@ ROLELESS = {"message": {"content": "the end of a message whose role was dropped"
 )
 def test_a_gap_in_the_messages_is_filled_from_the_request_body_or_the_call_is_dropped(listed: Any) -> None:
     cut = {"llm": {"input_messages": listed, **ANSWERED}}
-    assert refused(cut) is DropReason.TRUNCATED
-    assert refused({**cut, "input": {"value": "And mine?"}}) is DropReason.TRUNCATED
-    assert read({**cut, "input": body(messages=CHAT)}).prompt == SYSTEM_AND_USER
+    assert try_to_read(cut) is DropReason.TRUNCATED
+    assert try_to_read({**cut, "input": {"value": "And mine?"}}) is DropReason.TRUNCATED
+    assert read({**cut, "input": to_body(messages=CHAT)}).prompt == SYSTEM_AND_USER
 
 
 def test_messages_from_which_phoenix_closed_the_gap_are_not_trusted() -> None:
     chat = openinference(("user", "And mine?"))
-    assert refused(chat, kind="UNKNOWN") is DropReason.TRUNCATED
+    assert try_to_read(chat, kind="UNKNOWN") is DropReason.TRUNCATED
     long = openinference(*[("user", "a"), ("assistant", "b")] * 31)
-    assert refused(long) is DropReason.TRUNCATED
-    shorter = {**chat, "input": body(messages=CHAT)}
+    assert try_to_read(long) is DropReason.TRUNCATED
+    shorter = {**chat, "input": to_body(messages=CHAT)}
     assert read(shorter).prompt == SYSTEM_AND_USER
 
 
@@ -203,14 +208,15 @@ def test_messages_from_which_phoenix_closed_the_gap_are_not_trusted() -> None:
     [
         ({}, DropReason.NO_PROMPT),
         (openinference(("user", "")), DropReason.NO_PROMPT),
-        ({"input": body(question="My bill?"), "llm": ANSWERED}, DropReason.NO_PROMPT),
+        ({"input": to_body(question="My bill?"), "llm": ANSWERED}, DropReason.NO_PROMPT),
         (openinference(("user", "My bill?"), answer=" "), DropReason.NO_ANSWER),
-        ({"input": body(messages=CHAT), "output": body(id="r1", model="m")}, DropReason.NO_ANSWER),
-        ({"input": body(messages=CHAT), "output": {"value": '["a", "b"]', "mime_type": "application/json"}},
+        ({"input": to_body(messages=CHAT), "output": to_body(id="r1", model="m")}, DropReason.NO_ANSWER),
+        ({"input": to_body(messages=CHAT),
+          "output": {"value": '["a", "b"]', "mime_type": "application/json"}},
          DropReason.SEVERAL_ANSWERS),
         ({"llm": {"input_messages": "user: hi", **ANSWERED}}, DropReason.MALFORMED),
-        (listed({"message": {"role": 7, "content": "hi"}}), DropReason.MALFORMED),
-        (listed({"message": {"role": "user", "content": 5}}), DropReason.MALFORMED),
+        (build_listed({"message": {"role": 7, "content": "hi"}}), DropReason.MALFORMED),
+        (build_listed({"message": {"role": "user", "content": 5}}), DropReason.MALFORMED),
         ({"llm": {**openinference(("user", "hi"))["llm"], "tools": [{"tool": {"json_schema": "{"}}]}},
          DropReason.MALFORMED),
         (openinference(("user", "x" * 1_000_000)), DropReason.TOO_LARGE),
@@ -222,11 +228,11 @@ def test_messages_from_which_phoenix_closed_the_gap_are_not_trusted() -> None:
 def test_what_cannot_be_read_is_dropped_with_its_reason(
     attributes: dict[str, Any], reason: DropReason
 ) -> None:
-    assert refused(attributes) is reason
+    assert try_to_read(attributes) is reason
 
 
 def test_a_call_that_failed_is_dropped() -> None:
-    assert refused(openinference(("user", "My bill?")), status="ERROR") is DropReason.FAILED
+    assert try_to_read(openinference(("user", "My bill?")), status="ERROR") is DropReason.FAILED
 
 
 def test_tools_too_deep_to_be_stored_are_refused() -> None:
@@ -235,4 +241,4 @@ def test_tools_too_deep_to_be_stored_are_refused() -> None:
         deep = {"a": deep}
     chat = openinference(("user", "hi"))
     chat["llm"]["tools"] = [{"tool": {"json_schema": {"name": "f", "parameters": deep}}}]
-    assert refused(chat) is DropReason.MALFORMED
+    assert try_to_read(chat) is DropReason.MALFORMED

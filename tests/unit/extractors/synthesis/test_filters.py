@@ -48,31 +48,31 @@ TOOLS = (
 )
 
 
-def says(content: str) -> Message:
+def build_answer(content: str) -> Message:
     return Message(role="assistant", content=content)
 
 
-def sft(message: str, answer: Message | str = "billing", **changes: Any) -> SFTExample:
+def build_sft(message: str, answer: Message | str = "billing", **changes: Any) -> SFTExample:
     prompt = changes.pop("prompt", (SYSTEM, Message(role="user", content=message)))
-    answer = says(answer) if isinstance(answer, str) else answer
+    answer = build_answer(answer) if isinstance(answer, str) else answer
     return SFTExample(
         prompt=prompt, completion=answer, prompt_key=compute_prompt_key(prompt), started_at=NOW, **changes
     )
 
 
-def pair(message: str, chosen: str, rejected: str) -> PreferencePair:
-    example = sft(message)
+def build_pair(message: str, chosen: str, rejected: str) -> PreferencePair:
+    example = build_sft(message)
     return PreferencePair(
         prompt=example.prompt,
-        chosen=says(chosen),
-        rejected=says(rejected),
+        chosen=build_answer(chosen),
+        rejected=build_answer(rejected),
         prompt_key=example.prompt_key,
         started_at=NOW,
         preferred_by="candidate",
     )
 
 
-def triplet(query: str, positive: str, negative: str) -> Triplet:
+def build_triplet(query: str, positive: str, negative: str) -> Triplet:
     return Triplet(
         query=query,
         positive=Document(text=positive),
@@ -82,7 +82,10 @@ def triplet(query: str, positive: str, negative: str) -> Triplet:
     )
 
 
-APPROVED = (sft("I was charged twice last week"), sft("where is the parcel I ordered?", "shipping"))
+APPROVED = (
+    build_sft("I was charged twice last week"),
+    build_sft("where is the parcel I ordered?", "shipping"),
+)
 
 
 class Meaning:
@@ -105,7 +108,7 @@ APART = Meaning(
 )
 
 
-def screened(
+def run_screen(
     examples: Sequence[Synthetic],
     demonstrations: Sequence[Synthetic] = APPROVED,
     *,
@@ -124,8 +127,8 @@ def screened(
     )
 
 
-def only_reason(*arguments: Any, **more: Any) -> str:
-    result = screened(*arguments, **more)
+def find_only_reason(*arguments: Any, **more: Any) -> str:
+    result = run_screen(*arguments, **more)
     assert result.kept == ()
     ((reason, count),) = result.left_out.items()
     assert count == 1
@@ -136,9 +139,9 @@ def only_reason(*arguments: Any, **more: Any) -> str:
 
 
 def test_a_proposal_of_the_right_form_is_kept_with_where_it_comes_from() -> None:
-    result = screened([sft("my kettle never came back")])
+    result = run_screen([build_sft("my kettle never came back")])
     assert [(each.example, each.demonstrations) for each in result.kept] == [
-        (sft("my kettle never came back"), ("a",))
+        (build_sft("my kettle never came back"), ("a",))
     ]
     assert result.left_out == {}
 
@@ -146,67 +149,74 @@ def test_a_proposal_of_the_right_form_is_kept_with_where_it_comes_from() -> None
 @pytest.mark.parametrize(
     ("example", "reason"),
     [
-        (sft("  "), UnfitReason.LENGTH),
-        (sft("my kettle never came back", " "), Flaw.NO_ANSWER),
-        (sft("my kettle never came back", Message(role="user", content="x")), Flaw.NOT_THE_ASSISTANT),
-        (sft("my kettle never came back", "refunds"), UnfitReason.OUT_OF_SPACE),
-        (sft("my kettle never came back", "Billing"), UnfitReason.OUT_OF_SPACE),
-        (sft("", prompt=(Message(role="user", content="my kettle never came"),)), UnfitReason.OTHER_SHAPE),
-        (sft("my kettle never came back", tools=TOOLS), UnfitReason.OTHER_SHAPE),
+        (build_sft("  "), UnfitReason.LENGTH),
+        (build_sft("my kettle never came back", " "), Flaw.NO_ANSWER),
+        (build_sft("my kettle never came back", Message(role="user", content="x")), Flaw.NOT_THE_ASSISTANT),
+        (build_sft("my kettle never came back", "refunds"), UnfitReason.OUT_OF_SPACE),
+        (build_sft("my kettle never came back", "Billing"), UnfitReason.OUT_OF_SPACE),
         (
-            sft("", prompt=(SYSTEM, Message(role="user", content="hello"), says("hi"))),
+            build_sft("", prompt=(Message(role="user", content="my kettle never came"),)),
             UnfitReason.OTHER_SHAPE,
         ),
-        (sft("kettle"), UnfitReason.LENGTH),
-        (sft("my kettle never came back, and " * 3), UnfitReason.LENGTH),
+        (build_sft("my kettle never came back", tools=TOOLS), UnfitReason.OTHER_SHAPE),
+        (
+            build_sft("", prompt=(SYSTEM, Message(role="user", content="hello"), build_answer("hi"))),
+            UnfitReason.OTHER_SHAPE,
+        ),
+        (build_sft("kettle"), UnfitReason.LENGTH),
+        (build_sft("my kettle never came back, and " * 3), UnfitReason.LENGTH),
     ],
 )
 def test_what_is_formed_otherwise_is_left_out_with_the_reason(example: SFTExample, reason: str) -> None:
-    assert only_reason([example]) == reason
+    assert find_only_reason([example]) == reason
 
 
 def test_both_answers_of_a_pair_are_labels_and_differ() -> None:
-    known = [pair("I was charged twice last week", "billing", "shipping")]
+    known = [build_pair("I was charged twice last week", "billing", "shipping")]
     message = "my kettle never came back"
-    assert len(screened([pair(message, "billing", "shipping")], known).kept) == 1
-    assert only_reason([pair(message, "billing", "Billing")], known) == Flaw.SAME_ANSWER
-    assert only_reason([pair(message, "billing", "dunno")], known) == UnfitReason.OUT_OF_SPACE
+    assert len(run_screen([build_pair(message, "billing", "shipping")], known).kept) == 1
+    assert find_only_reason([build_pair(message, "billing", "Billing")], known) == Flaw.SAME_ANSWER
+    assert find_only_reason([build_pair(message, "billing", "dunno")], known) == UnfitReason.OUT_OF_SPACE
 
 
 def test_free_answers_are_about_as_long_as_approved_ones() -> None:
-    known = [sft("is the kettle in stock?", "Yes, three of them are.")]
+    known = [build_sft("is the kettle in stock?", "Yes, three of them are.")]
     message = "is the sofa in stock?"
-    assert len(screened([sft(message, "No, not before May.")], known, output_space=()).kept) == 1
+    assert len(run_screen([build_sft(message, "No, not before May.")], known, output_space=()).kept) == 1
     for answer in ("No.", "No, and that is " * 6):
-        assert only_reason([sft(message, answer)], known, output_space=()) == UnfitReason.LENGTH
+        assert find_only_reason([build_sft(message, answer)], known, output_space=()) == UnfitReason.LENGTH
 
 
 def test_json_has_the_keys_of_approved_answers() -> None:
     known = [
-        sft("two kettles for Ann, please", json.dumps({"item": "kettle", "count": 2})),
-        sft("a lamp for Bob, in blue", json.dumps({"item": "lamp", "count": 1, "colour": "blue"})),
+        build_sft("two kettles for Ann, please", json.dumps({"item": "kettle", "count": 2})),
+        build_sft("a lamp for Bob, in blue", json.dumps({"item": "lamp", "count": 1, "colour": "blue"})),
     ]
     message = "three red sofas for Cid"
     good = json.dumps({"item": "sofa", "count": 3, "colour": "red"})
-    assert len(screened([sft(message, good)], known, output_space=()).kept) == 1
+    assert len(run_screen([build_sft(message, good)], known, output_space=()).kept) == 1
     for answer in ('{"item": "sofa", "colour": "red"}', '{"item": "sofa", "count": 3, "size": 1}'):
-        assert only_reason([sft(message, answer)], known, output_space=()) == UnfitReason.OTHER_FORM
+        assert (
+            find_only_reason([build_sft(message, answer)], known, output_space=()) == UnfitReason.OTHER_FORM
+        )
     for answer in ("three red sofas, please", '{"item": "sofa", "count"', '["sofa", 3, "red", 1]'):
-        assert only_reason([sft(message, answer)], known, output_space=()) == UnfitReason.OTHER_FORM
+        assert (
+            find_only_reason([build_sft(message, answer)], known, output_space=()) == UnfitReason.OTHER_FORM
+        )
 
 
 def test_a_tool_is_called_as_it_was_offered() -> None:
     def calling(name: str, arguments: str) -> Message:
         return Message(role="assistant", tool_calls=(ToolCall(name=name, arguments=arguments),))
 
-    known = [sft("is the kettle in stock?", calling("stock", '{"item": "kettle"}'), tools=TOOLS)]
+    known = [build_sft("is the kettle in stock?", calling("stock", '{"item": "kettle"}'), tools=TOOLS)]
     message = "is the sofa in stock?"
 
     def reason(answer: Message | str) -> str:
-        return only_reason([sft(message, answer, tools=TOOLS)], known, output_space=())
+        return find_only_reason([build_sft(message, answer, tools=TOOLS)], known, output_space=())
 
-    good = sft(message, calling("stock", '{"item": "sofa", "shop": 1}'), tools=TOOLS)
-    assert len(screened([good], known, output_space=()).kept) == 1
+    good = build_sft(message, calling("stock", '{"item": "sofa", "shop": 1}'), tools=TOOLS)
+    assert len(run_screen([good], known, output_space=()).kept) == 1
     for arguments in ("{}", '{"item": "sofa", "colour": 1}', '["sofa"]', '{"item'):
         assert reason(calling("stock", arguments)) == UnfitReason.OTHER_FORM
     assert reason(calling("order", '{"item": "sofa"}')) == UnfitReason.OTHER_FORM
@@ -217,20 +227,23 @@ def test_a_tool_is_called_as_it_was_offered() -> None:
     "tool", [{}, {"function": None}, {"function": {"name": "stock", "parameters": []}}, {"function": {}}]
 )
 def test_tools_that_say_little_are_no_trouble(tool: dict[str, Any]) -> None:
-    known = [sft("is the kettle in stock?", "Yes, three of them are.", tools=(tool,))]
-    proposal = sft("is the sofa in stock?", "No, not before May.", tools=(tool,))
-    assert len(screened([proposal], known, output_space=()).kept) == 1
+    known = [build_sft("is the kettle in stock?", "Yes, three of them are.", tools=(tool,))]
+    proposal = build_sft("is the sofa in stock?", "No, not before May.", tools=(tool,))
+    assert len(run_screen([proposal], known, output_space=()).kept) == 1
 
 
 def test_documents_of_a_triplet_come_from_one_approved_result_list() -> None:
-    known = [triplet("refund time", "five days", "two days"), triplet("opening hours", "at nine", "at six")]
+    known = [
+        build_triplet("refund time", "five days", "two days"),
+        build_triplet("opening hours", "at nine", "at six"),
+    ]
 
-    def of(positive: str, negative: str) -> ScreeningResult:
-        return screened([triplet("kettle back?", positive, negative)], known, output_space=())
+    def screen_triplet(positive: str, negative: str) -> ScreeningResult:
+        return run_screen([build_triplet("kettle back?", positive, negative)], known, output_space=())
 
-    assert len(of("five days", "two days").kept) == 1
-    assert of("five days", "at six").left_out == {UnfitReason.OTHER_SHAPE: 1}
-    assert of("at some time", "two days").left_out == {UnfitReason.OTHER_SHAPE: 1}
+    assert len(screen_triplet("five days", "two days").kept) == 1
+    assert screen_triplet("five days", "at six").left_out == {UnfitReason.OTHER_SHAPE: 1}
+    assert screen_triplet("at some time", "two days").left_out == {UnfitReason.OTHER_SHAPE: 1}
 
 
 # ---- apart
@@ -238,23 +251,27 @@ def test_documents_of_a_triplet_come_from_one_approved_result_list() -> None:
 
 def test_what_means_nearly_a_held_out_prompt_is_never_shown() -> None:
     held = [(SYSTEM, Message(role="user", content="the lamp is late"))]
-    assert only_reason([sft("lamp still not here, help")], held_out=held) == UnfitReason.HELD_OUT
+    assert find_only_reason([build_sft("lamp still not here, help")], held_out=held) == UnfitReason.HELD_OUT
 
 
 def test_the_bar_to_what_is_held_out_is_higher_than_to_what_is_trained_on() -> None:
     near = Meaning(kettle=(1, 0, 0), parcel=(0, 1, 0), charged=(0, -1, 0), lamp=(0.88, 0.475, 0))
-    proposal = [sft("my lamp never came back")]
-    trained = Examples(sft=(sft("my kettle is broken, I fear"),))
-    assert len(screened(proposal, trained=trained, encode=near).kept) == 1
+    proposal = [build_sft("my lamp never came back")]
+    trained = Examples(sft=(build_sft("my kettle is broken, I fear"),))
+    assert len(run_screen(proposal, trained=trained, encode=near).kept) == 1
     assert (
-        only_reason(proposal, held_out=["my kettle is broken, I fear"], encode=near) == UnfitReason.HELD_OUT
+        find_only_reason(proposal, held_out=["my kettle is broken, I fear"], encode=near)
+        == UnfitReason.HELD_OUT
     )
 
 
 def test_what_is_held_out_and_trained_on_counts_as_held_out() -> None:
     text = "the lamp is late"
-    trained = Examples(sft=(sft(text),))
-    assert only_reason([sft("lamp still not here")], trained=trained, held_out=[text]) == UnfitReason.HELD_OUT
+    trained = Examples(sft=(build_sft(text),))
+    assert (
+        find_only_reason([build_sft("lamp still not here")], trained=trained, held_out=[text])
+        == UnfitReason.HELD_OUT
+    )
 
 
 def test_equal_letters_are_near_whatever_the_encoder_says() -> None:
@@ -269,28 +286,33 @@ def test_equal_letters_are_near_whatever_the_encoder_says() -> None:
             return np.eye(64, dtype=np.float32)[self._met - len(texts) : self._met]
 
     text = "My kettle never came back!"
-    shown = [sft(text)]
+    shown = [build_sft(text)]
     same = "my kettle never  came back"
-    assert only_reason(shown, held_out=[same], encode=Scattered()) == UnfitReason.HELD_OUT
-    trained = Examples(sft=(sft(same),))
-    assert only_reason(shown, trained=trained, encode=Scattered()) == UnfitReason.TRAINED_ON
-    twice = screened([sft(text), sft(same)], encode=Scattered())
+    assert find_only_reason(shown, held_out=[same], encode=Scattered()) == UnfitReason.HELD_OUT
+    trained = Examples(sft=(build_sft(same),))
+    assert find_only_reason(shown, trained=trained, encode=Scattered()) == UnfitReason.TRAINED_ON
+    twice = run_screen([build_sft(text), build_sft(same)], encode=Scattered())
     assert (len(twice.kept), twice.left_out) == (1, {UnfitReason.REPEATED: 1})
 
 
 @pytest.mark.parametrize("kind", Examples.model_fields)
 def test_every_kind_of_training_example_counts(kind: str) -> None:
     asked = "the lamp is late"
-    prompt = sft(asked).prompt
+    prompt = build_sft(asked).prompt
     known: dict[str, Any] = {
-        "sft": sft(asked),
-        "pairs": pair(asked, "billing", "shipping"),
+        "sft": build_sft(asked),
+        "pairs": build_pair(asked, "billing", "shipping"),
         "votes": UnpairedPreference(
-            prompt=prompt, completion=says("billing"), prompt_key="k", desirable=True, started_at=NOW
+            prompt=prompt, completion=build_answer("billing"), prompt_key="k", desirable=True, started_at=NOW
         ),
-        "triplets": triplet(asked, "a", "b"),
+        "triplets": build_triplet(asked, "a", "b"),
         "trajectories": Trajectory(
-            messages=(*prompt, says("billing"), Message(role="user", content="thanks"), says("welcome")),
+            messages=(
+                *prompt,
+                build_answer("billing"),
+                Message(role="user", content="thanks"),
+                build_answer("welcome"),
+            ),
             learned=(2,),
             outcome="approved",
             prompt_keys=("k", "l"),
@@ -298,23 +320,25 @@ def test_every_kind_of_training_example_counts(kind: str) -> None:
         ),
     }
     trained = Examples.model_validate({kind: [known[kind]]})
-    assert only_reason([sft("lamp still not here, help")], trained=trained) == UnfitReason.TRAINED_ON
+    assert (
+        find_only_reason([build_sft("lamp still not here, help")], trained=trained) == UnfitReason.TRAINED_ON
+    )
 
 
 def test_a_paraphrase_of_a_demonstration_teaches_nothing_new() -> None:
-    assert only_reason([sft("charged for it two times")]) == UnfitReason.TRAINED_ON
+    assert find_only_reason([build_sft("charged for it two times")]) == UnfitReason.TRAINED_ON
 
 
 def test_of_proposals_that_mean_the_same_the_first_stays() -> None:
-    result = screened([sft("my kettle never came back"), sft("the kettle: lost on its way?")])
+    result = run_screen([build_sft("my kettle never came back"), build_sft("the kettle: lost on its way?")])
     assert [each.example.prompt[-1].content for each in result.kept] == ["my kettle never came back"]
     assert result.left_out == {UnfitReason.REPEATED: 1}
 
 
 def test_diversity_is_one_less_the_greatest_similarity() -> None:
     meaning = Meaning(charged=(1, 0, 0), parcel=(0, 1, 0), lamp=(0.6, 0, 0.8), kettle=(-1, 0, 0))
-    lamp, kettle = screened(
-        [sft("my lamp never came back"), sft("no kettle in that box")], encode=meaning
+    lamp, kettle = run_screen(
+        [build_sft("my lamp never came back"), build_sft("no kettle in that box")], encode=meaning
     ).kept
     assert lamp.diversity == pytest.approx(0.4)
     assert kettle.diversity == 1.0
@@ -322,8 +346,8 @@ def test_diversity_is_one_less_the_greatest_similarity() -> None:
 
 def test_what_is_like_an_earlier_proposal_adds_less() -> None:
     meaning = Meaning(charged=(1, 0, 0), parcel=(1, 0, 0), lamp=(0, 1, 0), kettle=(0, 0.8, 0.6))
-    lamp, kettle = screened(
-        [sft("my lamp never came back"), sft("no kettle in that box")], encode=meaning
+    lamp, kettle = run_screen(
+        [build_sft("my lamp never came back"), build_sft("no kettle in that box")], encode=meaning
     ).kept
     assert (lamp.diversity, kettle.diversity) == (pytest.approx(1.0), pytest.approx(0.2))
 
@@ -332,20 +356,22 @@ def test_prompts_of_one_template_are_compared_by_what_stands_in_it() -> None:
     animals = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "jay", "kite")
     names = [f"{colour} {animal}" for animal in animals for colour in ("white", "black")]
 
-    def filled(word: str) -> str:
+    def fill_template(word: str) -> str:
         return f"Read this ticket of a customer of our shop: {word} Then name the team that answers it."
 
     meaning = Meaning(yak=(1, 0, 0), zebra=(0, 1, 0), shop=(50, 50, 50))
-    known = [sft(filled(name)) for name in names]
-    result = screened([sft(filled("a yak"))], known, held_out=[filled("a zebra")], encode=meaning)
+    known = [build_sft(fill_template(name)) for name in names]
+    result = run_screen(
+        [build_sft(fill_template("a yak"))], known, held_out=[fill_template("a zebra")], encode=meaning
+    )
     assert len(result.kept) == 1
     assert not any("shop" in text for text in meaning.asked)
 
 
 @given(st.lists(st.sampled_from(["charged", "parcel", "lamp", "kettle", "invoice"]), max_size=8))
 def test_everything_is_kept_or_counted(words: list[str]) -> None:
-    examples = [sft(f"about my {word}, the number {at}") for at, word in enumerate(words)]
-    result = screened(examples, held_out=["my invoice is wrong"])
+    examples = [build_sft(f"about my {word}, the number {at}") for at, word in enumerate(words)]
+    result = run_screen(examples, held_out=["my invoice is wrong"])
     assert len(result.kept) + sum(result.left_out.values()) == len(examples)
     assert not any("invoice" in each.example.prompt[-1].content for each in result.kept)
     assert all(0 <= each.diversity <= 1 for each in result.kept)
@@ -362,10 +388,10 @@ def test_everything_is_kept_or_counted(words: list[str]) -> None:
 )
 def test_an_encoder_that_gives_no_directions_is_not_taken_for_one_that_finds_no_likeness(broken: Any) -> None:
     with pytest.raises(VectorsInvalid):
-        screened([sft("my kettle never came back")], encode=broken)
+        run_screen([build_sft("my kettle never came back")], encode=broken)
 
 
 def test_without_proposals_nothing_is_encoded() -> None:
     seen = Meaning()
-    assert screened([], encode=seen) == ScreeningResult(kept=(), left_out={})
+    assert run_screen([], encode=seen) == ScreeningResult(kept=(), left_out={})
     assert seen.asked == []
