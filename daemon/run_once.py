@@ -28,11 +28,11 @@ def run_once(
     on_progress: OnProgress = lambda _line: None,
     stop: Event | None = None,
 ) -> Cycle:
-    """Poll, and run one cycle of the target to its end; an unfinished one is finished instead.
+    """Poll, and run one cycle of the target to its end; an unfinished cycle is finished instead.
 
-    Starts whatever has come in and without regard to the cool-down. Raises Locked while a daemon
-    works on the same data directory, and what stands in the way for now (PhoenixError,
-    NotServedYet, Interrupted): an unfinished cycle stays where it is, the next call goes on with it.
+    The cycle starts even without new feedback, and does not wait for the cool-down. Raises Locked while a
+    daemon works on the same data directory, and PhoenixError, NotServedYet or Interrupted: then the
+    unfinished cycle stays where it is, and the next call goes on with it.
     """
     target = settings.find_target(target_key)
     with daemon_lock(settings.data_dir):

@@ -183,7 +183,7 @@ def _rejects_or_pauses(context: TargetContext, version: Version) -> bool:
     )
     if len(failed) == MOST_FAILED:
         end_probation(
-            context, f"its second look failed {MOST_FAILED} times, the last time so: {failed[0].reason}"
+            context, f"its second look failed {MOST_FAILED} times, the last time with: {failed[0].reason}"
         )
         return True
     return bool(failed) and context.clock() < failed[0].updated_at + context.target.schedule.cooldown

@@ -31,7 +31,7 @@ class UnknownExperiment(LearndError):
 
 
 class Experiment(Value):
-    """A run in the list."""
+    """A run in the list. The client's `learnd.experiments.Experiment` is the same wire type."""
 
     id: str
     target: str
@@ -87,7 +87,7 @@ class ComparisonFact(Value):
 
 
 class ExperimentComparison(Value):
-    """Runs side by side."""
+    """Runs side by side. The client's `learnd.experiments.ExperimentComparison` is the same wire type."""
 
     experiments: tuple[Experiment, ...]
     facts: tuple[ComparisonFact, ...]
@@ -173,21 +173,21 @@ def describe_phoenix_page(cycle: Cycle, phoenix: PhoenixSettings) -> str:
     if cycle.state is CycleState.SKIPPED or (cycle.plan is None and cycle.version_id is None):
         return "no: it neither trained nor judged anything"
     if cycle.published_at is None:
-        tried = f"it was told Phoenix {cycle.publish_tries} times, the last time so: {cycle.publish_problem}"
+        tried = f"publishing it failed {cycle.publish_tries} times, the last time with: {cycle.publish_problem}"
         if cycle.publish_tries >= MOST_PUBLISH_TRIES:
-            return f"no, and this is given up: {tried}"
+            return f"no, and there is no further try: {tried}"
         if cycle.publish_tries:
-            return f"not yet: {tried}; a running daemon tells it again"
+            return f"not yet: {tried}; a running daemon tries again"
         return (
-            "not yet: a running daemon tells Phoenix within seconds, and again until Phoenix answers; "
+            "not yet: a running daemon publishes it within seconds, and tries again until Phoenix answers; "
             "`learnd status` says whether it does"
         )
     spans = f"its spans are in the project {phoenix.experiments_project}"
     if cycle.report is None:
         return f"nothing to compare, since it failed before it was judged; {spans}"
     return (
-        "nothing to compare: its held-out items were gone before Phoenix could have them, or it ended before "
-        f"learnd told Phoenix of its runs; where it was told, {spans}"
+        "nothing to compare: its held-out items were removed before they could be published, or it ended "
+        f"before learnd published runs; if it was published, {spans}"
     )
 
 

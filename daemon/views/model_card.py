@@ -133,8 +133,8 @@ def _build_purpose(target: TargetSettings, version: Version, report: Report) -> 
         title="What it is for",
         words=(
             f"A LoRA adapter of {version.base_model} for the agent {target.agent} of {target.tenant}. "
-            f"{TASKS[target.task]}{labels} It was trained on what people said of this agent's traffic, is "
-            "for this agent alone, and belongs to exactly the base whose digest stands below.",
+            f"{TASKS[target.task]}{labels} It was trained on feedback on this agent's traffic, is for this "
+            "agent alone, and belongs to exactly the base model whose digest is given below.",
             _describe_verdict(report),
         ),
     )
@@ -167,11 +167,11 @@ def _build_data(target: TargetSettings, trained: Cycle, snapshot: Snapshot) -> I
 
 
 def _describe_reviewed(target: TargetSettings, manifest: Manifest) -> str:
-    said, newest = manifest.reviewed, manifest.watermark
+    reviewed, newest = manifest.reviewed, manifest.watermark
     until = f", up to {newest:%Y-%m-%d %H:%M} UTC" if newest else ""
     return (
-        f"From the Phoenix project {target.project}{until}: {said.approved} answers or searches that people "
-        f"approved, {said.corrected} corrected, {said.rejected} rejected without a correction."
+        f"From the Phoenix project {target.project}{until}: {reviewed.approved} answers or searches that "
+        f"people approved, {reviewed.corrected} corrected, {reviewed.rejected} rejected without a correction."
     )
 
 
@@ -279,9 +279,9 @@ def _list_limits(target: TargetSettings, report: Report) -> Iterator[str]:
             f"{1 / report.gate.alpha:.0f} passes by chance."
         )
     if report.weighting is None:
-        yield "The measures are of what was reviewed; nobody looked whether that is like all of the traffic."
+        yield "The measures are of reviewed traffic; whether all traffic resembles it was not checked."
     if report.golden is None:
-        yield "No golden cases: nothing was tried that must always be right."
+        yield "There are no golden cases, so nothing was checked that must always be right."
     if report.retention is None:
         yield "No older traffic is reserved yet: what it may have forgotten was not measured."
     if not report.overheads:
@@ -289,7 +289,7 @@ def _list_limits(target: TargetSettings, report: Report) -> Iterator[str]:
     if target.task in {"generation", "chat"} and report.preferences is None:
         yield "Texts were compared with one approved answer: another good answer counts as wrong."
     if target.task == "embedding":
-        yield "Documents that nobody judged count as irrelevant, so the measures are low bounds."
+        yield "Documents without feedback count as irrelevant, so the measures are lower bounds."
     yield "Traffic changes: the measures are of the time from which the held-out items come."
 
 

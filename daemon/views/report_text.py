@@ -352,7 +352,7 @@ def _build_confidence(report: Report) -> Iterator[Section]:
             "From the likelihoods of the labels. The calibration error says how far the confidence is from "
             "the share that is right, 0 being best.",
         ),
-        columns=("side", "confidence", "calibration error", f"right label among the {k} likeliest"),
+        columns=("side", "confidence", "calibration error", f"right label among the {k} most likely"),
         rows=tuple(
             (
                 format_side(report, side.name),

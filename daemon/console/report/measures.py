@@ -24,7 +24,7 @@ MEASURES: Mapping[str, Measure] = {
     "valid_rate": Measure("valid answers"),
     "hallucination_rate": Measure("answers outside the output space"),
     "macro_f1": Measure("F1, mean of the labels", share=False),
-    "top_k_accuracy": Measure("right label among the likeliest"),
+    "top_k_accuracy": Measure("right label among the most likely"),
     "confidence": Measure("confidence, on average"),
     "confidence_calibration": Measure("calibration error (0 is best)", share=False),
     "field_f1": Measure("fields, mean F1 of the answers", share=False),
@@ -54,7 +54,7 @@ def name_metric(metric: str, report: Report) -> str:
     if metric == "accuracy" and is_search(report):
         return "a relevant document first"
     if metric == "top_k_accuracy" and report.candidate.confidence:
-        return f"right label among the {report.candidate.confidence.k} likeliest"
+        return f"right label among the {report.candidate.confidence.k} most likely"
     known = MEASURES.get(metric)
     return known.words if known else metric.replace("_", " ")
 

@@ -134,7 +134,7 @@ def test_a_run_is_shown_in_full(learnd: Learnd) -> None:
         *LABELS,
         "calibration error",
         "in Phoenix",
-        "not yet: a running daemon tells Phoenix within seconds",
+        "not yet: a running daemon publishes it within seconds",
     ):
         assert words in shown, words
     # One printer for both.

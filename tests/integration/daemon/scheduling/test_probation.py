@@ -100,7 +100,7 @@ def test_a_second_look_that_fails_waits_for_the_cool_down_and_the_third_failure_
         waiting.now += MINUTE
     assert looks.find_due(waiting.context) is None
     assert waiting.state is VersionState.REJECTED
-    assert "its second look failed 3 times, the last time so:" in waiting.last_word
+    assert "its second look failed 3 times, the last time with:" in waiting.last_word
     assert "golden.jsonl" in waiting.last_word
 
 

@@ -95,7 +95,7 @@ def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
         f"{found.interval[0]:+.3f} to {found.interval[1]:+.3f}",
     ]
     assert f"Judged on {found.n} items" in text
-    assert "No golden cases" in text
+    assert "There are no golden cases" in text
     version = runs.store.version(str(cycle.version_id))
     digests = {row[0]: row[1] for row in table(text, "Digests")[1:]}
     assert digests["adapter_model.safetensors"] == version.files["adapter_model.safetensors"]
@@ -207,5 +207,5 @@ def test_an_adapter_that_finds_documents_has_a_card_too(tmp_path: Path) -> None:
     _, card = write_and_load(runs, cycle, report)
     assert card.data["pipeline_tag"] == "sentence-similarity"
     assert "Finds documents by a query." in card.text
-    assert "Documents that nobody judged count as irrelevant" in card.text
+    assert "Documents without feedback count as irrelevant" in card.text
     runs.store.close()
