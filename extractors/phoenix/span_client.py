@@ -102,7 +102,7 @@ class SpanClient:
         return int(query_project(self._http, project, query, c=condition, t=times)["recordCount"])
 
     def check_condition(self, project: Project, condition: str) -> None:
-        """Have Phoenix parse `condition`. Raises WrongCondition where it does not parse.
+        """Let Phoenix parse `condition`. Raises WrongCondition where it does not parse.
 
         An unknown name in it is no error to Phoenix: it is an attribute that no span has.
         """
