@@ -107,18 +107,18 @@ def pack(rows: Sequence[Tokens], shareable: Sequence[int]) -> PackedBatch:
     order = sorted(range(len(rows)), key=lambda row: heads[row].tolist())
     paths: list[Tokens] = [np.empty(0, dtype=np.int64)] * len(rows)
     length, before = 0, None
-    fresh = np.zeros(len(rows), dtype=np.int64)
+    shared_lengths = np.zeros(len(rows), dtype=np.int64)
     for row in order:
-        fresh[row] = 0 if before is None else _count_common(heads[before], heads[row])
-        own = np.arange(length, length + len(rows[row]) - fresh[row])
-        shared = own[:0] if before is None else paths[before][: fresh[row]]
+        shared_lengths[row] = 0 if before is None else _count_common(heads[before], heads[row])
+        own = np.arange(length, length + len(rows[row]) - shared_lengths[row])
+        shared = own[:0] if before is None else paths[before][: shared_lengths[row]]
         paths[row] = np.concatenate([shared, own])
         length += len(own)
         before = row
     return PackedBatch(
-        tokens=np.concatenate([rows[row][fresh[row] :] for row in order]),
-        positions=np.concatenate([np.arange(fresh[row], len(rows[row])) for row in order]),
-        owner=np.concatenate([np.full(len(rows[row]) - fresh[row], row) for row in order]),
+        tokens=np.concatenate([rows[row][shared_lengths[row] :] for row in order]),
+        positions=np.concatenate([np.arange(shared_lengths[row], len(rows[row])) for row in order]),
+        owner=np.concatenate([np.full(len(rows[row]) - shared_lengths[row], row) for row in order]),
         paths=tuple(paths),
     )
 

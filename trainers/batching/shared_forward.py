@@ -76,12 +76,7 @@ def share_prefixes(model: Any, *, share: bool = True, tiled: bool | None = None)
     def forward(*args: Any, **kwargs: Any) -> Any:
         # PEFT passes every argument by name, also those that are None.
         given = {name: value for name, value in kwargs.items() if value is not None}
-        if (
-            args
-            or not given.get("fused_lm_head")
-            or not given.keys() <= BATCH_KEYS
-            or not _is_padded_right(given)
-        ):
+        if args or not _is_text_batch(given):
             return fused(*args, **kwargs)
         packed = _pack_batch(given, sharing.widths) if sharing.widths else None
         if torch.is_grad_enabled():
@@ -121,8 +116,11 @@ def _find_rope_types(config: Any) -> set[str]:
     return {scheme.get("rope_type", "default") for scheme in schemes}
 
 
-def _is_padded_right(inputs: Mapping[str, Any]) -> bool:
+def _is_text_batch(inputs: Mapping[str, Any]) -> bool:
+    """Return True for TRL's call with a batch of right-padded text, and nothing else in it."""
     mask = inputs.get("attention_mask")
+    if not inputs.get("fused_lm_head") or not inputs.keys() <= BATCH_KEYS:
+        return False
     return mask is not None and mask.dim() == 2 and not bool((mask[:, 1:] > mask[:, :-1]).any())
 
 

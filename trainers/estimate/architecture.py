@@ -71,7 +71,7 @@ def read_architecture(base: str) -> Architecture:
         )
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as lacking:
         raise BaseModelUnusable(
-            f"{folder}: its size cannot be told from config.json and its weights ({lacking!r}); "
+            f"{folder}: its size cannot be determined from config.json and its weights ({lacking!r}); "
             "an estimate needs a transformer in Hugging Face's format"
         ) from lacking
 

@@ -132,12 +132,12 @@ def _build_trainer(
 
     from trainers.batching.shared_forward import share_prefixes
     from trainers.methods.arguments import build_arguments
-    from trainers.models.lora import check_lora, set_lora
-    from trainers.models.quantization import cast_trainable_to_float32
 
     set_seed(run.hyperparameters.seed)
-    job, quantization = run.job, run.attempt.quantization
-    base = load_model(job.plan.base_model, device=job.device, dtype=job.dtype, quantization=quantization)
+    job = run.job
+    base = load_model(
+        job.plan.base_model, device=job.device, dtype=job.dtype, quantization=run.attempt.quantization
+    )
     share = _can_share(run, base)
     validates = bool(validation.features)
     trainer = _choose_builder(run.method)(
@@ -156,13 +156,21 @@ def _build_trainer(
         callbacks=build_callbacks(run, reporter, validates=validates),
         **_add_adapter(run, base),
     )
-    check_lora(trainer.model, job.plan.base_model)
-    if quantization:
-        cast_trainable_to_float32(trainer.model)
-        if job.start_adapter:
-            # TRL has rounded it, after copying it for the reference.
-            set_lora(trainer.model, Path(job.start_adapter))
+    _finish_adapter(trainer.model, run)
     return trainer, share_prefixes(trainer.model.get_base_model(), share=share)
+
+
+def _finish_adapter(model: Any, run: TrainingRun) -> None:
+    """Check the adapter that TRL prepared, and restore its precision on a base in 4 bits."""
+    from trainers.models.lora import check_lora, set_lora
+    from trainers.models.quantization import cast_trainable_to_float32
+
+    check_lora(model, run.job.plan.base_model)
+    if run.attempt.quantization:
+        cast_trainable_to_float32(model)
+        if run.job.start_adapter:
+            # TRL has rounded it, after copying it for the reference.
+            set_lora(model, Path(run.job.start_adapter))
 
 
 def _choose_builder(method: Method) -> Any:

@@ -52,12 +52,7 @@ def render(
             f"prompt as it is served, which ends {prompt_text[-60:]!r}; take another base model"
         )
     answer_text = whole[len(prompt_text) :]
-    for call in completion.tool_calls:
-        if call.name not in answer_text:
-            raise TemplateUnusable(
-                f"the chat template leaves out tool calls (here of {call.name}), so nothing can be learned; "
-                "take a base model whose template renders them"
-            )
+    _check_tool_calls(completion, answer_text)
     whole_ids = _tokenise(tokenizer, whole)
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         completion_ids = whole_ids[len(prompt_ids) :]
@@ -65,6 +60,16 @@ def render(
         # A token spans the border (an answer that begins with a newline): the prompt's tokens stay as served.
         completion_ids = _tokenise(tokenizer, answer_text)
     return ChatTokens(prompt_ids=prompt_ids, completion_ids=_cut_after_turn_end(tokenizer, completion_ids))
+
+
+def _check_tool_calls(completion: Message, text: str) -> None:
+    """Raise TemplateUnusable if `text`, the rendered completion, lacks one of its tool calls."""
+    for call in completion.tool_calls:
+        if call.name not in text:
+            raise TemplateUnusable(
+                f"the chat template leaves out tool calls (here of {call.name}), so nothing can be learned; "
+                "take a base model whose template renders them"
+            )
 
 
 def render_conversation(

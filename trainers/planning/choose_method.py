@@ -105,13 +105,26 @@ def choose_method(
     if rule is None:
         return MethodChoice(plan=Skip(reason=_explain_shortage(snapshot, considered)), considered=considered)
     start = live if rule.from_live else None
-    chosen, preferences = considered[-1], settings.preferences
-    plan = Plan(
+    reason = f"{considered[-1].method}: {considered[-1].needs}; {rule.because}"
+    plan = _build_plan(snapshot.id, settings, rule, counts, reason, start)
+    return MethodChoice(plan=plan, considered=considered)
+
+
+def _build_plan(
+    snapshot_id: str,
+    settings: MethodSettings,
+    rule: MethodRule,
+    counts: dict[str, int],
+    reason: str,
+    start: LiveVersion | None,
+) -> Plan:
+    preferences = settings.preferences
+    return Plan(
         stages=_build_stages(rule, counts, settings.base.bytes, preferences, start),
-        reason=f"{chosen.method}: {chosen.needs}; {rule.because}",
+        reason=reason,
         counts=counts,
         thresholds=_dump_thresholds(settings.thresholds),
-        snapshot_id=snapshot.id,
+        snapshot_id=snapshot_id,
         base_model=settings.base.name,
         base_digest=settings.base.digest,
         start_version=start.version if start else None,
@@ -120,7 +133,6 @@ def choose_method(
         prefix_shared=preferences.prefix_shared,
         settings_id=settings.id,
     )
-    return MethodChoice(plan=plan, considered=considered)
 
 
 def find_reason_to_skip(
