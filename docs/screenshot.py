@@ -13,7 +13,7 @@ sys.path.insert(0, str(DOCS.parent))
 from PIL import Image  # noqa: E402
 
 from tests.browser import chromium, open_page, sign_in, visit  # noqa: E402
-from tests.console_support import PASSWORD, SUPPORT, daemon_with_a_past  # noqa: E402
+from tests.console_support import PASSWORD, SUPPORT, run_daemon_with_a_past  # noqa: E402
 
 PICTURE = DOCS / "console.png"
 SIZE = {"width": 1180, "height": 700}
@@ -26,7 +26,7 @@ SETTLED_MS = 1500
 def main() -> None:
     with (
         TemporaryDirectory() as folder,
-        daemon_with_a_past(Path(folder)) as daemon,
+        run_daemon_with_a_past(Path(folder)) as daemon,
         chromium() as browser,
         open_page(browser, daemon.url, viewport=SIZE, color_scheme="light") as page,
     ):

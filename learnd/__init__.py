@@ -5,8 +5,8 @@
     routing = ActiveAdapter("acme/routing")
     answer = routing.chat([{"role": "user", "content": "I was charged twice"}])
 
-Importing this package loads nothing else; httpx comes with `ActiveAdapter` and with the experiments, PEFT
-only with an `AdapterMixin` that loads its first adapter, sentence-transformers with the first `Embedder`.
+Importing this package loads nothing else. httpx is loaded with `ActiveAdapter` and with the experiments, PEFT
+only when an `AdapterMixin` loads its first adapter, sentence-transformers with the first `Embedder`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
-"""`learnd`, the command. Makes the stages importable, then hands over to the command line.
+"""`learnd`, the command. Makes the stages importable, then starts the command line.
 
-In a checkout the stages lie beside this package; in a wheel they lie in `learnd/_app`, so that
+In a checkout the stages are beside this package; in a wheel they are in `learnd/_app`, so that
 names like `daemon` stay out of other people's environments (PyPI has a `daemon` too).
 """
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def find_stages_folder() -> Path:
-    """The folder that holds `daemon`, `extractors`, … for this installation."""
+    """Return the folder that holds `daemon`, `extractors`, … in this installation."""
     here = Path(__file__).resolve().parent
     bundled = here / "_app"
     return bundled if bundled.is_dir() else here.parent
 
 
 def main() -> None:
-    """Run the command line; says which extra to install when the daemon's libraries are missing."""
+    """Run the command line, or say which extra to install where the daemon's libraries are missing."""
     sys.path.insert(0, str(find_stages_folder()))
     try:
         from daemon import cli

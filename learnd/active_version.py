@@ -1,4 +1,4 @@
-"""What the daemon said is active, as a value and as a file that outlives the process."""
+"""The daemon's answer about a target: as a value, and as a file for the next process."""
 
 import hashlib
 import json
@@ -12,7 +12,10 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class ActiveVersion:
-    """What answers for a target."""
+    """The version, or the base model, that answers for a target now.
+
+    The daemon's side of the same wire type is `ActiveVersionAnswer` of its agents' routes.
+    """
 
     target: str
     model: str
@@ -31,18 +34,18 @@ class ActiveVersion:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The value as JSON can carry it."""
+        """The value as JSON."""
         return {**asdict(self), "replicas": list(self.replicas), "files": dict(self.files)}
 
     @property
     def content_id(self) -> str:
-        """Names the files' content: 32 hexadecimal digits."""
+        """Digest of the files' content: 32 hexadecimal digits."""
         manifest = json.dumps(dict(self.files), sort_keys=True)
         return hashlib.sha256(manifest.encode()).hexdigest()[:32]
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Self:
-        """Read the daemon's answer. Raises KeyError, TypeError or ValueError where it is none."""
+        """Read the daemon's answer. Raises KeyError, TypeError or ValueError for any other JSON."""
         return cls(
             target=str(answer["target"]),
             model=str(answer["model"]),
@@ -53,7 +56,10 @@ class ActiveVersion:
 
 
 def keep_version(folder: Path, url: str, resolved: ActiveVersion) -> None:
-    """Keep what is active for an agent that starts while the daemon is down; a full disk is no error."""
+    """Write what is active to a file, for an agent that starts while the daemon is down.
+
+    A file that cannot be written is no error.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")
@@ -65,7 +71,7 @@ def keep_version(folder: Path, url: str, resolved: ActiveVersion) -> None:
 
 
 def read_kept_version(folder: Path, url: str, target: str) -> ActiveVersion | None:
-    """What was active when the daemon answered last; None where nothing readable was kept."""
+    """Return what was active when the daemon answered last; None where no readable file is kept."""
     try:
         kept = json.loads(_find_kept_file(folder, url, target).read_text("utf-8"))
         return ActiveVersion.from_answer(

@@ -1,8 +1,8 @@
-"""Which version answers for a target: asked of the daemon, kept for a while, kept on disk.
+"""Finds the version that answers for a target: asks the daemon, and keeps the answer for a while and on disk.
 
-The same as the gateway does, without its hop, for agents in Python. What the daemon said last
-stays in force while it is down, also for an agent that starts meanwhile. The calls themselves go
-straight to a replica, so tracing them is the agent's own instrumentation's part.
+Does the same as the gateway, without its hop, for agents in Python. The daemon's last answer stays in
+force while the daemon is down, also for an agent that starts meanwhile. Calls go straight to a replica, so
+the agent's own instrumentation must trace them.
 """
 
 import os
@@ -21,7 +21,7 @@ from learnd.errors import DaemonUnreachable, NoReplicaAnswers, RequestRefused
 from learnd.files import fetch_files
 
 DAEMON_SECONDS = 5.0
-"""How long the daemon may take to say what is active."""
+"""How long the daemon may take to answer."""
 RETRY_SECONDS = 5.0
 """How long a daemon that did not answer is left alone."""
 
@@ -32,9 +32,9 @@ class ActiveAdapter:
     """The active version of one target.
 
     `target` is `tenant/agent`; `url` is the daemon's (or `LEARND_URL`), `token` the tenant's (or
-    `LEARND_TOKEN`), `replica_key` the vLLM servers' key where they want one (or
-    `LEARND_REPLICA_KEY`). An answer is kept for `cache_seconds`, or for less where the daemon
-    says so; under `state_dir` it outlives the process. Safe to share between threads.
+    `LEARND_TOKEN`), `replica_key` the vLLM servers' key if they need one (or `LEARND_REPLICA_KEY`). An
+    answer is used for `cache_seconds`, or for less if the daemon says so; it is also kept in `state_dir`,
+    for the next process. Safe to share between threads.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class ActiveAdapter:
         self._ask_again_at = float("-inf")
 
     def resolve(self, *, fresh: bool = False) -> ActiveVersion:
-        """What is active now: as kept, or asked anew when that is too old or `fresh` is wanted.
+        """Return what is active now: the kept answer, unless it is too old or `fresh` is true.
 
-        Raises DaemonUnreachable when the daemon does not answer and never did, Refused when it
-        knows no such target or not this token.
+        Raises DaemonUnreachable where the daemon does not answer and no answer is kept, RequestRefused
+        where it does not know the target or the token.
         """
         with self._lock:
             if fresh or self._kept is None or self._clock() >= self._ask_again_at:
@@ -75,10 +75,10 @@ class ActiveAdapter:
             return self._kept
 
     def chat(self, messages: Sequence[dict[str, Any]], **parameters: Any) -> dict[str, Any]:
-        """One chat completion from a replica, as OpenAI's API gives it; not streamed.
+        """Return one chat completion from a replica, in the form of OpenAI's API; not streamed.
 
-        A replica that cannot be reached is passed over. Raises NoReplicaAnswers when none is
-        left, httpx.HTTPStatusError when one refuses the request.
+        A replica that cannot be reached is passed over. Raises NoReplicaAnswers where none is left, and
+        httpx.HTTPStatusError where one refuses the request.
         """
         if parameters.get("stream"):
             raise ValueError("chat() does not stream: give your OpenAI client to call()")
@@ -87,7 +87,7 @@ class ActiveAdapter:
     def call(
         self, ask: Callable[[ActiveVersion], Result], not_found: type[Exception] | tuple[type[Exception], ...]
     ) -> Result:
-        """`ask(resolved)`; once more with a fresh answer when it raises `not_found`.
+        """Return `ask(active_version)`; ask once more, with a fresh answer, if it raises `not_found`.
 
         For any client, streaming included:
 
@@ -104,15 +104,16 @@ class ActiveAdapter:
             return ask(self.resolve(fresh=True))
 
     def fetch(self, folder: Path) -> Path:
-        """The active adapter's files, below `folder`, in a folder of their own that never changes.
+        """Download the active adapter's files into a folder of their own below `folder`, and return it.
 
-        Files are downloaded once, checked against their digests, and appear all at once.
-        Raises NoActiveAdapter, BrokenAdapter, DaemonUnreachable, Refused.
+        Files are downloaded once and checked against their digests; the folder appears when it is complete,
+        and never changes.
+        Raises NoActiveAdapter, BrokenAdapter, DaemonUnreachable, RequestRefused.
         """
         return self.fetch_version(self.resolve(), folder)
 
     def fetch_version(self, resolved: ActiveVersion, folder: Path) -> Path:
-        """The files of the version that `resolved` names; see `fetch`."""
+        """Download the files of the version that `resolved` names; see `fetch`."""
         return fetch_files(self._daemon, self._url, resolved, folder)
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ class ActiveAdapter:
         self._kept = resolved
 
     def _ask_daemon(self) -> tuple[ActiveVersion, float]:
-        """What the daemon says, and for how long that may be kept, in seconds."""
+        """Return the daemon's answer, and for how many seconds it may be used."""
         address = f"{self._url}/v1/active/{self.target}"
         try:
             answer = self._daemon.get(address)

@@ -1,8 +1,8 @@
-"""For agents that search by vectors: one index, one version, and a hand-over to the next.
+"""For agents that search by vectors: one index, one version, and a hand-over to the next version.
 
 Vectors of two versions do not mix, so a newer version must not simply take over: queries would be
-compared with documents that another one encoded. Queries stay with the version of the index until
-the index was built anew:
+compared with documents that another version encoded. Queries stay with the version of the index until
+the index has been rebuilt:
 
     embedder = Embedder(ActiveAdapter("acme/find"), "all-MiniLM-L6-v2", Path("adapters"),
                         index_version=stored_version)      # None where there is no index yet
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BASE = "base"
+BASE_VERSION = "base"
 """The version of vectors that the model makes without an adapter."""
 PEFT_PREFIX = "base_model.model."
-"""Before the names of weights in an adapter's file: PEFT's own wrapper would stand there."""
+"""Precedes the names of weights in an adapter's file, where PEFT's own wrapper would be."""
 
 
 class EmbeddingMissing(LearndClientError):
@@ -46,7 +46,7 @@ class EmbeddingMissing(LearndClientError):
 
 
 class VersionNotHere(LearndClientError):
-    """Vectors of this version cannot be made: it is not loaded, or its files cannot be had any more."""
+    """No vectors of this version can be made: it is not loaded, or its files are not available any more."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Vectors:
 class Embedder:
     """Encodes queries and documents with the version of the index. Safe to share between threads.
 
-    `model` is the target's base model: the name or path of a sentence-transformer, or one that is
-    loaded, and nobody else's from then on. Adapters are
-    downloaded below `folder`, each in a folder of its own that never changes. `index_version` is the
-    version that the stored index was made with, None where there is none yet: then it is what is
-    active now. Queries wait for no more than `batch_size` documents of a rebuild.
+    `model` is the target's base model: the name or path of a sentence-transformer, or a loaded one that
+    nothing else uses from then on. Adapters are downloaded below `folder`, each into a folder of its own
+    that never changes. `index_version` is the version that the stored index was made with; None, where
+    there is no index yet, takes the version that is active now. Queries wait for no more than `batch_size`
+    documents of a rebuild.
 
-    Raises EmbeddingMissing, VersionNotHere where the index's version cannot be had (build the index
-    anew, with `index_version=None`), BrokenAdapter, DaemonUnreachable, Refused.
+    Raises EmbeddingMissing, VersionNotHere where the index's version is not available (rebuild the index,
+    with `index_version=None`), BrokenAdapter, DaemonUnreachable, RequestRefused.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class Embedder:
         self._folder = folder
         self._batch_size = batch_size
         self._model = _open_model(model)
-        self._pulling = threading.Lock()
-        self._speaking = threading.Lock()
+        self._loading = threading.Lock()
+        self._model_lock = threading.Lock()
         self._slots: dict[str, str] = {}
-        """Loaded versions but the base, and PEFT's names of their adapters."""
+        """Loaded versions except the base, with PEFT's names of their adapters."""
         self._building: set[str] = set()
         """Versions with which an index is being built."""
         self._loaded = 0
         self._unusable: str | None = None
-        self._version = index_version or active.resolve().version or BASE
-        with self._pulling:
-            self._pull(self._version)
+        self._version = index_version or active.resolve().version or BASE_VERSION
+        with self._loading:
+            self._load(self._version)
 
     @property
     def version(self) -> str:
@@ -102,56 +102,56 @@ class Embedder:
         return self._version
 
     def pending(self) -> str | None:
-        """The active version where it is not that of the index, loaded beside it; None where it is.
+        """Return the active version if it is not that of the index, and load it beside that; None if it is.
 
-        Asks the daemon as often as `ActiveAdapter` does. A version that cannot be had or loaded is
+        Asks the daemon as often as `ActiveAdapter` does. A version that cannot be downloaded or loaded is
         logged and is not pending; one that does not fit the model is not tried again.
         """
         try:
-            wanted = self._active.resolve().version or BASE
+            wanted = self._active.resolve().version or BASE_VERSION
             if wanted in (self._version, self._unusable):
                 return None
-            with self._pulling:
-                self._pull(wanted)
+            with self._loading:
+                self._load(wanted)
         except LearndClientError as problem:
             log.warning("%s goes on with %s: %s", self._active.target, self._version, problem)
             return None
         return wanted
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of queries, made with the version of the index."""
+        """Return the vectors of queries, made with the version of the index."""
         while True:
             version = self._version
             try:
                 return self._encode(self._model.encode_query, texts, version)
             except VersionNotHere:
                 if version == self._version:
-                    raise  # else a hand-over came between
+                    raise  # Otherwise a hand-over came between.
 
     def encode_documents(self, texts: Sequence[str], *, version: str | None = None) -> Vectors:
-        """Vectors of documents, made with the version of the index, or with the pending `version`.
+        """Return the vectors of documents, made with the version of the index or the pending `version`.
 
-        Raises VersionNotHere for a version that is neither. A version that an index was begun with stays
-        loaded until the next hand-over, even if a newer one becomes pending.
+        Raises VersionNotHere for any other version. A version that has encoded documents stays loaded until
+        the next hand-over, even if a newer one becomes pending.
         """
         version = version or self._version
         self._building.add(version)
         return self._encode(self._model.encode_document, texts, version)
 
     def hand_over(self, version: str) -> None:
-        """The index was built anew with `version`: queries use it from now on, all others are forgotten.
+        """Use `version` for queries from now on, because the index was rebuilt with it; unload all others.
 
-        Raises VersionNotHere where it is not loaded, and then nothing has changed.
+        Raises VersionNotHere if it is not loaded, and then nothing has changed.
         """
-        with self._pulling, self._speaking:
-            if version != BASE and version not in self._slots:
+        with self._loading, self._model_lock:
+            if version != BASE_VERSION and version not in self._slots:
                 raise VersionNotHere(f"{version} is not loaded; hand over to the version that was pending")
             self._version = version
             self._building.clear()
-            self._forget_all_but({version})
+            self._unload_all_but({version})
 
-    def _forget_all_but(self, versions: set[str]) -> None:
-        """Unload the others; called under the lock."""
+    def _unload_all_but(self, versions: set[str]) -> None:
+        """Unload all other versions. The caller holds the lock of the model."""
         for other in self._slots.keys() - versions:
             _delete_adapter(self._model, self._slots.pop(other))
 
@@ -160,7 +160,7 @@ class Embedder:
 
         parts = []
         for start in range(0, max(1, len(texts)), self._batch_size):
-            with self._speaking:
+            with self._model_lock:
                 self._switch_to(version)
                 parts.append(encode(list(texts[start : start + self._batch_size]), show_progress_bar=False))
         dimensions = self._model.get_embedding_dimension()
@@ -168,39 +168,39 @@ class Embedder:
         return Vectors(version, array)
 
     def _switch_to(self, version: str) -> None:
-        """Have the model speak as `version`; called under the lock."""
+        """Make the model encode as `version`. The caller holds the lock of the model."""
         if version in self._slots:
             self._model.enable_adapters()
             self._model.set_adapter(self._slots[version])
-        elif version != BASE:
+        elif version != BASE_VERSION:
             raise VersionNotHere(
                 f"{version} is not loaded: there is {self._version}, and what `pending` names"
             )
         elif self._slots:
             self._model.disable_adapters()
 
-    def _pull(self, version: str) -> None:
+    def _load(self, version: str) -> None:
         """Download and load `version` where it is not loaded yet."""
-        if version == BASE or version in self._slots:
+        if version == BASE_VERSION or version in self._slots:
             return
-        resolved = self._manifest(version)
+        resolved = self._find_manifest(version)
         # PEFT would look for a missing file on the hub, and unpickle a `.bin`.
         if not resolved.files.keys() >= NEEDED_FILES:
             raise BrokenAdapter(f"{version} does not have the files {sorted(NEEDED_FILES)}")
         path = self._active.fetch_version(resolved, self._folder)
         self._loaded += 1
         slot = f"version{self._loaded}"
-        with self._speaking:
+        with self._model_lock:
             try:
                 _add_adapter(self._model, path, slot)
             except BrokenAdapter:
                 self._unusable = version
                 raise
             self._slots[version] = slot
-            self._forget_all_but({version, self._version, *self._building})
+            self._unload_all_but({version, self._version, *self._building})
 
-    def _manifest(self, version: str) -> ActiveVersion:
-        """The files of `version`: as kept when it was loaded here, or from the daemon while it is active."""
+    def _find_manifest(self, version: str) -> ActiveVersion:
+        """Return the version and its files: as kept when it was loaded here, or as active now."""
         versions = self._folder / "versions"
         known = read_kept_version(versions, version, self._active.target)
         if known is not None:
@@ -236,7 +236,7 @@ def _add_adapter(model: Any, path: Path, slot: str) -> None:
         config = PeftConfig.from_pretrained(str(path))
         config.inference_mode = True
         with warnings.catch_warnings():
-            # PEFT wonders whether a second adapter is meant.
+            # PEFT warns that a second adapter may be a mistake.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
             model.add_adapter(config, slot)
         _fill_adapter(model.transformers_model, path / "adapter_model.safetensors", slot)
@@ -250,13 +250,13 @@ def _add_adapter(model: Any, path: Path, slot: str) -> None:
 
 def _delete_adapter(model: Any, slot: str) -> None:
     with warnings.catch_warnings():
-        # Which adapter speaks is said anew before each encoding.
+        # The adapter is chosen anew before each encoding.
         warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
         model.delete_adapter(slot)
 
 
 def _fill_adapter(model: Any, file: Path, slot: str) -> None:
-    """Copy the weights in `file` into an adapter that is there. Raises ValueError unless all fit."""
+    """Copy the weights in `file` into an adapter of the model. Raises ValueError unless all fit."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 

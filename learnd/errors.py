@@ -1,4 +1,13 @@
-"""What can go wrong between an agent and learnd."""
+"""The errors of learnd's client.
+
+LearndClientError
+├── DaemonUnreachable   no answer, and none is kept from before
+├── RequestRefused      unknown target, or a wrong token
+├── NoSuchExperiment    no run of that name, or several
+├── NoReplicaAnswers    no model server answers
+├── NoActiveAdapter     the base model serves, so there are no files
+└── BrokenAdapter       files that are damaged, or do not fit the model
+"""
 
 
 class LearndClientError(Exception):
@@ -6,7 +15,7 @@ class LearndClientError(Exception):
 
 
 class DaemonUnreachable(LearndClientError):
-    """The daemon does not answer, and nothing is known from before."""
+    """The daemon does not answer, and no earlier answer is kept."""
 
 
 class RequestRefused(LearndClientError):
@@ -14,7 +23,7 @@ class RequestRefused(LearndClientError):
 
 
 class NoSuchExperiment(LearndClientError):
-    """No run is named so, or several are."""
+    """No run has this name, or several have."""
 
 
 class NoReplicaAnswers(LearndClientError):

@@ -1,4 +1,4 @@
-"""What learnd trained and how it was judged, asked of the daemon over HTTP.
+"""Reads from the daemon what learnd trained and how it was judged.
 
     from learnd import compare_experiments, get_experiment_details, list_experiments
 
@@ -7,6 +7,8 @@
     print([fact for fact in compare_experiments([last.id, before.id]).facts if fact.best])
 
 `url` is the daemon's (or `LEARND_URL`), `token` that of an operator or a viewer (or `LEARND_TOKEN`).
+`Experiment`, `ComparisonFact` and `ExperimentComparison` have the fields of the daemon's types of the same
+names (`daemon/views/experiments.py`): the same wire types, without importing the daemon.
 """
 
 import os
@@ -27,7 +29,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run that trained, or that looked at a version again, and how it was judged."""
+    """A run that trained, or that judged a version again, and its verdict."""
 
     id: str
     target: str
@@ -35,14 +37,14 @@ class Experiment:
     method: str
     """The methods that it trains by: `sft`, `sft+dpo`, …"""
     look: str
-    """`first`, or `second`: it trained nothing, and looked at a version on probation again."""
+    """`first`, or `second`: it trained nothing, and judged a version on probation again."""
     verdict: str | None
     reason: str
     """Why it ended as it did, in words."""
     live_version: str | None
-    """What the candidate was compared with; `base` where no version was live."""
+    """The version that the candidate was compared with; `base` where no version was live."""
     metric: str | None
-    """What the next four are measured by, 0 to 1."""
+    """The metric of the next four, 0 to 1."""
     base: float | None
     live: float | None
     candidate: float | None
@@ -59,9 +61,9 @@ class Experiment:
     started_at: datetime
     ended_at: datetime | None
     published_at: datetime | None
-    """Since when Phoenix has it."""
+    """When it was published to Phoenix."""
     compare_url: str | None
-    """Phoenix's page that compares what each side answered."""
+    """Phoenix's page that compares the sides' answers."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Self:
@@ -93,7 +95,7 @@ class ExperimentComparison:
     experiments: tuple[Experiment, ...]
     facts: tuple[ComparisonFact, ...]
     notes: tuple[str, ...]
-    """What to know before reading anything into the differences."""
+    """Warnings about comparing these runs."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Self:
@@ -121,9 +123,11 @@ def list_experiments(
     url: str | None = None,
     token: str | None = None,
 ) -> list[Experiment]:
-    """The newest `limit` runs that fit, newest first; `since` and `until` (aware) bound when they began.
+    """Return the newest `limit` runs that fit, newest first.
 
-    Raises DaemonUnreachable, Refused.
+    `since` and `until` (aware) bound when they began.
+
+    Raises DaemonUnreachable, RequestRefused.
     """
     asked: dict[str, Any] = {"target": target, "method": method, "verdict": verdict, "limit": limit}
     asked |= {"since": since.isoformat() if since else None, "until": until.isoformat() if until else None}
@@ -132,10 +136,10 @@ def list_experiments(
 
 
 def get_experiment_details(run: str, *, url: str | None = None, token: str | None = None) -> dict[str, Any]:
-    """Everything about a run, as JSON: `experiment`, `run` (data, plan, trainings, report), `in_phoenix`.
+    """Return everything about a run, as JSON: `experiment`, `run` (data, plan, report), `in_phoenix`.
 
-    `run` is its id, a beginning of that, or the version that it trained. Raises NoSuchExperiment,
-    DaemonUnreachable, Refused.
+    `run` is its id, the beginning of its id, or the version that it trained. Raises NoSuchExperiment,
+    DaemonUnreachable, RequestRefused.
     """
     return _ask_daemon(f"/{quote(run, safe='')}", {}, url, token, dict[str, Any])
 
@@ -143,7 +147,7 @@ def get_experiment_details(run: str, *, url: str | None = None, token: str | Non
 def compare_experiments(
     runs: Sequence[str], *, url: str | None = None, token: str | None = None
 ) -> ExperimentComparison:
-    """Runs side by side, named as for `get_experiment_details`. Raises as that does."""
+    """Compare runs, named as for `get_experiment_details`. Raises the same errors."""
     return _ask_daemon("/compare", {"run": list(runs)}, url, token, ExperimentComparison.from_answer)
 
 
@@ -175,11 +179,11 @@ def _ask_daemon(
 
 
 def _read_problem(answer: httpx.Response) -> str:
-    """What the daemon says about a problem, or about each parameter that it cannot take."""
+    """Return the daemon's message about a problem, or about each parameter that it refuses."""
     try:
-        said = answer.json()["detail"]
-        if isinstance(said, str):
-            return said
-        return "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in said)
+        detail = answer.json()["detail"]
+        if isinstance(detail, str):
+            return detail
+        return "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in detail)
     except (ValueError, KeyError, TypeError, IndexError):
         return answer.text[:200]

@@ -1,4 +1,4 @@
-"""An adapter's files on this machine: checked against their digests, and complete or not there."""
+"""An adapter's files on this machine: checked against their digests, and either complete or absent."""
 
 import hashlib
 import re
@@ -15,10 +15,11 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 def fetch_files(client: httpx.Client, url: str, resolved: ActiveVersion, folder: Path) -> Path:
-    """Download the files that `resolved` lists into a folder named by their content.
+    """Download the files that `resolved` lists, and return their folder, which is named by their content.
 
-    Nothing is downloaded when they are there already and still what they were. The folder
-    appears by a rename, so another process never sees a part of it.
+    Nothing is downloaded if the files are there already and undamaged. The folder appears by a rename, so
+    that another process never sees a part of it. Raises NoActiveAdapter, BrokenAdapter, DaemonUnreachable,
+    RequestRefused.
     """
     if resolved.version is None:
         raise NoActiveAdapter(f"{resolved.target} is served by its base model: there is no adapter to fetch")

@@ -28,12 +28,12 @@ class AdapterMixin:
                 with self.live_model() as model:
                     return decode(model.generate(**encode(text)))
 
-    Use the model that the block gives. A new adapter is loaded under a name of its own beside the
-    old one, and only then do they change places; without an adapter it is the base model itself.
+    Use the model that the block yields. A new adapter is loaded under a name of its own beside the old one
+    before they change places; without an adapter it is the base model itself.
     """
 
     def follow(self, active: ActiveAdapter, model: Any, folder: Path) -> None:
-        """Begin to follow `active` with `model` (transformers); downloaded files go below `folder`."""
+        """Begin to follow `active` with `model` (transformers); files are downloaded below `folder`."""
         self._active = active
         self._base = model
         self._tuned: Any = None
@@ -49,10 +49,10 @@ class AdapterMixin:
 
     @contextmanager
     def live_model(self) -> Iterator[Any]:
-        """The model with the active adapter, which does not change before the block ends.
+        """Yield the model with the active adapter, which does not change before the block ends.
 
-        Where the active adapter cannot be had, the one before goes on answering (or the base
-        model, when there was none); the log says why.
+        If the active adapter cannot be loaded, the one before goes on answering, or the base model where
+        there was none; the log says why.
         """
         with self._swap:
             try:
@@ -64,10 +64,10 @@ class AdapterMixin:
             yield self._base if self._tuned is None else self._tuned
 
     def refresh(self) -> bool:
-        """Load what is active now, where that is another version; says whether it was.
+        """Load the version that is active now; returns True if it is another one than before.
 
-        Raises LearndClientError, and then nothing has changed. A version that turned out not to
-        fit the model is not tried again.
+        Raises LearndClientError, and then nothing has changed. A version that does not fit the model is not
+        tried again.
         """
         with self._swap:
             wanted = self._active.resolve()
@@ -106,7 +106,7 @@ class AdapterMixin:
                 self._unload(version)
 
     def _unload(self, version: str) -> None:
-        """Take the version's layers out of the model; the last ones leave the base model as it was."""
+        """Remove the version's layers from the model; without any the base model is as it was."""
         if self._tuned is None:
             return
         if set(self._tuned.peft_config) == {_to_adapter_name(version)}:
@@ -117,16 +117,16 @@ class AdapterMixin:
 
 
 def _add_layers(base: Any, path: Path, name: str) -> Any:
-    """`base` with the adapter's layers, which have no weights yet."""
+    """Return `base` with the adapter's layers, which have no weights yet."""
     from peft import PeftConfig, get_peft_model
 
     config = PeftConfig.from_pretrained(str(path))
     config.inference_mode = True
-    # What the trainer called the base model is not what this agent calls it.
+    # The trainer's name of the base model is not this agent's.
     config.base_model_name_or_path = None
     return get_peft_model(base, config, adapter_name=name)
 
 
 def _to_adapter_name(version: str) -> str:
-    """PEFT's name of a version: torch's module names have no dots."""
+    """Return PEFT's name of a version: torch's module names have no dots."""
     return version.replace(".", "_")

@@ -55,17 +55,17 @@ class Model:
     """Share of older traffic that it answers right."""
 
 
-def _right(model: Model, number: int, of: int) -> bool:
+def _is_right(model: Model, number: int, of: int) -> bool:
     """Better models know most of what worse ones know."""
     mixed = random.Random(f"{model.name} {number}").random()
     return number < model.right if mixed > 0.1 else number >= of - model.right
 
 
-def _said(texts: Sequence[str]) -> tuple[RawAnswer, ...]:
+def _to_answers(texts: Sequence[str]) -> tuple[RawAnswer, ...]:
     return tuple(RawAnswer(text=each, ended=True) for each in texts)
 
 
-def _gold(item: ReviewedItem) -> str:
+def _find_gold(item: ReviewedItem) -> str:
     assert item.gold is not None
     return item.gold.content
 
@@ -73,56 +73,61 @@ def _gold(item: ReviewedItem) -> str:
 # ---- routing
 
 
-def routed(
+def build_routing_report(
     snapshot: Snapshot, live: Model, candidate: Model, *others: Model, traffic: Sequence[TrafficCall] = ()
 ) -> Report:
     """A classification: with golden cases, older traffic, and where there is `traffic`, weights."""
     scoring = build_scorer("classification", LABELS, ())
     older = [make_item(900 + n, (f"last year, parcel {n}", "shipping")) for n in range(30)]
     cases = [make_example(800 + n, case) for n, case in enumerate(CASES)]
-    sides = [_routing_side(model, snapshot.holdout, scoring) for model in (*others, live, candidate)]
+    sides = [_build_routing_side(model, snapshot.holdout, scoring) for model in (*others, live, candidate)]
     found = Findings(
         sides=tuple(sides),
         live=live.name,
         sessions=map_sessions([*snapshot.holdout, *older]),
         weighting=weigh(snapshot.holdout, traffic, live=live.name) if traffic else None,
-        retention=(_retained(live, older, scoring), _retained(candidate, older, scoring)),
-        golden=score_golden(cases, _to_cases(live), _to_cases(candidate), scoring),
-        overheads=_overheads(candidate, live, *others),
+        retention=(
+            _answer_older_traffic(live, older, scoring),
+            _answer_older_traffic(candidate, older, scoring),
+        ),
+        golden=score_golden(cases, _answer_cases(live), _answer_cases(candidate), scoring),
+        overheads=_measure_overheads(candidate, live, *others),
     )
-    return _judged(found, snapshot, "classification")
+    return _judge(found, snapshot, "classification")
 
 
-def _routing_side(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) -> Side:
+def _build_routing_side(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) -> Side:
     of = len(items)
     said = [
-        _gold(item) if _right(model, number, of) else TAKEN_FOR[_gold(item)]
+        _find_gold(item) if _is_right(model, number, of) else TAKEN_FOR[_find_gold(item)]
         for number, item in enumerate(items)
     ]
-    weighed = tuple(_sureness(f"{model.name} {number}", label) for number, label in enumerate(said))
+    weighed = tuple(_build_likelihoods(f"{model.name} {number}", label) for number, label in enumerate(said))
     return score_side(
-        model.name, items, SideAnswers(held_out=_said(said), labels=weighed), scoring, LABELS, model.ms
+        model.name, items, SideAnswers(held_out=_to_answers(said), labels=weighed), scoring, LABELS, model.ms
     )
 
 
-def _sureness(seed: str, said: str) -> tuple[float, ...]:
+def _build_likelihoods(seed: str, said: str) -> tuple[float, ...]:
     """Log-likelihoods of the labels."""
     sure = random.Random(seed).uniform(0.4, 0.99) if said in LABELS else 0.2
     return tuple(math.log(sure if label == said else (1 - sure) / (len(LABELS) - 1)) for label in LABELS)
 
 
-def _retained(model: Model, items: Sequence[ReviewedItem], scoring: Scorer) -> tuple[ScoredAnswer, ...]:
-    said = [_gold(item) if n < model.retains * len(items) else "billing" for n, item in enumerate(items)]
-    return score_answers(items, _said(said), scoring)
+def _answer_older_traffic(
+    model: Model, items: Sequence[ReviewedItem], scoring: Scorer
+) -> tuple[ScoredAnswer, ...]:
+    said = [_find_gold(item) if n < model.retains * len(items) else "billing" for n, item in enumerate(items)]
+    return score_answers(items, _to_answers(said), scoring)
 
 
-def _to_cases(model: Model) -> tuple[RawAnswer, ...]:
-    return _said(
+def _answer_cases(model: Model) -> tuple[RawAnswer, ...]:
+    return _to_answers(
         [TAKEN_FOR[label] if number in model.breaks else label for number, (_, label) in enumerate(CASES)]
     )
 
 
-def _overheads(candidate: Model, *others: Model) -> tuple[Overhead, ...]:
+def _measure_overheads(candidate: Model, *others: Model) -> tuple[Overhead, ...]:
     def seconds(model: Model) -> list[float]:
         noise = random.Random(model.name)
         return [model.ms / 1000 * noise.uniform(0.9, 1.1) for _ in range(16)]
@@ -133,7 +138,7 @@ def _overheads(candidate: Model, *others: Model) -> tuple[Overhead, ...]:
     )
 
 
-def calls_like(items: Sequence[ReviewedItem], *, rarely: str, times: int) -> tuple[TrafficCall, ...]:
+def build_traffic_like(items: Sequence[ReviewedItem], *, rarely: str, times: int) -> tuple[TrafficCall, ...]:
     """Traffic in which what the version `rarely` answered is so many times rarer than among the items."""
     copies = [(item, copy) for item in items for copy in range(1 if item.answered_by == rarely else times)]
     return tuple(
@@ -151,7 +156,7 @@ def calls_like(items: Sequence[ReviewedItem], *, rarely: str, times: int) -> tup
 # ---- written answers
 
 
-def written(
+def build_writing_report(
     snapshot: Snapshot,
     live: Model,
     candidate: Model,
@@ -160,16 +165,16 @@ def written(
     judged: bool = False,
 ) -> Report:
     """Texts: where `judged`, with a judge, several seeds, and a replica's word on it."""
-    sides = tuple(_writing_side(model, snapshot.holdout) for model in (*others, live, candidate))
+    sides = tuple(_build_writing_side(model, snapshot.holdout) for model in (*others, live, candidate))
     found = Findings(
         sides=sides,
         live=live.name,
         sessions=map_sessions(snapshot.holdout),
-        overheads=_overheads(candidate, live, *others),
-        preferences=_preferred(sides) if judged else None,
-        seeds=_seeds(sides[-1].average("token_f1")) if judged else None,
+        overheads=_measure_overheads(candidate, live, *others),
+        preferences=_find_preferences(sides) if judged else None,
+        seeds=_build_seed_runs(sides[-1].average("token_f1")) if judged else None,
     )
-    report = _judged(found, snapshot, "generation", look)
+    report = _judge(found, snapshot, "generation", look)
     if not judged:
         return report
     answered = (report.find_side(live.name), report.candidate)
@@ -177,22 +182,24 @@ def written(
     return confirm_by_replica(report, served, "generation")
 
 
-def _writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
+def _build_writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
     of = len(items)
     texts = [
-        _gold(item) if _right(model, number, of) else " ".join(_gold(item).split()[3 + number % 3 :])
+        _find_gold(item)
+        if _is_right(model, number, of)
+        else " ".join(_find_gold(item).split()[3 + number % 3 :])
         for number, item in enumerate(items)
     ]
     nats = tuple((-1 / model.right, -4 / model.right) for _ in items)
-    heard = SideAnswers(held_out=_said(texts), gold=nats)
+    heard = SideAnswers(held_out=_to_answers(texts), gold=nats)
     return score_side(model.name, items, heard, build_scorer("generation", (), ()), latency_ms=model.ms)
 
 
-def _seeds(nearness: float) -> SeedRuns:
+def _build_seed_runs(nearness: float) -> SeedRuns:
     return SeedRuns(metric="token_f1", scores=(nearness - 0.05, nearness, nearness + 0.025))
 
 
-def _preferred(sides: Sequence[Side]) -> Preferences:
+def _find_preferences(sides: Sequence[Side]) -> Preferences:
     before, after = sides[-2].answers, sides[-1].answers
     of_pairs = [bool(new.correct) - bool(old.correct) for old, new in zip(before, after, strict=True)]
     asked = sum(old.text != new.text for old, new in zip(before, after, strict=True))
@@ -204,30 +211,30 @@ def _preferred(sides: Sequence[Side]) -> Preferences:
 # ---- fields
 
 
-def extracted(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
+def build_extraction_report(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
     """JSON with fields, of which some are wrong."""
-    sides = tuple(_extracting_side(model, snapshot.holdout) for model in (live, candidate))
+    sides = tuple(_build_extraction_side(model, snapshot.holdout) for model in (live, candidate))
     found = Findings(
         sides=sides,
         live=live.name,
         sessions=map_sessions(snapshot.holdout),
-        overheads=_overheads(candidate, live),
+        overheads=_measure_overheads(candidate, live),
     )
-    return _judged(found, snapshot, "extraction")
+    return _judge(found, snapshot, "extraction")
 
 
-def _extracting_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
+def _build_extraction_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
     of = len(items)
     texts = [
-        _gold(item)
-        if _right(model, number, of)
+        _find_gold(item)
+        if _is_right(model, number, of)
         else ('{"amount": 1}' if (number + model.right) % 2 else "no idea")
         for number, item in enumerate(items)
     ]
     return score_side(
         model.name,
         items,
-        SideAnswers(held_out=_said(texts)),
+        SideAnswers(held_out=_to_answers(texts)),
         build_scorer("extraction", (), ()),
         latency_ms=model.ms,
     )
@@ -236,7 +243,7 @@ def _extracting_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
 # ---- searches
 
 
-def searches(n: int) -> tuple[ReviewedRetrieval, ...]:
+def build_searches(n: int) -> tuple[ReviewedRetrieval, ...]:
     """Searches with one relevant document of three each."""
     return tuple(
         ReviewedRetrieval(
@@ -254,7 +261,7 @@ def searches(n: int) -> tuple[ReviewedRetrieval, ...]:
     )
 
 
-def searched(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
+def build_search_report(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
     """Encoders, of which the better one finds more relevant documents first."""
     shelf = build_library(snapshot.retrievals)
     sides = []
@@ -263,19 +270,19 @@ def searched(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
         ranked = []
         for number, query in enumerate(shelf.queries):
             scores = chance.random(len(shelf.documents))
-            scores[list(query.relevant)] += 1 if _right(model, number, len(shelf.queries)) else 0.4
+            scores[list(query.relevant)] += 1 if _is_right(model, number, len(shelf.queries)) else 0.4
             ranked.append(rank_documents(query, scores))
         sides.append(score_searches(average_rankings(model.name, ranked), model.ms))
     found = Findings(
         sides=tuple(sides),
         live=live.name,
         sessions={query.item_id: query.session for query in shelf.queries},
-        overheads=_overheads(candidate, live),
+        overheads=_measure_overheads(candidate, live),
     )
-    return _judged(found, snapshot, "embedding")
+    return _judge(found, snapshot, "embedding")
 
 
-def _judged(found: Findings, snapshot: Snapshot, task: Task, look: Look = "first") -> Report:
+def _judge(found: Findings, snapshot: Snapshot, task: Task, look: Look = "first") -> Report:
     return judge_findings(
         found, Gate(), task, snapshot_id=snapshot.id, held_out=snapshot.manifest.holdout, look=look
     )
@@ -284,7 +291,7 @@ def _judged(found: Findings, snapshot: Snapshot, task: Task, look: Look = "first
 # ---- of before
 
 
-def of_before(report: Report) -> Report:
+def build_old_report(report: Report) -> Report:
     """What the migration makes of a report of a time when accuracy alone was measured."""
     bare = {"answers": True, "name": True, "accuracy": True, "valid_rate": True, "latency_ms": True}
     kept = report.model_dump(

@@ -33,13 +33,13 @@ from tests.console_reports import (
     EVIL,
     LABELS,
     Model,
-    calls_like,
-    extracted,
-    of_before,
-    routed,
-    searched,
-    searches,
-    written,
+    build_extraction_report,
+    build_old_report,
+    build_routing_report,
+    build_search_report,
+    build_searches,
+    build_traffic_like,
+    build_writing_report,
 )
 from tests.phoenix_support import wait_until
 from tests.snapshots import make_example, make_item, make_snapshot
@@ -49,7 +49,7 @@ from trainers.planning.method_rules import Readiness, Task, Thresholds
 from trainers.planning.plan import Plan
 
 PASSWORD = "correct horse battery staple"
-# A cheap one: what is looked at is not how long argon2 takes.
+# A cheap one: the tests are not about how long argon2 takes.
 HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
 ROUTING, SEARCH, SUPPORT, INVOICES = "acme/routing", "acme/search", "acme/support", "acme/invoices"
 QUESTIONS = {
@@ -71,8 +71,8 @@ ASKED = [(f"where is parcel {n} with the kettle", "shipping") for n in range(80)
 
 
 @dataclass(frozen=True)
-class Running:
-    """A daemon that runs, and its store, which a test may write to beside it."""
+class RunningDaemon:
+    """A daemon that runs, and its store, which a test may also write to."""
 
     url: str
     store: Store
@@ -80,11 +80,11 @@ class Running:
 
 
 @contextmanager
-def daemon_with_a_past(folder: Path) -> Iterator[Running]:
-    """`learnd run` over what `fill` writes; Phoenix is not there."""
+def run_daemon_with_a_past(folder: Path) -> Iterator[RunningDaemon]:
+    """Run `learnd run` over what `fill` writes, without a Phoenix."""
     port = find_free_port()
     config = folder / "learnd.toml"
-    config.write_text(tomli_w.dumps(_document(port)), "utf-8")
+    config.write_text(tomli_w.dumps(_build_settings(port)), "utf-8")
     settings = load_settings(config)
     env = {f"LEARND_OPERATORS__USERS__{name}__PASSWORD_HASH": HASH for name in ("ANN", "BOB", "VIC")}
     with Store.open(settings.data_dir, datetime.now(UTC)) as store:
@@ -94,10 +94,10 @@ def daemon_with_a_past(folder: Path) -> Iterator[Running]:
         with run_server(
             command, health_url=f"{url}/healthz", log=log, env={**os.environ, **env}, start_seconds=60
         ):
-            yield Running(url, store, settings)
+            yield RunningDaemon(url, store, settings)
 
 
-def _document(port: int) -> dict[str, Any]:
+def _build_settings(port: int) -> dict[str, Any]:
     target = {"tenant": "acme", "project": "p", "base_model": "none"}
     return {
         "data_dir": "data",
@@ -114,64 +114,66 @@ def _document(port: int) -> dict[str, Any]:
 
 
 def fill(store: Store, data: Path) -> None:
-    """Targets with a past each: every kind of verdict, versions in every state, traffic."""
+    """Fill the store with targets that have a past: all verdicts, versions in every state, traffic."""
     began = datetime.now(UTC) - timedelta(days=9)
-    _fill_routing(Past(store, data, ROUTING, "classification", _routing_snapshot(), began))
-    _fill_search(Past(store, data, SEARCH, "embedding", _search_snapshot(), began))
-    _fill_support(Past(store, data, SUPPORT, "generation", _support_snapshot(), began))
-    _fill_invoices(Past(store, data, INVOICES, "extraction", _invoices_snapshot(), began))
-    store.apply_mirror(ROUTING, _traffic(), began)
+    _fill_routing(Past(store, data, ROUTING, "classification", _build_routing_snapshot(), began))
+    _fill_search(Past(store, data, SEARCH, "embedding", _build_search_snapshot(), began))
+    _fill_support(Past(store, data, SUPPORT, "generation", _build_support_snapshot(), began))
+    _fill_invoices(Past(store, data, INVOICES, "extraction", _build_invoices_snapshot(), began))
+    store.apply_mirror(ROUTING, _build_traffic(), began)
 
 
 def _fill_routing(past: "Past") -> None:
-    """One that is live, one that breaks a golden case, and a cycle that failed."""
+    """Add a version that is live, one that breaks a golden case, and a cycle that failed."""
     base, snapshot = Model("base", 5, ms=20, breaks=(1, 3)), past.snapshot
-    past.cycle(lambda name: routed(snapshot, base, Model(name, 60, ms=24, breaks=(3,))))
+    past.add_cycle(lambda name: build_routing_report(snapshot, base, Model(name, 60, ms=24, breaks=(3,))))
     live = Model(past.versions[0], 60, ms=24, breaks=(3,))
-    sample = calls_like(snapshot.holdout, rarely=live.name, times=4)
-    past.cycle(
-        lambda name: routed(
+    sample = build_traffic_like(snapshot.holdout, rarely=live.name, times=4)
+    past.add_cycle(
+        lambda name: build_routing_report(
             snapshot, live, Model(name, 68, ms=26, breaks=(2, 3), retains=0.8), base, traffic=sample
         )
     )
-    store, at = past.store, past.next_day()
+    store, at = past.store, past.go_to_next_day()
     failed = store.start_cycle(ROUTING, "schedule", at)
     why = f"the redactor refused: {EVIL}"
     store.advance_cycle(failed.id, CycleState.EXTRACTING, CycleState.FAILED, at, reason=why)
 
 
 def _fill_search(past: "Past") -> None:
-    """One of before, whose report says little, and one that waits for an operator."""
+    """Add a version with an old report, which says little, and one that waits for an operator."""
     base, snapshot = Model("base", 20), past.snapshot
-    past.cycle(lambda name: of_before(searched(snapshot, base, Model(name, 52))))
+    past.add_cycle(lambda name: build_old_report(build_search_report(snapshot, base, Model(name, 52))))
     live = Model(past.versions[0], 52)
-    past.cycle(lambda name: searched(snapshot, live, Model(name, 80)), manual=True)
+    past.add_cycle(lambda name: build_search_report(snapshot, live, Model(name, 80)), manual=True)
     newest = past.store.cycles(SEARCH)[0]
-    past.store.published(newest.id, past.at, "/datasets/1/compare?experimentId=2")
+    past.store.mark_published(newest.id, past.at, "/datasets/1/compare?experimentId=2")
 
 
 def _fill_support(past: "Past") -> None:
-    """One that went live by way of probation, and one that is on probation."""
+    """Add a version that went live after probation, and one that is on probation."""
     base, snapshot = Model("base", 20), past.snapshot
-    past.cycle(lambda name: written(snapshot, base, Model(name, 27)))
-    newer = build_fresh_snapshot(_support_items(160, first=1000), snapshot, past.at)
-    past.look_again(newer, lambda name: written(newer, base, Model(name, 64), look="second"))
+    past.add_cycle(lambda name: build_writing_report(snapshot, base, Model(name, 27)))
+    newer = build_fresh_snapshot(_build_support_items(160, first=1000), snapshot, past.at)
+    past.add_second_look(
+        newer, lambda name: build_writing_report(newer, base, Model(name, 64), look="second")
+    )
     live = Model(past.versions[0], 27)
-    past.cycle(lambda name: written(snapshot, live, Model(name, 42), base, judged=True))
+    past.add_cycle(lambda name: build_writing_report(snapshot, live, Model(name, 42), base, judged=True))
 
 
 def _fill_invoices(past: "Past") -> None:
-    """One that so few items say nothing about."""
+    """Add a version that too few items were held out to judge."""
     base, snapshot = Model("base", 6), past.snapshot
-    past.cycle(lambda name: extracted(snapshot, base, Model(name, 7)))
+    past.add_cycle(lambda name: build_extraction_report(snapshot, base, Model(name, 7)))
 
 
-def waiting_batch(
+def add_waiting_batch(
     store: Store, *questions: str, kind: SyntheticKind = "sft", target: str = ROUTING, demonstrations: int = 2
 ) -> Batch:
-    """A batch of routing questions that waits, made from examples of the snapshot."""
-    # A batch that was decided before may have the daemon at work on the target right now.
-    wait_until(lambda: not store.unfinished_cycles(), 30, "the cycle under way to end")
+    """Add a batch of routing questions that waits, made from examples of the snapshot."""
+    # The daemon may be at work on the target, after a batch that was decided before.
+    wait_until(lambda: not store.find_unfinished_cycles(), 30, "the cycle under way to end")
     now = datetime.now(UTC)
     cycle = store.start_cycle(target, "operator", now)
     snapshot_id = next(each.snapshot_id for each in store.cycles(target) if each.snapshot_id is not None)
@@ -186,7 +188,7 @@ def waiting_batch(
     shown = tuple(make_example(n, ASKED[n]).id for n in range(demonstrations))
     proposals = [
         Proposal(
-            example=_synthetic(question, LABELS[n % 2], now).model_dump(mode="json"),
+            example=_build_synthetic(question, LABELS[n % 2], now).model_dump(mode="json"),
             diversity=0.5,
             demonstrations=shown,
         )
@@ -199,7 +201,7 @@ def waiting_batch(
     )
 
 
-def _synthetic(question: str, label: str, now: datetime) -> SFTExample:
+def _build_synthetic(question: str, label: str, now: datetime) -> SFTExample:
     prompt = (Message(role="system", content="Route."), Message(role="user", content=question))
     said = Message(role="assistant", content=label)
     return SFTExample(
@@ -211,13 +213,13 @@ def _synthetic(question: str, label: str, now: datetime) -> SFTExample:
     )
 
 
-def _routing_snapshot() -> Snapshot:
+def _build_routing_snapshot() -> Snapshot:
     train = Examples(sft=tuple(make_example(n, asked) for n, asked in enumerate(ASKED)))
     questions = [(words.format(n), label) for n in range(18) for label, words in QUESTIONS.items()][:70]
     held_out = [
         make_item(100 + n, each) for n, each in enumerate([*questions, (f"parcel {EVIL}", "shipping")])
     ]
-    return _snapshot(
+    return _build_snapshot(
         train,
         holdout=tuple(
             # Every tenth call goes on with the conversation before it.
@@ -232,17 +234,17 @@ def _routing_snapshot() -> Snapshot:
     )
 
 
-def _search_snapshot() -> Snapshot:
+def _build_search_snapshot() -> Snapshot:
     train = Examples(sft=tuple(make_example(2000 + n, asked) for n, asked in enumerate(ASKED)))
-    return _snapshot(train, retrievals=searches(80))
+    return _build_snapshot(train, retrievals=build_searches(80))
 
 
-def _support_snapshot() -> Snapshot:
+def _build_support_snapshot() -> Snapshot:
     train = Examples(sft=tuple(make_example(3000 + n, asked) for n, asked in enumerate(ASKED)))
-    return _snapshot(train, holdout=tuple(_support_items(80)))
+    return _build_snapshot(train, holdout=tuple(_build_support_items(80)))
 
 
-def _support_items(n: int, *, first: int = 0) -> list[ReviewedItem]:
+def _build_support_items(n: int, *, first: int = 0) -> list[ReviewedItem]:
     return [
         make_item(
             first + number,
@@ -255,9 +257,9 @@ def _support_items(n: int, *, first: int = 0) -> list[ReviewedItem]:
     ]
 
 
-def _invoices_snapshot() -> Snapshot:
+def _build_invoices_snapshot() -> Snapshot:
     train = Examples(sft=tuple(make_example(4000 + n, asked) for n, asked in enumerate(ASKED)))
-    return _snapshot(
+    return _build_snapshot(
         train,
         holdout=tuple(
             make_item(n, (f"Invoice {n} of Kettle & Sons: {n}0 euros", f'{{"number": {n}, "amount": {n}0}}'))
@@ -266,7 +268,7 @@ def _invoices_snapshot() -> Snapshot:
     )
 
 
-def _snapshot(
+def _build_snapshot(
     train: Examples,
     holdout: tuple[ReviewedItem, ...] = (),
     retrievals: tuple[ReviewedRetrieval, ...] = (),
@@ -282,7 +284,7 @@ def _snapshot(
 
 @dataclass
 class Past:
-    """What happened to one target, a day after the other."""
+    """The past of one target, which grows by a day with each cycle."""
 
     store: Store
     data: Path
@@ -295,13 +297,13 @@ class Past:
     def versions(self) -> list[str]:
         return [version.id for version in self.store.versions(self.target)]
 
-    def next_day(self) -> datetime:
+    def go_to_next_day(self) -> datetime:
         self.at += timedelta(days=1)
         return self.at
 
-    def cycle(self, report_of: Callable[[str], Report], *, manual: bool = False) -> None:
-        """A cycle that trains a version, and ends as the report on it (by its name) says."""
-        store, at, snapshot = self.store, self.next_day(), self.snapshot
+    def add_cycle(self, build_report: Callable[[str], Report], *, manual: bool = False) -> None:
+        """Add a cycle that trains a version, and ends as the report on it says, built from its name."""
+        store, at, snapshot = self.store, self.go_to_next_day(), self.snapshot
         write_snapshot(snapshot, self._snapshots)
         cycle = store.start_cycle(self.target, "new examples", at)
         counted = {
@@ -321,31 +323,31 @@ class Past:
             snapshot_id=snapshot.id,
             counts=CycleCounts.model_validate(counted),
         )
-        plan = _plan(snapshot)
+        plan = _build_plan(snapshot)
         step(cycle.id, S.SELECTING, S.TRAINING, at, plan=plan)
-        _curves(self.data, cycle)
-        version = _candidate(store, self.data, cycle, plan)
+        _write_curves(self.data, cycle)
+        version = _add_candidate(store, self.data, cycle, plan)
         trained = (StageResult(method="sft", figures=FIGURES),)
         step(cycle.id, S.TRAINING, S.EVALUATING, at, version_id=version.id, training=trained)
-        self._judge(cycle, version, report_of(version.id), manual=manual)
+        self._judge(cycle, version, build_report(version.id), manual=manual)
 
-    def look_again(self, newer: Snapshot, report_of: Callable[[str], Report]) -> None:
-        """A second look at the newest version."""
-        store, at, version = self.store, self.next_day(), self.store.versions(self.target)[-1]
+    def add_second_look(self, newer: Snapshot, build_report: Callable[[str], Report]) -> None:
+        """Add a second look at the newest version."""
+        store, at, version = self.store, self.go_to_next_day(), self.store.versions(self.target)[-1]
         write_snapshot(newer, self._snapshots)
         cycle = store.start_cycle(self.target, SECOND_LOOK, at, version_id=version.id)
         counts = CycleCounts(
             holdout=newer.manifest.holdout, reviewed=ReviewedCounts(corrected=newer.manifest.holdout)
         )
         store.advance_cycle(cycle.id, S.EXTRACTING, S.EVALUATING, at, snapshot_id=newer.id, counts=counts)
-        self._judge(cycle, version, report_of(version.id))
+        self._judge(cycle, version, build_report(version.id))
 
     @property
     def _snapshots(self) -> Path:
         return self.data / "snapshots" / self.target.replace("/", ".")
 
     def _judge(self, cycle: Cycle, version: Version, report: Report, *, manual: bool = False) -> None:
-        store, at, live = self.store, self.at, self.store.active(self.target)
+        store, at, live = self.store, self.at, self.store.find_active_version(self.target)
         judged = {"report": report, "verdict": report.verdict, "reason": report.reason}
         if report.verdict == "PROMOTE":
             store.advance_cycle(cycle.id, S.EVALUATING, S.PROMOTING, at, **judged)
@@ -367,7 +369,7 @@ class Past:
         store.advance_cycle(cycle.id, S.EVALUATING, S.DONE, at, **judged)
 
 
-def _plan(snapshot: Snapshot) -> Plan:
+def _build_plan(snapshot: Snapshot) -> Plan:
     settings = MethodSettings(
         task="classification",
         thresholds=Thresholds(),
@@ -380,7 +382,7 @@ def _plan(snapshot: Snapshot) -> Plan:
     return plan
 
 
-def _candidate(store: Store, data: Path, cycle: Cycle, plan: Plan) -> Version:
+def _add_candidate(store: Store, data: Path, cycle: Cycle, plan: Plan) -> Version:
     path = f"adapters/{cycle.target.replace('/', '.')}/{cycle.id}"
     folder = data / path
     folder.mkdir(parents=True)
@@ -400,7 +402,7 @@ def _candidate(store: Store, data: Path, cycle: Cycle, plan: Plan) -> Version:
     )
 
 
-def _curves(data: Path, cycle: Cycle) -> None:
+def _write_curves(data: Path, cycle: Cycle) -> None:
     folder = data / "runs" / cycle.target.replace("/", ".") / cycle.id / "train-0"
     folder.mkdir(parents=True)
     at = cycle.started_at.isoformat()
@@ -416,7 +418,7 @@ def _curves(data: Path, cycle: Cycle) -> None:
     (folder / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
 
 
-def _traffic() -> MirrorChange:
+def _build_traffic() -> MirrorChange:
     """Calls that were corrected, and some that nobody looked at; one of them means harm."""
     spans = [
         span(

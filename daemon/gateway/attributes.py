@@ -16,12 +16,12 @@ _TOKEN_COUNTS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "
 
 def describe_request(request: Mapping[str, Any]) -> Attributes:
     """Return the attributes of the agent's `request`, as it was sent."""
-    return _drop_invalid_text(_list_request_attributes(request))
+    return _replace_invalid_text(_list_request_attributes(request))
 
 
 def describe_answer(answer: Mapping[str, Any]) -> Attributes:
     """Return the attributes of the `answer`; a stream's answer is assembled first (`sse.assemble`)."""
-    return _drop_invalid_text(_list_answer_attributes(answer))
+    return _replace_invalid_text(_list_answer_attributes(answer))
 
 
 def _list_request_attributes(request: Mapping[str, Any]) -> Iterator[Attribute]:
@@ -110,7 +110,7 @@ def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _drop_invalid_text(items: Iterator[Attribute]) -> Attributes:
+def _replace_invalid_text(items: Iterator[Attribute]) -> Attributes:
     return {key: to_valid_text(value) if isinstance(value, str) else value for key, value in items}
 
 

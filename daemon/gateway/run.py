@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
 
 def read_routes(settings: Settings, store: Store) -> Mapping[str, Route]:
     """Read the route of each alias: to the active version, or to the base model."""
-    active = store.active_versions()
+    active = store.find_active_versions()
     return {
         target.key: _build_route(settings, target, active[target.key].id if target.key in active else None)
         for target in settings.targets

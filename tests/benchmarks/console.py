@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from registry.batches import Batch
 from tests.browser import chromium, open_page, read_item, sign_in
-from tests.console_support import PASSWORD, SEARCH, Running, daemon_with_a_past, waiting_batch
+from tests.console_support import PASSWORD, SEARCH, RunningDaemon, add_waiting_batch, run_daemon_with_a_past
 
 MANY, FEW = 10_000, 10
 OPENED = 5
@@ -20,9 +20,9 @@ DECIDED = 40
 
 def measure() -> dict[str, float]:
     """Seconds and milliseconds, medians; `open_over_few` is the ratio to a batch of ten items."""
-    with tempfile.TemporaryDirectory() as folder, daemon_with_a_past(Path(folder)) as daemon:
-        many = waiting_batch(daemon.store, *(f"where is parcel {n} with the lamp" for n in range(MANY)))
-        few = waiting_batch(daemon.store, *(f"where is the lamp {n}" for n in range(FEW)), target=SEARCH)
+    with tempfile.TemporaryDirectory() as folder, run_daemon_with_a_past(Path(folder)) as daemon:
+        many = add_waiting_batch(daemon.store, *(f"where is parcel {n} with the lamp" for n in range(MANY)))
+        few = add_waiting_batch(daemon.store, *(f"where is the lamp {n}" for n in range(FEW)), target=SEARCH)
         written = _written(daemon, many)
         with chromium() as browser, open_page(browser, daemon.url) as page:
             sign_in(page, "ann", PASSWORD)
@@ -38,7 +38,7 @@ def measure() -> dict[str, float]:
         }
 
 
-def _written(daemon: Running, batch: Batch) -> float:
+def _written(daemon: RunningDaemon, batch: Batch) -> float:
     """Seconds from a decision's request to the answer that it is durable."""
     with httpx.Client(base_url=daemon.url, timeout=60) as client:
         session = client.post("/api/v1/session", json={"name": "ann", "password": PASSWORD}).json()

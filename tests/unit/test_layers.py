@@ -97,10 +97,12 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "base": "",
         "frame": "base",
         "guard": "base",
+        "plain_page": "frame",
+        "not_found": "base plain_page",
         "report": "base",
         "review": "base",
-        "pages": "base frame report review",
-        "mount": "base guard pages",
+        "pages": "base frame plain_page report review",
+        "mount": "base guard not_found pages",
     },
 }
 

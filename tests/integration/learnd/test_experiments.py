@@ -67,7 +67,7 @@ def test_runs_are_listed_with_the_same_filters_as_on_the_command_line(runs: Runs
 
 def test_a_run_is_told_in_full_but_for_each_single_answer(runs: Runs) -> None:
     first, _, _ = three(runs)
-    runs.store.published(first, runs.now, "/datasets/D/compare?experimentId=A")
+    runs.store.mark_published(first, runs.now, "/datasets/D/compare?experimentId=A")
     found = get_experiment_details("acme.routing.v1")
     assert found["run"]["id"] == found["experiment"]["id"] == first
     assert found["run"]["plan"]["reason"] == "30 answers to imitate"

@@ -31,9 +31,9 @@ from tests.console_support import (
     ROUTING,
     SEARCH,
     SUPPORT,
-    Running,
-    daemon_with_a_past,
-    waiting_batch,
+    RunningDaemon,
+    add_waiting_batch,
+    run_daemon_with_a_past,
 )
 from tests.phoenix_support import wait_until
 
@@ -65,28 +65,28 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with daemon_with_a_past(tmp_path_factory.mktemp("past")) as running:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    with run_daemon_with_a_past(tmp_path_factory.mktemp("past")) as running:
         yield running
 
 
 @pytest.fixture
-def batch(daemon: Running) -> Iterator[Batch]:
-    made = waiting_batch(daemon.store, *QUESTIONS)
+def batch(daemon: RunningDaemon) -> Iterator[Batch]:
+    made = add_waiting_batch(daemon.store, *QUESTIONS)
     yield made
     if daemon.store.batch(made.id).state is BatchState.WAITING:
         daemon.store.withdraw_batch(made.id, actor="ann", now=made.created_at, reason="the test is over")
 
 
 @pytest.fixture
-def page(browser: Browser, daemon: Running) -> Iterator[Page]:
+def page(browser: Browser, daemon: RunningDaemon) -> Iterator[Page]:
     """Ann's page."""
     with open_page(browser, daemon.url) as opened:
         sign_in(opened, "ann", PASSWORD)
         yield opened
 
 
-def states(daemon: Running, batch: Batch) -> list[ItemState]:
+def states(daemon: RunningDaemon, batch: Batch) -> list[ItemState]:
     return [item.state for item in daemon.store.batch_items(batch.id)]
 
 
@@ -106,7 +106,7 @@ def open_whole(page: Page, path: str) -> None:
 
 
 def test_nobody_sees_a_page_without_signing_in_and_comes_back_to_what_they_asked_for(
-    browser: Browser, daemon: Running
+    browser: Browser, daemon: RunningDaemon
 ) -> None:
     with open_page(browser, daemon.url) as page:
         for path in PAGES:
@@ -125,7 +125,7 @@ def test_nobody_sees_a_page_without_signing_in_and_comes_back_to_what_they_asked
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
 
 
-def test_a_form_of_another_site_is_not_read_and_nobody_is_sent_to_one(daemon: Running) -> None:
+def test_a_form_of_another_site_is_not_read_and_nobody_is_sent_to_one(daemon: RunningDaemon) -> None:
     known = {"name": "ann", "password": PASSWORD}
     with httpx.Client(base_url=daemon.url) as client:
         for foreign in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example.com"}):
@@ -149,7 +149,7 @@ def test_a_form_of_another_site_is_not_read_and_nobody_is_sent_to_one(daemon: Ru
 
 
 def test_whoever_signed_out_in_one_window_can_do_nothing_in_another(
-    page: Page, daemon: Running, batch: Batch
+    page: Page, daemon: RunningDaemon, batch: Batch
 ) -> None:
     open_review(page, batch)
     other = page.context.new_page()
@@ -163,7 +163,7 @@ def test_whoever_signed_out_in_one_window_can_do_nothing_in_another(
 
 
 def test_a_viewer_reads_and_is_offered_nothing_that_changes_something(
-    browser: Browser, daemon: Running, batch: Batch
+    browser: Browser, daemon: RunningDaemon, batch: Batch
 ) -> None:
     with open_page(browser, daemon.url) as page:
         sign_in(page, "vic", PASSWORD)
@@ -184,7 +184,9 @@ def test_a_viewer_reads_and_is_offered_nothing_that_changes_something(
 # ---- reading a batch
 
 
-def test_a_batch_is_read_by_keyboard_edited_and_undone(page: Page, daemon: Running, batch: Batch) -> None:
+def test_a_batch_is_read_by_keyboard_edited_and_undone(
+    page: Page, daemon: RunningDaemon, batch: Batch
+) -> None:
     open_review(page, batch)
     expect(page.get_by_text("where is parcel 0 with the kettle")).to_be_visible()  # a demonstration
     page.keyboard.press("j")
@@ -220,7 +222,7 @@ def test_a_batch_is_read_by_keyboard_edited_and_undone(page: Page, daemon: Runni
 
 
 def test_a_double_click_or_a_key_held_down_approves_what_was_read_and_nothing_more(
-    page: Page, daemon: Running, batch: Batch
+    page: Page, daemon: RunningDaemon, batch: Batch
 ) -> None:
     open_review(page, batch)
     page.get_by_role("button", name="Approve (a)").dblclick()
@@ -239,7 +241,7 @@ def test_a_double_click_or_a_key_held_down_approves_what_was_read_and_nothing_mo
 
 
 def test_undo_takes_back_only_what_nobody_has_decided_since(
-    page: Page, daemon: Running, batch: Batch
+    page: Page, daemon: RunningDaemon, batch: Batch
 ) -> None:
     open_review(page, batch)
     page.keyboard.press("a")
@@ -253,7 +255,7 @@ def test_undo_takes_back_only_what_nobody_has_decided_since(
 
 
 def test_a_conflict_while_editing_loses_nothing_that_was_written(
-    page: Page, daemon: Running, batch: Batch
+    page: Page, daemon: RunningDaemon, batch: Batch
 ) -> None:
     open_review(page, batch)
     page.keyboard.press("e")
@@ -269,7 +271,7 @@ def test_a_conflict_while_editing_loses_nothing_that_was_written(
 
 
 def test_a_review_made_in_another_tool_is_exported_and_imported(
-    page: Page, daemon: Running, batch: Batch, tmp_path: Path
+    page: Page, daemon: RunningDaemon, batch: Batch, tmp_path: Path
 ) -> None:
     open_review(page, batch)
     with page.expect_download() as download:
@@ -284,7 +286,7 @@ def test_a_review_made_in_another_tool_is_exported_and_imported(
     assert states(daemon, batch)[:3] == [ItemState.APPROVED, ItemState.REJECTED, ItemState.PENDING]
 
 
-def test_a_socket_wants_the_cookie_of_the_page_and_no_other_site(page: Page, daemon: Running) -> None:
+def test_a_socket_wants_the_cookie_of_the_page_and_no_other_site(page: Page, daemon: RunningDaemon) -> None:
     page.goto("/console/")
     with page.expect_websocket() as opened:
         page.reload()
@@ -297,7 +299,7 @@ def test_a_socket_wants_the_cookie_of_the_page_and_no_other_site(page: Page, dae
 
 
 def test_an_edit_that_cannot_be_trained_on_is_refused_and_not_lost(
-    page: Page, daemon: Running, batch: Batch
+    page: Page, daemon: RunningDaemon, batch: Batch
 ) -> None:
     open_review(page, batch)
     page.get_by_role("button", name="Edit (e)").click()
@@ -309,7 +311,7 @@ def test_an_edit_that_cannot_be_trained_on_is_refused_and_not_lost(
 
 
 def test_two_operators_never_overwrite_each_other_silently(
-    browser: Browser, page: Page, daemon: Running, batch: Batch
+    browser: Browser, page: Page, daemon: RunningDaemon, batch: Batch
 ) -> None:
     open_review(page, batch)
     with open_page(browser, daemon.url) as bobs:
@@ -324,7 +326,7 @@ def test_two_operators_never_overwrite_each_other_silently(
     assert states(daemon, batch)[0] is ItemState.APPROVED
 
 
-def test_what_others_decide_meanwhile_is_shown(page: Page, daemon: Running, batch: Batch) -> None:
+def test_what_others_decide_meanwhile_is_shown(page: Page, daemon: RunningDaemon, batch: Batch) -> None:
     open_review(page, batch)
     with httpx.Client(base_url=daemon.url) as bob:
         session = bob.post("/api/v1/session", json={"name": "bob", "password": PASSWORD}).json()
@@ -337,7 +339,7 @@ def test_what_others_decide_meanwhile_is_shown(page: Page, daemon: Running, batc
 
 
 def test_many_are_decided_at_once_in_the_table_and_the_last_one_ends_the_batch(
-    page: Page, daemon: Running, batch: Batch
+    page: Page, daemon: RunningDaemon, batch: Batch
 ) -> None:
     open_review(page, batch)
     page.get_by_label("Find").fill("kettle")
@@ -363,7 +365,7 @@ def test_many_are_decided_at_once_in_the_table_and_the_last_one_ends_the_batch(
     assert daemon.store.batch(batch.id).state is BatchState.DECIDED
 
 
-def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: Running, batch: Batch) -> None:
+def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: RunningDaemon, batch: Batch) -> None:
     open_review(page, batch)
     page.get_by_role("button", name="Withdraw").click()
     page.get_by_role("button", name="Withdraw it").click()
@@ -379,21 +381,21 @@ def test_a_batch_is_withdrawn_with_a_reason(page: Page, daemon: Running, batch: 
 
 
 def open_cycle(page: Page, cycle: Cycle) -> None:
-    """Its page, and wait until everything is there: how often the rule is wrong comes last."""
+    """Open the cycle's page, and wait until everything is shown: how often the rule is wrong comes last."""
     page.goto(f"/console/experiments/{cycle.id}")
     last = page.get_by_text(re.compile("of 100 promotions are no better|thresholds were not kept"))
     expect(last).to_be_visible(timeout=60_000)
 
 
-def row(page: Page, region: str, *cells: str) -> None:
-    """Expect a row with these cells, among others, in a table."""
+def expect_row(page: Page, region: str, *cells: str) -> None:
+    """Expect one row of a table to have these cells, among others."""
     found = page.get_by_role("region", name=region).get_by_role("row")
     for cell in cells:
         found = found.filter(has=page.get_by_text(cell, exact=True))
     expect(found).to_have_count(1)
 
 
-def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: Running) -> None:
+def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: RunningDaemon) -> None:
     cycle = daemon.store.cycles(ROUTING)[-1]
     page.goto("/console/experiments")
     page.get_by_role("link", name=cycle.id).click()
@@ -402,9 +404,9 @@ def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: Running) 
     expect(page.get_by_text("tell as much as 59 independent ones; compared with base")).to_be_visible()
     expect(page.get_by_text("approved and corrected answers can be imitated")).to_be_visible()
     expect(page.get_by_text("Last losses: training")).to_be_visible()
-    row(page, "The candidate against the others", "base (live)", "+78.9%", "71", "59")
-    row(page, "The candidate against the others", "base (live), on older traffic", "30")
-    row(page, "What each side measured", "answered right", "5.6%", "84.5%", "+78.9%")
+    expect_row(page, "The candidate against the others", "base (live)", "+78.9%", "71", "59")
+    expect_row(page, "The candidate against the others", "base (live), on older traffic", "30")
+    expect_row(page, "What each side measured", "answered right", "5.6%", "84.5%", "+78.9%")
     expect(page.get_by_text("Two looks: live at once takes p ≤ 0.005")).to_be_visible()
     expect(page.get_by_text("Two looks: with 59 held-out items about 1")).to_be_visible()
     expect(page.get_by_text("my parcel 5 never came")).to_be_visible()
@@ -415,7 +417,7 @@ def test_a_cycle_shows_why_how_and_what_came_of_it(page: Page, daemon: Running) 
 
 
 def test_a_candidate_that_breaks_a_golden_case_shows_it_and_what_it_confuses(
-    browser: Browser, daemon: Running
+    browser: Browser, daemon: RunningDaemon
 ) -> None:
     cycle = daemon.store.cycles(ROUTING)[-2]
     with open_page(browser, daemon.url, color_scheme="dark") as page:
@@ -427,20 +429,22 @@ def test_a_candidate_that_breaks_a_golden_case_shows_it_and_what_it_confuses(
         broken = page.get_by_role("article").filter(has_text="Case 3")
         expect(broken.get_by_text("broken")).to_be_visible()
         expect(broken.get_by_text("shipping")).to_be_visible()
-        row(page, "Each label", "account", "17", "0.824", "0.971", "+0.148")
-        row(page, "Confusion matrix of acme.routing.v1 (live)", "billing", "15", "3")
-        row(page, "Most frequent mistakes", "account", "(outside the output space)", "3", "0")
+        expect_row(page, "Each label", "account", "17", "0.824", "0.971", "+0.148")
+        expect_row(page, "Confusion matrix of acme.routing.v1 (live)", "billing", "15", "3")
+        expect_row(page, "Most frequent mistakes", "account", "(outside the output space)", "3", "0")
         page.get_by_text("The numbers").click()
-        row(page, "How sure and how right", "acme.routing.v2 (candidate)", "90% to 100%", "100.0%")
+        expect_row(page, "How sure and how right", "acme.routing.v2 (candidate)", "90% to 100%", "100.0%")
         expect(page.get_by_text(re.compile(r"Reviewers picked what to review \(p = 0\.00"))).to_be_visible()
         expect(page.get_by_text("Items count for the traffic that they stand for")).to_be_visible()
-        row(page, "The candidate against the others", "acme.routing.v1 (live)", "+15.9%", "92.7%", "76.8%")
-        row(page, "What each side measured", "answered right, weighted", "92.7%", "76.8%", "+15.9%")
+        expect_row(
+            page, "The candidate against the others", "acme.routing.v1 (live)", "+15.9%", "92.7%", "76.8%"
+        )
+        expect_row(page, "What each side measured", "answered right, weighted", "92.7%", "76.8%", "+15.9%")
         assert find_barriers(page) == []
         take_picture(page, "experiment-broken-dark")
 
 
-def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Running) -> None:
+def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: RunningDaemon) -> None:
     waiting, second, first = daemon.store.cycles(SUPPORT)
     open_cycle(page, first)
     expect(page.get_by_text("Promising, and not proven yet.")).to_be_visible()
@@ -451,8 +455,10 @@ def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Runn
     expect(page.get_by_text(f"{second.version_id} is ACTIVE")).to_be_visible()
     open_cycle(page, waiting)
     expect(page.get_by_text("160 reviewed calls newer than its training")).to_be_visible()
-    row(page, "The candidate against the others", "words in common (token F1)", "acme.support.v1 (live)")
-    row(page, "The candidate against the others", "preferred by the judge")
+    expect_row(
+        page, "The candidate against the others", "words in common (token F1)", "acme.support.v1 (live)"
+    )
+    expect_row(page, "The candidate against the others", "preferred by the judge")
     expect(page.get_by_text("judge-7b prefers the candidate's answer")).to_be_visible()
     expect(page.get_by_text("the candidate is the median one")).to_be_visible()
     expect(page.get_by_text("100% of the candidate's answers are the same")).to_be_visible()
@@ -460,20 +466,20 @@ def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Runn
     take_picture(page, "experiment-probation")
 
 
-def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, daemon: Running) -> None:
+def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, daemon: RunningDaemon) -> None:
     newer, of_before = daemon.store.cycles(SEARCH)[-2:]
     open_cycle(page, newer)
     compare = page.get_by_role("link", name="Compare all answers in Phoenix")
     expect(compare).to_have_attribute("href", "https://phoenix.example.com/datasets/1/compare?experimentId=2")
-    row(page, "What each side measured", "nDCG@10: how well they are ordered")
+    expect_row(page, "What each side measured", "nDCG@10: how well they are ordered")
     expect(page.get_by_text("no relevant document among the first 10").first).to_be_visible()
     expect(page.get_by_text("page 0 on kettle 4", exact=True)).to_be_visible()
     open_cycle(page, of_before)
-    row(page, "What each side measured", "answered right", "+26.2%")
+    expect_row(page, "What each side measured", "answered right", "+26.2%")
     expect(page.get_by_role("heading", name="What must not get worse")).to_have_count(0)
     open_cycle(page, daemon.store.cycles(INVOICES)[-1])
     expect(page.get_by_text("Too few held-out items to tell.")).to_be_visible()
-    row(page, "What each side measured", "answered fields that are right")
+    expect_row(page, "What each side measured", "answered fields that are right")
     expect(page.get_by_role("listitem").filter(has_text="valid answers").get_by_text("open")).to_be_visible()
     assert find_barriers(page) == []
 
@@ -495,8 +501,8 @@ def test_cycles_are_filtered_and_compared(page: Page) -> None:
     for number in (0, 1):
         rows.nth(number).get_by_role("checkbox").click()
     page.get_by_role("button", name="Compare 2").click()
-    row(page, "The verdicts side by side", "Look", "first", "second")
-    row(page, "Measures side by side", "words in common (token F1)")
+    expect_row(page, "The verdicts side by side", "Look", "first", "second")
+    expect_row(page, "Measures side by side", "words in common (token F1)")
     expect(page.get_by_text("judged on different held-out traffic")).to_be_visible()
     expect(page.get_by_role("heading", name="Validation losses")).to_be_visible()
     assert find_barriers(page) == []
@@ -504,7 +510,7 @@ def test_cycles_are_filtered_and_compared(page: Page) -> None:
 
 
 def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_means(
-    page: Page, daemon: Running
+    page: Page, daemon: RunningDaemon
 ) -> None:
     old, new = (version.id for version in daemon.store.versions(SEARCH))
     page.goto("/console/adapters")
@@ -536,7 +542,7 @@ def test_an_operator_promotes_rolls_back_and_releases_and_is_told_what_that_mean
         expect(page.get_by_text(words).first).to_be_visible()
 
 
-def test_an_operator_rejects_what_is_on_probation(page: Page, daemon: Running) -> None:
+def test_an_operator_rejects_what_is_on_probation(page: Page, daemon: RunningDaemon) -> None:
     waiting = daemon.store.versions(SUPPORT)[-1].id
     page.goto("/console/")
     shown = page.get_by_role("article", name=SUPPORT)
@@ -555,7 +561,7 @@ def test_an_operator_rejects_what_is_on_probation(page: Page, daemon: Running) -
     assert (entry.actor, entry.detail) == ("ann", "PROBATION -> REJECTED: it is rude")
 
 
-def test_an_operator_has_a_cycle_started(page: Page, daemon: Running) -> None:
+def test_an_operator_has_a_cycle_started(page: Page, daemon: RunningDaemon) -> None:
     before = {cycle.id for cycle in daemon.store.cycles(SEARCH)}
     visit(page, "/console/")
     page.get_by_role("article", name=SEARCH).get_by_role("button", name="Start a cycle").click()
@@ -574,7 +580,7 @@ def test_data_shows_examples_and_why_spans_were_dropped_with_links_into_phoenix(
     assert find_barriers(page) == []
 
 
-def test_the_api_says_what_the_pages_show(daemon: Running) -> None:
+def test_the_api_says_what_the_pages_show(daemon: RunningDaemon) -> None:
     judged = daemon.store.cycles(ROUTING)[-1]
     with httpx.Client(base_url=f"{daemon.url}/api/v1") as client:
         client.post("/session", json={"name": "vic", "password": PASSWORD})
@@ -599,7 +605,7 @@ def test_the_api_says_what_the_pages_show(daemon: Running) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_can_be_used_by_keyboard_and_screen_reader(
-    browser: Browser, daemon: Running, batch: Batch, scheme: str
+    browser: Browser, daemon: RunningDaemon, batch: Batch, scheme: str
 ) -> None:
     with open_page(browser, daemon.url, color_scheme=scheme) as page:
         page.goto("/console/sign-in")
@@ -614,7 +620,7 @@ def test_every_page_can_be_used_by_keyboard_and_screen_reader(
             )
 
 
-def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: Running, batch: Batch) -> None:
+def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: RunningDaemon, batch: Batch) -> None:
     judged = (daemon.store.cycles(target)[-1] for target in (ROUTING, SEARCH, SUPPORT))
     cycles = [f"experiments/{cycle.id}" for cycle in judged]
     with open_page(browser, daemon.url, viewport=PHONE, is_mobile=True, has_touch=True) as page:
@@ -632,7 +638,7 @@ def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: Running, batch:
         page.wait_for_url("**/console/adapters")
 
 
-def test_text_from_telemetry_is_never_markup(page: Page, daemon: Running, batch: Batch) -> None:
+def test_text_from_telemetry_is_never_markup(page: Page, daemon: RunningDaemon, batch: Batch) -> None:
     failed = next(cycle for cycle in daemon.store.cycles(ROUTING) if EVIL in cycle.reason)
     judged = daemon.store.cycles(ROUTING)[-1]
     told = page.get_by_text("window.hacked = 1")
@@ -664,7 +670,7 @@ def expect_no_markup(page: Page) -> None:
 
 
 def test_an_unknown_address_is_a_page_of_ours_with_a_way_back_and_json_for_programs(
-    page: Page, daemon: Running
+    page: Page, daemon: RunningDaemon
 ) -> None:
     for path in ("/console/nowhere", "/console/experiments/some/thing", "/nowhere"):
         answer = page.goto(path)
@@ -681,7 +687,7 @@ def test_an_unknown_address_is_a_page_of_ours_with_a_way_back_and_json_for_progr
         assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
 
 
-def test_light_or_dark_is_kept(page: Page, daemon: Running) -> None:
+def test_light_or_dark_is_kept(page: Page, daemon: RunningDaemon) -> None:
     visit(page, "/console/")
     expect(page.locator("body.body--light")).to_have_count(1)
     page.get_by_role("button", name="Light or dark").click()
