@@ -85,7 +85,7 @@ class TargetCard:
                 self._needs = {kind: ThresholdBar(WORDS[kind]) for kind in status.needs}
             self._probation = ProbationProgress()
             self._rest = ui.element("div").classes("needs")
-            self._start = ui.button("Start a cycle", on_click=self._ask_for_cycle)
+            self._start = ui.button("Start a cycle", on_click=self._request_cycle)
             self._start.props("no-caps outline color=primary").classes("start")
         self._show_state(status)
 
@@ -98,10 +98,9 @@ class TargetCard:
         self._run.set_visibility(False)
         self._chart.set_visibility(False)
 
-    async def _ask_for_cycle(self) -> None:
-
+    async def _request_cycle(self) -> None:
         def do(actor: str) -> bool:
-            self._console.store.ask_for_cycle(self._key, actor=actor, now=self._console.clock())
+            self._console.store.request_cycle(self._key, actor=actor, now=self._console.clock())
             return True
 
         await self._session.act(do, success=f"A cycle of {self._key} begins within seconds.")
