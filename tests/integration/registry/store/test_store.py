@@ -74,8 +74,8 @@ def test_what_was_mirrored_comes_back_equal(store: Store) -> None:
     note = an_annotation("a", score=0.1, metadata={"response": ["x", 1, None]})
     state = MirrorState(cursor="c", swept_at=NOW, shards={NOW.date(): NOW})
     store.apply_mirror(T, MirrorChange(state=state, spans=(span,), annotations=(note,)), NOW)
-    assert store.mirrored(T) == ([span], [note])
-    assert store.mirror(T).state() == state
+    assert store.read_mirror(T) == ([span], [note])
+    assert store.mirror(T).read_state() == state
 
 
 def test_a_change_applied_again_counts_and_changes_nothing(store: Store) -> None:
@@ -85,9 +85,9 @@ def test_a_change_applied_again_counts_and_changes_nothing(store: Store) -> None
         annotations=(an_annotation("a"), an_annotation("a", identifier="bob")),
     )
     store.apply_mirror(T, change, NOW)
-    before = store.mirrored(T)
+    before = store.read_mirror(T)
     store.apply_mirror(T, change, NOW)
-    assert store.mirrored(T) == before
+    assert store.read_mirror(T) == before
     # Two reviewers of one new call: one call to look at.
     assert store.target_state(T).feedback_changes == 1
 
@@ -96,7 +96,7 @@ def test_an_edited_annotation_replaces_the_old_one_and_counts(store: Store) -> N
     old, new = an_annotation("a"), an_annotation("a", label="rejected")
     store.apply_mirror(T, MirrorChange(state=MirrorState(), spans=(a_span("a"),), annotations=(old,)), NOW)
     store.apply_mirror(T, MirrorChange(state=MirrorState(), annotations=(new,)), NOW)
-    assert store.mirrored(T)[1] == [new]
+    assert store.read_mirror(T)[1] == [new]
     assert store.target_state(T).feedback_changes == 2
 
 
@@ -113,7 +113,7 @@ def test_what_phoenix_no_longer_has_is_removed_and_counts(store: Store) -> None:
         removed_annotations=(on_trace.key, ("span", "x", "y", "z")),
     )
     store.apply_mirror(T, gone, NOW)
-    assert store.mirrored(T) == ([a_span("a")], [an_annotation("a")])
+    assert store.read_mirror(T) == ([a_span("a")], [an_annotation("a")])
     assert store.target_state(T).feedback_changes == 2
 
 
@@ -218,7 +218,7 @@ def test_a_new_cycle_starts_only_when_the_last_one_has_ended_and_counts_changes_
     first = store.start_cycle(T, "operator", NOW)
     with pytest.raises(CycleRunning, match=T):
         store.start_cycle(T, "operator", NOW)
-    assert store.unfinished_cycles() == [first]
+    assert store.find_unfinished_cycles() == [first]
     assert store.target_state(T).feedback_changes == 0
     store.advance_cycle(first.id, CycleState.EXTRACTING, CycleState.FAILED, NOW)
     second = store.start_cycle(T, "operator", SOON)
@@ -340,11 +340,11 @@ def test_activation_retires_the_old_version_and_lets_it_drain(store: Store) -> N
     retired = store.version(old.id)
     assert (new.state, new.replaced_id, new.activated_at) == (VersionState.ACTIVE, old.id, NOW)
     assert (retired.state, retired.retired_at, retired.drain_until) == (VersionState.RETIRED, NOW, SOON)
-    assert store.active(T) == new
-    assert store.wanted(T) == [retired, new]
-    assert not store.drained(old.id, SOON - timedelta(seconds=1))
-    assert store.drained(old.id, SOON)
-    assert store.wanted() == [new]
+    assert store.find_active_version(T) == new
+    assert store.find_wanted_versions(T) == [retired, new]
+    assert not store.unload_drained(old.id, SOON - timedelta(seconds=1))
+    assert store.unload_drained(old.id, SOON)
+    assert store.find_wanted_versions() == [new]
 
 
 def test_activation_again_after_a_crash_changes_nothing(store: Store) -> None:
@@ -363,7 +363,7 @@ def test_an_activation_that_expects_another_active_version_changes_nothing(store
         promote(store, third, first)
     with pytest.raises(ActiveChanged, match="the base model"):
         promote(store, third, None)
-    assert store.active(T) == store.version(second.id)
+    assert store.find_active_version(T) == store.version(second.id)
     assert store.version(third.id).state == VersionState.CANDIDATE
 
 
@@ -371,7 +371,7 @@ def test_a_draining_version_that_is_wanted_again_is_not_unloaded(store: Store) -
     old = promote(store, a_candidate(store, T), None)
     promote(store, a_candidate(store, T), old)
     store.want(old.id)
-    assert not store.drained(old.id, SOON)
+    assert not store.unload_drained(old.id, SOON)
     store.unwant(old.id)
     assert not store.version(old.id).wanted
 
@@ -381,14 +381,14 @@ def test_the_active_version_cannot_be_unloaded_or_lose_its_files(store: Store) -
     with pytest.raises(VersionInUse):
         store.unwant(active.id)
     with pytest.raises(VersionInUse):
-        store.files_removed(active.id, NOW)
-    assert not store.drained(active.id, SOON)
+        store.mark_files_removed(active.id, NOW)
+    assert not store.unload_drained(active.id, SOON)
 
 
 def test_back_on_the_base_model_no_version_is_active(store: Store) -> None:
     active = promote(store, a_candidate(store, T), None)
     store.deactivate(T, expected_active=active.id, drain_until=SOON, now=NOW, actor="ann", reason="audit")
-    assert store.active_versions() == {}
+    assert store.find_active_versions() == {}
     assert store.audit(T)[0].detail == "acme.routing.v1 -> the base model: audit"
 
 
@@ -405,10 +405,10 @@ def test_rollbacks_go_back_version_by_version_to_the_base(store: Store) -> None:
     first = promote(store, a_candidate(store, T), None)
     second = promote(store, a_candidate(store, T), first)
     roll_back(store, second)
-    assert store.active(T) == store.version(first.id)
+    assert store.find_active_version(T) == store.version(first.id)
     roll_back(store, first)
-    assert store.active(T) is None
-    assert store.rollback_target(T) is None
+    assert store.find_active_version(T) is None
+    assert store.find_rollback_target(T) is None
 
 
 def test_after_a_rollback_and_a_promotion_the_bad_version_is_not_gone_back_to(store: Store) -> None:
@@ -416,26 +416,26 @@ def test_after_a_rollback_and_a_promotion_the_bad_version_is_not_gone_back_to(st
     bad = promote(store, a_candidate(store, T), good)
     roll_back(store, bad)
     promote(store, a_candidate(store, T), good)
-    assert store.rollback_target(T) == store.version(good.id)
+    assert store.find_rollback_target(T) == store.version(good.id)
 
 
 def test_a_rollback_skips_a_version_whose_files_are_gone(store: Store) -> None:
     first = promote(store, a_candidate(store, T), None)
     second = promote(store, a_candidate(store, T), first)
     promote(store, a_candidate(store, T), second)
-    store.drained(second.id, SOON)
-    store.files_removed(second.id, SOON)
-    assert store.rollback_target(T) == store.version(first.id)
+    store.unload_drained(second.id, SOON)
+    store.mark_files_removed(second.id, SOON)
+    assert store.find_rollback_target(T) == store.version(first.id)
 
 
 def test_a_way_back_that_leads_in_a_circle_ends_at_the_base(store: Store) -> None:
     first = promote(store, a_candidate(store, T), None)
     second = promote(store, a_candidate(store, T), first)
     promote(store, first, second)
-    assert store.rollback_target(T) == store.version(second.id)
-    store.drained(second.id, SOON)
-    store.files_removed(second.id, SOON)
-    assert store.rollback_target(T) is None
+    assert store.find_rollback_target(T) == store.version(second.id)
+    store.unload_drained(second.id, SOON)
+    store.mark_files_removed(second.id, SOON)
+    assert store.find_rollback_target(T) is None
 
 
 def test_a_rollback_holds_automatic_promotion_until_release(store: Store) -> None:
@@ -471,9 +471,9 @@ def test_what_an_operator_rejected_does_not_go_live_by_itself(store: Store) -> N
     live = {"expected_active": None, "drain_until": SOON, "now": NOW}
     with pytest.raises(VersionRejected, match="learnd adapters activate"):
         store.activate(version.id, actor="learnd", reason="proven", unless_held=True, **live)
-    assert store.active(T) is None
+    assert store.find_active_version(T) is None
     store.activate(version.id, actor="ann", reason="after all", **live)
-    assert store.active(T) is not None
+    assert store.find_active_version(T) is not None
 
 
 def test_an_operator_may_activate_while_the_target_is_held(store: Store) -> None:
@@ -488,7 +488,7 @@ def test_a_second_press_of_rollback_does_not_go_back_two_versions(store: Store) 
     roll_back(store, second)
     with pytest.raises(ActiveChanged):
         roll_back(store, second)
-    assert store.active(T) == store.version(first.id)
+    assert store.find_active_version(T) == store.version(first.id)
 
 
 # The base model
@@ -502,7 +502,7 @@ def test_a_changed_base_takes_its_adapters_out_of_service_at_once(store: Store) 
     retired = store.use_base(T, "base2", SOON)
     assert retired == store.version(active.id)
     assert (retired.state, retired.retired_at, retired.drain_until) == (VersionState.RETIRED, SOON, None)
-    assert store.wanted(T) == []
+    assert store.find_wanted_versions(T) == []
     with pytest.raises(WrongBase, match="base1"):
         promote(store, old, None)
     with pytest.raises(WrongBase):
@@ -530,9 +530,9 @@ def test_only_settled_versions_beyond_the_newest_are_prunable(store: Store) -> N
     store.judge(probation.id, VersionState.PROBATION, now=NOW, actor="learnd", reason="")
     store.want(wanted.id)
     add_candidate(store, store.start_cycle(T, "operator", NOW))
-    assert [v.id for v in store.prunable(T, keep=1)] == [v.id for v in rejected[:3]]
-    assert len(store.prunable(T, keep=0)) == 4
-    assert store.prunable(T, keep=9) == []
+    assert [v.id for v in store.find_prunable(T, keep=1)] == [v.id for v in rejected[:3]]
+    assert len(store.find_prunable(T, keep=0)) == 4
+    assert store.find_prunable(T, keep=9) == []
 
 
 def test_the_last_good_version_is_never_prunable_and_a_hold_keeps_all_that_were_live(store: Store) -> None:
@@ -541,17 +541,17 @@ def test_the_last_good_version_is_never_prunable_and_a_hold_keeps_all_that_were_
         now = NOW + timedelta(minutes=minute)
         active = promote(store, a_candidate(store, T, now=now), active, now)
     for version in store.versions(T):
-        store.drained(version.id, NOW + timedelta(hours=1))
-    assert [v.number for v in store.prunable(T, keep=0)] == [1, 2]
+        store.unload_drained(version.id, NOW + timedelta(hours=1))
+    assert [v.number for v in store.find_prunable(T, keep=0)] == [1, 2]
     store.hold(T, "ann", "looking", NOW)
-    assert store.prunable(T, keep=0) == []
+    assert store.find_prunable(T, keep=0) == []
 
 
 def test_removed_files_rule_out_serving(store: Store) -> None:
     version = a_candidate(store, T)
-    removed = store.files_removed(version.id, NOW)
-    assert store.files_removed(version.id, SOON) == removed
-    assert store.prunable(T, keep=0) == []
+    removed = store.mark_files_removed(version.id, NOW)
+    assert store.mark_files_removed(version.id, SOON) == removed
+    assert store.find_prunable(T, keep=0) == []
     with pytest.raises(FilesRemoved):
         store.want(version.id)
     with pytest.raises(FilesRemoved):
@@ -580,7 +580,7 @@ def test_two_tenants_never_meet(store: Store) -> None:
     def everything(target: str) -> object:
         mirror = store.mirror(target)
         return (
-            store.mirrored(target),
+            store.read_mirror(target),
             mirror.read_state(),
             mirror.read_annotations("span", ["a"]),
             mirror.find_annotated_ids("span", None, SOON),
@@ -588,10 +588,10 @@ def test_two_tenants_never_meet(store: Store) -> None:
             store.target_state(target),
             store.cycles(target),
             store.versions(target),
-            store.active(target),
-            store.wanted(target),
-            store.rollback_target(target),
-            store.prunable(target, 0),
+            store.find_active_version(target),
+            store.find_wanted_versions(target),
+            store.find_rollback_target(target),
+            store.find_prunable(target, 0),
             store.audit(target),
         )
 
@@ -600,10 +600,10 @@ def test_two_tenants_never_meet(store: Store) -> None:
     assert everything(OTHER) == nothing
     before = everything(T)
     theirs = fill(OTHER, "theirs")
-    roll_back(store, store.active_versions()[OTHER])
+    roll_back(store, store.find_active_versions()[OTHER])
     store.use_base(OTHER, "base2", NOW)
     assert everything(T) == before
-    assert (store.mirrored(T), store.mirrored(OTHER)) == (mine, theirs)
+    assert (store.read_mirror(T), store.read_mirror(OTHER)) == (mine, theirs)
     store.release(OTHER, "ann", NOW)
     assert everything(T) == before
 
@@ -615,7 +615,7 @@ def test_a_rollback_never_serves_another_tenants_version(store: Store) -> None:
         store.rollback(
             T, to=theirs.id, expected_active=mine.id, drain_until=SOON, now=NOW, actor="ann", reason=""
         )
-    assert store.active(T) == mine
+    assert store.find_active_version(T) == mine
 
 
 def test_every_error_of_the_store_is_one_of_ours_and_names_the_subject(store: Store) -> None:
