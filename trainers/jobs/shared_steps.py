@@ -70,7 +70,8 @@ def build_callbacks(run: TrainingRun, reporter: Any, *, validates: bool) -> list
     from transformers import EarlyStoppingCallback
 
     from trainers.jobs.reporting import MarkWhole
-    from trainers.recovery.callbacks import ApplyAttemptRate, StopDiverging, StopInTime
+    from trainers.recovery.callbacks import ApplyAttemptRate, StopInTime
+    from trainers.recovery.divergence import StopDiverging
 
     callbacks = [reporter, StopDiverging(), StopInTime(run.guard), MarkWhole()]
     if run.attempt.rate_scale != 1:

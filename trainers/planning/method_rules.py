@@ -1,6 +1,6 @@
 """The rules by which a training method is chosen: a table, read from the top, and its thresholds.
 
-`choose_method.py` applies the table to a snapshot.
+`apply_rules.py` applies the table to a snapshot.
 """
 
 from collections.abc import Mapping

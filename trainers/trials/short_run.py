@@ -10,7 +10,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from extractors.values import Value
 from trainers.jobs.reporting import MarkWhole
 from trainers.jobs.shared_steps import PreparedTraining
-from trainers.recovery.callbacks import StopDiverging, StopInTime
+from trainers.recovery.callbacks import StopInTime
+from trainers.recovery.divergence import StopDiverging
 
 
 class ShortStep(Value):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from trainers.recovery.callbacks import IN_A_ROW, LossWatch
+from trainers.recovery.divergence import IN_A_ROW, LossWatch
 from trainers.recovery.fallbacks import TrainingDiverged
 
 

@@ -16,7 +16,7 @@ from extractors.examples.types import (
     UnpairedPreference,
 )
 from tests.unit.traffic import NOON
-from trainers.planning.choose_method import (
+from trainers.planning.apply_rules import (
     BaseModelInfo,
     LiveVersion,
     MethodChoice,
