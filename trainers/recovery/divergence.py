@@ -6,22 +6,15 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trainers.recovery.divergence import BEGINNING, IN_A_ROW, MULTIPLE, SMOOTHING
 from trainers.recovery.fallbacks import TrainingDiverged
 
 SMOOTHING = 0.7
 """Share of the past in the smoothed loss."""
-
-
 BEGINNING = 5
 """Number of first logged losses whose median is the loss at the beginning."""
-
-
 MULTIPLE = 2.0
 """Multiple of the best smoothed loss above which a loss diverges, if half of the gain is lost as well: late
 in a training the best is near zero, and one hard batch is many times as much."""
-
-
 IN_A_ROW = 10
 """Consecutive logged losses that must lie above it."""
 
