@@ -74,7 +74,7 @@ class _AdapterReader:
         target = self._targets.get(key)
         if target is None:
             return None
-        version = self._store.active(key)
+        version = self._store.find_active_version(key)
         replicas = self._settings.find_replicas(target)
         base = replicas[0].base_name if replicas else ""
         return ActiveVersion(

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from daemon.access.accounts import Person
@@ -16,13 +16,13 @@ from registry.batches import Batch, BatchState, ItemState
 class BatchClosing(Value):
     """The reason to close a batch before every item is decided."""
 
-    reason: str = Field("", max_length=2000)
+    reason: str = Field("", max_length=2000, description="For the audit log.")
 
 
 class ReviewUpload(Value):
     """A reviewed export."""
 
-    jsonl: str
+    jsonl: str = Field(description="The lines of an export, with decisions.")
 
 
 class DecidedBatch(Value):
@@ -59,16 +59,18 @@ def build_items_router(review: BatchReview) -> APIRouter:
     def list_items(
         batch_id: str,
         state: ItemState | None = None,
-        after: int = 0,
-        before: int | None = None,
-        containing: str = "",
+        after: Annotated[int, Query(description="Only items behind this number.")] = 0,
+        before: Annotated[int | None, Query(description="Only items in front of this number.")] = None,
+        containing: Annotated[str, Query(description="Words that an item's texts contain.")] = "",
         limit: Limit = 50,
     ) -> ItemPage:
         """Items behind number `after`, and the approved examples that they were made from.
 
         With `before`, the items in front of that number, the nearest first.
         """
-        return review.read_page(batch_id, state, after=after, before=before, containing=containing, limit=limit)
+        return review.read_page(
+            batch_id, state, after=after, before=before, containing=containing, limit=limit
+        )
 
     @router.get("/{batch_id}/items/{number}")
     def show_item(batch_id: str, number: int) -> ItemPage:

@@ -73,8 +73,10 @@ def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
         target: TargetFilter = None,
         method: Method | None = None,
         verdict: Verdict | None = None,
-        since: AwareDatetime | None = None,
-        until: AwareDatetime | None = None,
+        since: Annotated[
+            AwareDatetime | None, Query(description="Only runs that began then or later.")
+        ] = None,
+        until: Annotated[AwareDatetime | None, Query(description="Only runs that began before.")] = None,
         limit: Limit = 100,
     ) -> list[Experiment]:
         """Cycles that trained, or looked at a version again, newest first."""

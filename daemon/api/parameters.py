@@ -15,7 +15,7 @@ TargetFilter = Annotated[str | None, Query(description="`tenant/agent`; all targ
 class ActReason(Value):
     """The reason of an action, for the audit log."""
 
-    reason: str = Field(min_length=1, max_length=2000)
+    reason: str = Field(min_length=1, max_length=2000, description="For the audit log.")
 
 
 class ServingState(Value):

@@ -59,7 +59,7 @@ def build_target_actions_router(
     @router.post("/{tenant}/{agent}/start", status_code=202)
     def start(target: Target, by: Annotated[Person, Depends(authenticator.authorize)]) -> RequestedCycle:
         """Start a cycle within seconds, whatever the schedule says; 409 while one is running."""
-        store.ask_for_cycle(target.key, actor=by.name, now=clock())
+        store.request_cycle(target.key, actor=by.name, now=clock())
         return RequestedCycle(target=target.key)
 
     @router.post("/{tenant}/{agent}/rollback")
@@ -78,14 +78,14 @@ def build_target_actions_router(
     ) -> ServingState:
         """Hold a target: nothing is promoted automatically until the release; what is live stays live."""
         store.hold(target.key, by.name, body.reason, clock())
-        active = store.active(target.key)
+        active = store.find_active_version(target.key)
         return ServingState(target=target.key, active_version=active.id if active else None, held=True)
 
     @router.post("/{tenant}/{agent}/release")
     def release(target: Target, by: Annotated[Person, Depends(authenticator.authorize)]) -> ServingState:
         """Release a target that is on hold: it promotes automatically again."""
         store.release(target.key, actor=by.name, now=clock())
-        active = store.active(target.key)
+        active = store.find_active_version(target.key)
         return ServingState(target=target.key, active_version=active.id if active else None, held=False)
 
     return router

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from pydantic import Field
 
 from daemon.access.accounts import Person
 from daemon.access.sign_in import Authenticator
@@ -21,8 +22,11 @@ from registry.versions import Version, VersionState
 class Activation(ActReason):
     """The reason to serve another version, and the version that the operator saw being served."""
 
-    instead_of: str | None = UNSEEN
-    """The version that was active when the operator decided (null: the base model); any, if left out."""
+    instead_of: str | None = Field(
+        UNSEEN,
+        description="The version that was active when the operator decided (null: the base model); any, if "
+        "left out. 409 where another one is active by now.",
+    )
 
 
 class VersionDetails(Value):
