@@ -152,7 +152,7 @@ def test_what_others_said_does_nothing_in_a_terminal(learnd: Learnd) -> None:
     for words in (("cycles", "list"), ("experiments", "show", cycle.id)):
         printed = learnd(*words)
         assert "Phoenix failed (500 �]0;mine� [red]no�)" in " ".join(printed.split())
-    runs.store.published(cycle.id, runs.now, None)
+    runs.store.mark_published(cycle.id, runs.now, None)
     assert "\x1b" not in learnd("experiments", "show", "no\x1b[2Jsuch", fails=True)
 
 
@@ -241,7 +241,7 @@ def test_the_link_to_phoenix_or_why_there_is_none(learnd: Learnd) -> None:
     runs = learnd.runs
     cycle = runs.run(runs.snapshot(make_held_out(12)), right=10)
     assert "not yet" in learnd("experiments", "open", cycle.id, fails=True)
-    runs.store.published(cycle.id, runs.now, "/datasets/D/compare?experimentId=A&experimentId=B")
+    runs.store.mark_published(cycle.id, runs.now, "/datasets/D/compare?experimentId=A&experimentId=B")
     link = f"{PHOENIX}/datasets/D/compare?experimentId=A&experimentId=B"
     assert learnd("experiments", "open", cycle.id) == f"{link}\n"
     assert learnd.json("open", cycle.id)["url"] == link
@@ -249,11 +249,11 @@ def test_the_link_to_phoenix_or_why_there_is_none(learnd: Learnd) -> None:
     runs.now += timedelta(days=1)
     gone = runs.run(runs.snapshot(make_held_out(12)), right=10)
     shutil.rmtree(runs.context.snapshots / str(gone.snapshot_id))
-    runs.store.published(gone.id, runs.now, None)
-    assert "its held-out items were gone" in learnd("experiments", "open", gone.id, fails=True)
+    runs.store.mark_published(gone.id, runs.now, None)
+    assert "its held-out items were removed" in learnd("experiments", "open", gone.id, fails=True)
     runs.now += timedelta(days=1)
     failed = runs.train(runs.snapshot(make_held_out(12, first=300)))
     assert "it is EVALUATING" in learnd("experiments", "open", failed.id, fails=True)
     runs.fail(failed, "out of memory")
-    runs.store.published(failed.id, runs.now, None)
+    runs.store.mark_published(failed.id, runs.now, None)
     assert "failed before it was judged" in learnd("experiments", "open", failed.id, fails=True)

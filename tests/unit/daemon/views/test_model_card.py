@@ -162,7 +162,7 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
     assert "3 runs of the plan: accuracy 0.750 ± 0.050" in text
     assert any(row[0] == "older traffic" for row in table(text, "The candidate against the others"))
     assert "95% of the candidate's answers are the same" in text
-    assert "No golden cases" not in text
+    assert "There are no golden cases" not in text
     assert "was not measured" not in text
 
 
