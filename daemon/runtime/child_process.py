@@ -63,7 +63,7 @@ def run_job(
     on_progress: OnProgress,
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Have the job in `folder` done, and return its result.
+    """Run the job in `folder` in a child process, and return its result.
 
     Adopts a child that runs already, starts one that does not, and starts one that was killed
     again, with the job as it is now. Raises JobFailed with the child's own words, Interrupted once
@@ -72,7 +72,7 @@ def run_job(
     folder.mkdir(parents=True, exist_ok=True)
     progress = _Progress(folder / "progress.jsonl")
     while True:
-        ended = _result(folder)
+        ended = _read_result(folder)
         if ended is not None:
             return ended
         if stop.is_set():
@@ -96,7 +96,7 @@ def _start(
         with (folder / "log.txt").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "learnd", "work", work, str(folder)],
-                env=_environment() | dict(secrets),
+                env=_build_environment() | dict(secrets),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -112,14 +112,14 @@ def _start(
 def _wait(folder: Path, stop: Event, on_progress: OnProgress, progress: "_Progress") -> None:
     """Return when no child holds the folder's lock any more."""
     while (lock := try_lock(folder / "lock")) is None:
-        for line in progress.new_lines():
+        for line in progress.read_new_lines():
             on_progress(line)
         if stop.wait(POLL_SECONDS):
             _terminate(folder)
             _forget_start(folder)
             raise Interrupted("stopping; the job goes on from its last checkpoint at the next start")
     os.close(lock)
-    for line in progress.new_lines():
+    for line in progress.read_new_lines():
         on_progress(line)
 
 
@@ -137,7 +137,7 @@ def _terminate(folder: Path) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _result(folder: Path) -> dict[str, Any] | None:
+def _read_result(folder: Path) -> dict[str, Any] | None:
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
     except FileNotFoundError:
@@ -171,7 +171,7 @@ def _forget_start(folder: Path) -> None:
         starts.write_text("".join(f"{line}\n" for line in starts.read_text().splitlines()[:-1]))
 
 
-def _environment() -> dict[str, str]:
+def _build_environment() -> dict[str, str]:
     """This process's environment without our settings: no child needs a secret."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LEARND_")}
     root = Path(__file__).resolve().parents[2]
@@ -190,7 +190,7 @@ class _Progress:
         self._path = path
         self._offset = path.stat().st_size if path.exists() else 0
 
-    def new_lines(self) -> Iterator[ProgressLine]:
+    def read_new_lines(self) -> Iterator[ProgressLine]:
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
