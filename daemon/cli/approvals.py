@@ -171,7 +171,9 @@ def edit(
 ) -> None:
     """Change an item and approve it; the proposed text is kept beside it."""
     with _open_review(config) as review:
-        before = review.read_page(batch_id, after=review.find_item(batch_id, number).number - 1, limit=1).items[0]
+        before = review.read_page(
+            batch_id, after=review.find_item(batch_id, number).number - 1, limit=1
+        ).items[0]
         changes = _read_changes(file) if file else _edit_by_hand(before)
         ruling = Ruling(
             number=number, revision=before.revision, state=ItemState.APPROVED, edited=dict(changes)

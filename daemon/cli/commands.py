@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.lazy import LazyCommand, LazyGroup
+from daemon.cli.lazy import LazyCommand, LazyGroup, QuickCommand
 
 COMMANDS = (
     ("init", "daemon.cli.first_steps", "Write a settings file with comments."),
@@ -62,7 +62,7 @@ def learnd(
     """Continuous learning for LLM agents: from feedback on traces to a proven adapter in a running vLLM."""
 
 
-@app.command()
+@app.command(cls=QuickCommand)
 def version() -> None:
     """Print the version that is installed."""
     from daemon.runtime.version import VERSION

@@ -51,7 +51,7 @@ def start(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: As
     """Ask the daemon to begin a cycle now, whatever the schedule says."""
     with open_store(config) as (settings, store):
         key = choose_target(settings, target).key
-        store.ask_for_cycle(key, actor=find_actor(), now=utc_now())
+        store.request_cycle(key, actor=find_actor(), now=utc_now())
     if as_json:
         print_json({"target": key})
     else:

@@ -12,6 +12,14 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 
+class QuickCommand(TyperCommand):
+    """A command whose flags are read without pydantic."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _default_flags_to_false(self, ctx)
+        return super().parse_args(ctx, args)
+
+
 class LazyCommand(TyperCommand):
     """A command, or a group of commands, that stands for itself in listings until it is loaded."""
 
@@ -29,7 +37,11 @@ class LazyCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """A group that loads the one command that is wanted."""
+    """A group that loads the one command that is wanted, and reads its own flags without pydantic."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _default_flags_to_false(self, ctx)
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
@@ -40,3 +52,10 @@ class LazyGroup(TyperGroup):
         for name, command in self.commands.items():
             if isinstance(command, LazyCommand):
                 self.commands[name] = command.load()
+
+
+def _default_flags_to_false(command: TyperCommand | TyperGroup, ctx: Any) -> None:
+    """Give Typer's own flags a default: without one it loads pydantic to find that None is no flag."""
+    for parameter in command.get_params(ctx):
+        if parameter.default is None:
+            parameter.default = False

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from daemon.runtime.child_process import Work
+from daemon.runtime.work import Work
 
 app = typer.Typer()
 

@@ -9,10 +9,10 @@ import structlog
 from daemon.cycle.training import SEEDS, build_side
 from daemon.data.imports import read_golden_cases
 from daemon.data.ingest import open_phoenix
-from daemon.runtime.child_process import Work
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import require_extra
 from daemon.runtime.paths import adapter_folder
+from daemon.runtime.work import Work
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE
 from daemon.serving.replica_answers import confirm
 from daemon.views.model_card import write_card

@@ -9,14 +9,14 @@ from tempfile import TemporaryDirectory
 
 from daemon.cycle.training import build_training_job, choose_plan, describe_base, find_start_adapter
 from daemon.data.ingest import assemble_snapshot, extract_target
-from daemon.runtime.child_process import Work
 from daemon.runtime.context import TargetContext
+from daemon.runtime.work import Work
 from extractors.dataset.snapshot import Manifest, write_snapshot
 from extractors.errors import LearndError
 from extractors.values import Value
 from registry.cycles import Cycle
 from trainers.jobs.job import TrainingJob
-from trainers.planning.choose_method import MethodChoice
+from trainers.planning.apply_rules import MethodChoice
 from trainers.planning.hyperparameters import Method
 from trainers.planning.plan import Plan
 from trainers.trials.estimate_job import JobEstimate

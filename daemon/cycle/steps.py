@@ -40,7 +40,7 @@ from registry.serving.swap import NotServed, NotServedYet
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.targets import TargetHeld
 from registry.versions import Version, VersionState
-from trainers.planning.choose_method import BaseModelInfo
+from trainers.planning.apply_rules import BaseModelInfo
 from trainers.planning.plan import Skip
 
 PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
@@ -82,7 +82,7 @@ def run_cycle(context: TargetContext, trigger: str) -> Cycle:
 
 def find_unfinished_cycle(context: TargetContext) -> Cycle | None:
     """Return the target's cycle that has not ended; there is at most one."""
-    mine = (cycle for cycle in context.store.unfinished_cycles() if cycle.target == context.target.key)
+    mine = (cycle for cycle in context.store.find_unfinished_cycles() if cycle.target == context.target.key)
     listed = next(mine, None)
     return context.store.cycle(listed.id) if listed else None
 
@@ -192,7 +192,7 @@ def _train(context: TargetContext, cycle: Cycle) -> Cycle:
 
 def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:
     # Before the candidate, which an operator may activate in this moment: it is not compared with itself.
-    active = context.store.active(context.target.key)
+    active = context.store.find_active_version(context.target.key)
     waiting = find_on_probation(context.store, context.target.key)
     candidate = context.store.version(_require(cycle.version_id))
     if candidate.state in WENT_LIVE:
@@ -337,7 +337,7 @@ def _find_window_start(context: TargetContext, cycle: Cycle) -> datetime | None:
 
 
 def _active_id(context: TargetContext) -> str | None:
-    active = context.store.active(context.target.key)
+    active = context.store.find_active_version(context.target.key)
     return active.id if active else None
 
 

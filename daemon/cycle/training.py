@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.runtime.child_process import Work
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder, adapter_path
 from daemon.runtime.version import VERSION
+from daemon.runtime.work import Work
 from daemon.settings.servers import TrainingSettings
 from daemon.settings.target import TargetSettings
 from evaluation.jobs.job import AdapterSide
@@ -17,10 +17,10 @@ from evaluation.jobs.seeds import SeedsJob
 from evaluation.report import SeedRuns
 from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, StageResult, TrainingFigures
-from registry.versions import Version
+from registry.versions import Candidate, Version
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import compute_base_digest, measure_weight_bytes
-from trainers.planning.choose_method import (
+from trainers.planning.apply_rules import (
     BaseModelInfo,
     LiveVersion,
     MethodChoice,
@@ -54,7 +54,7 @@ def choose_plan(
     Where the rules ask how the live model answers, that is measured in `folder`. Raises JobFailed,
     Interrupted, OverridesInvalid.
     """
-    active = context.store.active(context.target.key)
+    active = context.store.find_active_version(context.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
     return choose_method(
@@ -205,10 +205,10 @@ def _check_stage(
     if spent >= limits.seconds:
         return f"{stage.method} left out: the stage before it has used up the time ({limits})"
     side = AdapterSide(name="trained", path=str(adapter))
-    answered = _measure_readiness(
+    readiness = _measure_readiness(
         context, plan.base_model, context.snapshots / plan.snapshot_id, folder, side
     )
-    return find_reason_to_skip(stage, plan, context.target.thresholds, answered)
+    return find_reason_to_skip(stage, plan, context.target.thresholds, readiness)
 
 
 def _train_stage(
@@ -240,17 +240,19 @@ def build_training_job(
 
 
 def _register(context: TargetContext, cycle: Cycle, plan: Plan, result: TrainingResult) -> Version:
-    active = context.store.active(context.target.key)
+    active = context.store.find_active_version(context.target.key)
     return context.store.add_candidate(
         cycle.id,
-        path=adapter_path(cycle),
-        files=result.files,
-        base_model=plan.base_model,
-        base_digest=plan.base_digest,
-        rank=plan.lora_rank,
-        snapshot_id=plan.snapshot_id,
-        plan_id=plan.id,
-        parent_id=active.id if active else None,
-        code_version=VERSION,
-        now=context.clock(),
+        Candidate(
+            path=adapter_path(cycle),
+            files=result.files,
+            base_model=plan.base_model,
+            base_digest=plan.base_digest,
+            rank=plan.lora_rank,
+            snapshot_id=plan.snapshot_id,
+            plan_id=plan.id,
+            parent_id=active.id if active else None,
+            code_version=VERSION,
+        ),
+        context.clock(),
     )

@@ -78,7 +78,7 @@ def extract_target(store: Store, target: TargetSettings) -> Extraction:
 
     Personal data is replaced where the target has a redactor. Raises RedactorUnusable, RedactionFailed.
     """
-    spans, annotations = store.mirrored(target.key)
+    spans, annotations = store.read_mirror(target.key)
     if target.task == "embedding":
         extraction = extract_searches(
             spans, annotations, target.feedback, target.retrieval, target=target.key
@@ -103,7 +103,7 @@ def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapsho
     target = context.target
     redaction = Redaction(load_redactor(target.redaction), target.output_space)
     imported = redaction.apply_to_examples(read_imported_examples(context.data_dir, target))
-    synthetic = redaction.apply_to_examples(context.store.approved_examples(target.key))
+    synthetic = redaction.apply_to_examples(context.store.find_approved_examples(target.key))
     replaced = Counter(extraction.replaced) + redaction.counts
     filters = target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"})
     return build_snapshot(

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.data.imports import read_golden_cases
-from daemon.runtime.child_process import Interrupted, Work
+from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import require_extra
+from daemon.runtime.work import Work
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from extractors.dataset.build import count_allowed_synthetic

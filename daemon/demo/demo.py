@@ -32,6 +32,7 @@ from daemon.run_once import run_once
 from daemon.runtime.clock import utc_now
 from daemon.runtime.paths import adapter_folder
 from daemon.settings.load import Settings, load_settings
+from evaluation.report import BASE
 from extractors.errors import LearndError
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.project import ProjectNotFound
@@ -259,9 +260,9 @@ def _build_report(cycle: Cycle, traffic: SteadyTraffic, seconds: float) -> DemoR
     promoted = cycle.verdict == "PROMOTE" and cycle.state is CycleState.DONE
     last_versions = {reply.version for reply in traffic.replies[-5:]}
     return DemoReport(
-        base_accuracy=report.find_side("base").accuracy,
+        base_accuracy=report.find_side(BASE).accuracy,
         candidate_accuracy=report.sides[-1].accuracy,
-        p_value=report.find_comparison("base").p_value,
+        p_value=report.find_comparison(BASE).p_value,
         holdout_size=report.holdout_size,
         promoted=promoted and last_versions == {cycle.version_id},
         active_version=cycle.version_id if promoted else None,

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
 from threading import Event
 from types import MappingProxyType
@@ -23,22 +22,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from daemon.runtime.locks import try_lock
+from daemon.runtime.work import Work
 from extractors.errors import LearndError
 from trainers.job_folder import CHILD_ENV, ProgressLine, write_atomically
 from trainers.recovery.guards import describe_progress
-
-
-class Work(StrEnum):
-    """The kinds of jobs: `learnd work NAME FOLDER`."""
-
-    TRAIN = "train"
-    MEASURE = "measure"
-    SEEDS = "seeds"
-    EVALUATE = "evaluate"
-    RATES = "rates"
-    ESTIMATE = "estimate"
-    SYNTHESISE = "synthesise"
-
 
 OnProgress = Callable[[ProgressLine], None]
 MOST_STARTS = 5

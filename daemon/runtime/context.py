@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from daemon.runtime.child_process import OnProgress, Work, run_job
+from daemon.runtime.child_process import OnProgress, run_job
 from daemon.runtime.paths import run_folder, snapshots_folder
+from daemon.runtime.work import Work
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from extractors.dataset.snapshot import Snapshot, read_snapshot

@@ -47,6 +47,7 @@ from extractors.examples.types import ReviewedItem, ReviewedRetrieval, SFTExampl
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable
 from trainers.job_folder import Progress, run_job, write_atomically
 from trainers.models.base_model import use_threads
+from trainers.quick_imports import quick_imports
 
 
 def run(folder: Path) -> None:
@@ -70,7 +71,8 @@ def evaluate(job: EvaluationJob, folder: Path, progress: Progress) -> Evaluation
 
 def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
     """Have base, active version and candidate answer the held-out prompts, and judge the answers."""
-    from evaluation.engine.generate import open_engine
+    with quick_imports():
+        from evaluation.engine.generate import open_engine
 
     engine = open_engine(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
     trained_on = read_snapshot(Path(job.trained_on)) if job.trained_on else snapshot
@@ -208,7 +210,8 @@ def _score_golden(
 
 def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, progress: Progress) -> Report:
     """Have base, active version and candidate make the held-out searches again, and judge what they find."""
-    from evaluation.engine.encode import open_encoder
+    with quick_imports():
+        from evaluation.engine.encode import open_encoder
 
     encoder = open_encoder(job.base_model, job.adapters, device=job.device, dtype=job.dtype)
     library = build_library(snapshot.retrievals)

@@ -12,6 +12,7 @@ from extractors.values import Value
 from trainers.job_folder import Progress, run_job
 from trainers.models.base_model import Device, Dtype, use_threads
 from trainers.planning.method_rules import Readiness, Task
+from trainers.quick_imports import quick_imports
 
 MOST_ASKED = 64
 """Most prompts of pairs that are asked: they give the share of valid answers to about 0.12 (95%)."""
@@ -42,7 +43,8 @@ def run(folder: Path) -> None:
 
 def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
     """Ask the model a sample of the pairs' prompts. Raises LearndError as the evaluation does."""
-    from evaluation.engine.generate import open_engine
+    with quick_imports():
+        from evaluation.engine.generate import open_engine
 
     use_threads(job.threads)
     snapshot = read_snapshot(Path(job.snapshot))

@@ -13,6 +13,7 @@ from extractors.values import Value
 from trainers.job_folder import Progress, run_job
 from trainers.models.base_model import Device, Dtype, use_threads
 from trainers.planning.method_rules import Task
+from trainers.quick_imports import quick_imports
 
 
 class SeedsJob(Value):
@@ -53,7 +54,8 @@ def measure(job: SeedsJob, _folder: Path, progress: Progress) -> SeedRuns:
 def _answer_holdout(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
-    from evaluation.engine.generate import open_engine
+    with quick_imports():
+        from evaluation.engine.generate import open_engine
 
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
     prompts = build_prompts(engine.tokenizer, snapshot)
@@ -71,7 +73,8 @@ def _answer_holdout(
 def _search_holdout(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
-    from evaluation.engine.encode import open_encoder
+    with quick_imports():
+        from evaluation.engine.encode import open_encoder
     from evaluation.metrics.retrieval import build_library, search_side
 
     encoder = open_encoder(job.base_model, adapters, device=job.device, dtype=job.dtype)

@@ -41,13 +41,14 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "trainers": {
         "memory": "",
         "planning": "",
+        "quick_imports": "",
         "job_folder": "memory",
-        "models": "memory planning",
+        "models": "memory planning quick_imports",
         "batching": "models planning",
         "recovery": "job_folder memory planning",
         "estimate": "batching models planning recovery",
         "methods": "models planning recovery",
-        "jobs": "batching estimate job_folder memory methods models planning recovery",
+        "jobs": "batching estimate job_folder memory methods models planning quick_imports recovery",
         "trials": "estimate job_folder jobs memory models recovery",
     },
     "evaluation": {

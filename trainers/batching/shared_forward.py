@@ -7,14 +7,16 @@ TRL's trainers ask the model for log-probabilities of right-padded rows (`fused_
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from trl.trainer.utils import FusedCausalLMOutput
 
 from trainers.batching.prefix_tree import ModelWidths, PackedBatch, pack_if_cheaper
 from trainers.batching.tokenise import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from trl.trainer.utils import FusedCausalLMOutput
 
 PROVEN_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
 """Architectures whose losses and gradients tests show to be equal."""
@@ -140,7 +142,7 @@ def _pack_batch(inputs: Mapping[str, Any], widths: ModelWidths) -> PackedBatch |
 
 def _forward_packed(
     model: Any, fused: Callable[..., Any], packed: PackedBatch, labels: torch.Tensor, *, tiled: bool
-) -> FusedCausalLMOutput:
+) -> "FusedCausalLMOutput":
     device, mask = labels.device, labels[:, 1:] != IGNORE_INDEX
     rows, columns = mask.nonzero(as_tuple=True)
     paths = np.full(labels.shape, -1)
@@ -164,7 +166,9 @@ def _forward_packed(
     return _build_output(statistics, mask)
 
 
-def _forward_padded(model: Any, fused: Callable[..., Any], inputs: Mapping[str, Any]) -> FusedCausalLMOutput:
+def _forward_padded(
+    model: Any, fused: Callable[..., Any], inputs: Mapping[str, Any]
+) -> "FusedCausalLMOutput":
     labels = inputs["labels"]
     mask = labels[:, 1:] != IGNORE_INDEX
     rows, columns = mask.nonzero(as_tuple=True)
@@ -200,8 +204,11 @@ def _compute_statistics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str
         }
 
 
-def _build_output(statistics: Mapping[str, torch.Tensor], mask: torch.Tensor) -> FusedCausalLMOutput:
+def _build_output(statistics: Mapping[str, torch.Tensor], mask: torch.Tensor) -> "FusedCausalLMOutput":
     """Place the labels' values where `mask` (B, T - 1) is True, and zero elsewhere."""
+    # An evaluation shares prefixes, too, and has no other use for TRL.
+    from trl.trainer.utils import FusedCausalLMOutput
+
     per_token = {
         name: values.new_zeros(mask.shape).masked_scatter(mask, values) for name, values in statistics.items()
     }

@@ -1,16 +1,22 @@
 """Training a language model by SFT, DPO or KTO: tokenised examples, TRL's trainer, and a LoRA adapter."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+from transformers import set_seed
+
 from extractors.dataset.snapshot import read_snapshot
+from trainers.batching.shared_forward import find_inexactness, share_prefixes
 from trainers.batching.tokenise import TrainingSet, check_learnable, tokenise
 from trainers.batching.workload import measure_workload
 from trainers.job_folder import Progress
 from trainers.jobs.first_attempt import build_memory_rules, choose_first_attempt, plan_attempt
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
+from trainers.jobs.reporting import ProgressReporter, read_figures
 from trainers.jobs.shared_steps import (
     PreparedTraining,
     TrainingRun,
@@ -19,10 +25,21 @@ from trainers.jobs.shared_steps import (
     fit,
     save_with_curves,
 )
+from trainers.methods.arguments import build_arguments
+from trainers.methods.dpo_kto import build_dpo_trainer, build_kto_trainer
+from trainers.methods.sft import build_sft_trainer
 from trainers.models.base_model import load_model, load_tokenizer
+from trainers.models.lora import build_lora_config, check_lora, load_lora, save_adapter, set_lora
+from trainers.models.quantization import cast_trainable_to_float32
 from trainers.planning.hyperparameters import Method
 from trainers.recovery.fallbacks import Attempt
 from trainers.recovery.guards import RunGuard, is_begun, train_with_recovery
+
+TRAINER_BUILDERS: Mapping[Method, Callable[..., Any]] = {
+    "sft": build_sft_trainer,
+    "dpo": build_dpo_trainer,
+    "kto": build_kto_trainer,
+}
 
 
 @dataclass(frozen=True)
@@ -62,8 +79,6 @@ def _begin_run(job: TrainingJob, folder: Path, progress: Progress) -> TrainingRu
 
 
 def _prepare(run: TrainingRun) -> _PreparedLanguageModel:
-    from trainers.jobs.reporting import ProgressReporter, read_figures
-
     plan, kind, progress = run.job.plan, run.job.current_stage.data, run.progress
     progress.write("loading", f"base model {plan.base_model}")
     snapshot, tokenizer = read_snapshot(Path(run.job.snapshot)), load_tokenizer(plan.base_model)
@@ -85,8 +100,6 @@ def _prepare(run: TrainingRun) -> _PreparedLanguageModel:
 
 
 def _train_attempt(run: TrainingRun) -> TrainingResult:
-    from trainers.models.lora import save_adapter
-
     prepared = _prepare(run)
     trainer, learned, sharing = prepared.trainer, prepared.learned, prepared.sharing
     loss = fit(trainer, run.checkpoints, run.progress)
@@ -127,12 +140,6 @@ def _build_trainer(
     run: TrainingRun, tokenizer: Any, learned: TrainingSet, validation: TrainingSet, reporter: Any
 ) -> tuple[Any, Any]:
     """Build TRL's trainer on the two sets; return it with the `PrefixSharing` of its batches."""
-    from datasets import Dataset
-    from transformers import set_seed
-
-    from trainers.batching.shared_forward import share_prefixes
-    from trainers.methods.arguments import build_arguments
-
     set_seed(run.hyperparameters.seed)
     job = run.job
     base = load_model(
@@ -140,7 +147,7 @@ def _build_trainer(
     )
     share = _can_share(run, base)
     validates = bool(validation.features)
-    trainer = _choose_builder(run.method)(
+    trainer = TRAINER_BUILDERS[run.method](
         build_arguments(
             base,
             run.hyperparameters,
@@ -162,9 +169,6 @@ def _build_trainer(
 
 def _finish_adapter(model: Any, run: TrainingRun) -> None:
     """Check the adapter that TRL prepared, and restore its precision on a base in 4 bits."""
-    from trainers.models.lora import check_lora, set_lora
-    from trainers.models.quantization import cast_trainable_to_float32
-
     check_lora(model, run.job.plan.base_model)
     if run.attempt.quantization:
         cast_trainable_to_float32(model)
@@ -173,21 +177,8 @@ def _finish_adapter(model: Any, run: TrainingRun) -> None:
             set_lora(model, Path(run.job.start_adapter))
 
 
-def _choose_builder(method: Method) -> Any:
-    """Return the function that builds the method's trainer."""
-    if method == "sft":
-        from trainers.methods.sft import build_sft_trainer
-
-        return build_sft_trainer
-    from trainers.methods.dpo_kto import build_dpo_trainer, build_kto_trainer
-
-    return {"dpo": build_dpo_trainer, "kto": build_kto_trainer}[method]
-
-
 def _can_share(run: TrainingRun, base: Any) -> bool:
     """Return True if batches may be packed: the plan allows it, and it is exact for this model."""
-    from trainers.batching.shared_forward import find_inexactness
-
     # TRL switches dropout off for DPO and KTO: their reference would differ by it.
     dropout = run.hyperparameters.lora_dropout if run.method == "sft" else 0.0
     inexactness = find_inexactness(base, dropout)
@@ -198,8 +189,6 @@ def _can_share(run: TrainingRun, base: Any) -> bool:
 
 def _add_adapter(run: TrainingRun, base: Any) -> dict[str, Any]:
     """Return TRL's arguments for the base with the adapter of the stage before, or with a new one."""
-    from trainers.models.lora import build_lora_config, load_lora
-
     if run.job.start_adapter:
         return {"model": load_lora(base, Path(run.job.start_adapter), run.job.plan.base_model)}
     config = build_lora_config(base, run.hyperparameters, run.job.plan.base_model)

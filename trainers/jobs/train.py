@@ -11,6 +11,7 @@ from trainers.job_folder import Progress, run_job
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.shared_steps import PreparedTraining
 from trainers.models.base_model import compute_base_digest, use_threads
+from trainers.quick_imports import quick_imports
 
 
 class BaseChanged(LearndError):
@@ -32,10 +33,12 @@ def train(job: TrainingJob, folder: Path, progress: Progress) -> TrainingResult:
         raise BaseChanged(f"{job.plan.base_model} has changed since the plan was made; start the cycle again")
     use_threads(job.threads)
     if job.current_stage.method == "embedding":
-        from trainers.jobs.embedding import train_embedding
+        with quick_imports():
+            from trainers.jobs.embedding import train_embedding
 
         return train_embedding(job, folder, progress)
-    from trainers.jobs.language_model import train_language_model
+    with quick_imports():
+        from trainers.jobs.language_model import train_language_model
 
     return train_language_model(job, folder, progress)
 
@@ -44,9 +47,11 @@ def prepare_training(job: TrainingJob, folder: Path, progress: Progress) -> Prep
     """Prepare the job's training for a short run of it. Raises as `train` does."""
     use_threads(job.threads)
     if job.current_stage.method == "embedding":
-        from trainers.jobs.embedding import prepare_embedding
+        with quick_imports():
+            from trainers.jobs.embedding import prepare_embedding
 
         return prepare_embedding(job, folder, progress)
-    from trainers.jobs.language_model import prepare_language_model
+    with quick_imports():
+        from trainers.jobs.language_model import prepare_language_model
 
     return prepare_language_model(job, folder, progress)

@@ -11,6 +11,7 @@ from extractors.values import content_id, file_digest
 from trainers.memory import release_memory
 from trainers.models.quantization import build_nf4_config, keep_trainable
 from trainers.planning.plan import Quantization
+from trainers.quick_imports import quick_imports
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -154,7 +155,8 @@ def resolve_dtype(dtype: Dtype, device: str) -> Any:
 
 def use_threads(threads: int | None) -> None:
     """Limit torch to `threads` CPU threads in this process; None leaves torch's own choice."""
-    import torch
+    with quick_imports():
+        import torch
 
     if threads is not None:
         torch.set_num_threads(threads)

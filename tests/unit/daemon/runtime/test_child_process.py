@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from daemon.runtime.child_process import MOST_STARTS, JobFailed, Work, run_job
+from daemon.runtime.child_process import MOST_STARTS, JobFailed, run_job
+from daemon.runtime.work import Work
 from extractors.values import Value
 
 
