@@ -1,6 +1,6 @@
 """Synthetic examples that wait for an operator: batches, their items, and the decisions on them.
 
-Only a named person's decision approves an item. Training uses `approved_examples` of the store: the items
+Only a named person's decision approves an item. Training uses `find_approved_examples` of the store: items
 that are APPROVED, of batches that have ended (DECIDED or EXPIRED).
 """
 

@@ -28,6 +28,23 @@ TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
 }
 
 
+class Candidate(Value):
+    """An adapter that a cycle trained, before the store gives it a number."""
+
+    path: str
+    """Adapter folder, relative to the data directory."""
+    files: dict[str, str]
+    """File name to SHA-256."""
+    base_model: str
+    base_digest: str
+    rank: int
+    snapshot_id: str
+    plan_id: str
+    parent_id: str | None
+    """The version that was active when this one was trained."""
+    code_version: str
+
+
 class Version(Value):
     """One adapter version. `id` is also the name under which vLLM serves it."""
 

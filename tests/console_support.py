@@ -28,7 +28,7 @@ from extractors.values import file_digest
 from registry.batches import Batch, Proposal, Provenance
 from registry.cycles import Cycle, CycleCounts, CycleState, ReviewedCounts, StageResult
 from registry.store.store import Store
-from registry.versions import Version, VersionState
+from registry.versions import Candidate, Version, VersionState
 from tests.console_reports import (
     EVIL,
     LABELS,
@@ -44,7 +44,7 @@ from tests.console_reports import (
 from tests.phoenix_support import wait_until
 from tests.snapshots import make_example, make_item, make_snapshot
 from tests.unit.traffic import annotation, correction, openinference, span
-from trainers.planning.choose_method import BaseModelInfo, MethodSettings, TrainingPreferences, choose_method
+from trainers.planning.apply_rules import BaseModelInfo, MethodSettings, TrainingPreferences, choose_method
 from trainers.planning.method_rules import Readiness, Task, Thresholds
 from trainers.planning.plan import Plan
 
@@ -389,16 +389,18 @@ def _add_candidate(store: Store, data: Path, cycle: Cycle, plan: Plan) -> Versio
     (folder / "adapter_model.safetensors").write_bytes(cycle.id.encode())
     return store.add_candidate(
         cycle.id,
-        path=path,
-        files={"adapter_model.safetensors": file_digest(folder / "adapter_model.safetensors")},
-        base_model="none",
-        base_digest="base1",
-        rank=plan.lora_rank,
-        snapshot_id=plan.snapshot_id,
-        plan_id=plan.id,
-        parent_id=None,
-        code_version="0.1.0",
-        now=cycle.started_at,
+        Candidate(
+            path=path,
+            files={"adapter_model.safetensors": file_digest(folder / "adapter_model.safetensors")},
+            base_model="none",
+            base_digest="base1",
+            rank=plan.lora_rank,
+            snapshot_id=plan.snapshot_id,
+            plan_id=plan.id,
+            parent_id=None,
+            code_version="0.1.0",
+        ),
+        cycle.started_at,
     )
 
 

@@ -30,7 +30,7 @@ from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, Re
 from extractors.values import file_digest
 from registry.cycles import Cycle, CycleCounts, CycleState, StageResult
 from registry.store.store import Store
-from registry.versions import Version
+from registry.versions import Candidate, Version
 from tests.snapshots import BEGAN, RoutingCase, make_example, make_item, make_pair, make_snapshot
 from trainers.planning.hyperparameters import Hyperparameters, Method
 from trainers.planning.plan import Plan, TrainingStage
@@ -218,16 +218,18 @@ class Runs:
         (folder / "adapter_model.safetensors").write_bytes(cycle.id.encode())
         return self.store.add_candidate(
             cycle.id,
-            path=path,
-            files={"adapter_model.safetensors": file_digest(folder / "adapter_model.safetensors")},
-            base_model=plan.base_model,
-            base_digest=plan.base_digest,
-            rank=plan.lora_rank,
-            snapshot_id=plan.snapshot_id,
-            plan_id=plan.id,
-            parent_id=None,
-            code_version="0.1.0",
-            now=self.now,
+            Candidate(
+                path=path,
+                files={"adapter_model.safetensors": file_digest(folder / "adapter_model.safetensors")},
+                base_model=plan.base_model,
+                base_digest=plan.base_digest,
+                rank=plan.lora_rank,
+                snapshot_id=plan.snapshot_id,
+                plan_id=plan.id,
+                parent_id=None,
+                code_version="0.1.0",
+            ),
+            self.now,
         )
 
 

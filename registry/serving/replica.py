@@ -135,7 +135,7 @@ class Replica:
         base_name: str = "base",
         path_map: tuple[str, str] | None = None,
     ) -> None:
-        """Open a client; `url` may end in `/v1`, `path_map` is (learnd's prefix, the server's) of adapter folders."""
+        """Open a client. `url` may end in `/v1`; `path_map` is our and the server's prefix of adapter folders."""
         self.name = name
         self.url = url.rstrip("/").removesuffix("/v1")
         self.base_name = base_name
@@ -284,7 +284,7 @@ class Replica:
         return frozenset(name for name in names if name)
 
     def read_max_loras(self) -> int | None:
-        """Return the adapters that fit into a batch (`--max-loras`); None before the server's first answer."""
+        """Return how many adapters a batch can mix (`--max-loras`); None before the first answer."""
         samples = self._lora_samples()
         return int(samples[-1].labels["max_lora"]) if samples else None
 

@@ -1,4 +1,4 @@
-"""What is live: every change of it is one transaction, with its audit entry.
+"""Changes of the live version, each in one transaction with its audit entry.
 
 activate    the alias moves to a version          ┐ the old one is retired, and stays
 deactivate  the alias moves to the base model     │ loaded until it has drained
@@ -25,14 +25,14 @@ BASE_IN_WORDS = "the base model"
 
 
 class VersionRejected(LearndError):
-    """A version that was rejected was to go live by itself."""
+    """A rejected version was to be promoted automatically."""
 
     def __init__(self, version: Version) -> None:
         super().__init__(f"{version.id} was rejected; `learnd adapters activate {version.id}` overrules that")
 
 
 class ActiveChanged(LearndError):
-    """Somebody else moved the alias first."""
+    """Another process or person moved the alias first."""
 
     def __init__(self, target: str, expected: str | None, found: str | None) -> None:
         super().__init__(
@@ -138,7 +138,7 @@ class ActivationRecords(Database):
             )
 
     def use_base(self, target: str, base_digest: str, now: datetime) -> Version | None:
-        """Say which base model the target runs on; returns the active version that this retired.
+        """Record the base model that the target runs on; returns the active version that this retires.
 
         Versions of another base are unloaded without a drain, since they would answer wrongly on
         this one, and cannot be activated while it is in use.

@@ -27,7 +27,7 @@ def write_audit(
 
 
 class AuditRecords(Database):
-    """Who did what, newest first."""
+    """The acts of operators and of learnd, newest first."""
 
     def record_act(
         self, *, now: datetime, actor: str, action: Action, target: str, subject: str, detail: str

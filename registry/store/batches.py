@@ -81,7 +81,7 @@ class NobodyDecided(LearndError):
 
 
 class BatchRecords(Database):
-    """What a model proposed, and what people decided about it."""
+    """Batches of proposals, and people's decisions on them."""
 
     def add_batch(
         self,
@@ -95,7 +95,7 @@ class BatchRecords(Database):
         now: datetime,
         expires_at: datetime,
     ) -> Batch:
-        """A new batch that waits.
+        """Add a batch that waits for decisions.
 
         Raises BatchWaiting while one of this kind waits for the target, ExampleInvalid for a proposal
         that is no synthetic example of the kind, and ValueError without proposals.
@@ -145,7 +145,7 @@ class BatchRecords(Database):
             ) from cause
 
     def batch(self, batch_id: str) -> Batch:
-        """Raises UnknownBatch."""
+        """Return the batch. Raises UnknownBatch."""
         with self._reading() as connection:
             return _load(connection, batch_id)
 
@@ -214,11 +214,14 @@ class BatchRecords(Database):
 
         Raises UnknownBatch, BatchEnded, NobodyDecided.
         """
-        return self._ended(batch_id, BatchState.DECIDED, actor, now, reason)
+        return self._end_batch(batch_id, BatchState.DECIDED, actor, now, reason)
 
     def withdraw_batch(self, batch_id: str, *, actor: str, now: datetime, reason: str) -> Batch:
-        """Have nothing of it train, whatever was approved. Raises UnknownBatch, BatchEnded, NobodyDecided."""
-        return self._ended(batch_id, BatchState.WITHDRAWN, actor, now, reason)
+        """End a batch of which no item may train, not even approved ones.
+
+        Raises UnknownBatch, BatchEnded, NobodyDecided.
+        """
+        return self._end_batch(batch_id, BatchState.WITHDRAWN, actor, now, reason)
 
     def expire_batches(self, now: datetime) -> list[Batch]:
         """End the waiting batches whose time is over; returns them."""
@@ -239,8 +242,8 @@ class BatchRecords(Database):
                 ended.append(_load(connection, batch_id))
         return ended
 
-    def decided_since(self, target: str, moment: datetime | None) -> bool:
-        """Whether a batch of the target was decided at `moment` or later, or ever: its target is due again.
+    def has_decided_batch_since(self, target: str, moment: datetime | None) -> bool:
+        """Return True if a batch of the target was decided at `moment` or later (None: ever).
 
         A batch that expired counts where a person had approved something of it.
         """
@@ -255,8 +258,8 @@ class BatchRecords(Database):
         with self._reading() as connection:
             return connection.scalar(query.limit(1)) is not None
 
-    def approved_examples(self, target: str) -> Examples:
-        """Every synthetic example of the target that a person approved, of batches that have ended."""
+    def find_approved_examples(self, target: str) -> Examples:
+        """Return every synthetic example of the target that a person approved, of batches that have ended."""
         query = (
             select(batch_items, batches.c.kind)
             .join(batches, batches.c.id == batch_items.c.batch_id)
@@ -275,7 +278,7 @@ class BatchRecords(Database):
                     found[row["kind"]].append(example)
         return Examples(**{kind: tuple(examples) for kind, examples in found.items()})
 
-    def _ended(self, batch_id: str, new: BatchState, actor: str, now: datetime, reason: str) -> Batch:
+    def _end_batch(self, batch_id: str, new: BatchState, actor: str, now: datetime, reason: str) -> Batch:
         _require_person(actor)
         with self._writing() as connection:
             batch = _lock(connection, batch_id)
@@ -288,12 +291,12 @@ class BatchRecords(Database):
 
 
 def _contains(row: RowMapping, words: str) -> bool:
-    """Whether the item's text has the words: not the names of its fields, nor where it comes from."""
+    """Return True if the item's text has the words; names of fields and its origin do not count."""
     return any(words in said.casefold() for said in _find_texts([row["example"], row["edited"]]))
 
 
 def _find_texts(written: Any) -> Iterator[str]:
-    """What is said in an example, as JSON holds it: messages, tool calls, queries, documents."""
+    """Yield the texts in an example's JSON: messages, tool calls, queries, documents."""
     if isinstance(written, list):
         for each in written:
             yield from _find_texts(each)
@@ -311,7 +314,7 @@ def _require_person(actor: str) -> None:
 
 
 def _require_open(batch: Batch, new: ItemState, now: datetime) -> None:
-    """Raises BatchEnded where no item of the batch may become `new` any more."""
+    """Check that items of the batch may still become `new`. Raises BatchEnded."""
     over = batch.state is BatchState.WAITING and batch.expires_at <= now
     state = BatchState.EXPIRED if over else batch.state
     if new not in MAY_BECOME[state]:
@@ -320,7 +323,7 @@ def _require_open(batch: Batch, new: ItemState, now: datetime) -> None:
 
 
 def _lock(connection: Connection, batch_id: str) -> Batch:
-    """The batch as it is while nobody else changes anything of its target."""
+    """Lock the batch's target against other changes, and return the batch."""
     lock_target(connection, _load(connection, batch_id).target)
     return _load(connection, batch_id)
 
@@ -350,7 +353,7 @@ def _to_item(row: RowMapping) -> BatchItem:
 def _write_decisions(
     connection: Connection, batch: Batch, decisions: Sequence[ItemDecision], actor: str, now: datetime
 ) -> list[BatchItem]:
-    """Write what was decided about items that nobody else can change now; returns them as they are then."""
+    """Write decisions on items of a locked batch; returns the changed items."""
     items, written = _load_items(connection, batch.id, [decision.number for decision in decisions]), []
     for decision in decisions:
         if decision.edited is not None:
@@ -378,7 +381,7 @@ def _write_decisions(
 
 
 def _load_items(connection: Connection, batch_id: str, numbers: Sequence[int]) -> dict[int, BatchItem]:
-    """The items that there are of these numbers, by number."""
+    """Return the existing items of these numbers, by number."""
     mine = select(batch_items).where(batch_items.c.batch_id == batch_id)
     return {
         row["number"]: _to_item(row)
@@ -388,7 +391,7 @@ def _load_items(connection: Connection, batch_id: str, numbers: Sequence[int]) -
 
 
 def _summarise(items: Sequence[BatchItem]) -> str:
-    """Which numbers were decided how, in words as `approved 1-3 7; edited and approved 4`."""
+    """Return the decisions by number in words, as `approved 1-3 7; edited and approved 4`."""
     numbers: dict[str, list[int]] = {}
     for item in items:
         how = f"{'edited and ' if item.edited is not None else ''}{DECISION_WORDS[item.state]}"

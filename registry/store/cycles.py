@@ -46,7 +46,7 @@ class UnknownCycle(LearndError):
 
 
 class CycleChanges(TypedDict, total=False):
-    """What a step may set beside the state."""
+    """Fields that a step may set beside the state."""
 
     reason: str
     verdict: Verdict | None
@@ -59,21 +59,21 @@ class CycleChanges(TypedDict, total=False):
 
 
 class CycleFilter(TypedDict, total=False):
-    """Which cycles are wanted; None is any."""
+    """Conditions on cycles; None stands for any."""
 
     verdict: Verdict | None
     since: datetime | None
-    """Only those that began then or later."""
+    """Only cycles that began then or later."""
     until: datetime | None
-    """Only those that began before."""
+    """Only cycles that began before."""
     beginning: str | None
-    """Of their ids."""
+    """The beginning of their ids."""
     learned: bool
-    """Only those that trained or judged something."""
+    """Only cycles that trained or judged something."""
     trains: bool
-    """Only those that began in order to train; or, if not, to look at a version again."""
+    """True: only cycles that train; False: only those that judge a version again."""
     version_id: str | None
-    """Only those that trained it, or look at it."""
+    """Only cycles that trained this version or judge it again."""
 
 
 TRAINED_OR_JUDGED = cycles.c.plan.is_not(None) | cycles.c.version_id.is_not(None)
@@ -89,7 +89,7 @@ class CycleRecords(Database):
     def start_cycle(
         self, target: str, trigger: str, now: datetime, *, version_id: str | None = None
     ) -> Cycle:
-        """A cycle in EXTRACTING: to train, or to look again at the version `version_id`.
+        """Start a cycle in EXTRACTING, to train or to judge the version `version_id` again.
 
         Changes of feedback count from here on for the next one that trains. Raises CycleRunning while
         another cycle of the target is unfinished.
@@ -115,8 +115,8 @@ class CycleRecords(Database):
             raise CycleRunning(target) from cause
         return cycle
 
-    def ask_for_cycle(self, target: str, *, actor: str, now: datetime) -> None:
-        """Have a running daemon start a cycle, whatever its schedule. Raises CycleRunning."""
+    def request_cycle(self, target: str, *, actor: str, now: datetime) -> None:
+        """Make a running daemon start a cycle, whatever its schedule. Raises CycleRunning."""
         with self._writing() as connection:
             state = lock_target(connection, target)
             unfinished = cycles.c.state.in_(UNFINISHED)
@@ -135,13 +135,13 @@ class CycleRecords(Database):
                     detail=detail,
                 )
 
-    def cycle_asked(self, target: str, since: datetime | None) -> bool:
-        """Whether somebody asked for a cycle after `since`, which is when the last one began."""
+    def is_cycle_requested(self, target: str, since: datetime | None) -> bool:
+        """Return True if an operator asked for a cycle after `since`, when the last one began."""
         with self._reading() as connection:
             return _is_asked_since(connection, target, since)
 
     def cycle(self, cycle_id: str) -> Cycle:
-        """Raises UnknownCycle."""
+        """Return the cycle with its report. Raises UnknownCycle."""
         with self._reading() as connection:
             return load_cycle(connection, cycle_id)
 
@@ -162,13 +162,13 @@ class CycleRecords(Database):
         newest = newest if target is None else newest.where(cycles.c.target == target)
         return self._cycles(newest.where(*_build_conditions(wanted)).limit(limit).offset(offset))
 
-    def looks_at(self, version_id: str) -> list[Cycle]:
-        """Cycles that judged the version or are to, oldest first: its training, then second looks."""
+    def find_looks_at(self, version_id: str) -> list[Cycle]:
+        """Return the cycles that judge the version, oldest first: its training, then second looks."""
         of_version = select(cycles).where(cycles.c.version_id == version_id)
         return self._cycles(of_version.order_by(cycles.c.started_at, cycles.c.id))
 
-    def unfinished_cycles(self) -> list[Cycle]:
-        """Of all targets, oldest first, without their reports: what a restart goes on with."""
+    def find_unfinished_cycles(self) -> list[Cycle]:
+        """Return all unfinished cycles, oldest first and without reports; a restart resumes them."""
         unfinished = select(*WITHOUT_REPORT).where(cycles.c.state.in_(UNFINISHED))
         return self._cycles(unfinished.order_by(cycles.c.started_at, cycles.c.id))
 
@@ -207,9 +207,10 @@ class CycleRecords(Database):
                 write_notice(connection, "cycle.failed", cycle.target, now, cycle=cycle_id, state=old)
             return cycle
 
-    def unpublished_cycles(self, target: str) -> list[Cycle]:
-        """Those that ended, trained or judged something, and that Phoenix has not got and is to get; oldest
-        first, without their reports.
+    def find_unpublished_cycles(self, target: str) -> list[Cycle]:
+        """Return the ended cycles that trained or judged something and are still to be published.
+
+        They come oldest first, without their reports.
         """
         ended = select(*WITHOUT_REPORT).where(
             cycles.c.target == target,
@@ -220,20 +221,20 @@ class CycleRecords(Database):
         )
         return self._cycles(ended.order_by(cycles.c.started_at, cycles.c.id))
 
-    def published(self, cycle_id: str, now: datetime, compare_path: str | None) -> None:
-        """Note that Phoenix has what the cycle measured, and the path of its page that compares the sides."""
+    def mark_published(self, cycle_id: str, now: datetime, compare_path: str | None) -> None:
+        """Record that the results were published, and the path of Phoenix's page that compares the sides."""
         known = {"published_at": now, "compare_path": compare_path}
         with self._writing() as connection:
             connection.execute(update(cycles).where(cycles.c.id == cycle_id).values(known))
 
-    def not_published(self, cycle_id: str, problem: str) -> None:
-        """Note that Phoenix was there, and why it has not got what the cycle measured."""
+    def record_publish_failure(self, cycle_id: str, problem: str) -> None:
+        """Record that Phoenix answered, and why it did not accept the cycle's results."""
         tried = {"publish_tries": cycles.c.publish_tries + 1, "publish_problem": problem}
         with self._writing() as connection:
             connection.execute(update(cycles).where(cycles.c.id == cycle_id).values(tried))
 
     def note(self, cycle_id: str, reason: str) -> None:
-        """Say what an unfinished cycle waits for; a cycle that has ended keeps its reason."""
+        """Record what an unfinished cycle waits for; a cycle that has ended keeps its reason."""
         waiting = update(cycles).where(cycles.c.id == cycle_id, cycles.c.state.in_(UNFINISHED))
         with self._writing() as connection:
             connection.execute(waiting.values(reason=reason))

@@ -74,13 +74,13 @@ class TargetMirror(Database):
 
 
 class MirrorRecords(Database):
-    """What the polls of all targets found."""
+    """The mirrors of all targets, and their polls."""
 
     def mirror(self, target: str) -> Mirror:
         return TargetMirror(self._engine, target)
 
-    def mirrored(self, target: str) -> tuple[list[Span], list[Annotation]]:
-        """All spans by time, and all annotations by subject: what extraction works on."""
+    def read_mirror(self, target: str) -> tuple[list[Span], list[Annotation]]:
+        """Return all spans by time and all annotations by subject, for extraction."""
         spans = select(mirror_spans.c.span).where(mirror_spans.c.target == target)
         annotations = select(mirror_annotations.c.annotation).where(mirror_annotations.c.target == target)
         by_key = [mirror_annotations.c[name] for name in _ANNOTATION_KEY]
@@ -94,8 +94,8 @@ class MirrorRecords(Database):
                 _parse_annotations(connection.scalars(annotations.order_by(*by_key)).all()),
             )
 
-    def mirrored_since(self, target: str, at: datetime) -> int:
-        """How many mirrored spans began after `at`."""
+    def count_spans_since(self, target: str, at: datetime) -> int:
+        """Count the mirrored spans that began after `at`."""
         mine = (mirror_spans.c.target == target, mirror_spans.c.started_at > at)
         with self._reading() as connection:
             return connection.scalar(select(func.count()).select_from(mirror_spans).where(*mine)) or 0
@@ -123,7 +123,7 @@ class MirrorRecords(Database):
             )
 
     def record_poll(self, target: str, at: datetime, error: str | None) -> None:
-        """When Phoenix was asked, and why it did not answer; None where it did."""
+        """Record when Phoenix was polled, and why it did not answer (None: it did)."""
         with self._writing() as connection:
             lock_target(connection, target)
             connection.execute(

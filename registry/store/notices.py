@@ -15,14 +15,14 @@ from registry.store.tables import deliveries, notice_receivers, notices
 def write_notice(
     connection: Connection, event: Event, target: str, at: datetime, **details: str | int | None
 ) -> None:
-    """Say that something happened to the target, whose row is there. `details`: ids and numbers alone."""
+    """Write a notice about the target, whose row exists. `details` are only ids and numbers."""
     connection.execute(
         insert(notices).values(uid=uuid4().hex, event=event, target=target, at=at, details=details)
     )
 
 
 class NoticeRecords(Database):
-    """What happened, and who knows of it."""
+    """Notices, and how far each receiver has been told."""
 
     def add_receiver(self, name: str) -> None:
         """Remember a receiver; one that is new is told of what happens from now on."""
@@ -31,10 +31,10 @@ class NoticeRecords(Database):
                 newest = connection.scalar(select(func.max(notices.c.id))) or 0
                 connection.execute(insert(notice_receivers).values(name=name, after_id=newest))
 
-    def due_notices(
+    def find_due_notices(
         self, receiver: str, events: Collection[Event], *, since: datetime, now: datetime, limit: int = 20
     ) -> list[DueNotice]:
-        """What a receiver is to be told now, oldest first: of these events, and not from before `since`."""
+        """Return the receiver's due notices of these events, oldest first, those after `since`."""
         its = and_(deliveries.c.notice_id == notices.c.id, deliveries.c.receiver == receiver)
         waits = and_(deliveries.c.delivered_at.is_(None), deliveries.c.next_try_at <= now)
         query = (
@@ -63,7 +63,7 @@ class NoticeRecords(Database):
         next_try_at: datetime | None = None,
         problem: str = "",
     ) -> None:
-        """How one attempt went: it was delivered, or is to be tried again."""
+        """Record one attempt: the notice was delivered, or is to be tried again."""
         this = and_(deliveries.c.notice_id == notice_id, deliveries.c.receiver == receiver)
         went = {"delivered_at": delivered_at, "next_try_at": next_try_at, "problem": problem}
         with self._writing() as connection:

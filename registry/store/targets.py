@@ -1,4 +1,4 @@
-"""What is remembered about each target: its hold, its holdout window, its base model."""
+"""The state of each target: its hold, its holdout window, its base model."""
 
 from datetime import datetime
 
@@ -26,7 +26,7 @@ class TargetRecords(Database):
     """The state of each target."""
 
     def target_state(self, target: str) -> TargetState:
-        """The defaults for a target that the store has never seen."""
+        """Return the target's state; the defaults for a target that the store does not know."""
         with self._reading() as connection:
             row = (
                 connection.execute(select(targets).where(targets.c.target == target)).mappings().one_or_none()

@@ -14,7 +14,7 @@ from registry.store.cycles import load_cycle
 from registry.store.database import Database, lock_target
 from registry.store.tables import UNFINISHED, cycles, targets, versions
 from registry.targets import slug
-from registry.versions import TRANSITIONS, Version, VersionState
+from registry.versions import TRANSITIONS, Candidate, Version, VersionState
 
 S = VersionState
 JUDGEMENTS = frozenset({S.PROBATION, S.READY, S.REJECTED})
@@ -59,25 +59,10 @@ class VersionInUse(LearndError):
 class VersionRecords(Database):
     """Every adapter version of every target."""
 
-    def add_candidate(
-        self,
-        cycle_id: str,
-        *,
-        path: str,
-        files: dict[str, str],
-        base_model: str,
-        base_digest: str,
-        rank: int,
-        snapshot_id: str,
-        plan_id: str,
-        parent_id: str | None,
-        code_version: str,
-        now: datetime,
-    ) -> Version:
-        """The version that a cycle trained, under the next number of the cycle's target.
+    def add_candidate(self, cycle_id: str, candidate: Candidate, now: datetime) -> Version:
+        """Register the adapter that a cycle trained, under the next number of the cycle's target.
 
-        A cycle has one version: added again, the first comes back unchanged. Fields as in
-        `Version`. Raises UnknownCycle.
+        A cycle has one version: added again, the first comes back unchanged. Raises UnknownCycle.
         """
         with self._writing() as connection:
             target = load_cycle(connection, cycle_id).target
@@ -86,20 +71,12 @@ class VersionRecords(Database):
             if existing is not None:
                 return load_version(connection, existing)
             version = Version(
+                **candidate.model_dump(),
                 id=f"{slug(target)}.v{number}",
                 target=target,
                 number=number,
                 state=S.CANDIDATE,
-                path=path,
-                files=files,
-                base_model=base_model,
-                base_digest=base_digest,
-                rank=rank,
                 cycle_id=cycle_id,
-                snapshot_id=snapshot_id,
-                plan_id=plan_id,
-                parent_id=parent_id,
-                code_version=code_version,
                 created_at=now,
             )
             connection.execute(insert(versions).values(version.model_dump()))
@@ -109,31 +86,31 @@ class VersionRecords(Database):
             return version
 
     def version(self, version_id: str) -> Version:
-        """Raises UnknownVersion."""
-        found = self._where(versions.c.id == version_id)
+        """Return the version. Raises UnknownVersion."""
+        found = self._find(versions.c.id == version_id)
         if not found:
             raise UnknownVersion(version_id)
         return found[0]
 
     def versions(self, target: str | None = None) -> list[Version]:
-        """By number, of one target or, target by target, of all."""
-        return self._where(*() if target is None else (versions.c.target == target,))
+        """Return the versions by number, of one target or, target by target, of all."""
+        return self._find(*() if target is None else (versions.c.target == target,))
 
-    def active(self, target: str) -> Version | None:
-        """What the target's alias names; None is the base model."""
-        return self.active_versions().get(target)
+    def find_active_version(self, target: str) -> Version | None:
+        """Return the version that the target's alias names; None is the base model."""
+        return self.find_active_versions().get(target)
 
-    def active_versions(self) -> dict[str, Version]:
-        """The alias table: target to active version; a target without one runs on its base."""
-        return {version.target: version for version in self._where(versions.c.state == S.ACTIVE)}
+    def find_active_versions(self) -> dict[str, Version]:
+        """Return the active version by target; a target without one runs on its base model."""
+        return {version.target: version for version in self._find(versions.c.state == S.ACTIVE)}
 
-    def wanted(self, target: str | None = None) -> list[Version]:
-        """What should be loaded on the replicas of one target, or of all: active, on its way in, draining."""
+    def find_wanted_versions(self, target: str | None = None) -> list[Version]:
+        """Return the versions to load on replicas, of one target or all: active, coming up or draining."""
         mine = () if target is None else (versions.c.target == target,)
-        return self._where(versions.c.wanted, *mine)
+        return self._find(versions.c.wanted, *mine)
 
     def want(self, version_id: str) -> Version:
-        """Have the replicas load it, so that it can be activated; a draining version stays loaded.
+        """Make the replicas load a version, so that it can be activated; a draining one stays loaded.
 
         Raises UnknownVersion, FilesRemoved, WrongBase.
         """
@@ -143,8 +120,9 @@ class VersionRecords(Database):
             return change_version(connection, version_id, wanted=True, drain_until=None)
 
     def unwant(self, version_id: str, *, drain_until: datetime | None = None) -> Version:
-        """Have the replicas unload it: its way in has failed. A draining one goes on until
-        `drain_until`.
+        """Make the replicas unload a version that could not be brought up.
+
+        A draining one goes on until `drain_until`.
 
         Raises VersionInUse for the active one.
         """
@@ -156,10 +134,10 @@ class VersionRecords(Database):
                 connection, version_id, wanted=drain_until is not None, drain_until=drain_until
             )
 
-    def drained(self, version_id: str, now: datetime) -> bool:
-        """Have the replicas unload a retired version whose drain is over; says whether it does.
+    def unload_drained(self, version_id: str, now: datetime) -> bool:
+        """Make the replicas unload a retired version whose drain is over.
 
-        It does not where the version was wanted or activated again in the meantime.
+        Returns False where the version was wanted or activated again in the meantime.
         """
         over = update(versions).where(
             versions.c.id == version_id, versions.c.state == S.RETIRED, versions.c.drain_until <= now
@@ -190,13 +168,13 @@ class VersionRecords(Database):
             )
             return change_version(connection, version_id, state=new, wanted=wanted)
 
-    def rollback_target(self, target: str) -> Version | None:
-        """The version that was active before this one and can still be served; None is the base model."""
+    def find_rollback_target(self, target: str) -> Version | None:
+        """Return the version that was active before and can still be served; None is the base model."""
         with self._reading() as connection:
             return find_rollback_target(load_versions(connection, target), load_base(connection, target))
 
-    def prunable(self, target: str, keep: int) -> list[Version]:
-        """Versions whose files may go, oldest first, when the newest `keep` of them are to stay."""
+    def find_prunable(self, target: str, keep: int) -> list[Version]:
+        """Return the versions whose files may be removed, oldest first, without the newest `keep`."""
         with self._reading() as connection:
             held = connection.scalar(select(targets.c.held).where(targets.c.target == target))
             running = select(cycles.c.id).where(cycles.c.target == target, cycles.c.state.in_(UNFINISHED))
@@ -208,8 +186,8 @@ class VersionRecords(Database):
                 keep=keep,
             )
 
-    def files_removed(self, version_id: str, now: datetime) -> Version:
-        """Rule out serving a version, before its files are removed; marked again, nothing changes.
+    def mark_files_removed(self, version_id: str, now: datetime) -> Version:
+        """Mark a version whose files will be removed: it cannot be served. A second call changes nothing.
 
         Raises VersionInUse where it is active or wanted after all, and UnknownVersion.
         """
@@ -230,7 +208,7 @@ class VersionRecords(Database):
             )
             return change_version(connection, version_id, files_removed_at=now)
 
-    def _where(self, *conditions: Any) -> list[Version]:
+    def _find(self, *conditions: Any) -> list[Version]:
         query = select(versions).where(*conditions).order_by(versions.c.target, versions.c.number)
         with self._reading() as connection:
             return [Version.model_validate(dict(row)) for row in connection.execute(query).mappings()]
@@ -246,14 +224,14 @@ def load_version(connection: Connection, version_id: str) -> Version:
 
 
 def load_versions(connection: Connection, target: str) -> dict[str, Version]:
-    """All versions of a target, by id."""
+    """Return all versions of a target, by id."""
     query = select(versions).where(versions.c.target == target)
     rows = connection.execute(query).mappings()
     return {row["id"]: Version.model_validate(dict(row)) for row in rows}
 
 
 def load_base(connection: Connection, target: str) -> str | None:
-    """Digest of the base model that the target uses; None where nobody has told."""
+    """Return the digest of the base model that the target uses; None where it is unknown."""
     return connection.scalar(select(targets.c.base_digest).where(targets.c.target == target))
 
 

@@ -36,7 +36,7 @@ def first_poll(url: str, folder: Path) -> Report:
     with following(url, folder) as follow:
         measured = _measured(follow)
     with Store.open(folder, NOW) as store:
-        spans, annotations = store.mirrored(TARGET)
+        spans, annotations = store.read_mirror(TARGET)
     reviewed = {annotation.subject_id for annotation in annotations}
     whole = [
         span for span in spans if span.span_id in reviewed and {"input", "llm"} <= span.attributes.keys()

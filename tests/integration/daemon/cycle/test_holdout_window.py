@@ -13,7 +13,7 @@ from extractors.dataset.snapshot import read_snapshot, write_snapshot
 from extractors.examples.types import Examples
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
-from registry.versions import VersionState
+from registry.versions import Candidate, VersionState
 from tests.snapshots import BEGAN, make_example, make_item, make_snapshot
 from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
@@ -95,16 +95,18 @@ def test_a_version_on_probation_whose_snapshot_is_gone_is_given_up_and_stops_not
     cycle = start_selecting(context, 1, window)
     version = context.store.add_candidate(
         cycle.id,
-        path="adapters/one",
-        files={},
-        base_model=context.target.base_model,
-        base_digest="digest",
-        rank=8,
-        snapshot_id=str(cycle.snapshot_id),
-        plan_id="plan",
-        parent_id=None,
-        code_version="0.1.0",
-        now=BEGAN,
+        Candidate(
+            path="adapters/one",
+            files={},
+            base_model=context.target.base_model,
+            base_digest="digest",
+            rank=8,
+            snapshot_id=str(cycle.snapshot_id),
+            plan_id="plan",
+            parent_id=None,
+            code_version="0.1.0",
+        ),
+        BEGAN,
     )
     context.store.judge(version.id, VersionState.PROBATION, now=BEGAN, actor="learnd", reason="promising")
     looks = SecondLooks()

@@ -6,7 +6,7 @@ from typing import Any
 from extractors.phoenix.spans import Annotation, Span
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
-from registry.versions import Version
+from registry.versions import Candidate, Version
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SOON = NOW + timedelta(minutes=5)
@@ -52,16 +52,18 @@ def a_candidate(store: Store, target: str, base_digest: str = "base1", now: date
 def add_candidate(store: Store, cycle: Cycle, base_digest: str = "base1") -> Version:
     return store.add_candidate(
         cycle.id,
-        path=f"adapters/{cycle.id}",
-        files={"adapter_model.safetensors": "00"},
-        base_model="tiny",
-        base_digest=base_digest,
-        rank=8,
-        snapshot_id="snap",
-        plan_id="plan",
-        parent_id=None,
-        code_version="0.1.0",
-        now=cycle.started_at,
+        Candidate(
+            path=f"adapters/{cycle.id}",
+            files={"adapter_model.safetensors": "00"},
+            base_model="tiny",
+            base_digest=base_digest,
+            rank=8,
+            snapshot_id="snap",
+            plan_id="plan",
+            parent_id=None,
+            code_version="0.1.0",
+        ),
+        cycle.started_at,
     )
 
 
@@ -78,7 +80,7 @@ def promote(store: Store, version: Version, over: Version | None, now: datetime 
 
 def roll_back(store: Store, active: Version, now: datetime = NOW) -> None:
     """Back to what the store names, as an operator does it."""
-    to = store.rollback_target(active.target)
+    to = store.find_rollback_target(active.target)
     store.rollback(
         active.target,
         to=to.id if to else None,

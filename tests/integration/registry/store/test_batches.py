@@ -41,6 +41,7 @@ from tests.integration.registry.store.batch_support import (
     approve,
     reject,
 )
+from tests.integration.registry.store.kill_at_statements import approve_three, kill_at_each_statement
 from tests.integration.registry.store.store_support import NOW, SOON
 
 TARGETS = (TARGET, "globex/routing")
@@ -52,7 +53,7 @@ a_choice = st.tuples(st.sampled_from([ItemState.APPROVED, *ItemState]), st.boole
 
 def taught(store: Store, target: str = TARGET) -> list[str]:
     """Ids of the synthetic examples that would train now."""
-    found = store.approved_examples(target)
+    found = store.find_approved_examples(target)
     return [example.id for kind in KINDS for example in getattr(found, kind)]
 
 
@@ -61,13 +62,13 @@ def test_nothing_trains_before_its_batch_has_ended(tmp_path: Path) -> None:
         batch = a_batch(store, "one", "two")
         store.decide(batch.id, [approve(1)], actor="ann", now=SOON)
         assert taught(store) == []
-        assert not store.decided_since(TARGET, None)
+        assert not store.has_decided_batch_since(TARGET, None)
         store.decide(batch.id, [reject(2)], actor="ann", now=SOON)
         assert taught(store) == [an_example("sft", "one").id]
         ended = store.batch(batch.id)
         assert (ended.state, ended.ended_by, ended.approved, ended.rejected) == ("DECIDED", "ann", 1, 1)
-        assert store.decided_since(TARGET, SOON)
-        assert not store.decided_since(TARGET, SOON + timedelta(seconds=1))
+        assert store.has_decided_batch_since(TARGET, SOON)
+        assert not store.has_decided_batch_since(TARGET, SOON + timedelta(seconds=1))
 
 
 def test_an_edited_item_trains_as_it_was_edited_and_keeps_what_was_proposed(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_batch_expires_for_decisions_the_moment_its_time_is_over(tmp_path: Pat
         assert {ended.id for ended in store.expire_batches(late)} == {batch.id, unread.id}
         assert store.expire_batches(late) == []
         assert taught(store) == [an_example("sft", "one").id]
-        assert store.decided_since(TARGET, late)
+        assert store.has_decided_batch_since(TARGET, late)
         assert store.audit(TARGET)[0].action == "expire"
 
 
@@ -132,7 +133,7 @@ def test_a_batch_that_nobody_read_makes_nothing_due_when_it_expires(tmp_path: Pa
     with Store.open(tmp_path, NOW) as store:
         a_batch(store, "one")
         store.expire_batches(NOW + WEEK)
-        assert not store.decided_since(TARGET, None)
+        assert not store.has_decided_batch_since(TARGET, None)
 
 
 def test_one_batch_of_a_kind_waits_for_a_target(tmp_path: Path) -> None:
@@ -237,44 +238,15 @@ DECIDE_ONE_BY_ONE = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from registry.batches import Decision, ItemState
+from registry.batches import ItemDecision, ItemState
 from registry.store.store import Store
 
 now = datetime(2026, 3, 2, tzinfo=UTC)
 with Store.open(Path(sys.argv[1]), now) as store:
     for item in store.batch_items(sys.argv[2]):
-        decision = Decision(number=item.number, revision=0, state=ItemState.APPROVED)
+        decision = ItemItemDecision(number=item.number, revision=0, state=ItemState.APPROVED)
         store.decide(sys.argv[2], [decision], actor="ann", now=now)
         print(item.number, flush=True)
-"""
-
-KILLED_IN_BULK = """
-import os, signal, sys
-from datetime import UTC, datetime
-from pathlib import Path
-from sqlalchemy import Engine, event
-from registry.batches import Decision, ItemState
-from registry.store.store import Store
-
-folder, batch, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
-now = datetime(2026, 3, 2, tzinfo=UTC)
-said = 0
-
-@event.listens_for(Engine, "after_cursor_execute")
-def count(*_):
-    global said
-    said += 1
-    if said == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-@event.listens_for(Engine, "commit")
-def commit(_):
-    count()
-
-with Store.open(Path(folder), now) as store:
-    said = 0
-    decisions = [Decision(number=n, revision=0, state=ItemState.APPROVED) for n in (1, 2, 3)]
-    store.decide(batch, decisions, actor="ann", now=now)
 """
 
 
@@ -301,29 +273,19 @@ def test_a_decision_that_was_answered_survives_kill_9(tmp_path: Path, pytestconf
         assert taught(store) == []
 
 
-def test_a_bulk_decision_killed_at_any_statement_happened_wholly_or_not_at_all(
-    tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
+def test_a_bulk_decision_killed_at_any_statement_happened_wholly_or_not_at_all(tmp_path: Path) -> None:
     with Store.open(tmp_path / "before", NOW) as store:
         batch = a_batch(store, "one", "two", "three")
-    kills = 0
-    while True:
-        data = tmp_path / f"run{kills}"
-        shutil.copytree(tmp_path / "before", data)
-        child = subprocess.run(
-            [sys.executable, "-c", KILLED_IN_BULK, str(data), batch.id, str(kills + 1)],
-            env={"PYTHONPATH": str(pytestconfig.rootpath)},
-            timeout=60,
-            check=False,
-        )
+    killed, completed = kill_at_each_statement(
+        tmp_path / "before", tmp_path / "after", approve_three, batch.id
+    )
+    assert len(killed) > 5
+    for data in killed:
         with Store.open(data, NOW) as store:
             found, acts, learned = store.batch(batch.id), store.audit(), taught(store)
-        if child.returncode == 0:
-            break
-        assert child.returncode == -9
         assert (found.state, found.approved, len(acts), learned) == (BatchState.WAITING, 0, 0, [])
-        kills += 1
-    assert kills > 5
+    with Store.open(completed, NOW) as store:
+        found, acts, learned = store.batch(batch.id), store.audit(), taught(store)
     assert (found.state, found.approved, len(acts), len(learned)) == (BatchState.DECIDED, 3, 1, 3)
 
 
@@ -515,7 +477,7 @@ class AnyOrder(RuleBasedStateMachine):
                 if state is ItemState.APPROVED
             }
             assert set(taught(self.store, target)) == approved
-            found = self.store.approved_examples(target)
+            found = self.store.find_approved_examples(target)
             assert {e.origin for kind in KINDS for e in getattr(found, kind)} <= {"synthetic"}
 
     @invariant()

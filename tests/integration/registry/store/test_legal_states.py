@@ -1,8 +1,6 @@
 """Whatever is asked of the store, in whatever order, and wherever it is killed: its states stay legal."""
 
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,72 +18,40 @@ from registry.cycles import Cycle, CycleState, IllegalTransition
 from registry.store.cycles import CycleRunning
 from registry.store.store import Store
 from registry.versions import Version, VersionState
+from tests.integration.registry.store.kill_at_statements import activate, kill_at_each_statement, roll_back
 from tests.integration.registry.store.store_support import NOW, a_candidate, add_candidate, promote
 
 TARGETS = ("acme/routing", "globex/routing")
 BASES = ("base1", "base2")
 a_version = st.integers(0, 9)
 
-KILLED_MOVE = """
-import os, signal, sys
-from datetime import UTC, datetime
-from pathlib import Path
-from sqlalchemy import Engine, event
-from registry.store.store import Store
 
-folder, move, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
-now = datetime(2026, 3, 2, tzinfo=UTC)
-said = 0
-
-@event.listens_for(Engine, "after_cursor_execute")
-def count(*_):
-    global said
-    said += 1
-    if said == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-@event.listens_for(Engine, "commit")
-def commit(_):
-    count()
-
-with Store.open(Path(folder), now) as store:
-    said = 0
-    how = dict(expected_active="acme.routing.v1", drain_until=now, now=now, actor="ann", reason="")
-    if move == "activate":
-        store.activate("acme.routing.v2", **how)
-    else:
-        store.rollback("acme/routing", to=None, **how)
-"""
-
-
-@pytest.mark.parametrize("move", ["activate", "rollback"])
+@pytest.mark.parametrize(("move", "argument"), [(activate, "acme.routing.v2"), (roll_back, TARGETS[0])])
 def test_a_move_killed_at_any_statement_happened_wholly_or_not_at_all(
-    tmp_path: Path, pytestconfig: pytest.Config, move: str
+    tmp_path: Path, move: Callable[[Store, str], None], argument: str
 ) -> None:
     with Store.open(tmp_path / "before", NOW) as store:
         first = promote(store, a_candidate(store, TARGETS[0]), None)
         a_candidate(store, TARGETS[0])
-    kills = 0
-    while True:
-        data = tmp_path / f"run{kills}"
-        shutil.copytree(tmp_path / "before", data)
-        child = subprocess.run(
-            [sys.executable, "-c", KILLED_MOVE, str(data), move, str(kills + 1)],
-            env={"PYTHONPATH": str(pytestconfig.rootpath)},
-            timeout=60,
-            check=False,
-        )
-        with Store.open(data, NOW) as store:
-            active, held, acts = store.active(TARGETS[0]), store.target_state(TARGETS[0]).held, store.audit()
-        if child.returncode == 0:
-            break
-        assert child.returncode == -9
-        assert (active, held, len(acts)) == (first, False, 1)
-        kills += 1
+    killed, completed = kill_at_each_statement(tmp_path / "before", tmp_path / "after", move, argument)
     # Every statement and the commit itself was a place to die.
-    assert kills > 5
-    assert (active.id if active else None) == ("acme.routing.v2" if move == "activate" else None)
-    assert (held, len(acts)) == (move == "rollback", 2)
+    assert len(killed) > 5
+    for data in killed:
+        with Store.open(data, NOW) as store:
+            active, held, acts = (
+                store.find_active_version(TARGETS[0]),
+                store.target_state(TARGETS[0]).held,
+                store.audit(),
+            )
+        assert (active, held, len(acts)) == (first, False, 1)
+    with Store.open(completed, NOW) as store:
+        active, held, acts = (
+            store.find_active_version(TARGETS[0]),
+            store.target_state(TARGETS[0]).held,
+            store.audit(),
+        )
+    assert (active.id if active else None) == ("acme.routing.v2" if move is activate else None)
+    assert (held, len(acts)) == (move is roll_back, 2)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -121,7 +87,7 @@ class AnyOrder(RuleBasedStateMachine):
         try:
             self.store.start_cycle(whose, "operator", self.now)
         except CycleRunning:
-            assert any(cycle.target == whose for cycle in self.store.unfinished_cycles())
+            assert any(cycle.target == whose for cycle in self.store.find_unfinished_cycles())
 
     @rule(data=st.data(), old=st.sampled_from(CycleState), new=st.sampled_from(CycleState))
     @precondition(lambda self: self.was_cycles)
@@ -134,7 +100,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(whose=st.sampled_from(TARGETS), base=st.sampled_from(BASES))
     def train(self, whose: str, base: str) -> None:
-        running = [cycle for cycle in self.store.unfinished_cycles() if cycle.target == whose]
+        running = [cycle for cycle in self.store.find_unfinished_cycles() if cycle.target == whose]
         cycle = running[0] if running else self.store.start_cycle(whose, "operator", self.now)
         add_candidate(self.store, cycle, base)
         self.store.advance_cycle(cycle.id, cycle.state, CycleState.FAILED, self.now)
@@ -155,25 +121,25 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(version=a_version)
     def activate(self, version: int) -> None:
         if (chosen := self.was_versions.get(self.pick(version))) is not None:
-            active = self.store.active(chosen.target)
+            active = self.store.find_active_version(chosen.target)
             expected = active.id if active else None
             self.attempt(lambda: self.store.activate(chosen.id, expected_active=expected, **self.drain()))
 
-    @rule(version=a_version, how=st.sampled_from(["want", "unwant", "drained", "files_removed"]))
+    @rule(version=a_version, how=st.sampled_from(["want", "unwant", "unload_drained", "mark_files_removed"]))
     def load_or_unload(self, version: int, how: str) -> None:
         when = () if how in {"want", "unwant"} else (self.now,)
         self.attempt(lambda: getattr(self.store, how)(self.pick(version), *when))
 
     @rule(whose=st.sampled_from(TARGETS))
     def deactivate(self, whose: str) -> None:
-        active = self.store.active(whose)
+        active = self.store.find_active_version(whose)
         expected = active.id if active else "nothing"
         self.attempt(lambda: self.store.deactivate(whose, expected_active=expected, **self.drain()))
 
     @rule(whose=st.sampled_from(TARGETS))
     def roll_back(self, whose: str) -> None:
-        if (active := self.store.active(whose)) is not None:
-            to = self.store.rollback_target(whose)
+        if (active := self.store.find_active_version(whose)) is not None:
+            to = self.store.find_rollback_target(whose)
             # What the store names as the way back can always be gone back to.
             self.store.rollback(whose, to=to.id if to else None, expected_active=active.id, **self.drain())
             assert self.store.target_state(whose).held
@@ -228,7 +194,7 @@ class AnyOrder(RuleBasedStateMachine):
             mine = self.store.versions(target)
             active = [version for version in mine if version.state == VersionState.ACTIVE]
             assert len(active) <= 1
-            assert self.store.active(target) == (active[0] if active else None)
+            assert self.store.find_active_version(target) == (active[0] if active else None)
             base = self.store.target_state(target).base_digest
             for version in mine:
                 servable = version.files_removed_at is None and base in {None, version.base_digest}
@@ -238,8 +204,8 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def what_is_needed_is_never_prunable(self) -> None:
         for target in TARGETS:
-            prunable = self.store.prunable(target, keep=0)
-            assert self.store.rollback_target(target) not in prunable
+            prunable = self.store.find_prunable(target, keep=0)
+            assert self.store.find_rollback_target(target) not in prunable
             for version in prunable:
                 assert version.target == target
                 assert not version.wanted

@@ -131,10 +131,10 @@ def test_the_tables_can_be_made_in_postgresql_with_their_partial_indexes() -> No
 def test_a_store_opened_again_holds_what_it_held_and_makes_no_backup(tmp_path: Path) -> None:
     database = filled_store(tmp_path)
     with Store.open(database.parent, SOON) as store:
-        active = store.active(T)
+        active = store.find_active_version(T)
         assert active is not None
         assert active.activated_at == NOW
-        assert store.mirrored(T)[0] == [a_span("a")]
+        assert store.read_mirror(T)[0] == [a_span("a")]
     assert not (database.parent / "backups").exists()
 
 
@@ -327,7 +327,7 @@ def test_a_report_of_the_time_of_one_look_says_what_it_decided_by_and_is_not_tol
         )
     with Store.open(tmp_path / "data", SOON) as store:
         cycle = store.cycle("c")
-        assert store.unpublished_cycles(T) == []
+        assert store.find_unpublished_cycles(T) == []
         [listed] = store.cycles(T)
     assert cycle.report is not None
     assert (cycle.report.condition, cycle.report.gate.rule) == ("better", "one-look")

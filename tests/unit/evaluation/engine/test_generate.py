@@ -21,7 +21,7 @@ from evaluation.engine.shared_prompts import (
 from evaluation.report import BASE
 from extractors.examples.types import Message
 from tests.tiny_model import tokenizer_folder
-from tests.unit.trainers.batching.test_shared_forward import CONFIGS, SHAPE, SYSTEM, model_of
+from tests.unit.trainers.batching.test_shared_forward import CONFIGS, SHAPE, SYSTEM, build_model
 
 # PEFT's own call of transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
@@ -47,7 +47,7 @@ def adapted(config):
     """A model whose weights are long enough for its answers to differ, and an adapter that matters."""
     config = copy.deepcopy(config)
     config.tie_word_embeddings = False  # tied, it would say one token again and again
-    model = model_of(config)
+    model = build_model(config)
     torch.manual_seed(3)
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -223,7 +223,7 @@ def test_rows_are_gathered_as_long_as_they_are_few_and_short_enough():
 
 def test_many_labels_are_weighed_in_several_trees(tokenizer):
     config = LlamaConfig(**SHAPE | {"vocab_size": 2**19, "hidden_size": 8, "head_dim": 4})
-    engine = AnswerEngine(tokenizer, model_of(config).eval(), {})
+    engine = AnswerEngine(tokenizer, build_model(config).eval(), {})
     labels = [(10 + number % 5, 100 + number, 1000 + number, 2) for number in range(120)]
     trees = build_label_trees(labels, 2**19)
     assert len(trees) > 2
@@ -291,7 +291,7 @@ def test_batches_hold_like_lengths_and_are_bounded_by_tokens():
 def test_nothing_is_shared_where_tokens_do_not_see_all_before_them(kind):
     windows = {"mistral", "qwen2-sliding", "gemma2", "gemma3"}
     with torch.inference_mode():
-        shared = SharedPrompts(model_of(CONFIGS[kind]), PROMPTS)
+        shared = SharedPrompts(build_model(CONFIGS[kind]), PROMPTS)
     assert shared.exact == (kind not in windows)
 
 
