@@ -265,7 +265,7 @@ class Service:
         for replica, problem in reconcile_target(context).items():
             self.health.record_replica(context.target.key, replica, problem)
             self.metrics.replica_ok.labels(context.target.key, replica).set(problem == "ok")
-        active = self.store.active(context.target.key)
+        active = self.store.find_active_version(context.target.key)
         self.metrics.active_version.labels(context.target.key).set(active.number if active else 0)
 
     def _advance(self, context: TargetContext) -> None:
@@ -294,8 +294,8 @@ class Service:
         key, state = context.target.key, self.store.target_state(context.target.key)
         demand = Demand(
             feedback_changes=state.feedback_changes,
-            batch_decided=self.store.decided_since(key, state.last_cycle_at),
-            asked=self.store.cycle_asked(key, state.last_cycle_at),
+            batch_decided=self.store.has_decided_batch_since(key, state.last_cycle_at),
+            asked=self.store.is_cycle_requested(key, state.last_cycle_at),
         )
         return find_trigger(
             context.target,

@@ -72,7 +72,9 @@ class Notifier:
     def deliver(self) -> int:
         """Deliver the notices that are due, and return how many of them the receiver took."""
         now, delivered = self.clock(), 0
-        due = self.store.due_notices(self.receiver.name, self.receiver.events, since=now - GIVE_UP, now=now)
+        due = self.store.find_due_notices(
+            self.receiver.name, self.receiver.events, since=now - GIVE_UP, now=now
+        )
         for each in due:
             if self.stop.is_set() or not self._deliver_one(each):
                 # The others would fail as well now; this one waits, and the next call begins with them.

@@ -38,7 +38,7 @@ def publish_target(context: TargetContext, client: PhoenixClient) -> int:
     Raises Interrupted when the daemon is to stop.
     """
     published, problems = 0, []
-    for cycle in context.store.unpublished_cycles(context.target.key):
+    for cycle in context.store.find_unpublished_cycles(context.target.key):
         try:
             compare_path = _publish(context, client, read_run(context, cycle.id))
         except (Interrupted, StoreUnavailable):
@@ -50,10 +50,10 @@ def publish_target(context: TargetContext, client: PhoenixClient) -> int:
             expected = isinstance(problem, LearndError)
             log.warning("run not published", cycle=cycle.id, exc_info=not expected)
             words = str(problem) if expected else f"{type(problem).__name__}: {problem}"
-            context.store.not_published(cycle.id, words)
+            context.store.record_publish_failure(cycle.id, words)
             problems.append(f"Phoenix has not got {cycle.id}: {words}")
         else:
-            context.store.published(cycle.id, context.clock(), compare_path)
+            context.store.mark_published(cycle.id, context.clock(), compare_path)
             published += 1
     if problems:
         raise NotPublished("; ".join(problems))

@@ -192,5 +192,5 @@ def _rejects_or_pauses(context: TargetContext, version: Version) -> bool:
 def _may_be_due(context: TargetContext, version: Version) -> bool:
     """Return whether there are enough newer calls, reviewed or not: counting them alone is cheap."""
     watermark = read_manifest(context.snapshots / version.snapshot_id).watermark
-    calls = context.store.mirrored_since(context.target.key, watermark or version.created_at)
+    calls = context.store.count_spans_since(context.target.key, watermark or version.created_at)
     return calls >= count_required_items(context.target, context.store, version)

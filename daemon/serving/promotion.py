@@ -136,7 +136,7 @@ class Promoter:
         version = self.store.version(version_id)
         if ready_only and version.state is not VersionState.READY:
             raise NotReady(f"{version.id} is {version.state}, not READY: {UNREADY[version.state]}")
-        active = self.store.active(version.target)
+        active = self.store.find_active_version(version.target)
         return self.promote(
             version,
             expected_active=(active.id if active else None) if instead_of == UNSEEN else instead_of,
@@ -155,14 +155,14 @@ class Promoter:
         Raises NotServable, NotServed, ActiveChanged.
         """
         with promotion_lock(self.settings.data_dir, target.key, LOCK_PATIENCE), ExitStack() as stack:
-            active = self.store.active(target.key)
+            active = self.store.find_active_version(target.key)
             if active is None:
                 raise NotServable(
                     f"{target.key} serves the base model already: there is nothing to roll back"
                 )
             if instead_of not in {UNSEEN, active.id}:
                 raise ActiveChanged(target.key, instead_of, active.id)
-            previous = self.store.rollback_target(target.key)
+            previous = self.store.find_rollback_target(target.key)
             if previous is not None:
                 self._bring_back(target, previous, stack)
             now = self.clock()

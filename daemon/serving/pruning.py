@@ -48,7 +48,7 @@ def _select_kept(context: TargetContext, cycles: Sequence[Cycle]) -> list[Cycle]
     trained = [cycle for cycle in cycles if cycle.state is CycleState.DONE and cycle.plan]
     judged = trained[: context.target.gate.candidates_per_window]
     # Phoenix may have been down for long; what was measured is still to be published.
-    unpublished = context.store.unpublished_cycles(context.target.key)
+    unpublished = context.store.find_unpublished_cycles(context.target.key)
     running = [cycle for cycle in cycles if not cycle.ended]
     return [*running, *cycles[:RUNS_KEPT], *judged, *unpublished]
 
@@ -60,9 +60,9 @@ def _prune_versions(context: TargetContext) -> None:
         # vLLM ends when it misses a file of an adapter that it still lists.
         log.info("no version is removed", target=context.target.key, because=str(problem))
         return
-    for version in context.store.prunable(context.target.key, keep=context.target.retention.keep):
+    for version in context.store.find_prunable(context.target.key, keep=context.target.retention.keep):
         if version.id not in loaded:
-            context.store.files_removed(version.id, context.clock())
+            context.store.mark_files_removed(version.id, context.clock())
     for version in context.store.versions(context.target.key):
         # The store records the removal first; the files follow, also if a crash came in between.
         folder = adapter_folder(context.data_dir, version)

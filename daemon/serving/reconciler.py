@@ -32,7 +32,7 @@ def reconcile_target(context: TargetContext) -> dict[str, str]:
         _end_drains(context)
         wanted = [
             DesiredAdapter(name=version.id, path=adapter_folder(context.data_dir, version))
-            for version in context.store.wanted(context.target.key)
+            for version in context.store.find_wanted_versions(context.target.key)
         ]
         tried, target = _find_trials(context), context.target.key
         replicas = open_replicas(context.settings, context.target, stack)
@@ -41,8 +41,10 @@ def reconcile_target(context: TargetContext) -> dict[str, str]:
 
 def _find_trials(context: TargetContext) -> set[str]:
     """Return the candidates that an evaluation has loaded on one replica: they stay there, and only there."""
-    judged = {c.version_id for c in context.store.unfinished_cycles() if c.state is CycleState.EVALUATING}
-    wanted = context.store.wanted(context.target.key)
+    judged = {
+        c.version_id for c in context.store.find_unfinished_cycles() if c.state is CycleState.EVALUATING
+    }
+    wanted = context.store.find_wanted_versions(context.target.key)
     return {each.id for each in wanted if each.id in judged and each.state is not VersionState.ACTIVE}
 
 
@@ -63,8 +65,8 @@ def _drop_leftovers(context: TargetContext) -> None:
 
     This process holds the promotion lock, and a cycle that is still PROMOTING begins again anyway.
     """
-    promoting = {cycle.version_id for cycle in context.store.unfinished_cycles()}
-    for version in context.store.wanted(context.target.key):
+    promoting = {cycle.version_id for cycle in context.store.find_unfinished_cycles()}
+    for version in context.store.find_wanted_versions(context.target.key):
         abandoned = version.state is not VersionState.ACTIVE and version.drain_until is None
         if abandoned and version.id not in promoting:
             context.store.unwant(version.id)
@@ -73,6 +75,6 @@ def _drop_leftovers(context: TargetContext) -> None:
 def _end_drains(context: TargetContext) -> None:
     """Let go of retired versions whose name no client knows any more; requests in flight still finish."""
     now = context.clock()
-    for version in context.store.wanted(context.target.key):
+    for version in context.store.find_wanted_versions(context.target.key):
         if version.drain_until is not None and version.drain_until <= now:
-            context.store.drained(version.id, now)
+            context.store.unload_drained(version.id, now)

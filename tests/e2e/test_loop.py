@@ -110,9 +110,9 @@ def test_a_cycle_that_is_killed_in_every_one_of_its_states_completes_once(
     for state, seconds in IN_THE_MIDDLE.items():
         assert die_in(team, state, seconds) == -signal.SIGKILL
         with team.store() as store:
-            (before,) = store.unfinished_cycles()
+            (before,) = store.find_unfinished_cycles()
             assert before.state == state
-            assert store.active(team.key) is None or state == "PROMOTING"
+            assert store.find_active_version(team.key) is None or state == "PROMOTING"
         killed_in.add(before.id)
 
     team.learnd("once")

@@ -381,7 +381,7 @@ def test_a_batch_is_decided_over_the_api(daemon: Daemon, batch: Batch) -> None:
         assert client.post(f"{base}/close", json={}).json()["state"] == "DECIDED"
         acts = client.get(f"/api/v1/audit?target={TARGET}").json()
         assert [(act["actor"], act["action"]) for act in acts] == [("ci", "close"), *[("ci", "decide")] * 2]
-    assert [example.completion.content for example in daemon.store.approved_examples(TARGET).sft] == [
+    assert [example.completion.content for example in daemon.store.find_approved_examples(TARGET).sft] == [
         "billing",
         "shipping",
     ]
@@ -482,10 +482,10 @@ def test_a_cycle_is_asked_for_once_and_not_beside_another(daemon: Daemon) -> Non
             asked = client.post(f"/api/v1/targets/{TARGET}/start")
             assert (asked.status_code, asked.json()) == (202, {"target": TARGET})
         assert [act.action for act in daemon.store.audit(TARGET)] == ["ask for a cycle"]
-        assert daemon.store.cycle_asked(TARGET, None)
+        assert daemon.store.is_cycle_requested(TARGET, None)
         began = daemon.now + timedelta(seconds=1)
         daemon.store.start_cycle(TARGET, "operator", began)
-        assert not daemon.store.cycle_asked(TARGET, began)
+        assert not daemon.store.is_cycle_requested(TARGET, began)
         refused = client.post(f"/api/v1/targets/{TARGET}/start")
         assert (refused.status_code, "unfinished cycle" in refused.text) == (409, True)
 
@@ -499,7 +499,7 @@ def test_a_version_that_is_not_ready_or_whose_files_are_gone_is_not_served(daemo
         refused = client.post(f"{path}/activate", json=asked)
         assert (refused.status_code, "missing or has changed" in refused.text) == (409, True)
         assert client.post("/api/v1/versions/nowhere/activate", json=asked).status_code == 404
-    assert daemon.store.active(TARGET) is None
+    assert daemon.store.find_active_version(TARGET) is None
 
 
 def test_a_version_that_waits_is_rejected_and_no_other(daemon: Daemon) -> None:
@@ -525,4 +525,4 @@ def test_an_expired_batch_is_closed_over_the_api(daemon: Daemon, batch: Batch) -
     with daemon.as_ci() as client:
         refused = client.post(f"/api/v1/batches/{batch.id}/decisions", json=approval(1))
         assert (refused.status_code, "EXPIRED" in refused.text) == (409, True)
-    assert an_example("sft", "one").id not in {e.id for e in daemon.store.approved_examples(TARGET).sft}
+    assert an_example("sft", "one").id not in {e.id for e in daemon.store.find_approved_examples(TARGET).sft}

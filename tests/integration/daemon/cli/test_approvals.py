@@ -138,7 +138,7 @@ def test_a_batch_is_closed_or_withdrawn(learnd: Learnd) -> None:
     withdrawn = learnd("withdraw", waiting(learnd, "three"), "--reason", "the wrong model")["batch"]
     assert (withdrawn["state"], withdrawn["reason"]) == ("WITHDRAWN", "the wrong model")
     with Store.open(learnd.folder / "data", NOW) as store:
-        assert len(store.approved_examples(TARGET).sft) == 1
+        assert len(store.find_approved_examples(TARGET).sft) == 1
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def import_review(review: BatchReview, batch: Batch, lines: list[dict[str, Any]]
 
 
 def list_approved(review: BatchReview) -> list[SFTExample]:
-    return list(review.store.approved_examples(TARGET).sft)
+    return list(review.store.find_approved_examples(TARGET).sft)
 
 
 def edit(number: int, revision: int = 0, **changes: Any) -> Ruling:
@@ -158,7 +158,7 @@ def test_pairs_and_triplets_are_edited_as_what_they_are(tmp_path: Path) -> None:
         review.decide(pairs.id, [edit(1, chosen="shipping")], actor="ann")  # as the rejected one
     review.decide(pairs.id, [edit(1, chosen="returns")], actor="ann")
     review.decide(triplets.id, [edit(1, anchor="Another query")], actor="ann")
-    found = review.store.approved_examples(TARGET)
+    found = review.store.find_approved_examples(TARGET)
     assert found.pairs[0].chosen.content == "returns"
     assert found.triplets[0].prompt_key != an_example("triplets", "one").prompt_key  # type: ignore[union-attr]
     review.store.close()

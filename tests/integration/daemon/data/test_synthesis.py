@@ -105,7 +105,7 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(context: TargetConte
     items = context.store.batch_items(batch.id)
     assert {item.example["completion"]["content"] for item in items} <= set(ASKED)
     assert all(item.example["origin"] == "synthetic" and item.diversity > 0 for item in items)
-    assert context.store.approved_examples(context.target.key) == Examples()
+    assert context.store.find_approved_examples(context.target.key) == Examples()
     written = [path for path in context.run_folder(begun).rglob("*") if path.is_file()]
     assert written
     assert not [path for path in written if KEY in path.read_text("utf-8", errors="replace")]
@@ -117,8 +117,8 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(context: TargetConte
 
     decisions = [ItemDecision(number=item.number, revision=0, state=ItemState.APPROVED) for item in items]
     context.store.decide(batch.id, decisions, actor="ann", now=NOW)
-    assert context.store.decided_since(context.target.key, NOW)
-    assert len(context.store.approved_examples(context.target.key).sft) == batch.size
+    assert context.store.has_decided_batch_since(context.target.key, NOW)
+    assert len(context.store.find_approved_examples(context.target.key).sft) == batch.size
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ def test_a_command_that_fails_or_hangs_is_run_again(tmp_path: Path, code: str) -
     outbox = Outbox(tmp_path, command=[sys.executable, "-c", code], timeout_seconds=2)
     fail_a_cycle(outbox.store)
     assert outbox.deliver() == 0
-    (due,) = outbox.store.due_notices(
+    (due,) = outbox.store.find_due_notices(
         "ops", ["cycle.failed"], since=NOW - GIVE_UP, now=NOW + timedelta(seconds=10)
     )
     assert due.attempts == 1

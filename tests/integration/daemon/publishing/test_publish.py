@@ -404,7 +404,9 @@ def test_a_run_that_phoenix_does_not_take_keeps_no_later_one_waiting(
     later = reachable.run(reachable.snapshot(make_held_out(6, first=400)), right=6)
     with pytest.raises(NotPublished, match=f"other examples than those of run {refused.id}"):
         publish_target(reachable.context, client)
-    unpublished = [cycle.id for cycle in reachable.store.unpublished_cycles(reachable.context.target.key)]
+    unpublished = [
+        cycle.id for cycle in reachable.store.find_unpublished_cycles(reachable.context.target.key)
+    ]
     assert unpublished == [refused.id]
     assert reachable.store.cycle(later.id).compare_path is not None
     known = reachable.store.cycle(refused.id)
@@ -426,7 +428,7 @@ def test_a_run_that_nobody_can_read_is_given_up_in_words_and_keeps_no_other_wait
         publish_target(reachable.context, client)
     assert reachable.store.cycle(later.id).published_at is not None
     for _ in range(MOST_PUBLISH_TRIES - 2):
-        reachable.store.not_published(broken.id, "as before")
+        reachable.store.record_publish_failure(broken.id, "as before")
     with pytest.raises(NotPublished, match="lacks its plan"):
         publish_target(reachable.context, client)
     assert publish_target(reachable.context, client) == 0
@@ -443,16 +445,16 @@ def test_what_phoenix_is_still_to_get_outlives_the_retention_policy(reachable: R
     for number in range(RUNS_KEPT + 5):
         reachable.now += MINUTE
         cycle = reachable.run(reachable.snapshot(make_held_out(2, first=1000 + 10 * number)), right=1)
-        reachable.store.published(cycle.id, reachable.now, None)
+        reachable.store.mark_published(cycle.id, reachable.now, None)
     version = reachable.store.version(str(untold.version_id))
     reachable.store.judge(
         version.id, VersionState.REJECTED, now=reachable.now, actor="learnd", reason="no better"
     )
-    reachable.store.files_removed(version.id, reachable.now)
+    reachable.store.mark_files_removed(version.id, reachable.now)
     prune_target(reachable.context)
     assert reachable.context.snapshot(str(untold.snapshot_id)).holdout
     assert reachable.context.run_folder(untold).exists()
-    reachable.store.published(untold.id, reachable.now, None)
+    reachable.store.mark_published(untold.id, reachable.now, None)
     prune_target(reachable.context)
     assert not (reachable.context.snapshots / str(untold.snapshot_id)).exists()
     assert not reachable.context.run_folder(untold).exists()
@@ -501,7 +503,7 @@ def test_a_cycle_in_the_foreground_ends_well_though_phoenix_is_down(tmp_path: Pa
     assert "does not answer" in said[-1].message
     assert "the next call, or a daemon, goes on with it" in said[-1].message
     with Store.open(tmp_path, runs.now) as store:
-        assert [each.id for each in store.unpublished_cycles("acme/routing")] == [cycle.id]
+        assert [each.id for each in store.find_unpublished_cycles("acme/routing")] == [cycle.id]
 
 
 def test_answers_outside_the_output_space_are_invalid_runs(runs: Runs) -> None:

@@ -65,11 +65,11 @@ class Follower:
 
     @property
     def spans(self) -> dict[str, Span]:
-        return {span.span_id: span for span in self.store.mirrored(self.target)[0]}
+        return {span.span_id: span for span in self.store.read_mirror(self.target)[0]}
 
     @property
     def annotations(self) -> list[Annotation]:
-        return self.store.mirrored(self.target)[1]
+        return self.store.read_mirror(self.target)[1]
 
     @property
     def labels(self) -> set[tuple[str, str, str | None]]:

@@ -76,7 +76,7 @@ class Follower:
 
     @property
     def spans(self) -> dict[str, Span]:
-        return {span.span_id: span for span in self.store.mirrored(TARGET)[0]}
+        return {span.span_id: span for span in self.store.read_mirror(TARGET)[0]}
 
     @property
     def labels(self) -> set[tuple[str, str | None]]:
@@ -84,7 +84,7 @@ class Follower:
 
     @property
     def annotations(self) -> list[Annotation]:
-        return self.store.mirrored(TARGET)[1]
+        return self.store.read_mirror(TARGET)[1]
 
     @property
     def state(self) -> TargetState:
@@ -92,7 +92,7 @@ class Follower:
 
     @property
     def retrievals(self) -> Extraction:
-        return extract_searches(*self.store.mirrored(TARGET), FeedbackRules(annotations=(RELEVANCE,)))
+        return extract_searches(*self.store.read_mirror(TARGET), FeedbackRules(annotations=(RELEVANCE,)))
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def read_back(phoenix: PhoenixServer, project: str, folder: Path) -> Extraction:
         source = MirrorSource(project=project, annotation_names=frozenset(names))
         change = poll(client, mirror, source, now=now)
         store.apply_mirror("acme/routing", change, now)
-        return extract(*store.mirrored("acme/routing"), FeedbackRules())
+        return extract(*store.read_mirror("acme/routing"), FeedbackRules())
 
 
 def build_expected_span(asked: dict[str, Any]) -> SentSpan:

@@ -6,14 +6,14 @@ from typing import Any
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, Triplet
 from extractors.synthesis.recipes import SyntheticKind
-from registry.batches import Batch, ItemDecision, ItemState, Proposal, Provenance, SyntheticExample
+from registry.batches import Batch, BatchProvenance, ItemDecision, ItemState, Proposal, SyntheticExample
 from registry.cycles import CycleState
 from registry.store.store import Store
 from tests.integration.registry.store.store_support import NOW
 
 TARGET = "acme/routing"
 WEEK = timedelta(days=7)
-PROVENANCE = Provenance(model="tiny", program="propose-1", demonstrations=("d1",), seed=7)
+PROVENANCE = BatchProvenance(model="tiny", program="propose-1", demonstrations=("d1",), seed=7)
 
 
 def an_example(kind: SyntheticKind, question: str, answer: str = "billing") -> SyntheticExample:

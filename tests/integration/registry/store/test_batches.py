@@ -244,7 +244,7 @@ from registry.store.store import Store
 now = datetime(2026, 3, 2, tzinfo=UTC)
 with Store.open(Path(sys.argv[1]), now) as store:
     for item in store.batch_items(sys.argv[2]):
-        decision = ItemItemDecision(number=item.number, revision=0, state=ItemState.APPROVED)
+        decision = ItemDecision(number=item.number, revision=0, state=ItemState.APPROVED)
         store.decide(sys.argv[2], [decision], actor="ann", now=now)
         print(item.number, flush=True)
 """
