@@ -3,8 +3,8 @@
     python -m tests.integration.registry.store.kill_at_statements BEFORE FOLDER CHANGE [ARGUMENT]
 
 copies the store in BEFORE to FOLDER/0, FOLDER/1, …, makes the change in each copy, and is killed one
-statement later each time, until a change is completed. It forks for each copy: importing the store takes seconds,
-a change milliseconds.
+statement later each time, until a change is completed. It forks for each copy: importing the store
+takes seconds, a change milliseconds.
 """
 
 import os

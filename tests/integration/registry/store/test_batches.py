@@ -51,7 +51,7 @@ a_choice = st.tuples(st.sampled_from([ItemState.APPROVED, *ItemState]), st.boole
 """What an item becomes, and whether it is edited, too."""
 
 
-def taught(store: Store, target: str = TARGET) -> list[str]:
+def list_training_ids(store: Store, target: str = TARGET) -> list[str]:
     """Ids of the synthetic examples that would train now."""
     found = store.find_approved_examples(target)
     return [example.id for kind in KINDS for example in getattr(found, kind)]
@@ -61,10 +61,10 @@ def test_nothing_trains_before_its_batch_has_ended(tmp_path: Path) -> None:
     with Store.open(tmp_path, NOW) as store:
         batch = a_batch(store, "one", "two")
         store.decide(batch.id, [approve(1)], actor="ann", now=SOON)
-        assert taught(store) == []
+        assert list_training_ids(store) == []
         assert not store.has_decided_batch_since(TARGET, None)
         store.decide(batch.id, [reject(2)], actor="ann", now=SOON)
-        assert taught(store) == [an_example("sft", "one").id]
+        assert list_training_ids(store) == [an_example("sft", "one").id]
         ended = store.batch(batch.id)
         assert (ended.state, ended.ended_by, ended.approved, ended.rejected) == ("DECIDED", "ann", 1, 1)
         assert store.has_decided_batch_since(TARGET, SOON)
@@ -76,7 +76,7 @@ def test_an_edited_item_trains_as_it_was_edited_and_keeps_what_was_proposed(tmp_
         batch = a_batch(store, "one")
         better = an_example("sft", "one", "shipping")
         store.decide(batch.id, [approve(1, edited=better.model_dump(mode="json"))], actor="ann", now=SOON)
-        assert taught(store) == [better.id]
+        assert list_training_ids(store) == [better.id]
         (item,) = store.batch_items(batch.id)
         assert item.example == an_example("sft", "one").model_dump(mode="json")
 
@@ -90,7 +90,7 @@ def test_a_batch_closed_early_teaches_what_was_approved_and_one_withdrawn_teache
             store.decide(batch.id, [approve(1)], actor="ann", now=SOON)
         store.close_batch(closed.id, actor="ann", now=SOON)
         store.withdraw_batch(withdrawn.id, actor="bob", now=SOON, reason="the model was the wrong one")
-        assert taught(store) == [an_example("sft", "one").id]
+        assert list_training_ids(store) == [an_example("sft", "one").id]
         with pytest.raises(BatchEnded, match="DECIDED"):
             store.decide(closed.id, [approve(2)], actor="ann", now=SOON)
         with pytest.raises(BatchEnded, match="WITHDRAWN"):
@@ -111,7 +111,7 @@ def test_an_approval_can_be_revoked_for_ever_and_nothing_be_approved_too_late(tm
         with pytest.raises(BatchEnded, match="except to reject"):
             store.decide(batch.id, [taken_back], actor="ann", now=SOON)
         store.decide(batch.id, [reject(1, 1)], actor="bob", now=SOON)
-        assert taught(store) == []
+        assert list_training_ids(store) == []
 
 
 def test_a_batch_expires_for_decisions_the_moment_its_time_is_over(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_batch_expires_for_decisions_the_moment_its_time_is_over(tmp_path: Pat
         assert store.expire_batches(late - timedelta(seconds=1)) == []
         assert {ended.id for ended in store.expire_batches(late)} == {batch.id, unread.id}
         assert store.expire_batches(late) == []
-        assert taught(store) == [an_example("sft", "one").id]
+        assert list_training_ids(store) == [an_example("sft", "one").id]
         assert store.has_decided_batch_since(TARGET, late)
         assert store.audit(TARGET)[0].action == "expire"
 
@@ -270,7 +270,7 @@ def test_a_decision_that_was_answered_survives_kill_9(tmp_path: Path, pytestconf
         # The one that was being written may have been committed without an answer.
         assert approved in (answered, [*answered, len(answered) + 1])
         assert len(approved) < 200
-        assert taught(store) == []
+        assert list_training_ids(store) == []
 
 
 def test_a_bulk_decision_killed_at_any_statement_happened_wholly_or_not_at_all(tmp_path: Path) -> None:
@@ -282,10 +282,10 @@ def test_a_bulk_decision_killed_at_any_statement_happened_wholly_or_not_at_all(t
     assert len(killed) > 5
     for data in killed:
         with Store.open(data, NOW) as store:
-            found, acts, learned = store.batch(batch.id), store.audit(), taught(store)
+            found, acts, learned = store.batch(batch.id), store.audit(), list_training_ids(store)
         assert (found.state, found.approved, len(acts), learned) == (BatchState.WAITING, 0, 0, [])
     with Store.open(completed, NOW) as store:
-        found, acts, learned = store.batch(batch.id), store.audit(), taught(store)
+        found, acts, learned = store.batch(batch.id), store.audit(), list_training_ids(store)
     assert (found.state, found.approved, len(acts), len(learned)) == (BatchState.DECIDED, 3, 1, 3)
 
 
@@ -332,7 +332,7 @@ def test_postgresql_can_count_the_items_of_a_batch() -> None:
     assert "GROUP BY" not in str(_select_batches().compile(dialect=postgresql.dialect()))
 
 
-def repeated(decisions: list[ItemDecision]) -> bool:
+def has_repeated_number(decisions: list[ItemDecision]) -> bool:
     return len({decision.number for decision in decisions}) < len(decisions)
 
 
@@ -412,7 +412,13 @@ class AnyOrder(RuleBasedStateMachine):
             self.store.decide(batch, decisions, actor=actor, now=self.now)
         except LearndError:
             # Refused are those that nobody may make, that come too late, or that are about something else.
-            assert spoiled or late or actor == "learnd" or self.now >= self.ends[batch] or repeated(decisions)
+            assert (
+                spoiled
+                or late
+                or actor == "learnd"
+                or self.now >= self.ends[batch]
+                or has_repeated_number(decisions)
+            )
             return
         assert actor != "learnd"
         assert not decisions or spoiled is None
@@ -476,7 +482,7 @@ class AnyOrder(RuleBasedStateMachine):
                 for state, taught_id, _ in items.values()
                 if state is ItemState.APPROVED
             }
-            assert set(taught(self.store, target)) == approved
+            assert set(list_training_ids(self.store, target)) == approved
             found = self.store.find_approved_examples(target)
             assert {e.origin for kind in KINDS for e in getattr(found, kind)} <= {"synthetic"}
 
