@@ -3,11 +3,10 @@
 from statistics import mean, stdev
 from typing import Literal
 
-from evaluation.metrics.labels import ConfidenceMeasures, LabelMeasures
-from evaluation.metrics.latency import Overhead
 from evaluation.metrics.llm_judge import Preferences
+from evaluation.metrics.measures import ConfidenceMeasures, LabelMeasures, Overhead
 from evaluation.rules import Gate, Look
-from evaluation.weighting.weights import Weighting
+from evaluation.weighting.weighting import Weighting
 from extractors.values import Value
 
 BASE = "base"

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from evaluation.metrics.fields import compute_field_figures, score_fields
-from evaluation.metrics.labels import ConfidenceMeasures, LabelMeasures, measure_confidence, measure_labels
+from evaluation.metrics.labels import measure_confidence, measure_labels
+from evaluation.metrics.measures import ConfidenceMeasures, LabelMeasures
 from evaluation.metrics.retrieval import SideRankings
 from evaluation.metrics.scoring import Scorer
 from evaluation.report import FailedGoldenCase, GoldenResults, ScoredAnswer, Side

@@ -82,7 +82,7 @@ def parse_synthetic_example(kind: SyntheticKind, content: dict[str, Any]) -> Syn
     return example
 
 
-class Provenance(Value):
+class BatchProvenance(Value):
     """The origin of a batch."""
 
     model: str
@@ -166,7 +166,7 @@ class Batch(Value):
     """The cycle that asked for it."""
     need: str
     """The examples that were lacking, in words."""
-    provenance: Provenance
+    provenance: BatchProvenance
     created_at: datetime
     expires_at: datetime
     ended_at: datetime | None = None

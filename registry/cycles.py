@@ -9,7 +9,7 @@ from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from evaluation.report import Report, Verdict
 from extractors.errors import LearndError
 from extractors.values import Value
-from trainers.estimate.memory_and_time import TrainingEstimate
+from trainers.estimate.estimates import TrainingEstimate
 from trainers.jobs.job import TrainingMetrics, Validation
 from trainers.planning.plan import Plan
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.metrics.latency import Overhead, compute_overhead
+from evaluation.metrics.latency import compute_overhead
 from evaluation.metrics.llm_judge import Preferences
+from evaluation.metrics.measures import Overhead
 from evaluation.metrics.retrieval import average_rankings, build_library, rank_documents
 from evaluation.metrics.scoring import Scorer, build_scorer
 from evaluation.report import Report, ScoredAnswer, SeedRuns, Side
@@ -191,8 +192,8 @@ def _build_writing_side(model: Model, items: Sequence[ReviewedItem]) -> Side:
         for number, item in enumerate(items)
     ]
     nats = tuple((-1 / model.right, -4 / model.right) for _ in items)
-    heard = SideAnswers(held_out=_to_answers(texts), gold=nats)
-    return score_side(model.name, items, heard, build_scorer("generation", (), ()), latency_ms=model.ms)
+    answers = SideAnswers(held_out=_to_answers(texts), gold=nats)
+    return score_side(model.name, items, answers, build_scorer("generation", (), ()), latency_ms=model.ms)
 
 
 def _build_seed_runs(nearness: float) -> SeedRuns:
@@ -263,20 +264,20 @@ def build_searches(n: int) -> tuple[ReviewedRetrieval, ...]:
 
 def build_search_report(snapshot: Snapshot, live: Model, candidate: Model) -> Report:
     """Encoders, of which the better one finds more relevant documents first."""
-    shelf = build_library(snapshot.retrievals)
+    library = build_library(snapshot.retrievals)
     sides = []
     for model in (live, candidate):
         chance = np.random.default_rng(model.right)
         ranked = []
-        for number, query in enumerate(shelf.queries):
-            scores = chance.random(len(shelf.documents))
-            scores[list(query.relevant)] += 1 if _is_right(model, number, len(shelf.queries)) else 0.4
+        for number, query in enumerate(library.queries):
+            scores = chance.random(len(library.documents))
+            scores[list(query.relevant)] += 1 if _is_right(model, number, len(library.queries)) else 0.4
             ranked.append(rank_documents(query, scores))
         sides.append(score_searches(average_rankings(model.name, ranked), model.ms))
     found = Findings(
         sides=tuple(sides),
         live=live.name,
-        sessions={query.item_id: query.session for query in shelf.queries},
+        sessions={query.item_id: query.session for query in library.queries},
         overheads=_measure_overheads(candidate, live),
     )
     return _judge(found, snapshot, "embedding")
@@ -292,7 +293,7 @@ def _judge(found: Findings, snapshot: Snapshot, task: Task, look: Look = "first"
 
 
 def build_old_report(report: Report) -> Report:
-    """What the migration makes of a report of a time when accuracy alone was measured."""
+    """Return the report as the migration makes it from one of the time when only accuracy was measured."""
     bare = {"answers": True, "name": True, "accuracy": True, "valid_rate": True, "latency_ms": True}
     kept = report.model_dump(
         mode="json",

@@ -25,7 +25,7 @@ from extractors.examples.types import Examples, Message, ReviewedItem, ReviewedR
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import file_digest
-from registry.batches import Batch, Proposal, Provenance
+from registry.batches import Batch, BatchProvenance, Proposal
 from registry.cycles import Cycle, CycleCounts, CycleState, ReviewedCounts, StageResult
 from registry.store.store import Store
 from registry.versions import Candidate, Version, VersionState
@@ -194,7 +194,7 @@ def add_waiting_batch(
         )
         for n, question in enumerate(questions)
     ]
-    provenance = Provenance(model="smollm2", program="learnd.synthetic 1", demonstrations=shown, seed=7)
+    provenance = BatchProvenance(model="smollm2", program="learnd.synthetic 1", demonstrations=shown, seed=7)
     need = "30 of 50 approved or corrected answers"
     return store.add_batch(
         cycle.id, target, kind, need, provenance, proposals, now=now, expires_at=now + timedelta(days=7)

@@ -261,10 +261,10 @@ def make_report(
     """
     scoring = build_scorer("classification", LABELS, ())
     rights = {"base": base_right} | ({live: live_right} if live != "base" else {}) | {candidate: right}
-    heard = {name: _make_answers(snapshot.holdout, count) for name, count in rights.items()}
+    answers = {name: _make_answers(snapshot.holdout, count) for name, count in rights.items()}
     sides = tuple(
         score_side(name, snapshot.holdout, each, scoring, LABELS, latency_ms=20.0 + n)
-        for n, (name, each) in enumerate(heard.items())
+        for n, (name, each) in enumerate(answers.items())
     )
     older = make_held_out(12, first=500)
     found = Findings(

@@ -55,12 +55,12 @@ def _build_examples(snapshot: Snapshot) -> Iterator[DatasetExample]:
         return
     # As in the evaluation: searches with the same query are one.
     searches = {search.id: search for search in snapshot.retrievals}
-    shelf = build_library(snapshot.retrievals)
-    for query in shelf.queries:
+    library = build_library(snapshot.retrievals)
+    for query in library.queries:
         yield DatasetExample(
             id=query.item_id,
             input={"query": query.text},
-            output={"relevant": [shelf.documents[number] for number in query.relevant]},
+            output={"relevant": [library.documents[number] for number in query.relevant]},
             span_id=next(iter(searches[query.item_id].source_span_ids), None),
         )
 

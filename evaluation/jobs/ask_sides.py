@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.jobs.job import EvaluationJob
-from evaluation.metrics.latency import Overhead, Timings, find_typical_length, time_sides
+from evaluation.metrics.latency import Timings, find_typical_length, time_sides
+from evaluation.metrics.measures import Overhead
 from evaluation.report import BASE
 from evaluation.score_side import Logprobs, RawAnswer, SideAnswers
 from extractors.dataset.snapshot import Snapshot

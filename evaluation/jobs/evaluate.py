@@ -41,7 +41,8 @@ from evaluation.report import BASE, GoldenResults, Report, ScoredAnswer, Side
 from evaluation.score_side import SideAnswers, score_answers, score_golden, score_searches, score_side
 from evaluation.verdict.judge_findings import Findings, judge_findings, map_sessions
 from evaluation.weighting.strata import Embed
-from evaluation.weighting.weights import Weighting, weigh
+from evaluation.weighting.weighting import Weighting
+from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy
 
+from evaluation.metrics.measures import Overhead
 from extractors.values import Value
 
 ROUNDS = 16
@@ -24,22 +25,6 @@ CONFIDENCE = 0.95
 Question = TypeVar("Question")
 Clock = Callable[[str, Question], float]
 """Lets a side answer a question and returns the seconds, as `AnswerEngine.time_answer` does."""
-
-
-class Overhead(Value):
-    """The candidate's time over that of one other side."""
-
-    against: str
-    n: int
-    """Questions that both sides answered."""
-    ratio: float
-    """Median over the questions, above 0: 1.2 is 20% slower."""
-    interval: tuple[float, float]
-    """95% interval of that median."""
-    lower: float
-    """The median is above this, one-sided at the test's level."""
-    upper: float
-    """The median is below this, one-sided at the test's level. Non-inferiority is judged by it."""
 
 
 class Timings(Value):

@@ -1,7 +1,7 @@
 """The verdict on a candidate: promote it, try it on newer traffic, reject it, or say what is missing to tell.
 
 `decide` is a function of a few numbers and thresholds, cheap enough to be simulated; `explain` puts its
-judgement into words. The default rule has two looks, because a daemon tests for years, and candidates that
+decision into words. The default rule has two looks, because a daemon tests for years, and candidates that
 are no better pass one test in twenty:
 
     first look    PROMOTE where p is very small;  PROBATION where it is promising;  else the end
@@ -31,14 +31,14 @@ class Evidence(Value):
     """Why the holdout cannot judge any candidate, in words; empty where it can."""
 
 
-class Judgement(Value):
+class GateDecision(Value):
     """The verdict, and the condition that led to it."""
 
     verdict: Verdict
     condition: Condition
 
 
-def decide(evidence: Evidence, gate: Gate, look: Look = "first") -> Judgement:
+def decide(evidence: Evidence, gate: Gate, look: Look = "first") -> GateDecision:
     """Judge a candidate.
 
     A holdout that cannot judge fairly decides first, then anything that got worse. A candidate that passes
@@ -65,8 +65,8 @@ def decide(evidence: Evidence, gate: Gate, look: Look = "first") -> Judgement:
     return _build("REJECT", "not better")
 
 
-def _build(verdict: Verdict, condition: Condition) -> Judgement:
-    return Judgement.model_construct(verdict=verdict, condition=condition)
+def _build(verdict: Verdict, condition: Condition) -> GateDecision:
+    return GateDecision.model_construct(verdict=verdict, condition=condition)
 
 
 def _find_regression(evidence: Evidence, gate: Gate) -> Condition | None:
@@ -94,9 +94,9 @@ def _is_out_of_reach(evidence: Evidence, gate: Gate, look: Look) -> bool:
     return evidence.gains[0].find_smallest_effect(level) > gate.min_effect > 0
 
 
-def explain(judgement: Judgement, evidence: Evidence, gate: Gate, look: Look = "first") -> str:
+def explain(decision: GateDecision, evidence: Evidence, gate: Gate, look: Look = "first") -> str:
     """Return the condition that decided, in words, with its numbers."""
-    return EXPLANATIONS[judgement.condition](evidence, gate, look)
+    return EXPLANATIONS[decision.condition](evidence, gate, look)
 
 
 def _format_gain(gain: Gain) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.metrics.latency import Overhead
 from evaluation.metrics.llm_judge import Preferences
+from evaluation.metrics.measures import Overhead
 from evaluation.report import (
     GoldenResults,
     PairedComparison,
@@ -24,7 +24,7 @@ from evaluation.verdict.paired_tests import (
     compute_least_difference,
     count_effective_items,
 )
-from evaluation.weighting.weights import Weighting
+from evaluation.weighting.weighting import Weighting
 from extractors.dataset.holdout_split import find_group
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value
@@ -75,7 +75,7 @@ def judge_findings(
     """
     found = _drop_unread_judge(found)
     evidence, retention = _gather_evidence(found, gate, task)
-    judgement = decide(evidence, gate, look)
+    decision = decide(evidence, gate, look)
     level, scores = gate.detection_level(look, len(evidence.gains)), _ItemScores(found)
     answers = found.sides[-1].answers
     return Report(
@@ -98,9 +98,9 @@ def judge_findings(
         no_judge=found.no_judge,
         seeds=found.seeds,
         guards=evidence.guards,
-        verdict=judgement.verdict,
-        condition=judgement.condition,
-        reason=explain(judgement, evidence, gate, look),
+        verdict=decision.verdict,
+        condition=decision.condition,
+        reason=explain(decision, evidence, gate, look),
     )
 
 

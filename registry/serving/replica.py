@@ -70,7 +70,7 @@ class ReplicaRefused(LearndError):
         self.why = why
 
 
-class ReplicaAnswer(Value):
+class GreedyAnswer(Value):
     """One greedy answer through the chat route."""
 
     text: str
@@ -135,7 +135,7 @@ class Replica:
         base_name: str = "base",
         path_map: tuple[str, str] | None = None,
     ) -> None:
-        """Open a client. `url` may end in `/v1`; `path_map` is our and the server's prefix of adapter folders."""
+        """Open a client. `url` may end in `/v1`; `path_map` has the adapters' prefix here and on the server."""
         self.name = name
         self.url = url.rstrip("/").removesuffix("/v1")
         self.base_name = base_name
@@ -224,7 +224,7 @@ class Replica:
         tools: Sequence[dict[str, Any]] = (),
         max_tokens: int = 256,
         response_format: dict[str, Any] | None = None,
-    ) -> ReplicaAnswer:
+    ) -> GreedyAnswer:
         """Return the greedy answer through the chat route; a tool call is the text that the model wrote."""
         body: dict[str, Any] = {
             "model": model,
@@ -241,7 +241,7 @@ class Replica:
             body["response_format"] = response_format
         chat = self._ask(_Chat, "/v1/chat/completions", body)
         [choice] = chat.choices
-        return ReplicaAnswer(
+        return GreedyAnswer(
             text=choice.message.content or "",
             ended=choice.finish_reason == "stop",
             prompt_tokens=chat.usage.prompt_tokens,

@@ -33,12 +33,12 @@ from registry.batches import (
     Batch,
     BatchEnded,
     BatchItem,
+    BatchProvenance,
     BatchState,
     ItemChanged,
     ItemDecision,
     ItemState,
     Proposal,
-    Provenance,
     parse_synthetic_example,
 )
 from registry.cycles import IllegalTransition
@@ -89,7 +89,7 @@ class BatchRecords(Database):
         target: str,
         kind: SyntheticKind,
         need: str,
-        provenance: Provenance,
+        provenance: BatchProvenance,
         proposals: Sequence[Proposal],
         *,
         now: datetime,

@@ -1,9 +1,9 @@
-"""What an evaluation costs, against answering its questions one by one with `model.generate`.
+"""The cost of an evaluation, against answering its questions one by one with `model.generate`.
 
-200 questions of the demo's corpus, asked of the 135M model and of an adapter that was shortly trained to
-route them, as a first cycle does: with the same limit of tokens, in float32, in a process as the daemon
-starts it. Ours includes how likely each of the ten destinations is, the plain way does not. Both take
-turns at quarters of the questions, so that a busy machine slows down both.
+200 questions of the demo's corpus, answered by the 135M model and by an adapter that was shortly trained to
+route them, as in a first cycle: with the same limit of tokens, in float32, in a process as the daemon
+starts it. Ours also computes the likelihood of each of the ten destinations; the plain way does not. Both
+take turns at quarters of the questions, so that a busy machine slows down both.
 
 python -m tests.benchmarks.evaluation MODEL ADAPTER_FOLDER OUTPUT_FOLDER
 """
@@ -44,7 +44,7 @@ Tokens = tuple[int, ...]
 
 
 class Cost(Value):
-    """What one side's answers took."""
+    """The cost of one side's answers."""
 
     ours: float = 0.0
     """Seconds, how likely the destinations are included."""
@@ -60,7 +60,7 @@ class Cost(Value):
 
 
 class Costs(Value):
-    """What an evaluation took."""
+    """The cost of an evaluation."""
 
     sides: dict[str, Cost]
 
@@ -75,9 +75,9 @@ class Costs(Value):
 def measure() -> float:
     """Seconds of ours over seconds one by one."""
     model = prepare_smollm2(MODEL.resolve())
-    questions, system = _traffic()
+    questions, system = _make_questions()
     with tempfile.TemporaryDirectory() as folder:
-        adapter = _trained(model, Path(folder), questions[QUESTIONS:], system)
+        adapter = _train_adapter(model, Path(folder), questions[QUESTIONS:], system)
         run_child("tests.benchmarks.evaluation", str(model), str(adapter), folder)
         costs = Costs.model_validate_json(Path(folder, "costs.json").read_text("utf-8"))
     for side, cost in costs.sides.items():
@@ -89,7 +89,7 @@ def measure() -> float:
 
 
 def main(model: str, adapter: Path, folder: Path) -> None:
-    questions, system = _traffic()
+    questions, system = _make_questions()
     engine = open_engine(model, {CANDIDATE: adapter}, device="cpu", dtype="float32")
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     plain = PeftModel.from_pretrained(plain, adapter).eval()
@@ -134,13 +134,13 @@ def _alone(model: Any, prompt: Tokens, pad: int) -> Tokens:
     return tuple(out[0, len(prompt) :].tolist())
 
 
-def _traffic() -> tuple[list[RoutingCase], str]:
+def _make_questions() -> tuple[list[RoutingCase], str]:
     """All questions with their destinations, and the system prompt."""
     corpus = load_corpus()
     return [(each.text, each.label) for each in corpus], build_system_prompt(list_labels(corpus))
 
 
-def _trained(model: Path, folder: Path, asked: Sequence[RoutingCase], system: str) -> Path:
+def _train_adapter(model: Path, folder: Path, asked: Sequence[RoutingCase], system: str) -> Path:
     """The folder of an adapter that learned to answer with destinations, as the daemon trains it."""
     examples = Examples(
         sft=tuple(make_example(number, each, system=system) for number, each in enumerate(asked))

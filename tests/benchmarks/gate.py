@@ -1,4 +1,4 @@
-"""What the promotion rules do over years: simulated lives of a daemon, judged by the verdict's own `decide`.
+"""The promotion rules over years: simulated lives of a daemon, judged by the verdict's own `decide`.
 
 A life has 100 cycles. Each trains a candidate that is worse than what is live, equal, or better, and judges
 it on `n` fresh held-out items; as many are reviewed until the next. For comparison the unpaired z-test that
@@ -41,7 +41,7 @@ PLOT = Path(".bench/gate.png")
 
 @dataclass
 class Tally:
-    """What became of the candidates."""
+    """The fate of the candidates."""
 
     trained: Counter[str] = field(default_factory=Counter)
     promoted: Counter[str] = field(default_factory=Counter)
@@ -86,7 +86,7 @@ class Life:
             over = self._over_waiting(drawn) if self._waiting else None
             verdict = self._rule(drawn, "first", over)
             if verdict == "PROMOTE":
-                self._promoted(kind, 0, tally)
+                self._promote(kind, 0, tally)
             elif verdict == "PROBATION":
                 self._waiting = Waiting(kind, effect, cycle)
 
@@ -94,9 +94,9 @@ class Life:
         if self._waiting and cycle - self._waiting.since >= FRESH:
             waiting, self._waiting = self._waiting, None
             if self._rule(self._draw(FRESH * self._n, waiting.effect), "second", None) == "PROMOTE":
-                self._promoted(waiting.kind, cycle - waiting.since, tally)
+                self._promote(waiting.kind, cycle - waiting.since, tally)
 
-    def _promoted(self, kind: str, waited: int, tally: Tally) -> None:
+    def _promote(self, kind: str, waited: int, tally: Tally) -> None:
         # Whoever is on probation was compared with what is live no more.
         self._waiting = None
         tally.promoted[kind] += 1
@@ -110,7 +110,7 @@ class Life:
         return ("better", mix.gain) if drawn < mix.worse + mix.better else ("equal", 0.0)
 
     def _draw(self, n: int, effect: float) -> tuple[PairedCounts, int]:
-        """How a candidate of that effect differs from what is live, and how many items both get right."""
+        """Draw how a candidate of this effect differs from what is live, and the items both get right."""
         gained, lost = (self._mix.discordance + effect) / 2, (self._mix.discordance - effect) / 2
         both = ACCURACY - lost
         counts = self._rng.multinomial(n, (gained, lost, both, 1 - gained - lost - both)).tolist()
@@ -126,7 +126,7 @@ class Life:
 Judge = Callable[[tuple[PairedCounts, int], Look, float | None], Verdict]
 
 
-def by_gate(gate: Gate) -> Judge:
+def judge_by_gate(gate: Gate) -> Judge:
     def judge(drawn: tuple[PairedCounts, int], look: Look, over_waiting: float | None) -> Verdict:
         evidence = Evidence.model_construct(
             gains=(compute_gain_of_counts(drawn[0]),), over_waiting=over_waiting
@@ -150,8 +150,8 @@ def _z(right: int, live_right: int, n: int) -> bool:
 
 
 RULES: dict[str, Judge] = {
-    "one-look": by_gate(Gate(rule="one-look")),
-    "two-looks": by_gate(Gate()),
+    "one-look": judge_by_gate(Gate(rule="one-look")),
+    "two-looks": judge_by_gate(Gate()),
     "z-test": z_test,
 }
 

@@ -101,10 +101,10 @@ def rank_searches(model: Path, snapshot: Path, **adapters: Path) -> dict[str, Si
     """Rank the held-out searches of the snapshot by the base and by each adapter."""
     from evaluation.engine.encode import open_encoder
 
-    shelf = build_library(read_snapshot(snapshot).retrievals)
+    library = build_library(read_snapshot(snapshot).retrievals)
     opened = open_encoder(str(model), adapters, device="cpu")
     # Back and forth: what one side says must not depend on which spoke before.
-    return {name: search_side(opened, name, shelf) for name in [*adapters, "base", *adapters]}
+    return {name: search_side(opened, name, library) for name in [*adapters, "base", *adapters]}
 
 
 @pytest.fixture(scope="module")

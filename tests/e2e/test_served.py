@@ -41,7 +41,7 @@ class Judged(Runs):
         )
         self.adapter, self.base = adapter, base
 
-    def judged(self, items: list[ReviewedItem]) -> tuple[Version, Report, Snapshot]:
+    def train_and_judge(self, items: list[ReviewedItem]) -> tuple[Version, Report, Snapshot]:
         snapshot = self.snapshot(items)
         cycle = self.train(snapshot)
         version = self.store.version(str(cycle.version_id))
@@ -69,7 +69,9 @@ def test_a_prompt_that_is_too_long_for_the_replica_counts_for_neither_side(
 ) -> None:
     first, *others = make_held_out(20)
     endless = Message(role="user", content="where is my parcel " * 5000)
-    version, report, snapshot = runs.judged([first.model_copy(update={"prompt": (endless,)}), *others])
+    version, report, snapshot = runs.train_and_judge(
+        [first.model_copy(update={"prompt": (endless,)}), *others]
+    )
     found = confirm(runs.context, version, report, runs.context.snapshots / snapshot.id, tmp_path)
     assert found.served is not None
     words = "refuses 1 of 20 held-out prompts, which counts as wrong for both sides (replica one refused"
@@ -81,7 +83,7 @@ def test_a_prompt_that_is_too_long_for_the_replica_counts_for_neither_side(
 def test_while_a_replica_is_asked_an_operator_can_act_and_the_daemon_stop(
     runs: Judged, tmp_path: Path, vllm: VllmServer
 ) -> None:
-    version, report, snapshot = runs.judged(make_held_out(400))
+    version, report, snapshot = runs.train_and_judge(make_held_out(400))
     ended: list[BaseException | None] = []
 
     def ask() -> None:

@@ -24,7 +24,7 @@ LIVE, CANDIDATE = "acme.routing.v1", "acme.routing.v2"
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 
 
-def held_out(numbers: Sequence[int]) -> list[ReviewedItem]:
+def make_items(numbers: Sequence[int]) -> list[ReviewedItem]:
     return [make_item(number, make_case(number)) for number in numbers]
 
 
@@ -43,7 +43,7 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return trained
 
 
-def judged(
+def evaluate_candidate(
     tmp_path: Path,
     base: Path,
     *,
@@ -75,8 +75,8 @@ def judged(
 def test_of_two_adapters_that_differ_by_their_seed_none_is_better(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
-    report = judged(
-        tmp_path, tiny_model, live=adapters["good"], candidate=adapters["twin"], items=held_out(HELD_OUT)
+    report = evaluate_candidate(
+        tmp_path, tiny_model, live=adapters["good"], candidate=adapters["twin"], items=make_items(HELD_OUT)
     )
     assert report.verdict in {"INCONCLUSIVE", "REJECT"}, report.reason
     assert report.find_comparison(LIVE).p_value > 0.2
@@ -84,8 +84,8 @@ def test_of_two_adapters_that_differ_by_their_seed_none_is_better(
 
 
 def test_a_worse_one_is_a_regression(tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]) -> None:
-    report = judged(
-        tmp_path, tiny_model, live=adapters["good"], candidate=adapters["weak"], items=held_out(HELD_OUT)
+    report = evaluate_candidate(
+        tmp_path, tiny_model, live=adapters["good"], candidate=adapters["weak"], items=make_items(HELD_OUT)
     )
     assert (report.verdict, report.condition) == ("REJECT", "regression")
     assert report.reason.startswith("a regression: accuracy -0.")
@@ -99,12 +99,12 @@ def test_a_better_one_is_promoted_and_says_how_sure_it_is(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
     golden = [make_example(7, make_case(7)), make_example(8, make_case(8))]
-    report = judged(
+    report = evaluate_candidate(
         tmp_path,
         tiny_model,
         live=adapters["weak"],
         candidate=adapters["good"],
-        items=held_out(HELD_OUT),
+        items=make_items(HELD_OUT),
         golden=golden,
     )
     assert (report.verdict, report.condition) == ("PROMOTE", "better"), report.reason
@@ -121,24 +121,24 @@ def test_one_that_is_better_but_breaks_a_golden_case_is_rejected(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
     golden = [make_example(7, (make_case(7)[0], LABELS[0])), make_example(8, make_case(8))]
-    report = judged(
+    report = evaluate_candidate(
         tmp_path,
         tiny_model,
         live=adapters["weak"],
         candidate=adapters["good"],
-        items=held_out(HELD_OUT),
+        items=make_items(HELD_OUT),
         golden=golden,
     )
     assert (report.verdict, report.condition) == ("REJECT", "broken guard")
     assert f"it breaks 1 golden case of 2 that {LIVE} passes (0 allowed)" in report.reason
     assert "'shipping', not 'billing'" in report.reason
     tolerant = Gate(golden_tolerance=1, latency_margin=20)
-    again = judged(
+    again = evaluate_candidate(
         tmp_path / "again",
         tiny_model,
         live=adapters["weak"],
         candidate=adapters["good"],
-        items=held_out(HELD_OUT),
+        items=make_items(HELD_OUT),
         golden=golden,
         gate=tolerant,
     )
@@ -148,12 +148,12 @@ def test_one_that_is_better_but_breaks_a_golden_case_is_rejected(
 def test_twelve_held_out_items_are_too_few_to_tell_equals_apart(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
-    report = judged(
+    report = evaluate_candidate(
         tmp_path,
         tiny_model,
         live=adapters["weak"],
         candidate=adapters["weak"],
-        items=held_out(range(200, 212)),
+        items=make_items(range(200, 212)),
     )
     assert (report.verdict, report.condition) == ("INCONCLUSIVE", "too few items")
     assert report.reason.startswith("12 held-out items are too few to show an effect of 0.05: it needs about")
@@ -162,12 +162,12 @@ def test_twelve_held_out_items_are_too_few_to_tell_equals_apart(
 def test_twelve_held_out_items_can_be_promising(
     tmp_path: Path, tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
-    report = judged(
+    report = evaluate_candidate(
         tmp_path,
         tiny_model,
         live=adapters["weak"],
         candidate=adapters["good"],
-        items=held_out(range(200, 212)),
+        items=make_items(range(200, 212)),
     )
     assert (report.verdict, report.condition) == ("PROBATION", "promising"), report.reason
     assert report.find_comparison(LIVE).gained == 6
@@ -178,7 +178,7 @@ def test_of_runs_with_several_seeds_the_median_one_is_the_candidate(
 ) -> None:
     runs = [adapters[name] for name in ("weak", "good", "twin")]
     job = SeedsJob(
-        snapshot=str(make_snapshot(tmp_path / "snapshots", Examples(), holdout=held_out(HELD_OUT))),
+        snapshot=str(make_snapshot(tmp_path / "snapshots", Examples(), holdout=make_items(HELD_OUT))),
         base_model=str(tiny_model),
         task="classification",
         output_space=LABELS,
@@ -209,7 +209,7 @@ def test_of_real_adapters_of_one_plan_with_different_seeds_none_is_promoted_over
         job = TrainingJob(plan=plan_for(base, snapshot, **usual), snapshot=str(snapshot))
         adapters.append(tmp_path / f"seed-{seed}" / train_here(job, tmp_path / f"seed-{seed}").adapter)
     for live, candidate in ((0, 1), (1, 2), (2, 0)):
-        report = judged(
+        report = evaluate_candidate(
             tmp_path / f"{live}-{candidate}",
             base,
             live=adapters[live],

@@ -28,7 +28,7 @@ def pair(candidate: str, other: str, gold: Message | None = GOLD) -> AnswerPair:
     return AnswerPair(prompt=PROMPT, gold=gold, candidate=candidate, other=other)
 
 
-def asked(request: ChatBody) -> tuple[str, str]:
+def read_shown_answers(request: ChatBody) -> tuple[str, str]:
     """The first and the second answer that the judge is shown."""
     found = re.search(
         r"First answer:\n(.*)\n\nSecond answer:\n(.*)", request["messages"][-1]["content"], re.DOTALL
@@ -41,20 +41,23 @@ def prefers(*best_first: str) -> Write:
     """A fair judge: answers that hold the earlier word are better, wherever they stand."""
 
     def reply(request: ChatBody, _number: int) -> str:
-        places = [next((i for i, word in enumerate(best_first) if word in a), 99) for a in asked(request)]
+        places = [
+            next((i for i, word in enumerate(best_first) if word in a), 99)
+            for a in read_shown_answers(request)
+        ]
         return "tie" if places[0] == places[1] else ("first" if places[0] < places[1] else "Second.")
 
     return reply
 
 
-def judged(write: Write, *pairs: AnswerPair, seconds: float = 0) -> tuple[Preferences, WritingStandIn]:
+def let_judge(write: Write, *pairs: AnswerPair, seconds: float = 0) -> tuple[Preferences, WritingStandIn]:
     stand_in = WritingStandIn(write, seconds=seconds)
     with writing(stand_in) as url:
         return compare_answers(pairs, Endpoint(url=url, model="judge")), stand_in
 
 
 def test_a_preference_is_the_candidates_or_the_other_sides_in_the_order_of_the_pairs() -> None:
-    found, _ = judged(
+    found, _ = let_judge(
         prefers("nine", "morning"),
         pair("we open at nine", "in the morning"),
         pair("no idea", "in the morning"),
@@ -68,8 +71,8 @@ def test_a_preference_is_the_candidates_or_the_other_sides_in_the_order_of_the_p
 
 
 def test_every_pair_is_asked_about_in_both_orders_at_temperature_0_without_names() -> None:
-    _, seen = judged(prefers("nine"), pair("nine", "ten"))
-    assert sorted(map(asked, seen.seen)) == [("nine", "ten"), ("ten", "nine")]
+    _, seen = let_judge(prefers("nine"), pair("nine", "ten"))
+    assert sorted(map(read_shown_answers, seen.seen)) == [("nine", "ten"), ("ten", "nine")]
     assert {request["temperature"] for request in seen.seen} == {0}
     assert all(headers[INTERNAL_HEADER] == "true" for headers in seen.headers)
     shown = " ".join(message["content"] for request in seen.seen for message in request["messages"])
@@ -77,21 +80,23 @@ def test_every_pair_is_asked_about_in_both_orders_at_temperature_0_without_names
 
 
 def test_a_judge_that_always_likes_the_first_answer_contradicts_itself_and_decides_nothing() -> None:
-    found, _ = judged(lambda *_: "first", pair("nine", "ten"), pair("eight", "nine"))
+    found, _ = let_judge(lambda *_: "first", pair("nine", "ten"), pair("eight", "nine"))
     assert found.of_pairs == (0, 0)
     assert (found.contradicted, found.unread) == (1, 0)
 
 
 def test_a_preference_in_one_order_and_a_tie_in_the_other_is_a_contradiction_too() -> None:
-    found, _ = judged(
-        lambda r, _: "first" if asked(r)[0] == "nine" else "tie", pair("nine", "ten"), pair("a", "b")
+    found, _ = let_judge(
+        lambda r, _: "first" if read_shown_answers(r)[0] == "nine" else "tie",
+        pair("nine", "ten"),
+        pair("a", "b"),
     )
     assert found.of_pairs == (0, 0)
     assert found.contradicted == 0.5
 
 
 def test_answers_that_are_alike_are_never_asked_about() -> None:
-    found, seen = judged(prefers("nine"), pair("at nine", " at\nnine "))
+    found, seen = let_judge(prefers("nine"), pair("at nine", " at\nnine "))
     assert (found.of_pairs, found.asked, found.contradicted, found.calls) == ((0,), 0, 0, 0)
     assert not seen.seen
 
@@ -99,7 +104,7 @@ def test_answers_that_are_alike_are_never_asked_about() -> None:
 def test_the_judge_is_shown_the_conversation_and_the_gold_answer_where_there_is_one() -> None:
     call = ToolCall(name="hours", arguments='{"day": "Monday"}')
     gold = Message(role="assistant", tool_calls=(call,))
-    _, seen = judged(prefers("nine"), pair("nine", "ten", gold), pair("nine", "ten", None))
+    _, seen = let_judge(prefers("nine"), pair("nine", "ten", gold), pair("nine", "ten", None))
     told = [request["messages"][-1]["content"] for request in seen.seen]
     assert all("[user]\nWhen do you open?" in text for text in told)
     assert sorted('{"name": "hours", "arguments": {"day": "Monday"}}' in text for text in told) == [
@@ -112,12 +117,14 @@ def test_the_judge_is_shown_the_conversation_and_the_gold_answer_where_there_is_
 
 
 def test_a_reply_that_names_no_preference_makes_the_pair_an_unread_tie() -> None:
-    found, _ = judged(lambda r, _: "first" if asked(r)[0] == "nine" else "", pair("nine", "ten"))
+    found, _ = let_judge(
+        lambda r, _: "first" if read_shown_answers(r)[0] == "nine" else "", pair("nine", "ten")
+    )
     assert (found.of_pairs, found.unread, found.contradicted) == ((0,), 1, 0)
 
 
 def test_a_reply_that_was_cut_off_is_not_read() -> None:
-    found, _ = judged(lambda *_: StandInReply("The first", finish_reason="length"), pair("nine", "ten"))
+    found, _ = let_judge(lambda *_: StandInReply("The first", finish_reason="length"), pair("nine", "ten"))
     assert (found.of_pairs, found.unread) == ((0,), 1)
 
 
@@ -145,7 +152,7 @@ def test_a_text_without_one_preference_is_none(text: str) -> None:
 def test_pairs_are_judged_at_once() -> None:
     pairs = [pair(f"nine {number}", "ten") for number in range(12)]
     started = time.monotonic()
-    found, stand_in = judged(prefers("nine"), *pairs, seconds=0.25)
+    found, stand_in = let_judge(prefers("nine"), *pairs, seconds=0.25)
     assert found.of_pairs == (1,) * 12
     assert 1 < stand_in.most_at_once <= 8
     assert time.monotonic() - started < 12 * 2 * 0.25
@@ -179,7 +186,7 @@ def test_a_server_that_keeps_failing_is_asked_again_once_and_then_given_up() -> 
 
 def test_a_call_that_fails_once_is_repeated() -> None:
     fair = prefers("nine")
-    found, _ = judged(lambda r, n: StandInReply(status=503) if n == 0 else fair(r, n), pair("nine", "ten"))
+    found, _ = let_judge(lambda r, n: StandInReply(status=503) if n == 0 else fair(r, n), pair("nine", "ten"))
     assert (found.of_pairs, found.calls) == ((1,), 3)
 
 
@@ -196,11 +203,11 @@ def test_a_wrong_key_is_refused_without_being_told() -> None:
 
 def test_one_prompt_that_is_too_long_does_not_end_the_others() -> None:
     fair, too_long = prefers("nine"), StandInReply(status=400, error="maximum context length is 2048 tokens")
-    found, _ = judged(
-        lambda r, n: too_long if "very long" in asked(r) else fair(r, n),
+    found, _ = let_judge(
+        lambda r, n: too_long if "very long" in read_shown_answers(r) else fair(r, n),
         pair("nine", "very long"),
         pair("nine", "ten"),
     )
     assert (found.of_pairs, found.unread) == ((0, 1), 1)
     with pytest.raises(EndpointRefused, match="2048 tokens"):
-        judged(lambda *_: too_long, pair("nine", "very long"), pair("nine", "ten"))
+        let_judge(lambda *_: too_long, pair("nine", "very long"), pair("nine", "ten"))

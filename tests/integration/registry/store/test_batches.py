@@ -1,5 +1,5 @@
-"""What people decide about synthetic examples: durable at once, never overwritten silently, and the only
-way for any of them into training.
+"""People's decisions on synthetic examples are durable at once, are never overwritten silently, and are the
+only way for an example into training.
 """
 
 import shutil

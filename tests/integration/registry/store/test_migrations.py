@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -26,6 +28,7 @@ from registry.store.migrate import (
     DatabaseTooNew,
     DatabaseUnreadable,
     MigrationFailed,
+    list_revisions,
     migrate,
 )
 from registry.store.store import Store
@@ -87,6 +90,13 @@ def filled_store(tmp_path: Path) -> Path:
 def rows(database: Path, query: str) -> list[Any]:
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(query).fetchall()
+
+
+def test_the_names_of_the_migrations_tell_their_order() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    chain = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert list_revisions(MIGRATIONS) == chain[::-1]
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
@@ -361,8 +371,8 @@ def test_a_cycle_whose_counts_and_figures_were_stored_in_another_shape_loads_and
             (T,),
         )
         connection.execute(
-            "INSERT INTO cycles (id, target, state, started_at, updated_at, trigger, reason, counts, training) "
-            "VALUES ('c', ?, 'DONE', '2026-03-01', '2026-03-01', 'operator', '', ?, ?)",
+            "INSERT INTO cycles (id, target, state, started_at, updated_at, trigger, reason, counts, "
+            "training) VALUES ('c', ?, 'DONE', '2026-03-01', '2026-03-01', 'operator', '', ?, ?)",
             (T, json.dumps(counts), json.dumps(training)),
         )
     with Store.open(tmp_path / "data", SOON) as store:

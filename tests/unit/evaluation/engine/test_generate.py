@@ -43,7 +43,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(tokenizer_folder(), pad_token="<|endoftext|>")
 
 
-def adapted(config):
+def build_adapted_model(config):
     """A model whose weights are long enough for its answers to differ, and an adapter that matters."""
     config = copy.deepcopy(config)
     config.tie_word_embeddings = False  # tied, it would say one token again and again
@@ -63,7 +63,7 @@ def adapted(config):
 
 
 def engine_of(config, tokenizer):
-    return AnswerEngine(tokenizer, adapted(config), {"candidate": "side0"})
+    return AnswerEngine(tokenizer, build_adapted_model(config), {"candidate": "side0"})
 
 
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)
@@ -91,7 +91,7 @@ def likelihoods(engine, side, prompt, answer):
 
 
 def tokens_computed(engine, act):
-    """How many tokens the model's embedding looks up meanwhile, and what `act` returns."""
+    """Return how many tokens the model's embedding looks up during `act`, and what `act` returns."""
     seen = []
     embedding = engine._model.get_input_embeddings()
     handle = embedding.register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
@@ -105,14 +105,14 @@ def tokens_computed(engine, act):
 def test_answers_are_those_of_every_prompt_alone(engine, side, batch_size):
     expected = [alone(engine, side, prompt, LIMIT) for prompt in PROMPTS]
     assert len({said[-1] in STOPS for said in expected}) == 2
-    heard = []
+    progress = []
     answers = engine.generate(
-        side, PROMPTS, max_new_tokens=LIMIT, batch_size=batch_size, on_progress=heard.append
+        side, PROMPTS, max_new_tokens=LIMIT, batch_size=batch_size, on_progress=progress.append
     )
     assert [answer.ids for answer in answers] == expected
     assert [answer.ended for answer in answers] == [said[-1] in STOPS for said in expected]
     assert all(answer.seconds > 0 for answer in answers)
-    assert heard[-1] == len(PROMPTS)
+    assert progress[-1] == len(PROMPTS)
 
 
 def test_the_sides_differ(engine):
@@ -192,7 +192,7 @@ def test_an_answer_that_is_a_label_is_not_generated(tokenizer):
 
 
 def test_a_penalty_on_repetitions_is_heeded_with_labels_too(tokenizer):
-    model = adapted(CONFIGS["llama"])
+    model = build_adapted_model(CONFIGS["llama"])
     model.generation_config.repetition_penalty = 3.0
     engine = AnswerEngine(tokenizer, model, {"candidate": "side0"})
     labels = [alone(engine_of(CONFIGS["llama"], tokenizer), "candidate", p, LIMIT) for p in PROMPTS]

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from evaluation.engine.encode import open_encoder
 from evaluation.engine.generate import open_engine
-from evaluation.metrics.latency import ROUNDS, Overhead, compute_overhead, find_typical_length, time_sides
+from evaluation.metrics.latency import ROUNDS, compute_overhead, find_typical_length, time_sides
+from evaluation.metrics.measures import Overhead
 from evaluation.report import BASE
 from tests.tiny_encoder import tiny_encoder
 

@@ -1,4 +1,4 @@
-"""How well held-out searches are answered: figures against values worked out by hand."""
+"""Figures of held-out searches, against values worked out by hand."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from extractors.examples.types import JudgedDocument, ReviewedRetrieval
 from tests.unit.traffic import NOON
 
 
-def found(*documents: tuple[str, bool | None], query: str = "q", number: int = 0) -> ReviewedRetrieval:
+def make_search(*documents: tuple[str, bool | None], query: str = "q", number: int = 0) -> ReviewedRetrieval:
     return ReviewedRetrieval(
         query=query,
         documents=tuple(JudgedDocument(text=text, relevant=relevant) for text, relevant in documents),
@@ -40,13 +40,13 @@ def query(*relevant: int) -> Query:
     return Query(item_id="i", text="q", relevant=relevant, session="s")
 
 
-def by_rank(*places: int) -> list[float]:
+def score_by_rank(*places: int) -> list[float]:
     """Scores that put document n at place `places[n]`."""
     return [-float(place) for place in places]
 
 
 def test_the_first_of_three_documents_is_relevant() -> None:
-    ranked = rank_documents(query(1), by_rank(2, 1, 3))
+    ranked = rank_documents(query(1), score_by_rank(2, 1, 3))
     assert (ranked.hit, ranked.mrr, ranked.ndcg) == (True, 1.0, 1.0)
     assert ranked.recall == {1: 1.0, 5: 1.0, 10: 1.0}
 
@@ -54,7 +54,7 @@ def test_the_first_of_three_documents_is_relevant() -> None:
 def test_figures_are_those_worked_out_by_hand() -> None:
     # Two relevant documents, at places 2 and 7 of 12:
     # DCG = 1/log2(3) + 1/log2(8) = 0.6309 + 0.3333; the ideal is 1/log2(2) + 1/log2(3) = 1.6309.
-    ranked = rank_documents(query(0, 1), by_rank(2, 7, 1, 3, 4, 5, 6, 8, 9, 10, 11, 12))
+    ranked = rank_documents(query(0, 1), score_by_rank(2, 7, 1, 3, 4, 5, 6, 8, 9, 10, 11, 12))
     assert not ranked.hit
     assert ranked.recall == {1: 0.0, 5: 0.5, 10: 1.0}
     assert ranked.mrr == 0.5
@@ -73,18 +73,18 @@ def test_the_gain_is_that_of_scikit_learn(relevant: list[bool], random: Random) 
 
 
 def test_what_lies_below_the_tenth_place_counts_for_nothing() -> None:
-    ranked = rank_documents(query(0), by_rank(11, *range(1, 11)))
+    ranked = rank_documents(query(0), score_by_rank(11, *range(1, 11)))
     assert (ranked.mrr, ranked.ndcg, ranked.recall[10]) == (0.0, 0.0, 0.0)
 
 
 def test_more_than_ten_relevant_documents_can_still_be_ranked_ideally() -> None:
-    ranked = rank_documents(query(*range(12)), by_rank(*range(1, 15)))
+    ranked = rank_documents(query(*range(12)), score_by_rank(*range(1, 15)))
     assert ranked.ndcg == pytest.approx(1.0)
     assert ranked.recall[10] == pytest.approx(10 / 12)
 
 
 def test_a_side_has_the_means_over_its_queries() -> None:
-    good, bad = rank_documents(query(0), by_rank(1, 2)), rank_documents(query(1), by_rank(1, 2))
+    good, bad = rank_documents(query(0), score_by_rank(1, 2)), rank_documents(query(1), score_by_rank(1, 2))
     side = average_rankings("base", [good, bad])
     assert (side.hit_rate, side.recall[1], side.recall[5], side.mrr) == (0.5, 0.5, 1.0, 0.75)
     assert side.ndcg == pytest.approx((1 + 1 / math.log2(3)) / 2)
@@ -92,16 +92,16 @@ def test_a_side_has_the_means_over_its_queries() -> None:
 
 
 def test_every_query_meets_every_document_once() -> None:
-    shelf = build_library(
+    library = build_library(
         [
-            found(("b", True), ("a  x", None), query="one"),
-            found(("A X", True), ("c", False), query="two", number=1),
-            found(("d", True), ("B", False), query=" One", number=2),
-            found(("e", False), query="nothing relevant", number=3),
+            make_search(("b", True), ("a  x", None), query="one"),
+            make_search(("A X", True), ("c", False), query="two", number=1),
+            make_search(("d", True), ("B", False), query=" One", number=2),
+            make_search(("e", False), query="nothing relevant", number=3),
         ]
     )
-    assert shelf.documents == ("a  x", "b", "c", "d", "e")
-    assert [(each.text, each.relevant, each.session) for each in shelf.queries] == [
+    assert library.documents == ("a  x", "b", "c", "d", "e")
+    assert [(each.text, each.relevant, each.session) for each in library.queries] == [
         ("one", (1, 3), "session 0"),
         ("two", (0,), "session 1"),
     ]
@@ -109,7 +109,7 @@ def test_every_query_meets_every_document_once() -> None:
 
 def test_searches_without_any_relevant_document_cannot_be_scored() -> None:
     with pytest.raises(NothingToSearch, match="none of 1 held-out searches"):
-        build_library([found(("a", False), ("b", None))])
+        build_library([make_search(("a", False), ("b", None))])
 
 
 class Letters:
@@ -127,11 +127,11 @@ class Letters:
 
 def test_the_sides_search_the_same_documents() -> None:
     held_out = [
-        found(("bb", True), ("a", False), query="b"),
-        found(("cc", True), ("d", None), query="c", number=1),
+        make_search(("bb", True), ("a", False), query="b"),
+        make_search(("cc", True), ("d", None), query="c", number=1),
     ]
-    shelf = build_library(held_out)
-    blind, sees = (search_side(Letters(), name, shelf) for name in ("blind", "sees"))
+    library = build_library(held_out)
+    blind, sees = (search_side(Letters(), name, library) for name in ("blind", "sees"))
     assert (sees.hit_rate, sees.ndcg) == (1.0, 1.0)
     assert blind.hit_rate == 0.0
     assert [each.item_id for each in sees.ranked] == [retrieval.id for retrieval in held_out]

@@ -1,4 +1,4 @@
-"""What held-out items count for, where reviewers pick what to review, or correct few of what they reject."""
+"""Weights of held-out items where reviewers pick what to review, or correct few of the rejected answers."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.metrics.retrieval import build_library, pick_one_per_query
-from evaluation.weighting.weights import GREATEST, Weighting, weigh
+from evaluation.weighting.weighting import Weighting
+from evaluation.weighting.weights import GREATEST, weigh
 from extractors.examples.types import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
 from tests.unit.traffic import NOON, item
@@ -42,7 +43,7 @@ class Asked:
     version: str
     session: str
 
-    def reviewed(self, corrects: bool = True) -> ReviewedItem:
+    def review(self, corrects: bool = True) -> ReviewedItem:
         outcome: Outcome = "approved" if self.right else "corrected" if corrects else "rejected"
         return item(
             self.number,
@@ -53,7 +54,7 @@ class Asked:
             **GOLD[outcome],
         )
 
-    def seen(self) -> TrafficCall:
+    def to_traffic(self) -> TrafficCall:
         return TrafficCall(
             span_id=f"span-{self.number}",
             trace_id=f"trace-{self.number}",
@@ -91,14 +92,14 @@ class World:
         return float(np.mean([call.right for call in self.asked]))
 
     def sample(self, size: int) -> list[TrafficCall]:
-        return [call.seen() for call in self._rng.sample(self.asked, size)]
+        return [call.to_traffic() for call in self._rng.sample(self.asked, size)]
 
-    def picked(self, size: int, likes: Callable[[Asked], float]) -> list[Asked]:
-        """So many calls, each as likely as reviewers like it (Efraimidis and Spirakis 2006)."""
+    def pick(self, size: int, likes: Callable[[Asked], float]) -> list[Asked]:
+        """Draw `size` calls, each as likely as reviewers like it (Efraimidis and Spirakis 2006)."""
         return sorted(self.asked, key=lambda call: -(self._rng.random() ** (1 / likes(call))))[:size]
 
     def sessions(self, size: int) -> list[Asked]:
-        """All calls of so many sessions."""
+        """Return all calls of `size` sessions, drawn at random."""
         chosen = set(self._rng.sample(sorted({call.session for call in self.asked}), size))
         return [call for call in self.asked if call.session in chosen]
 
@@ -135,7 +136,7 @@ def hard(topic: str, _: str) -> float:
 @pytest.mark.parametrize("seed", range(2))
 def test_reviewers_who_prefer_a_kind_of_question_are_weighted_back_to_the_traffic(seed: int) -> None:
     world = World(seed, wrong=hard)
-    items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.topic == "refund" else 1)]
+    items = [call.review() for call in world.pick(200, lambda call: 8 if call.topic == "refund" else 1)]
     calls = world.sample(400)
     found = weigh(items, calls)
     assert found.selected
@@ -151,7 +152,7 @@ def test_reviewers_who_prefer_a_kind_of_question_are_weighted_back_to_the_traffi
 @pytest.mark.parametrize("seed", range(2))
 def test_reviewers_who_prefer_a_version_are_weighted_back_to_the_traffic(seed: int) -> None:
     world = World(seed, wrong=lambda _, version: 0.55 if version == "v1" else 0.05, versions=("v1", "v2"))
-    items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.version == "v1" else 1)]
+    items = [call.review() for call in world.pick(200, lambda call: 8 if call.version == "v1" else 1)]
     found = weigh(items, world.sample(400), live="v2")
     assert found.selected
     assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
@@ -163,11 +164,9 @@ def test_reviewers_who_prefer_a_version_are_weighted_back_to_the_traffic(seed: i
 @pytest.mark.parametrize("seed", range(2))
 def test_reviewers_who_look_for_wrong_answers_and_correct_few_are_weighted_back(seed: int) -> None:
     world = World(seed, wrong=hard)
-    picked = world.picked(240, lambda call: 6 if call.topic == "refund" else 1)
+    picked = world.pick(240, lambda call: 6 if call.topic == "refund" else 1)
     rng = random.Random(seed)
-    items = [
-        call.reviewed(corrects=rng.random() < (0.3 if call.topic == "refund" else 0.8)) for call in picked
-    ]
+    items = [call.review(corrects=rng.random() < (0.3 if call.topic == "refund" else 0.8)) for call in picked]
     found = weigh(items, world.sample(400))
     assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
 
@@ -176,7 +175,7 @@ def test_reviewers_who_do_not_pick_leave_all_weights_at_one() -> None:
     picked = 0
     for seed in range(100):
         world = World(seed, calls=260, wrong=hard, versions=("v1", "v2"))
-        items = [call.reviewed() for call in world.picked(80, anything)]
+        items = [call.review() for call in world.pick(80, anything)]
         found = weigh(items, world.sample(120), embed=by_topic)
         picked += found.selected
         assert found.selected or set(found.weights.values()) == {1.0}
@@ -188,7 +187,7 @@ def test_turns_of_one_session_that_are_alike_do_not_look_like_picking(sampled: i
     picked = 0
     for seed in range(40):
         world = World(seed, calls=1600, turns=8)
-        items = [call.reviewed() for call in world.sessions(12)]
+        items = [call.review() for call in world.sessions(12)]
         picked += weigh(items, world.sample(sampled), embed=by_topic).selected
     assert picked <= 2
 
@@ -196,8 +195,8 @@ def test_turns_of_one_session_that_are_alike_do_not_look_like_picking(sampled: i
 def test_sessions_that_reviewers_pick_still_look_picked() -> None:
     for seed in range(4):
         world = World(seed, calls=1600, turns=8)
-        refunds = [call.reviewed() for call in world.asked if call.topic == "refund"][:240]
-        others = [call.reviewed() for call in world.sessions(10)]
+        refunds = [call.review() for call in world.asked if call.topic == "refund"][:240]
+        others = [call.review() for call in world.sessions(10)]
         once = {each.id: each for each in (*refunds, *others)}
         assert weigh([*once.values()], world.sample(400), embed=by_topic).selected
 
@@ -206,20 +205,20 @@ def test_vectors_tell_what_is_alike_where_characters_do_not() -> None:
     world = World(0, wrong=hard)
     topics = {call.text: list(WORDS).index(call.topic) for call in world.asked}
 
-    def disguised(text: str) -> str:
+    def disguise(text: str) -> str:
         return sha256(text.encode()).hexdigest()
 
-    hidden = {disguised(text): topic for text, topic in topics.items()}
+    hidden = {disguise(text): topic for text, topic in topics.items()}
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         return np.eye(4)[[hidden[text] for text in texts]]
 
-    picked = world.picked(200, lambda call: 8 if call.topic == "refund" else 1)
+    picked = world.pick(200, lambda call: 8 if call.topic == "refund" else 1)
     items = [
-        each.model_copy(update={"prompt": (Message(role="user", content=disguised(each.prompt[0].content)),)})
-        for each in (call.reviewed() for call in picked)
+        each.model_copy(update={"prompt": (Message(role="user", content=disguise(each.prompt[0].content)),)})
+        for each in (call.review() for call in picked)
     ]
-    calls = [call.model_copy(update={"text": disguised(call.text)}) for call in world.sample(400)]
+    calls = [call.model_copy(update={"text": disguise(call.text)}) for call in world.sample(400)]
     found = weigh(items, calls, embed=embed)
     assert len(found.strata) == 4
     assert abs(accuracy(items, found) - world.accuracy) < error(found, world.accuracy)
@@ -228,7 +227,7 @@ def test_vectors_tell_what_is_alike_where_characters_do_not() -> None:
 
 def test_the_strata_say_who_answered_what_and_how_much_was_reviewed() -> None:
     world = World(1, versions=("v1", "v2"))
-    items = [call.reviewed() for call in world.picked(200, lambda call: 8 if call.topic == "login" else 1)]
+    items = [call.review() for call in world.pick(200, lambda call: 8 if call.topic == "login" else 1)]
     found = weigh(items, world.sample(400))
     assert sum(each.reviewed for each in found.strata) == 200
     assert sum(each.traffic for each in found.strata) == 400
@@ -244,9 +243,7 @@ def test_the_strata_say_who_answered_what_and_how_much_was_reviewed() -> None:
 
 def test_kinds_that_hardly_anybody_reviewed_are_pointed_out() -> None:
     world = World(2)
-    items = [
-        call.reviewed() for call in world.picked(200, lambda call: 0.002 if call.topic == "hours" else 1)
-    ]
+    items = [call.review() for call in world.pick(200, lambda call: 0.002 if call.topic == "hours" else 1)]
     found = weigh(items, world.sample(400))
     assert found.selected
     assert "Hardly any were reviewed of the kinds that 2" in found.words
@@ -254,7 +251,7 @@ def test_kinds_that_hardly_anybody_reviewed_are_pointed_out() -> None:
 
 def test_what_could_not_be_held_out_is_no_part_of_the_traffic() -> None:
     world = World(3)
-    items = [call.reviewed() for call in world.picked(100, anything)]
+    items = [call.review() for call in world.pick(100, anything)]
     greetings = [
         call.model_copy(update={"text": "hello", "prompt_key": "hello"}) for call in world.sample(300)
     ]
@@ -266,7 +263,7 @@ def test_what_could_not_be_held_out_is_no_part_of_the_traffic() -> None:
 
 def test_fewer_items_than_make_two_clusters_do_not_tell_whether_anybody_picked() -> None:
     world = World(5)
-    items = [call.reviewed() for call in world.picked(39, lambda call: 50 if call.topic == "refund" else 1)]
+    items = [call.review() for call in world.pick(39, lambda call: 50 if call.topic == "refund" else 1)]
     found = weigh(items, world.sample(400))
     assert (found.selected, found.p_value) == (False, None)
     assert "The held-out items (39) are too few, or too much alike, to tell" in found.words
@@ -274,8 +271,8 @@ def test_fewer_items_than_make_two_clusters_do_not_tell_whether_anybody_picked()
 
 def test_where_everything_was_reviewed_there_is_nothing_to_compare_with() -> None:
     world = World(4, calls=120)
-    items = [call.reviewed() for call in world.asked]
-    for traffic in ([call.seen() for call in world.asked], []):
+    items = [call.review() for call in world.asked]
+    for traffic in ([call.to_traffic() for call in world.asked], []):
         found = weigh(items, traffic)
         assert (found.selected, found.p_value) == (False, None)
         assert set(found.weights.values()) == {1.0}

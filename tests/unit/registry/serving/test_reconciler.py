@@ -1,4 +1,4 @@
-"""What a replica must load and unload, and how it is addressed."""
+"""The adapters that a replica must load and unload, and their paths there."""
 
 from pathlib import Path
 
