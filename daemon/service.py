@@ -30,8 +30,8 @@ from daemon.runtime.child_process import Interrupted, OnProgress
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import daemon_lock
-from daemon.scheduling.probation import SecondLooks
 from daemon.scheduling.schedule import Demand, Trigger, find_trigger
+from daemon.scheduling.second_looks import SecondLooks
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
 from daemon.settings.load import Settings

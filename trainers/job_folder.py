@@ -26,7 +26,7 @@ CHILD_ENV = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
-    # Nothing here is compiled; bitsandbytes decorates functions for it, which loads the compiler for a second.
+    # We compile nothing, but bitsandbytes asks for it as it is imported, which loads the compiler: a second.
     "TORCHDYNAMO_DISABLE": "1",
 }
 """Environment variables that a training or evaluation child needs before its first import."""

@@ -16,8 +16,6 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import print_facts, print_json, print_line, print_table
 from daemon.runtime.clock import utc_now
-from daemon.serving.promotion import Promoter, find_newest_ready
-from daemon.serving.promotion import reject as reject_version
 from daemon.settings.load import Settings
 from extractors.errors import LearndError
 from registry.store.store import Store
@@ -68,6 +66,8 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Activate a version that passed every check."""
+    from daemon.serving.promotion import find_newest_ready
+
     with open_store(config) as (settings, store):
         chosen = version_id or find_newest_ready(store, choose_target(settings, target).key).id
         _activate(settings, store, chosen, reason, as_json, ready_only=True)
@@ -93,6 +93,8 @@ def reject(
     as_json: AsJson = False,
 ) -> None:
     """Reject a version that is READY or on PROBATION, so that it does not become active."""
+    from daemon.serving.promotion import reject as reject_version
+
     with open_store(config) as (_, store):
         judged = reject_version(store, version_id, actor=find_actor(), reason=reason, now=utc_now())
     _print_outcome(f"{judged.id} is {judged.state}.", {"version": judged.id, "state": judged.state}, as_json)
@@ -109,6 +111,8 @@ def rollback(
 
     Nothing is promoted automatically until `learnd adapters release`.
     """
+    from daemon.serving.promotion import Promoter
+
     with open_store(config) as (settings, store):
         key = choose_target(settings, target).key
         promoter = Promoter(settings, store, utc_now)
@@ -169,6 +173,8 @@ def pull(
 def _activate(
     settings: Settings, store: Store, version_id: str, reason: str, as_json: bool, *, ready_only: bool = False
 ) -> None:
+    from daemon.serving.promotion import Promoter
+
     live = Promoter(settings, store, utc_now).activate(
         version_id, actor=find_actor(), reason=reason, ready_only=ready_only
     )

@@ -15,9 +15,7 @@ from daemon.cli.options import (
     open_store,
 )
 from daemon.cli.output import print_json, print_line, print_table
-from daemon.cli.report import print_run
 from daemon.runtime.clock import utc_now
-from daemon.views.experiments import find_run
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -62,6 +60,9 @@ def start(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: As
 @app.command()
 def show(cycle: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show one cycle: its data, plan, measures and verdict."""
+    from daemon.cli.report import print_run
+    from daemon.views.experiments import find_run
+
     with open_store(config) as (settings, store):
         found = find_run(store, cycle)
     if as_json:

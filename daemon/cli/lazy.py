@@ -11,6 +11,8 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from trainers.quick_imports import quick_imports
+
 
 class QuickCommand(TyperCommand):
     """A command whose flags are read without pydantic."""
@@ -30,7 +32,8 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> TyperCommand | TyperGroup:
         """Import the module and return the command itself, under the name and the help it is listed by."""
-        group = get_group(import_module(self._module).app)
+        with quick_imports():
+            group = get_group(import_module(self._module).app)
         command: Any = group.commands.get(str(self.name), group)
         command.name, command.help = self.name, command.help or self.help
         return command  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ from daemon.settings.servers import TrainingSettings
 from daemon.views.experiments import describe_phoenix_page
 from daemon.views.report_text import Section, build_sections
 from registry.cycles import Cycle, StageResult
-from trainers.estimate.memory_and_time import TrainingEstimate
+from trainers.estimate.estimates import TrainingEstimate
 
 STAGE_COLUMNS = (
     "method",

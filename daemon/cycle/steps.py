@@ -19,14 +19,8 @@ from daemon.data.synthesis import ask_for_examples
 from daemon.runtime.child_process import Interrupted
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import Locked
-from daemon.scheduling.probation import (
-    SECOND_LOOK,
-    SecondLooks,
-    count_required_items,
-    end_probation,
-    find_on_probation,
-    select_newer_items,
-)
+from daemon.scheduling.probation import SECOND_LOOK, count_required_items, find_on_probation
+from daemon.scheduling.second_looks import SecondLooks, end_probation, select_newer_items
 from daemon.serving.promotion import SERVING_PATIENCE, Promoter
 from evaluation.report import BASE, Report
 from extractors.dataset.holdout_split import find_common_prompts

@@ -23,10 +23,10 @@ from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.errors import LearndError
 from extractors.examples.types import Message, SFTExample
 from extractors.llm.endpoint import Endpoint
-from extractors.synthesis.filters import ScreeningRules
 from extractors.synthesis.generate import SynthesisRequest
+from extractors.synthesis.rules import ScreeningRules
 from extractors.values import Value
-from registry.batches import Batch, BatchState, Proposal, Provenance
+from registry.batches import Batch, BatchProvenance, BatchState, Proposal
 from registry.cycles import Cycle
 from trainers.job_folder import Progress
 from trainers.job_folder import run_job as run_in_child
@@ -60,7 +60,7 @@ class Proposals(Value):
     """The result of the child: examples for an operator to read."""
 
     proposals: tuple[Proposal, ...]
-    provenance: Provenance
+    provenance: BatchProvenance
     left_out: dict[str, int]
     """Texts of the model that were discarded, by reason."""
     calls: int
@@ -204,7 +204,7 @@ def synthesise(job: SynthesisJob, _folder: Path, progress: Progress) -> Proposal
             )
             for kept in screened.kept
         ),
-        provenance=Provenance(
+        provenance=BatchProvenance(
             model=made.model,
             program=made.program,
             demonstrations=tuple(each.id for each in job.request.demonstrations),

@@ -12,16 +12,15 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from daemon.settings.errors import explain
 from daemon.settings.types import Slug, Url, WithApiKey
 from evaluation.rules import JUDGE, METRICS, Gate
-from extractors.cleaning.quality import QualityRules
 from extractors.cleaning.redaction import RedactionRules
+from extractors.cleaning.rules import QualityRules
 from extractors.dataset.holdout_split import HoldoutRules
 from extractors.feedback.rules import FeedbackRules
 from extractors.feedback.searches import RELEVANCE
 from extractors.llm.endpoint import Endpoint
 from extractors.phoenix.spans import SpanFilter
 from extractors.span_parsing.retriever_spans import RetrievalRules
-from extractors.synthesis.filters import ScreeningRules
-from extractors.synthesis.generate import SynthesisRules
+from extractors.synthesis.rules import ScreeningRules, SynthesisRules
 from extractors.values import Value
 from registry.targets import slug
 from trainers.planning.hyperparameters import Hyperparameters, Method, Preset, select_overrides

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.metrics.labels import ClassFigures
+from evaluation.metrics.measures import ClassFigures
 from evaluation.metrics.retrieval import DEPTH
 from evaluation.report import FailedGoldenCase, PairedComparison, Report, ScoredAnswer, Side
 from extractors.values import Value

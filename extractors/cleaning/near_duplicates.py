@@ -18,18 +18,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.cleaning.rules import NEAR
 from extractors.cleaning.templates import Templates, find_templates, is_long
 from extractors.examples.prompt_keys import normalise
 
-NEAR = 0.9
-"""Similarity from which two texts count as one.
-
-Chosen on the pairs themselves: of CLINC150's 16,200 short questions 129 (0.8 %) fall at 0.9 ("can you check
-the status of my credit card application" / "can you check on the status …"); 5 of them have another
-label than what they repeat, 4 of which are one text labelled twice. At 0.85 it is 312 (1.9 %), and pairs
-begin to differ in the word that matters ("how many vacation days i have" / "… i have used", "in the nfl" /
-"in the nba"); at 0.8, 668 (4.1 %), mostly a politeness more or less, which is variety worth training on.
-"""
 PERMUTATIONS = 128
 MISSED = 1e-6
 """Greatest probability that a pair just as similar as the threshold is no candidate."""

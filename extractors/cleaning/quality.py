@@ -11,15 +11,13 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, NamedTuple
 
-from pydantic import Field
-
 from extractors.cleaning.near_duplicates import (
-    NEAR,
     KnownTexts,
     find_near_duplicates,
     find_near_matches,
     find_templates_in_texts,
 )
+from extractors.cleaning.rules import QualityRules
 from extractors.cleaning.templates import Templates
 from extractors.errors import LearndError
 from extractors.examples.prompt_keys import is_nearly_equal, normalise
@@ -33,7 +31,7 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.values import Reasons, Value
+from extractors.values import Reasons
 
 
 class Flaw(StrEnum):
@@ -47,20 +45,6 @@ class Flaw(StrEnum):
     SAME_ANSWER = "its better and its worse answer are the same but for case and white space"
     HELD_OUT = "its prompt is nearly one that is held out"
     REPEATED = "the same answer to nearly the same prompt is there already, newer"
-
-
-class QualityRules(Value):
-    """Thresholds of similarity, and of the warnings of the statistics."""
-
-    near_duplicate: float = Field(NEAR, ge=0.5, le=1)
-    """Similarity (Jaccard, of 3-character shingles) from which prompts with the same answer teach the same:
-    the newest stays. 1 removes only what differs in case, white space and punctuation alone."""
-    near_held_out: float = Field(NEAR, ge=0.5, le=1)
-    """Similarity from which a prompt gives away a held-out or golden one. Equal ones never pass."""
-    one_label_share: float = Field(0.8, gt=0, le=1)
-    """Share of a single label from which the statistics warn."""
-    fewest_per_label: int = Field(5, ge=0)
-    """Examples of a label below which the statistics warn."""
 
 
 class CleanedExamples(NamedTuple):

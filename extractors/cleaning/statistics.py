@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from extractors.cleaning.quality import QualityRules, iterate_kinds, message_to_text
+from extractors.cleaning.quality import iterate_kinds, message_to_text
+from extractors.cleaning.rules import QualityRules
 from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Example, Examples, PreferencePair, SFTExample, Trajectory, Triplet
 from extractors.values import Value

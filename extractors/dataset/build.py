@@ -12,13 +12,8 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from extractors.cleaning.quality import (
-    QualityRules,
-    clean,
-    drop_similar,
-    find_templates_in_examples,
-    iterate_kinds,
-)
+from extractors.cleaning.quality import clean, drop_similar, find_templates_in_examples, iterate_kinds
+from extractors.cleaning.rules import QualityRules
 from extractors.dataset.holdout_split import (
     HoldoutRules,
     LeftOutReason,

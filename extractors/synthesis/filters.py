@@ -18,12 +18,12 @@ import numpy as np
 from pydantic import Field
 
 from extractors.cleaning.near_duplicates import (
-    NEAR,
     find_near_duplicates,
     find_near_matches,
     find_templates_in_texts,
 )
 from extractors.cleaning.quality import find_flaw, iterate_kinds, join_turns
+from extractors.cleaning.rules import NEAR
 from extractors.cleaning.templates import Templates, find_templates
 from extractors.errors import LearndError
 from extractors.examples.output_space import OutputSpace
@@ -45,6 +45,7 @@ from extractors.synthesis.recipes import (
     format_message,
     list_functions,
 )
+from extractors.synthesis.rules import ScreeningRules
 from extractors.values import Reasons, Value
 
 Encode = Callable[[Sequence[str]], Any]
@@ -65,27 +66,6 @@ class UnfitReason(StrEnum):
     HELD_OUT = "near a held-out or golden item"
     TRAINED_ON = "nearly what is trained on already"
     REPEATED = "nearly another proposal"
-
-
-class ScreeningRules(Value):
-    """Limits of similarity and of length.
-
-    The similarities are cosines of all-MiniLM-L6-v2, chosen on CLINC150's short questions, 50 of a
-    label: at 0.92, 27 % of what people wrote themselves is near another's question, differing in a
-    politeness or the order of words ("what are the carry on rules for united" / "what are the carry-on
-    restrictions for united"); at 0.8, 61 %, and pairs have different answers ("can you find me a recipe
-    for coffee cakes" / "what ingredients are in coffee cakes"). Another encoder may want others.
-    """
-
-    near_trained: float = Field(0.92, gt=0, le=1)
-    """Similarity from which a proposal repeats what is trained on, or another proposal."""
-    near_held_out: float = Field(0.85, gt=0, le=1)
-    """Similarity from which it gives away a held-out or golden item: lower, as a proposal too few costs
-    less than a measurement that flatters. 39 % of CLINC150's test questions are this near to training."""
-    longest: float = Field(2.0, ge=1)
-    """Times the longest of the demonstrations."""
-    shortest: float = Field(0.3, gt=0, le=1)
-    """Times the shortest of them."""
 
 
 class ScreenedExample(ProposedExample):

@@ -29,6 +29,7 @@ from extractors.llm.endpoint import (
     UnusableReply,
 )
 from extractors.synthesis.recipes import Demonstration, Recipe, Synthetic, SyntheticKind, build_recipe
+from extractors.synthesis.rules import SynthesisRules
 from extractors.values import Value
 
 if TYPE_CHECKING:
@@ -49,27 +50,6 @@ MOST_FAILURES = 8
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of proposals so far, and of those wanted."""
-
-
-class SynthesisRules(Value):
-    """Limits of one synthesis."""
-
-    demonstrations: int = Field(5, ge=1)
-    """Approved examples that one call shows."""
-    most_shown_characters: int = Field(6000, ge=1)
-    """Of the demonstrations of one call: what a small model's context holds beside the system prompt."""
-    attempts: int = Field(4, ge=1)
-    """Most attempts for each proposal that is wanted; one takes one to three calls."""
-    coolest: float = Field(0.7, ge=0, le=2)
-    """Lowest temperature by which messages and queries are written."""
-    warmest: float = Field(1.1, ge=0, le=2)
-    """Highest temperature; each is drawn between the two."""
-
-    @model_validator(mode="after")
-    def _check_range(self) -> Self:
-        if self.coolest > self.warmest:
-            raise ValueError("coolest must not be above warmest")
-        return self
 
 
 class SynthesisRequest(Value):

@@ -5,9 +5,9 @@ Memory is counted (see `estimate_memory`); time is a measured speed times the to
 
 from collections.abc import Callable, Iterator
 
-from extractors.values import Value
 from trainers.batching.workload import Workload
 from trainers.estimate.architecture import Architecture
+from trainers.estimate.estimates import MemoryEstimate, TrainingEstimate
 from trainers.models.quantization import BITS_PER_WEIGHT
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.recovery.fallbacks import Attempt, MemoryRules, reduce_memory
@@ -28,43 +28,6 @@ RESERVE = 0.1
 VALIDATION_SHARE = 0.5
 """Share of a training step's time that a validation of as many tokens takes: with a frozen base, the backward
 pass computes as much as the forward pass (2N of the 2N + 4N operations a token of Kaplan et al. 2020)."""
-
-
-class MemoryEstimate(Value):
-    """Bytes at the peak, by their purpose."""
-
-    runtime: int
-    weights: int
-    loading: int
-    """The weights' file while it is read, if it is in another precision. The system reclaims these pages
-    when it needs them."""
-    adapter: int
-    activations: int
-    logits: int
-
-    @property
-    def needed(self) -> int:
-        """Total bytes that the training needs."""
-        return self.runtime + self.weights + self.adapter + self.activations + self.logits
-
-    @property
-    def total(self) -> int:
-        """Peak of the process as the system reports it: when the weights are read, or in a step."""
-        return max(self.needed, self.runtime + self.weights + self.loading)
-
-
-class TrainingEstimate(Value):
-    """Expected memory and time of a stage that is not stopped early."""
-
-    attempt: Attempt
-    memory: MemoryEstimate
-    steps: int
-    tokens: int
-    """Tokens over all epochs."""
-    tokens_per_second: float | None
-    """Speed of the first steps; None if there were none."""
-    seconds: float | None
-    """Time from the loaded model to the last step; None without a speed."""
 
 
 def estimate_memory(

@@ -11,13 +11,8 @@ from extractors.examples.types import Examples
 from trainers.batching.tokenise import MIN_VOTES, check_learnable, tokenise
 from trainers.batching.workload import Workload, measure_workload
 from trainers.estimate.architecture import Architecture, read_architecture
-from trainers.estimate.memory_and_time import (
-    MemoryEstimate,
-    TrainingEstimate,
-    estimate_memory,
-    estimate_training,
-    find_fitting_attempt,
-)
+from trainers.estimate.estimates import MemoryEstimate, TrainingEstimate
+from trainers.estimate.memory_and_time import estimate_memory, estimate_training, find_fitting_attempt
 from trainers.jobs.job import TrainingJob
 from trainers.memory import measure_free_memory
 from trainers.models.base_model import (

@@ -1,7 +1,7 @@
 """The job of a training child, and its result."""
 
 from extractors.values import Value
-from trainers.estimate.memory_and_time import TrainingEstimate
+from trainers.estimate.estimates import TrainingEstimate
 from trainers.models.base_model import Device, Dtype
 from trainers.planning.hyperparameters import Method
 from trainers.planning.limits import Limits

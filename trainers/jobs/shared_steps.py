@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from extractors.values import file_digest
 from trainers.batching.workload import Workload
-from trainers.estimate.memory_and_time import TrainingEstimate
+from trainers.estimate.estimates import TrainingEstimate
 from trainers.job_folder import Progress, ProgressLine
 from trainers.jobs.first_attempt import estimate_attempt
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, Validation

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from extractors.values import Value
-from trainers.estimate.memory_and_time import TrainingEstimate, fits
+from trainers.estimate.estimates import TrainingEstimate
+from trainers.estimate.memory_and_time import fits
 from trainers.job_folder import Progress, run_job
 from trainers.jobs.first_attempt import estimate_attempt, estimate_by_count
 from trainers.jobs.job import TrainingJob

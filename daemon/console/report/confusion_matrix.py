@@ -13,7 +13,7 @@ from daemon.console.base.widgets import (
     show_text,
 )
 from daemon.views.report_text import format_side
-from evaluation.metrics.labels import LabelMeasures
+from evaluation.metrics.measures import LabelMeasures
 from evaluation.report import Report
 
 MOST_LABELS = 12

@@ -13,7 +13,7 @@ from daemon.console.base.widgets import (
 )
 from daemon.console.report.confusion_matrix import show_confusion
 from daemon.views.report_text import format_side
-from evaluation.metrics.labels import LabelMeasures
+from evaluation.metrics.measures import LabelMeasures
 from evaluation.report import Report, Side
 
 MOST_ROWS = 12

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from daemon.cycle.steps import advance
 from daemon.runtime.context import TargetContext
-from daemon.scheduling.probation import SecondLooks
+from daemon.scheduling.second_looks import SecondLooks
 from daemon.settings.load import Settings
 from extractors.dataset.holdout_split import Window
 from extractors.dataset.snapshot import read_snapshot, write_snapshot

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.cycle.steps import advance, start_cycle
-from daemon.scheduling.probation import MOST_FAILED, SecondLooks
+from daemon.scheduling.second_looks import MOST_FAILED, SecondLooks
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from registry.cycles import CycleState
 from registry.versions import Version, VersionState

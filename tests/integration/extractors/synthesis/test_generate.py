@@ -18,8 +18,9 @@ from extractors.cleaning.quality import find_flaw
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key
 from extractors.examples.types import Document, Message, PreferencePair, SFTExample, ToolCall, Triplet
 from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, EndpointUnreachable
-from extractors.synthesis.generate import Synthesis, SynthesisRequest, SynthesisRules, propose
+from extractors.synthesis.generate import Synthesis, SynthesisRequest, propose
 from extractors.synthesis.recipes import NothingToShow
+from extractors.synthesis.rules import SynthesisRules
 from tests.writing_stand_in import ChatBody, StandInReply, Write, WritingStandIn, writing
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.cleaning.quality import ExamplesInvalid, Flaw, QualityRules, check_examples, clean, find_flaw
+from extractors.cleaning.quality import ExamplesInvalid, Flaw, check_examples, clean, find_flaw
+from extractors.cleaning.rules import QualityRules
 from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import (
     Examples,

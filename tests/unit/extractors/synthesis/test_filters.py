@@ -23,16 +23,10 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.synthesis.filters import (
-    KnownExamples,
-    ScreeningResult,
-    ScreeningRules,
-    UnfitReason,
-    VectorsInvalid,
-    screen,
-)
+from extractors.synthesis.filters import KnownExamples, ScreeningResult, UnfitReason, VectorsInvalid, screen
 from extractors.synthesis.generate import ProposedExample
 from extractors.synthesis.recipes import Synthetic
+from extractors.synthesis.rules import ScreeningRules
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SYSTEM = Message(role="system", content="Route.")

@@ -10,12 +10,8 @@ from safetensors.numpy import save_file
 from tests.unit.traffic import NOON
 from trainers.batching.workload import Workload, measure_workload
 from trainers.estimate.architecture import Architecture, read_architecture
-from trainers.estimate.memory_and_time import (
-    MemoryEstimate,
-    estimate_memory,
-    estimate_training,
-    find_fitting_attempt,
-)
+from trainers.estimate.estimates import MemoryEstimate
+from trainers.estimate.memory_and_time import estimate_memory, estimate_training, find_fitting_attempt
 from trainers.job_folder import Progress
 from trainers.jobs.reporting import ProgressReporter
 from trainers.models.base_model import BaseModelUnusable, measure_weight_bytes
