@@ -39,7 +39,8 @@ from evaluation.metrics.retrieval import (
 from evaluation.metrics.scoring import Scorer, build_scorer
 from evaluation.report import BASE, GoldenResults, Report, ScoredAnswer, Side
 from evaluation.score_side import SideAnswers, score_answers, score_golden, score_searches, score_side
-from evaluation.verdict.judge_findings import Findings, judge_findings, map_sessions
+from evaluation.verdict.findings import Findings
+from evaluation.verdict.judge_findings import judge_findings, map_sessions
 from evaluation.weighting.strata import Embed
 from evaluation.weighting.weighting import Weighting
 from evaluation.weighting.weights import weigh

@@ -2,62 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.metrics.llm_judge import Preferences
-from evaluation.metrics.measures import Overhead
 from evaluation.report import (
-    GoldenResults,
     PairedComparison,
-    PromotionGuard,
     ReplicaVerdict,
     Report,
     ScoredAnswer,
-    SeedRuns,
-    Side,
 )
 from evaluation.rules import JUDGE, Gate, Look
 from evaluation.verdict.decide import Evidence, decide, explain
+from evaluation.verdict.findings import Findings
+from evaluation.verdict.guards import check_guards
 from evaluation.verdict.paired_tests import (
     Gain,
     PairedScores,
     compare_scores,
     compute_gain,
-    compute_least_difference,
-    count_effective_items,
 )
-from evaluation.weighting.weighting import Weighting
 from extractors.dataset.holdout_split import find_group
 from extractors.examples.types import ReviewedItem
-from extractors.values import Value
 from trainers.planning.method_rules import Task
-
-NAMED = 3
-"""Golden cases that the reason names at most; the report has all."""
-
-
-class Findings(Value):
-    """Everything that an evaluation measured, before it is judged."""
-
-    sides: tuple[Side, ...]
-    """Base first, the candidate last."""
-    live: str
-    waiting: str | None = None
-    """The side on probation."""
-    sessions: dict[str, str]
-    """Item id to session; the items of a session are not independent."""
-    weighting: Weighting | None = None
-    rejected_without_correction: int = 0
-    retention: tuple[tuple[ScoredAnswer, ...], tuple[ScoredAnswer, ...]] | None = None
-    """Answers to the retention set: those of what is live, and the candidate's."""
-    golden: GoldenResults | None = None
-    overheads: tuple[Overhead, ...] = ()
-    preferences: Preferences | None = None
-    """A judge's, between the candidate's answers and those of what is live, in the order of the answers."""
-    no_judge: str = ""
-    """Why no judge has a say, in words; empty where one has, or none was asked for."""
-    seeds: SeedRuns | None = None
-
-    def find_side(self, name: str) -> Side:
-        return next(side for side in self.sides if side.name == name)
 
 
 def judge_findings(
@@ -122,7 +85,7 @@ def _gather_evidence(found: Findings, gate: Gate, task: Task) -> tuple[Evidence,
     evidence = Evidence(
         gains=gains,
         retention=retained,
-        guards=tuple(_check_guards(found, gate, task)),
+        guards=tuple(check_guards(found, gate, task)),
         over_waiting=scores.compute_gain(primary, found.waiting).effect if found.waiting else None,
         unfair=_find_unfairness(found, gains, judged=JUDGE in gate.gating_metrics(task)),
     )
@@ -251,85 +214,6 @@ def _find_unfairness(found: Findings, gains: Sequence[Gain], *, judged: bool) ->
     if not gains[0].items:
         return "no held-out item has gold; approve answers or correct them"
     return found.weighting.unfair if found.weighting else ""
-
-
-def _check_guards(found: Findings, gate: Gate, task: Task) -> list[PromotionGuard]:
-    guards = []
-    if found.golden:
-        guards.append(_check_golden_cases(found.golden, gate, found.live))
-    if task != "embedding":
-        guards.append(_check_valid_answers(found, gate))
-    against = next((each for each in found.overheads if each.against == found.live), None)
-    if against:
-        guards.append(_check_latency(against, gate))
-    return guards
-
-
-def _check_golden_cases(golden: GoldenResults, gate: Gate, live: str) -> PromotionGuard:
-    broken, refused = golden.broken, sum(case.refused for case in golden.failed)
-    if not broken:
-        words = f"no golden case of {golden.cases} is broken"
-        words += f"; the chat template refuses to ask {refused} of them" if refused else ""
-        return PromotionGuard(name="golden cases", state="kept", words=words)
-    named = "; ".join(
-        f"{_shorten(case.asked)!r} is answered {_shorten(case.candidate)!r}, not {_shorten(case.expected)!r}"
-        for case in broken[:NAMED]
-    )
-    more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-    plural = "case" if len(broken) == 1 else "cases"
-    words = (
-        f"it breaks {len(broken)} golden {plural} of {golden.cases} that {live} passes "
-        f"({gate.golden_tolerance} allowed): {named}{more}"
-    )
-    return PromotionGuard(
-        name="golden cases", state="broken" if len(broken) > gate.golden_tolerance else "kept", words=words
-    )
-
-
-def _check_valid_answers(found: Findings, gate: Gate) -> PromotionGuard:
-    """Check that the share of valid answers is not inferior, by the score interval of paired shares.
-
-    Where no valid answer was lost there is nothing to doubt, however few answers there are.
-    """
-    candidate, live = found.sides[-1], found.find_side(found.live)
-    pairs = list(zip(candidate.answers, live.answers, strict=True))
-    gained = sum(new.valid and not old.valid for new, old in pairs)
-    lost = sum(old.valid and not new.valid for new, old in pairs)
-    shares = f"valid answers {candidate.valid_rate:.1%} against {live.valid_rate:.1%} of what is live"
-    if not lost:
-        return PromotionGuard(name="valid answers", state="kept", words=f"{shares}; none was lost")
-    worth = count_effective_items([1.0] * len(pairs), [found.sessions[new.item_id] for new, _ in pairs])
-    scale = worth / len(pairs)
-    least = compute_least_difference(worth, scale * gained, scale * lost, gate.alpha)
-    most = -compute_least_difference(worth, scale * lost, scale * gained, gate.alpha)
-    words = (
-        f"{shares} ({lost} of {len(pairs)} lost; between {least:+.1%} and {most:+.1%}; "
-        f"down to {-gate.valid_margin:.0%} is allowed)"
-    )
-    return PromotionGuard(
-        name="valid answers", state=_find_guard_state(least, most, -gate.valid_margin), words=words
-    )
-
-
-def _check_latency(overhead: Overhead, gate: Gate) -> PromotionGuard:
-    words = (
-        f"it takes {overhead.ratio:.2f} times as long as what is live for the same work (between "
-        f"{overhead.lower:.2f} and {overhead.upper:.2f}; up to {1 + gate.latency_margin:.2f} is allowed)"
-    )
-    state = _find_guard_state(-overhead.upper, -overhead.lower, -(1 + gate.latency_margin))
-    return PromotionGuard(name="latency", state=state, words=words)
-
-
-def _find_guard_state(least: float, most: float, allowed: float) -> str:
-    """Tell from an interval whether the guard holds at the least value that is allowed."""
-    if least > allowed:
-        return "kept"
-    return "broken" if most < allowed else "open"
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def map_sessions(items: Sequence[ReviewedItem]) -> dict[str, str]:
