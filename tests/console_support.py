@@ -49,6 +49,7 @@ from trainers.planning.method_rules import Readiness, Task, Thresholds
 from trainers.planning.plan import Plan
 
 PASSWORD = "correct horse battery staple"
+TOKEN = "a-token-of-ann"
 # A cheap one: the tests are not about how long argon2 takes.
 HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
 ROUTING, SEARCH, SUPPORT, INVOICES = "acme/routing", "acme/search", "acme/support", "acme/invoices"
@@ -87,6 +88,7 @@ def run_daemon_with_a_past(folder: Path) -> Iterator[RunningDaemon]:
     config.write_text(tomli_w.dumps(_build_settings(port)), "utf-8")
     settings = load_settings(config)
     env = {f"LEARND_OPERATORS__USERS__{name}__PASSWORD_HASH": HASH for name in ("ANN", "BOB", "VIC")}
+    env["LEARND_OPERATORS__TOKENS"] = json.dumps({TOKEN: "ann"})
     with Store.open(settings.data_dir, datetime.now(UTC)) as store:
         fill(store, settings.data_dir)
         command = [sys.executable, "-m", "learnd", "run", "--config", str(config)]

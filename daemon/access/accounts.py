@@ -33,6 +33,8 @@ PER_NAME = 50
 PER_PEER = 30
 """Failed sign-ins in a window. The limit for a name alone is high, or anybody could lock its owner out."""
 _NAME = TypeAdapter(PersonName)
+NAMELESS = ""
+"""Stands for the name where a sign-in shows a token."""
 MOST_REMEMBERED = 10_000
 """Most names and peers whose failures are remembered, and most sessions."""
 HASHES_AT_ONCE = 2
@@ -113,6 +115,19 @@ class Operators:
         if not self._passwords.matches(name, password):
             raise SignInRefused
         self._failures.forget(name, peer)
+        return self._begin_session(name, now)
+
+    def sign_in_by_token(self, token: str, peer: str) -> tuple[str, Person]:
+        """Begin a session of the person for whom a token acts. Raises SignInRefused, TooManyAttempts."""
+        now = self._clock()
+        self._failures.add(NAMELESS, peer, now)
+        person = self.find_by_token(token)
+        if person is None:
+            raise SignInRefused
+        self._failures.forget(NAMELESS, peer)
+        return self._begin_session(person.name, now)
+
+    def _begin_session(self, name: str, now: datetime) -> tuple[str, Person]:
         cookie = secrets.token_urlsafe(32)
         person = Person(
             name=name,

@@ -5,7 +5,7 @@ X-Forwarded-User: … (the settings)  from a trusted proxy; changes need X-CSRF-
 Cookie: learnd_session=…            from `POST /api/v1/session`; changes need X-CSRF-Token
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -101,10 +101,22 @@ class Authenticator:
 
     def sign_in(self, name: str, password: str, request: Request) -> tuple[str, Person]:
         """Begin a session, and return its cookie and its person. Raises SignInRefused, TooManyAttempts."""
+        return self._sign_in(name, request, lambda peer: self._operators.sign_in(name, password, peer))
+
+    def sign_in_by_token(self, token: str, request: Request) -> tuple[str, Person]:
+        """Begin a session of the person for whom `token` acts, and return its cookie and the person.
+
+        Raises SignInRefused, TooManyAttempts.
+        """
+        return self._sign_in("", request, lambda peer: self._operators.sign_in_by_token(token, peer))
+
+    def _sign_in(
+        self, name: str, request: Request, begin_session: Callable[[str], tuple[str, Person]]
+    ) -> tuple[str, Person]:
         peer = request.client.host if request.client else ""
         peer = self._operators.find_client_address(peer, request.headers.get("X-Forwarded-For"))
         try:
-            cookie, person = self._operators.sign_in(name, password, peer)
+            cookie, person = begin_session(peer)
         except (TooManyAttempts, SignInRefused) as refused:
             log.warning("sign-in refused", name=name, peer=peer, reason=str(refused))
             raise

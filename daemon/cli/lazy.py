@@ -35,7 +35,7 @@ class LazyCommand(TyperCommand):
         with quick_imports():
             group = get_group(import_module(self._module).app)
         command: Any = group.commands.get(str(self.name), group)
-        command.name, command.help = self.name, command.help or self.help
+        command.name, command.help, command.hidden = self.name, command.help or self.help, self.hidden
         return command  # type: ignore[no-any-return]
 
 

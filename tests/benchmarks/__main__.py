@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import console, dpo, evaluation, extraction, gate, gateway, sft
+from tests.benchmarks import console, dpo, evaluation, extraction, gate, gateway, sft, startup
 
 BENCHMARKS = {
     "console": console.measure,
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "gate": gate.measure,
     "gateway": gateway.measure,
     "sft": sft.measure,
+    "startup": startup.measure,
 }
 RESULTS = Path(".bench/results.json")
 

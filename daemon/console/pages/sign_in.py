@@ -20,6 +20,7 @@ from daemon.console.plain_page import build_plain_page
 PROBLEMS = {
     "refused": "This name and password do not belong together.",
     "wait": "Too many sign-ins failed. Try again in a few minutes.",
+    "token": "This link does not sign in any more. Sign in here.",
     "foreign": "The form came from another site, and was not read. Sign in here.",
 }
 FORM = Template("""$problem<form method="post" class="form">
@@ -29,7 +30,21 @@ FORM = Template("""$problem<form method="post" class="form">
 <label class="field"><span>Password</span>
 <input name="password" type="password" autocomplete="current-password" required></label>
 <button class="enter">Sign in</button>
-</form>""")
+</form>
+<form method="post" id="by-token">
+<input type="hidden" name="to" value="$to"><input type="hidden" name="token">
+</form>
+<script>
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+if (token) {
+  history.replaceState(null, "", location.pathname + location.search);
+  const form = document.getElementById("by-token");
+  form.elements.token.value = token;
+  form.submit();
+}
+</script>""")
+"""A link with `#token=…` signs in by an operator's token: browsers keep that part of an address to
+themselves, so no log of a server or a proxy holds it."""
 NOBODY = """<p>The settings name no operators yet, so nobody can sign in.</p>
 <p class="muted">Write a line for yourself, name the file in learnd.toml, and start the daemon again:</p>
 <pre>learnd operators hash ann &gt;&gt; operators
@@ -56,16 +71,21 @@ def build_sign_in_router(console: ConsoleContext, authenticator: Authenticator) 
         request: Request,
         name: Annotated[str, Form(max_length=200)] = "",
         password: Annotated[str, Form(max_length=4096)] = "",
+        token: Annotated[str, Form(max_length=4096)] = "",
         to: Annotated[str, Form(max_length=4096)] = "",
     ) -> RedirectResponse:
         if not _is_own_form(request):
             return _redirect_to_form("foreign", to)
         try:
-            cookie, _ = authenticator.sign_in(name, password, request)
+            cookie, _ = (
+                authenticator.sign_in_by_token(token, request)
+                if token
+                else authenticator.sign_in(name, password, request)
+            )
         except TooManyAttempts:
             return _redirect_to_form("wait", to)
         except SignInRefused:
-            return _redirect_to_form("refused", to)
+            return _redirect_to_form("token" if token else "refused", to)
         if before := request.cookies.get(COOKIE):
             console.operators.sign_out(before)
         response = RedirectResponse(_to_console_path(to), 303)

@@ -1,5 +1,9 @@
 """What `learnd doctor` says of a machine that is to train."""
 
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +93,50 @@ def test_the_language_model_and_the_encoder_of_proposals_are_asked(
     gone = found(url=url)["acme/support: language model"]
     assert not gone.ok
     assert "synthesis.url" in gone.what_to_do
+
+
+@contextmanager
+def answering_nothing() -> Iterator[str]:
+    """The URL of a server that takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_no_check_takes_more_than_5_seconds_and_each_is_announced_and_reported_as_it_ends(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    with answering_nothing() as url:
+        target = {"tenant": "acme", "agent": "support", "project": "support", "task": "generation"}
+        target |= {"base_model": str(tiny_model), "judge": {"url": f"{url}/v1", "model": "judge"}}
+        settings = Settings.model_validate(
+            {
+                "data_dir": tmp_path,
+                "phoenix": {"url": url},
+                "replicas": [{"name": "gpu", "url": url}],
+                "targets": [target],
+            }
+        )
+        announced: list[tuple[str, float]] = []
+        waits: dict[str, float] = {}
+        failed: dict[str, Check] = {}
+        for check in examine(settings, on_start=lambda name: announced.append((name, time.monotonic()))):
+            waits[check.name] = time.monotonic() - announced[-1][1] if announced else 0.0
+            if not check.ok:
+                failed[check.name] = check
+    assert set(failed) == {"phoenix", "acme/support: gpu: vLLM answers", "acme/support: judge"}
+    assert all(check.what_to_do for check in failed.values())
+    assert max(waits[name] for name in failed) < 5
+    names = [name for name, _ in announced]
+    assert names[0] == "phoenix"
+    assert {"acme/support: base model", "acme/support: gpu", "acme/support: judge"} <= set(names)
+
+
+def test_a_phoenix_that_is_not_there_is_reported_at_once(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {"data_dir": tmp_path, "phoenix": {"url": "http://127.0.0.1:9"}, "targets": []}
+    )
+    began = time.monotonic()
+    checks = {check.name: check for check in examine(settings)}
+    assert time.monotonic() - began < 5
+    assert not checks["phoenix"].ok
+    assert "start Phoenix" in checks["phoenix"].what_to_do

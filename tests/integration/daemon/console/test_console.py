@@ -31,6 +31,7 @@ from tests.console_support import (
     ROUTING,
     SEARCH,
     SUPPORT,
+    TOKEN,
     RunningDaemon,
     add_waiting_batch,
     run_daemon_with_a_past,
@@ -123,6 +124,19 @@ def test_nobody_sees_a_page_without_signing_in_and_comes_back_to_what_they_asked
         page.wait_for_url("**/console/adapters")
         cookie = page.context.cookies()[0]
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+
+
+def test_a_link_with_an_operators_token_signs_in_and_a_link_that_does_not_says_so(
+    browser: Browser, daemon: RunningDaemon
+) -> None:
+    with open_page(browser, daemon.url) as page:
+        page.goto("/console/sign-in#token=not-it")
+        expect(page.get_by_role("alert")).to_contain_text("does not sign in any more")
+        assert "#" not in page.url
+        page.goto(f"/console/sign-in?to=/console/adapters#token={TOKEN}")
+        page.wait_for_url("**/console/adapters")
+        expect(page.get_by_role("button", name="Signed in as ann, operator")).to_be_visible()
+        assert TOKEN not in page.url
 
 
 def test_a_form_of_another_site_is_not_read_and_nobody_is_sent_to_one(daemon: RunningDaemon) -> None:
