@@ -76,7 +76,7 @@ class ReviewedCounts(_StoredRecord):
 
 
 class CycleCounts(_StoredRecord):
-    """What extraction found; None where the cycle did not count it (a second look trains on nothing)."""
+    """Counts of the extracted data; None where the cycle did not count it (a second look trains on nothing)."""
 
     reviewed: ReviewedCounts | None = None
     train: dict[str, int] | None = None
@@ -99,7 +99,7 @@ class CycleCounts(_StoredRecord):
 
 
 class TrainingFigures(_StoredRecord):
-    """How a training went: the fields of `trainers.jobs.job.TrainingMetrics` that learnd shows.
+    """Figures of a training: the fields of `trainers.jobs.job.TrainingMetrics` that learnd shows.
 
     None where a row of an older version lacks the figure, or nothing was trained.
     """
@@ -124,7 +124,7 @@ class TrainingFigures(_StoredRecord):
 
     @property
     def kept_validation(self) -> Validation | None:
-        """What the validation split said after the step whose weights were kept; None without one."""
+        """The validation after the step whose weights were kept; None without one."""
         return next((each for each in self.validation if each.step == self.best_step), None)
 
 

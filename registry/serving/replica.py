@@ -30,7 +30,7 @@ DEAD_ENGINE = "EngineCore encountered an issue"
 
 
 class RefusalReason(StrEnum):
-    """Why a replica refused, as far as its answer tells, and what to do about it."""
+    """The reason of a refusal, as far as the replica's answer tells, as advice on what to do."""
 
     KEY = "the API key is not accepted; correct the replica's key"
     NO_ROUTE = "restart vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
@@ -135,7 +135,7 @@ class Replica:
         base_name: str = "base",
         path_map: tuple[str, str] | None = None,
     ) -> None:
-        """Open a client. `url` may end in `/v1`; `path_map` has the adapters' prefix here and on the server."""
+        """Open a client. `url` may end in `/v1`; `path_map` is (our, the server's) prefix of adapters."""
         self.name = name
         self.url = url.rstrip("/").removesuffix("/v1")
         self.base_name = base_name
