@@ -76,7 +76,7 @@ class ReviewedCounts(_StoredRecord):
 
 
 class CycleCounts(_StoredRecord):
-    """Counts of the extracted data; None where the cycle did not count it (a second look trains on nothing)."""
+    """Counts of the extracted data; None where a cycle did not count it, as a second look for training."""
 
     reviewed: ReviewedCounts | None = None
     train: dict[str, int] | None = None
