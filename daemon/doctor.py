@@ -79,6 +79,7 @@ def examine(settings: Settings, on_start: OnStart = lambda _name: None) -> Itera
             "targets", False, "none", "add a [[targets]] section; `learnd init` writes an example"
         )
     for target in settings.targets:
+        on_start(f"{target.key}: verdict")
         yield _describe_rule(target)
         if target.golden:
             yield _check_golden_cases(target)

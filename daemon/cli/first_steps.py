@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from daemon.cli.options import DEFAULT_CONFIG, AsJson, Config
 from daemon.cli.output import console, error_console, print_json, print_line, remove_control_characters
@@ -39,7 +40,8 @@ def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     from daemon.doctor import examine
 
     settings, checks = load_settings(config), list[Check]()
-    with error_console.status("", spinner="dots") as running:
+    # On the console on which the checks are printed: rich keeps the two apart.
+    with (error_console if as_json else console).status("") as running:
 
         def show_running(name: str) -> None:
             running.update(f"checking: {remove_control_characters(name)}")
@@ -55,9 +57,9 @@ def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 
 def _print_check(check: Check) -> None:
-    console.print("[green]ok[/]  " if check.ok else "[red]FAIL[/]", end=" ")
-    console.print(remove_control_characters(check.name), style="bold", markup=False, end=": ")
-    print_line(check.found)
+    result = ("ok  ", "green") if check.ok else ("FAIL", "red")
+    name, found = remove_control_characters(check.name), remove_control_characters(check.found)
+    console.print(Text.assemble(result, " ", (name, "bold"), f": {found}"))
     if not check.ok:
         print_line(f"     → {check.what_to_do}")
 
