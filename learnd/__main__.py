@@ -7,6 +7,9 @@ names like `daemon` stay out of other people's environments (PyPI has a `daemon`
 import sys
 from pathlib import Path
 
+OURS = frozenset({"daemon", "evaluation", "extractors", "registry", "trainers"})
+"""Packages whose absence is a fault of ours."""
+
 
 def find_stages_folder() -> Path:
     """Return the folder that holds `daemon`, `extractors`, … in this installation."""
@@ -21,7 +24,7 @@ def main() -> None:
     try:
         from daemon import cli
     except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.split(".")[0] in {"daemon", "extractors", "registry"}:
+        if missing.name is None or missing.name.split(".")[0] in OURS:
             raise
         sys.exit(
             f"learnd: the command line needs `{missing.name}`, which is not installed. "

@@ -41,6 +41,7 @@ As = Annotated[
         "--as", envvar="LEARND_OPERATOR", help="The person who decides; by default your user on this machine."
     ),
 ]
+Again = Annotated[bool, typer.Option("--again", help="Change items that were decided before, too.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="The reason, which is kept with the item.")]
 
 
@@ -102,15 +103,18 @@ def approve(
     batch_id: BatchId,
     numbers: Numbers = None,
     every: All = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Change items that were decided before, too.")
-    ] = False,
+    again: Again = False,
     who: As = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Approve items: the next training uses them as they are."""
-    _decide(config, batch_id, _parse_numbers(numbers, every), ItemState.APPROVED, who, as_json, again=again)
+    chosen = _parse_numbers(numbers, every)
+    with _open_review(config) as review:
+        decided = review.decide_numbers(
+            batch_id, chosen, ItemState.APPROVED, actor=who or find_actor(), again=again
+        )
+        _print_outcome(review.store.batch(batch_id), decided, as_json)
 
 
 @app.command()
@@ -119,9 +123,7 @@ def reject(
     numbers: Numbers = None,
     every: All = False,
     reason: Reason = "",
-    again: Annotated[
-        bool, typer.Option("--again", help="Change items that were decided before, too.")
-    ] = False,
+    again: Again = False,
     who: As = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -132,16 +134,12 @@ def reject(
     """
     if not reason.strip():
         raise LearndError("why? Say it with --reason, which is kept with the items")
-    _decide(
-        config,
-        batch_id,
-        _parse_numbers(numbers, every),
-        ItemState.REJECTED,
-        who,
-        as_json,
-        reason=reason,
-        again=again,
-    )
+    chosen = _parse_numbers(numbers, every)
+    with _open_review(config) as review:
+        decided = review.decide_numbers(
+            batch_id, chosen, ItemState.REJECTED, actor=who or find_actor(), reason=reason, again=again
+        )
+        _print_outcome(review.store.batch(batch_id), decided, as_json)
 
 
 @app.command()
@@ -154,7 +152,10 @@ def undo(
     as_json: AsJson = False,
 ) -> None:
     """Take decisions back while the batch waits; an item's edit is dropped with its approval."""
-    _decide(config, batch_id, _parse_numbers(numbers, every), ItemState.PENDING, who, as_json)
+    chosen = _parse_numbers(numbers, every)
+    with _open_review(config) as review:
+        decided = review.decide_numbers(batch_id, chosen, ItemState.PENDING, actor=who or find_actor())
+        _print_outcome(review.store.batch(batch_id), decided, as_json)
 
 
 @app.command()
@@ -259,25 +260,6 @@ def _open_review(config: Path) -> Iterator[BatchReview]:
     """Open the store for decisions on batches."""
     with open_store(config) as (settings, store):
         yield BatchReview(settings, store, utc_now)
-
-
-def _decide(
-    config: Path,
-    batch_id: str,
-    numbers: list[int] | None,
-    state: ItemState,
-    who: str | None,
-    as_json: bool,
-    *,
-    reason: str = "",
-    again: bool = False,
-) -> None:
-    with _open_review(config) as review:
-        decided = review.decide_numbers(
-            batch_id, numbers, state, actor=who or find_actor(), reason=reason, again=again
-        )
-        batch = review.store.batch(batch_id)
-    _print_outcome(batch, decided, as_json)
 
 
 def _parse_numbers(words: Sequence[str] | None, every: bool) -> list[int] | None:

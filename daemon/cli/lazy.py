@@ -6,12 +6,21 @@ completes its options.
 """
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from extractors.errors import LearndError
 from trainers.quick_imports import quick_imports
+
+OURS = frozenset({"daemon", "evaluation", "extractors", "registry", "trainers"})
+"""Packages whose absence is a fault of ours."""
+
+
+class LibraryMissing(LearndError):
+    """A command needs a library that is not installed."""
 
 
 class QuickCommand(TyperCommand):
@@ -32,11 +41,22 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> TyperCommand | TyperGroup:
         """Import the module and return the command itself, under the name and the help it is listed by."""
-        with quick_imports():
-            group = get_group(import_module(self._module).app)
+        group = get_group(self._import_module().app)
         command: Any = group.commands.get(str(self.name), group)
         command.name, command.help, command.hidden = self.name, command.help or self.help, self.hidden
         return command  # type: ignore[no-any-return]
+
+    def _import_module(self) -> ModuleType:
+        try:
+            with quick_imports():
+                return import_module(self._module)
+        except ModuleNotFoundError as missing:
+            if missing.name is None or missing.name.split(".")[0] in OURS:
+                raise
+            raise LibraryMissing(
+                f"`learnd {self.name}` needs `{missing.name}`, which is not installed; "
+                "install it with: pip install 'learnd[daemon]'"
+            ) from missing
 
 
 class LazyGroup(TyperGroup):

@@ -104,3 +104,15 @@ def test_an_error_is_a_line_that_says_what_to_do(tmp_path: Path) -> None:
     assert done.stdout == ""
     told = "`learnd init` writes one, --config names another"
     assert done.stderr == f"learnd: no settings file at {tmp_path}/none.toml; {told}\n"
+
+
+def test_a_command_whose_library_is_missing_names_it_and_what_to_install() -> None:
+    script = "import sys; sys.modules['sqlalchemy'] = None; from daemon.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "status"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "learnd: `learnd status` needs `sqlalchemy`, which is not installed; "
+        "install it with: pip install 'learnd[daemon]'\n"
+    )
