@@ -14,6 +14,7 @@ from math import ceil
 from extractors.cleaning.redaction import Redaction
 from extractors.examples.prompt_keys import compute_prompt_key, compute_query_key, normalise
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval
+from extractors.phoenix.changes import split_batches
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.project import Project
 from extractors.phoenix.span_client import SpanClient, build_condition
@@ -77,13 +78,11 @@ def sample_traffic(
     time are looked at. Raises PhoenixError, RedactionFailed.
     """
     project = client.project(traffic.project)
-    condition, window = (
-        build_condition(traffic.spans),
-        (traffic.start, traffic.end + timedelta(microseconds=1)),
-    )
+    condition = build_condition(traffic.spans)
+    window = traffic.start, traffic.end + timedelta(microseconds=1)
     traces = sorted(_find_trace_ids(client.spans, project, condition, window, most_ids), key=_draw_lot)
     calls: list[TrafficCall] = []
-    for batch in _split_batches(traces[: TRACES_PER_CALL * most], TRACES_A_CALL):
+    for batch in split_batches(traces[: TRACES_PER_CALL * most], TRACES_A_CALL):
         light = client.spans.read_traces(project, batch)
         within = [span for span in light if traffic.start <= span.started_at <= traffic.end]
         selected = [span for span in client.spans.select(project, within, traffic.spans) if span.selected]
@@ -172,8 +171,3 @@ def _read_search(span: Span) -> Search | None:
 
 def _draw_lot(name: str) -> str:
     return sha256(f"traffic {name}".encode()).hexdigest()
-
-
-def _split_batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

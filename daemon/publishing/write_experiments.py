@@ -73,12 +73,14 @@ def build_compare_path(dataset_id: str, experiment_ids: Iterable[str]) -> str:
 def _find_experiments(
     datasets: DatasetClient, dataset_id: str, run: MeasuredRun
 ) -> dict[str, StoredExperiment]:
-    """Return the run's experiments that Phoenix has, by side."""
+    """Return the run's experiments that Phoenix has, by side: of several on a page, the oldest."""
     found: dict[str, StoredExperiment] = {}
-    for experiment in datasets.list_experiments(dataset_id):
-        if experiment.metadata.get(RUN_KEY) == run.run_id:
-            found[str(experiment.metadata.get(SIDE_KEY, ""))] = experiment
-        if len(found) == len(run.sides):
+    for page in datasets.read_experiment_pages(dataset_id):
+        for experiment in page:
+            if experiment.metadata.get(RUN_KEY) == run.run_id:
+                # The newest come first, so the one that was there first stays.
+                found[str(experiment.metadata.get(SIDE_KEY, ""))] = experiment
+        if len(found) >= len(run.sides):
             break
     return found
 

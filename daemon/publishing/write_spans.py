@@ -13,12 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from daemon.publishing.span_attributes import (
-    EvaluationSpan,
-    ExperimentSpan,
-    RunSpan,
-    flatten_attributes,
-)
+from daemon.publishing.span_attributes import EvaluationSpan, ExperimentSpan, RunSpan, flatten_attributes
 from extractors.phoenix.http import to_storable
 from extractors.phoenix.span_client import SpanClient
 from extractors.values import content_id

@@ -53,10 +53,10 @@ def find_near_duplicates(
     seen = KnownTexts((), threshold, find_templates_in_texts(texts) if templates is None else templates)
     links: list[int | None] = []
     for position, text in enumerate(texts):
-        said = _TextFeatures(text, seen.templates)
-        link = seen.find_nearest(said)
+        features = _TextFeatures(text, seen.templates)
+        link = seen.find_nearest(features)
         if link is None:
-            seen.add(position, said)
+            seen.add(position, features)
         links.append(link)
     return links
 
@@ -138,21 +138,21 @@ class KnownTexts:
                 return True
         return False
 
-    def find_nearest(self, said: _TextFeatures) -> int | None:
-        if said.plain in self._positions:
-            return self._positions[said.plain]
-        if not said.own or not self._has_similar_size(len(said.shingles)):
+    def find_nearest(self, features: _TextFeatures) -> int | None:
+        if features.plain in self._positions:
+            return self._positions[features.plain]
+        if not features.own or not self._has_similar_size(len(features.shingles)):
             return None
-        return self._find_most_similar(said, self._index.find_candidates(said.sketch))
+        return self._find_most_similar(features, self._index.find_candidates(features.sketch))
 
-    def add(self, position: int, said: _TextFeatures) -> None:
-        if said.plain in self._positions:
+    def add(self, position: int, features: _TextFeatures) -> None:
+        if features.plain in self._positions:
             return
-        self._positions[said.plain] = position
-        if said.own:
-            self._texts[position] = (said.plain, said.own, len(said.shingles))
-            insort(self._sizes, len(said.shingles))
-            self._index.add(position, said.sketch)
+        self._positions[features.plain] = position
+        if features.own:
+            self._texts[position] = (features.plain, features.own, len(features.shingles))
+            insort(self._sizes, len(features.shingles))
+            self._index.add(position, features.sketch)
 
     def _has_similar_size(self, size: int) -> bool:
         """Return whether some text is not much smaller or larger."""
@@ -164,23 +164,23 @@ class KnownTexts:
         sizes = ((position, self._texts[position][2]) for position in candidates)
         return [at for at, other in sizes if min(size, other) >= 0.9 * self._threshold * max(size, other)]
 
-    def _find_most_similar(self, said: _TextFeatures, candidates: Iterable[int]) -> int | None:
+    def _find_most_similar(self, features: _TextFeatures, candidates: Iterable[int]) -> int | None:
         best, nearest = 0.0, None
         for position in candidates:
-            similarity = self._compute_similarity(said, position)
+            similarity = self._compute_similarity(features, position)
             if similarity >= self._threshold and similarity > best:
                 best, nearest = similarity, position
         return nearest
 
-    def _compute_similarity(self, said: _TextFeatures, position: int) -> float:
+    def _compute_similarity(self, features: _TextFeatures, position: int) -> float:
         """Return the similarity of the own parts; 0 where these are short and the templates differ."""
         plain, own, size = self._texts[position]
-        if min(size, len(said.shingles)) < self._threshold * max(size, len(said.shingles)):
+        if min(size, len(features.shingles)) < self._threshold * max(size, len(features.shingles)):
             return 0.0
-        similarity = _compute_jaccard(said.shingles, _compute_shingles(own))
-        if similarity < self._threshold or is_long(own) or (said.plain, plain) == (said.own, own):
+        similarity = _compute_jaccard(features.shingles, _compute_shingles(own))
+        if similarity < self._threshold or is_long(own) or (features.plain, plain) == (features.own, own):
             return similarity
-        whole = _compute_jaccard(_compute_shingles(said.plain), _compute_shingles(plain))
+        whole = _compute_jaccard(_compute_shingles(features.plain), _compute_shingles(plain))
         return similarity if whole >= self._threshold else 0.0
 
 

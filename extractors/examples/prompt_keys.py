@@ -64,9 +64,9 @@ def _fold(message: Message) -> list[object]:
 def compute_prompt_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the normalised prompts of a record with these `fields`, by the field that keeps them."""
     if "messages" in fields:
-        said = fields["messages"]
-        answers = [at for at, message in enumerate(said) if message.role == "assistant"]
-        return {"prompt_keys": tuple(compute_prompt_key(said[:at]) for at in answers)}
+        messages = fields["messages"]
+        answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
+        return {"prompt_keys": tuple(compute_prompt_key(messages[:at]) for at in answers)}
     if "prompt" in fields:
         return {"prompt_key": compute_prompt_key(fields["prompt"])}
     return {"prompt_key": compute_query_key(fields["query"])}

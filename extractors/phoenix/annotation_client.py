@@ -61,7 +61,7 @@ class AnnotationClient:
         for batch in _batch_by_length(
             [(f"{level}_ids", subject_id) for subject_id in sorted(subject_ids)], room
         ):
-            found.extend(_to_annotation(level, data) for data in self._read_pages(path, fixed + batch))
+            found.extend(_to_annotation(level, data) for data in self._read_entries(path, fixed + batch))
         return found
 
     def read_of_documents(
@@ -114,13 +114,14 @@ class AnnotationClient:
     def _find_sessions(self, project: Project, names: Collection[str]) -> Iterator[Subject]:
         path = f"/v1/projects/{project.id}/sessions"
         parameters = [("filter", _has_one_of("session_annotations", names)), ("limit", "500")]
-        for session in self._read_pages(path, parameters):
+        for session in self._read_entries(path, parameters):
             traces = tuple(trace["trace_id"] for trace in session["traces"])
             yield Subject(session["session_id"], parse_time(session["start_time"]).date(), traces)
 
-    def _read_pages(self, path: str, parameters: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    def _read_entries(self, path: str, parameters: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
         try:
-            yield from self._http.pages(path, parameters)
+            for page in self._http.read_pages(path, parameters):
+                yield from page
         except PhoenixAnswer as error:
             # Phoenix says 404 when none of the subjects exists any more.
             if error.status != 404:

@@ -72,7 +72,7 @@ class ChangeCollector:
 
     def check_traces(self, trace_ids: Collection[str]) -> None:
         """Find spans of these traces that are new, differ, or are gone. Raises PollIsFull."""
-        for batch in batches(sorted(set(trace_ids) - self._checked), self._rules.traces_a_call):
+        for batch in split_batches(sorted(set(trace_ids) - self._checked), self._rules.traces_a_call):
             if self._fetched >= self._rules.most_spans:
                 raise PollIsFull
             known = self._mirror.read_traces(batch)
@@ -88,7 +88,7 @@ class ChangeCollector:
 
     def check_annotations(self, level: Level, subject_ids: Iterable[str]) -> None:
         """Find annotations of these subjects that are new, were edited, or are gone."""
-        for batch in batches(subject_ids, self._rules.subjects_a_call):
+        for batch in split_batches(subject_ids, self._rules.subjects_a_call):
             current = self._client.annotations.read(self._project, level, batch, self._names)
             self._compare_annotations(level, batch, current)
 
@@ -99,7 +99,7 @@ class ChangeCollector:
         annotated documents. Raises PollIsFull.
         """
         found: set[str] = set()
-        for batch in batches(searches, self._rules.subjects_a_call):
+        for batch in split_batches(searches, self._rules.subjects_a_call):
             ids = [search.id for search in batch]
             current = self._client.annotations.read_of_documents(self._project, ids, self._names)
             annotated = {parse_document_id(annotation.subject_id) for annotation in current}
@@ -112,14 +112,14 @@ class ChangeCollector:
 
     def remove_annotations(self, level: Level, subject_ids: Collection[str]) -> None:
         """Remove all annotations of these subjects from the mirror."""
-        for batch in batches(sorted(subject_ids), self._rules.subjects_a_call):
+        for batch in split_batches(sorted(subject_ids), self._rules.subjects_a_call):
             self._removed_annotations.extend(
                 annotation.key for annotation in self._mirror.read_annotations(level, batch)
             )
 
     def remove_traces(self, trace_ids: Collection[str]) -> None:
         """Remove all spans of these traces from the mirror."""
-        for batch in batches(sorted(trace_ids), self._rules.traces_a_call):
+        for batch in split_batches(sorted(trace_ids), self._rules.traces_a_call):
             self._removed_span_ids.extend(span.span_id for span in self._mirror.read_traces(batch))
 
     def remove_everything(self) -> None:
@@ -141,7 +141,7 @@ class ChangeCollector:
         return found
 
 
-def batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+def split_batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Split `items` into lists of at most `size`."""
     rest = iter(items)
     while batch := list(islice(rest, size)):

@@ -107,13 +107,16 @@ class DatasetClient:
         node_ids = {example["id"]: example["node_id"] for example in found["examples"]}
         return DatasetVersion(dataset_id=dataset_id, id=found["version_id"], node_ids=node_ids)
 
-    def list_experiments(self, dataset_id: str) -> Iterator[StoredExperiment]:
-        """Yield the experiments on all versions of the dataset, the newest first."""
+    def read_experiment_pages(self, dataset_id: str) -> Iterator[list[StoredExperiment]]:
+        """Yield the experiments on all versions of the dataset page by page, the newest first."""
         path = f"/v1/datasets/{dataset_id}/experiments"
-        for found in self._http.pages(path, [("limit", str(EXPERIMENTS_A_PAGE))]):
-            yield StoredExperiment(
-                id=found["id"], version_id=found["dataset_version_id"], metadata=found["metadata"]
-            )
+        for page in self._http.read_pages(path, [("limit", str(EXPERIMENTS_A_PAGE))]):
+            yield [
+                StoredExperiment(
+                    id=found["id"], version_id=found["dataset_version_id"], metadata=found["metadata"]
+                )
+                for found in page
+            ]
 
     def create_experiment(
         self, version: DatasetVersion, *, name: str, description: str, metadata: Mapping[str, JsonValue]

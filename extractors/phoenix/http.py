@@ -84,12 +84,12 @@ class PhoenixHttp:
         """Return the JSON that `path` answers. Raises PhoenixError."""
         return self._parse_json(self.send(method, path, **request))
 
-    def pages(self, path: str, parameters: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-        """Yield the entries of a list that Phoenix answers page by page. Raises PhoenixError."""
+    def read_pages(self, path: str, parameters: Sequence[tuple[str, str]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the pages of a list, each with its entries. Raises PhoenixError."""
         cursor: list[tuple[str, str]] = []
         while True:
             page = self.json("GET", path, params=[*parameters, *cursor])
-            yield from page["data"]
+            yield page["data"]
             if page["next_cursor"] is None:
                 return
             cursor = [("cursor", page["next_cursor"])]

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from extractors.phoenix.changes import LEVELS, ChangeCollector, PollContext, batches, collect_trace_ids
+from extractors.phoenix.changes import LEVELS, ChangeCollector, PollContext, collect_trace_ids, split_batches
 from extractors.phoenix.mirror import MirrorState
 from extractors.phoenix.project import Project
 from extractors.phoenix.span_client import Subject, build_condition
@@ -98,7 +98,7 @@ class Sweep:
         self._changes.remove_annotations(level, known - current.keys())
         # Traces first: an annotation in the mirror has its spans there.
         new = (subject for subject in current.values() if subject.id not in known)
-        for batch in batches(new, self._rules.subjects_a_call):
+        for batch in split_batches(new, self._rules.subjects_a_call):
             self._changes.check_traces(collect_trace_ids(batch))
             self._changes.check_annotations(level, [subject.id for subject in batch])
         again = (subject.id for subject in current.values() if subject.id in known and subject.day in days)

@@ -297,9 +297,10 @@ def _find_distinct(
     distinct: list[tuple[int, float]] = []
     for at, repeated in zip(candidates, repeats, strict=True):
         earlier = [position for position, _ in distinct]
-        similarity = float((vectors[earlier] @ vectors[at]).max(initial=-1.0))
+        similarity = (vectors[earlier] @ vectors[at]).max(initial=-1.0)
+        # In float32, as it was computed: a similarity of exactly the threshold counts.
         if repeated is None and similarity < rules.near_trained:
-            distinct.append((at, similarity))
+            distinct.append((at, float(similarity)))
     return distinct
 
 

@@ -114,7 +114,7 @@ def propose(
     from extractors.llm.dspy_client import LanguageModel
 
     rules = request.rules
-    target_recipe = build_recipe(
+    recipe = build_recipe(
         request.kind,
         request.demonstrations,
         request.output_space,
@@ -123,7 +123,7 @@ def propose(
         now=request.now,
     )
     with LanguageModel(endpoint, api_key) as model:
-        generation = _Generation(request, target_recipe, model)
+        generation = _Generation(request, recipe, model)
         with ThreadPoolExecutor(endpoint.concurrency, "synthesis") as pool:
             generation.run(pool, on_progress or (lambda *_: None))
         return generation.build_result(endpoint.model, model.calls)

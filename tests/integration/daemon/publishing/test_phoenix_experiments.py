@@ -26,7 +26,12 @@ from daemon.publishing.span_attributes import (
     SideMetrics,
     flatten_attributes,
 )
-from daemon.publishing.write_experiments import PublishedExperiments, publish_experiments
+from daemon.publishing.write_experiments import (
+    RUN_KEY,
+    SIDE_KEY,
+    PublishedExperiments,
+    publish_experiments,
+)
 from daemon.publishing.write_spans import publish_spans
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.dataset_client import DatasetClient, DatasetExample
@@ -456,6 +461,16 @@ def test_experiments_that_another_wrote_under_this_runs_id_are_an_error(client: 
     publish_experiments(client.datasets, build_run([1, 2], dataset, run_id))
     with pytest.raises(PhoenixAnswer, match=f"other examples than those of run {run_id}"):
         publish_experiments(client.datasets, build_run([1, 3], dataset, run_id))
+
+
+def test_of_several_experiments_for_one_side_the_oldest_is_used(client: PhoenixClient) -> None:
+    run = build_run([1, 2], new_holdout_name())
+    first = publish_experiments(client.datasets, run)
+    version = client.datasets.read_version(first.dataset_id)
+    for side in run.sides:
+        again = {RUN_KEY: run.run_id, SIDE_KEY: side.name}
+        client.datasets.create_experiment(version, name=side.title, description="", metadata=again)
+    assert publish_experiments(client.datasets, run) == first
 
 
 def test_an_answer_to_an_example_that_is_not_there_is_refused() -> None:

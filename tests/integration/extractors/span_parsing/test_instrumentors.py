@@ -1,4 +1,4 @@
-"""What real instrumentors trace into a real Phoenix becomes the same example as hand-made spans.
+"""Spans of real instrumentors in a real Phoenix become the same examples as hand-made spans.
 
 The model behind the agents is a stand-in that speaks OpenAI's protocol (`tests/openai_stand_in.py`).
 """

@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from extractors.cleaning.quality import ExamplesInvalid, Flaw, check_examples, clean, find_flaw
 from extractors.cleaning.rules import QualityRules
 from extractors.examples.prompt_keys import normalise
-from extractors.examples.types import (
-    Examples,
-    SFTExample,
-)
+from extractors.examples.types import Examples, SFTExample
 from tests.unit.extractors.cleaning.hand_made import (
     CALL,
     SYSTEM,

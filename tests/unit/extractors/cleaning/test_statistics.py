@@ -1,9 +1,7 @@
 """Tests of the statistics of a set of examples."""
 
 from extractors.cleaning.statistics import describe
-from extractors.examples.types import (
-    Examples,
-)
+from extractors.examples.types import Examples
 from tests.unit.extractors.cleaning.hand_made import (
     SYSTEM,
     make_conversation,

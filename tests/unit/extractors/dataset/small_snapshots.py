@@ -3,15 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.dataset.holdout_split import (
-    HoldoutRules,
-    Window,
-)
-from extractors.dataset.snapshot import (
-    Provenance,
-    Snapshot,
-    build_snapshot,
-)
+from extractors.dataset.holdout_split import HoldoutRules, Window
+from extractors.dataset.snapshot import Provenance, Snapshot, build_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.feedback.extract import Extraction
 from tests.unit.traffic import NOON

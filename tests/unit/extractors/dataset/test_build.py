@@ -8,20 +8,11 @@ from typing import Any
 import pytest
 
 from extractors.dataset.build import ExtraData
-from extractors.dataset.holdout_split import (
-    HoldoutRules,
-    LeftOutReason,
-)
-from extractors.dataset.snapshot import (
-    Snapshot,
-)
+from extractors.dataset.holdout_split import HoldoutRules, LeftOutReason
+from extractors.dataset.snapshot import Snapshot
 from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
-from tests.unit.extractors.dataset.small_snapshots import (
-    SMALL,
-    build_small,
-    list_learned_answers,
-)
+from tests.unit.extractors.dataset.small_snapshots import SMALL, build_small, list_learned_answers
 from tests.unit.traffic import NOON, item, rejected_item
 
 

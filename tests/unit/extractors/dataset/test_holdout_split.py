@@ -218,7 +218,7 @@ def test_of_many_reviewed_items_only_so_many_are_reserved_and_the_others_are_tra
     assert {draw_lot(find_group(each)) for each in sides.retention} == set(lots[:20])
 
 
-def test_a_prompt_of_a_session_that_the_limit_sets_free_is_trained_on_and_not_find_retained() -> None:
+def test_a_prompt_of_a_session_that_the_limit_sets_free_is_trained_on_and_not_retained() -> None:
     by_lot = sorted(range(400), key=lambda n: draw_lot(f"session session-{n}"))
     lowest, freed = by_lot[0], by_lot[150]
     items = [item(n, text="the same") if n in (lowest, freed) else item(n) for n in range(500)]
@@ -246,7 +246,7 @@ def test_what_came_before_the_first_window_is_never_retained_nor_are_sessions_th
     assert kept not in number_set(sides.train)
 
 
-def test_what_has_no_gold_or_a_prompt_that_others_share_is_not_find_retained() -> None:
+def test_what_has_no_gold_or_a_prompt_that_others_share_is_not_retained() -> None:
     rejected, shared, greeting, *rest = list_reserved(40)
     other = next(n for n in range(40) if n not in list_reserved(40))
     changed = {

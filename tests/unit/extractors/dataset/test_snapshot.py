@@ -6,15 +6,8 @@ from typing import Any
 
 import pytest
 
-from extractors.dataset.holdout_split import (
-    Window,
-)
-from extractors.dataset.snapshot import (
-    Provenance,
-    SnapshotDamaged,
-    read_snapshot,
-    write_snapshot,
-)
+from extractors.dataset.holdout_split import Window
+from extractors.dataset.snapshot import Provenance, SnapshotDamaged, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, Message, ReviewedItem, ToolCall
 from tests.unit.extractors.dataset.small_snapshots import build_small
 from tests.unit.traffic import NOON, item, rejected_item

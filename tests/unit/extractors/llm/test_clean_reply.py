@@ -1,4 +1,4 @@
-"""What small models put around a text is taken off, and nothing that texts of its kind have."""
+"""Markup that small models put around a text is removed, and nothing that texts of its kind have."""
 
 from collections.abc import Sequence
 from random import Random

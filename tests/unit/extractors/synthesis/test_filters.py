@@ -1,4 +1,4 @@
-"""What is left of proposals: of the right form, far from the holdout, said once. Vectors made by hand."""
+"""Only proposals of the right form, far from the holdout and new are kept. Vectors are made by hand."""
 
 import json
 from collections.abc import Sequence
@@ -383,6 +383,18 @@ def test_everything_is_kept_or_counted(words: list[str]) -> None:
 def test_an_encoder_that_gives_no_directions_is_not_taken_for_one_that_finds_no_likeness(broken: Any) -> None:
     with pytest.raises(VectorsInvalid):
         run_screen([build_sft("my kettle never came back")], encode=broken)
+
+
+def test_a_similarity_of_exactly_the_threshold_counts_for_trained_ones_and_for_other_proposals() -> None:
+    # As a float32, 0.96 is less than 0.96.
+    encode = Meaning(kettle=(1, 0, 0), toaster=(0.96, 0.28, 0), charged=(-1, 0, 0), parcel=(-1, 0, 0))
+    kettle, toaster = build_sft("my kettle never came back"), build_sft("the toaster burns my bread")
+    rules = ScreeningRules(near_trained=0.96)
+    known = Examples(sft=(kettle,))
+    assert find_only_reason([toaster], trained=known, encode=encode, rules=rules) == UnfitReason.TRAINED_ON
+    result = run_screen([kettle, toaster], encode=encode, rules=rules)
+    assert [each.example for each in result.kept] == [kettle]
+    assert result.left_out == {UnfitReason.REPEATED.value: 1}
 
 
 def test_without_proposals_nothing_is_encoded() -> None:
