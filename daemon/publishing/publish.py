@@ -34,8 +34,8 @@ def publish_target(context: TargetContext, client: PhoenixClient) -> int:
     """Publish every run of the target that Phoenix does not have, oldest first; return how many.
 
     Raises PhoenixError where Phoenix does not answer: the next call publishes everything. Raises NotPublished
-    where it answers and one run fails: the others are published, and the run is given up after `MOST_TRIES`.
-    Raises Interrupted when the daemon is to stop.
+    where it answers and one run fails: the others are published, and the run is given up after
+    `MOST_PUBLISH_TRIES` calls. Raises Interrupted when the daemon is to stop.
     """
     published, problems = 0, []
     for cycle in context.store.find_unpublished_cycles(context.target.key):
