@@ -20,6 +20,9 @@ from extractors.phoenix.http import PhoenixError
 from registry.cycles import Cycle
 from registry.store.store import Store
 
+FOREGROUND_PATIENCE = 5.0
+"""Seconds for all tries of a request that publishes: somebody waits, and what fails is published later."""
+
 
 def run_once(
     settings: Settings,
@@ -52,7 +55,7 @@ def _publish(context: TargetContext) -> None:
     """Publish the cycle to Phoenix; a failure is reported, and the next call or a daemon tries again."""
     context.report_stage("publishing")
     try:
-        with open_phoenix(context.settings) as client:
+        with open_phoenix(context.settings, patience=FOREGROUND_PATIENCE) as client:
             publish_target(context, client)
     except (PhoenixError, NotPublished, Interrupted) as problem:
         words = f"not all of it is in Phoenix yet; the next call, or a daemon, goes on with it: {problem}"
