@@ -1,4 +1,4 @@
-"""A cycle: one pass of the loop for a target, and the steps it may legally take."""
+"""A cycle of a target, from its data to its verdict, and the steps it may legally take."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -180,7 +180,7 @@ class ReportSummary(Value):
 
 
 class Cycle(Value):
-    """One pass of the loop, as the store holds it."""
+    """One cycle of a target, as the store holds it."""
 
     id: str
     target: str

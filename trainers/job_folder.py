@@ -65,8 +65,8 @@ class ProgressLine(Value):
     tokens_per_second: float | None = None
     memory_bytes: int | None = None
     """The peak so far: of the GPU where one is used, else of the process."""
-    figures: dict[str, float] = {}
-    """Metrics of a validation beyond its loss, by the method."""
+    figures: dict[str, float | None] = {}
+    """Metrics of a validation beyond its loss, by the method; None for one that is not a number."""
     message: str = ""
 
 

@@ -41,7 +41,7 @@ PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 """Errors that delay a cycle but do not fail it: the next try may succeed."""
 WENT_LIVE = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
 """States of a version that an operator has activated before there was a verdict."""
-FOREGROUND_PATIENCE = 2.0
+FIRST_ANSWER_PATIENCE = 2.0
 """Seconds in which Phoenix must answer before a cycle begins in the foreground: a person is waiting."""
 T = TypeVar("T")
 
@@ -84,11 +84,20 @@ def find_unfinished_cycle(context: TargetContext) -> Cycle | None:
 def begin_cycle(context: TargetContext, trigger: str) -> Cycle:
     """Poll Phoenix and start a cycle. Raises PhoenixError, CycleRunning."""
     context.report_stage("polling")
-    with open_phoenix(context.settings, patience=FOREGROUND_PATIENCE) as client:
-        client.version()
+    _check_phoenix(context)
     with open_phoenix(context.settings) as client:
         poll_target(context, client)
     return start_cycle(context, trigger, SecondLooks().find_due(context))
+
+
+def _check_phoenix(context: TargetContext) -> None:
+    """Check that Phoenix answers. Raises PhoenixError, which the store keeps as the last poll error."""
+    try:
+        with open_phoenix(context.settings, patience=FIRST_ANSWER_PATIENCE) as client:
+            client.version()
+    except PhoenixError as problem:
+        context.store.record_poll(context.target.key, context.clock(), str(problem))
+        raise
 
 
 def start_cycle(context: TargetContext, trigger: str, second_look: Version | None) -> Cycle:

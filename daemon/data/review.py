@@ -416,7 +416,8 @@ def _parse_line(batch: Batch, items: Mapping[int, BatchItem], text: str) -> dict
         raise LineInvalid(f"its item is no number of an item of {batch.id}")
     if line.get("revision") != item.revision:
         raise LineInvalid(
-            f"item {item.number} is {item.state} by {item.decided_by} since this was exported; export it again"
+            f"item {item.number} is {item.state} by {item.decided_by} since this was exported; "
+            "export it again"
         )
     return line
 

@@ -28,8 +28,6 @@ LOCK_PATIENCE = 60.0
 """Seconds to wait for the reconciler, which may be held up by a replica that hangs."""
 SERVING_PATIENCE = timedelta(hours=1)
 """How long a cycle waits for replicas that do not answer, before it ends without them."""
-
-
 MAY_BE_REJECTED = frozenset({VersionState.PROBATION, VersionState.READY})
 """States in which a version waits: for its second look, or for an operator."""
 OVERRULE = "`learnd adapters activate` overrules that"

@@ -1,4 +1,4 @@
-"""What a replica answers to held-out prompts, through the route that agents use, and whether that agrees.
+"""Confirm a verdict by the answers of a replica to the held-out prompts, through the route that agents use.
 
 The evaluation's own engine is faster and needs no server; a server is what the agents get.
 """
@@ -17,7 +17,8 @@ from evaluation.engine.probe_record import ProbeRecord
 from evaluation.metrics.scoring import build_scorer
 from evaluation.report import BASE, Report
 from evaluation.score_side import RawAnswer, SideAnswers, score_side
-from evaluation.verdict.judge_findings import Findings, confirm_by_replica, map_sessions
+from evaluation.verdict.findings import Findings
+from evaluation.verdict.judge_findings import confirm_by_replica, map_sessions
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value
@@ -121,7 +122,7 @@ def _read_replies(
 
 
 def _load(context: TargetContext, candidate: Version, stack: ExitStack) -> Replica:
-    """A replica that serves the candidate until `stack` ends. Raises NotServed, NotServedYet, Locked."""
+    """Load the candidate on a replica until `stack` ends. Raises NotServed, NotServedYet, Locked."""
     folder = adapter_folder(context.data_dir, candidate)
     record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
     # Only for this: to have all prompts answered takes long, and an operator may want to roll back.

@@ -42,8 +42,6 @@ PersonName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$"), AfterValidator(check_person_name)
 ]
 """The name in decisions and in the audit log; an e-mail address is possible."""
-
-
 Role = Literal["operator", "viewer"]
 """Operators decide, viewers read."""
 

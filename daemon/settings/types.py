@@ -11,8 +11,6 @@ from extractors.values import Value
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name of lower-case letters, digits, `-` and `_`, which becomes part of model and folder names."""
-
-
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -173,7 +173,9 @@ def describe_phoenix_page(cycle: Cycle, phoenix: PhoenixSettings) -> str:
     if cycle.state is CycleState.SKIPPED or (cycle.plan is None and cycle.version_id is None):
         return "no: it neither trained nor judged anything"
     if cycle.published_at is None:
-        tried = f"publishing it failed {cycle.publish_tries} times, the last time with: {cycle.publish_problem}"
+        tried = (
+            f"publishing it failed {cycle.publish_tries} times, the last time with: {cycle.publish_problem}"
+        )
         if cycle.publish_tries >= MOST_PUBLISH_TRIES:
             return f"no, and there is no further try: {tried}"
         if cycle.publish_tries:

@@ -124,7 +124,7 @@ class Health:
     def clear_problem(self, target: str, job: str) -> None:
         """Record that `job` is well."""
         with self._lock:
-            problems = {name: told for name, told in self.read(target).problems.items() if name != job}
+            problems = {name: problem for name, problem in self.read(target).problems.items() if name != job}
             self._update(target, problems=problems)
 
     def record_problem(self, target: str, job: str, problem: str) -> None:
@@ -164,7 +164,7 @@ def read_running_status(settings: Settings, store: Store, health: Health) -> lis
 
 
 def _read_target(target: TargetSettings, store: Store) -> TargetStatus:
-    state, active = store.target_state(target.key), store.active(target.key)
+    state, active = store.target_state(target.key), store.find_active_version(target.key)
     last = next(iter(store.cycles(target.key, limit=1)), None)
     trained = next(iter(store.cycles(target.key, limit=1, trains=True)), None)
     counts = trained.counts if trained else CycleCounts()

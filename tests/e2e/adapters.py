@@ -21,7 +21,7 @@ STEPS = 20
 
 
 def save_adapter(folder: Path, base: Path, *, says: str | None, rank: int = 8) -> Path:
-    """An adapter that says one word again and again, or one that changes nothing (None)."""
+    """Save an adapter that says one word again and again, or one that changes nothing (None)."""
     torch.manual_seed(0)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
@@ -44,7 +44,7 @@ def _learn(model: Any, tokenizer: Any, word: str) -> None:
 
 
 def record(adapter: Path, base: Path) -> ProbeRecord:
-    """What the adapter answers to a few questions, and how likely it and the base find that."""
+    """Record the adapter's answers to a few questions, and their likelihoods by it and by the base."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = PeftModel.from_pretrained(plain, adapter).eval()
@@ -77,7 +77,7 @@ def _messages(question: str) -> tuple[dict[str, Any], ...]:
 
 
 def _prompt(tokenizer: Any, messages: tuple[dict[str, Any], ...]) -> torch.Tensor:
-    """Token ids of the chat with its generation prompt, shape (1, length)."""
+    """Return the token ids of the chat with its generation prompt, shape (1, length)."""
     chat = tokenizer.apply_chat_template(
         list(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
@@ -85,6 +85,6 @@ def _prompt(tokenizer: Any, messages: tuple[dict[str, Any], ...]) -> torch.Tenso
 
 
 def _logprobs(model: Any, tokens: torch.Tensor, start: int) -> tuple[float, ...]:
-    """Log-probability of each token from `start` on, given all before it."""
+    """Return the log-probability of each token from `start` on, given all before it."""
     scores = model(tokens).logits[0, start - 1 : -1].float().log_softmax(-1)
     return tuple(scores.gather(-1, tokens[0, start:, None])[:, 0].tolist())

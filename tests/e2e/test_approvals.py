@@ -88,7 +88,9 @@ def test_what_an_operator_approves_is_learned_and_nothing_else(team: Team, tmp_p
         assert batch.id in asked.reason
 
         edited = decide(page, batch)
-        kept, rejected = (decided(store, batch, state) for state in (ItemState.APPROVED, ItemState.REJECTED))
+        kept, rejected = (
+            list_decided(store, batch, state) for state in (ItemState.APPROVED, ItemState.REJECTED)
+        )
         assert len(rejected) == 2
         assert store.batch(batch.id).state is BatchState.DECIDED
         assert len(kept) == batch.size - len(rejected)
@@ -101,7 +103,7 @@ def test_what_an_operator_approves_is_learned_and_nothing_else(team: Team, tmp_p
         wait_until(lambda: store.cycles(team.key)[0].ended, "its verdict")
         cycle = store.cycles(team.key)[0]
         assert (cycle.trigger, cycle.state) == ("batch decided", "DONE"), cycle.reason
-        shows_what_came_of_it(page, cycle)
+        check_outcome(page, cycle)
 
     snapshot = read_snapshot(
         team.settings.data_dir / "snapshots" / team.settings.targets[0].slug / str(cycle.snapshot_id)
@@ -116,7 +118,7 @@ def test_what_an_operator_approves_is_learned_and_nothing_else(team: Team, tmp_p
 
 
 def decide(page: Page, batch: Batch) -> str:
-    """Edit one, reject two, approve the others, all by keyboard; what the edited one says then."""
+    """Edit one item, reject two and approve the others, by keyboard; return the text of the edited one."""
     sign_in(page, "ann", PASSWORD)
     expect(page.get_by_text(f"{TO_TRAIN} of {NEEDED} approved or corrected answers")).to_be_visible()
     take_picture(page, "story-waiting")
@@ -146,15 +148,15 @@ def decide(page: Page, batch: Batch) -> str:
     return edited
 
 
-def decided(store: Store, batch: Batch, state: ItemState) -> list[SFTExample]:
-    """What was decided like this."""
+def list_decided(store: Store, batch: Batch, state: ItemState) -> list[SFTExample]:
+    """Return the examples of the items that ann put into `state`."""
     items = [item for item in store.batch_items(batch.id) if item.state is state]
     assert {item.decided_by for item in items} == {"ann"}
     return [SFTExample.model_validate(item.content) for item in items]
 
 
-def shows_what_came_of_it(page: Page, cycle: Cycle) -> None:
-    """The verdict on the overview and on the cycle's page, the version, and the synthetic examples."""
+def check_outcome(page: Page, cycle: Cycle) -> None:
+    """Find the verdict on the overview and the cycle's page, the version, and the synthetic examples."""
     expect(page.get_by_text(str(cycle.verdict), exact=True)).to_be_visible(timeout=30_000)
     take_picture(page, "story-verdict")
     page.get_by_role("link", name=f"Cycle {cycle.id}").click()

@@ -57,7 +57,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_search_snapshot(tmp_path_factory.mktemp("snapshots"), TRAIN, VALIDATION, HOLDOUT)
 
 
-def job_for(
+def make_job(
     model: Path, snapshot: Path, *, start: Path | None = None, limits: Limits | None = None, **changes: Any
 ) -> TrainingJob:
     hyperparameters = Hyperparameters(
@@ -113,7 +113,9 @@ def finished_training(
 ) -> tuple[Path, TrainingResult]:
     """The folder of a training that ended well in a child process, and its result."""
     folder = tmp_path_factory.mktemp("train")
-    assert start(folder, job_for(encoder, snapshot)).wait(1200) == 0, (folder / "log.txt").read_text()[-3000:]
+    assert start(folder, make_job(encoder, snapshot)).wait(1200) == 0, (folder / "log.txt").read_text()[
+        -3000:
+    ]
     return folder, TrainingResult.model_validate_json((folder / "result.json").read_text())
 
 
@@ -153,7 +155,7 @@ def test_validation_says_loss_and_recall_and_every_step_leaves_a_line(
 def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
     finished_training: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    job = job_for(encoder, snapshot)
+    job = make_job(encoder, snapshot)
     child = start(tmp_path, job)
     while not list(tmp_path.glob("checkpoints/*/whole")):
         assert child.poll() is None, (tmp_path / "log.txt").read_text()
@@ -174,9 +176,9 @@ def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
 def test_a_batch_computed_in_parts_teaches_the_same(
     encoder: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_in(tmp_path / "whole", job_for(encoder, snapshot, epochs=1))
+    whole = train_in(tmp_path / "whole", make_job(encoder, snapshot, epochs=1))
     monkeypatch.setattr("trainers.jobs.embedding.LARGEST_PART", 4)
-    parts = train_in(tmp_path / "parts", job_for(encoder, snapshot, epochs=1))
+    parts = train_in(tmp_path / "parts", make_job(encoder, snapshot, epochs=1))
     for one, other in zip(whole.metrics.validation, parts.metrics.validation, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-3)
 
@@ -184,7 +186,7 @@ def test_a_batch_computed_in_parts_teaches_the_same(
 def test_few_documents_are_told_apart_by_triplets(encoder: Path, tmp_path: Path) -> None:
     few = [make_search(thing, way) for thing in range(6) for way in range(3)]
     snapshot = make_search_snapshot(tmp_path, few, [make_search(thing, 3) for thing in range(6)])
-    result = train_in(tmp_path / "run", job_for(encoder, snapshot, epochs=20))
+    result = train_in(tmp_path / "run", make_job(encoder, snapshot, epochs=20))
     assert any(
         "triplets, 16 rows a batch" in line.get("message", "") for line in read_progress(tmp_path / "run")
     )
@@ -195,7 +197,9 @@ def test_a_training_goes_on_from_an_adapter(
     finished_training: tuple[Path, TrainingResult], encoder: Path, snapshot: Path, tmp_path: Path
 ) -> None:
     folder, before = finished_training
-    job = job_for(encoder, snapshot, start=folder / before.adapter, epochs=1, learning_rate=1e-5, lora_rank=4)
+    job = make_job(
+        encoder, snapshot, start=folder / before.adapter, epochs=1, learning_rate=1e-5, lora_rank=4
+    )
     after = train_in(tmp_path, job)
     assert find_first_validation(after.metrics).loss == pytest.approx(
         find_best_validation(before.metrics).loss, rel=1e-4
@@ -206,13 +210,13 @@ def test_a_training_goes_on_from_an_adapter(
 def test_when_its_time_is_up_the_best_so_far_is_the_result(
     encoder: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    result = train_in(tmp_path, job_for(encoder, snapshot, limits=Limits(max_minutes=1e-6), epochs=50))
+    result = train_in(tmp_path, make_job(encoder, snapshot, limits=Limits(max_minutes=1e-6), epochs=50))
     assert result.metrics.steps == 1
     assert "the time is up" in result.metrics.recoveries[0]
 
 
 def test_without_validation_triplets_the_last_weights_are_kept(encoder: Path, tmp_path: Path) -> None:
-    result = train_in(tmp_path / "run", job_for(encoder, make_search_snapshot(tmp_path, TRAIN), epochs=1))
+    result = train_in(tmp_path / "run", make_job(encoder, make_search_snapshot(tmp_path, TRAIN), epochs=1))
     assert result.metrics.validation == ()
     assert result.metrics.best_step == result.metrics.steps == 4
 
@@ -229,14 +233,14 @@ def test_a_training_that_cannot_be_done_says_why_and_leaves_no_adapter(
     encoder: Path, snapshot: Path, tmp_path: Path, changes: dict[str, Any], failure: str, advice: str
 ) -> None:
     with pytest.raises(LearndError, match=advice) as raised:
-        train_in(tmp_path, job_for(encoder, snapshot, **changes))
+        train_in(tmp_path, make_job(encoder, snapshot, **changes))
     assert type(raised.value).__name__ == failure
     assert not (tmp_path / "adapter").exists()
 
 
 def test_a_snapshot_without_triplets_has_nothing_to_teach(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(LearndError, match="no triplets"):
-        train_in(tmp_path / "run", job_for(encoder, make_search_snapshot(tmp_path, [])))
+        train_in(tmp_path / "run", make_job(encoder, make_search_snapshot(tmp_path, [])))
 
 
 @pytest.mark.slow
@@ -246,7 +250,7 @@ def test_minilm_learns_which_requests_belong_together(tmp_path: Path) -> None:
 
     train, validation, holdout = _routing_searches(load_corpus())
     snapshot = make_search_snapshot(tmp_path, train, validation, holdout)
-    job = job_for(
+    job = make_job(
         get_model_path(), snapshot, epochs=4, learning_rate=2e-4, batch_size=32, lora_rank=16, lora_alpha=32
     )
     result = train_in(tmp_path / "run", job)

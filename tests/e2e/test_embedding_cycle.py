@@ -41,21 +41,21 @@ WORDS = (
 )
 
 
-def beside(seed: int, count: int) -> str:
-    """Words that say nothing; clicks teach that they do not."""
+def make_filler(seed: int, count: int) -> str:
+    """Return words without meaning for the search, which clicks teach."""
     return " ".join(random.Random(seed).sample(WORDS, count))
 
 
-def search(number: int) -> SentSpan:
-    """A search that found three answers: the third, about the thing, was clicked, past the two above it."""
+def make_search(number: int) -> SentSpan:
+    """Make a search that found three answers, of which the third, about the thing, was clicked."""
     way, thing = divmod(number, THINGS)
     found = [(thing + 1 + way) % THINGS, (thing + 2 + way) % THINGS, thing]
-    attributes: dict[str, Any] = {"input.value": f"{beside(1000 + number, 4)} thing{thing}"}
+    attributes: dict[str, Any] = {"input.value": f"{make_filler(1000 + number, 4)} thing{thing}"}
     for place, about in enumerate(found):
         prefix = f"retrieval.documents.{place}.document"
         attributes |= {
             f"{prefix}.id": f"d{about}",
-            f"{prefix}.content": f"{beside(about, 8)} thing{about}",
+            f"{prefix}.content": f"{make_filler(about, 8)} thing{about}",
         }
     attributes["metadata"] = json.dumps({"clicked_document_ids": [f"d{thing}"]})
     return SentSpan(
@@ -67,7 +67,7 @@ def test_clicks_teach_a_retriever_whose_version_agents_load_themselves(
     tmp_path: Path, phoenix: PhoenixServer
 ) -> None:
     project = new_project("searches")
-    spans = [search(number) for number in range(THINGS * WAYS)]
+    spans = [make_search(number) for number in range(THINGS * WAYS)]
     send_spans(phoenix.url, project, spans)
     wait_for_spans(phoenix.url, project, len(spans))
     texts = [str(value) for span in spans for value in span.attributes.values()]

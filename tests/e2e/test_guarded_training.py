@@ -34,7 +34,7 @@ LONG_ANSWER = " ".join(["we are sorry and look into it"] * 8)
 """About 65 tokens: their logits over a vocabulary of 49152 take most of a training's memory."""
 
 
-def example(number: int, length: int = 1) -> SFTExample:
+def make_routing_example(number: int, length: int = 1) -> SFTExample:
     asked, answer = f"parcel {number} is late", "shipping"
     if number % 2:
         asked, answer = f"invoice {number} charges me twice", "billing"
@@ -43,11 +43,13 @@ def example(number: int, length: int = 1) -> SFTExample:
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    train, validation = (Examples(sft=tuple(map(example, numbers))) for numbers in (range(32), range(32, 40)))
+    train, validation = (
+        Examples(sft=tuple(map(make_routing_example, numbers))) for numbers in (range(32), range(32, 40))
+    )
     return make_snapshot(tmp_path_factory.mktemp("snapshots"), train, validation)
 
 
-def job_for(
+def make_job(
     model: Path, snapshot: Path, *, limits: Limits | None = None, base: Path | None = None, **overrides: Any
 ) -> TrainingJob:
     """Make a job on `model`, as if it were `base` if given."""
@@ -85,7 +87,7 @@ def train_limited(job: TrainingJob, folder: Path, megabytes: int, work: str = "t
 def test_a_training_with_too_little_memory_goes_on_with_smaller_batches_and_learns(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    job = job_for(tiny_model, snapshot, batch_size=32)
+    job = make_job(tiny_model, snapshot, batch_size=32)
     status = train_limited(job, tmp_path, megabytes=1200)
     assert status == 0, (tmp_path / "log.txt").read_text()[-3000:]
     result = TrainingResult.model_validate_json((tmp_path / "result.json").read_text())
@@ -98,8 +100,10 @@ def test_a_training_with_too_little_memory_goes_on_with_smaller_batches_and_lear
 
 def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: Path, tmp_path: Path) -> None:
     # One answer of about 900 tokens takes 700 MB, however small the batch is.
-    snapshot = make_snapshot(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
-    assert train_limited(job_for(tiny_model, snapshot), tmp_path, megabytes=500) == 1
+    snapshot = make_snapshot(
+        tmp_path / "snapshots", Examples(sft=tuple(make_routing_example(n, 14) for n in range(8)))
+    )
+    assert train_limited(make_job(tiny_model, snapshot), tmp_path, megabytes=500) == 1
     failure = json.loads((tmp_path / "failure.json").read_text())
     assert failure["kind"] == "OutOfMemory"
     assert "1 × 8 examples a step, activation checkpointing, the base in 4 bits" in failure["error"]
@@ -110,14 +114,16 @@ def test_a_training_for_which_no_memory_is_enough_fails_with_advice(tiny_model: 
 def test_an_estimate_without_memory_for_a_few_steps_has_the_counted_memory_and_no_time(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    long = make_snapshot(tmp_path / "snapshots", Examples(sft=tuple(example(n, 14) for n in range(8))))
-    assert train_limited(job_for(tiny_model, long), tmp_path, megabytes=500, work="estimate") == 0
+    long = make_snapshot(
+        tmp_path / "snapshots", Examples(sft=tuple(make_routing_example(n, 14) for n in range(8)))
+    )
+    assert train_limited(make_job(tiny_model, long), tmp_path, megabytes=500, work="estimate") == 0
     found = JobEstimate.model_validate_json((tmp_path / "result.json").read_text())
     assert not found.fits
     assert (found.estimate.seconds, found.estimate.tokens_per_second) == (None, None)
     assert found.estimate.memory.needed > 1e9
     # A child that finds what one before it left takes it for killed, as the kernel does it for memory.
-    again = estimate_here(job_for(tiny_model, snapshot), tmp_path)
+    again = estimate_here(make_job(tiny_model, snapshot), tmp_path)
     assert (again.fits, again.estimate.seconds, again.estimate.steps) == (False, None, 16)
 
 
@@ -126,7 +132,7 @@ def test_a_base_that_can_never_fit_is_estimated_without_being_loaded(
 ) -> None:
     base = shutil.copytree(tiny_model, tmp_path / "base")
     pretend_weights(base / "model.safetensors", {"model.layers.0.mlp.gate_proj.weight": [10**6, 10**6]})
-    found = estimate_here(job_for(tiny_model, snapshot, base=base), tmp_path)
+    found = estimate_here(make_job(tiny_model, snapshot, base=base), tmp_path)
     assert (found.fits, found.estimate.seconds) == (False, None)
     assert str(found.estimate.attempt).endswith("activation checkpointing, the base in 4 bits")
     assert found.estimate.memory.weights == pytest.approx(1e12 * 4.127 / 8, rel=0.01)
@@ -152,7 +158,7 @@ def test_a_training_at_an_absurd_rate_goes_back_twice_and_fails_with_the_reason(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingDiverged, match="after 2 rollbacks; lower `learning_rate`"):
-        train_here(job_for(tiny_model, snapshot, learning_rate=1e30), tmp_path)
+        train_here(make_job(tiny_model, snapshot, learning_rate=1e30), tmp_path)
     assert [said.rsplit(", at ", 1)[1] for said in read_recoveries(tmp_path)] == [
         "0.1 of the learning rate",
         "0.01 of the learning rate",
@@ -164,14 +170,15 @@ def test_a_training_that_loses_what_it_learned_goes_back_to_its_best_and_learns_
     tiny_model: Path, tmp_path: Path
 ) -> None:
     train, validation = (
-        Examples(sft=tuple(example(n, length=0) for n in numbers)) for numbers in (range(32), range(32, 40))
+        Examples(sft=tuple(make_routing_example(n, length=0) for n in numbers))
+        for numbers in (range(32), range(32, 40))
     )
     snapshot = make_snapshot(tmp_path / "snapshots", train, validation)
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
-    first = train_here(job_for(tiny_model, snapshot, epochs=2), tmp_path / "first")
+    first = train_here(make_job(tiny_model, snapshot, epochs=2), tmp_path / "first")
     # Twenty times the rate at which it learns, after a slow start; no validation is to end it first.
-    job = job_for(tiny_model, snapshot, learning_rate=0.1, warmup_share=0.5, epochs=8, patience=100)
+    job = make_job(tiny_model, snapshot, learning_rate=0.1, warmup_share=0.5, epochs=8, patience=100)
     going_on = job.model_copy(update={"start_adapter": str(tmp_path / "first" / first.adapter)})
     result = train_here(going_on, tmp_path / "second")
     said, *_ = result.metrics.recoveries
@@ -185,7 +192,7 @@ def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
     result = train_here(
-        job_for(tiny_model, snapshot, limits=Limits(max_minutes=1e-6), warmup_share=0), tmp_path
+        make_job(tiny_model, snapshot, limits=Limits(max_minutes=1e-6), warmup_share=0), tmp_path
     )
     assert result.metrics.steps == 1
     assert result.metrics.recoveries == ("the time is up (max_minutes = 1e-06): stopping at step 1 of 16",)
@@ -197,7 +204,7 @@ def test_a_training_whose_time_is_up_keeps_its_best_and_says_so(
 def test_a_range_test_finds_the_rate_at_which_the_tiny_model_learns(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    job = RateTestJob(training=job_for(tiny_model, snapshot), lowest=1e-5, highest=10, steps=40)
+    job = RateTestJob(training=make_job(tiny_model, snapshot), lowest=1e-5, highest=10, steps=40)
     test = run_rate_test(job, tmp_path, Progress(tmp_path / "progress.jsonl", lambda: datetime.now(UTC)))
     assert 5e-4 <= test.suggested <= 1.5e-2  # it learns at 5e-3, and breaks from 2e-2 on
     assert test.planned == LEARNS["learning_rate"]

@@ -46,7 +46,7 @@ def list_loaded(vllm: VllmServer, team: Team) -> list[str]:
 
 
 @contextmanager
-def gateway(team: Team, tmp_path: Path) -> Iterator[str]:
+def run_gateway(team: Team, tmp_path: Path) -> Iterator[str]:
     port = find_free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "learnd", "gateway", "--config", str(team.config)]
@@ -63,7 +63,7 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     # As customers ask whom the model has learned from; it is too small to understand others.
     requests = [CustomerRequest(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(200, 220)]
     team = team.change_thresholds(pairs=20)
-    with gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
+    with run_gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
         assert agent.route(requests[0]).version == "base"
         with keep_asking(agent, requests, pause=1.5) as traffic:
             traffic.wait_for(3)

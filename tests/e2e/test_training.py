@@ -89,7 +89,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def plan_for(model: Path, snapshot: Path, *stages: tuple[Method, ExampleKind], **overrides: Any) -> Plan:
+def make_plan(model: Path, snapshot: Path, *stages: tuple[Method, ExampleKind], **overrides: Any) -> Plan:
     hyperparameters = Hyperparameters.model_validate(LEARNS | overrides)
     return Plan(
         stages=tuple(
@@ -151,7 +151,7 @@ def finished_training(
 ) -> tuple[Path, TrainingResult]:
     """The folder of a training that ended well, and its result."""
     folder = tmp_path_factory.mktemp("train")
-    job = TrainingJob(plan=plan_for(tiny_model, snapshot), snapshot=str(snapshot))
+    job = TrainingJob(plan=make_plan(tiny_model, snapshot), snapshot=str(snapshot))
     return folder, TrainingResult.model_validate(finish("train", folder, job))
 
 
@@ -223,11 +223,11 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     result = TrainingResult.model_validate(finish("train", tmp_path, job))
     assert any("resuming from checkpoint" in line.get("message", "") for line in read_progress(tmp_path))
     assert result.metrics.validation == expected.metrics.validation
-    assert weights_of(result) == weights_of(expected)
+    assert digest_weights(result) == digest_weights(expected)
 
 
-def weights_of(result: TrainingResult) -> str:
-    """Digest of the adapter's weights."""
+def digest_weights(result: TrainingResult) -> str:
+    """Return the digest of the adapter's weights."""
     return result.files["adapter_model.safetensors"]
 
 
@@ -239,7 +239,7 @@ def trainings(
     finished = {}
     for method, data in METHODS:
         shorter = {} if method == "sft" else {"epochs": 2}
-        plan = plan_for(tiny_model, snapshot, (method, data), **shorter)
+        plan = make_plan(tiny_model, snapshot, (method, data), **shorter)
         job = TrainingJob(plan=plan, snapshot=str(snapshot))
         folder = tmp_path_factory.mktemp(data)
         finished[data] = job, folder, train_here(job, folder)
@@ -293,7 +293,7 @@ def test_a_training_that_dies_goes_on_and_ends_with_the_same_bytes(
     result = train_here(job, tmp_path)
     assert result.metrics.method == method
     assert any("resuming from checkpoint-3" in line.get("message", "") for line in read_progress(tmp_path))
-    assert weights_of(result) == weights_of(expected)
+    assert digest_weights(result) == digest_weights(expected)
 
 
 def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_survives_a_kill(
@@ -303,7 +303,7 @@ def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_surviv
     tmp_path: Path,
 ) -> None:
     _, first, _ = trainings["sft"]
-    plan = plan_for(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
+    plan = make_plan(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
     job = TrainingJob(plan=plan, stage=1, snapshot=str(snapshot), start_adapter=str(first / "adapter"))
     result = train_here(job, tmp_path / "undisturbed")
     # Against the base, an adapter that learned the labels would have rewards before the first step.
@@ -316,7 +316,7 @@ def test_a_second_stage_goes_on_from_the_first_which_is_its_reference_and_surviv
     assert any(not torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(Killed):
         train_here(job, tmp_path / "killed", dies_at=5)
-    assert weights_of(train_here(job, tmp_path / "killed")) == weights_of(result)
+    assert digest_weights(train_here(job, tmp_path / "killed")) == digest_weights(result)
 
 
 def test_a_second_stage_over_4_bits_begins_exactly_at_its_reference(
@@ -326,7 +326,7 @@ def test_a_second_stage_over_4_bits_begins_exactly_at_its_reference(
     tmp_path: Path,
 ) -> None:
     _, first, _ = trainings["sft"]
-    plan = plan_for(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
+    plan = make_plan(tiny_model, snapshot, ("sft", "sft"), ("dpo", "pairs"), epochs=1)
     job = TrainingJob(
         plan=plan.model_copy(update={"quantization": "nf4"}),
         stage=1,
@@ -340,14 +340,14 @@ def test_a_second_stage_over_4_bits_begins_exactly_at_its_reference(
 
 
 def test_a_base_in_4_bits_trains_by_preference_too(tiny_model: Path, snapshot: Path, tmp_path: Path) -> None:
-    plan = plan_for(tiny_model, snapshot, ("dpo", "pairs"), epochs=2)
+    plan = make_plan(tiny_model, snapshot, ("dpo", "pairs"), epochs=2)
     job = TrainingJob(plan=plan.model_copy(update={"quantization": "nf4"}), snapshot=str(snapshot))
     result = train_here(job, tmp_path)
     assert (result.metrics.quantization, result.metrics.prefix_shared) == ("nf4", True)
     assert find_best_validation(result.metrics).figures["reward_accuracy"] == 1.0
 
 
-def evaluation(
+def build_evaluation_job(
     finished_training: tuple[Path, TrainingResult],
     snapshot: Path,
     *,
@@ -373,7 +373,10 @@ def evaluation(
 def test_a_candidate_that_learned_is_promoted_over_the_base_with_probes_that_tell_them_apart(
     finished_training: tuple[Path, TrainingResult], snapshot: Path, tmp_path: Path
 ) -> None:
-    assert finish("evaluate", tmp_path, evaluation(finished_training, snapshot))["verdict"] == "PROMOTE"
+    assert (
+        finish("evaluate", tmp_path, build_evaluation_job(finished_training, snapshot))["verdict"]
+        == "PROMOTE"
+    )
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert (report.holdout_size, report.gold_size, report.rejected_without_correction) == (36, 32, 4)
     assert [side.name for side in report.sides] == ["base", "acme.routing.v2"]
@@ -390,7 +393,7 @@ def test_a_candidate_that_learned_is_promoted_over_the_base_with_probes_that_tel
 def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
     finished_training: tuple[Path, TrainingResult], snapshot: Path, tmp_path: Path
 ) -> None:
-    finish("evaluate", tmp_path, evaluation(finished_training, snapshot, active=True))
+    finish("evaluate", tmp_path, build_evaluation_job(finished_training, snapshot, active=True))
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert [side.name for side in report.sides] == ["base", "acme.routing.v1", "acme.routing.v2"]
     assert report.live == "acme.routing.v1"
@@ -413,7 +416,7 @@ def test_a_candidate_that_is_what_is_live_already_is_not_promoted(
 def test_a_training_that_cannot_be_done_says_why_and_leaves_no_adapter(
     tiny_model: Path, snapshot: Path, tmp_path: Path, overrides: dict[str, Any], failure: str, advice: str
 ) -> None:
-    job = TrainingJob(plan=plan_for(tiny_model, snapshot, **overrides), snapshot=str(snapshot))
+    job = TrainingJob(plan=make_plan(tiny_model, snapshot, **overrides), snapshot=str(snapshot))
     with pytest.raises(LearndError, match=advice) as raised:
         train_here(job, tmp_path)
     assert type(raised.value).__name__ == failure
@@ -423,7 +426,7 @@ def test_a_training_that_cannot_be_done_says_why_and_leaves_no_adapter(
 def test_a_child_that_fails_leaves_its_reason_for_the_parent(
     tiny_model: Path, snapshot: Path, tmp_path: Path
 ) -> None:
-    plan = plan_for(tiny_model, snapshot).model_copy(update={"base_digest": "another"})
+    plan = make_plan(tiny_model, snapshot).model_copy(update={"base_digest": "another"})
     job = TrainingJob(plan=plan, snapshot=str(snapshot))
     (tmp_path / "job.json").write_text(job.model_dump_json(), "utf-8")
     with pytest.raises(SystemExit, match="1"):
@@ -460,7 +463,7 @@ def train_on(
     """Train the 135M model, which never sees the second of `sides`; return the metrics."""
     snapshot = make_snapshot(folder, *sides)
     hyperparameters = Hyperparameters.model_validate({"epochs": 1, "evaluations_per_epoch": 2} | overrides)
-    plan = plan_for(smollm2, snapshot, stage)
+    plan = make_plan(smollm2, snapshot, stage)
     plan = plan.model_copy(
         update={"stages": (plan.stages[0].model_copy(update={"hyperparameters": hyperparameters}),)}
     )
@@ -480,10 +483,10 @@ def test_a_real_model_learns_to_route(smollm2: Path, corpus: list[RoutingCase], 
     held_out = [make_item(number, each, system=system) for number, each in numbered[330:]]
     snapshot = make_snapshot(tmp_path, train_side, validation, held_out)
     usual = Hyperparameters().model_dump()
-    job = TrainingJob(plan=plan_for(smollm2, snapshot, **usual), snapshot=str(snapshot))
+    job = TrainingJob(plan=make_plan(smollm2, snapshot, **usual), snapshot=str(snapshot))
     folder = tmp_path / "train"
     result = TrainingResult.model_validate(finish("train", folder, job))
-    finish("evaluate", tmp_path / "evaluate", evaluation((folder, result), snapshot, labels=labels))
+    finish("evaluate", tmp_path / "evaluate", build_evaluation_job((folder, result), snapshot, labels=labels))
     report = Report.model_validate_json((tmp_path / "evaluate/report.json").read_text())
     assert report.verdict == "PROMOTE"
     assert report.find_side("acme.routing.v2").accuracy >= 0.7

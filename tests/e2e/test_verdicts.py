@@ -13,7 +13,7 @@ from evaluation.jobs.seeds import SeedsJob, measure
 from evaluation.report import Report
 from evaluation.rules import Gate
 from extractors.examples.types import Examples, ReviewedItem, SFTExample
-from tests.e2e.test_training import LABELS, DyingProgress, make_case, plan_for, train_here
+from tests.e2e.test_training import LABELS, DyingProgress, make_case, make_plan, train_here
 from tests.snapshots import make_example, make_item, make_snapshot
 from tests.tiny_model import CACHE
 from trainers.jobs.job import TrainingJob
@@ -38,7 +38,7 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     trained = {}
     for name, (examples, seed) in lessons.items():
         snapshot = make_snapshot(folder / "snapshots", examples)
-        job = TrainingJob(plan=plan_for(tiny_model, snapshot, seed=seed), snapshot=str(snapshot))
+        job = TrainingJob(plan=make_plan(tiny_model, snapshot, seed=seed), snapshot=str(snapshot))
         trained[name] = folder / name / train_here(job, folder / name).adapter
     return trained
 
@@ -206,7 +206,7 @@ def test_of_real_adapters_of_one_plan_with_different_seeds_none_is_promoted_over
     adapters = []
     for seed in range(3):
         usual = Hyperparameters(epochs=2, seed=seed).model_dump()
-        job = TrainingJob(plan=plan_for(base, snapshot, **usual), snapshot=str(snapshot))
+        job = TrainingJob(plan=make_plan(base, snapshot, **usual), snapshot=str(snapshot))
         adapters.append(tmp_path / f"seed-{seed}" / train_here(job, tmp_path / f"seed-{seed}").adapter)
     for live, candidate in ((0, 1), (1, 2), (2, 0)):
         report = evaluate_candidate(

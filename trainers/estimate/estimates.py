@@ -1,4 +1,4 @@
-"""What an estimate says, as jobs and cycles keep it."""
+"""The estimate of a training as jobs and cycles keep it: memory, steps and time."""
 
 from extractors.values import Value
 from trainers.recovery.fallbacks import Attempt

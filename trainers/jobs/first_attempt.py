@@ -15,13 +15,7 @@ from trainers.estimate.estimates import MemoryEstimate, TrainingEstimate
 from trainers.estimate.memory_and_time import estimate_memory, estimate_training, find_fitting_attempt
 from trainers.jobs.job import TrainingJob
 from trainers.memory import measure_free_memory
-from trainers.models.base_model import (
-    BaseModelUnusable,
-    Dtype,
-    load_tokenizer,
-    resolve_device,
-    resolve_dtype,
-)
+from trainers.models.base_model import BaseModelUnusable, Dtype, load_tokenizer, resolve_device, resolve_dtype
 from trainers.models.quantization import find_quantization_obstacle
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import ExampleKind

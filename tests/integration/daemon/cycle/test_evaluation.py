@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon.cycle.evaluation import SAMPLE_PATIENCE, sample_once
-from daemon.cycle.steps import advance
+from daemon.cycle.steps import advance, begin_cycle
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE
 from daemon.serving.replica_answers import Replies, confirm
 from evaluation.engine.probe_record import ProbeRecord
@@ -199,8 +199,8 @@ def test_a_prompt_that_the_replica_refuses_to_one_side_counts_for_neither_and_is
 
 
 @contextmanager
-def refusing() -> Iterator[str]:
-    """A server that answers everything as a Phoenix does to a key that may not do this."""
+def serve_refusals() -> Iterator[str]:
+    """Run a server that refuses every request, as Phoenix does for a key without permission."""
 
     class Refuses(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -223,7 +223,7 @@ def refusing() -> Iterator[str]:
 
 
 def test_without_a_sample_of_the_traffic_a_candidate_is_judged_after_a_while(tmp_path: Path) -> None:
-    with refusing() as url:
+    with serve_refusals() as url:
         runs = Runs(tmp_path, url)
         snapshot = runs.snapshot(make_held_out(12))
         folder, until = tmp_path / "evaluate", runs.now + SAMPLE_PATIENCE
@@ -234,3 +234,13 @@ def test_without_a_sample_of_the_traffic_a_candidate_is_judged_after_a_while(tmp
         sample_once(runs.context, runs.context.snapshots / snapshot.id, folder, patient_until=until)
         runs.store.close()
     assert TrafficSample.model_validate_json((folder / TRAFFIC).read_text("utf-8")).calls == ()
+
+
+def test_a_poll_in_the_foreground_that_phoenix_refuses_is_the_last_poll_error(tmp_path: Path) -> None:
+    with serve_refusals() as url:
+        runs = Runs(tmp_path, url)
+        with pytest.raises(PhoenixRefused) as refused:
+            begin_cycle(runs.context, "operator")
+        state, begun = runs.store.target_state(runs.context.target.key), runs.store.cycles()
+        runs.store.close()
+    assert (state.last_poll_error, begun) == (str(refused.value), [])

@@ -24,7 +24,7 @@ from tests.integration.registry.store.store_support import NOW, SOON
 LABELS = ("billing", "shipping")
 
 
-def a_desk(tmp_path: Path, **target: Any) -> BatchReview:
+def open_review(tmp_path: Path, **target: Any) -> BatchReview:
     known = {"tenant": "acme", "agent": "routing", "project": "p", "task": "classification"}
     targets = [{**known, "base_model": "none", "output_space": LABELS, **target}]
     settings = Settings.model_validate({"data_dir": tmp_path, "targets": targets})
@@ -33,7 +33,7 @@ def a_desk(tmp_path: Path, **target: Any) -> BatchReview:
 
 @pytest.fixture
 def review(tmp_path: Path) -> Any:
-    made = a_desk(tmp_path)
+    made = open_review(tmp_path)
     yield made
     made.store.close()
 
@@ -48,7 +48,7 @@ def export_review(review: BatchReview, batch: Batch) -> list[dict[str, Any]]:
 
 
 def import_review(review: BatchReview, batch: Batch, lines: list[dict[str, Any]]) -> list[int]:
-    """Numbers of the items that an import decided."""
+    """Import a review, and return the numbers of the items that it decided."""
     text = [json.dumps(line) + "\n" for line in lines]
     return [item.number for item in review.import_lines(batch.id, text, actor="bob")]
 
@@ -149,7 +149,7 @@ def test_an_edit_that_could_not_be_trained_on_is_refused(
 
 
 def test_pairs_and_triplets_are_edited_as_what_they_are(tmp_path: Path) -> None:
-    review = a_desk(tmp_path, task="generation", output_space=())
+    review = open_review(tmp_path, task="generation", output_space=())
     pairs, triplets = (
         a_batch(review.store, "one", kind="pairs"),
         a_batch(review.store, "one", kind="triplets"),

@@ -40,13 +40,13 @@ MORE = (
 )
 
 
-def question(number: int) -> tuple[str, str]:
+def make_question(number: int) -> tuple[str, str]:
     label = ("billing", "shipping")[number % 2]
     return ASKED[label][number // 2 % 2].format(n=THINGS[number % len(THINGS)]), label
 
 
-def writes(_request: ChatBody, number: int) -> StandInReply:
-    """New messages about other things, now and then garbage."""
+def write_message(_request: ChatBody, number: int) -> StandInReply:
+    """Write a new message about another thing, and now and then garbage."""
     if number % 7 == 6:
         return StandInReply("ok " * 400)
     rng = random.Random(number)
@@ -60,7 +60,7 @@ def context(tmp_path: Path) -> Iterator[TargetContext]:
 
     synthesis = {"enabled": True, "model": "writer", "encoder": str(get_model_path()), "margin": 1.2}
     target = {"tenant": "acme", "agent": "routing", "project": "p", "task": "classification"}
-    with writing(WritingStandIn(writes, key=KEY)) as url, Store.open(tmp_path, NOW) as store:
+    with writing(WritingStandIn(write_message, key=KEY)) as url, Store.open(tmp_path, NOW) as store:
         (tmp_path / "key").write_text(KEY)
         synthesis |= {"url": url, "api_key_file": str(tmp_path / "key")}
         settings = Settings.model_validate(
@@ -80,18 +80,18 @@ def context(tmp_path: Path) -> Iterator[TargetContext]:
         yield TargetContext(settings, settings.targets[0], store, lambda: NOW)
 
 
-def dataset(context: TargetContext, approved: int) -> Snapshot:
-    train = Examples(sft=tuple(make_example(n, question(n)) for n in range(approved)))
+def make_dataset(context: TargetContext, approved: int) -> Snapshot:
+    train = Examples(sft=tuple(make_example(n, make_question(n)) for n in range(approved)))
     held_out = [make_item(100 + n, (f"my {thing} never came", "shipping")) for n, thing in enumerate(THINGS)]
     return read_snapshot(make_snapshot(context.snapshots, train, holdout=held_out))
 
 
-def cycle(context: TargetContext) -> Cycle:
+def start_cycle(context: TargetContext) -> Cycle:
     return context.store.start_cycle(context.target.key, "operator", NOW)
 
 
 def test_what_is_lacking_is_proposed_and_waits_for_a_person(context: TargetContext) -> None:
-    said = ask_for_examples(context, begun := cycle(context), dataset(context, approved=20))
+    said = ask_for_examples(context, begun := start_cycle(context), make_dataset(context, approved=20))
 
     (batch,) = context.store.batches(context.target.key)
     assert said == f"batch {batch.id} with {batch.size} synthetic examples waits for an operator"
@@ -111,7 +111,7 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(context: TargetConte
     assert not [path for path in written if KEY in path.read_text("utf-8", errors="replace")]
 
     assert f"batch {batch.id} waits for an operator" in ask_for_examples(
-        context, begun, dataset(context, approved=20)
+        context, begun, make_dataset(context, approved=20)
     )
     assert len(context.store.batches(context.target.key)) == 1
 
@@ -137,5 +137,5 @@ def test_where_nothing_can_be_proposed_the_cycle_says_why(
         update={"synthesis": context.target.synthesis.model_copy(update=changed)}
     )
     other = TargetContext(context.settings, target, context.store, context.clock)
-    assert said in ask_for_examples(other, cycle(other), dataset(other, approved))
+    assert said in ask_for_examples(other, start_cycle(other), make_dataset(other, approved))
     assert context.store.batches(context.target.key) == []

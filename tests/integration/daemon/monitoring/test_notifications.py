@@ -39,9 +39,9 @@ class Receiver:
 
     url: str
     statuses: list[int] = field(default_factory=list)
-    """What it answers next, in this order; then 204."""
+    """Statuses of its next answers, in this order; then 204."""
     seconds: float = 0.0
-    """How long it takes for an answer."""
+    """Seconds that it takes for an answer."""
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     @property
@@ -50,7 +50,7 @@ class Receiver:
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
+def run_receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
@@ -75,7 +75,7 @@ def receiving() -> Iterator[Receiver]:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with receiving() as made:
+    with run_receiver() as made:
         yield made
 
 
@@ -262,7 +262,7 @@ def test_an_act_is_told_of_though_its_process_died_right_after_it(
 
 def test_a_new_receiver_is_told_of_what_happens_from_now_on(outbox: Outbox, receiver: Receiver) -> None:
     fail_a_cycle(outbox.store)
-    with receiving() as other:
+    with run_receiver() as other:
         late = Notifier(NotifySettings(name="late", url=other.url), outbox.store, outbox.clock)
         late.register()
         batch = a_batch(outbox.store, "one")
@@ -347,7 +347,7 @@ def test_a_secret_that_cannot_be_one_stops_the_daemon(tmp_path: Path) -> None:
 def test_the_daemon_tells_and_a_receiver_that_hangs_holds_nothing_up(
     tmp_path: Path, receiver: Receiver
 ) -> None:
-    with receiving() as hanging:
+    with run_receiver() as hanging:
         hanging.seconds = 5
         target = {"tenant": "acme", "agent": "routing", "project": "p", "task": "generation"}
         settings = Settings.model_validate(

@@ -35,7 +35,7 @@ def write(config: Path, text: str) -> Path:
     return config
 
 
-def refusal(config: Path) -> str:
+def read_refusal(config: Path) -> str:
     with pytest.raises(SettingsError) as refused:
         load_settings(config)
     return str(refused.value)
@@ -76,7 +76,7 @@ def test_a_misspelt_variable_is_an_error_with_the_name_that_was_meant(
     config: Path, monkeypatch: pytest.MonkeyPatch, variable: str, words: str
 ) -> None:
     monkeypatch.setenv(variable, "s3cret")
-    said = refusal(config)
+    said = read_refusal(config)
     assert f"{variable}: " in said
     assert words in said
     assert "s3cret" not in said
@@ -85,7 +85,7 @@ def test_a_misspelt_variable_is_an_error_with_the_name_that_was_meant(
 def test_every_misspelt_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEARND_PHONIX__URL", "http://two:2")
     monkeypatch.setenv("LEARND_GATEWEY__PORT", "1")
-    said = refusal(config)
+    said = read_refusal(config)
     assert "LEARND_PHOENIX__URL" in said
     assert "LEARND_GATEWAY__PORT" in said
 
@@ -94,7 +94,7 @@ def test_a_misspelt_key_of_a_section_is_an_error_in_the_environment_too(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEARND_PHOENIX__ULR", "http://two:2")
-    assert "phoenix.ulr: there is no such key here; did you mean url?" in refusal(config)
+    assert "phoenix.ulr: there is no such key here; did you mean url?" in read_refusal(config)
 
 
 @pytest.mark.parametrize("variable", sorted(OTHER_VARIABLES))
@@ -141,7 +141,7 @@ def test_a_secret_comes_from_the_environment_or_a_file_and_is_never_shown(
     "section", ["[phoenix]\napi_key = 'x'\n", "[[replicas]]\nname = 'a'\nurl = 'http://a'\napi_key = 'x'\n"]
 )
 def test_a_secret_in_the_file_is_refused(config: Path, section: str) -> None:
-    assert "api_key: secrets do not belong" in refusal(write(config, section))
+    assert "api_key: secrets do not belong" in read_refusal(write(config, section))
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ def test_a_secret_in_the_file_is_refused(config: Path, section: str) -> None:
     ],
 )
 def test_a_wrong_key_is_named_by_its_path(config: Path, change: tuple[str, str], words: str) -> None:
-    assert words in refusal(write(config, MINIMAL.replace(*change)))
+    assert words in read_refusal(write(config, MINIMAL.replace(*change)))
 
 
 def test_a_key_that_belongs_elsewhere_is_not_offered_again(config: Path) -> None:
-    said = refusal(write(config, MINIMAL.replace("[[targets]]", "[[targets]]\nalpha = 0.05")))
+    said = read_refusal(write(config, MINIMAL.replace("[[targets]]", "[[targets]]\nalpha = 0.05")))
     assert said.endswith("targets.0.alpha: there is no such key here")
 
 
@@ -179,12 +179,12 @@ def test_a_key_that_belongs_elsewhere_is_not_offered_again(config: Path) -> None
     ],
 )
 def test_a_replica_is_to_confirm_verdicts_only_where_one_serves_the_target(config: Path, text: str) -> None:
-    said = refusal(write(config, f'{text}evaluate_with = "replica"\n'))
+    said = read_refusal(write(config, f'{text}evaluate_with = "replica"\n'))
     assert "targets.0.evaluate_with: no replica serves acme/routing" in said
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
-    assert "learnd init" in refusal(tmp_path / "nothing.toml")
+    assert "learnd init" in read_refusal(tmp_path / "nothing.toml")
 
 
 def test_a_label_cannot_approve_and_reject(config: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_label_cannot_approve_and_reject(config: Path) -> None:
         "[[targets.feedback.annotations]]\nname = 'approval'\n"
         "approved_labels = ['Fine']\nrejected_labels = ['fine']\n"
     )
-    assert "both approve and reject" in refusal(write(config, both))
+    assert "both approve and reject" in read_refusal(write(config, both))
 
 
 def test_the_file_that_init_writes_is_valid() -> None:
@@ -294,7 +294,7 @@ def test_a_token_of_nobody_we_know_is_refused(config: Path, monkeypatch: pytest.
     ],
 )
 def test_operators_and_receivers_are_checked_at_load(config: Path, section: str, words: str) -> None:
-    assert words in refusal(write(config, section + MINIMAL))
+    assert words in read_refusal(write(config, section + MINIMAL))
 
 
 def test_a_receiver_hears_of_everything_and_finds_its_secret_in_a_file(config: Path) -> None:

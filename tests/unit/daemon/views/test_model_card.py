@@ -32,8 +32,8 @@ def write_and_load(runs: Runs, cycle: Cycle, report: Report) -> tuple[Path, Mode
     return path, ModelCard.load(path)
 
 
-def table(text: str, heading: str) -> list[list[str]]:
-    """The rows of the table below a heading, its head first."""
+def find_table(text: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table below a heading, column names first."""
     below = text.split(f"# {heading}\n", 1)[1].split("\n#")[0]
     rows = [line.strip("| ").split(" | ") for line in below.splitlines() if line.startswith("|")]
     return [rows[0], *rows[2:]]
@@ -76,14 +76,14 @@ def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
     ]
     assert f"The labels are: {', '.join(LABELS)}." in text
     assert "60 answers or searches that people approved, 30 corrected" in text
-    assert table(text, "Data") == [
+    assert find_table(text, "Data") == [
         ["kind", "to train on", "synthetic among them", "to validate on"],
         ["sft", "30", "6 (20%)", "5"],
         ["pairs", "10", "0", "0"],
     ]
     assert "Personal data was not looked for" in text
-    assert ["the same prompt and answer again", "3"] in table(text, "Left out")
-    (compared,) = table(text, "The candidate against the others")[1:]
+    assert ["the same prompt and answer again", "3"] in find_table(text, "Left out")
+    (compared,) = find_table(text, "The candidate against the others")[1:]
     found = report.find_comparison("base")
     assert found.means is not None
     assert compared[:6] == [
@@ -97,7 +97,7 @@ def test_people_read_data_plan_measures_limits_and_digests(runs: Runs) -> None:
     assert f"Judged on {found.n} items" in text
     assert "There are no golden cases" in text
     version = runs.store.version(str(cycle.version_id))
-    digests = {row[0]: row[1] for row in table(text, "Digests")[1:]}
+    digests = {row[0]: row[1] for row in find_table(text, "Digests")[1:]}
     assert digests["adapter_model.safetensors"] == version.files["adapter_model.safetensors"]
     assert (digests["base model"], digests["snapshot"]) == ("base1", snapshot.id)
     # Nothing of the traffic is quoted.
@@ -149,9 +149,9 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
         "How often the candidate is right when it is so sure",
     ]
     # A stratum is told without what was asked in it.
-    assert table(text, "How fair the held-out items are")[0][:2] == ["answered by", "reviewed"]
+    assert find_table(text, "How fair the held-out items are")[0][:2] == ["answered by", "reviewed"]
     # What a model says is shown and does nothing.
-    assert (table(text, "Golden cases")[1]) == [
+    assert (find_table(text, "Golden cases")[1]) == [
         "1",
         "where is parcel 0?",
         "billing",
@@ -160,7 +160,7 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
         "broken",
     ]
     assert "3 runs of the plan: accuracy 0.750 ± 0.050" in text
-    assert any(row[0] == "older traffic" for row in table(text, "The candidate against the others"))
+    assert any(row[0] == "older traffic" for row in find_table(text, "The candidate against the others"))
     assert "95% of the candidate's answers are the same" in text
     assert "There are no golden cases" not in text
     assert "was not measured" not in text
@@ -174,7 +174,7 @@ def test_what_is_quoted_becomes_neither_link_nor_emphasis(runs: Runs) -> None:
     )
     golden = [make_example(0, (said, LABELS[0]))]
     report = make_report(snapshot, str(cycle.version_id), right=30, golden=golden)
-    (row,) = table(write_and_load(runs, cycle, report)[1].text, "Golden cases")[1:]
+    (row,) = find_table(write_and_load(runs, cycle, report)[1].text, "Golden cases")[1:]
     assert row[1] == (
         r"\*now\* \`x\` \_y\_ token_f1 \~z\~ \&lt; 3 < 4 `http://evil.example/a_b*c),` `www.evil.example` or "
         "`a.b@c.example`"

@@ -98,10 +98,10 @@ def test_an_adapter_learns_over_four_bits_and_serves_over_the_full_base(
     assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["r"] == 4
     weights = load_file(tmp_path / "adapter/adapter_model.safetensors")
     assert all("lora_" in name and weight.dtype == torch.float32 for name, weight in weights.items())
-    assert loss_on_the_full_base(tiny_model, tmp_path / "adapter") < losses[0] / 5
+    assert compute_loss_on_full_base(tiny_model, tmp_path / "adapter") < losses[0] / 5
 
 
-def loss_on_the_full_base(base: Path, adapter: Path) -> float:
+def compute_loss_on_full_base(base: Path, adapter: Path) -> float:
     from peft import PeftModel
 
     served = PeftModel.from_pretrained(load_model(str(base), device="cpu", dtype="float32"), adapter)

@@ -9,13 +9,7 @@ import torch
 from trainers.memory import is_out_of_memory
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.limits import Limits
-from trainers.recovery.fallbacks import (
-    Attempt,
-    MemoryRules,
-    build_first_attempt,
-    lower_rate,
-    reduce_memory,
-)
+from trainers.recovery.fallbacks import Attempt, MemoryRules, build_first_attempt, lower_rate, reduce_memory
 
 PLANNED = Hyperparameters(batch_size=8, gradient_accumulation=1, learning_rate=1e-3)
 
