@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from nicegui import ui
 
 from daemon.console.base.page_session import CONSOLE_PATH, PageSession, notify_problem
@@ -11,6 +12,7 @@ from daemon.console.base.widgets import TextTag, set_aria_label, show_heading
 from registry.batches import BatchState
 from registry.store.store import Store
 
+log = structlog.get_logger()
 THEME = "learnd_theme"
 PAGES = (
     ("Overview", "/", "dashboard"),
@@ -46,7 +48,7 @@ def show_frame(
     ui.add_css(STYLE)
     theme = read_theme(session.headers)
     dark_mode = ui.dark_mode(None if theme is None else theme == "dark")
-    ui.on_exception(notify_problem)
+    ui.on_exception(_handle_problem)
     ui.page_title(f"{title} · learnd")
     with ui.left_drawer(bordered=True).classes("drawer").props("width=210 breakpoint=900") as drawer:
         _show_navigation(session, store, inside or title)
@@ -61,6 +63,15 @@ def show_frame(
         show_heading(title, 1)
         yield
     ui.skip_link(target=page)
+
+
+def _handle_problem(problem: Exception) -> None:
+    # NiceGUI asks the browser whether the navigation is open. A browser that is too busy to answer in time
+    # loses nothing, and its reader has asked for nothing. Time-outs of the system have an `errno`.
+    if isinstance(problem, TimeoutError) and problem.errno is None:
+        log.info("a browser answered too late", problem=str(problem))
+    else:
+        notify_problem(problem)
 
 
 def _show_navigation(session: PageSession, store: Store, current: str) -> None:

@@ -41,6 +41,8 @@ from registry.store.store import Store
 from registry.versions import Version
 
 REFRESH_SECONDS = 3.0
+HYPERPARAMETERS = ("learning_rate", "epochs", "batch_size", "lora_rank", "lora_alpha", "max_length")
+"""Those of a stage that are shown."""
 
 
 def add_cycle_page(console: ConsoleContext) -> None:
@@ -168,9 +170,6 @@ def _show_plan(cycle: Cycle) -> None:
             for stage in plan.stages
         ]
         show_table("Hyperparameters by stage", rows, ("method", "data", *HYPERPARAMETERS))
-
-
-HYPERPARAMETERS = ("learning_rate", "epochs", "batch_size", "lora_rank", "lora_alpha", "max_length")
 
 
 def _show_data(cycle: Cycle) -> None:

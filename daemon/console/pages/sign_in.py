@@ -6,7 +6,7 @@ Only a response over HTTP can set a cookie that scripts cannot read.
 from html import escape
 from string import Template
 from typing import Annotated
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urldefrag, urlsplit
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
@@ -60,7 +60,8 @@ def build_sign_in_router(console: ConsoleContext, authenticator: Authenticator) 
     @router.get(SIGN_IN)
     def form(request: Request, to: str = "", problem: str = "") -> Response:
         if console.open_session(request).person is not None:
-            return RedirectResponse(_to_console_path(to), 303)
+            # Where an address has no fragment, browsers keep that of the link, with its token.
+            return RedirectResponse(f"{urldefrag(_to_console_path(to)).url}#", 303)
         alert = f'<p class="problem" role="alert">{PROBLEMS[problem]}</p>' if problem in PROBLEMS else ""
         operators = console.operators
         content = FORM.substitute(problem=alert, to=escape(to)) if operators.can_sign_in else NOBODY

@@ -5,13 +5,7 @@ from typing import Any
 
 from nicegui import ui
 
-from daemon.console.base.widgets import (
-    TextTag,
-    show_heading,
-    show_scrollable_table,
-    show_table,
-    show_text,
-)
+from daemon.console.base.widgets import TextTag, show_heading, show_scrollable_table, show_table, show_text
 from daemon.views.report_text import format_side
 from evaluation.metrics.measures import LabelMeasures
 from evaluation.report import Report

@@ -2,22 +2,13 @@
 
 from nicegui import ui
 
-from daemon.console.base.widgets import (
-    TextTag,
-    Tone,
-    show_chip,
-    show_section,
-    show_table,
-    show_text,
-)
+from daemon.console.base.widgets import TextTag, Tone, show_chip, show_section, show_table, show_text
 from daemon.console.report.answers import show_answer
 from daemon.views.report_text import format_side
 from evaluation.report import FailedGoldenCase, GoldenResults, PromotionGuard, Report
 
 MOST_GOLDEN = 20
 """Golden cases that are shown."""
-
-
 GUARD_LOOKS: dict[str, tuple[str, Tone]] = {"kept": ("check_circle", "good"), "open": ("help", "warn")}
 """Icon and tone of a guard's state; those of a broken guard are the default."""
 

@@ -6,11 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from daemon.console.base.charts import show_reliability_chart
-from daemon.console.base.widgets import (
-    format_percent,
-    show_section,
-    show_table,
-)
+from daemon.console.base.widgets import format_percent, show_section, show_table
 from daemon.console.report.confusion_matrix import show_confusion
 from daemon.views.report_text import format_side
 from evaluation.metrics.measures import LabelMeasures
@@ -27,11 +23,11 @@ def show_label_sections(report: Report) -> None:
     if live.labels and candidate.labels:
         with show_section("Label by label", "Those that lost most come first."):
             _LabelTable(live.labels, candidate.labels)
-        with show_section("What is taken for what"):
+        with show_section("Labels mistaken for others"):
             show_confusion(report, live.labels, candidate.labels)
     if live.confidence and candidate.confidence:
         with show_section(
-            "How sure it is, and how rightly",
+            "Confidence and accuracy",
             "From the likelihoods of the labels. Above the dotted line a side is right more often than it is "
             "sure, below it less often.",
         ):

@@ -2,14 +2,7 @@
 
 from nicegui import ui
 
-from daemon.console.base.widgets import (
-    TextTag,
-    set_aria_label,
-    show_chip,
-    show_facts,
-    show_text,
-    update_chip,
-)
+from daemon.console.base.widgets import TextTag, set_aria_label, show_chip, show_facts, show_text, update_chip
 from registry.batches import Batch, BatchState
 
 

@@ -19,8 +19,6 @@ REASONS = (
     "It is badly written",
 )
 """Reasons that one click or a number key gives."""
-
-
 KEYS = (
     ("a", "approve"),
     ("r", "reject, with a reason"),

@@ -137,6 +137,10 @@ def test_a_link_with_an_operators_token_signs_in_and_a_link_that_does_not_says_s
         page.wait_for_url("**/console/adapters")
         expect(page.get_by_role("button", name="Signed in as ann, operator")).to_be_visible()
         assert TOKEN not in page.url
+        # Nor does the link leave its token in the address of somebody who is signed in already.
+        page.goto(f"/console/sign-in?to=/console/data#token={TOKEN}")
+        page.wait_for_url("**/console/data**")
+        assert TOKEN not in page.url
 
 
 def test_a_form_of_another_site_is_not_read_and_nobody_is_sent_to_one(daemon: RunningDaemon) -> None:
@@ -699,6 +703,40 @@ def test_an_unknown_address_is_a_page_of_ours_with_a_way_back_and_json_for_progr
     for path, headers in (("/api/v1/nowhere", accept), ("/v1/nowhere", accept), ("/nowhere", {})):
         unknown = httpx.get(f"{daemon.url}{path}", headers=headers)
         assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
+
+
+def test_strangers_learn_nothing_from_unknown_addresses(daemon: RunningDaemon) -> None:
+    with httpx.Client(base_url=daemon.url, headers={"accept": "text/html"}) as client:
+        for inside in ("/console/nowhere", "/console/experiments/nowhere", "/console//", "/console/_nicegui"):
+            answer = client.get(inside)
+            assert (answer.status_code, answer.headers["location"][:21]) == (303, "/console/sign-in?to=%"), (
+                inside
+            )
+        pages = [
+            client.get(path) for path in ("/nowhere", "/console/sign-in-nowhere", "/console/_nicegui/no")
+        ]
+        assert {answer.status_code for answer in pages} == {404}
+        assert len({answer.text for answer in pages}) == 1
+        assert ROUTING not in pages[0].text
+        assert pages[0].headers["cache-control"] == "no-store"
+
+
+SILENT = """const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (words) {
+  if (!String(words).includes("javascript_response")) send.call(this, words);
+};"""
+"""A browser that never answers what the server asks it."""
+
+
+def test_a_browser_that_answers_too_late_is_shown_no_error(page: Page, daemon: RunningDaemon) -> None:
+    log = daemon.settings.data_dir.parent / "daemon.log"
+    late = "a browser answered too late"
+    before = log.read_text("utf-8").count(late)
+    page.add_init_script(SILENT)
+    visit(page, "/console/audit")
+    wait_until(lambda: log.read_text("utf-8").count(late) > before, 20, "the server to give up")
+    wait_until_settled(page)
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_light_or_dark_is_kept(page: Page, daemon: RunningDaemon) -> None:
