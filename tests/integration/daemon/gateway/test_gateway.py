@@ -356,7 +356,7 @@ def test_spans_that_phoenix_refuses_do_not_hold_up_the_next_ones(replica: tuple[
 
 
 class Collector:
-    """A stand-in for Phoenix's OTLP door, which first refuses some batches."""
+    """A stand-in for Phoenix's OTLP endpoint, which first refuses some batches."""
 
     def __init__(self, *, refuse: int, status: int = 503) -> None:
         self.spans: list[Any] = []
