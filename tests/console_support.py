@@ -26,7 +26,7 @@ from extractors.phoenix.mirror import MirrorChange, MirrorState
 from extractors.synthesis.recipes import SyntheticKind
 from extractors.values import file_digest
 from registry.batches import Batch, BatchProvenance, Proposal
-from registry.cycles import Cycle, CycleCounts, CycleState, ReviewedCounts, StageResult
+from registry.cycles import Cycle, CycleCounts, CycleState, IllegalTransition, ReviewedCounts, StageResult
 from registry.store.store import Store
 from registry.versions import Candidate, Version, VersionState
 from tests.console_reports import (
@@ -174,19 +174,8 @@ def add_waiting_batch(
     store: Store, *questions: str, kind: SyntheticKind = "sft", target: str = ROUTING, demonstrations: int = 2
 ) -> Batch:
     """Add a batch of routing questions that waits, made from examples of the snapshot."""
-    # The daemon may be at work on the target, after a batch that was decided before.
-    wait_until(lambda: not store.find_unfinished_cycles(), 30, "the cycle under way to end")
+    cycle = _add_skipped_cycle(store, target)
     now = datetime.now(UTC)
-    cycle = store.start_cycle(target, "operator", now)
-    snapshot_id = next(each.snapshot_id for each in store.cycles(target) if each.snapshot_id is not None)
-    store.advance_cycle(cycle.id, CycleState.EXTRACTING, CycleState.SELECTING, now, snapshot_id=snapshot_id)
-    store.advance_cycle(
-        cycle.id,
-        CycleState.SELECTING,
-        CycleState.SKIPPED,
-        now,
-        reason="30 of 50 approved or corrected answers",
-    )
     shown = tuple(make_example(n, ASKED[n]).id for n in range(demonstrations))
     proposals = [
         Proposal(
@@ -201,6 +190,26 @@ def add_waiting_batch(
     return store.add_batch(
         cycle.id, target, kind, need, provenance, proposals, now=now, expires_at=now + timedelta(days=7)
     )
+
+
+def _add_skipped_cycle(store: Store, target: str) -> Cycle:
+    """Add a cycle that found too little data; another one, where the running daemon took the first."""
+    # The first of the past: cycles of the daemon itself have snapshots without the past's examples.
+    snapshot_id = next(each.snapshot_id for each in reversed(store.cycles(target)) if each.snapshot_id)
+    reason = "30 of 50 approved or corrected answers"
+    while True:
+        # The daemon may be at work on the target, after a batch that was decided before.
+        wait_until(lambda: not store.find_unfinished_cycles(), 30, "the cycle under way to end")
+        now = datetime.now(UTC)
+        cycle = store.start_cycle(target, "operator", now)
+        try:
+            store.advance_cycle(
+                cycle.id, CycleState.EXTRACTING, CycleState.SELECTING, now, snapshot_id=snapshot_id
+            )
+            store.advance_cycle(cycle.id, CycleState.SELECTING, CycleState.SKIPPED, now, reason=reason)
+        except IllegalTransition:
+            continue
+        return cycle
 
 
 def _build_synthetic(question: str, label: str, now: datetime) -> SFTExample:
