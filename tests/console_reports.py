@@ -22,7 +22,8 @@ from evaluation.score_side import (
     score_searches,
     score_side,
 )
-from evaluation.verdict.judge_findings import Findings, confirm_by_replica, judge_findings, map_sessions
+from evaluation.verdict.findings import Findings
+from evaluation.verdict.judge_findings import confirm_by_replica, judge_findings, map_sessions
 from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval

@@ -99,8 +99,8 @@ class TargetVersions:
             held_at=state.held_at,
             held_reason=state.held_reason,
             versions=store.versions(key)[::-1],
-            active=store.active(key),
-            previous=store.rollback_target(key),
+            active=store.find_active_version(key),
+            previous=store.find_rollback_target(key),
             replicas=status.replicas,
             probation_wait=describe_wait(status.probation, status.probation_reviewed),
         )

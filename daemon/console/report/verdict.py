@@ -69,7 +69,7 @@ def read_judged_cycle(
     """Return the cycle with its report; None where it has none. Reads the store, so it takes a moment."""
     if cycle.report is None:
         return None
-    looks = store.looks_at(cycle.version_id) if cycle.version_id else [cycle]
+    looks = store.find_looks_at(cycle.version_id) if cycle.version_id else [cycle]
     candidate = store.version(cycle.version_id) if cycle.version_id else None
     status = next((each for each in statuses.get() if each.target == cycle.target), None)
     wait = _describe_wait(status, candidate) if status and candidate else ""
