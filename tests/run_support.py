@@ -23,7 +23,8 @@ from evaluation.score_side import (
     score_searches,
     score_side,
 )
-from evaluation.verdict.judge_findings import Findings, judge_findings
+from evaluation.verdict.findings import Findings
+from evaluation.verdict.judge_findings import judge_findings
 from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import OutcomeCounts, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, JudgedDocument, ReviewedItem, ReviewedRetrieval, SFTExample

@@ -8,7 +8,8 @@ from evaluation.metrics.scoring import build_scorer
 from evaluation.report import Report
 from evaluation.rules import Gate
 from evaluation.score_side import RawAnswer, SideAnswers, score_answers, score_golden, score_side
-from evaluation.verdict.judge_findings import Findings, confirm_by_replica, judge_findings, map_sessions
+from evaluation.verdict.findings import Findings
+from evaluation.verdict.judge_findings import confirm_by_replica, judge_findings, map_sessions
 from evaluation.weighting.weights import weigh
 from extractors.examples.types import Message, ReviewedItem
 from tests.snapshots import make_example, make_item
