@@ -12,8 +12,8 @@ sys.path.insert(0, str(DOCS.parent))
 
 from PIL import Image  # noqa: E402
 
-from tests.browser import chromium, open_page, sign_in, visit  # noqa: E402
-from tests.console_support import PASSWORD, SUPPORT, run_daemon_with_a_past  # noqa: E402
+from tests.support.browser import chromium, open_page, sign_in, visit  # noqa: E402
+from tests.support.console import PASSWORD, SUPPORT, run_daemon_with_a_past  # noqa: E402
 
 PICTURE = DOCS / "console.png"
 SIZE = {"width": 1180, "height": 700}

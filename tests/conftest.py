@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from daemon.demo.phoenix import PhoenixServer, run_phoenix
-from tests.phoenix_support import new_project
-from tests.run_support import NOWHERE, Runs
-from tests.tiny_model import tiny_llama
+from tests.support.phoenix import new_project
+from tests.support.runs import NOWHERE, Runs
+from tests.support.tiny_model import tiny_llama
 
 
 @pytest.fixture(scope="session")

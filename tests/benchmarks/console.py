@@ -10,8 +10,8 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from registry.batches import Batch
-from tests.browser import chromium, open_page, read_item, sign_in
-from tests.console_support import PASSWORD, SEARCH, RunningDaemon, add_waiting_batch, run_daemon_with_a_past
+from tests.support.browser import chromium, open_page, read_item, sign_in
+from tests.support.console import PASSWORD, SEARCH, RunningDaemon, add_waiting_batch, run_daemon_with_a_past
 
 MANY, FEW = 10_000, 10
 OPENED = 5

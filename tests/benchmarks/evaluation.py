@@ -30,7 +30,7 @@ from evaluation.report import BASE
 from extractors.examples.types import Examples
 from extractors.values import Value
 from tests.benchmarks.runs import run_child
-from tests.snapshots import RoutingCase, make_example, make_item, make_snapshot
+from tests.support.snapshots import RoutingCase, make_example, make_item, make_snapshot
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import compute_base_digest
 from trainers.models.chat_template import render

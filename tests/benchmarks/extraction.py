@@ -34,7 +34,7 @@ from tests.benchmarks.filled_phoenix import (
     reviews,
     unreviewed_ids,
 )
-from tests.phoenix_support import GATE_SECONDS
+from tests.support.phoenix import GATE_SECONDS
 
 HEALTH_SECONDS = 0.1
 

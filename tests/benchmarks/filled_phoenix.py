@@ -20,7 +20,7 @@ from daemon.demo.phoenix import PhoenixServer, run_phoenix
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.spans import Annotation
 from extractors.values import content_id
-from tests.phoenix_support import SentSpan, count_spans, send_spans
+from tests.support.phoenix import SentSpan, count_spans, send_spans
 
 KEPT = Path(".bench/phoenix-50000")
 PROJECT = "support"

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.gateway_support import ASK, RouteSource, gateway, route
-from tests.openai_stand_in import StandIn, serving
+from tests.support.gateway import ASK, RouteSource, gateway, route
+from tests.support.openai_stand_in import StandIn, serving
 
 CALLS = 400
 AT_ONCE = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.demo.corpus import list_labels, load_corpus
 from extractors.examples.types import Examples
 from extractors.values import Value
-from tests.snapshots import RoutingCase, make_example, make_pair, make_snapshot
+from tests.support.snapshots import RoutingCase, make_example, make_pair, make_snapshot
 from trainers.job_folder import CHILD_ENV
 from trainers.jobs.job import TrainingJob
 from trainers.models.base_model import compute_base_digest

@@ -16,8 +16,8 @@ from daemon.settings.load import Settings, load_settings
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.spans import Annotation
 from registry.store.store import Store
-from tests.phoenix_support import chat_span, send_spans, wait_for_spans
-from tests.snapshots import RoutingCase
+from tests.support.phoenix import chat_span, send_spans, wait_for_spans
+from tests.support.snapshots import RoutingCase
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("billing", "shipping")

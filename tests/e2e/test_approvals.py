@@ -19,10 +19,10 @@ from extractors.examples.types import SFTExample
 from registry.batches import Batch, BatchState, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store
-from tests.browser import chromium, open_page, read_item, sign_in, take_picture
-from tests.console_support import HASH, PASSWORD
 from tests.e2e.team import ROOT, Team, new_team
 from tests.e2e.test_daemon import list_loaded, wait_until
+from tests.support.browser import chromium, open_page, read_item, sign_in, take_picture
+from tests.support.console import HASH, PASSWORD
 
 LABELS = ("billing", "careers", "shipping")
 HELD_OUT, TO_TRAIN, TO_VALIDATE, NEEDED = 60, 30, 3, 50

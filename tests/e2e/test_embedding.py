@@ -17,9 +17,9 @@ from evaluation.metrics.retrieval import SideRankings, build_library, search_sid
 from extractors.dataset.snapshot import read_snapshot
 from extractors.errors import LearndError
 from extractors.values import file_digest
-from tests.searches import SearchCase, make_search_snapshot
-from tests.tiny_encoder import tiny_encoder
-from tests.validations import find_best_validation, find_first_validation
+from tests.support.searches import SearchCase, make_search_snapshot
+from tests.support.tiny_encoder import tiny_encoder
+from tests.support.validations import find_best_validation, find_first_validation
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.embedding import train_embedding
 from trainers.jobs.job import TrainingJob, TrainingResult

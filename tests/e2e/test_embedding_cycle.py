@@ -14,8 +14,8 @@ from daemon.demo.phoenix import PhoenixServer
 from daemon.settings.load import load_settings
 from registry.store.store import Store
 from registry.versions import VersionState
-from tests.phoenix_support import SentSpan, new_project, send_spans, wait_for_spans
-from tests.tiny_encoder import tiny_encoder
+from tests.support.phoenix import SentSpan, new_project, send_spans, wait_for_spans
+from tests.support.tiny_encoder import tiny_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)

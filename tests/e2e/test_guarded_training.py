@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from extractors.examples.types import Examples, SFTExample
-from tests.snapshots import make_example, make_snapshot
-from tests.validations import find_best_validation, find_first_validation
+from tests.support.snapshots import make_example, make_snapshot
+from tests.support.validations import find_best_validation, find_first_validation
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.train import train

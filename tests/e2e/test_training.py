@@ -25,7 +25,7 @@ from evaluation.rules import Gate
 from extractors.errors import LearndError
 from extractors.examples.types import Examples
 from extractors.values import Value, file_digest
-from tests.snapshots import (
+from tests.support.snapshots import (
     RoutingCase,
     make_conversation,
     make_example,
@@ -34,8 +34,8 @@ from tests.snapshots import (
     make_snapshot,
     make_vote,
 )
-from tests.tiny_model import CACHE
-from tests.validations import find_best_validation, find_first_validation
+from tests.support.tiny_model import CACHE
+from tests.support.validations import find_best_validation, find_first_validation
 from trainers.job_folder import CHILD_ENV, Progress
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.train import run, train

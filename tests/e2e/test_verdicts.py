@@ -14,8 +14,8 @@ from evaluation.report import Report
 from evaluation.rules import Gate
 from extractors.examples.types import Examples, ReviewedItem, SFTExample
 from tests.e2e.test_training import LABELS, DyingProgress, make_case, make_plan, train_here
-from tests.snapshots import make_example, make_item, make_snapshot
-from tests.tiny_model import CACHE
+from tests.support.snapshots import make_example, make_item, make_snapshot
+from tests.support.tiny_model import CACHE
 from trainers.jobs.job import TrainingJob
 from trainers.planning.hyperparameters import Hyperparameters
 

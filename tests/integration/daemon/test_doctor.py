@@ -13,7 +13,7 @@ from daemon.demo.phoenix import PhoenixServer
 from daemon.doctor import examine
 from daemon.settings.load import Settings
 from registry.serving.inspection import Check
-from tests.writing_stand_in import WritingStandIn, writing
+from tests.support.writing_stand_in import WritingStandIn, writing
 from trainers.memory import measure_free_memory
 
 

@@ -13,8 +13,8 @@ from daemon.monitoring.metrics import Metrics
 from daemon.service import PortTaken, serve
 from daemon.settings.load import Settings
 from daemon.views.status import Health
-from tests.openai_stand_in import serving
-from tests.run_support import NOWHERE, Runs
+from tests.support.openai_stand_in import serving
+from tests.support.runs import NOWHERE, Runs
 
 
 def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from extractors.phoenix.project import ProjectNotFound
 from extractors.phoenix.span_client import WrongCondition
 from extractors.phoenix.spans import SpanFilter
 from extractors.traffic_sample import TrafficCall, TrafficQuery, sample_traffic
-from tests.phoenix_support import NOON, SentSpan, chat_span, send_and_wait, send_spans, wait_for_ids
+from tests.support.phoenix import NOON, SentSpan, chat_span, send_and_wait, send_spans, wait_for_ids
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)

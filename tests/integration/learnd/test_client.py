@@ -18,7 +18,7 @@ from daemon.api.agents import ActiveVersion, AdapterFiles, build_agents_router
 from daemon.demo.servers import find_free_port
 from learnd import ActiveAdapter, AdapterMixin
 from learnd.errors import BrokenAdapter, DaemonUnreachable, NoActiveAdapter, NoReplicaAnswers, RequestRefused
-from tests.openai_stand_in import StandIn, serving
+from tests.support.openai_stand_in import StandIn, serving
 
 HELLO = [{"role": "user", "content": "I was charged twice"}]
 TOKENS = {"acme-token": "acme", "globex-token": "globex"}

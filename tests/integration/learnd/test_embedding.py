@@ -14,7 +14,7 @@ from learnd import ActiveAdapter, Embedder
 from learnd.embedding import VersionNotHere
 from learnd.errors import BrokenAdapter, DaemonUnreachable
 from tests.integration.learnd.test_client import Clock, Daemon
-from tests.tiny_encoder import tiny_encoder
+from tests.support.tiny_encoder import tiny_encoder
 from trainers.models.encoder import add_encoder_lora, load_encoder, save_encoder_adapter
 from trainers.planning.hyperparameters import Hyperparameters
 

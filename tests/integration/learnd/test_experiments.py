@@ -23,8 +23,8 @@ from daemon.views.status import Health
 from learnd import compare_experiments, get_experiment_details, list_experiments
 from learnd.errors import DaemonUnreachable, NoSuchExperiment, RequestRefused
 from tests.integration.daemon.cli.test_experiments import three
-from tests.openai_stand_in import StandIn, serving
-from tests.run_support import NOWHERE, Runs
+from tests.support.openai_stand_in import StandIn, serving
+from tests.support.runs import NOWHERE, Runs
 
 VIEWER = "vic-token"
 OPERATORS = OperatorSettings.model_validate({"users": {"vic": {"role": "viewer"}}, "tokens": {VIEWER: "vic"}})

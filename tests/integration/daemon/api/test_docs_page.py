@@ -15,8 +15,8 @@ from daemon.monitoring.metrics import Metrics
 from daemon.settings.load import Settings
 from daemon.views.status import Health
 from registry.store.store import Store
-from tests.browser import chromium, open_page
-from tests.openai_stand_in import serving
+from tests.support.browser import chromium, open_page
+from tests.support.openai_stand_in import serving
 
 
 def now() -> datetime:

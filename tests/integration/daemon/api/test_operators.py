@@ -27,7 +27,7 @@ from registry.store.store import Store
 from registry.versions import VersionState
 from tests.integration.registry.store.batch_support import TARGET, a_batch, an_example
 from tests.integration.registry.store.store_support import NOW, SOON, a_candidate, promote
-from tests.openai_stand_in import serving
+from tests.support.openai_stand_in import serving
 
 PASSWORD = "correct horse battery staple"
 # Cheap ones: what is tested is not how long argon2 takes.

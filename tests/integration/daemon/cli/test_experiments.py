@@ -14,8 +14,8 @@ import tomli_w
 from daemon.cli import main, output
 from registry.cycles import CycleState, StageResult
 from registry.versions import VersionState
-from tests.run_support import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, make_case, make_held_out, make_report
-from tests.snapshots import make_example
+from tests.support.runs import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, make_case, make_held_out, make_report
+from tests.support.snapshots import make_example
 
 PHOENIX = "https://phoenix.example.com"
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from registry.batches import Batch, BatchState, ItemDecision, ItemState
 from registry.cycles import Cycle
 from registry.versions import VersionState
-from tests.browser import (
+from tests.support.browser import (
     PHONE,
     chromium,
     find_barriers,
@@ -24,8 +24,7 @@ from tests.browser import (
     visit,
     wait_until_settled,
 )
-from tests.console_reports import EVIL
-from tests.console_support import (
+from tests.support.console import (
     INVOICES,
     PASSWORD,
     ROUTING,
@@ -36,7 +35,8 @@ from tests.console_support import (
     add_waiting_batch,
     run_daemon_with_a_past,
 )
-from tests.phoenix_support import wait_until
+from tests.support.console_reports import EVIL
+from tests.support.phoenix import wait_until
 
 LAST = {
     "": "text=/Phoenix at .* (cannot be read|answered)/",

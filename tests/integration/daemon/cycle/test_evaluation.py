@@ -25,8 +25,8 @@ from extractors.phoenix.http import PhoenixRefused
 from registry.cycles import Cycle, CycleState
 from registry.serving.swap import NotServedYet
 from registry.versions import VersionState
-from tests.run_support import MINUTE, NOWHERE, Runs, make_case, make_held_out, make_report
-from tests.snapshots import make_example
+from tests.support.runs import MINUTE, NOWHERE, Runs, make_case, make_held_out, make_report
+from tests.support.snapshots import make_example
 from trainers.job_folder import ProgressLine
 
 

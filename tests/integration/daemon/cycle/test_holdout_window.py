@@ -14,7 +14,7 @@ from extractors.examples.types import Examples
 from registry.cycles import Cycle, CycleState
 from registry.store.store import Store
 from registry.versions import Candidate, VersionState
-from tests.snapshots import BEGAN, make_example, make_item, make_snapshot
+from tests.support.snapshots import BEGAN, make_example, make_item, make_snapshot
 from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import Plan, TrainingStage

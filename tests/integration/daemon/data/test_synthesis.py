@@ -16,8 +16,8 @@ from extractors.examples.types import Examples
 from registry.batches import BatchState, ItemDecision, ItemState
 from registry.cycles import Cycle
 from registry.store.store import Store
-from tests.snapshots import make_example, make_item, make_snapshot
-from tests.writing_stand_in import ChatBody, StandInReply, WritingStandIn, writing
+from tests.support.snapshots import make_example, make_item, make_snapshot
+from tests.support.writing_stand_in import ChatBody, StandInReply, WritingStandIn, writing
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)
 KEY = "a key that nobody may see"

@@ -1,4 +1,4 @@
-"""The gateway in front of stand-in replicas (tests/openai_stand_in.py), over real HTTP."""
+"""The gateway in front of stand-in replicas (tests/support/openai_stand_in.py), over real HTTP."""
 
 import socket
 import time
@@ -15,9 +15,9 @@ from daemon.access.tokens import TokensMissing, check_tokens
 from daemon.demo.servers import find_free_port
 from daemon.gateway import ReplicaAddress, Tracing
 from daemon.gateway.replies import read_body, send_whole
-from tests.gateway_support import ASK, RouteSource, gateway, route
-from tests.openai_stand_in import StandIn, serving
-from tests.phoenix_support import wait_until
+from tests.support.gateway import ASK, RouteSource, gateway, route
+from tests.support.openai_stand_in import StandIn, serving
+from tests.support.phoenix import wait_until
 
 
 @pytest.fixture

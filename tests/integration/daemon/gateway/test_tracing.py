@@ -9,9 +9,9 @@ import pytest
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.gateway import Tracing
-from tests.gateway_support import ASK, RouteSource, gateway, route
-from tests.openai_stand_in import TOOL_CALL, StandIn, serving
-from tests.phoenix_support import SentSpan, new_project, send_spans, wait_for_spans
+from tests.support.gateway import ASK, RouteSource, gateway, route
+from tests.support.openai_stand_in import TOOL_CALL, StandIn, serving
+from tests.support.phoenix import SentSpan, new_project, send_spans, wait_for_spans
 
 TOOL = {"type": "function", "function": {"name": "transfer", "parameters": {"type": "object"}}}
 Send = Callable[..., httpx.Response]

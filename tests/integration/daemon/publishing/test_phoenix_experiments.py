@@ -36,8 +36,8 @@ from daemon.publishing.write_spans import publish_spans
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.dataset_client import DatasetClient, DatasetExample
 from extractors.phoenix.http import PhoenixAnswer, PhoenixHttp, PhoenixUnreachable
-from tests.browser import chromium, open_page, take_picture
-from tests.phoenix_support import NOON, chat_span, new_project, send_and_wait
+from tests.support.browser import chromium, open_page, take_picture
+from tests.support.phoenix import NOON, chat_span, new_project, send_and_wait
 
 LABELS = ("billing", "shipping", "returns")
 CHARTS_MS = 2000

@@ -28,8 +28,8 @@ from extractors.phoenix.http import PhoenixHttp, PhoenixUnreachable
 from registry.cycles import MOST_PUBLISH_TRIES, Cycle, CycleState, StageResult
 from registry.store.store import Store
 from registry.versions import VersionState
-from tests.phoenix_support import new_project, wait_until
-from tests.run_support import (
+from tests.support.phoenix import new_project, wait_until
+from tests.support.runs import (
     DPO,
     FIGURES,
     LABELS,
@@ -42,7 +42,7 @@ from tests.run_support import (
     make_search,
     make_search_report,
 )
-from tests.snapshots import make_item
+from tests.support.snapshots import make_item
 from trainers.job_folder import ProgressLine
 
 

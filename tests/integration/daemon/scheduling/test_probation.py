@@ -12,8 +12,8 @@ from daemon.scheduling.second_looks import MOST_FAILED, SecondLooks
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from registry.cycles import CycleState
 from registry.versions import Version, VersionState
-from tests.run_support import MINUTE, NOWHERE, Runs, make_held_out, make_report
-from tests.unit.traffic import annotation, span
+from tests.support.runs import MINUTE, NOWHERE, Runs, make_held_out, make_report
+from tests.support.traffic import annotation, span
 from trainers.models.base_model import compute_base_digest
 
 NEEDED = 8

@@ -15,7 +15,7 @@ from extractors.llm.endpoint import (
     EndpointUnreachable,
     UnusableReply,
 )
-from tests.writing_stand_in import ChatBody, StandInReply, Write, WritingStandIn, writing
+from tests.support.writing_stand_in import ChatBody, StandInReply, Write, WritingStandIn, writing
 
 PROMPT = (
     Message(role="system", content="Answer briefly."),

@@ -21,7 +21,7 @@ from extractors.phoenix.poll import poll
 from extractors.phoenix.span_client import WrongCondition
 from extractors.phoenix.spans import Annotation
 from registry.store.store import Store
-from tests.phoenix_support import NOON, chat_span, new_project, send_and_wait, send_spans, wait_for_spans
+from tests.support.phoenix import NOON, chat_span, new_project, send_and_wait, send_spans, wait_for_spans
 
 ADMIN_KEY = "admin-key-of-a-test-0123456789abcdef"
 

@@ -18,7 +18,7 @@ from extractors.phoenix.project import ProjectNotFound
 from extractors.phoenix.span_client import WrongCondition
 from extractors.phoenix.spans import Annotation, Span, SpanFilter
 from registry.store.store import Store
-from tests.phoenix_support import (
+from tests.support.phoenix import (
     GATE_SECONDS,
     NOON,
     SentSpan,

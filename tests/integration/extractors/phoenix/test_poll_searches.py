@@ -20,7 +20,7 @@ from extractors.phoenix.spans import Annotation, Span, SpanFilter
 from extractors.span_parsing.drop_reasons import SearchDropReason
 from registry.store.store import Store
 from registry.targets import TargetState
-from tests.phoenix_support import (
+from tests.support.phoenix import (
     GATE_SECONDS,
     NOON,
     SentSpan,

@@ -1,6 +1,6 @@
 """Spans of real instrumentors in a real Phoenix become the same examples as hand-made spans.
 
-The model behind the agents is a stand-in that speaks OpenAI's protocol (`tests/openai_stand_in.py`).
+The model behind the agents is a stand-in that speaks OpenAI's protocol (`tests/support/openai_stand_in.py`).
 """
 
 import json
@@ -24,8 +24,8 @@ from extractors.phoenix.mirror import MirrorSource
 from extractors.phoenix.poll import poll
 from extractors.span_parsing.drop_reasons import DropReason
 from registry.store.store import Store
-from tests.openai_stand_in import TOOL_CALL, StandIn, serving
-from tests.phoenix_support import SentSpan, annotate, new_project, send_and_wait, wait_until
+from tests.support.openai_stand_in import TOOL_CALL, StandIn, serving
+from tests.support.phoenix import SentSpan, annotate, new_project, send_and_wait, wait_until
 
 ANSWER = "the billing team"
 PLAIN = {

@@ -21,7 +21,7 @@ from extractors.llm.endpoint import INTERNAL_HEADER, Endpoint, EndpointRefused, 
 from extractors.synthesis.generate import Synthesis, SynthesisRequest, propose
 from extractors.synthesis.recipes import NothingToShow
 from extractors.synthesis.rules import SynthesisRules
-from tests.writing_stand_in import ChatBody, StandInReply, Write, WritingStandIn, writing
+from tests.support.writing_stand_in import ChatBody, StandInReply, Write, WritingStandIn, writing
 
 NOW = datetime(2026, 3, 9, tzinfo=UTC)
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from daemon.serving.promotion import verify_files
 from daemon.views.model_card import CARD, write_card
 from evaluation.report import ReplicaVerdict, Report, SeedRuns
 from registry.cycles import Cycle
-from tests.run_support import (
+from tests.support.runs import (
     DPO,
     LABELS,
     NOWHERE,
@@ -22,7 +22,7 @@ from tests.run_support import (
     make_search,
     make_search_report,
 )
-from tests.snapshots import make_example
+from tests.support.snapshots import make_example
 
 
 def write_and_load(runs: Runs, cycle: Cycle, report: Report) -> tuple[Path, ModelCard]:

@@ -20,7 +20,7 @@ from evaluation.engine.shared_prompts import (
 )
 from evaluation.report import BASE
 from extractors.examples.types import Message
-from tests.tiny_model import tokenizer_folder
+from tests.support.tiny_model import tokenizer_folder
 from tests.unit.trainers.batching.test_shared_forward import CONFIGS, SHAPE, SYSTEM, build_model
 
 # PEFT's own call of transformers.

@@ -14,7 +14,7 @@ from evaluation.engine.generate import open_engine
 from evaluation.metrics.latency import ROUNDS, compute_overhead, find_typical_length, time_sides
 from evaluation.metrics.measures import Overhead
 from evaluation.report import BASE
-from tests.tiny_encoder import tiny_encoder
+from tests.support.tiny_encoder import tiny_encoder
 
 TIMES = {"candidate": 0.3, "active": 0.2, "base": 0.1}
 

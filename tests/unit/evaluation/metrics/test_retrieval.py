@@ -21,7 +21,7 @@ from evaluation.metrics.retrieval import (
 )
 from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
-from tests.unit.traffic import NOON
+from tests.support.traffic import NOON
 
 
 def make_search(*documents: tuple[str, bool | None], query: str = "q", number: int = 0) -> ReviewedRetrieval:

@@ -12,7 +12,7 @@ from evaluation.verdict.findings import Findings
 from evaluation.verdict.judge_findings import confirm_by_replica, judge_findings, map_sessions
 from evaluation.weighting.weights import weigh
 from extractors.examples.types import Message, ReviewedItem
-from tests.snapshots import make_example, make_item
+from tests.support.snapshots import make_example, make_item
 from trainers.planning.method_rules import Task
 
 LABELS = ("billing", "shipping")

@@ -17,7 +17,7 @@ from evaluation.weighting.weighting import Weighting
 from evaluation.weighting.weights import GREATEST, weigh
 from extractors.examples.types import JudgedDocument, Message, Outcome, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
-from tests.unit.traffic import NOON, item
+from tests.support.traffic import NOON, item
 
 GOLD: dict[Outcome, dict[str, Any]] = {
     "approved": {},

@@ -7,7 +7,7 @@ from extractors.dataset.holdout_split import HoldoutRules, Window
 from extractors.dataset.snapshot import Provenance, Snapshot, build_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.feedback.extract import Extraction
-from tests.unit.traffic import NOON
+from tests.support.traffic import NOON
 
 SMALL = HoldoutRules(share=0.2, least=4, greatest=8, common_prompt_sessions=3, retention_share=0)
 

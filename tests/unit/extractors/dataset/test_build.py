@@ -12,8 +12,8 @@ from extractors.dataset.holdout_split import HoldoutRules, LeftOutReason
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Examples, Message, ReviewedItem, SFTExample, ToolCall, Trajectory
+from tests.support.traffic import NOON, item, rejected_item
 from tests.unit.extractors.dataset.small_snapshots import SMALL, build_small, list_learned_answers
-from tests.unit.traffic import NOON, item, rejected_item
 
 
 def test_gold_is_taught_once_a_prompt_and_the_newest_answer_wins() -> None:

@@ -40,8 +40,8 @@ from extractors.examples.types import (
     ReviewedRetrieval,
 )
 from extractors.feedback.extract import Extraction
+from tests.support.traffic import NOON, item, rejected_item
 from tests.unit.extractors.dataset.small_snapshots import SMALL, build_small, list_numbers
-from tests.unit.traffic import NOON, item, rejected_item
 
 RULES = HoldoutRules(share=0.2, least=4, greatest=8, retention_share=0.5, retention_greatest=20)
 

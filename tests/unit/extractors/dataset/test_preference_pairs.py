@@ -17,14 +17,8 @@ from extractors.dataset.preference_pairs import (
 from extractors.feedback.extract import Extraction
 from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix.spans import Span
-from tests.unit.extractors.sessions import (
-    annotate_call,
-    annotate_session,
-    extract_with,
-    make_session,
-    make_turn,
-)
-from tests.unit.traffic import NOON, correction
+from tests.support.sessions import annotate_call, annotate_session, extract_with, make_session, make_turn
+from tests.support.traffic import NOON, correction
 
 
 def make_question(number: int, question: str, answer: str) -> Span:

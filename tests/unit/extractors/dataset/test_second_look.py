@@ -13,7 +13,7 @@ from extractors.dataset.second_look import (
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.types import Examples, ReviewedItem
 from extractors.feedback.extract import Extraction
-from tests.snapshots import BEGAN, make_conversation, make_example, make_item, make_snapshot
+from tests.support.snapshots import BEGAN, make_conversation, make_example, make_item, make_snapshot
 
 WATERMARK = BEGAN + timedelta(minutes=100)
 

@@ -9,8 +9,8 @@ import pytest
 from extractors.dataset.holdout_split import Window
 from extractors.dataset.snapshot import Provenance, SnapshotDamaged, read_snapshot, write_snapshot
 from extractors.examples.types import Examples, Message, ReviewedItem, ToolCall
+from tests.support.traffic import NOON, item, rejected_item
 from tests.unit.extractors.dataset.small_snapshots import build_small
-from tests.unit.traffic import NOON, item, rejected_item
 
 
 def test_with_few_items_everything_is_held_out_and_the_manifest_says_so() -> None:

@@ -3,7 +3,7 @@
 from extractors.dataset.triplets import TripletDropReason, build_triplets
 from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import JudgedDocument, ReviewedRetrieval
-from tests.unit.traffic import NOON
+from tests.support.traffic import NOON
 
 
 def make_search(*documents: tuple[str, bool | None], query: str = "q", minute: int = 0) -> ReviewedRetrieval:

@@ -8,7 +8,7 @@ from extractors.examples.types import Message
 from extractors.feedback.extract import Extraction
 from extractors.feedback.rules import FeedbackRules
 from extractors.span_parsing.drop_reasons import DropReason
-from tests.unit.extractors.sessions import (
+from tests.support.sessions import (
     RULES,
     annotate_call,
     annotate_session,
@@ -16,7 +16,7 @@ from tests.unit.extractors.sessions import (
     make_session,
     make_turn,
 )
-from tests.unit.traffic import span
+from tests.support.traffic import span
 
 
 @pytest.mark.parametrize("history", [True, False])

@@ -14,7 +14,7 @@ from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix.spans import Annotation, Span
 from extractors.span_parsing.drop_reasons import MOST_SPANS, DropReason
-from tests.unit.traffic import NOON, annotation, correction, openinference, span
+from tests.support.traffic import NOON, annotation, correction, openinference, span
 
 ONLY, LAST, NEVER = (FeedbackRules(inherit=rule) for rule in ("only", "last", "never"))
 

@@ -18,7 +18,7 @@ from extractors.feedback.rules import (
 )
 from extractors.phoenix.spans import Annotation
 from extractors.span_parsing.drop_reasons import DropReason
-from tests.unit.traffic import NOON, annotation, correction, span
+from tests.support.traffic import NOON, annotation, correction, span
 
 BILLING = Message(role="assistant", content="billing")
 SHIPPING = Message(role="assistant", content="shipping")

@@ -11,7 +11,7 @@ from extractors.feedback.searches import RELEVANCE, extract_searches
 from extractors.phoenix.spans import Annotation, Span
 from extractors.span_parsing.drop_reasons import DropReason, SearchDropReason
 from extractors.span_parsing.retriever_spans import RetrievalRules
-from tests.unit.traffic import annotation, span
+from tests.support.traffic import annotation, span
 
 RULES = FeedbackRules(annotations=(RELEVANCE,))
 TEXTS = ("How to return a parcel", "Opening hours of our shops", "Refunds take five days")

@@ -3,7 +3,7 @@
 import pytest
 
 from extractors.phoenix.spans import SpanFilter, matches
-from tests.unit.traffic import openinference, span
+from tests.support.traffic import openinference, span
 
 
 def test_kind_name_and_attributes_must_all_be_as_wanted() -> None:

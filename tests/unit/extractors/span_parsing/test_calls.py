@@ -8,7 +8,7 @@ import pytest
 from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.calls import ModelCall, read_call
 from extractors.span_parsing.drop_reasons import DropReason
-from tests.unit.traffic import openinference, span
+from tests.support.traffic import openinference, span
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 SYSTEM_AND_USER = (Message(role="system", content="Route."), Message(role="user", content="My bill? 🧾"))

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tests.tiny_model import tokenizer_folder
+from tests.support.tiny_model import tokenizer_folder
 from trainers.batching.shared_forward import find_inexactness, measure_widths, share_prefixes
 from trainers.estimate.architecture import read_architecture
 from trainers.methods.dpo_kto import build_dpo_trainer, build_kto_trainer

@@ -4,8 +4,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from extractors.examples.types import Examples, Message, ToolCall
-from tests.snapshots import make_conversation, make_example, make_pair, make_vote
-from tests.tiny_model import tokenizer_folder
+from tests.support.snapshots import make_conversation, make_example, make_pair, make_vote
+from tests.support.tiny_model import tokenizer_folder
 from trainers.batching.tokenise import NothingToLearn, check_learnable, tokenise
 from trainers.planning.hyperparameters import Hyperparameters
 

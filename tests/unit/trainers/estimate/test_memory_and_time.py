@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.unit.traffic import NOON
+from tests.support.traffic import NOON
 from trainers.batching.workload import Workload, measure_workload
 from trainers.estimate.architecture import Architecture, read_architecture
 from trainers.estimate.estimates import MemoryEstimate

@@ -4,7 +4,7 @@ import pytest
 
 from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import Document, Triplet
-from tests.unit.traffic import NOON
+from tests.support.traffic import NOON
 from trainers.jobs.embedding import split_batch
 from trainers.methods.triplet_batches import TripletBatching, choose_batches, measure_false_negatives
 from trainers.planning.hyperparameters import Hyperparameters

@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from extractors.examples.types import Message, ToolCall
-from tests.tiny_model import tokenizer_folder
+from tests.support.tiny_model import tokenizer_folder
 from trainers.models.chat_template import TemplateUnusable, render
 
 PROMPT = (Message(role="system", content="Route."), Message(role="user", content="My card is gone"))

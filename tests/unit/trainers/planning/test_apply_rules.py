@@ -15,7 +15,7 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from tests.unit.traffic import NOON
+from tests.support.traffic import NOON
 from trainers.planning.apply_rules import (
     BaseModelInfo,
     LiveVersion,

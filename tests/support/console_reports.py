@@ -28,7 +28,7 @@ from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
-from tests.snapshots import BEGAN, make_example, make_item
+from tests.support.snapshots import BEGAN, make_example, make_item
 from trainers.planning.method_rules import Task
 
 LABELS = ("billing", "shipping", "returns", "account", "complaints")

@@ -29,7 +29,7 @@ from registry.batches import Batch, BatchProvenance, Proposal
 from registry.cycles import Cycle, CycleCounts, CycleState, IllegalTransition, ReviewedCounts, StageResult
 from registry.store.store import Store
 from registry.versions import Candidate, Version, VersionState
-from tests.console_reports import (
+from tests.support.console_reports import (
     EVIL,
     LABELS,
     Model,
@@ -41,9 +41,9 @@ from tests.console_reports import (
     build_traffic_like,
     build_writing_report,
 )
-from tests.phoenix_support import wait_until
-from tests.snapshots import make_example, make_item, make_snapshot
-from tests.unit.traffic import annotation, correction, openinference, span
+from tests.support.phoenix import wait_until
+from tests.support.snapshots import make_example, make_item, make_snapshot
+from tests.support.traffic import annotation, correction, openinference, span
 from trainers.planning.apply_rules import BaseModelInfo, MethodSettings, TrainingPreferences, choose_method
 from trainers.planning.method_rules import Readiness, Task, Thresholds
 from trainers.planning.plan import Plan

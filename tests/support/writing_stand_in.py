@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.openai_stand_in import Message, Receive, Send, serving
+from tests.support.openai_stand_in import Message, Receive, Send, serving
 
 ChatBody = dict[str, Any]
 Write = Callable[[ChatBody, int], "str | StandInReply"]

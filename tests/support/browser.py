@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
-PICTURES = Path(__file__).resolve().parents[1] / ".artefacts" / "console"
+PICTURES = Path(__file__).resolve().parents[2] / ".artefacts" / "console"
 """The folder of the pages' pictures."""
 INSTALLED = ("chromium", "chromium-browser", "google-chrome")
 SETTLED = """() => document.fonts.status === "loaded"

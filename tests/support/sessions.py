@@ -6,7 +6,7 @@ from typing import Any
 from extractors.feedback.extract import Extraction, extract
 from extractors.feedback.rules import FeedbackRules
 from extractors.phoenix.spans import Annotation, Span
-from tests.unit.traffic import annotation, openinference, span
+from tests.support.traffic import annotation, openinference, span
 
 RULES = FeedbackRules(inherit="last")
 

@@ -8,7 +8,7 @@ import httpx
 
 from daemon.gateway import ReplicaAddress, Route, Tracing, build_app
 from extractors.errors import LearndError
-from tests.openai_stand_in import serving
+from tests.support.openai_stand_in import serving
 
 HELLO = [{"role": "user", "content": "I was charged twice"}]
 ASK = {"model": "acme/routing", "messages": HELLO}

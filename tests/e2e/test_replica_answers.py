@@ -18,8 +18,8 @@ from extractors.examples.types import Message, ReviewedItem
 from registry.serving.replica import Replica
 from registry.versions import Version
 from tests.e2e.adapters import record, save_adapter
-from tests.phoenix_support import wait_until
-from tests.run_support import NOWHERE, Runs, make_held_out, make_report
+from tests.support.phoenix import wait_until
+from tests.support.runs import NOWHERE, Runs, make_held_out, make_report
 
 # PEFT 0.21 asks transformers 5.23 by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")

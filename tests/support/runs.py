@@ -32,7 +32,7 @@ from extractors.values import file_digest
 from registry.cycles import Cycle, CycleCounts, CycleState, StageResult
 from registry.store.store import Store
 from registry.versions import Candidate, Version
-from tests.snapshots import BEGAN, RoutingCase, make_example, make_item, make_pair, make_snapshot
+from tests.support.snapshots import BEGAN, RoutingCase, make_example, make_item, make_pair, make_snapshot
 from trainers.planning.hyperparameters import Hyperparameters, Method
 from trainers.planning.plan import Plan, TrainingStage
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from daemon.demo.model import save_smollm2_tokenizer
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache"
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
 
 
 def tokenizer_folder() -> Path:
