@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 VLLM_VENV := .venv-vllm
 BIN := $(VENV)/bin
+TWO_FILES_AT_A_TIME := -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10
 # Docker's plugin where there is one, else the same program from the environment.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || ls $(VENV)/lib/python3*/site-packages/compose/docker-compose)
 export OMP_WAIT_POLICY := passive
@@ -25,10 +26,10 @@ export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
 demo: setup setup-vllm
 	$(BIN)/learnd demo $(if $(KEEP),--keep)
 
-# Two files at a time; what trains and serves is kept apart from the rest, and its long files begin early.
+# Two files at a time, long ones early; what trains and serves is kept apart from the rest.
 test: setup setup-vllm setup-browser
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 10 tests/unit tests/integration
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 tests/e2e
+	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/integration tests/unit
+	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/e2e
 
 test-slow: setup setup-vllm setup-browser
 	$(BIN)/python -m pytest -m slow
