@@ -254,7 +254,9 @@ def _read_base_model(base_model: str) -> tuple[int, Sequence[int]]:
 
 
 def _build_unfinished_model_check(name: str, model: str) -> Check:
-    what = f"if it is being downloaded, do that first: `hf download {model}`; then run this again"
+    what = "run this again when the machine and its disk are less busy"
+    if not Path(model).is_dir():
+        what = f"if it is being downloaded, do that first: `hf download {model}`; then run this again"
     return _build_check(name, False, f"{model} is not there after {MOST_SECONDS:g} s", what)
 
 

@@ -79,8 +79,12 @@ def _format_cell(value: Any) -> str:
         case datetime():
             return f"{value:%Y-%m-%d %H:%M UTC}"
         case Mapping():
-            pairs = (f"{_format_cell(name)} {_format_cell(item)}" for name, item in value.items())
-            return ", ".join(pairs)
+            pairs = (
+                f"{_format_cell(name)} {_format_cell(item)}" for name, item in value.items() if item != {}
+            )
+            return ", ".join(pairs) or "–"
+        case list() | tuple():
+            return ", ".join(map(_format_cell, value)) or "–"
         case _:
             return remove_control_characters(str(value))
 

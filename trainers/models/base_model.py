@@ -48,8 +48,10 @@ def find_base_folder(base: str) -> Path:
     try:
         return Path(snapshot_download(base, allow_patterns=list(FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as missing:
+        # The hub's errors go on for lines.
+        why = str(missing).splitlines()[0].strip()
         raise BaseModelUnusable(
-            f"base model {base!r} is neither a folder here nor a model on the hub ({missing}); "
+            f"base model {base!r} is neither a folder here nor a model on the hub ({why}); "
             "correct the target's `base_model`"
         ) from missing
 
