@@ -15,7 +15,7 @@ INTRO = """# Commands
 - Every command has `--json`, except {without_json}.
 - `--config`, or `LEARND_CONFIG`, names another settings file than `./learnd.toml`.
 - `--target` may be left out where the settings have only one target.
-- A command that fails says why in one line on standard error, and exits with 1.
+- A command that fails says why on standard error, and exits with 1; one that is misspelt exits with 2.
 
 """
 

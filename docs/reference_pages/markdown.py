@@ -19,8 +19,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """Return `text` as one cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Return `text` as one cell of a table. A `|` in code stays: Python-Markdown would show the backslash."""
+    return re.sub(r"(`[^`]*`)|\|", lambda found: found.group(1) or r"\|", " ".join(text.split()))
 
 
 def code(text: str) -> str:

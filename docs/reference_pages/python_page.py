@@ -45,7 +45,7 @@ def _describe(name: str, found: Any) -> Iterator[str]:
 
 
 def _signature(name: str, found: Any) -> str:
-    """How it is called, an argument a line where that would be long."""
+    """Return the signature as code, with an argument a line where it would be long."""
     signature = inspect.signature(found)
     parameters = [each for each in signature.parameters.values() if each.name != "self"]
     written = _short(f"{name}{signature.replace(parameters=parameters)}")
