@@ -6,10 +6,10 @@ Each check is reported as it ends. What asks a server, or loads a model, is give
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
@@ -99,26 +99,18 @@ def _finish_in_time(action: Callable[[], T]) -> T:
 
     What has not finished goes on in a thread that ends with the process.
     """
-    ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            value = action()
-        except BaseException as error:  # noqa: BLE001
-            problem = error  # the name of an `except` clause is gone after it
-
-            def fail() -> T:
-                raise problem
-
-            ended.put(fail)
-        else:
-            ended.put(lambda: value)
+            future.set_result(action())
+        except BaseException as error:  # noqa: BLE001 - `future.result` raises it again
+            future.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    try:
-        return ended.get(timeout=MOST_SECONDS)()
-    except Empty:
-        raise NotFinished(f"there is no result after {MOST_SECONDS:g} s") from None
+    if not wait([future], MOST_SECONDS).done:
+        raise NotFinished(f"there is no result after {MOST_SECONDS:g} s")
+    return future.result()
 
 
 def _check_disk(data_dir: Path) -> Check:

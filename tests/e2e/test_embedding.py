@@ -79,9 +79,10 @@ def make_job(
     )
 
 
-def train_in(folder: Path, job: TrainingJob) -> TrainingResult:
+def train_in(folder: Path, job: TrainingJob, **options: int) -> TrainingResult:
     folder.mkdir(exist_ok=True)
-    return train_embedding(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
+    progress = Progress(folder / "progress.jsonl", lambda: datetime.now(UTC))
+    return train_embedding(job, folder, progress, **options)
 
 
 def start(folder: Path, job: TrainingJob) -> "subprocess.Popen[bytes]":
@@ -173,12 +174,9 @@ def test_a_training_is_the_same_again_for_a_seed_and_after_a_kill(
     assert result.metrics.validation == finished_training[1].metrics.validation
 
 
-def test_a_batch_computed_in_parts_teaches_the_same(
-    encoder: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_computed_in_parts_teaches_the_same(encoder: Path, snapshot: Path, tmp_path: Path) -> None:
     whole = train_in(tmp_path / "whole", make_job(encoder, snapshot, epochs=1))
-    monkeypatch.setattr("trainers.jobs.embedding.LARGEST_PART", 4)
-    parts = train_in(tmp_path / "parts", make_job(encoder, snapshot, epochs=1))
+    parts = train_in(tmp_path / "parts", make_job(encoder, snapshot, epochs=1), max_part_rows=4)
     for one, other in zip(whole.metrics.validation, parts.metrics.validation, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-3)
 

@@ -35,7 +35,7 @@ from trainers.planning.hyperparameters import Hyperparameters
 from trainers.recovery.fallbacks import Attempt, MemoryRules
 from trainers.recovery.guards import RunGuard, train_with_recovery
 
-LARGEST_PART = 64
+MAX_PART_ROWS = 64
 """Most rows of a batch, three texts each, that are in memory at once in the first attempt."""
 
 
@@ -44,13 +44,17 @@ class _EmbeddingRun(TrainingRun):
     data: TripletData
 
 
-def train_embedding(job: TrainingJob, folder: Path, progress: Progress) -> TrainingResult:
+def train_embedding(
+    job: TrainingJob, folder: Path, progress: Progress, *, max_part_rows: int = MAX_PART_ROWS
+) -> TrainingResult:
     """Train an adapter on the triplets of the job's snapshot, into `folder`.
+
+    A batch is computed in parts of at most `max_part_rows` rows.
 
     Raises LearndError: NothingToLearn, LoraMatchesNothing, AdapterUnusable, TrainingDiverged, OutOfMemory,
     BaseModelUnusable, SnapshotDamaged.
     """
-    first = _begin_run(job, folder, progress)
+    first = _begin_run(job, folder, progress, max_part_rows)
 
     def train_once(attempt: Attempt) -> TrainingResult:
         return _train_attempt(replace(first, attempt=attempt))
@@ -62,24 +66,27 @@ def train_embedding(job: TrainingJob, folder: Path, progress: Progress) -> Train
 
 def prepare_embedding(job: TrainingJob, folder: Path, progress: Progress) -> PreparedTraining:
     """Prepare the first attempt of the job's training. Raises as `train_embedding` does."""
-    return _prepare(_begin_run(job, folder, progress))
+    return _prepare(_begin_run(job, folder, progress, MAX_PART_ROWS))
 
 
-def _begin_run(job: TrainingJob, folder: Path, progress: Progress) -> _EmbeddingRun:
+def _begin_run(job: TrainingJob, folder: Path, progress: Progress, max_part_rows: int) -> _EmbeddingRun:
     snapshot, hyperparameters = read_snapshot(Path(job.snapshot)), job.current_stage.hyperparameters
     train = snapshot.train.triplets
     if not train:
         raise NothingToLearn("the snapshot has no triplets; have documents of searches judged, or log clicks")
     batching = choose_batches(train, hyperparameters.batch_size)
     progress.write("loading", f"{batching.loss}, {batching.size} rows a batch: {batching.reason}")
-    guard = RunGuard(folder, split_batch(batching, hyperparameters), progress, job.limits, job.spent)
+    attempt = split_batch(batching, hyperparameters, max_part_rows)
+    guard = RunGuard(folder, attempt, progress, job.limits, job.spent)
     data = TripletData(train, snapshot.validation.triplets, batching)
     return _EmbeddingRun(job, guard.state.attempt, guard, folder, progress, data)
 
 
-def split_batch(batching: TripletBatching, hyperparameters: Hyperparameters) -> Attempt:
-    """Split a batch into as few parts as possible, of at most LARGEST_PART rows and about equal size."""
-    parts = -(-batching.size // LARGEST_PART)
+def split_batch(
+    batching: TripletBatching, hyperparameters: Hyperparameters, max_part_rows: int = MAX_PART_ROWS
+) -> Attempt:
+    """Split a batch into as few parts as possible, of at most `max_part_rows` rows and about equal size."""
+    parts = -(-batching.size // max_part_rows)
     return Attempt(
         micro_batch=-(-batching.size // parts),
         accumulation=hyperparameters.gradient_accumulation * parts,
