@@ -1,1 +1,1 @@
-"""When things happen: settings, scheduling, the cycle, the API, the gateway and the command line."""
+"""Everything that runs and that people use: settings, the cycle, the API, the gateway, the command line."""

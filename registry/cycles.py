@@ -78,7 +78,6 @@ class ReviewedCounts(_StoredRecord):
 class CycleCounts(_StoredRecord):
     """Counts of the extracted data; None where a cycle did not count it, as a second look for training."""
 
-    reviewed: ReviewedCounts | None = None
     train: dict[str, int] | None = None
     """Training examples by kind (`sft`, `pairs`, `votes`, `triplets`, `trajectories`)."""
     validation: dict[str, int] | None = None
@@ -87,6 +86,7 @@ class CycleCounts(_StoredRecord):
     """Held-out calls or searches."""
     retention: int | None = None
     """Older reviewed calls or searches that stay reserved."""
+    reviewed: ReviewedCounts | None = None
     left_out: dict[str, int] | None = None
     """Reviewed items that are on no side of the snapshot, by reason in words."""
     dropped: dict[str, int] = {}

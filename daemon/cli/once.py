@@ -22,13 +22,13 @@ app = typer.Typer()
 def once(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Run one cycle of a target in the foreground.
 
-    Ctrl-C stops it; the next call goes on where it stopped.
+    Ctrl-C stops it, a second Ctrl-C at once; the next call goes on where it stopped.
     """
     require_extra("train", "torch", "trl", "peft")
     settings, stop = load_settings(config), Event()
     configure_logging(settings.daemon.log_format)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: _stop(stop))
     with show_progress(error_console) as progress:
         cycle = run_once(settings, choose_target(settings, target).key, on_progress=progress.show, stop=stop)
     if as_json:
@@ -37,3 +37,10 @@ def once(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJ
         print_run(cycle, settings)
     if cycle.state is CycleState.FAILED:
         raise typer.Exit(1)
+
+
+def _stop(stop: Event) -> None:
+    """Ask the cycle to stop. Raises KeyboardInterrupt at the second call: a server may not be answering."""
+    if stop.is_set():
+        raise KeyboardInterrupt
+    stop.set()

@@ -1,4 +1,4 @@
-"""How commands print: lines, tables, facts and JSON."""
+"""Output of the commands: lines, tables, facts and JSON."""
 
 import json
 import sys

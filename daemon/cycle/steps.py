@@ -42,7 +42,9 @@ PASSING = (PhoenixError, NotServedYet, Locked, Interrupted)
 WENT_LIVE = frozenset({VersionState.ACTIVE, VersionState.RETIRED})
 """States of a version that an operator has activated before there was a verdict."""
 FIRST_ANSWER_PATIENCE = 2.0
-"""Seconds in which Phoenix must answer before a cycle begins in the foreground: a person is waiting."""
+"""Seconds for all tries to reach Phoenix before a cycle begins in the foreground: a person is waiting."""
+FIRST_ANSWER_TIMEOUT = 10.0
+"""Seconds for the answer to one of these tries, from a Phoenix that accepts requests and does not answer."""
 T = TypeVar("T")
 
 
@@ -93,7 +95,9 @@ def begin_cycle(context: TargetContext, trigger: str) -> Cycle:
 def _check_phoenix(context: TargetContext) -> None:
     """Check that Phoenix answers. Raises PhoenixError, which the store keeps as the last poll error."""
     try:
-        with open_phoenix(context.settings, patience=FIRST_ANSWER_PATIENCE) as client:
+        with open_phoenix(
+            context.settings, timeout=FIRST_ANSWER_TIMEOUT, patience=FIRST_ANSWER_PATIENCE
+        ) as client:
             client.version()
     except PhoenixError as problem:
         context.store.record_poll(context.target.key, context.clock(), str(problem))

@@ -53,7 +53,7 @@ class DemoFailed(LearndError):
 
 
 class DemoReport(Value):
-    """What came of the demo; `report.json`."""
+    """Result of the demo, written to `report.json`."""
 
     base_accuracy: float | None
     candidate_accuracy: float | None

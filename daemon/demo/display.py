@@ -1,4 +1,4 @@
-"""What the demo shows while it works: bars and spinners on a terminal, plain lines in a log."""
+"""Display of the demo's progress: bars and spinners on a terminal, plain lines in a log."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -160,7 +160,7 @@ def _forget_start(folder: Path) -> None:
 
 def _build_environment() -> dict[str, str]:
     """This process's environment without our settings: no child needs a secret."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LEARND_")}
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("LEARND_")}
     root = Path(__file__).resolve().parents[2]
     # `-m learnd` must find this checkout, or this wheel, whatever the working directory is.
     package_root = root.parent.parent if root.name == "_app" else root

@@ -1,10 +1,10 @@
-"""The kinds of work that child processes do. It imports nothing: a child begins here."""
+"""The kinds of work that child processes do. It imports nothing of ours, so that a child starts fast."""
 
 from enum import StrEnum
 
 
 class Work(StrEnum):
-    """What a child does: `learnd work NAME FOLDER`."""
+    """The work of a child process: `learnd work NAME FOLDER`."""
 
     TRAIN = "train"
     MEASURE = "measure"

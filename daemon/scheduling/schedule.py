@@ -14,7 +14,7 @@ Trigger = Literal["new examples", "schedule", "operator", "batch decided"]
 
 
 class Demand(NamedTuple):
-    """What asks for a cycle since the last one began."""
+    """Reasons for a cycle that have come up since the last one began."""
 
     feedback_changes: int = 0
     """Pieces of feedback, new or changed."""

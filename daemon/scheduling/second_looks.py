@@ -24,7 +24,7 @@ RECOUNT_AFTER = timedelta(minutes=10)
 
 
 class Probation(Value):
-    """How far a version is from its second look."""
+    """Progress of a version towards its second look."""
 
     version: Version
     reviewed: int

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from typing import get_origin
 
 from pydantic import BaseModel
 
@@ -25,7 +26,7 @@ SERVICE_LINKS = ("tcp://", "udp://", "sctp://")
 
 def list_variables() -> list[str]:
     """Return the names of the `LEARND_…` variables that are set."""
-    return sorted(name for name in os.environ if name.startswith(PREFIX))
+    return sorted(name for name in os.environ if name.upper().startswith(PREFIX))
 
 
 def find_misspelt(environment: Mapping[str, str], settings: type[BaseModel]) -> Iterator[str]:
@@ -36,14 +37,27 @@ def find_misspelt(environment: Mapping[str, str], settings: type[BaseModel]) -> 
     for name, value in sorted(environment.items()):
         variable = name.upper()
         section, separator, rest = variable.removeprefix(PREFIX).lower().partition("__")
-        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES or section in settings.model_fields:
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
             continue
-        near = next(iter(get_close_matches(section, settings.model_fields, n=1, cutoff=0.7)), None)
+        if section in settings.model_fields:
+            if separator and section in _list_arrays(settings):
+                yield f"  {name}: {section!r} is a list: set all of it as JSON in {_name_variable(section)}"
+            continue
         if separator:
-            hint = f"; did you mean {_name_variable(near, rest)}?" if near else ""
+            right = _find_right_section(section, rest, settings)
+            hint = f"; did you mean {right}?" if right else ""
             yield f"  {name}: the settings have no section {section!r}{hint}"
         elif (right := _find_right_name(variable, settings)) and not value.startswith(SERVICE_LINKS):
             yield f"  {name}: there is no such setting; did you mean {right}?"
+
+
+def _find_right_section(section: str, rest: str, settings: type[BaseModel]) -> str | None:
+    """Return the variable that was meant by one with `__`; None if it resembles none."""
+    near = get_close_matches(section, settings.model_fields, n=1, cutoff=0.7)
+    if near and near[0] not in _list_arrays(settings):
+        return _name_variable(near[0], rest)
+    whole = get_close_matches(f"{section}_{rest}", settings.model_fields, n=1, cutoff=0.9)
+    return next((_name_variable(name) for name in (*near, *whole)), None)
 
 
 def _find_right_name(variable: str, settings: type[BaseModel]) -> str | None:
@@ -55,6 +69,13 @@ def _find_right_name(variable: str, settings: type[BaseModel]) -> str | None:
             return _name_variable(section, near[0])
     names = {_name_variable(name) for name in settings.model_fields} | OTHER_VARIABLES
     return next(iter(get_close_matches(variable, sorted(names), n=1, cutoff=0.9)), None)
+
+
+def _list_arrays(settings: type[BaseModel]) -> list[str]:
+    """Return the keys that are lists of tables."""
+    return [
+        name for name, field in settings.model_fields.items() if get_origin(field.annotation) is tuple
+    ]
 
 
 def _list_tables(settings: type[BaseModel]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What the metrics find, as a report holds it: reading it takes no library that computes it."""
+"""Records of what the metrics find, as a report holds them. Reading them needs no library that computes them."""
 
 from extractors.values import Value
 

@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, on the connection and in the transaction it is handed."""
+"""Alembic's entry point: runs the revisions on the connection, and in the transaction, that it is handed."""
 
 from alembic import context
 
