@@ -1,4 +1,4 @@
-"""Records of what the metrics find, as a report holds them. Reading them needs no library that computes them."""
+"""Records of what the metrics find, as a report holds them. Reading them loads no library of metrics."""
 
 from extractors.values import Value
 
