@@ -73,9 +73,7 @@ def _find_right_name(variable: str, settings: type[BaseModel]) -> str | None:
 
 def _list_arrays(settings: type[BaseModel]) -> list[str]:
     """Return the keys that are lists of tables."""
-    return [
-        name for name, field in settings.model_fields.items() if get_origin(field.annotation) is tuple
-    ]
+    return [name for name, field in settings.model_fields.items() if get_origin(field.annotation) is tuple]
 
 
 def _list_tables(settings: type[BaseModel]) -> dict[str, list[str]]:

@@ -70,6 +70,9 @@ def test_the_environment_overrides_one_key_and_leaves_the_rest(
         ("LEARND_DATADIR", "did you mean LEARND_DATA_DIR?"),
         ("LEARND_OPERATER", "did you mean LEARND_OPERATOR?"),
         ("LEARND_WEATHER__URL", "the settings have no section 'weather'"),
+        ("LEARND_DATA__DIR", "did you mean LEARND_DATA_DIR?"),
+        ("LEARND_TARGET__0__TENANT", "did you mean LEARND_TARGETS?"),
+        ("LEARND_TARGETS__0__TENANT", "'targets' is a list: set all of it as JSON in LEARND_TARGETS"),
     ],
 )
 def test_a_misspelt_variable_is_an_error_with_the_name_that_was_meant(
