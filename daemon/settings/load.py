@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as VariableUnreadable
 
 from daemon.settings.environment import PREFIX, find_misspelt, list_variables
-from daemon.settings.errors import explain
+from daemon.settings.errors import Location, explain
 from daemon.settings.people import AgentSettings, OperatorSettings
 from daemon.settings.servers import (
     DaemonSettings,
@@ -141,7 +141,7 @@ def load_settings(path: Path) -> Settings:
     try:
         return Settings(**_resolve_paths({"data_dir": "learnd-data"} | content, path.parent))
     except ValidationError as wrong:
-        raise SettingsError(f"{path}:\n{explain(wrong, _list_known_keys())}") from None
+        raise SettingsError(f"{path}:\n{explain(wrong, _find_keys)}") from None
     except VariableUnreadable as wrong:
         set_now = ", ".join(list_variables())
         raise SettingsError(
@@ -150,12 +150,31 @@ def load_settings(path: Path) -> Settings:
 
 
 @cache
-def _list_known_keys() -> frozenset[str]:
-    """Return the keys of all sections."""
-    schema = Settings.model_json_schema()
-    return frozenset(
-        key for each in (schema, *schema["$defs"].values()) for key in each.get("properties", {})
+def _build_schema() -> dict[str, Any]:
+    return Settings.model_json_schema()
+
+
+def _find_keys(location: Location) -> list[str]:
+    """Return the keys of the table at `location`."""
+    tables = [_build_schema()]
+    for step in location:
+        tables = [inner for table in tables for inner in _find_schemas(table, step)]
+    return [key for table in tables for key in table.get("properties", {})]
+
+
+def _find_schemas(table: dict[str, Any], step: int | str) -> Iterator[dict[str, Any]]:
+    """Yield the schemas of what stands in a table under a key, or in a list at an index."""
+    by_key = (
+        table.get("properties", {}).get(step),
+        *table.get("patternProperties", {}).values(),
+        table.get("additionalProperties"),
     )
+    found = (table.get("items"),) if isinstance(step, int) else by_key
+    inner = next((each for each in found if isinstance(each, dict)), None)
+    if inner is not None:
+        for each in inner.get("anyOf", [inner]):
+            name = each.get("$ref", "").removeprefix("#/$defs/")
+            yield _build_schema()["$defs"][name] if name else each
 
 
 def _resolve_paths(content: Any, folder: Path) -> Any:

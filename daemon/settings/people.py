@@ -99,7 +99,7 @@ class OperatorSettings(Value):
                 found |= _ACCOUNTS.validate_python({name: account})
             except ValidationError as wrong:
                 raise SettingsError(
-                    f"{where}: {explain(wrong, OperatorAccount.model_fields).strip()}"
+                    f"{where}: {explain(wrong, lambda _: OperatorAccount.model_fields).strip()}"
                 ) from None
         return found
 

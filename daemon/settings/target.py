@@ -130,7 +130,7 @@ def _check_hyperparameters(overrides: dict[str, Any]) -> dict[str, Any]:
             Hyperparameters.model_validate(select_overrides(method, overrides))
         except (ValidationError, ValueError, TypeError) as wrong:
             problem = (
-                explain(wrong, Hyperparameters.model_fields).strip()
+                explain(wrong, lambda _: Hyperparameters.model_fields).strip()
                 if isinstance(wrong, ValidationError)
                 else str(wrong)
             )

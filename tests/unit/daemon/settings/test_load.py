@@ -163,6 +163,18 @@ def test_a_secret_in_the_file_is_refused(config: Path, section: str) -> None:
         (("[[targets]]", "[[targets]]\nschedule.timezone = 'Mars/Base'"), "Mars/Base"),
         (("[[targets]]", "[[targets]]\nschedule.cron = 'often'"), "targets.0.schedule"),
         (("http://127", "127"), "replicas.0.url"),
+        (
+            ("[[replicas]]", "[operators]\nusers.ann.rolle = 'viewer'\n[[replicas]]"),
+            "operators.users.ann.rolle: there is no such key here; did you mean role?",
+        ),
+        (
+            ("[[targets]]", "[[targets]]\njudge.modell = 'm'"),
+            "targets.0.judge.modell: there is no such key here; did you mean model?",
+        ),
+        (
+            ("[[targets]]", "[[targets]]\nfeedback.annotations = [{ nam = 'x' }]"),
+            "targets.0.feedback.annotations.0.nam: there is no such key here; did you mean name?",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_by_its_path(config: Path, change: tuple[str, str], words: str) -> None:
@@ -172,6 +184,8 @@ def test_a_wrong_key_is_named_by_its_path(config: Path, change: tuple[str, str],
 def test_a_key_that_belongs_elsewhere_is_not_offered_again(config: Path) -> None:
     said = read_refusal(write(config, MINIMAL.replace("[[targets]]", "[[targets]]\nalpha = 0.05")))
     assert said.endswith("targets.0.alpha: there is no such key here")
+    said = read_refusal(write(config, MINIMAL.replace("[[targets]]", "adapters_dir = 'x'\n[[targets]]")))
+    assert said.endswith("replicas.0.adapters_dir: there is no such key here")
 
 
 @pytest.mark.parametrize(
