@@ -26,7 +26,8 @@ def print_line(text: str = "", style: str | None = None) -> None:
 
 def print_json(value: Any) -> None:
     """Print values as JSON; pydantic models and times may be among them."""
-    console.print_json(json.dumps(value, default=_to_json_value))
+    # FORCE_COLOR, which many CIs set, must put no colours into what a program reads.
+    console.print_json(json.dumps(value, default=_to_json_value), highlight=sys.stdout.isatty())
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str], empty: str) -> None:

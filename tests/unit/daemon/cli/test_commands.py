@@ -1,5 +1,6 @@
 """The table of the commands, and how they are found."""
 
+import json
 import os
 import subprocess
 import sys
@@ -116,3 +117,12 @@ def test_a_command_whose_library_is_missing_names_it_and_what_to_install() -> No
         "learnd: `learnd status` needs `sqlalchemy`, which is not installed; "
         "install it with: pip install 'learnd[daemon]'\n"
     )
+
+
+def test_json_has_no_colours_where_a_program_reads_it(tmp_path: Path) -> None:
+    config = tmp_path / "learnd.toml"
+    config.write_text(
+        "[[targets]]\ntenant = 'a'\nagent = 'b'\nproject = 'p'\ntask = 'chat'\nbase_model = 'm'\n"
+    )
+    said = run_learnd("status", "--json", "--config", str(config), FORCE_COLOR="1", TERM="xterm")
+    assert json.loads(said.stdout)[0]["target"] == "a/b", said.stderr
