@@ -25,7 +25,7 @@ from daemon.serving.promotion import SERVING_PATIENCE, Promoter
 from evaluation.report import BASE, Report
 from extractors.dataset.holdout_split import find_common_prompts
 from extractors.dataset.second_look import build_fresh_snapshot, count_with_gold
-from extractors.dataset.snapshot import Snapshot, SnapshotDamaged, read_manifest, write_snapshot
+from extractors.dataset.snapshot import Snapshot, SnapshotDamaged, read_manifest
 from extractors.errors import LearndError
 from extractors.phoenix.http import PhoenixError
 from registry.audit import DAEMON
@@ -121,16 +121,11 @@ def _extract(context: TargetContext, cycle: Cycle) -> Cycle:
         return _look_again(context, cycle, context.store.version(cycle.version_id))
     extraction = extract_target(context.store, context.target)
     snapshot = assemble_snapshot(context, extraction)
-    write_snapshot(snapshot, context.snapshots)
     counted = snapshot.manifest.model_dump(
         include={"train", "validation", "holdout", "retention", "reviewed", "left_out"}
     )
-    return context.move(
-        cycle,
-        CycleState.SELECTING,
-        snapshot_id=snapshot.id,
-        counts=CycleCounts.model_validate(counted | {"dropped": extraction.dropped}),
-    )
+    counts = CycleCounts.model_validate(counted | {"dropped": extraction.dropped})
+    return context.move_with_snapshot(cycle, CycleState.SELECTING, snapshot, counts)
 
 
 def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle:
@@ -152,14 +147,9 @@ def _look_again(context: TargetContext, cycle: Cycle, version: Version) -> Cycle
     snapshot = build_fresh_snapshot(
         items, context.snapshot(version.snapshot_id), context.clock(), common=common
     )
-    write_snapshot(snapshot, context.snapshots)
     counted = snapshot.manifest.model_dump(include={"holdout", "retention", "reviewed"})
-    return context.move(
-        cycle,
-        CycleState.EVALUATING,
-        snapshot_id=snapshot.id,
-        counts=CycleCounts.model_validate(counted),
-    )
+    counts = CycleCounts.model_validate(counted)
+    return context.move_with_snapshot(cycle, CycleState.EVALUATING, snapshot, counts)
 
 
 def _select(context: TargetContext, cycle: Cycle) -> Cycle:

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from daemon.runtime.child_process import OnProgress, run_job
+from daemon.runtime.locks import snapshot_lock
 from daemon.runtime.paths import run_folder, snapshots_folder
 from daemon.runtime.work import Work
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
-from extractors.dataset.snapshot import Snapshot, read_snapshot
-from registry.cycles import Cycle, CycleState
+from extractors.dataset.snapshot import Snapshot, read_snapshot, write_snapshot
+from registry.cycles import Cycle, CycleCounts, CycleState
 from registry.store.store import Store
 from trainers.job_folder import ProgressLine
 
@@ -72,6 +73,14 @@ class TargetContext:
         """
         found = run_job(work, folder, job, stop=self.stop, on_progress=self.on_progress, secrets=secrets)
         return result.model_validate(found)
+
+    def move_with_snapshot(
+        self, cycle: Cycle, state: CycleState, snapshot: Snapshot, counts: CycleCounts
+    ) -> Cycle:
+        """Write `snapshot`, and commit the step to `state` that names it. Raises Locked."""
+        with snapshot_lock(self.data_dir, self.target.key):
+            write_snapshot(snapshot, self.snapshots)
+            return self.move(cycle, state, snapshot_id=snapshot.id, counts=counts)
 
     def move(self, cycle: Cycle, state: CycleState, **changes: Any) -> Cycle:
         """Commit the step from the cycle's state to `state`."""

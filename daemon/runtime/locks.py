@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.runtime.paths import daemon_lock_file, promotion_lock_file
+from daemon.runtime.paths import daemon_lock_file, promotion_lock_file, snapshot_lock_file
 from extractors.errors import LearndError
 
 
@@ -54,6 +54,22 @@ def hold_lock(path: Path, what_to_do: str, wait_seconds: float = 0) -> Iterator[
 def daemon_lock(data_dir: Path) -> Iterator[None]:
     """Hold the lock of a data directory: one daemon, or one `learnd once`, works on it. Raises Locked."""
     with hold_lock(daemon_lock_file(data_dir), "stop it; to have it start a cycle, `learnd cycles start`"):
+        yield
+
+
+SNAPSHOT_PATIENCE = 60.0
+"""Seconds in which a snapshot is written, and in which unused ones are removed."""
+
+
+@contextmanager
+def snapshot_lock(data_dir: Path, target: str) -> Iterator[None]:
+    """Hold the lock for snapshots of a target. Raises Locked after `SNAPSHOT_PATIENCE`.
+
+    A cycle holds it from writing its snapshot until the store names it, so that nobody takes the snapshot
+    for an unused one in between and removes it.
+    """
+    lock = snapshot_lock_file(data_dir, target)
+    with hold_lock(lock, "snapshots are being removed; try again when that is done", SNAPSHOT_PATIENCE):
         yield
 
 

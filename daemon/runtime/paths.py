@@ -5,7 +5,7 @@
     runs/<target>/<cycle>/                    jobs of a cycle: checkpoints, logs, the report
     adapters/<target>/<cycle>/                files of a version
     imports/<target>/<kind>-<digest>.parquet  examples that operators brought
-    locks/                                    held while a daemon runs or a version goes live
+    locks/                                    held while a daemon runs, or while one of these changes
 
 `<target>` is the target's slug, `acme.routing` for `acme/routing`.
 """
@@ -50,6 +50,11 @@ def imports_folder(data_dir: Path, target: str) -> Path:
 def daemon_lock_file(data_dir: Path) -> Path:
     """Return the file that the daemon locks while it runs."""
     return data_dir / "locks" / "daemon"
+
+
+def snapshot_lock_file(data_dir: Path, target: str) -> Path:
+    """Return the file that is locked while snapshots of `target` (`tenant/agent`) come or go."""
+    return data_dir / "locks" / f"snapshots.{slug(target)}"
 
 
 def promotion_lock_file(data_dir: Path, target: str) -> Path:

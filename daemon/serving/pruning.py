@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import structlog
 
 from daemon.runtime.context import TargetContext
+from daemon.runtime.locks import snapshot_lock
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import open_replicas
 from registry.cycles import Cycle, CycleState
@@ -21,8 +22,6 @@ RUNS_KEPT = 20
 def prune_target(context: TargetContext) -> None:
     """Apply the target's retention policy. Versions that are active, on hold or last good are kept."""
     _prune_versions(context)
-    # Before the cycles: a snapshot that a cycle writes meanwhile is not among these.
-    snapshots = list(context.snapshots.glob("[!.]*"))
     cycles = context.store.cycles(context.target.key, limit=100_000)
     for cycle in cycles:
         if cycle.ended:
@@ -34,9 +33,15 @@ def prune_target(context: TargetContext) -> None:
     for cycle in cycles:
         if cycle.id not in kept_ids:
             shutil.rmtree(context.run_folder(cycle), ignore_errors=True)
+    with snapshot_lock(context.data_dir, context.target.key):
+        _prune_snapshots(context)
+
+
+def _prune_snapshots(context: TargetContext) -> None:
+    kept = _select_kept(context, context.store.cycles(context.target.key, limit=100_000))
     used = {cycle.snapshot_id for cycle in kept}
     used |= {v.snapshot_id for v in context.store.versions(context.target.key) if v.files_removed_at is None}
-    for folder in snapshots:
+    for folder in context.snapshots.glob("[!.]*"):
         if folder.name not in used:
             shutil.rmtree(folder)
 
