@@ -225,13 +225,11 @@ def _check_language_model(settings: Settings, target: TargetSettings, on_start: 
     name = f"{target.key}: base model"
     on_start(name)
     try:
-        size, prompt_ids = _finish_in_time(lambda: _read_base_model(target.base_model))
-    except NotFinished:
-        yield _build_unfinished_model_check(name, target.base_model)
-        return
+        size, prompt_ids = _read_base_model(target.base_model)
     except (LearndError, OSError) as problem:
         what = "correct the target's base_model: a folder or hub id of a model with a chat template"
-        yield _build_check(name, False, str(problem), what)
+        yield _build_model_failure(name, target.base_model, problem, what)
+        yield from _check_replicas(settings, target, None, on_start)
         return
     yield _build_check(name, True, f"{target.base_model}, {size / GIB:.2f} GiB of weights")
     if settings.training.quantization == "always":
@@ -241,34 +239,53 @@ def _check_language_model(settings: Settings, target: TargetSettings, on_start: 
 
 
 def _read_base_model(base_model: str) -> tuple[int, Sequence[int]]:
-    """Return the bytes of the weights, and the tokens of the sample chat."""
-    return measure_weight_bytes(base_model), render(load_tokenizer(base_model), SAMPLE).prompt_ids
+    """Return the bytes of the weights, and the tokens of the sample chat. Raises NotFinished, LearndError."""
+    return _read_model(
+        base_model,
+        lambda: (
+            measure_weight_bytes(base_model),
+            render(load_tokenizer(base_model), SAMPLE).prompt_ids,
+        ),
+    )
 
 
-def _build_unfinished_model_check(name: str, model: str) -> Check:
-    what = "run this again when the machine and its disk are less busy"
-    if not Path(model).is_dir():
-        what = f"if it is being downloaded, do that first: `hf download {model}`; then run this again"
-    return _build_check(name, False, f"{model} is not there after {MOST_SECONDS:g} s", what)
+def _read_model(model: str, read: Callable[[], T]) -> T:
+    """Return what `read` returns. Raises NotFinished where the hub does not answer in time.
+
+    A local folder is read to the end, however busy the machine is.
+    """
+    return read() if Path(model).is_dir() else _finish_in_time(read)
+
+
+def _build_model_failure(name: str, model: str, problem: Exception, what_to_do: str) -> Check:
+    if not isinstance(problem, NotFinished):
+        return _build_check(name, False, str(problem), what_to_do)
+    advice = f"if it is being downloaded, do that first: `hf download {model}`; then run this again"
+    return _build_check(name, False, f"{model}: {problem}", advice)
 
 
 def _check_replicas(
-    settings: Settings, target: TargetSettings, prompt_ids: Sequence[int], on_start: OnStart
+    settings: Settings, target: TargetSettings, prompt_ids: Sequence[int] | None, on_start: OnStart
 ) -> Iterator[Check]:
-    """Yield what serving needs of each replica; `prompt_ids` are the tokens of the sample chat."""
-    chat = RenderedChat(messages=tuple(m.to_chat() for m in SAMPLE), prompt_ids=tuple(prompt_ids))
+    """Yield what serving needs of each replica.
+
+    `prompt_ids` are the tokens of the sample chat; without them its rendering is not compared.
+    """
+    sample = tuple(m.to_chat() for m in SAMPLE)
+    chats = [RenderedChat(messages=sample, prompt_ids=tuple(prompt_ids))] if prompt_ids else []
     with ExitStack() as stack:
         replicas = open_replicas(settings, target, stack)
         if not replicas:
             what = "add a [[replicas]] section for the vLLM that serves it"
             yield _build_check(f"{target.key}: replicas", False, "none", what)
         for replica in replicas:
-            for check in _inspect_replica(settings, replica, chat, f"{target.key}: {replica.name}", on_start):
-                yield check.model_copy(update={"name": f"{target.key}: {replica.name}: {check.name}"})
+            name = f"{target.key}: {replica.name}"
+            for check in _inspect_replica(settings, replica, chats, name, on_start):
+                yield check.model_copy(update={"name": f"{name}: {check.name}"})
 
 
 def _inspect_replica(
-    settings: Settings, replica: Replica, chat: RenderedChat, name: str, on_start: OnStart
+    settings: Settings, replica: Replica, chats: Sequence[RenderedChat], name: str, on_start: OnStart
 ) -> Iterator[Check]:
     targets = sum(replica.name in {r.name for r in settings.find_replicas(t)} for t in settings.targets)
     checks = inspect(
@@ -276,7 +293,7 @@ def _inspect_replica(
         adapters=settings.data_dir / "adapters",
         rank=settings.training.max_lora_rank,
         max_loras=targets + 1,
-        chats=[chat],
+        chats=chats,
     )
     while True:
         on_start(name)
@@ -308,11 +325,9 @@ def _check_encoder(name: str, model: str, what_to_do: str, on_start: OnStart) ->
 
     on_start(name)
     try:
-        _finish_in_time(lambda: load_encoder(model, device="cpu"))
-    except NotFinished:
-        return _build_unfinished_model_check(name, model)
+        _read_model(model, lambda: load_encoder(model, device="cpu"))
     except (LearndError, OSError) as problem:
-        return _build_check(name, False, str(problem), what_to_do)
+        return _build_model_failure(name, model, problem, what_to_do)
     return _build_check(name, True, f"{model}, a sentence-transformer")
 
 

@@ -5,7 +5,6 @@ each further try, its problem is shown in the status, and the other jobs go on.
 """
 
 import signal
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -29,13 +28,13 @@ from daemon.publishing.publish import publish_target
 from daemon.runtime.child_process import Interrupted, OnProgress
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
+from daemon.runtime.listening import open_socket
 from daemon.runtime.locks import daemon_lock
 from daemon.scheduling.schedule import Demand, Trigger, find_trigger
 from daemon.scheduling.second_looks import SecondLooks
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
 from daemon.settings.load import Settings
-from daemon.settings.servers import DaemonSettings
 from daemon.settings.types import SettingsError
 from daemon.views.status import Health
 from extractors.errors import LearndError
@@ -56,10 +55,6 @@ LONGEST_BACKOFF = timedelta(minutes=5)
 HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
 
 
-class PortTaken(LearndError):
-    """Another process listens on the API's address."""
-
-
 def serve(settings: Settings) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
@@ -73,7 +68,9 @@ def serve(settings: Settings) -> None:
     if not settings.targets:
         raise SettingsError("there are no targets in the settings: nothing to learn; see `learnd init`")
     with daemon_lock(settings.data_dir), ExitStack() as stack:
-        listening = stack.enter_context(_open_socket(settings.daemon))
+        listening = stack.enter_context(
+            open_socket(settings.daemon.host, settings.daemon.port, "daemon.port")
+        )
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
@@ -111,18 +108,6 @@ def _build_server(service: "Service", tokens: Mapping[str, str]) -> uvicorn.Serv
             proxy_headers=False,
         )
     )
-
-
-def _open_socket(daemon: DaemonSettings) -> socket.socket:
-    """Open the API's socket before anything starts that would have to be stopped. Raises PortTaken."""
-    family = socket.AF_INET6 if ":" in daemon.host else socket.AF_INET
-    try:
-        return socket.create_server((daemon.host, daemon.port), family=family, backlog=2048)
-    except OSError as problem:
-        raise PortTaken(
-            f"the API cannot listen at {daemon.host}:{daemon.port} ({problem.strerror}); end what does, or "
-            "set another daemon.port"
-        ) from problem
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """`learnd gateway`: the gateway as its own process, reading the store that the daemon writes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import uvicorn
 
@@ -9,6 +10,7 @@ from daemon.gateway.app import build_app
 from daemon.gateway.routes import ReplicaAddress, Route
 from daemon.gateway.tracing import Tracing
 from daemon.runtime.clock import utc_now
+from daemon.runtime.listening import open_socket
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from registry.store.store import Store
@@ -18,10 +20,16 @@ SHUTDOWN_SECONDS = 60
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Requests in flight are answered first, within a minute."""
+    """Run until SIGTERM or SIGINT. Requests in flight are answered first, within a minute.
+
+    Raises PortTaken and SettingsError.
+    """
     tokens, own = settings.agents.read_tokens(), settings.gateway
     check_tokens(own.host, tokens)
-    with Store.open(settings.data_dir, utc_now()) as store:
+    with (
+        open_socket(own.host, own.port, "gateway.port") as listening,
+        Store.open(settings.data_dir, utc_now()) as store,
+    ):
         app = build_app(
             routes=lambda: read_routes(settings, store),
             tokens=tokens,
@@ -29,15 +37,15 @@ def serve(settings: Settings) -> None:
             max_body_bytes=int(own.max_body_mb * 2**20),
             tracing=Tracing(settings.phoenix.url, settings.phoenix.read_key()) if own.trace else None,
         )
-        uvicorn.run(
+        config = uvicorn.Config(
             app,
-            host=own.host,
-            port=own.port,
             ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def read_routes(settings: Settings, store: Store) -> Mapping[str, Route]:

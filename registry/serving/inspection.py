@@ -37,11 +37,12 @@ def inspect(
 
     Nothing is loaded, and one token is generated. `adapters` is the folder of the versions, in which a trial
     adapter without weights is made for a moment; `rank` is the largest LoRA rank of a plan, `max_loras` the
-    number of versions live at once plus one. A replica that does not answer yields that one check.
+    number of versions live at once plus one. Without `chats` the rendering of chats is not compared. A
+    replica that does not answer yields that one check.
     """
     looks: tuple[Callable[[], Check], ...] = (
         lambda: _check_base_model(replica),
-        lambda: _check_chat_template(replica, chats),
+        *([lambda: _check_chat_template(replica, chats)] if chats else []),
         lambda: _check_lora(replica, adapters, rank),
         lambda: _check_room(replica, max_loras),
     )

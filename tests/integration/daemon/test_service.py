@@ -1,6 +1,7 @@
 """Starting `learnd run` where it cannot, and what it says of its health."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -9,15 +10,20 @@ import pytest
 from daemon.access.accounts import Operators
 from daemon.access.sign_in import Authenticator
 from daemon.api.app import build_api
+from daemon.gateway.run import serve as serve_gateway
 from daemon.monitoring.metrics import Metrics
-from daemon.service import PortTaken, serve
+from daemon.runtime.listening import PortTaken
+from daemon.service import serve
 from daemon.settings.load import Settings
 from daemon.views.status import Health
 from tests.support.openai_stand_in import serving
 from tests.support.runs import NOWHERE, Runs
 
 
-def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("section", "serve"), [("daemon", serve), ("gateway", serve_gateway)])
+def test_a_port_that_is_taken_is_told_before_anything_begins(
+    section: str, serve: Callable[[Settings], None], tmp_path: Path
+) -> None:
     target = {
         "tenant": "acme",
         "agent": "routing",
@@ -28,9 +34,9 @@ def test_a_port_that_is_taken_is_told_before_anything_begins(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = Settings.model_validate(
-            {"data_dir": tmp_path, "daemon": {"port": port}, "targets": [target | {"base_model": "none"}]}
+            {"data_dir": tmp_path, section: {"port": port}, "targets": [target | {"base_model": "none"}]}
         )
-        with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{port} .*set another daemon\.port"):
+        with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{port} .*set another {section}\.port"):
             serve(settings)
     assert not list(tmp_path.rglob("*.db"))
 
