@@ -14,6 +14,7 @@ from threading import Thread
 from typing import TypeVar
 
 from daemon.access.accounts import Operators, check_tokens_are_apart
+from daemon.access.tokens import check_tokens
 from daemon.data.imports import read_golden_cases
 from daemon.data.ingest import open_phoenix
 from daemon.data.synthesis import find_endpoint, read_key
@@ -127,7 +128,10 @@ def _check_disk(data_dir: Path) -> Check:
 def _check_operators(settings: Settings) -> Check:
     try:
         people = settings.operators.read_accounts()
-        check_tokens_are_apart(settings.agents.read_tokens(), settings.operators.read_tokens())
+        agents = settings.agents.read_tokens()
+        check_tokens_are_apart(agents, settings.operators.read_tokens())
+        for host in (settings.daemon.host, settings.gateway.host):
+            check_tokens(host, agents)
         Operators(settings.operators, lambda: datetime.now(UTC))
     except LearndError as problem:
         return _build_check("operators", False, str(problem), "correct it, or the daemon will not start")

@@ -42,7 +42,7 @@ As = Annotated[
     ),
 ]
 Again = Annotated[bool, typer.Option("--again", help="Change items that were decided before, too.")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="The reason, which is kept with the item.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="The reason, which is kept.")]
 
 
 @app.command("list")
@@ -65,7 +65,9 @@ def list_(
     print_table(
         rows,
         columns=columns,
-        empty="Nothing waits for you. A cycle asks for examples where a target has too few; --all lists "
+        empty="There are no batches. A cycle asks for examples where a target has too few."
+        if every
+        else "Nothing waits for you. A cycle asks for examples where a target has too few; --all lists "
         "what was decided.",
     )
 

@@ -109,7 +109,8 @@ def import_(
     if as_json:
         print_json(made)
     else:
-        print_line(f"Imported {made.examples} examples as {made.name}.")
+        plural = "" if made.examples == 1 else "s"
+        print_line(f"Imported {made.examples} example{plural} as {made.name}.")
 
 
 @app.command("imports")

@@ -28,7 +28,8 @@ def init(
         raise LearndError(f"{path} is there already: edit it, or overwrite it with --force")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(files("daemon").joinpath("learnd.example.toml").read_text("utf-8"), "utf-8")
-    print_line(f"Wrote {path}. Name your project, model and vLLM in it, then run: learnd doctor")
+    option = "" if path == DEFAULT_CONFIG else f" --config {path}"
+    print_line(f"Wrote {path}. Name your project, model and vLLM in it, then run: learnd doctor{option}")
 
 
 @app.command()

@@ -238,7 +238,12 @@ def _check_fields(kind: type[Value], line: Any, form: FileForm) -> None:
     if missing:
         alike = [found for found in REQUIRED_FIELDS if all(name in line for name in REQUIRED_FIELDS[found])]
         other = max(alike, key=lambda found: len(REQUIRED_FIELDS[found]), default=None)
-        hint = f"; this looks like {KIND_NAMES[other[0]]} in the form {other[1].value!r}" if other else ""
+        hint = (
+            f"; this looks like {KIND_NAMES[other[0]]} in the form {other[1].value!r} "
+            f"(--format {other[1].value})"
+            if other
+            else ""
+        )
         raise LineInvalid(f"it has no {' and no '.join(missing)}{hint}")
     if (kind, form) == (SFTExample, FileForm.JSONL) and isinstance(line.get("label"), bool):
         # A vote against an answer must not become an answer to learn.

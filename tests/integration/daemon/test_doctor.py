@@ -131,6 +131,14 @@ def test_no_check_takes_more_than_5_seconds_and_each_is_announced_and_reported_a
     assert {"acme/support: base model", "acme/support: gpu", "acme/support: judge"} <= set(names)
 
 
+@pytest.mark.parametrize("server", ["daemon", "gateway"])
+def test_a_server_that_would_let_anybody_in_is_named(server: str, tmp_path: Path) -> None:
+    settings = Settings.model_validate({"data_dir": tmp_path, server: {"host": "0.0.0.0"}})  # noqa: S104
+    [check] = [check for check in examine(settings) if check.name == "operators"]
+    assert not check.ok
+    assert "listening on 0.0.0.0 without agents' tokens would let anybody in" in check.found
+
+
 def test_a_phoenix_that_is_not_there_is_reported_at_once(tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {"data_dir": tmp_path, "phoenix": {"url": "http://127.0.0.1:9"}, "targets": []}

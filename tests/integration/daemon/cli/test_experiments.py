@@ -225,6 +225,18 @@ def test_the_status_says_what_a_version_on_probation_waits_for(learnd: Learnd) -
     assert waiting.endswith(f"to be judged again, until {until}.")
 
 
+def test_the_status_says_which_version_waits_for_an_operator_and_why_a_target_is_on_hold(
+    learnd: Learnd,
+) -> None:
+    runs = learnd.runs
+    cycle = runs.run(runs.snapshot(make_held_out(40)), right=9)
+    runs.store.judge(str(cycle.version_id), VersionState.READY, now=runs.now, actor="learnd", reason="")
+    runs.store.hold("acme/routing", "ann", "the queue is being renamed", runs.now)
+    words = " ".join(learnd("status").split())
+    assert f"{cycle.version_id} is READY. It waits for an operator: learnd adapters promote" in words
+    assert "acme/routing is on hold: the queue is being renamed." in words
+
+
 def test_a_stage_that_was_left_out_is_no_method_of_its_run(learnd: Learnd) -> None:
     runs = learnd.runs
     training = [
