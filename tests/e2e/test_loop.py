@@ -22,13 +22,13 @@ from registry.versions import VersionState
 from tests.e2e.team import HELD_OUT, LABELS, QUESTIONS, ROOT, Team, new_team
 
 IN_THE_MIDDLE = {
-    "EXTRACTING": 0.01,
-    "SELECTING": 0.01,
-    "TRAINING": 4.0,
-    "EVALUATING": 4.0,
-    "PROMOTING": 0.3,
+    "EXTRACTING": "statement",
+    "SELECTING": "statement",
+    "TRAINING": "training",
+    "EVALUATING": "answering",
+    "PROMOTING": "after commit",
 }
-"""Seconds after a state's step began, by when it is under way and not done."""
+"""When a state's step is under way and not done (`tests/e2e/die_in.py`)."""
 
 
 @pytest.fixture
@@ -107,8 +107,8 @@ def test_a_cycle_that_is_killed_in_every_one_of_its_states_completes_once(
     team: Team, vllm: VllmServer
 ) -> None:
     killed_in: set[str] = set()
-    for state, seconds in IN_THE_MIDDLE.items():
-        assert die_in(team, state, seconds) == -signal.SIGKILL
+    for state, moment in IN_THE_MIDDLE.items():
+        assert die_in(team, state, moment) == -signal.SIGKILL
         with team.store() as store:
             (before,) = store.find_unfinished_cycles()
             assert before.state == state
@@ -128,7 +128,7 @@ def test_a_cycle_that_is_killed_in_every_one_of_its_states_completes_once(
 
 
 def test_a_training_child_that_is_killed_with_the_daemon_resumes(team: Team) -> None:
-    assert die_in(team, "TRAINING", seconds=6.0) == -signal.SIGKILL
+    assert die_in(team, "TRAINING", "training") == -signal.SIGKILL
     folder = next((team.settings.data_dir / "runs").glob("*/*/train-0"))
     os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
@@ -164,6 +164,6 @@ def test_where_promotion_is_manual_a_version_that_two_engines_prove_waits_for_an
     httpx.post(f"{vllm.url}/v1/unload_lora_adapter", json={"lora_name": cycle["version_id"]}, timeout=30)
 
 
-def die_in(team: Team, state: str, seconds: float) -> int:
-    command = [sys.executable, "-m", "tests.e2e.die_in", str(team.config), state, str(seconds)]
+def die_in(team: Team, state: str, moment: str) -> int:
+    command = [sys.executable, "-m", "tests.e2e.die_in", str(team.config), state, moment]
     return subprocess.run(command, cwd=ROOT, check=False, timeout=300).returncode
