@@ -75,6 +75,8 @@ def _format_cell(value: Any) -> str:
     match value:
         case None | "":
             return "–"
+        case bool():
+            return "yes" if value else "no"
         case float():
             return f"{value:.3g}"
         case datetime():

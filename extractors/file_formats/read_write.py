@@ -50,8 +50,20 @@ class ImportInvalid(LearndError):
         self.problems = tuple(problems)
 
 
+class FormUnknown(LearndError):
+    """A file's ending names a form in which examples are neither written nor read."""
+
+
+FOREIGN_ENDINGS = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".arrow", ".feather"})
+
+
 def infer_form(path: Path) -> FileForm:
-    """Return the form that a file's ending means: Parquet for `.parquet`, else JSONL."""
+    """Return the form that a file's ending means: Parquet for `.parquet`, else JSONL. Raises FormUnknown."""
+    if path.suffix.lower() in FOREIGN_ENDINGS:
+        raise FormUnknown(
+            f"{path.name}: examples are not kept as {path.suffix}; let the name end in .jsonl or .parquet, "
+            "or choose a form with --format"
+        )
     return FileForm.PARQUET if path.suffix == ".parquet" else FileForm.JSONL
 
 
@@ -60,8 +72,8 @@ def write_records(
 ) -> int:
     """Write examples and return how many; the file appears whole or not at all.
 
-    Without a form the file's ending decides. Raises NotExpressible, with the item's index, where the
-    form would lose something: tool calls in an instruction, a conversation in a classification.
+    Without a form the file's ending decides. Raises FormUnknown, and NotExpressible, with the item's index,
+    where the form would lose something: tool calls in an instruction, a conversation in a classification.
     """
     form = form or infer_form(path)
     records = list(records)

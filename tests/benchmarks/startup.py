@@ -25,7 +25,7 @@ AIMS = {
     "cycles list": 6.0,
     "adapters list": 6.0,
 }
-"""The ratios that issue 12 aims at."""
+"""Ratios that a command should stay below."""
 TARGET = {"tenant": "acme", "agent": "routing", "project": "p", "task": "generation", "base_model": "none"}
 CHILDREN = {
     "train": "from trainers.models.base_model import use_threads; use_threads(None)\n"

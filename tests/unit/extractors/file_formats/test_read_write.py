@@ -29,7 +29,13 @@ from extractors.examples.types import (
 )
 from extractors.file_formats.jsonl import FileForm, NotExpressible
 from extractors.file_formats.parquet import SCHEMAS, read_columns, write_columns
-from extractors.file_formats.read_write import MOST_PROBLEMS, ImportInvalid, read_records, write_records
+from extractors.file_formats.read_write import (
+    MOST_PROBLEMS,
+    FormUnknown,
+    ImportInvalid,
+    read_records,
+    write_records,
+)
 from extractors.values import Value
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -569,3 +575,10 @@ def test_an_error_does_not_repeat_what_somebody_wrote(tmp_path: Path) -> None:
     with pytest.raises(ImportInvalid) as refused:
         read(SFTExample, write_lines(tmp_path / "bad.jsonl", *lines))
     assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["examples.csv", "EXAMPLES.XLSX"])
+def test_a_file_that_looks_like_a_table_of_another_program_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FormUnknown, match=r"end in \.jsonl or \.parquet"):
+        write_records((), SFTExample, tmp_path / name)
+    assert not (tmp_path / name).exists()
