@@ -83,21 +83,24 @@ def find_unfinished_cycle(context: TargetContext) -> Cycle | None:
     return context.store.cycle(listed.id) if listed else None
 
 
-def begin_cycle(context: TargetContext, trigger: str) -> Cycle:
-    """Poll Phoenix and start a cycle. Raises PhoenixError, CycleRunning."""
+def begin_cycle(
+    context: TargetContext, trigger: str, *, answer_timeout: float = FIRST_ANSWER_TIMEOUT
+) -> Cycle:
+    """Poll Phoenix and start a cycle. Raises PhoenixError, CycleRunning.
+
+    A Phoenix that has not answered at all after `answer_timeout` seconds is not waited for.
+    """
     context.report_stage("polling")
-    _check_phoenix(context)
+    _check_phoenix(context, answer_timeout)
     with open_phoenix(context.settings) as client:
         poll_target(context, client)
     return start_cycle(context, trigger, SecondLooks().find_due(context))
 
 
-def _check_phoenix(context: TargetContext) -> None:
+def _check_phoenix(context: TargetContext, timeout: float) -> None:
     """Check that Phoenix answers. Raises PhoenixError, which the store keeps as the last poll error."""
     try:
-        with open_phoenix(
-            context.settings, timeout=FIRST_ANSWER_TIMEOUT, patience=FIRST_ANSWER_PATIENCE
-        ) as client:
+        with open_phoenix(context.settings, timeout=timeout, patience=FIRST_ANSWER_PATIENCE) as client:
             client.version()
     except PhoenixError as problem:
         context.store.record_poll(context.target.key, context.clock(), str(problem))

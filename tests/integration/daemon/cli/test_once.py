@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from daemon.cycle import steps
-from daemon.run_once import run_once
+from daemon.cycle.steps import FIRST_ANSWER_TIMEOUT, begin_cycle
+from daemon.runtime.clock import utc_now
+from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings, load_settings
 from extractors.phoenix.http import PhoenixUnreachable
 from registry.store.store import Store
@@ -45,14 +45,14 @@ def settings(config: Path) -> Settings:
 
 
 def test_a_cycle_in_the_foreground_gives_up_where_phoenix_accepts_and_does_not_answer(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
 ) -> None:
-    monkeypatch.setattr(steps, "FIRST_ANSWER_TIMEOUT", 0.2)
-    began = time.monotonic()
-    with pytest.raises(PhoenixUnreachable, match="does not answer"):
-        run_once(settings, "acme/routing")
-    assert time.monotonic() - began < 20
-    with Store.open(settings.data_dir, datetime.now(UTC)) as store:
+    with Store.open(settings.data_dir, utc_now()) as store:
+        context = TargetContext(settings, settings.targets[0], store, utc_now)
+        began = time.monotonic()
+        with pytest.raises(PhoenixUnreachable, match="does not answer"):
+            begin_cycle(context, "operator", answer_timeout=0.2)
+        assert time.monotonic() - began < 20
         assert "does not answer" in (store.target_state("acme/routing").last_poll_error or "")
 
 
@@ -67,5 +67,5 @@ def test_a_second_ctrl_c_ends_the_command_at_once(config: Path) -> None:
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130
-        assert time.monotonic() - began < steps.FIRST_ANSWER_TIMEOUT / 2
+        assert time.monotonic() - began < FIRST_ANSWER_TIMEOUT / 2
         assert "Traceback" not in running.stderr.read()
