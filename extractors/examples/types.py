@@ -14,6 +14,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from pydantic import Field
+
 from extractors.values import Value, content_id
 
 Origin = Literal["telemetry", "synthetic"]
@@ -39,10 +41,17 @@ class Message(Value):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    reasoning: str | None = Field(None, exclude_if=lambda reasoning: reasoning is None)
+    """What a reasoning model thought before it answered: no part of the answer, and never compared.
+
+    Written only where there is any, so that a message without thoughts keeps its content id.
+    """
 
     def to_chat(self) -> dict[str, Any]:
         """Return the message as chat templates and OpenAI-compatible servers take it."""
         chat: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning is not None:
+            chat["reasoning_content"] = self.reasoning
         if self.tool_calls:
             chat["tool_calls"] = [
                 {
