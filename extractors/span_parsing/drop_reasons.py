@@ -15,14 +15,47 @@ class DropReason(StrEnum):
     INTERNAL = "learnd's own call: probe, synthesis, judging or experiment"
     OTHER_TARGET = "the gateway answered it for another tenant or agent"
     FAILED = "the call ended in an error"
-    NO_PROMPT = "no prompt was recorded"
-    NO_ANSWER = "no answer was recorded"
+    NO_PROMPT = "no prompt was recorded, or its text is hidden (OPENINFERENCE_HIDE_INPUTS and its like)"
+    NO_ANSWER = "no answer was recorded, or its text is hidden (OPENINFERENCE_HIDE_OUTPUTS and its like)"
+    CONTENT_ELSEWHERE = (
+        "the span names a model but holds no messages: its tracer writes them elsewhere (logs), or was told "
+        "not to (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=span_only records them)"
+    )
     SEVERAL_ANSWERS = "several answers were recorded, and nothing says which one was used"
+    CUT_OFF = (
+        "the answer was cut off at a limit of tokens (finish reason, token count or broken JSON): raise it"
+    )
+    ABNORMAL_END = "the answer did not end by itself: a filter, a refusal or an error ended it"
     TRUNCATED = (
-        "the tracer dropped messages: raise the agent's OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT (128 by default)"
+        "the tracer dropped attributes: raise the agent's OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT (128 by default)"
+    )
+    VALUE_CUT = "the tracer cut texts at a length: raise the agent's OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, or unset it"
+    NOT_WHOLE = (
+        "the history is not whole: an empty message, a tool call without its result, or a result without its "
+        "call; upgrade or change the agent's tracer"
+    )
+    HISTORY_ELSEWHERE = (
+        "the request refers to a history, prompt or item that the provider keeps (previous_response_id and "
+        "its like); send the whole history, or trace through learnd's gateway"
+    )
+    HISTORY_DIFFERS = "two records of the call disagree about its messages, their roles or their order"
+    TEXTS_DIFFER = "two records of the call disagree about the text of a message"
+    TOOL_CALLS_DIFFER = "two records of the call disagree about the tools that were offered or called"
+    ANSWERS_DIFFER = "two records of the call disagree about how many answers there were"
+    REDACTED = "part of the messages is hidden by a placeholder such as __REDACTED__"
+    SERIALISED = (
+        "a message holds a list of parts or an object written as text (JSON or Python), not what was said"
+    )
+    UNKNOWN_TOOL = "the answer calls a tool that the request does not offer"
+    BROKEN_ARGUMENTS = "the answer calls a tool with arguments that are no JSON object"
+    SERVER_TOOL = (
+        "the provider ran a tool of its own (web search, code): what it found is not in the messages"
+    )
+    PREFILLED = (
+        "the answer continues a beginning that the request gave, or repeats the request (prefill, echo)"
     )
     MALFORMED = "an attribute has a type or shape that no convention writes"
-    NOT_TEXT = "images, audio or files, which a text model cannot learn from"
+    NOT_TEXT = "images, audio, files or other parts that are no text, which a text model cannot learn from"
     NOT_UNICODE = "text that is not valid Unicode (lone surrogates)"
     TOO_LARGE = "more text than a model could be trained on"
     NO_FEEDBACK = "no feedback that counts reached this call"
