@@ -8,7 +8,14 @@ from collections.abc import Collection, Iterable
 from datetime import date, datetime, timedelta
 from typing import Protocol
 
-from extractors.phoenix.spans import Annotation, AnnotationKey, Level, Span, SpanFilter
+from extractors.phoenix.spans import (
+    ATTRIBUTE_ROOTS,
+    Annotation,
+    AnnotationKey,
+    Level,
+    Span,
+    SpanFilter,
+)
 from extractors.values import Value, content_id
 
 
@@ -23,8 +30,8 @@ class MirrorSource(Value):
     """Keys of metadata that are feedback without an annotation: spans with one are mirrored, too."""
 
     def build_id(self, project_id: str) -> str:
-        """Return the content id of project, span filter, annotation names and keys."""
-        parts = [project_id, self.spans.model_dump(), sorted(self.annotation_names)]
+        """Return the content id of project, span filter, annotation names, keys and attribute roots."""
+        parts = [project_id, self.spans.model_dump(), sorted(self.annotation_names), sorted(ATTRIBUTE_ROOTS)]
         return content_id([*parts, sorted(self.used_keys)] if self.used_keys else parts)
 
 

@@ -1,6 +1,6 @@
 """Spans and annotations as Phoenix holds them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -32,7 +32,12 @@ class Span(Value):
     status: Literal["UNSET", "OK", "ERROR"] = "UNSET"
     """OpenTelemetry status code."""
     attributes: dict[str, Any] = {}
-    """Nested attribute roots (`llm`, `input`, `output`, `metadata`, `gen_ai`, …)."""
+    """Nested attribute roots (`llm`, `input`, `output`, `metadata`, `gen_ai`, …).
+
+    Under `events` stand the GenAI events of a span whose attributes lack its messages: a list of
+    `{"name": …, "attributes": {…}}`, those keys flat. Some tracers write an attribute of that name
+    themselves; then it stands there as they wrote it.
+    """
 
 
 class Annotation(Value):
@@ -95,8 +100,41 @@ class SpanFilter(Value):
     """A further condition in Phoenix's span-query language."""
 
 
+ATTRIBUTE_ROOTS = (
+    "input",
+    "output",
+    "llm",
+    "metadata",
+    "session",
+    "user",
+    "tag",
+    "retrieval",
+    "gen_ai",
+    "ai",
+    "events",
+    "learnd",
+)
+"""Attribute roots that extraction reads; a target's filter may name more.
+
+A mirror that was read with other roots is read anew (`MirrorSource.build_id`).
+"""
+
 LLM_ROOTS = frozenset({"llm", "gen_ai"})
 """Attribute roots that only calls of a language model have."""
+LLM_PATHS = ("ai.prompt.messages",)
+"""Attributes that only calls of a language model have, under a root that other spans have too.
+
+Vercel's AI SDK writes this one on the request to the model, not on the spans around it.
+"""
+
+_EVENTS_ROOT = "gen_ai"
+"""Tracers that write messages as events of a span write this root among its attributes."""
+_EVENT_PREFIX = "gen_ai."
+_MESSAGES = (
+    ("llm.input_messages", "input.value", "gen_ai.input.messages", "gen_ai.prompt"),
+    ("llm.output_messages", "output.value", "gen_ai.output.messages", "gen_ai.completion"),
+)
+"""Attributes that hold the prompt, and those that hold the answer."""
 
 
 def matches(span: Span, spans: SpanFilter) -> bool:
@@ -111,6 +149,29 @@ def matches(span: Span, spans: SpanFilter) -> bool:
     )
 
 
+def lacks_messages(attributes: dict[str, Any]) -> bool:
+    """Return whether these are a GenAI span's and lack the prompt or the answer: events may hold it."""
+    if _EVENTS_ROOT not in attributes or "events" in attributes or _has_llm_path(attributes):
+        return False
+    return any(all(_find_value(attributes, path) is None for path in side) for side in _MESSAGES)
+
+
+def add_events(span: Span, events: Iterable[Mapping[str, Any]]) -> Span:
+    """Return `span` with those of its `events` that may hold messages, where its attributes lack these."""
+    kept = [
+        {"name": event["name"], "attributes": event["attributes"]}
+        for event in events
+        if event["name"].startswith(_EVENT_PREFIX)
+    ]
+    if not kept or not lacks_messages(span.attributes):
+        return span
+    return span.model_copy(update={"attributes": {**span.attributes, "events": kept}})
+
+
+def _has_llm_path(attributes: dict[str, Any]) -> bool:
+    return any(_find_value(attributes, path) is not None for path in LLM_PATHS)
+
+
 def _is_kind(span: Span, wanted: str) -> bool:
     """Return whether the span has this kind.
 
@@ -118,7 +179,8 @@ def _is_kind(span: Span, wanted: str) -> bool:
     it first. Such a span must be read to be counted; its attributes tell once it has any.
     """
     if wanted == "LLM" and span.kind == "UNKNOWN":
-        return not span.selected or not span.attributes.keys().isdisjoint(LLM_ROOTS)
+        signed = not span.attributes.keys().isdisjoint(LLM_ROOTS) or _has_llm_path(span.attributes)
+        return not span.selected or signed
     return span.kind == wanted
 
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from extractors.phoenix.span_client import ATTRIBUTE_ROOTS
-from extractors.phoenix.spans import Span
+from extractors.phoenix.spans import ATTRIBUTE_ROOTS, Span, add_events
 
 with warnings.catch_warnings():
     # Phoenix imports its whole server, whose libraries warn about each other.
@@ -56,7 +55,7 @@ def to_mirrored_span(sent: OtlpSpan) -> Span:
     decoded = decode_otlp_span(sent)
     # Phoenix stores attributes as JSON, which knows no tuples.
     stored = json.loads(json.dumps(dict(decoded.attributes)))
-    return Span(
+    span = Span(
         span_id=decoded.context.span_id,
         trace_id=decoded.context.trace_id,
         parent_id=decoded.parent_id,
@@ -67,6 +66,8 @@ def to_mirrored_span(sent: OtlpSpan) -> Span:
         status=decoded.status_code.value,
         attributes={root: value for root, value in stored.items() if root in ATTRIBUTE_ROOTS},
     )
+    events = [{"name": event.name, "attributes": dict(event.attributes)} for event in decoded.events]
+    return add_events(span, json.loads(json.dumps(events)))
 
 
 def _encode_attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:

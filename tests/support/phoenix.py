@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
@@ -46,6 +46,8 @@ class SentSpan:
     seconds: float = 1.0
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Flat OpenTelemetry attributes."""
+    events: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Names and flat attributes of the events, in order."""
 
     def child(self, **changes: Any) -> "SentSpan":
         """A span of the same trace, below this one, a second later."""
@@ -221,6 +223,7 @@ def _to_otel(span: SentSpan, resource: Resource) -> ReadableSpan:
         attributes={**kind, **span.attributes},
         start_time=start,
         end_time=start + int(span.seconds * 1e9),
+        events=[Event(name, attributes, timestamp=start) for name, attributes in span.events],
     )
 
 

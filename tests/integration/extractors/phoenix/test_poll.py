@@ -15,7 +15,7 @@ from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.mirror import MirrorChange, MirrorSource, PollRules
 from extractors.phoenix.poll import poll
 from extractors.phoenix.project import ProjectNotFound
-from extractors.phoenix.span_client import WrongCondition
+from extractors.phoenix.span_client import WrongCondition, build_condition
 from extractors.phoenix.spans import Annotation, Span, SpanFilter
 from registry.store.store import Store
 from tests.support.phoenix import (
@@ -131,6 +131,53 @@ def test_the_first_poll_takes_traces_with_feedback_and_nothing_else(
     assert (annotation.label, annotation.score, annotation.identifier) == ("approved", 0.5, "ann")
     assert annotation.metadata == {"why": "✓"}
     assert annotation.updated_at.tzinfo == UTC
+
+
+def test_messages_that_stand_in_events_are_read_with_the_span(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    model = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+    question = ("gen_ai.user.message", {"gen_ai.system": "acme", "content": "Where is my bill?"})
+    answer = ("gen_ai.choice", {"index": 0, "message": '{"content": "billing"}'})
+    told = SentSpan(kind=None, attributes=model, events=[question, ("first token", {"n": 1}), answer])
+    silent = SentSpan(kind=None, attributes=model)
+    doubled = chat_span(attributes=model, events=[question, answer])
+    send_and_wait(phoenix.url, follower.project, told, silent, doubled)
+    for call in (told, silent, doubled):
+        annotate(phoenix.url, call.span_id)
+
+    follower.poll()
+
+    assert follower.spans[told.span_id].attributes["events"] == [
+        {"name": question[0], "attributes": question[1]},
+        {"name": answer[0], "attributes": answer[1]},
+    ]
+    assert "events" not in follower.spans[silent.span_id].attributes
+    assert "events" not in follower.spans[doubled.span_id].attributes
+
+
+def test_vercels_request_to_the_model_is_read_and_the_spans_around_it_are_not(
+    phoenix: PhoenixServer, follower: Follower
+) -> None:
+    outer = SentSpan(kind=None, name="ai.streamText", attributes={"ai.prompt": '{"prompt": "hi"}'})
+    messages = '[{"role": "user", "content": [{"type": "text", "text": "hi"}]}]'
+    said = {"ai.prompt.messages": messages, "ai.response.text": "ho", "ai.response.finishReason": "stop"}
+    request = outer.child(kind=None, name="ai.streamText.doStream", attributes=said)
+    derived = outer.child(kind=None, attributes={**said, "gen_ai.request.model": "m"})
+    tool = outer.child(kind=None, name="ai.toolCall", attributes={"ai.toolCall.name": "find"})
+    send_and_wait(phoenix.url, follower.project, outer, request, derived, tool)
+    annotate(phoenix.url, outer.span_id)
+
+    follower.poll()
+
+    selected = {span_id: span for span_id, span in follower.spans.items() if span.selected}
+    assert set(selected) == {request.span_id, derived.span_id}
+    assert selected[request.span_id].attributes == {
+        "ai": {"prompt": {"messages": messages}, "response": {"text": "ho", "finishReason": "stop"}}
+    }
+    assert follower.client.spans.count(
+        follower.client.project(follower.project), build_condition(SpanFilter())
+    ) == len(selected)
 
 
 def test_a_poll_with_nothing_new_changes_nothing(phoenix: PhoenixServer, follower: Follower) -> None:
