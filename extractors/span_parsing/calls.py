@@ -3,19 +3,43 @@
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from extractors.examples.prompt_keys import to_comparable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
 from extractors.span_parsing import genai, openinference
-from extractors.span_parsing.chat_messages import ChatRequest
+from extractors.span_parsing.answer_ends import check_end, check_values_whole
+from extractors.span_parsing.bodies import check_self_contained, continues_its_request
+from extractors.span_parsing.chat_messages import to_message
+from extractors.span_parsing.conversation_rules import check_answer, check_prompt
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json
+from extractors.span_parsing.parts import raise_gravest
+from extractors.span_parsing.reconcile import reconcile_answers, reconcile_requests
+from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord
 from extractors.values import Value
 
 OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})
 SESSION_KEYS = ("session_id", "thread_id", "conversation_id")
-Read = TypeVar("Read")
+CHOICE_COUNTS = ("n", "candidate_count", "candidateCount")
+REQUEST_READERS = (
+    openinference.read_listed_request,
+    genai.read_request,
+    genai.read_older_request,
+    genai.read_vercel_request,
+    genai.read_event_request,
+    openinference.read_body_request,
+)
+ANSWER_READERS = (
+    openinference.read_listed_answer,
+    genai.read_answer,
+    genai.read_older_answer,
+    genai.read_vercel_answer,
+    genai.read_event_answer,
+    openinference.read_body_answer,
+)
+Read = TypeVar("Read", RequestRecord, AnswerRecord)
 
 
 class ModelCall(Value):
@@ -36,25 +60,40 @@ class ModelCall(Value):
 
 def read_call(span: Span) -> ModelCall | DropReason:
     """The call that `span` traced, or why it cannot be read. Never raises, whatever the attributes hold."""
+    calls = _read_choices(span)
+    if isinstance(calls, DropReason):
+        return calls
+    return calls[0] if len(calls) == 1 else DropReason.SEVERAL_ANSWERS
+
+
+def read_alternatives(span: Span) -> tuple[ModelCall, ...]:
+    """The call once for each choice that it offered, in their order; empty where there are not several."""
+    calls = _read_choices(span)
+    return () if isinstance(calls, DropReason) or len(calls) == 1 else calls
+
+
+def _read_choices(span: Span) -> tuple[ModelCall, ...] | DropReason:
+    """The call once for each different answer that was recorded, or why it cannot be read."""
     if is_internal(span):
         return DropReason.INTERNAL
     if span.status == "ERROR":
         return DropReason.FAILED
     try:
-        request, response = _read_request(span), _read_response(span)
-        check_storable((*request.prompt, response), request.tools)
+        said = _read_exchange(span)
     except Unreadable as unreadable:
         return unreadable.reason
-    attributes = span.attributes
-    return ModelCall(
-        span_ids=(span.span_id,),
-        trace_id=span.trace_id,
-        session_id=find_session(span),
-        started_at=span.started_at,
-        prompt=request.prompt,
-        tools=request.tools,
-        response=response,
-        answered_by=to_identifier(get_path(attributes, "learnd.version")),
+    return tuple(
+        ModelCall(
+            span_ids=(span.span_id,),
+            trace_id=span.trace_id,
+            session_id=find_session(span),
+            started_at=span.started_at,
+            prompt=said.prompt,
+            tools=said.tools,
+            response=response,
+            answered_by=to_identifier(get_path(span.attributes, "learnd.version")),
+        )
+        for response in said.choices
     )
 
 
@@ -111,8 +150,8 @@ def check_storable(messages: Sequence[Message], tools: Sequence[dict[str, Any]] 
         text = json.dumps([said, tools], ensure_ascii=False, allow_nan=False)
         text.encode()
         # Tools of any depth can be traced, but not written and read again.
-        asked = ChatRequest(prompt=tuple(messages), tools=tuple(tools))
-        ChatRequest.model_validate_json(asked.model_dump_json())
+        written = _Storable(messages=tuple(messages), tools=tuple(tools)).model_dump_json()
+        _Storable.model_validate_json(written)
     except UnicodeEncodeError:
         raise Unreadable(DropReason.NOT_UNICODE) from None
     except (ValueError, RecursionError):
@@ -121,32 +160,73 @@ def check_storable(messages: Sequence[Message], tools: Sequence[dict[str, Any]] 
         raise Unreadable(DropReason.TOO_LARGE)
 
 
-def _read_request(span: Span) -> ChatRequest:
-    records = _apply_readers(
-        span, (openinference.read_listed_request, genai.read_request, openinference.read_body_request)
-    ) or _apply_readers(span, (openinference.read_plain_request,))
-    if not records:
-        raise Unreadable(DropReason.NO_PROMPT)
-    # Tracers drop messages and never add any: of two records of one call, the longer is whole.
-    request = max(records, key=lambda record: len(record.prompt))
-    if not any(message.content.strip() or message.tool_calls for message in request.prompt):
-        raise Unreadable(DropReason.NO_PROMPT)
-    return request
+class _Storable(Value):
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
 
 
-def _read_response(span: Span) -> Message:
-    readers = [openinference.read_listed_answer, genai.read_answer]
-    if "gen_ai" not in span.attributes:
-        # For GenAI spans Phoenix itself writes the response's id and model into `output.value`.
-        readers.append(openinference.read_value_answer)
-    answers = _apply_readers(span, readers)
-    if not answers:
-        raise Unreadable(DropReason.NO_ANSWER)
-    return answers[0]
+class _Exchange(NamedTuple):
+    prompt: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
+    choices: tuple[Message, ...]
+    """The different answers that were recorded."""
+
+
+def _read_exchange(span: Span) -> _Exchange:
+    """What the model was asked and what it answered, from all records of the call. Raises Unreadable."""
+    parameters = _read_parameters(span)
+    check_self_contained(parameters)
+    check_values_whole(span)
+    request = _read_request(span)
+    answers = _read_answers(span, parameters)
+    if request is None or not answers:
+        missing = DropReason.NO_PROMPT if request is None else DropReason.NO_ANSWER
+        nothing = request is None and not answers and genai.holds_no_content(span)
+        raise Unreadable(DropReason.CONTENT_ELSEWHERE if nothing else missing)
+    prompt = _to_prompt(request.messages)
+    check_prompt(prompt)
+    if continues_its_request(parameters):
+        raise Unreadable(DropReason.PREFILLED)
+    choices = {str(to_comparable(choice)): choice for choice in map(_to_answer, answers)}
+    for choice in choices.values():
+        check_end(span, choice.content, parameters)
+        check_answer(choice, request.tools)
+    check_storable((*prompt, *choices.values()), request.tools)
+    return _Exchange(prompt, request.tools, tuple(choices.values()))
+
+
+def _read_parameters(span: Span) -> dict[str, Any]:
+    """The parameters of the request, from its body and `llm.invocation_parameters`."""
+    written = (
+        get_path(span.attributes, "llm.invocation_parameters"),
+        get_path(span.attributes, "input.value"),
+    )
+    parsed = [parse_json(text) for text in written]
+    return {key: value for each in parsed if isinstance(each, dict) for key, value in each.items()}
+
+
+def _read_request(span: Span) -> RequestRecord | None:
+    records = _apply_readers(span, REQUEST_READERS)
+    if records:
+        return reconcile_requests(records)
+    return openinference.read_plain_request(span)
+
+
+def _read_answers(span: Span, parameters: dict[str, Any]) -> tuple[RecordedMessage, ...]:
+    counts = [parameters.get(key) for key in CHOICE_COUNTS]
+    counts.append(get_path(span.attributes, "gen_ai.request.choice.count"))
+    asked_for = next((count for count in counts if type(count) is int), None)
+    records = _apply_readers(span, ANSWER_READERS)
+    if not records and (plain := openinference.read_plain_answer(span)) is not None:
+        records = [plain]
+    return reconcile_answers(records, asked_for) if records else ()
 
 
 def _apply_readers(span: Span, readers: Sequence[Callable[[Span], Read | None]]) -> list[Read]:
-    """Return what the readers found. Raises the first one's Unreadable where none found anything."""
+    """Return what the readers found.
+
+    Raises the Unreadable of one whose reason decides, or the first where none found anything.
+    """
     found: list[Read] = []
     complaints: list[Unreadable] = []
     for read in readers:
@@ -157,6 +237,24 @@ def _apply_readers(span: Span, readers: Sequence[Callable[[Span], Read | None]])
             continue
         if record is not None:
             found.append(record)
-    if complaints and not found:
-        raise complaints[0]
+    if not found or any(complaint.is_decisive for complaint in complaints):
+        raise_gravest(complaints)
     return found
+
+
+def _to_prompt(recorded: Sequence[RecordedMessage]) -> tuple[Message, ...]:
+    hidden = {DropReason.REDACTED}
+    if all(message.flaw in hidden for message in recorded if message.role != "system"):
+        raise Unreadable(DropReason.NO_PROMPT)
+    return tuple(to_message(message) for message in recorded)
+
+
+def _to_answer(recorded: RecordedMessage) -> Message:
+    if recorded.flaw in (DropReason.REDACTED, DropReason.NOT_WHOLE):
+        raise Unreadable(DropReason.NO_ANSWER)
+    if recorded.role != "assistant":
+        raise Unreadable(DropReason.MALFORMED)
+    answer = to_message(recorded)
+    if not answer.content.strip() and not answer.tool_calls:
+        raise Unreadable(DropReason.CUT_OFF if answer.reasoning else DropReason.NO_ANSWER)
+    return answer

@@ -1,16 +1,33 @@
-"""Chat messages, tools, requests and responses, from the JSON shapes in which SDKs write them.
+"""Chat messages and tools, from the JSON shapes in which SDKs write them.
 
-Everything is brought to OpenAI's chat format. LangChain's serialised messages
+Everything is brought to OpenAI's chat format: a tool's result becomes a message of its own, and the
+items of one assistant turn become one message. LangChain's serialised messages
 (`{"lc": 1, "type": "constructor", "kwargs": …}` or `{"type": "human", "data": …}`) are read too.
 """
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from extractors.examples.thoughts import split_thoughts
 from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import parse_json
-from extractors.values import Value
+from extractors.span_parsing.parts import (
+    SERVER_TYPES,
+    Part,
+    Result,
+    Text,
+    Thought,
+    build_call,
+    find_parts_in_text,
+    is_python_repr,
+    raise_gravest,
+    read_parts,
+    read_result_part,
+    to_optional_text,
+)
+from extractors.span_parsing.recorded import RecordedCall, RecordedMessage
 
 ROLES = {
     "system": "system",
@@ -19,35 +36,79 @@ ROLES = {
     "human": "user",
     "assistant": "assistant",
     "ai": "assistant",
+    "chatbot": "assistant",
     "model": "assistant",
     "tool": "tool",
     "function": "tool",
+    # smolagents sends these to the model as the assistant's and the user's words.
+    "tool-call": "assistant",
+    "tool-response": "user",
 }
-TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
-# What a reasoning model thought is neither shown to it again nor part of the answer.
-SILENT_PARTS = frozenset({"reasoning", "thinking", "redacted_thinking"})
-
-
-class ChatRequest(Value):
-    """The prompt and the tools of one call."""
-
-    prompt: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...] = ()
+PLACEHOLDERS = frozenset(
+    {"__REDACTED__", "[REDACTED]", "<REDACTED>", "REDACTED", "[Filtered]", "<masked>", "[MASKED]", "***"}
+)
+SCRUBBED = "[Scrubbed due to "
+"""What Logfire puts in the place of a text that looks secret, with its reason."""
+EARLIER_ITEMS = frozenset({"item_reference", "compaction", "compaction_summary"})
+SCREEN_ITEMS = frozenset({"computer_call", "computer_call_output"})
 
 
 def read_message(chat: Any) -> Message:
-    """One message of OpenAI's or LangChain's format. Raises Unreadable."""
-    chat = _unwrap_langchain(chat)
-    role = chat.get("role")
-    if not isinstance(role, str) or role.casefold() not in ROLES:
+    """Read one message of OpenAI's or LangChain's format. Raises Unreadable."""
+    messages = read_chat(chat)
+    if len(messages) != 1:
         raise Unreadable(DropReason.MALFORMED)
-    return Message(
-        role=ROLES[role.casefold()],
-        content=read_content(chat.get("content")),
-        tool_calls=_read_tool_calls(chat),
-        tool_call_id=_read_optional_text(chat.get("tool_call_id")),
-        name=_read_optional_text(chat.get("name")),
+    return to_message(messages[0])
+
+
+def read_content(content: Any) -> str:
+    """Read the text of a message: a string, or text parts one to a line, as vLLM joins them."""
+    return "\n".join(part.text for part in read_parts(content) if isinstance(part, Text))
+
+
+def read_chats(chats: Sequence[Any], *, unwrap: bool = False) -> list[RecordedMessage]:
+    """Read messages or items of any provider, in order.
+
+    `unwrap` reads text that is the JSON of parts as these parts; else such a text is a flaw.
+    Raises Unreadable, with the reason that decides where there is one.
+    """
+    messages: list[RecordedMessage] = []
+    complaints: list[Unreadable] = []
+    for chat in chats:
+        try:
+            messages.extend(read_chat(chat, unwrap=unwrap))
+        except Unreadable as complaint:
+            complaints.append(complaint)
+    raise_gravest(complaints)
+    return messages
+
+
+def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
+    """Read one message or item: more than one where it holds results of tools. Raises Unreadable."""
+    chat = _unwrap_langchain(chat)
+    if "role" not in chat and (item := _read_item(chat)) is not None:
+        return item
+    role = _read_role(chat.get("role"))
+    content = chat["parts"] if "parts" in chat else chat.get("content")
+    parts = read_parts(content)
+    if unwrap:
+        parts = [inner for part in parts for inner in _unwrap_text(part)]
+    calls = _merge_calls([part for part in parts if isinstance(part, RecordedCall)], _read_listed_calls(chat))
+    texts = [part.text for part in parts if isinstance(part, Text)]
+    message = RecordedMessage(
+        role=role,
+        texts=tuple(texts) if texts else ("",) if content in ("", []) else None,
+        calls=tuple(calls),
+        call_id=to_optional_text(chat.get("tool_call_id")),
+        name=to_optional_text(chat.get("name")),
+        reasoning=_read_reasoning(chat, parts),
     )
+    if any(isinstance(part, Result) for part in parts):
+        return _split_at_results(message, parts)
+    if role == "user" and message.call_id is not None:
+        # Tracers of Anthropic's API, and Phoenix, keep one of the results in such a message.
+        message = replace(message, role="tool", may_lack_neighbours=True)
+    return [find_flaw(_part_thoughts(message))]
 
 
 def _unwrap_langchain(chat: Any) -> dict[str, Any]:
@@ -57,151 +118,234 @@ def _unwrap_langchain(chat: Any) -> dict[str, Any]:
     if "role" in chat or not isinstance(inner, dict):
         return chat
     kind = inner.get("type") or chat.get("type")
+    if kind == "constructor":
+        path = chat.get("id")
+        kind = str(path[-1]).removesuffix("Chunk").removesuffix("Message") if isinstance(path, list) else None
     extra = inner.get("additional_kwargs")
-    return {**(extra if isinstance(extra, dict) else {}), "role": kind, **inner}
+    # Where LangChain has parsed the calls, the provider's own stand beside them.
+    given = {key: value for key, value in inner.items() if value or key != "tool_calls"}
+    return {**(extra if isinstance(extra, dict) else {}), "role": kind, **given}
 
 
-def read_content(content: Any) -> str:
-    """The text of a message: a string, or text parts one to a line, as vLLM joins them."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
+def _read_role(role: Any) -> str:
+    if not isinstance(role, str):
         raise Unreadable(DropReason.MALFORMED)
-    return "\n".join(text for part in content if (text := _read_part(part)) is not None)
+    name = role.casefold().rpartition(".")[2].removesuffix("messagechunk").removesuffix("message")
+    name = name.replace("_", "-")
+    if name not in ROLES:
+        raise Unreadable(DropReason.MALFORMED)
+    return ROLES[name]
 
 
-def _read_part(part: Any) -> str | None:
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, dict):
-        raise Unreadable(DropReason.MALFORMED)
-    kind = part.get("type") or "text"
-    if not isinstance(kind, str):
-        raise Unreadable(DropReason.MALFORMED)
-    if kind in SILENT_PARTS:
-        return None
-    if kind not in TEXT_PARTS:
+def _read_item(item: dict[str, Any]) -> list[RecordedMessage] | None:
+    """Read an item of the Responses API that has no role; None for anything else."""
+    kind = item.get("type")
+    if kind == "function_call":
+        call = build_call(
+            item.get("call_id") or item.get("id"), item.get("name"), item.get("arguments"), shown=True
+        )
+        return [RecordedMessage(role="assistant", calls=(call,))]
+    if kind == "function_call_output":
+        return [_to_tool_message(read_result_part(item))]
+    if kind == "reasoning":
+        thoughts = [part.text for part in read_parts([item]) if isinstance(part, Thought)]
+        return [RecordedMessage(role="assistant", reasoning="\n".join(thoughts) or None)]
+    if kind in EARLIER_ITEMS:
+        raise Unreadable(DropReason.HISTORY_ELSEWHERE)
+    if kind in SCREEN_ITEMS:
         raise Unreadable(DropReason.NOT_TEXT)
-    text = part.get("text", "")
-    if not isinstance(text, str):
-        raise Unreadable(DropReason.MALFORMED)
-    return text
+    if isinstance(kind, str) and SERVER_TYPES.fullmatch(kind):
+        raise Unreadable(DropReason.SERVER_TOOL)
+    return None
 
 
-def _read_tool_calls(chat: dict[str, Any]) -> tuple[ToolCall, ...]:
+def _unwrap_text(part: Part) -> list[Part]:
+    parts = find_parts_in_text(part.text) if isinstance(part, Text) else None
+    return [part] if parts is None else read_parts(parts)
+
+
+def _read_listed_calls(chat: dict[str, Any]) -> list[RecordedCall]:
     calls = chat.get("tool_calls") or []
     if not calls and chat.get("function_call"):
         calls = [{"function": chat["function_call"]}]
     if not isinstance(calls, list):
         raise Unreadable(DropReason.MALFORMED)
-    return tuple(_read_tool_call(call) for call in calls)
+    return [_read_listed_call(call) for call in calls]
 
 
-def _read_tool_call(call: Any) -> ToolCall:
+def _read_listed_call(call: Any) -> RecordedCall:
     if not isinstance(call, dict):
         raise Unreadable(DropReason.MALFORMED)
     function = call["function"] if isinstance(call.get("function"), dict) else call
-    name = function.get("name")
-    arguments = function.get("arguments", function.get("args", "{}"))
-    if not isinstance(name, str):
-        raise Unreadable(DropReason.MALFORMED)
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(id=_read_optional_text(call.get("id")), name=name, arguments=arguments)
+    key = next((key for key in ("arguments", "args", "input", "parameters") if key in function), None)
+    name = function.get("name", function.get("toolName"))
+    arguments = function[key] if key is not None else None
+    return build_call(call.get("id", call.get("toolCallId")), name, arguments, shown=key is not None)
 
 
-def _read_optional_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value or None
-    raise Unreadable(DropReason.MALFORMED)
+def _merge_calls(of_parts: list[RecordedCall], listed: list[RecordedCall]) -> list[RecordedCall]:
+    """Return each call once, where a message shows its calls among the parts and beside them."""
+    of_parts = list(dict.fromkeys(of_parts))
+    if not of_parts or not listed:
+        return of_parts or listed
+    known = [(call.id, call.name) for call in listed]
+    if any((call.id, call.name) not in known for call in of_parts):
+        raise Unreadable(DropReason.TOOL_CALLS_DIFFER)
+    return listed
+
+
+def _read_reasoning(chat: dict[str, Any], parts: Sequence[Part]) -> str | None:
+    thoughts = [part.text for part in parts if isinstance(part, Thought) and part.text]
+    written = chat.get("reasoning_content") or chat.get("reasoning")
+    if not thoughts and isinstance(written, str):
+        thoughts = [written]
+    return "\n".join(thoughts) or None
+
+
+def _split_at_results(message: RecordedMessage, parts: Sequence[Part]) -> list[RecordedMessage]:
+    """Return the message's results and texts as messages of their own, in order."""
+    split: list[RecordedMessage] = []
+    waiting: list[str] = []
+    for part in parts:
+        if isinstance(part, Text):
+            waiting.append(part.text)
+        elif isinstance(part, Result):
+            if waiting:
+                split.append(find_flaw(RecordedMessage(role=message.role, texts=tuple(waiting))))
+                waiting = []
+            result = _to_tool_message(part)
+            split.append(result if result.call_id else replace(result, call_id=message.call_id))
+    if waiting:
+        split.append(find_flaw(RecordedMessage(role=message.role, texts=tuple(waiting))))
+    if message.calls:
+        split.append(RecordedMessage(role=message.role, calls=message.calls))
+    return split
+
+
+def _to_tool_message(result: Result) -> RecordedMessage:
+    texts = None if result.text is None else (result.text,)
+    return find_flaw(RecordedMessage(role="tool", texts=texts, call_id=result.call_id, name=result.name))
+
+
+def _part_thoughts(message: RecordedMessage) -> RecordedMessage:
+    """Take thoughts out of the text of an assistant's message, where a server left them in it."""
+    if message.role != "assistant" or message.reasoning is not None or not message.texts:
+        return message
+    thoughts, answer = split_thoughts(message.text)
+    return message if thoughts is None else replace(message, reasoning=thoughts, texts=(answer,))
+
+
+def find_flaw(message: RecordedMessage) -> RecordedMessage:
+    """Return the message, without its texts and with the flaw where they are not what was said."""
+    texts = message.texts
+    if texts is None:
+        is_empty = not message.calls and message.reasoning is None
+        return replace(message, flaw=DropReason.NOT_WHOLE) if is_empty else message
+    hidden = any(text.strip() in PLACEHOLDERS or SCRUBBED in text for text in texts)
+    if hidden or any(call.arguments in PLACEHOLDERS for call in message.calls):
+        return replace(message, texts=None, flaw=DropReason.REDACTED)
+    if message.role != "tool" and any(find_parts_in_text(text) or is_python_repr(text) for text in texts):
+        return replace(message, texts=None, flaw=DropReason.SERIALISED)
+    return message
+
+
+def to_message(recorded: RecordedMessage) -> Message:
+    """Convert a message that is read in full. Raises Unreadable with its flaw where it has one."""
+    if recorded.flaw is not None:
+        raise Unreadable(recorded.flaw)
+    return Message(
+        role=recorded.role,
+        content=recorded.text,
+        tool_calls=tuple(
+            ToolCall(id=call.id, name=call.name, arguments=call.arguments or "{}") for call in recorded.calls
+        ),
+        tool_call_id=recorded.call_id,
+        name=recorded.name,
+        reasoning=recorded.reasoning,
+    )
 
 
 def read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
-    """Tool definitions in OpenAI's nested format; flat ones (Responses API, Anthropic) are nested."""
+    """Read tool definitions of any provider into OpenAI's nested format; tools of the provider are left out.
+
+    Raises Unreadable.
+    """
     if tools is None:
         return ()
+    if isinstance(tools, dict):
+        # Bedrock: {"tools": […]}.
+        tools = tools.get("tools", [tools])
     if not isinstance(tools, list):
         raise Unreadable(DropReason.MALFORMED)
-    return tuple(_read_tool(parse_json(tool)) for tool in tools)
+    return tuple(definition for tool in tools for definition in _read_tool(parse_json(tool)))
 
 
-def _read_tool(tool: Any) -> dict[str, Any]:
+def _read_tool(tool: Any) -> list[dict[str, Any]]:
     if not isinstance(tool, dict):
         raise Unreadable(DropReason.MALFORMED)
+    declarations = tool.get("functionDeclarations", tool.get("function_declarations"))
+    if isinstance(declarations, list):
+        return [definition for declaration in declarations for definition in _read_tool(declaration)]
     if isinstance(tool.get("function"), dict):
-        return {"type": "function", "function": tool["function"]}
-    if not isinstance(tool.get("name"), str):
+        return [{"type": "function", "function": _parse_schema_text(tool["function"])}]
+    spec = tool.get("toolSpec")
+    function = spec if isinstance(spec, dict) else tool
+    if not isinstance(function.get("name"), str):
+        return _leave_out_provider_tool(tool)
+    if spec is None and not _is_function(tool):
+        return []
+    definition = {
+        "name": function["name"],
+        "description": function.get("description"),
+        "parameters": _read_schema(function),
+    }
+    definition = {key: value for key, value in definition.items() if value is not None}
+    return [{"type": "function", "function": definition}]
+
+
+def _parse_schema_text(function: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(function.get("name"), str):
         raise Unreadable(DropReason.MALFORMED)
-    function = {
-        "name": tool["name"],
-        "description": tool.get("description"),
-        "parameters": tool.get("parameters") or tool.get("input_schema"),
-    }
-    return {
-        "type": "function",
-        "function": {key: value for key, value in function.items() if value is not None},
-    }
+    return {**function, "parameters": _read_schema(function)} if function.get("parameters") else function
 
 
-def read_request(body: Any) -> ChatRequest | None:
-    """The chat request in a JSON body, or None where `body` is no request that is known."""
-    if not isinstance(body, dict):
-        return None
-    messages = body.get("messages")
-    if not messages or not isinstance(messages, list):
-        return None
-    if isinstance(messages[0], list):
-        # LangChain traces a batch; a span has one conversation.
-        messages = messages[0] if len(messages) == 1 else [None]
-    prompt = tuple(read_message(message) for message in messages)
-    system = read_content(body.get("system"))
-    if system:
-        prompt = (Message(role="system", content=system), *prompt)
-    return ChatRequest(prompt=prompt, tools=read_tools(body.get("tools")))
+def _leave_out_provider_tool(tool: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return no definition for a tool that the provider runs. Raises Unreadable for anything else."""
+    if isinstance(tool.get("type"), str) or len(tool) == 1:
+        return []
+    raise Unreadable(DropReason.MALFORMED)
 
 
-def read_response(body: Any) -> Message | None:
-    """The assistant's message in a JSON response, or None where `body` is no response that is known."""
-    if isinstance(body, str):
-        body = [body]
-    if isinstance(body, list) and all(isinstance(answer, str) for answer in body):
-        return merge_output_messages([Message(role="assistant", content=answer) for answer in body])
-    if not isinstance(body, dict):
-        return None
-    if isinstance(body.get("choices"), list):
-        return merge_output_messages([_read_choice(choice) for choice in body["choices"]])
-    if isinstance(body.get("generations"), list):
-        batch = body["generations"][0] if len(body["generations"]) == 1 else [None]
-        return merge_output_messages(
-            [_read_choice(choice) for choice in batch] if isinstance(batch, list) else []
-        )
-    if body.get("role") == "assistant":
-        return merge_output_messages([read_message(body)])
+def _is_function(tool: dict[str, Any]) -> bool:
+    """Return whether a flat definition is a function's: Anthropic's own tools have a versioned type."""
+    kind = tool.get("type", "function")
+    return kind in ("function", "custom", "client") or "input_schema" in tool or "parameters" in tool
+
+
+def _read_schema(function: dict[str, Any]) -> Any:
+    for key in (
+        "parameters",
+        "input_schema",
+        "inputSchema",
+        "parametersJsonSchema",
+        "parameters_json_schema",
+    ):
+        if function.get(key) is not None:
+            schema = parse_json(function[key])
+            schema = schema["json"] if isinstance(schema, dict) and set(schema) == {"json"} else schema
+            if not isinstance(schema, dict):
+                raise Unreadable(DropReason.MALFORMED)
+            return _lower_types(schema)
     return None
 
 
-def _read_choice(choice: Any) -> Message:
-    if not isinstance(choice, dict):
-        raise Unreadable(DropReason.MALFORMED)
-    if isinstance(choice.get("message"), dict):
-        return read_message({"role": "assistant", **_unwrap_langchain(choice["message"])})
-    return Message(role="assistant", content=read_content(choice.get("text")))
-
-
-def merge_output_messages(messages: list[Message]) -> Message | None:
-    """The one answer among output messages; messages that only call tools belong to it.
-
-    Raises Unreadable where several differ in content, or one is not the assistant's.
-    """
-    messages = [message for message in messages if message.content.strip() or message.tool_calls]
-    if any(message.role != "assistant" for message in messages):
-        raise Unreadable(DropReason.MALFORMED)
-    contents = {message.content for message in messages if message.content}
-    if len(contents) > 1:
-        raise Unreadable(DropReason.SEVERAL_ANSWERS)
-    if not messages:
-        return None
-    calls = dict.fromkeys(call for message in messages for call in message.tool_calls)
-    return Message(role="assistant", content="".join(contents), tool_calls=tuple(calls))
+def _lower_types(schema: Any) -> Any:
+    """Return a JSON schema with its types in lower case, which Gemini writes in capitals."""
+    if isinstance(schema, list):
+        return [_lower_types(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value.lower() if key == "type" and isinstance(value, str) else _lower_types(value)
+        for key, value in schema.items()
+    }

@@ -22,14 +22,12 @@ class DropReason(StrEnum):
         "not to (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=span_only records them)"
     )
     SEVERAL_ANSWERS = "several answers were recorded, and nothing says which one was used"
-    CUT_OFF = (
-        "the answer was cut off at a limit of tokens (finish reason, token count or broken JSON): raise it"
-    )
+    CUT_OFF = "the answer was cut off at the limit of tokens: raise that limit"
     ABNORMAL_END = "the answer did not end by itself: a filter, a refusal or an error ended it"
     TRUNCATED = (
         "the tracer dropped attributes: raise the agent's OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT (128 by default)"
     )
-    VALUE_CUT = "the tracer cut texts at a length: raise the agent's OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, or unset it"
+    VALUE_CUT = "the tracer cut texts at a length: unset the agent's OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"
     NOT_WHOLE = (
         "the history is not whole: an empty message, a tool call without its result, or a result without its "
         "call; upgrade or change the agent's tracer"
@@ -43,17 +41,11 @@ class DropReason(StrEnum):
     TOOL_CALLS_DIFFER = "two records of the call disagree about the tools that were offered or called"
     ANSWERS_DIFFER = "two records of the call disagree about how many answers there were"
     REDACTED = "part of the messages is hidden by a placeholder such as __REDACTED__"
-    SERIALISED = (
-        "a message holds a list of parts or an object written as text (JSON or Python), not what was said"
-    )
+    SERIALISED = "a message holds parts or an object written as text (JSON or Python), not what was said"
     UNKNOWN_TOOL = "the answer calls a tool that the request does not offer"
     BROKEN_ARGUMENTS = "the answer calls a tool with arguments that are no JSON object"
-    SERVER_TOOL = (
-        "the provider ran a tool of its own (web search, code): what it found is not in the messages"
-    )
-    PREFILLED = (
-        "the answer continues a beginning that the request gave, or repeats the request (prefill, echo)"
-    )
+    SERVER_TOOL = "the provider ran a tool of its own (web search, code), and what it found is not traced"
+    PREFILLED = "the answer continues or repeats a beginning that the request gave (prefill, echo)"
     MALFORMED = "an attribute has a type or shape that no convention writes"
     NOT_TEXT = "images, audio, files or other parts that are no text, which a text model cannot learn from"
     NOT_UNICODE = "text that is not valid Unicode (lone surrogates)"
@@ -80,12 +72,29 @@ class SearchDropReason(StrEnum):
     REPEATED_SEARCH = "the same search with the same judgements again in one session"
 
 
+DECISIVE = frozenset(
+    {
+        DropReason.NOT_TEXT,
+        DropReason.SERVER_TOOL,
+        DropReason.HISTORY_ELSEWHERE,
+        DropReason.TOO_LARGE,
+        DropReason.NOT_UNICODE,
+    }
+)
+"""Reasons that one record is enough for."""
+
+
 class Unreadable(LearndError):
     """A span's attributes cannot be read; `reason` is what gets counted."""
 
     def __init__(self, reason: DropReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
+
+    @property
+    def is_decisive(self) -> bool:
+        """True where one record is enough to refuse the call, however well the others read."""
+        return self.reason in DECISIVE
 
 
 class Drops:

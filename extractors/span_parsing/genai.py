@@ -1,87 +1,227 @@
-"""OpenTelemetry GenAI attributes, current (`gen_ai.input.messages`) and older (`gen_ai.prompt.N.*`).
+"""OpenTelemetry GenAI attributes and events, and Vercel's AI SDK, which writes beside them.
+
+    current     gen_ai.input.messages, gen_ai.output.messages (JSON), gen_ai.system_instructions
+    older       gen_ai.prompt.N.*, gen_ai.completion.N.*, or JSON in gen_ai.prompt and gen_ai.completion
+    events      gen_ai.user.message, gen_ai.choice, gen_ai.content.prompt, …
+    Vercel      ai.prompt.messages, ai.response.text, ai.response.toolCalls
 
 Specification: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
 Phoenix maps the current ones to OpenInference on arrival, but all or nothing: one message
 that its schema does not know, and none arrives there.
 """
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
-from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.chat_messages import ChatRequest, merge_output_messages, read_message, read_tools
+from extractors.span_parsing.chat_messages import read_chat, read_chats, read_tools
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import get_path, parse_json, to_entries
+from extractors.span_parsing.nested_attributes import (
+    SUSPICIOUS_COUNT,
+    count_attributes,
+    get_path,
+    parse_json,
+    to_entries,
+)
+from extractors.span_parsing.recorded import (
+    AnswerRecord,
+    RecordedMessage,
+    RequestRecord,
+    join_choice,
+    join_turns,
+)
+
+FIRST_ATTRIBUTES = ("gen_ai.system", "gen_ai.provider.name", "gen_ai.operation.name", "llm.request.type")
+"""What tracers set before the messages: while one is there, no message was dropped."""
+MESSAGE_EVENTS = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+}
 
 
-def read_request(span: Span) -> ChatRequest | None:
-    """System instructions, input messages and tool definitions; None where there are no messages."""
+def read_request(span: Span) -> RequestRecord | None:
+    """Read `gen_ai.input.messages`; None where there are none. Raises Unreadable."""
     gen_ai = span.attributes.get("gen_ai")
-    messages = _read_messages(gen_ai, "input.messages") or _read_indexed(gen_ai, "prompt")
+    messages = _parse_list(get_path(gen_ai, "input.messages"))
     if not messages:
         return None
-    return ChatRequest(prompt=(*_read_instructions(gen_ai), *messages), tools=_read_tools(span.attributes))
-
-
-def read_answer(span: Span) -> Message | None:
-    """The answer from `gen_ai.output.messages` or `gen_ai.completion.N.*`."""
-    gen_ai = span.attributes.get("gen_ai")
-    return merge_output_messages(
-        _read_messages(gen_ai, "output.messages") or _read_indexed(gen_ai, "completion")
+    return RequestRecord(
+        messages=join_turns((*_read_instructions(gen_ai), *read_chats(messages, unwrap=True))),
+        tools=_read_tools(span.attributes),
+        system_apart=True,
     )
 
 
-def _read_messages(gen_ai: Any, path: str) -> list[Message]:
-    messages = parse_json(get_path(gen_ai, path)) or []
-    if not isinstance(messages, list):
+def read_answer(span: Span) -> AnswerRecord | None:
+    """Read `gen_ai.output.messages`: each message is a choice. Raises Unreadable."""
+    messages = _parse_list(get_path(span.attributes, "gen_ai.output.messages"))
+    return _to_choices(
+        [read_chat({"role": "assistant", **_to_mapping(each)}, unwrap=True) for each in messages]
+    )
+
+
+def read_older_request(span: Span) -> RequestRecord | None:
+    """Read `gen_ai.prompt`: an attribute for each field of a message, JSON, or a text. Raises Unreadable."""
+    written = get_path(span.attributes, "gen_ai.prompt")
+    if isinstance(written, str):
+        parsed = _parse(written)
+        parsed = parsed.get("messages", parsed) if isinstance(parsed, dict) else parsed
+        messages = parsed if isinstance(parsed, list) else [{"role": "user", "content": written}]
+    else:
+        messages = _list_indexed(span, written)
+    if not messages:
+        return None
+    return RequestRecord(join_turns(read_chats(messages, unwrap=True)), _read_tools(span.attributes))
+
+
+def read_older_answer(span: Span) -> AnswerRecord | None:
+    """Read `gen_ai.completion`, in the forms of `gen_ai.prompt`. Raises Unreadable."""
+    written = get_path(span.attributes, "gen_ai.completion")
+    if isinstance(written, str):
+        parsed = _parse(written)
+        messages = parsed if isinstance(parsed, list) else [parsed if isinstance(parsed, dict) else written]
+    else:
+        messages = [
+            entry for entry in _list_indexed(span, written) if entry.keys() - {"finish_reason", "role"}
+        ]
+    return _to_choices([_read_completion(message) for message in messages])
+
+
+def read_event_request(span: Span) -> RequestRecord | None:
+    """Read the messages in the span's events. Raises Unreadable."""
+    chats = []
+    for name, attributes in _list_events(span):
+        if name in MESSAGE_EVENTS:
+            chats.append(_to_chat(MESSAGE_EVENTS[name], attributes))
+        elif name == "gen_ai.content.prompt":
+            chats += _parse_list(attributes.get("gen_ai.prompt"))
+        elif name == "gen_ai.client.inference.operation.details":
+            instructions = _parse_list(attributes.get("gen_ai.system_instructions"))
+            chats += [{"role": "system", "parts": instructions}] if instructions else []
+            chats += _parse_list(attributes.get("gen_ai.input.messages"))
+    if not chats:
+        return None
+    return RequestRecord(join_turns(read_chats(chats, unwrap=True)), _read_tools(span.attributes))
+
+
+def read_event_answer(span: Span) -> AnswerRecord | None:
+    """Read the choices in the span's events. Raises Unreadable."""
+    choices = []
+    for name, attributes in _list_events(span):
+        if name == "gen_ai.choice":
+            choices.append(read_chat(_to_chat("assistant", attributes), unwrap=True))
+        elif name == "gen_ai.content.completion":
+            choices += [_read_completion(each) for each in _parse_list(attributes.get("gen_ai.completion"))]
+        elif name == "gen_ai.client.inference.operation.details":
+            written = _parse_list(attributes.get("gen_ai.output.messages"))
+            choices += [
+                read_chat({"role": "assistant", **_to_mapping(each)}, unwrap=True) for each in written
+            ]
+    return _to_choices(choices)
+
+
+def read_vercel_request(span: Span) -> RequestRecord | None:
+    """Read `ai.prompt.messages` and `ai.prompt.tools`. Raises Unreadable."""
+    messages = _parse_list(get_path(span.attributes, "ai.prompt.messages"))
+    if not messages:
+        return None
+    tools = get_path(span.attributes, "ai.prompt.tools")
+    return RequestRecord(join_turns(read_chats(messages)), read_tools(parse_json(tools)))
+
+
+def read_vercel_answer(span: Span) -> AnswerRecord | None:
+    """Read `ai.response.text`, `ai.response.toolCalls` and `ai.response.reasoning`. Raises Unreadable."""
+    response = get_path(span.attributes, "ai.response")
+    text, calls = get_path(response, "text"), _parse_list(get_path(response, "toolCalls"))
+    if not isinstance(response, dict) or not (text or calls):
+        return None
+    chat = {"role": "assistant", "content": text, "tool_calls": calls, "reasoning": response.get("reasoning")}
+    return AnswerRecord(join_choice(read_chat(chat)), are_choices=False)
+
+
+def holds_no_content(span: Span) -> bool:
+    """Return whether a GenAI tracer wrote the span, but none of what was said."""
+    return "gen_ai" in span.attributes or "ai" in span.attributes
+
+
+def _parse(written: Any) -> Any:
+    """Return what JSON text says, None for other text. Raises Unreadable: VALUE_CUT where it breaks off."""
+    parsed = parse_json(written)
+    if parsed is None and isinstance(written, str) and written.lstrip().startswith(("[{", '{"')):
+        raise Unreadable(DropReason.VALUE_CUT)
+    return parsed
+
+
+def _parse_list(written: Any) -> list[Any]:
+    parsed = _parse(written)
+    if not isinstance(parsed, list | None):
         raise Unreadable(DropReason.MALFORMED)
-    return [message for written in messages for message in _read_parts(written)]
+    return parsed or []
 
 
-def _read_indexed(gen_ai: Any, path: str) -> list[Message]:
-    listed = get_path(gen_ai, path)
-    # An older convention kept the whole prompt as JSON in one attribute of the same name.
-    listed = parse_json(listed) if isinstance(listed, str) else listed
+def _to_mapping(message: Any) -> Mapping[str, Any]:
+    if not isinstance(message, dict):
+        raise Unreadable(DropReason.MALFORMED)
+    return message
+
+
+def _list_indexed(span: Span, listed: Any) -> list[dict[str, Any]]:
     if not listed:
         return []
     messages = to_entries(listed)
-    if any("role" not in message for message in messages):
+    if _lost_attributes(span) or any("role" not in message for message in messages):
         raise Unreadable(DropReason.TRUNCATED)
-    return [read_message(message) for message in messages]
+    return messages
 
 
-def _read_instructions(gen_ai: Any) -> list[Message]:
+def _lost_attributes(span: Span) -> bool:
+    """Return whether the tracer must be thought to have dropped the oldest attributes."""
+    first = any(get_path(span.attributes, path) is not None for path in FIRST_ATTRIBUTES)
+    return not first and count_attributes(span.attributes) >= SUSPICIOUS_COUNT
+
+
+def _read_completion(message: Any) -> list[RecordedMessage]:
+    if isinstance(message, str):
+        return read_chat({"role": "assistant", "content": message}, unwrap=True)
+    message = _to_mapping(message)
+    if "text" in message and "role" not in message:
+        message = {"role": "assistant", "content": message["text"]}
+    return read_chat({"role": "assistant", **message}, unwrap=True)
+
+
+def _to_choices(choices: list[list[RecordedMessage]]) -> AnswerRecord | None:
+    joined = [message for choice in choices for message in join_choice(choice)]
+    return AnswerRecord(tuple(joined), are_choices=True) if joined else None
+
+
+def _read_instructions(gen_ai: Any) -> list[RecordedMessage]:
     written = get_path(gen_ai, "system_instructions")
     parts = parse_json(written) or written
-    if not parts:
-        return []
-    parts = parts if isinstance(parts, list) else [{"type": "text", "content": parts}]
-    return _read_parts({"role": "system", "parts": parts})
+    return read_chat({"role": "system", "content": parts}) if parts else []
 
 
-def _read_parts(message: Any) -> list[Message]:
-    """One GenAI message as chat messages: each tool's response becomes a message of its own."""
-    if not isinstance(message, dict):
-        raise Unreadable(DropReason.MALFORMED)
-    parts = message.get("parts")
-    if parts is None:
-        return [read_message(message)]
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise Unreadable(DropReason.MALFORMED)
-    responses = [_read_tool_response(part) for part in parts if part.get("type") == "tool_call_response"]
-    others = [part for part in parts if part.get("type") not in ("tool_call_response", "tool_call")]
-    calls = [part for part in parts if part.get("type") == "tool_call"]
-    if responses and not others and not calls:
-        return responses
-    content = [{**part, "text": part.get("content", "")} for part in others]
-    return [read_message({**message, "content": content, "tool_calls": calls}), *responses]
+def _list_events(span: Span) -> list[tuple[str, dict[str, Any]]]:
+    """Return names and attributes of the span's events; some tracers keep them in an attribute, as JSON."""
+    events = parse_json(span.attributes.get("events"))
+    listed = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
+    named = [(event.get("name", event.get("event.name")), event.get("attributes", event)) for event in listed]
+    return [(name, fields) for name, fields in named if isinstance(name, str) and isinstance(fields, dict)]
 
 
-def _read_tool_response(part: dict[str, Any]) -> Message:
-    response = part.get("response", part.get("result"))
-    text = response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
-    return read_message({"role": "tool", "content": text, "tool_call_id": part.get("id")})
+def _to_chat(role: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the message of an event, which may lie in one of its attributes as JSON."""
+    inner = next(
+        (found for key in ("message", "body") if isinstance(found := parse_json(fields.get(key)), dict)),
+        fields,
+    )
+    chat = {key: inner[key] for key in ("content", "name", "role") if key in inner}
+    if inner.get("tool_calls"):
+        chat["tool_calls"] = parse_json(inner["tool_calls"])
+    if role == "tool":
+        chat["tool_call_id"] = inner.get("tool_call_id", inner.get("id"))
+    return {"role": role, **chat}
 
 
 def _read_tools(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:

@@ -8,6 +8,13 @@ from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 MOST_CHARACTERS = 500_000
 """Longest text that is looked at, about 125,000 tokens; no training sequence is that long."""
 
+SUSPICIOUS_COUNT = 100
+"""Attributes from which on some may have been dropped.
+
+A span that lost attributes has as many as its tracer's limit allows (128 by default); a few of them lie
+outside the attribute roots that the mirror keeps.
+"""
+
 
 def get_path(attributes: Any, path: str) -> Any:
     """The value at a dotted path, or None where any step is missing or no mapping."""

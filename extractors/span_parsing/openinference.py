@@ -4,60 +4,58 @@ Specification: https://github.com/Arize-ai/openinference/blob/main/spec/semantic
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
-from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.chat_messages import (
-    ChatRequest,
-    merge_output_messages,
-    read_content,
-    read_message,
-    read_response,
-    read_tools,
-)
-from extractors.span_parsing.chat_messages import read_request as read_body
+from extractors.span_parsing.bodies import read_request_body, read_response_body
+from extractors.span_parsing.chat_messages import find_flaw, read_chat, read_content, read_tools
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import count_attributes, get_path, parse_json, to_entries
+from extractors.span_parsing.nested_attributes import (
+    SUSPICIOUS_COUNT,
+    count_attributes,
+    get_path,
+    parse_json,
+    to_entries,
+)
+from extractors.span_parsing.parts import raise_gravest
+from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_turns
 
-# A span that lost attributes has as many as its tracer's limit allows (128 by default); a few
-# of them lie outside the attribute roots that the mirror keeps.
-SUSPICIOUS_COUNT = 100
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
 
 
-def read_listed_request(span: Span) -> ChatRequest | None:
-    """The request from `llm.input_messages` and `llm.tools`; None where there are no messages.
+def read_listed_request(span: Span) -> RequestRecord | None:
+    """Read `llm.input_messages` and `llm.tools`; None where there are no messages.
 
     Raises Unreadable; TRUNCATED where the tracer must be thought to have dropped messages.
     """
     listed = get_path(span.attributes, "llm.input_messages")
     if not listed:
         return None
-    messages = to_entries(listed)
+    entries = to_entries(listed)
     # Phoenix closes the gap that dropped messages leave, so what was set before them must be there.
     lost = span.kind == "UNKNOWN" or (
         get_path(span.attributes, "input.value") is None
         and count_attributes(span.attributes) >= SUSPICIOUS_COUNT
     )
-    if lost:
+    if lost or not all(
+        isinstance(message := entry.get("message"), dict) and "role" in message for entry in entries
+    ):
         raise Unreadable(DropReason.TRUNCATED)
-    chats = [_to_chat(entry.get("message")) for entry in messages]
-    if any("role" not in chat for chat in chats):
-        raise Unreadable(DropReason.TRUNCATED)
-    return ChatRequest(prompt=tuple(read_message(chat) for chat in chats), tools=_read_tools(span.attributes))
+    messages, is_whole = _read_messages(entries)
+    return RequestRecord(join_turns(messages), _read_tools(span.attributes), is_whole=is_whole)
 
 
-def read_body_request(span: Span) -> ChatRequest | None:
-    """The request from a JSON body in `input.value`; None where it is no chat request."""
-    request = read_body(parse_json(get_path(span.attributes, "input.value")))
-    if request and not request.tools:
-        return request.model_copy(update={"tools": _read_tools(span.attributes)})
-    return request
+def read_body_request(span: Span) -> RequestRecord | None:
+    """Read the JSON body in `input.value`; None where it is no chat request. Raises Unreadable."""
+    record = read_request_body(parse_json(get_path(span.attributes, "input.value")))
+    if record is not None and not record.tools:
+        return replace(record, tools=_read_tools(span.attributes))
+    return record
 
 
-def read_plain_request(span: Span) -> ChatRequest | None:
-    """A prompt that is one text: `llm.prompts`, `input.value` as text, or a filled template."""
+def read_plain_request(span: Span) -> RequestRecord | None:
+    """Read a prompt that is one text: `llm.prompts`, `input.value` as text, or a filled template."""
     text = (
         _read_completion_prompt(span.attributes)
         or _read_plain_text(span.attributes, "input")
@@ -65,59 +63,90 @@ def read_plain_request(span: Span) -> ChatRequest | None:
     )
     if not text:
         return None
-    return ChatRequest(prompt=(Message(role="user", content=text),), tools=_read_tools(span.attributes))
+    message = find_flaw(RecordedMessage(role="user", texts=(text,)))
+    return RequestRecord((message,), _read_tools(span.attributes))
 
 
-def read_listed_answer(span: Span) -> Message | None:
-    """The answer from `llm.output_messages`, or a completion's `llm.choices`."""
+def read_listed_answer(span: Span) -> AnswerRecord | None:
+    """Read `llm.output_messages`, or a completion's `llm.choices`. Raises Unreadable."""
     listed = get_path(span.attributes, "llm.output_messages")
     if listed:
         # An answer is the last thing that is set: a role that is missing was never written.
-        chats = [{"role": "assistant", **_to_chat(entry.get("message"))} for entry in to_entries(listed)]
-        return merge_output_messages([read_message(chat) for chat in chats])
+        messages, _ = _read_messages(to_entries(listed), role="assistant")
+        return AnswerRecord(tuple(messages), are_choices=None)
     choices = get_path(span.attributes, "llm.choices")
     if choices:
-        texts = [get_path(entry, "completion.text") for entry in to_entries(choices)]
-        return merge_output_messages(
-            [Message(role="assistant", content=read_content(text)) for text in texts]
-        )
+        texts = [read_content(get_path(entry, "completion.text")) for entry in to_entries(choices)]
+        messages = [find_flaw(RecordedMessage(role="assistant", texts=(text,))) for text in texts]
+        return AnswerRecord(tuple(messages), are_choices=True)
     return None
 
 
-def read_value_answer(span: Span) -> Message | None:
-    """The answer from `output.value`: a JSON response that is known, or plain text."""
-    body = parse_json(get_path(span.attributes, "output.value"))
-    if isinstance(body, dict) or get_path(span.attributes, "output.mime_type") == "application/json":
-        response = read_response(body)
-        if response is not None:
-            return response
+def read_body_answer(span: Span) -> AnswerRecord | None:
+    """Read the JSON response in `output.value`; None where it is none that is known. Raises Unreadable."""
+    return read_response_body(parse_json(get_path(span.attributes, "output.value")))
+
+
+def read_plain_answer(span: Span) -> AnswerRecord | None:
+    """Read `output.value` where it is the answer's text."""
     text = _read_plain_text(span.attributes, "output")
-    return merge_output_messages([Message(role="assistant", content=text)]) if text else None
+    if not text:
+        return None
+    message = find_flaw(RecordedMessage(role="assistant", texts=(text,)))
+    return AnswerRecord((message,), are_choices=False)
 
 
-def _to_chat(message: Any) -> dict[str, Any]:
-    """An OpenInference message in OpenAI's chat format."""
-    if message is None:
-        raise Unreadable(DropReason.TRUNCATED)
+def _read_messages(
+    entries: list[dict[str, Any]], role: str | None = None
+) -> tuple[list[RecordedMessage], bool]:
+    """Read listed messages, of which those without a role have `role`; tell whether all are whole."""
+    messages: list[RecordedMessage] = []
+    complaints: list[Unreadable] = []
+    for entry in entries:
+        try:
+            messages.extend(_read_message(entry.get("message"), role))
+        except Unreadable as complaint:
+            complaints.append(complaint)
+    raise_gravest(complaints)
+    return messages, not any(message.may_lack_neighbours for message in messages)
+
+
+def _read_message(message: Any, role: str | None) -> list[RecordedMessage]:
     if not isinstance(message, dict):
-        raise Unreadable(DropReason.MALFORMED)
-    chat = {key: message[key] for key in ("role", "content", "tool_call_id", "name") if key in message}
-    if not chat.get("content") and message.get("contents"):
-        chat["content"] = [
-            _to_part(entry.get("message_content")) for entry in to_entries(message["contents"])
-        ]
+        raise Unreadable(DropReason.TRUNCATED if message is None else DropReason.MALFORMED)
+    chat: dict[str, Any] = {"role": role} if role else {}
+    chat |= {key: message[key] for key in ("role", "content", "tool_call_id", "name") if key in message}
     if message.get("tool_calls"):
         chat["tool_calls"] = [entry.get("tool_call") for entry in to_entries(message["tool_calls"])]
     elif message.get("function_call_name"):
-        arguments = message.get("function_call_arguments_json", "{}")
+        arguments = message.get("function_call_arguments_json")
         chat["function_call"] = {"name": message["function_call_name"], "arguments": arguments}
-    return chat
+    contents = message.get("contents")
+    if not contents:
+        return read_chat(chat)
+    parts = [_to_part(entry) for entry in to_entries(contents)]
+    of_parts = read_chat({**chat, "content": parts})
+    if not chat.get("content"):
+        return of_parts
+    return [_check_same_text(read_chat(chat)[0], of_parts)]
 
 
-def _to_part(part: Any) -> Any:
-    if isinstance(part, dict) and part.get("type") is None and isinstance(part.get("text"), str):
+def _check_same_text(stated: RecordedMessage, of_parts: list[RecordedMessage]) -> RecordedMessage:
+    """Return a message that has its text twice; where the two differ, it is not read from this record."""
+    shown = "".join(message.text for message in of_parts)
+    if shown.strip() and shown.split() != stated.text.split():
+        return replace(stated, texts=None, calls=(), flaw=DropReason.NOT_WHOLE, may_lack_neighbours=True)
+    return replace(of_parts[0], texts=stated.texts, role=stated.role)
+
+
+def _to_part(entry: dict[str, Any]) -> Any:
+    part = entry.get("message_content", {})
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") is None and isinstance(part.get("text"), str):
         return part["text"]
-    return part
+    # An ordered call stands beside its content: {"message_content": {"type": "tool_use"}, "tool_call": …}.
+    return {**part, **({"tool_call": entry["tool_call"]} if "tool_call" in entry else {})}
 
 
 def _read_tools(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:

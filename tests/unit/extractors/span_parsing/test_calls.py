@@ -200,7 +200,8 @@ def test_messages_from_which_phoenix_closed_the_gap_are_not_trusted() -> None:
     long = openinference(*[("user", "a"), ("assistant", "b")] * 31)
     assert try_to_read(long) is DropReason.TRUNCATED
     shorter = {**chat, "input": to_body(messages=CHAT)}
-    assert read(shorter).prompt == SYSTEM_AND_USER
+    assert read(shorter, kind="UNKNOWN").prompt == SYSTEM_AND_USER
+    assert try_to_read(shorter) is DropReason.TEXTS_DIFFER
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,170 @@
+"""How an answer ended, and whether texts were cut: what was cut off never teaches as a whole."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from extractors.phoenix.spans import Span
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import get_path, parse_json
+
+END_KEYS = frozenset(
+    {"finish_reason", "finish_reasons", "finishReason", "stop_reason", "stopReason", "done_reason"}
+)
+ENVELOPES = frozenset(
+    {
+        "choices", "candidates", "generations", "output", "message", "messages", "response", "raw", "data",
+        "kwargs", "response_metadata", "generation_info", "additional_kwargs", "llm_output", "result",
+        "incomplete_details", "finish_details",
+    }
+)  # fmt: skip
+"""Keys of a response under which its end may stand; never those of what the model said."""
+NORMAL_ENDS = frozenset(
+    {
+        "", "stop", "end_turn", "stop_sequence", "tool_calls", "tool_call", "tool_use", "function_call",
+        "eos", "eos_token", "end", "complete", "completed", "done", "finish_reason_stop", "unspecified",
+        "finish_reason_unspecified", "unknown", "none", "null",
+    }
+)  # fmt: skip
+RESPONSE_KEYS = frozenset({"output", "content", "arguments"})
+"""Keys beside the status of a response of the Responses API, or of one of its items."""
+LIMITS = re.compile(r".*(length|max_\w*token|max_\w*output|token_limit|context_window|incomplete).*")
+UNTOLD = frozenset({"", "unspecified", "finish_reason_unspecified", "unknown", "none", "null"})
+MOST_TOKENS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "maxTokens",
+    "maxOutputTokens",
+    "num_predict",
+)
+SHORTEST_LIMIT = 32
+"""Characters below which two texts may well be of one length by chance."""
+
+
+def check_end(span: Span, answer: str, parameters: Mapping[str, Any]) -> None:
+    """Check that the answer ended by itself, as far as any record of `span` tells.
+
+    `parameters` are those of the request. Where no record tells the end, evidence decides: as many tokens
+    as the request allowed, or JSON that breaks off. Raises Unreadable: CUT_OFF, ABNORMAL_END.
+    """
+    ends = {_normalise(end) for end in _list_ends(span)}
+    abnormal = sorted(ends - NORMAL_ENDS)
+    if abnormal:
+        cut = any(LIMITS.fullmatch(end) for end in abnormal)
+        raise Unreadable(DropReason.CUT_OFF if cut else DropReason.ABNORMAL_END)
+    if not ends - UNTOLD and (_has_spent_all_tokens(span, parameters) or breaks_off(answer)):
+        raise Unreadable(DropReason.CUT_OFF)
+
+
+def _normalise(end: str) -> str:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", end.strip().rpartition(".")[2])
+    return spaced.replace("-", "_").replace(" ", "_").casefold()
+
+
+def _list_ends(span: Span) -> Iterator[str]:
+    attributes = span.attributes
+    yield from _to_texts(get_path(attributes, "llm.finish_reason"))
+    yield from _to_texts(get_path(attributes, "ai.response.finishReason"))
+    for written in (
+        get_path(attributes, "llm.output_messages"),
+        get_path(attributes, "gen_ai.response"),
+        get_path(attributes, "gen_ai.output.messages"),
+        get_path(attributes, "gen_ai.completion"),
+        get_path(attributes, "events"),
+        get_path(attributes, "output.value"),
+    ):
+        yield from _find_ends(parse_json(written))
+
+
+def _find_ends(value: Any) -> Iterator[str]:
+    """Yield the ends that a response tells, wherever its provider writes them."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from _find_ends(entry)
+    if not isinstance(value, dict):
+        return
+    if value.get("status") in ("incomplete", "failed", "cancelled") and not RESPONSE_KEYS.isdisjoint(value):
+        yield str(value["status"])
+    for key, inner in value.items():
+        if key in END_KEYS:
+            yield from _to_texts(inner)
+        elif key in ENVELOPES or key == "attributes" or key.isdecimal():
+            yield from _find_ends(parse_json(inner) if isinstance(inner, str) else inner)
+        elif key == "reason" and isinstance(inner, str):
+            yield inner
+
+
+def _to_texts(value: Any) -> list[str]:
+    parsed = parse_json(value) if isinstance(value, str) and value.startswith("[") else value
+    if isinstance(parsed, dict):
+        parsed = parsed.get("type", parsed.get("reason"))
+    entries = parsed if isinstance(parsed, list) else [parsed]
+    return [entry for entry in entries if isinstance(entry, str)]
+
+
+def _has_spent_all_tokens(span: Span, parameters: Mapping[str, Any]) -> bool:
+    limits = [parameters.get(key) for key in MOST_TOKENS]
+    limits.append(get_path(span.attributes, "gen_ai.request.max_tokens"))
+    spent = (
+        get_path(span.attributes, "llm.token_count.completion"),
+        get_path(span.attributes, "gen_ai.usage.output_tokens"),
+        get_path(span.attributes, "gen_ai.usage.completion_tokens"),
+    )
+    most = [limit for limit in limits if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0]
+    return bool(most) and any(isinstance(count, int) and count >= min(most) for count in spent)
+
+
+def breaks_off(text: str) -> bool:
+    """Return whether `text` is JSON that ends before it is closed."""
+    text = text.strip().removeprefix("```json").lstrip()
+    if not re.match(r'\{\s*"|\[\s*[\[{"]', text):
+        return False
+    open_brackets, in_string, escaped = 0, False, False
+    for character in text:
+        if in_string:
+            escaped, in_string = (
+                character == "\\" and not escaped,
+                escaped or character != '"',
+            )
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            open_brackets += 1
+        elif character in "]}":
+            open_brackets -= 1
+            if open_brackets == 0:
+                return False
+    return True
+
+
+def check_values_whole(span: Span) -> None:
+    """Check that no attribute was cut at a length limit. Raises Unreadable (VALUE_CUT).
+
+    The evidence is two different texts that are both of the greatest length of all, of which one is JSON
+    that breaks off, or both end in the midst of a word at a length that people set as a limit.
+    """
+    texts = {text for text in _list_texts(span.attributes) if len(text) >= SHORTEST_LIMIT}
+    longest = max(map(len, texts), default=0)
+    at_limit = [text for text in texts if len(text) == longest]
+    if len(at_limit) < 2:
+        return
+    in_words = _is_round(longest) and all(text[-1].isalnum() for text in at_limit)
+    if in_words or any(map(breaks_off, at_limit)):
+        raise Unreadable(DropReason.VALUE_CUT)
+
+
+def _is_round(length: int) -> bool:
+    """Return whether `length` is a power of two from 128 on, or some thousands or five hundreds."""
+    return length >= 128 and (length & (length - 1) == 0 or length % 500 == 0)
+
+
+def _list_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _list_texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _list_texts(inner)

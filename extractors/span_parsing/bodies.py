@@ -1,0 +1,176 @@
+"""JSON bodies of requests and responses, as providers' SDKs send and get them.
+
+OpenAI's chat completions and Responses, Anthropic's messages, Gemini's contents, Bedrock's Converse,
+Ollama, and LangChain's and LlamaIndex's serialised messages.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from extractors.span_parsing.chat_messages import read_chat, read_chats, read_content, read_tools
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import get_path
+from extractors.span_parsing.recorded import (
+    AnswerRecord,
+    RecordedMessage,
+    RequestRecord,
+    join_choice,
+    join_turns,
+)
+
+KEPT_BY_PROVIDER = (
+    "previous_response_id",
+    "conversation",
+    "cached_content",
+    "cachedContent",
+    "config.cached_content",
+    "prompt.id",
+)
+"""Parts of a request that stand for messages which it does not hold."""
+CONTINUING = ("continue_final_message", "echo")
+"""Parameters of a request whose answer repeats or continues some of it."""
+
+
+def check_self_contained(body: Any) -> None:
+    """Check that a request holds all that the model was asked. Raises Unreadable (HISTORY_ELSEWHERE)."""
+    if any(get_path(body, path) for path in KEPT_BY_PROVIDER):
+        raise Unreadable(DropReason.HISTORY_ELSEWHERE)
+
+
+def continues_its_request(body: Any) -> bool:
+    """Return whether the answer to this request continues its last message, or repeats it."""
+    return any(get_path(body, key) is True for key in CONTINUING)
+
+
+def read_request_body(body: Any) -> RequestRecord | None:
+    """Read the request in a JSON body, or return None where `body` is no request that is known.
+
+    Raises Unreadable.
+    """
+    if isinstance(body, list):
+        # Bedrock's tracer keeps the messages alone.
+        return _build_record(body, {}, system_apart=True) if _are_messages(body) else None
+    if not isinstance(body, dict):
+        return None
+    check_self_contained(body)
+    messages = body.get("messages")
+    if isinstance(messages, list) and messages and isinstance(messages[0], list):
+        # LangChain traces a batch; a span has one conversation.
+        messages = messages[0] if len(messages) == 1 else [None]
+    if isinstance(messages, list):
+        return _build_record(messages, body) if _are_messages(messages) else None
+    if "model" in body and isinstance(body.get("input"), str | list):
+        return _read_responses_request(body)
+    if isinstance(body.get("contents"), str | list | dict):
+        return _read_gemini_request(body)
+    return None
+
+
+def _are_messages(messages: Sequence[Any]) -> bool:
+    return bool(messages) and all(isinstance(message, dict) for message in messages)
+
+
+def _build_record(
+    messages: Sequence[Any], body: Mapping[str, Any], *, system: Any = None, system_apart: bool = False
+) -> RequestRecord:
+    system = body.get("system") if system is None else system
+    leading = _read_system(system)
+    return RequestRecord(
+        messages=join_turns((*leading, *read_chats(messages))),
+        tools=read_tools(body.get("tools") or body.get("toolConfig") or body.get("functions")),
+        system_apart=system_apart or bool(leading),
+    )
+
+
+def _read_system(system: Any) -> list[RecordedMessage]:
+    if not system:
+        return []
+    if isinstance(system, dict) and "parts" in system:
+        system = system["parts"]
+    return read_chat({"role": "system", "content": system})
+
+
+def _read_responses_request(body: Mapping[str, Any]) -> RequestRecord | None:
+    written = body["input"]
+    items = [{"role": "user", "content": written}] if isinstance(written, str) else written
+    if not _are_messages(items):
+        return None
+    return _build_record(items, body, system=body.get("instructions"))
+
+
+def _read_gemini_request(body: Mapping[str, Any]) -> RequestRecord | None:
+    config = body.get("config")
+    config = {**body, **(config if isinstance(config, dict) else {})}
+    contents = body["contents"]
+    contents = contents if isinstance(contents, list) else [contents]
+    if all(isinstance(content, str) for content in contents):
+        contents = [{"role": "user", "content": contents}]
+    elif all(isinstance(content, dict) and "role" not in content for content in contents):
+        contents = [{"role": "user", **content} for content in contents]
+    if not _are_messages(contents):
+        return None
+    system = config.get("system_instruction") or config.get("systemInstruction")
+    record = _build_record(contents, {}, system=system, system_apart=True)
+    return RequestRecord(record.messages, read_tools(config.get("tools")), system_apart=True)
+
+
+def read_response_body(body: Any) -> AnswerRecord | None:
+    """Read the answer in a JSON response, or return None where `body` is no response that is known.
+
+    Raises Unreadable.
+    """
+    if isinstance(body, list):
+        return _read_texts(body) if body and all(isinstance(answer, str) for answer in body) else None
+    if not isinstance(body, dict):
+        return None
+    for key, read in (("choices", _read_choice), ("candidates", _read_candidate)):
+        if isinstance(body.get(key), list):
+            return _read_choices([read(choice) for choice in body[key]])
+    if isinstance(body.get("generations"), list):
+        batch = body["generations"][0] if len(body["generations"]) == 1 else [None]
+        return _read_choices([_read_choice(choice) for choice in batch]) if isinstance(batch, list) else None
+    message = _find_message(body)
+    return AnswerRecord(join_choice(read_chats(message)), are_choices=False) if message else None
+
+
+def _find_message(body: Mapping[str, Any]) -> list[Any] | None:
+    """Return the items of the one answer in a response."""
+    output = body.get("output")
+    if isinstance(output, list) and _are_messages(output):
+        return output
+    if isinstance(output, dict) and isinstance(output.get("message"), dict):
+        return [output["message"]]
+    if body.get("role") in ("assistant", "model"):
+        return [body]
+    message = body.get("message")
+    if isinstance(message, dict) and "role" in message:
+        return [message]
+    return None
+
+
+def _read_texts(texts: Sequence[str]) -> AnswerRecord:
+    return _read_choices([[RecordedMessage(role="assistant", texts=(text,))] for text in texts])
+
+
+def _read_choices(choices: Sequence[list[RecordedMessage]]) -> AnswerRecord:
+    """Return one message for each choice. Raises Unreadable where a choice has more."""
+    joined = [join_choice(choice) for choice in choices]
+    if any(len(choice) > 1 for choice in joined):
+        raise Unreadable(DropReason.SEVERAL_ANSWERS)
+    return AnswerRecord(tuple(message for choice in joined for message in choice), are_choices=True)
+
+
+def _read_choice(choice: Any) -> list[RecordedMessage]:
+    if not isinstance(choice, dict):
+        raise Unreadable(DropReason.MALFORMED)
+    message = choice.get("message")
+    if isinstance(message, dict):
+        return read_chat({"role": "assistant", **message} if "content" in message else message)
+    return read_chat({"role": "assistant", "content": read_content(choice.get("text"))})
+
+
+def _read_candidate(candidate: Any) -> list[RecordedMessage]:
+    content = candidate.get("content") if isinstance(candidate, dict) else None
+    if not isinstance(content, dict):
+        raise Unreadable(DropReason.MALFORMED)
+    return read_chat({"role": "model", **{key: value for key, value in content.items() if value is not None}})

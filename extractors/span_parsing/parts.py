@@ -1,0 +1,312 @@
+"""Content parts, as the providers' SDKs and the conventions write them: texts, thoughts, tool calls, results.
+
+OpenAI        {"type": "text", "text": …}          Bedrock   {"text": …}, {"toolUse": …}
+Anthropic     {"type": "tool_use", "input": …}     Gemini    {"text": …}, {"functionCall": …}
+GenAI         {"type": "text", "content": …}       Vercel    {"type": "tool-call", "toolName": …}
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import parse_json
+from extractors.span_parsing.recorded import RecordedCall
+
+TEXT_TYPES = frozenset({"text", "input_text", "output_text", "summary_text"})
+THOUGHT_TYPES = frozenset({"reasoning", "thinking", "redacted_thinking", "reasoning_text"})
+CALL_TYPES = frozenset({"tool_use", "tool_call", "tool-call", "function_call"})
+RESULT_TYPES = frozenset(
+    {"tool_result", "tool_call_response", "tool-result", "function_call_output", "function_response"}
+)
+SILENT_TYPES = frozenset({"refusal", "step-start", "source", "source-url"})
+"""Parts without anything that was said; a refusal is no answer."""
+SERVER_TYPES = re.compile(
+    r"server_tool_\w+|(web|file)_search\w*|code_(interpreter|execution)\w*|bash_code_execution\w*|mcp_\w+"
+    r"|text_editor_code_execution\w*|web_fetch\w*|image_generation\w*|tool_search\w*|google_search\w*"
+)
+"""Types of parts and names of calls that belong to tools which the provider runs itself."""
+CALL_KEYS = ("toolUse", "functionCall", "function_call", "tool_use")
+RESULT_KEYS = ("toolResult", "functionResponse", "function_response", "tool_result")
+SERVER_KEYS = frozenset(
+    {"executableCode", "executable_code", "codeExecutionResult", "code_execution_result", "serverToolUse"}
+)
+SILENT_KEYS = frozenset({"cachePoint", "cache_point", "thoughtSignature", "thought_signature"})
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of what a reasoning model thought."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a tool returned; a text of None is not shown."""
+
+    call_id: str | None
+    name: str | None
+    text: str | None
+
+
+Part = Text | Thought | RecordedCall | Result
+
+
+def read_parts(content: Any) -> list[Part]:
+    """Read a message's content: a string, or a list of parts of any provider.
+
+    Raises Unreadable: NOT_TEXT or SERVER_TOOL, whatever else there is, else MALFORMED.
+    """
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [Text(content)]
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, list):
+        raise Unreadable(DropReason.MALFORMED)
+    parts: list[Part] = []
+    complaints: list[Unreadable] = []
+    for part in content:
+        try:
+            parts.extend(_read_part(part))
+        except Unreadable as complaint:
+            complaints.append(complaint)
+    raise_gravest(complaints)
+    return parts
+
+
+def raise_gravest(complaints: list[Unreadable]) -> None:
+    """Raise the complaint that decides about the whole call where there is one, else the first."""
+    for complaint in complaints:
+        if complaint.is_decisive:
+            raise complaint
+    if complaints:
+        raise complaints[0]
+
+
+def _read_part(part: Any) -> Iterator[Part]:
+    if isinstance(part, str):
+        yield Text(part)
+        return
+    if not isinstance(part, dict):
+        raise Unreadable(DropReason.MALFORMED)
+    part = {key: value for key, value in part.items() if value is not None}
+    kind = part.get("type")
+    if kind is None:
+        yield from _read_untyped(part)
+    elif isinstance(kind, str):
+        yield from _read_typed(part, kind)
+    else:
+        raise Unreadable(DropReason.MALFORMED)
+
+
+def _read_typed(part: dict[str, Any], kind: str) -> Iterator[Part]:
+    if kind in TEXT_TYPES:
+        yield Text(_read_text(part.get("text", part.get("content", ""))))
+    elif kind in THOUGHT_TYPES:
+        yield Thought(_read_thought(part))
+    elif kind in CALL_TYPES:
+        yield from read_call_part(part)
+    elif kind in RESULT_TYPES:
+        yield read_result_part(part)
+    elif SERVER_TYPES.fullmatch(kind):
+        raise Unreadable(DropReason.SERVER_TOOL)
+    elif kind not in SILENT_TYPES:
+        raise Unreadable(DropReason.NOT_TEXT)
+
+
+def _read_untyped(part: dict[str, Any]) -> Iterator[Part]:
+    """Read a part that is known by its key, as Bedrock and Gemini write it."""
+    if not SERVER_KEYS.isdisjoint(part):
+        raise Unreadable(DropReason.SERVER_TOOL)
+    if isinstance(call := _find(part, CALL_KEYS), dict):
+        yield from read_call_part(call)
+    elif isinstance(result := _find(part, RESULT_KEYS), dict):
+        yield read_result_part(result)
+    elif "reasoningContent" in part or "reasoning_content" in part:
+        yield Thought(_read_bedrock_thought(part.get("reasoningContent", part.get("reasoning_content"))))
+    elif "text" in part:
+        text = _read_text(part["text"])
+        yield Thought(text) if part.get("thought") is True else Text(text)
+    elif SILENT_KEYS.isdisjoint(part) and part:
+        raise Unreadable(DropReason.NOT_TEXT)
+
+
+def _find(part: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    return next((part[key] for key in keys if key in part), None)
+
+
+def _read_text(text: Any) -> str:
+    if isinstance(text, dict):
+        text = text.get("value")
+    if not isinstance(text, str):
+        raise Unreadable(DropReason.MALFORMED)
+    return text
+
+
+def _read_thought(part: Mapping[str, Any]) -> str:
+    for key in ("thinking", "text", "content", "reasoning"):
+        if isinstance(part.get(key), str):
+            return str(part[key])
+    written = [*_to_list(part.get("summary")), *_to_list(part.get("content"))]
+    return "\n".join(piece["text"] for piece in written if isinstance(piece, dict) and "text" in piece)
+
+
+def _read_bedrock_thought(thought: Any) -> str:
+    text = thought.get("reasoningText", thought.get("reasoning_text")) if isinstance(thought, dict) else None
+    text = text.get("text") if isinstance(text, dict) else text
+    return text if isinstance(text, str) else ""
+
+
+def _to_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def read_call_part(part: Mapping[str, Any]) -> Iterator[RecordedCall]:
+    """Yield the call in a part of any provider; none where the part only says that there is one."""
+    call = part["tool_call"] if isinstance(part.get("tool_call"), dict) else part
+    function = call["function"] if isinstance(call.get("function"), dict) else call
+    name = _find(function, ("name", "toolName", "tool_name"))
+    if name is None and not function.keys() - {"type"}:
+        return
+    call_id = _find(call, ("call_id", "id", "toolUseId", "toolCallId", "tool_use_id", "tool_call_id"))
+    yield build_call(call_id, name, _find(function, ("arguments", "input", "args")), shown=True)
+
+
+def build_call(call_id: Any, name: Any, arguments: Any, *, shown: bool) -> RecordedCall:
+    """Build a call; `shown` says that the record would show arguments if there were any.
+
+    Raises Unreadable: SERVER_TOOL or NOT_TEXT where its name is that of a tool that a provider runs.
+    """
+    if not isinstance(name, str) or not name:
+        raise Unreadable(DropReason.MALFORMED)
+    if name == "computer_call":
+        raise Unreadable(DropReason.NOT_TEXT)
+    if name.endswith("_call") and SERVER_TYPES.fullmatch(name):
+        raise Unreadable(DropReason.SERVER_TOOL)
+    if arguments is None:
+        text = "{}" if shown else None
+    elif isinstance(arguments, str):
+        text = arguments if arguments.strip() not in ("", "null") else "{}"
+    else:
+        text = json.dumps(arguments, ensure_ascii=False)
+    return RecordedCall(id=to_optional_text(call_id), name=name, arguments=text)
+
+
+def read_result_part(part: Mapping[str, Any]) -> Result:
+    """Read what a tool returned from a part of any provider."""
+    inner = part.get("tool_result")
+    part = inner if isinstance(inner, dict) else part
+    call_id = _find(part, ("tool_use_id", "toolUseId", "toolCallId", "tool_call_id", "call_id", "id"))
+    name = _find(part, ("name", "toolName", "tool_name"))
+    for key in ("content", "output"):
+        if key in part:
+            return Result(to_optional_text(call_id), to_optional_text(name), read_result(part[key]))
+    returned = part.get("response", part.get("result"))
+    if returned is None:
+        # Anthropic leaves out the content of a tool that returned nothing.
+        empty = "" if part.get("type") == "tool_result" or "toolUseId" in part else None
+        return Result(to_optional_text(call_id), to_optional_text(name), empty)
+    _check_text_only(returned)
+    return Result(to_optional_text(call_id), to_optional_text(name), to_text(returned))
+
+
+def read_result(content: Any) -> str | None:
+    """Return a result's text: a string, text parts one to a line, or an object as JSON. Raises Unreadable."""
+    if content is None or isinstance(content, str):
+        return content
+    if isinstance(content, dict) and "value" in content and isinstance(content.get("type"), str):
+        _check_text_only(content["value"])
+        return to_text(content["value"])
+    if isinstance(content, list) and all(_is_part(entry) for entry in content):
+        lines = [entry.get("json") if "json" in entry else _read_one_text(entry) for entry in content]
+        return "\n".join(to_text(line) for line in lines)
+    _check_text_only(content)
+    return to_text(content)
+
+
+def _is_part(entry: Any) -> bool:
+    return isinstance(entry, dict) and (
+        "type" in entry or "text" in entry or "json" in entry or len(entry) == 1
+    )
+
+
+def _read_one_text(part: Any) -> str:
+    return "".join(piece.text for piece in _read_part(part) if isinstance(piece, Text))
+
+
+def _check_text_only(returned: Any) -> None:
+    """Raise NOT_TEXT where a result is a list of parts of which one is no text."""
+    if isinstance(returned, list) and returned and all(isinstance(x, dict) and "type" in x for x in returned):
+        read_parts(returned)
+
+
+def to_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def to_optional_text(value: Any) -> str | None:
+    """Return `value`, None where it is empty. Raises Unreadable where it is no text."""
+    if value is None or isinstance(value, str):
+        return value or None
+    raise Unreadable(DropReason.MALFORMED)
+
+
+PAYLOADS = {
+    "text": "text",
+    "thinking": "thinking",
+    "tool_use": "input",
+    "tool_result": "tool_use_id",
+    "image_url": "image_url",
+    "image": "source",
+    "input_text": "text",
+    "output_text": "text",
+    "document": "source",
+}
+PRINTED_OBJECT = re.compile(
+    r"\s*\[?(\w+Block|\w*Message(Chunk)?|ModelRequest|ModelResponse|\w*Part|Content|ToolCall|ChatCompletion)"
+    r"\(\w+=.*\)\]?\s*|content='.*' (additional_kwargs|response_metadata)=.*|\s*<[\w.]+ object at 0x\w+>\s*",
+    re.DOTALL,
+)
+
+
+def find_parts_in_text(text: str) -> list[Any] | None:
+    """Return the parts that `text` is the JSON of, or None where it is no such JSON."""
+    start = text.lstrip()[:1]
+    if start not in ("[", "{") or '"type"' not in text:
+        return None
+    parsed = parse_json(text)
+    parts = parsed if isinstance(parsed, list) else [parsed]
+    if not parts or not all(_is_block(part) for part in parts):
+        return None
+    return parts
+
+
+def _is_block(part: Any) -> bool:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        return False
+    return PAYLOADS.get(part["type"], "") in part
+
+
+def is_python_repr(text: str) -> bool:
+    """Return whether `text` is a Python object that was printed instead of what it holds."""
+    if text.lstrip().startswith(("[{'", "{'")):
+        try:
+            printed = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return False
+        parts = printed if isinstance(printed, list) else [printed]
+        return all(_is_block(part) or (isinstance(part, dict) and "role" in part) for part in parts)
+    return PRINTED_OBJECT.fullmatch(text) is not None

@@ -1,0 +1,239 @@
+"""The records of one call, brought together: they fill each other's gaps, and must not contradict each other.
+
+White space, the order of a JSON object's keys and the place of a system prompt that a record keeps
+apart are no contradictions.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import parse_json
+from extractors.span_parsing.parts import Text, read_parts
+from extractors.span_parsing.recorded import (
+    AnswerRecord,
+    RecordedCall,
+    RecordedMessage,
+    RequestRecord,
+    join_choice,
+)
+
+
+def reconcile_requests(records: Sequence[RequestRecord]) -> RequestRecord:
+    """Return the request that all of `records` show, from its first record on.
+
+    Raises Unreadable where two contradict each other, or where the prompt is not whole in any.
+    """
+    whole = [record for record in records if _is_whole(record)]
+    partial = [record for record in records if not _is_whole(record)]
+    if whole:
+        request = whole[0]
+        for record in whole[1:]:
+            request = _merge_requests(request, record)
+        for record in partial:
+            _check_contained(record, request)
+    else:
+        request = partial[0]
+        for record in partial[1:]:
+            request = _merge_requests(request, record)
+    return replace(request, tools=_reconcile_tools([record.tools for record in records]))
+
+
+def _is_whole(record: RequestRecord) -> bool:
+    return record.is_whole and not any(message.flaw for message in record.messages)
+
+
+def _merge_requests(one: RequestRecord, other: RequestRecord) -> RequestRecord:
+    system, other_system = _select_system(one), _select_system(other)
+    turns, other_turns = _drop_system(one), _drop_system(other)
+    if len(turns) != len(other_turns):
+        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    merged = [_merge_messages(mine, its) for mine, its in zip(turns, other_turns, strict=True)]
+    if not system:
+        return replace(other, messages=_replace_turns(other, merged))
+    if other_system and not is_same_text(_join_texts(system), _join_texts(other_system)):
+        raise Unreadable(DropReason.TEXTS_DIFFER)
+    in_place = not one.system_apart and not other.system_apart and len(system) == len(other_system)
+    if in_place and _place_system(one) != _place_system(other):
+        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    placed = other if one.system_apart and other_system and not other.system_apart else one
+    return replace(placed, messages=_replace_turns(placed, merged))
+
+
+def _select_system(record: RequestRecord) -> list[RecordedMessage]:
+    return [message for message in record.messages if message.role == "system"]
+
+
+def _drop_system(record: RequestRecord) -> list[RecordedMessage]:
+    return [message for message in record.messages if message.role != "system"]
+
+
+def _place_system(record: RequestRecord) -> list[int]:
+    return [at for at, message in enumerate(record.messages) if message.role == "system"]
+
+
+def _join_texts(messages: Sequence[RecordedMessage]) -> str:
+    return "\n".join(message.text for message in messages)
+
+
+def _replace_turns(record: RequestRecord, turns: Sequence[RecordedMessage]) -> tuple[RecordedMessage, ...]:
+    remaining = iter(turns)
+    return tuple(message if message.role == "system" else next(remaining) for message in record.messages)
+
+
+def _check_contained(partial: RequestRecord, whole: RequestRecord) -> None:
+    """Check that what `partial` does show stands in `whole`, in its order. Raises Unreadable."""
+    shown = [message for message in _drop_system(partial) if message.flaw is None]
+    turns = _drop_system(whole)
+    if len(_drop_system(partial)) > len(turns):
+        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    remaining = iter(turns)
+    for message in shown:
+        if not any(_can_merge(message, turn) for turn in remaining):
+            raise Unreadable(DropReason.HISTORY_DIFFERS)
+
+
+def _can_merge(one: RecordedMessage, other: RecordedMessage) -> bool:
+    try:
+        _merge_messages(one, other)
+    except Unreadable:
+        return False
+    return True
+
+
+def _merge_messages(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
+    """Return one message as two records show it. Raises Unreadable where they contradict each other."""
+    if other.flaw is not None:
+        return one if one.flaw is None or other.flaw == DropReason.NOT_WHOLE else other
+    if one.flaw is not None:
+        return other
+    role = _merge_roles(one.role, other.role)
+    if one.texts is not None and other.texts is not None and not is_same_text(one.text, other.text):
+        raise Unreadable(DropReason.TEXTS_DIFFER)
+    if one.call_id and other.call_id and one.call_id != other.call_id:
+        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    if len(one.calls) != len(other.calls):
+        raise Unreadable(DropReason.TOOL_CALLS_DIFFER)
+    return replace(
+        one,
+        role=role,
+        texts=one.texts if one.texts is not None else other.texts,
+        calls=tuple(_merge_calls(mine, its) for mine, its in zip(one.calls, other.calls, strict=True)),
+        call_id=one.call_id or other.call_id,
+        name=one.name or other.name,
+        reasoning=one.reasoning or other.reasoning,
+    )
+
+
+def _merge_roles(one: str, other: str) -> str:
+    """Return the role that two records tell: some tracers call every tool's result the user's."""
+    if one == other:
+        return one
+    if {one, other} == {"user", "tool"}:
+        return "tool"
+    raise Unreadable(DropReason.HISTORY_DIFFERS)
+
+
+def _merge_calls(one: RecordedCall, other: RecordedCall) -> RecordedCall:
+    differs = one.name != other.name or bool(one.id and other.id and one.id != other.id)
+    arguments = one.arguments if one.arguments is not None else other.arguments
+    if differs or not _is_same_json(arguments, other.arguments if other.arguments is not None else arguments):
+        raise Unreadable(DropReason.TOOL_CALLS_DIFFER)
+    return RecordedCall(id=one.id or other.id, name=one.name, arguments=arguments)
+
+
+def is_same_text(one: str, other: str) -> bool:
+    """Return whether two records' texts are the same but for white space, or the same JSON."""
+    return _squeeze(one) == _squeeze(other) or _is_same_json(one, other) or _is_text_of_parts(one, other)
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())
+
+
+def _is_same_json(one: str | None, other: str | None) -> bool:
+    if one == other:
+        return True
+    parsed, others = _parse_container(one), _parse_container(other)
+    return parsed is not None and others is not None and _dump(parsed) == _dump(others)
+
+
+def _dump(parsed: Any) -> str:
+    return json.dumps(parsed, sort_keys=True)
+
+
+def _parse_container(text: str | None) -> Any:
+    parsed = parse_json(text)
+    return parsed if isinstance(parsed, dict | list) else None
+
+
+def _is_text_of_parts(one: str, other: str) -> bool:
+    """Return whether one of the texts is the JSON of parts, and the other what they say."""
+    for written, said in ((one, other), (other, one)):
+        parts = _parse_container(written)
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            continue
+        try:
+            texts = [part.text for part in read_parts(parts) if isinstance(part, Text)]
+        except Unreadable:
+            continue
+        if texts and _squeeze("".join(texts)) == _squeeze(said):
+            return True
+    return False
+
+
+def _reconcile_tools(of_records: Sequence[tuple[dict[str, Any], ...]]) -> tuple[dict[str, Any], ...]:
+    """Return the tools of the first record that shows any; the records must name the same ones."""
+    shown = [tools for tools in of_records if tools]
+    if len({frozenset(tool["function"]["name"] for tool in tools) for tools in shown}) > 1:
+        raise Unreadable(DropReason.TOOL_CALLS_DIFFER)
+    # A record may leave out what a tool takes.
+    return max(shown, key=_count_schemas, default=())
+
+
+def _count_schemas(tools: Sequence[dict[str, Any]]) -> int:
+    return sum("parameters" in tool["function"] for tool in tools)
+
+
+def reconcile_answers(records: Sequence[AnswerRecord], asked_for: int | None) -> tuple[RecordedMessage, ...]:
+    """Return the answers that all of `records` show: one for each choice of the `asked_for`, if told.
+
+    Raises Unreadable where two records contradict each other.
+    """
+    told = [len(record.messages) for record in records if record.are_choices is not None]
+    several = max([asked_for or 1, *told]) > 1
+    answers = [_list_choices(record, several) for record in records]
+    if len({len(choices) for choices in answers}) > 1:
+        raise Unreadable(DropReason.ANSWERS_DIFFER)
+    merged = answers[0]
+    for choices in answers[1:]:
+        merged = tuple(_merge_answers(one, other) for one, other in zip_longest(merged, choices))
+    return merged
+
+
+def _list_choices(record: AnswerRecord, several: bool) -> tuple[RecordedMessage, ...]:
+    if record.are_choices or len(record.messages) == 1:
+        return record.messages
+    if several and record.are_choices is None:
+        return record.messages
+    joined = join_choice(record.messages)
+    if len(joined) > 1 and len({message.text.strip() for message in joined}) > 1:
+        raise Unreadable(DropReason.SEVERAL_ANSWERS)
+    return joined[:1]
+
+
+def _merge_answers(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
+    thoughts_apart = _find_thoughts_beside(one, other) or _find_thoughts_beside(other, one)
+    return thoughts_apart or _merge_messages(one, other)
+
+
+def _find_thoughts_beside(plain: RecordedMessage, listed: RecordedMessage) -> RecordedMessage | None:
+    """Return the answer where a record lists the thoughts as texts after it (smolagents), else None."""
+    texts, whole = listed.texts or (), plain.texts or ()
+    if len(whole) != 1 or len(texts) < 2 or _squeeze(texts[0]) != _squeeze(whole[0]):
+        return None
+    answer = replace(listed, texts=whole, reasoning=listed.reasoning or "\n".join(texts[1:]))
+    return _merge_messages(answer, plain)

@@ -1,0 +1,101 @@
+"""Records: what one convention says that the model was asked or answered, and what it does not show."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from extractors.span_parsing.drop_reasons import DropReason
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """A tool call as a record shows it."""
+
+    id: str | None
+    name: str
+    arguments: str | None
+    """JSON text; None where the record does not show any."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedMessage:
+    """A message as a record shows it: what is None is not shown, and may still have been there."""
+
+    role: str
+    texts: tuple[str, ...] | None = None
+    """The parts of its text, in order."""
+    calls: tuple[RecordedCall, ...] = ()
+    call_id: str | None = None
+    name: str | None = None
+    reasoning: str | None = None
+    flaw: DropReason | None = None
+    """Why the message cannot be read from this record alone; None where it can."""
+    may_lack_neighbours: bool = False
+    """True where the tracer puts one message in the place of several."""
+
+    @property
+    def text(self) -> str:
+        """The text in one: an answer's parts are pieces of it, other parts stand on lines of their own."""
+        return ("" if self.role == "assistant" else "\n").join(self.texts or ())
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.text.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """The request of one call, as one record shows it."""
+
+    messages: tuple[RecordedMessage, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    system_apart: bool = False
+    """True where the record keeps system prompts apart from the messages, so that their place is not told."""
+    is_whole: bool = True
+    """False where the tracer is known to leave parts of the messages out."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """The answer of one call, as one record shows it."""
+
+    messages: tuple[RecordedMessage, ...]
+    are_choices: bool | None
+    """True where each message is an answer of its own, False where all are one; None where that is untold."""
+
+
+def join_turns(messages: Iterable[RecordedMessage]) -> tuple[RecordedMessage, ...]:
+    """Join messages that are items of one assistant turn: a text, thoughts and calls, in any order.
+
+    Two texts stay apart: nothing says that they are one.
+    """
+    joined: list[RecordedMessage] = []
+    for message in messages:
+        if joined and _belong_together(joined[-1], message):
+            joined[-1] = _join(joined[-1], message)
+        else:
+            joined.append(message)
+    return tuple(joined)
+
+
+def _belong_together(one: RecordedMessage, next_one: RecordedMessage) -> bool:
+    return (
+        one.role == next_one.role == "assistant"
+        and one.flaw is None
+        and next_one.flaw is None
+        and not (one.says_something and next_one.says_something)
+    )
+
+
+def _join(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
+    thoughts = [reasoning for reasoning in (one.reasoning, other.reasoning) if reasoning]
+    return replace(
+        one if one.says_something else replace(one, texts=other.texts or one.texts),
+        calls=one.calls + other.calls,
+        reasoning="\n".join(thoughts) or None,
+    )
+
+
+def join_choice(messages: Sequence[RecordedMessage]) -> tuple[RecordedMessage, ...]:
+    """Join the items of one answer; more than one message is left where there are several texts."""
+    return join_turns(message for message in messages if message.texts or message.calls or message.reasoning)
