@@ -1,0 +1,81 @@
+"""Runs an agent under one tracer, and writes what was traced and what was said."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from tests.corpus.stand_in import StandIn, run_stand_in
+
+TRACEBACK = re.compile(r"Traceback \(most recent call last\).*", re.DOTALL)
+"""Python's traceback names the paths of the machine that recorded."""
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """A tracer, and the agent that is recorded with it."""
+
+    instrument: Callable[[TracerProvider], None]
+    """Switches it on."""
+    packages: tuple[str, ...]
+    """Packages whose versions matter."""
+    converse: Callable[[StandIn], None]
+
+
+def record_agent(tracers: Mapping[str, Tracer]) -> None:
+    """Record the tracer that the command line names, into the folder that it names."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    tracer = tracers[name]
+    exporter = InMemorySpanExporter()
+    # Only this resource: OpenTelemetry's own detectors would add names of the machine and the process.
+    provider = TracerProvider(resource=Resource({"service.name": "harbour-office"}))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    with run_stand_in() as stand_in:
+        tracer.instrument(provider)
+        tracer.converse(stand_in)
+    spans = exporter.get_finished_spans()
+    _write_recording(folder / f"{name}.otlp.json", spans, tracer.packages)
+    lines = ",\n".join(json.dumps(each.to_json(), ensure_ascii=False) for each in stand_in.served)
+    (folder / f"{name}.truth.json").write_text(f"[\n{lines}\n]\n", "utf-8")
+    print(f"{name}: {len(spans)} spans, {len(stand_in.served)} calls")
+
+
+def _write_recording(path: Path, spans: Any, packages: tuple[str, ...]) -> None:
+    """Write an OTLP request as protobuf's JSON, a span a line; the resource tells the versions."""
+    (traced,) = MessageToDict(encode_spans(spans))["resourceSpans"]
+    versions = {package: version(package) for package in (*packages, "opentelemetry-sdk")}
+    traced["resource"]["attributes"] += [
+        {"key": f"version.{package}", "value": {"stringValue": found}} for package, found in versions.items()
+    ]
+    scopes = ",\n".join(_write_scope(scope) for scope in traced["scopeSpans"])
+    resource = json.dumps(traced["resource"], ensure_ascii=False)
+    path.write_text(
+        f'{{"resourceSpans": [{{"resource": {resource}, "scopeSpans": [\n{scopes}\n]}}]}}\n', "utf-8"
+    )
+
+
+def _write_scope(scope: dict[str, Any]) -> str:
+    spans = ",\n".join(json.dumps(_leave_out_tracebacks(span), ensure_ascii=False) for span in scope["spans"])
+    named = json.dumps(scope.get("scope", {}), ensure_ascii=False)
+    return f'{{"scope": {named}, "spans": [\n{spans}\n]}}'
+
+
+def _leave_out_tracebacks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _leave_out_tracebacks(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_leave_out_tracebacks(each) for each in value]
+    return TRACEBACK.sub("Traceback left out", value) if isinstance(value, str) else value
