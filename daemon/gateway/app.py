@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: the routes, and who may call them. Nothing else gets through.
+"""The gateway as an ASGI application: its routes, and the check of the caller's token.
 
 Plain ASGI, because a framework's routing costs more than all the rest of the gateway.
 """
@@ -19,6 +19,7 @@ from daemon.gateway.replies import (
     Receive,
     Scope,
     Send,
+    decompress,
     find_header,
     read_body,
     read_headers,
@@ -40,11 +41,12 @@ def build_app(
     max_body_bytes: int,
     tracing: Tracing | None,
 ) -> "GatewayApp":
-    """The gateway's ASGI application, with lifespan.
+    """Return the gateway's ASGI application, with lifespan.
 
     `routes` reads the store (alias to route) and runs in a thread every `refresh_seconds`.
-    `tokens` maps a bearer token to its tenant; without any there is no authentication, and the
-    caller must listen on 127.0.0.1 only (`daemon.access.tokens.check_tokens`).
+    `tokens` maps a bearer token to its tenant. Without any there is no authentication, and the
+    server must listen on 127.0.0.1 only (`daemon.access.tokens.check_tokens`).
+    `max_body_bytes` limits a request's body, as sent and decompressed.
     """
     return GatewayApp(RouteTable(routes), Tokens(tokens), refresh_seconds, max_body_bytes, tracing)
 
@@ -124,7 +126,8 @@ class GatewayApp:
 
     async def _complete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         caller = self._find_caller(scope)
-        body = await read_body(scope, receive, self._max_body_bytes)
+        sent = await read_body(scope, receive, self._max_body_bytes)
+        body = decompress(sent, find_header(scope, b"content-encoding"), self._max_body_bytes)
         request = _parse_request(body)
         call = GatewayCall(
             path=path,

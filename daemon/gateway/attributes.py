@@ -1,17 +1,25 @@
 """One call as OpenInference attributes: request and answer in, flat attributes out.
 
 Specification: https://github.com/Arize-ai/openinference/blob/main/spec/semantic_conventions.md.
-Requests are strangers' JSON: what is not of the expected type is left out, and never an error.
+`input.value` and `output.value` hold the whole bodies. The other attributes never say something else:
+each message, part, call, tool, prompt and choice of a body has its entry, and what OpenInference has no
+words for keeps its own type, so that no reader takes it for absent or for text.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daemon.gateway.deltas import read_reasoning, to_arguments
+
 Attributes = dict[str, str | int | bool]
 Attribute = tuple[str, str | int | bool]
 _NOT_PARAMETERS = frozenset({"messages", "prompt", "tools", "functions"})
 _TOKEN_COUNTS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "total_tokens": "total"}
+_UNKNOWN = "unknown"
+"""Stands for the type of a part that names none."""
+_TEXT_KINDS = frozenset({"text", "refusal", "reasoning", "thinking"})
+"""Types of parts that may hold their text under the type's own name."""
 
 
 def describe_request(request: Mapping[str, Any]) -> Attributes:
@@ -31,70 +39,144 @@ def _list_request_attributes(request: Mapping[str, Any]) -> Iterator[Attribute]:
     yield "llm.invocation_parameters", _to_json(parameters)
     for index, message in enumerate(_to_list(request.get("messages"))):
         yield from _add_prefix(f"llm.input_messages.{index}.message", _list_message_attributes(message))
-    for index, tool in enumerate(_to_list(request.get("tools"))):
+    for index, tool in enumerate(_list_tools(request)):
         yield f"llm.tools.{index}.tool.json_schema", _to_json(tool)
-    prompt = request.get("prompt")
-    for index, text in enumerate(prompt if isinstance(prompt, list) else [prompt]):
-        if isinstance(text, str):
-            yield f"llm.prompts.{index}.prompt.text", text
+    for index, prompt in enumerate(_list_prompts(request.get("prompt"))):
+        name, value = ("text", prompt) if isinstance(prompt, str) else ("token_ids", _to_json(prompt))
+        yield f"llm.prompts.{index}.prompt.{name}", value
 
 
 def _list_answer_attributes(answer: Mapping[str, Any]) -> Iterator[Attribute]:
     yield "output.value", _to_json(answer)
     yield "output.mime_type", "application/json"
     for index, choice in enumerate(_to_list(answer.get("choices"))):
-        if not isinstance(choice, dict):
-            continue
-        yield from _add_prefix(
-            f"llm.output_messages.{index}.message", _list_message_attributes(choice.get("message"))
-        )
-        if isinstance(choice.get("text"), str):
-            yield f"llm.choices.{index}.completion.text", choice["text"]
-        if index == 0 and isinstance(choice.get("finish_reason"), str):
-            yield "llm.finish_reason", choice["finish_reason"]
+        choice = choice if isinstance(choice, dict) else {}
+        message, text = choice.get("message"), choice.get("text")
+        if isinstance(text, str) and message is None:
+            name = f"llm.choices.{index}.completion"
+            yield f"{name}.text", text
+        else:
+            name = f"llm.output_messages.{index}.message"
+            said = {"role": "assistant", **message} if isinstance(message, dict) else {"role": "assistant"}
+            yield from _add_prefix(name, _list_message_attributes(said))
+        if isinstance(reason := choice.get("finish_reason"), str):
+            yield f"{name}.finish_reason", reason
+            if index == 0:
+                yield "llm.finish_reason", reason
     usage = answer.get("usage")
     for key, name in _TOKEN_COUNTS.items():
         if isinstance(usage, dict) and type(usage.get(key)) is int:
             yield f"llm.token_count.{name}", usage[key]
 
 
+def _list_tools(request: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the tools; `functions`, their form before there were tools, as tools."""
+    yield from _to_list(request.get("tools"))
+    for function in _to_list(request.get("functions")):
+        yield {"type": "function", "function": function}
+
+
+def _list_prompts(prompt: Any) -> list[Any]:
+    """Return the prompts of a text completion: texts, or lists of token ids."""
+    if prompt is None:
+        return []
+    is_several = isinstance(prompt, list) and all(isinstance(each, str | list) for each in prompt)
+    return prompt if is_several else [prompt]
+
+
 def _list_message_attributes(message: Any) -> Iterator[Attribute]:
+    """Yield a message's attributes; a role that is missing is empty, which no reader accepts."""
     if not isinstance(message, dict):
-        return
-    for key in ("role", "name", "tool_call_id"):
+        message = {"content": [message]}
+    role = message.get("role")
+    yield "role", role if isinstance(role, str) else ""
+    for key in ("name", "tool_call_id"):
         if isinstance(message.get(key), str):
             yield key, message[key]
-    content = message.get("content")
-    if isinstance(content, str):
+    content, parts = message.get("content"), _list_parts(message)
+    if isinstance(content, str) and not parts:
         yield "content", content
-    for index, part in enumerate(_to_list(content)):
+    for index, part in enumerate(parts):
         yield from _add_prefix(f"contents.{index}.message_content", _list_part_attributes(part))
     for index, call in enumerate(_to_list(message.get("tool_calls"))):
         yield from _add_prefix(f"tool_calls.{index}.tool_call", _list_tool_call_attributes(call))
+    function = message.get("function_call")
+    if isinstance(function, dict):
+        name, arguments = function.get("name"), to_arguments(function.get("arguments"))
+        yield "function_call_name", name if isinstance(name, str) else ""
+        if arguments is not None:
+            yield "function_call_arguments_json", arguments
+
+
+def _list_parts(message: Mapping[str, Any]) -> list[Any]:
+    """Return the parts of a message, thoughts first; none where its content is one text and all it says."""
+    content, reasoning, refusal = message.get("content"), read_reasoning(message), message.get("refusal")
+    beside: list[Any] = []
+    if isinstance(refusal, str) and refusal:
+        beside.append({"type": "refusal", "refusal": refusal})
+    if message.get("audio"):
+        beside.append({"type": "audio"})
+    beside += _to_list(message.get("images"))
+    if isinstance(content, str):
+        parts: list[Any] = [{"type": "text", "text": content}] if content and (reasoning or beside) else []
+    else:
+        parts = _to_list(content) or ([] if content in (None, []) else [content])
+    return [*([{"type": "reasoning", "text": reasoning}] if reasoning else []), *parts, *beside]
 
 
 def _list_part_attributes(part: Any) -> Iterator[Attribute]:
-    if not isinstance(part, dict):
-        return
-    if isinstance(part.get("text"), str):
-        yield "type", "text"
-        yield "text", part["text"]
+    """Yield a part's type, and its text or its image's address.
+
+    Text, images and thoughts have OpenInference's types; other types stay as they are.
+    """
+    if isinstance(part, str):
+        part = {"type": "text", "text": part}
+    elif not isinstance(part, dict):
+        part = {}
+    kind = _read_kind(part)
+    yield "type", {"image_url": "image", "thinking": "reasoning"}.get(kind, kind)
+    if (text := _read_part_text(part, kind)) is not None:
+        yield "text", text
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, dict) else image
-    if isinstance(url, str):
-        yield "type", "image"
+    if kind == "image_url" and isinstance(url, str):
         yield "image.image.url", url
 
 
+def _read_kind(part: Mapping[str, Any]) -> str:
+    """Return the type that a part names; without one, what its only content shows."""
+    kind = part.get("type")
+    if isinstance(kind, str) and kind:
+        return kind
+    shown = [key for key in ("text", "image_url") if key in part]
+    return shown[0] if len(shown) == 1 else _UNKNOWN
+
+
+def _read_part_text(part: Mapping[str, Any], kind: str) -> str | None:
+    """Return the text of a part; thoughts may be a list of texts."""
+    if isinstance(part.get("text"), str):
+        return str(part["text"])
+    said = part.get(kind) if kind in _TEXT_KINDS else None
+    if kind == "thinking" and isinstance(said, list):
+        return "".join(each["text"] for each in said if _is_text_part(each))
+    return said if isinstance(said, str) else None
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str)
+
+
 def _list_tool_call_attributes(call: Any) -> Iterator[Attribute]:
-    if not isinstance(call, dict):
-        return
+    """Yield a call's attributes; a name that is missing is empty, which no reader accepts."""
+    call = call if isinstance(call, dict) else {}
     if isinstance(call.get("id"), str):
         yield "id", call["id"]
     function = call.get("function")
-    for key in ("name", "arguments"):
-        if isinstance(function, dict) and isinstance(function.get(key), str):
-            yield f"function.{key}", function[key]
+    function = function if isinstance(function, dict) else {}
+    name, arguments = function.get("name"), to_arguments(function.get("arguments"))
+    yield "function.name", name if isinstance(name, str) else ""
+    if arguments is not None:
+        yield "function.arguments", arguments
 
 
 def _add_prefix(prefix: str, items: Iterator[Attribute]) -> Iterator[Attribute]:

@@ -20,12 +20,12 @@ from daemon.gateway.replies import (
     send_start,
     send_whole,
 )
-from daemon.gateway.sse import EventCutter, build_event, is_only_usage, parse_chunk
+from daemon.gateway.sse import EventCutter, build_event, is_only_usage, parse_chunk, parse_object
 from daemon.gateway.tracing import Tracing
 from daemon.gateway.upstream import REST_SECONDS, NoReplica, ReplicaAnswer, ReplicaSilent, Upstream
 
 REQUEST_HEADERS = ("x-request-id", "traceparent", "tracestate")
-"""All that goes on to a replica: no token of the agent's, nothing that belongs to its connection."""
+"""The only headers that go on to a replica: no token of the agent's, nothing of its connection."""
 ANSWER_HEADERS = ("content-type", "retry-after", "x-request-id")
 BROKE_OFF = "the model broke off in the middle of its answer"
 
@@ -38,7 +38,10 @@ async def forward(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Answer `call`, count it and trace it. Raises ApiError while nothing has been sent; ClientGone."""
+    """Answer `call`, count it and trace it.
+
+    Raises ApiError while nothing has been sent, and ClientGone.
+    """
     metrics.begin(call)
     if tracing:
         tracing.begin(call)
@@ -58,7 +61,7 @@ async def forward(
 
 
 async def _run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`; give up, and raise ClientGone, once the client hangs up."""
+    """Do `work`. Once the client hangs up, stop it and raise ClientGone."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
@@ -100,9 +103,9 @@ async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send)
 async def _send_whole(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> None:
     call.answer.append(answer.start)
     body = answer.start
-    content = _parse_object(body)
-    if call.status >= 400:
-        call.error = _read_error(content) or f"the model answered HTTP {call.status}"
+    content = parse_object(body) or {}
+    if call.status >= 400 or content.get("error"):
+        call.error = _read_error(content) or f"the model answered HTTP {call.status} with an error"
     elif "model" in content:
         body = json.dumps({**content, "model": call.route.target}, separators=(",", ":")).encode()
     await send_whole(send, call.status, body, _build_headers(call, answer))
@@ -122,7 +125,7 @@ async def _send_stream(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> 
 
 
 async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> None:
-    """Pass events on under the alias; the usage that only our trace wanted stays here."""
+    """Pass events on under the alias, without the usage that only our trace asked for."""
     passed = []
     for event in events:
         call.answer.append(event)
@@ -130,7 +133,7 @@ async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> No
         if chunk is None:
             passed.append(event)
             continue
-        if "error" in chunk:
+        if chunk.get("error"):
             call.error = call.error or _read_error(chunk) or BROKE_OFF
         if is_only_usage(chunk) and not _wants_usage(call.request):
             continue
@@ -140,7 +143,7 @@ async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> No
 
 
 def _ask_for_usage(call: GatewayCall) -> Mapping[str, Any]:
-    """Return the request; for a stream, it also asks for the token counts, for the trace."""
+    """Return the request; a stream that is traced is also asked for its token counts."""
     options = call.request.get("stream_options") or {}
     if call.span is None or call.request.get("stream") is not True or not isinstance(options, dict):
         return call.request
@@ -159,14 +162,6 @@ def _build_headers(call: GatewayCall, answer: ReplicaAnswer) -> dict[str, str]:
     if call.span is not None:
         headers[SPAN_HEADER] = f"{call.span.get_span_context().span_id:016x}"
     return headers
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _read_error(content: Mapping[str, Any]) -> str | None:

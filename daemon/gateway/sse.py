@@ -9,34 +9,54 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from daemon.gateway.deltas import MessageBuilder, keep_objects
+
 _BETWEEN = re.compile(rb"\r?\n\r?\n")
+_LONGEST_BETWEEN = 4
+_DONE = b"[DONE]"
 
 
 class EventCutter:
     """Cuts pieces of a stream, as they arrive, into whole events."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the events that `piece` completes, without the blank line after each."""
-        *events, self._rest = _BETWEEN.split(self._rest + piece)
+        # Only the new end is searched: an event of megabytes comes in thousands of pieces.
+        start = max(0, len(self._rest) + 1 - _LONGEST_BETWEEN)
+        self._rest += piece
+        if not _BETWEEN.search(self._rest, start):
+            return []
+        *events, rest = _BETWEEN.split(bytes(self._rest))
+        self._rest = bytearray(rest)
         return events
 
     def finish(self) -> list[bytes]:
         """Return the rest of a stream that ends without a blank line, as an event."""
-        rest, self._rest = self._rest.strip(b"\r\n"), b""
+        rest, self._rest = bytes(self._rest).strip(b"\r\n"), bytearray()
         return [rest] if rest else []
+
+
+def parse_object(text: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that `text` is, or None."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def parse_chunk(event: bytes) -> dict[str, Any] | None:
     """Return the JSON object in an event; None for comments, `[DONE]` and what is not an object."""
-    data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
-    try:
-        chunk = json.loads(data)
-    except ValueError:
-        return None
-    return chunk if isinstance(chunk, dict) else None
+    return parse_object(_read_data(event))
+
+
+def is_unreadable(event: bytes) -> bool:
+    """Return True for an event whose data are neither a JSON object nor `[DONE]`."""
+    data = _read_data(event)
+    return data not in (b"", _DONE) and parse_object(data) is None
 
 
 def build_event(chunk: dict[str, Any]) -> bytes:
@@ -50,56 +70,56 @@ def is_only_usage(chunk: dict[str, Any]) -> bool:
 
 
 def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return a stream's chunks as one answer, in the form of an answer in one piece."""
+    """Return a stream's chunks as one answer, in the form of an answer in one piece.
+
+    Log probabilities and token ids are left out.
+    """
     answer: dict[str, Any] = {}
-    choices: dict[int, dict[str, Any]] = {}
+    choices: dict[int, _ChoiceBuilder] = {}
     for chunk in chunks:
         answer.update({key: value for key, value in chunk.items() if key != "choices" and value is not None})
-        for delta in _keep_objects(chunk.get("choices")):
-            index = _read_index(delta)
-            _extend_choice(choices.setdefault(index, {"index": index}), delta)
-    for choice in choices.values():
-        if "message" in choice:
-            _close_tool_calls(choice["message"])
-    return {**answer, "choices": [choices[index] for index in sorted(choices)]}
+        for choice in keep_objects(chunk.get("choices")):
+            choices.setdefault(_read_index(choice), _ChoiceBuilder()).add(choice)
+    return {
+        **answer,
+        "choices": [{"index": index, **choice.build()} for index, choice in sorted(choices.items())],
+    }
 
 
-def _extend_choice(choice: dict[str, Any], delta: dict[str, Any]) -> None:
-    if delta.get("finish_reason") is not None:
-        choice["finish_reason"] = delta["finish_reason"]
-    if isinstance(delta.get("text"), str):
-        choice["text"] = choice.get("text", "") + delta["text"]
-    if isinstance(update := delta.get("delta"), dict):
-        message = choice.setdefault("message", {"role": "assistant", "content": ""})
-        if isinstance(update.get("role"), str):
-            message["role"] = update["role"]
-        if isinstance(update.get("content"), str):
-            message["content"] += update["content"]
-        for call in _keep_objects(update.get("tool_calls")):
-            _extend_tool_call(message.setdefault("tool_calls", {}), call)
+class _ChoiceBuilder:
+    """Collects what the chunks say of one choice."""
+
+    def __init__(self) -> None:
+        self._finish_reason: Any = None
+        self._text: str | None = None
+        self._message: MessageBuilder | None = None
+
+    def add(self, choice: dict[str, Any]) -> None:
+        if choice.get("finish_reason") is not None:
+            self._finish_reason = choice["finish_reason"]
+        if isinstance(choice.get("text"), str):
+            self._text = (self._text or "") + choice["text"]
+        # Some servers send an answer that they have whole as one chunk with a message in it.
+        delta = choice.get("delta", choice.get("message"))
+        if isinstance(delta, dict) and delta:
+            self._message = self._message or MessageBuilder()
+            self._message.add(delta)
+
+    def build(self) -> dict[str, Any]:
+        built: dict[str, Any] = {}
+        if self._finish_reason is not None:
+            built["finish_reason"] = self._finish_reason
+        if self._text is not None:
+            built["text"] = self._text
+        if self._message is not None:
+            built["message"] = self._message.build()
+        return built
 
 
-def _extend_tool_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
-    call = calls.setdefault(
-        _read_index(delta), {"type": "function", "function": {"name": "", "arguments": ""}}
-    )
-    if isinstance(delta.get("id"), str):
-        call["id"] = delta["id"]
-    function = delta.get("function")
-    for part in ("name", "arguments"):
-        if isinstance(function, dict) and isinstance(function.get(part), str):
-            call["function"][part] += function[part]
+def _read_data(event: bytes) -> bytes:
+    return b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
 
 
-def _close_tool_calls(message: dict[str, Any]) -> None:
-    if "tool_calls" in message:
-        message["tool_calls"] = [call for _, call in sorted(message["tool_calls"].items())]
-
-
-def _keep_objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _read_index(delta: dict[str, Any]) -> int:
-    index = delta.get("index")
-    return index if isinstance(index, int) else 0
+def _read_index(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if type(index) is int else 0

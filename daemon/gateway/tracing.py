@@ -1,7 +1,9 @@
 """Each call as an OpenInference LLM span in Phoenix, off the request's path.
 
-A request only opens its span (for the id) and leaves the finished call in a bounded queue. A
-thread describes and sends them; Phoenix being slow or down costs traces at worst, never a request.
+A request only opens its span (for the id) and leaves the finished call in a bounded queue. A thread
+describes the calls and sends them. A slow or dead Phoenix costs traces at worst, never a request.
+A call whose answer did not come whole is an ERROR span (`daemon.gateway.endings`), so that nothing
+learns from it.
 """
 
 import json
@@ -10,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import httpx
 from opentelemetry.context import Context
@@ -22,7 +25,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from daemon.gateway.attributes import describe_answer, describe_request, to_valid_text
 from daemon.gateway.calls import SESSION_HEADER, GatewayCall
-from daemon.gateway.sse import assemble, parse_chunk
+from daemon.gateway.endings import find_fault
+from daemon.gateway.sse import assemble, parse_chunk, parse_object
 from extractors.llm.endpoint import INTERNAL_HEADER
 
 log = logging.getLogger(__name__)
@@ -30,14 +34,14 @@ log = logging.getLogger(__name__)
 BATCH_CALLS = 64
 BATCH_BYTES = 4 * 2**20
 GATHER_SECONDS = 0.5
-"""How long a batch waits for more calls after its first."""
+"""Time that a batch waits for more calls after its first."""
 SEND_SECONDS = 30.0
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 LOG_EVERY_SECONDS = 60.0
 RETRIED = frozenset({408, 429, 500, 502, 503, 504, 507})
-"""507 is Phoenix's locked storage; other errors would come again for the same spans."""
+"""507 is Phoenix's locked storage. Other errors would come again for the same spans."""
 OVERHEAD_BYTES = 4096
-"""What a queued call costs besides its bodies."""
+"""Estimated memory of a queued call besides its bodies."""
 NO_LIMITS = SpanLimits(
     max_attributes=SpanLimits.UNSET,
     max_span_attributes=SpanLimits.UNSET,
@@ -53,7 +57,10 @@ class Tracing:
     def __init__(
         self, phoenix_url: str, api_key: str | None = None, *, max_queued_bytes: int = 64 * 2**20
     ) -> None:
-        """`max_queued_bytes` bounds what waits while Phoenix is down; past it calls go untraced."""
+        """Trace into the Phoenix at `phoenix_url`.
+
+        At most `max_queued_bytes` of calls wait while Phoenix is down; further ones go untraced.
+        """
         self._url = f"{phoenix_url}/v1/traces"
         self._headers = {"content-type": "application/x-protobuf"}
         if api_key:
@@ -70,7 +77,7 @@ class Tracing:
 
     @property
     def lost(self) -> int:
-        """Calls that went untraced since the start."""
+        """The number of calls that went untraced since the start."""
         return self._lost_calls.count
 
     def start(self) -> None:
@@ -93,7 +100,7 @@ class Tracing:
         )
 
     def end(self, call: GatewayCall) -> None:
-        """Take over a finished call; never waits."""
+        """Queue a finished call; never waits."""
         with self._changed:
             if self._queued_bytes + _measure(call) > self._max_queued_bytes:
                 self._lost_calls.add(1, "the queue is full: Phoenix is down or too slow")
@@ -121,7 +128,7 @@ class Tracing:
                 self._deliver(client, self._finish_spans(calls))
 
     def _take_batch(self) -> list[GatewayCall]:
-        """Some finished calls; empty only when closing and everything is sent."""
+        """Return some finished calls; none only while closing, when everything is sent."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing.is_set())
         self._closing.wait(GATHER_SECONDS)
@@ -143,7 +150,7 @@ class Tracing:
         return self._ended.take()
 
     def _deliver(self, client: httpx.Client, spans: Sequence[ReadableSpan]) -> None:
-        """Send one batch, again and again while Phoenix may still take it."""
+        """Send one batch, and send it again while Phoenix may still take it."""
         payload = encode_spans(spans).SerializeToString()
         attempt = 0
         while True:
@@ -167,7 +174,7 @@ class Tracing:
 
 
 class _EndedSpans(SpanProcessor):
-    """Collects spans as they end, which only the tracing thread makes them do."""
+    """Collects spans as they end, in the tracing thread."""
 
     def __init__(self) -> None:
         self._spans: list[ReadableSpan] = []
@@ -181,7 +188,7 @@ class _EndedSpans(SpanProcessor):
 
 
 class _LostCalls:
-    """Counts the calls that went untraced, and logs the count once in a while."""
+    """Counts the calls that went untraced, and logs the count once a minute at most."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -199,20 +206,27 @@ def _measure(call: GatewayCall) -> int:
 
 
 def _finish_span(call: GatewayCall) -> None:
-    """Describe the call on its span and end that."""
+    """Describe the call on its span, and end the span."""
     if call.span is None:
         return
     call.span.set_attributes({**_list_learnd_attributes(call), **describe_request(call.request)})
-    if call.error is not None:
-        call.span.set_status(Status(StatusCode.ERROR, to_valid_text(call.error)))
+    answer = _read_answer(call)
+    error = call.error or find_fault(call, answer)
+    if error is not None:
+        call.span.set_status(Status(StatusCode.ERROR, to_valid_text(error)))
     else:
         call.span.set_status(Status(StatusCode.OK))
-    chunks = [
-        chunk for piece in call.answer if (chunk := parse_chunk(piece if call.streamed else b"data:" + piece))
-    ]
-    if chunks:
-        call.span.set_attributes(describe_answer(assemble(chunks) if call.streamed else chunks[0]))
+    if answer is not None:
+        call.span.set_attributes(describe_answer(answer))
     call.span.end(call.ended_ns)
+
+
+def _read_answer(call: GatewayCall) -> dict[str, Any] | None:
+    """Return the answer as one JSON object, as far as it came; None where nothing of it can be read."""
+    if not call.streamed:
+        return parse_object(b"".join(call.answer))
+    chunks = [chunk for event in call.answer if (chunk := parse_chunk(event)) is not None]
+    return assemble(chunks) if chunks else None
 
 
 def _list_learnd_attributes(call: GatewayCall) -> dict[str, str | bool]:

@@ -2,16 +2,49 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from daemon.gateway import ReplicaAddress, Route, Tracing, build_app
+from daemon.gateway.replies import read_body, send_whole
 from extractors.errors import LearndError
-from tests.support.openai_stand_in import serving
+from tests.support.openai_stand_in import StandIn, serving
 
 HELLO = [{"role": "user", "content": "I was charged twice"}]
 ASK = {"model": "acme/routing", "messages": HELLO}
+
+
+@dataclass(frozen=True)
+class TracedCall:
+    """A call as its span tells it."""
+
+    error: str | None
+    """The message of an ERROR status; None where the status is OK."""
+    attributes: dict[str, str | int | bool]
+
+    @classmethod
+    def read(cls, span: Any) -> "TracedCall":
+        """Read a span as it comes over OTLP."""
+        assert span.status.code in (Status.STATUS_CODE_OK, Status.STATUS_CODE_ERROR)
+        failed = span.status.code == Status.STATUS_CODE_ERROR
+        return cls(
+            error=span.status.message if failed else None,
+            attributes={
+                each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes
+            },
+        )
+
+    def find(self, prefix: str) -> dict[str, str | int | bool]:
+        """Return the attributes below `prefix`, without it."""
+        return {
+            key.removeprefix(f"{prefix}."): value
+            for key, value in self.attributes.items()
+            if key.startswith(f"{prefix}.")
+        }
 
 
 class RouteSource:
@@ -57,3 +90,34 @@ def gateway(
     )
     with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
+
+
+class Collector:
+    """A stand-in for Phoenix's OTLP endpoint: it keeps the spans, and may first refuse some batches."""
+
+    def __init__(self, *, refuse: int = 0, status: int = 503) -> None:
+        self.spans: list[Any] = []
+        self._refuse = refuse
+        self._status = status
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body, status = await read_body(scope, receive, limit=2**30), 200
+        if self._refuse:
+            self._refuse, status = self._refuse - 1, self._status
+        else:
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                self.spans += [span for scoped in resource.scope_spans for span in scoped.spans]
+        await send_whole(send, status, b"", {})
+
+
+@contextmanager
+def traced_gateway(replica: StandIn) -> Iterator[tuple[httpx.Client, list[TracedCall]]]:
+    """A gateway before `replica`; the list holds its calls as they were traced, once the block has ended."""
+    collector = Collector()
+    calls: list[TracedCall] = []
+    with serving(replica) as url, serving(collector) as phoenix:
+        with gateway(RouteSource(route(url)), tracing=Tracing(phoenix)) as client:
+            yield client, calls
+        calls += [TracedCall.read(span) for span in collector.spans]

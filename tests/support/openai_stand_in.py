@@ -42,6 +42,10 @@ class StandIn:
     """Pause before each event of a stream, and before an answer in one piece."""
     events_before_break: int | None = None
     """Hang up in the middle of a stream, after so many events; or of an answer in one piece."""
+    raw: list[bytes] | None = None
+    """Pieces of a body to answer each completion with, as they go over the wire."""
+    raw_headers: dict[str, str] = field(default_factory=dict)
+    """Headers of such an answer."""
     seen: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the completions, in the order of arrival."""
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -79,7 +83,21 @@ class StandIn:
         if not answering.cancelled():
             answering.result()
 
+    def answer_with(self, *chunks: Any, done: bool = True) -> None:
+        """Stream these chunks as the answer to each completion, and `[DONE]` unless told otherwise."""
+        events = [json.dumps(chunk) for chunk in chunks] + ["[DONE]"] * done
+        self.raw = [f"data: {event}\n\n".encode() for event in events]
+        self.raw_headers = {"content-type": "text/event-stream"}
+
+    def answer_whole(self, body: Any) -> None:
+        """Answer each completion with this JSON, in one piece."""
+        self.raw = [json.dumps(body).encode()]
+        self.raw_headers = {"content-type": "application/json"}
+
     async def _answer(self, request: dict[str, Any], send: Send) -> None:
+        if self.raw is not None:
+            await self._send_raw(send, self.raw)
+            return
         if request.get("stream"):
             await self._stream(request, send)
             return
@@ -95,6 +113,14 @@ class StandIn:
         said = {"message": message} if "messages" in request else {"text": self.answer}
         choice = {"index": 0, "finish_reason": "stop", **said}
         await _send_json(send, 200, {**_build_head(request), "choices": [choice], "usage": self._usage()})
+
+    async def _send_raw(self, send: Send, pieces: list[bytes]) -> None:
+        headers = [(name.encode(), value.encode()) for name, value in self.raw_headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in pieces:
+            await asyncio.sleep(self.event_seconds)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _stream(self, request: dict[str, Any], send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -114,7 +140,8 @@ class StandIn:
             choice: dict[str, Any] = {"index": 0, "finish_reason": None}
             choice |= {"delta": delta} if "messages" in request else {"text": delta.get("content", "")}
             yield json.dumps({**head, "choices": [choice]})
-        yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        last = {"delta": {}} if "messages" in request else {"text": ""}
+        yield json.dumps({**head, "choices": [{"index": 0, "finish_reason": "stop", **last}]})
         if request.get("stream_options", {}).get("include_usage"):
             yield json.dumps({**head, "choices": [], "usage": self._usage()})
         yield "[DONE]"

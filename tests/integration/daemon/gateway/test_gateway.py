@@ -9,13 +9,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from daemon.access.tokens import TokensMissing, check_tokens
 from daemon.demo.servers import find_free_port
 from daemon.gateway import ReplicaAddress, Tracing
-from daemon.gateway.replies import read_body, send_whole
-from tests.support.gateway import ASK, RouteSource, gateway, route
+from tests.support.gateway import ASK, Collector, RouteSource, gateway, route
 from tests.support.openai_stand_in import StandIn, serving
 from tests.support.phoenix import wait_until
 
@@ -353,26 +351,6 @@ def test_spans_that_phoenix_refuses_do_not_hold_up_the_next_ones(replica: tuple[
             wait_until(lambda: tracing.lost == 1, 5, "a call to go untraced")
             client.post("/v1/chat/completions", json=ASK)
     assert len(collector.spans) == 1
-
-
-class Collector:
-    """A stand-in for Phoenix's OTLP endpoint, which first refuses some batches."""
-
-    def __init__(self, *, refuse: int, status: int = 503) -> None:
-        self.spans: list[Any] = []
-        self._refuse = refuse
-        self._status = status
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
-        body, status = await read_body(scope, receive, limit=2**30), 200
-        if self._refuse:
-            self._refuse, status = self._refuse - 1, self._status
-        else:
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                self.spans += [span for scoped in resource.scope_spans for span in scoped.spans]
-        await send_whole(send, status, b"", {})
 
 
 def test_requests_are_counted_by_alias_version_and_status(replica: tuple[StandIn, str]) -> None:

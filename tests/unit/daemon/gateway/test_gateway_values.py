@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,8 @@ from daemon.gateway.sse import EventCutter, assemble, build_event, parse_chunk
 
 WORDS = (
     "messages tools prompt role content tool_calls function name arguments id type text image_url url "
-    "index choices message delta finish_reason usage prompt_tokens total_tokens model user"
+    "index choices message delta finish_reason usage prompt_tokens total_tokens model user functions "
+    "function_call reasoning_content reasoning refusal audio images thinking n"
 )
 KEYS = st.sampled_from(WORDS.split())
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -77,3 +79,102 @@ def test_a_stream_is_put_together_choice_by_choice() -> None:
         {"type": "function", "id": "c1", "function": {"name": "transfer", "arguments": "{}"}}
     ]
     assert second["message"] == {"role": "assistant", "content": "two"}
+
+
+def describe_message(**message: Any) -> dict[str, Any]:
+    """Return the attributes of one message of a request, without their prefix."""
+    prefix = "llm.input_messages.0.message."
+    described = describe_request({"messages": [message]})
+    return {key.removeprefix(prefix): value for key, value in described.items() if key.startswith(prefix)}
+
+
+PARTS: dict[str, tuple[Any, dict[str, str]]] = {
+    "text": ({"type": "text", "text": "look"}, {"type": "text", "text": "look"}),
+    "text alone": ("look", {"type": "text", "text": "look"}),
+    "text without a type": ({"text": "look"}, {"type": "text", "text": "look"}),
+    "image": (
+        {"type": "image_url", "image_url": {"url": "data:,"}},
+        {"type": "image", "image.image.url": "data:,"},
+    ),
+    "image without an address": ({"type": "image_url", "image_url": {}}, {"type": "image"}),
+    "audio": ({"type": "input_audio", "input_audio": {"data": "UklG"}}, {"type": "input_audio"}),
+    "video": ({"type": "video_url", "video_url": "data:,"}, {"type": "video_url"}),
+    "file": ({"type": "file", "file": {"filename": "bill.pdf"}}, {"type": "file"}),
+    "refusal": ({"type": "refusal", "refusal": "no"}, {"type": "refusal", "text": "no"}),
+    "thoughts": ({"type": "thinking", "thinking": "hm"}, {"type": "reasoning", "text": "hm"}),
+    "thoughts in parts": (
+        {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]},
+        {"type": "reasoning", "text": "hm"},
+    ),
+    "a new kind": ({"type": "hologram", "hologram": "x"}, {"type": "hologram"}),
+    "no kind": ({"hologram": "x"}, {"type": "unknown"}),
+    "two kinds": ({"text": "look", "image_url": "data:,"}, {"type": "unknown", "text": "look"}),
+    "a number": (7, {"type": "unknown"}),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_each_part_of_a_message_keeps_its_kind(kind: str) -> None:
+    part, told = PARTS[kind]
+    for role in ("user", "tool"):
+        described = describe_message(role=role, content=[part, {"type": "text", "text": "last"}])
+        prefix = "contents.0.message_content."
+        assert {
+            key[len(prefix) :]: value for key, value in described.items() if key.startswith(prefix)
+        } == told
+        assert described["contents.1.message_content.text"] == "last"
+        assert "content" not in described
+
+
+def test_arguments_are_told_as_json_whatever_their_form() -> None:
+    calls = [
+        {"id": "1", "function": {"name": "a", "arguments": {"city": "Åre"}}},
+        {"id": "2", "function": {"name": "b", "arguments": '{"city":"Oslo"}'}},
+        {"id": "3", "function": {"name": "c", "arguments": None}},
+        "no call",
+    ]
+    described = describe_message(role="assistant", content=None, tool_calls=calls)
+    assert described == {
+        "role": "assistant",
+        "tool_calls.0.tool_call.id": "1",
+        "tool_calls.0.tool_call.function.name": "a",
+        "tool_calls.0.tool_call.function.arguments": '{"city": "Åre"}',
+        "tool_calls.1.tool_call.id": "2",
+        "tool_calls.1.tool_call.function.name": "b",
+        "tool_calls.1.tool_call.function.arguments": '{"city":"Oslo"}',
+        "tool_calls.2.tool_call.id": "3",
+        "tool_calls.2.tool_call.function.name": "c",
+        "tool_calls.3.tool_call.function.name": "",
+    }
+    legacy = describe_message(role="assistant", function_call={"name": "a", "arguments": {"city": "Oslo"}})
+    assert legacy["function_call_arguments_json"] == '{"city": "Oslo"}'
+
+
+def test_thoughts_in_the_history_stand_before_the_text() -> None:
+    described = describe_message(role="assistant", content="A refund.", reasoning_content="two payments")
+    assert described == {
+        "role": "assistant",
+        "contents.0.message_content.type": "reasoning",
+        "contents.0.message_content.text": "two payments",
+        "contents.1.message_content.type": "text",
+        "contents.1.message_content.text": "A refund.",
+    }
+
+
+def test_a_message_that_is_none_still_has_its_entry() -> None:
+    described = describe_request({"messages": ["no message", {}, {"role": 3, "content": "hi"}]})
+    assert [described[f"llm.input_messages.{index}.message.role"] for index in range(3)] == ["", "", ""]
+    assert described["llm.input_messages.2.message.content"] == "hi"
+
+
+@on_a_busy_machine
+@given(st.lists(ANYTHING, max_size=4))
+def test_each_choice_has_its_entry(choices: list[Any]) -> None:
+    described = describe_answer({"choices": choices})
+    entries = {
+        tuple(key.split(".")[1:3])
+        for key in described
+        if key.startswith(("llm.output_messages.", "llm.choices."))
+    }
+    assert {index for _, index in entries} == {str(index) for index in range(len(choices))}
+    assert len(entries) == len(choices)

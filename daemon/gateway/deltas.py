@@ -1,0 +1,219 @@
+"""The deltas of a streamed message, put together into the message that one piece would have carried.
+
+Servers that are compatible with OpenAI's API differ most in how they stream tool calls. Met in the
+field: no `index`, or 0 for every call; no `id`, the same one in every delta, or another one in every
+delta; the name, or the whole call, said again; arguments as an object. Where a delta may belong to one
+call or to the next, the two are left joined or nameless, which no reader takes for a good call.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+REASONING_KEYS = ("reasoning_content", "reasoning")
+"""Names of a reasoning model's thoughts; a server that sends both sends the same text twice."""
+TEXT_KEYS = frozenset({"refusal"})
+"""Besides the content, the keys whose text comes in fragments."""
+
+
+class MessageBuilder:
+    """Collects the deltas of one choice."""
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] = {"role": "assistant", "content": None}
+        self._calls: list[_Call] = []
+        self._function_call: _Call | None = None
+
+    def add(self, delta: Mapping[str, Any]) -> None:
+        """Add what `delta` says. A key that is not known keeps its last value; lists grow."""
+        message = self._message
+        message["content"] = _join_content(message["content"], delta.get("content"))
+        if reasoning := read_reasoning(delta):
+            message["reasoning_content"] = message.get("reasoning_content", "") + reasoning
+        for call in keep_objects(delta.get("tool_calls")):
+            self._add_call(_Call.read(call))
+        if isinstance(function := delta.get("function_call"), dict):
+            self._add_function_call(_Call.read({"function": function}))
+        for key, value in delta.items():
+            if key in {"content", "tool_calls", "function_call", *REASONING_KEYS} or value is None:
+                continue
+            message[key] = _join_value(key, message.get(key), value)
+
+    def build(self) -> dict[str, Any]:
+        """Return the message, in the form of an answer in one piece."""
+        message = dict(self._message)
+        if calls := self._list_calls():
+            message["tool_calls"] = [call.to_json() for call in calls]
+        if self._function_call:
+            message["function_call"] = self._function_call.to_json()["function"]
+        return message
+
+    def _add_call(self, said: "_Call") -> None:
+        call = self._find_call(said)
+        if call is None:
+            self._calls.append(said)
+        elif call.is_followed_by(said):
+            said.name = said.name or (call.name if call.named_again else "")
+            self._calls.append(said)
+        else:
+            call.extend(said)
+
+    def _find_call(self, said: "_Call") -> "_Call | None":
+        """Return the call that `said` goes on with, or comes after; None where its index is new."""
+        near = [call for call in self._calls if said.index is None or call.index in (said.index, None)]
+        known = [call for call in near if said.id is not None and call.id == said.id]
+        return next(iter(reversed(known or near)), None)
+
+    def _add_function_call(self, said: "_Call") -> None:
+        if self._function_call is None:
+            self._function_call = said
+        else:
+            self._function_call.extend(said)
+
+    def _list_calls(self) -> list["_Call"]:
+        calls = [call for call in self._calls if not call.is_empty]
+        indices = [call.index for call in calls if call.index is not None]
+        if len(indices) < len(calls):
+            return calls
+        return [call for _, call in sorted(zip(indices, calls, strict=True), key=lambda pair: pair[0])]
+
+
+@dataclass
+class _Call:
+    """A tool call as far as it was said."""
+
+    index: int | None
+    id: str | None
+    kind: str
+    name: str
+    arguments: str
+    named_again: bool = False
+    """The name came again after the arguments were whole: another call of the tool may follow."""
+
+    @classmethod
+    def read(cls, delta: Mapping[str, Any]) -> "_Call":
+        function = delta.get("function")
+        function = function if isinstance(function, dict) else delta
+        index, kind, name = delta.get("index"), delta.get("type"), function.get("name")
+        return cls(
+            index=index if type(index) is int else None,
+            id=call_id if isinstance(call_id := delta.get("id"), str) and call_id else None,
+            kind=kind if isinstance(kind, str) and kind else "function",
+            name=name if isinstance(name, str) else "",
+            arguments=to_arguments(function.get("arguments")) or "",
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        return self.kind == "function" and not self.name and not self.arguments.strip()
+
+    @property
+    def is_whole(self) -> bool:
+        """True once the arguments are a JSON object: nothing can be added to one."""
+        if not self.arguments.rstrip().endswith("}"):
+            return False
+        try:
+            return isinstance(json.loads(self.arguments), dict)
+        except (ValueError, RecursionError):
+            return False
+
+    def is_followed_by(self, said: "_Call") -> bool:
+        """Return True where `said` begins another call, and is no more of this one."""
+        if said.id is not None and self.id is not None:
+            if said.id == self.id:
+                return False
+            # Some servers give each delta a new id; only an index shows that they belong together.
+            if said.name or said.index is None:
+                return True
+        if not self.is_whole:
+            return False
+        return said.arguments.lstrip().startswith("{") or said.name not in ("", self.name)
+
+    def extend(self, said: "_Call") -> None:
+        """Add what a later delta of the same call says."""
+        self.id = self.id or said.id
+        self.index = said.index if self.index is None else self.index
+        if said.name == self.name:
+            self.named_again = bool(said.name) and self.is_whole
+        else:
+            self.name += said.name
+        if not (said.arguments == self.arguments and self.is_whole):
+            self.arguments += said.arguments
+
+    def to_json(self) -> dict[str, Any]:
+        named = {"id": self.id} if self.id is not None else {}
+        return {**named, "type": self.kind, "function": {"name": self.name, "arguments": self.arguments}}
+
+
+def read_reasoning(message: Mapping[str, Any]) -> str:
+    """Return the thoughts in a message or a delta, or an empty string."""
+    for key in REASONING_KEYS:
+        value = message.get(key)
+        text = value.get("text") if isinstance(value, dict) else value
+        if isinstance(text, str) and text:
+            return text
+    return ""
+
+
+def to_arguments(arguments: Any) -> str | None:
+    """Return a call's arguments as text: what is no text yet, as JSON; None where there are none."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+def keep_objects(value: Any) -> list[dict[str, Any]]:
+    """Return the JSON objects in a list; of anything else, none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _join_value(key: str, known: Any, more: Any) -> Any:
+    if isinstance(known, list) and isinstance(more, list):
+        return [*known, *more]
+    if key in TEXT_KEYS and isinstance(known, str) and isinstance(more, str):
+        return known + more
+    return more
+
+
+def _join_content(content: Any, more: Any) -> Any:
+    """Return the content with `more`: text as long as all of it is text, then a list of parts."""
+    if more is None:
+        return content
+    if isinstance(more, str) and (content is None or isinstance(content, str)):
+        return (content or "") + more
+    return _join_parts([*_to_parts(content), *_to_parts(more)])
+
+
+def _to_parts(content: Any) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return [] if content is None else [content]
+
+
+def _join_parts(parts: list[Any]) -> list[Any]:
+    """Return the parts, with neighbours of text, or of thoughts, made one."""
+    joined: list[Any] = []
+    for part in parts:
+        both = _join_two(joined[-1], part) if joined else None
+        if both is None:
+            joined.append(part)
+        else:
+            joined[-1] = both
+    return joined
+
+
+def _join_two(part: Any, more: Any) -> dict[str, Any] | None:
+    """Return two parts as one, where they are fragments of one text; else None."""
+    if not (isinstance(part, dict) and isinstance(more, dict)) or part.get("type") != more.get("type"):
+        return None
+    kind = part.get("type")
+    if kind not in ("text", "thinking") or not part.keys() == more.keys() == {"type", kind}:
+        return None
+    if isinstance(part[kind], str) and isinstance(more[kind], str):
+        return {"type": kind, kind: part[kind] + more[kind]}
+    if isinstance(part[kind], list) and isinstance(more[kind], list):
+        return {"type": kind, kind: _join_parts([*part[kind], *more[kind]])}
+    return None
