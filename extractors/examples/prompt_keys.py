@@ -3,6 +3,7 @@
 Case, white space and Unicode form do not count, nor does a system prompt.
 """
 
+import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,13 +36,37 @@ def compute_prompt_key(prompt: Sequence[Message]) -> str:
 
 
 def to_comparable(message: Message) -> list[Any]:
-    """Return the content of a message without ids of tool calls and surrounding space, to compare it."""
+    """Return what a message says, to compare messages: equal for one message however a tracer wrote it.
+
+    Ids of tool calls, white space and a model's thoughts do not count, nor does the way in which arguments
+    and results were written as JSON. Unlike a prompt's key it is never kept: prompts keep the key they have.
+    """
+    content = message.content
+    if message.role == "tool" and content.lstrip()[:1] in ("{", "["):
+        content = canonicalise_json(content)
     return [
         message.role,
-        message.content.strip(),
-        [[call.name, call.arguments] for call in message.tool_calls],
-        message.name,
+        " ".join(content.split()),
+        [[call.name, canonicalise_json(call.arguments or "{}")] for call in message.tool_calls],
     ]
+
+
+def canonicalise_json(text: str) -> str:
+    """Return one text for all ways to write a JSON value; `text` without surrounding space if it is no JSON.
+
+    Equal for any order of keys, any white space, escaped and plain characters, 1.0 and 1, and for `null`
+    and an object without members: both call a tool without arguments.
+    """
+    try:
+        value = json.loads(text, parse_float=_parse_number)
+        return json.dumps({} if value is None else value, sort_keys=True, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text.strip()
+
+
+def _parse_number(written: str) -> float | int:
+    number = float(written)
+    return int(number) if number.is_integer() else number
 
 
 def compute_query_key(query: str) -> str:
@@ -57,7 +82,7 @@ def is_nearly_equal(one: Message, other: Message) -> bool:
 def _fold(message: Message) -> list[object]:
     return [
         normalise(message.content),
-        [[call.name, normalise(call.arguments)] for call in message.tool_calls],
+        [[call.name, normalise(canonicalise_json(call.arguments))] for call in message.tool_calls],
     ]
 
 
