@@ -1,16 +1,11 @@
-"""Conversations: the calls of one session, across traces, put together into the messages that were exchanged.
-
-call 1   system  user 1                      ─> answer 1
-call 2   system  user 1  answer 1  user 2    ─> answer 2      the agent sends the history again, or
-call 2   system  user 2                      ─> answer 2      it does not
-"""
+"""Conversations: the calls of one session, across traces, with the verdict on the whole."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
 
-from extractors.examples.prompt_keys import compute_prompt_key, to_comparable
-from extractors.examples.types import Message, Trajectory
+from extractors.examples.prompt_keys import compute_prompt_key
+from extractors.examples.types import Trajectory
+from extractors.feedback.exchange import Exchange, join_turns
 from extractors.feedback.rules import FeedbackRules, Verdict, resolve_verdict
 from extractors.phoenix.spans import Annotation, SubjectKey, group_by_subject
 from extractors.span_parsing.calls import ModelCall
@@ -40,15 +35,15 @@ def build_trajectories(
         verdict = resolve_verdict(feedback, turns[-1].response, rules)
         if verdict is None:
             continue
-        exchange = _join_turns(turns)
-        if sum(message.role == "assistant" for message in exchange.messages) < rules.min_turns:
+        exchange = join_turns(turns)
+        if _count_answers(turns, exchange) < rules.min_turns:
             continue
         if isinstance(verdict, DropReason):
             dropped.add(verdict, _list_span_ids(turns))
         elif session_id in unreadable_sessions:
             dropped.add(DropReason.INCOMPLETE, _list_span_ids(turns))
-        elif _has_system_change(exchange.answered.values()):
-            dropped.add(DropReason.SYSTEM_CHANGED, _list_span_ids(turns))
+        elif isinstance(exchange, DropReason):
+            dropped.add(exchange, _list_span_ids(turns))
         else:
             learned = [at for at, call in exchange.answered.items() if call.span_ids not in disapproved]
             score = _find_score(feedback, rules)
@@ -64,6 +59,13 @@ def _group_by_session(calls: Iterable[ModelCall]) -> dict[str, list[ModelCall]]:
         if call.session_id is not None:
             sessions[call.session_id].append(call)
     return sessions
+
+
+def _count_answers(turns: Sequence[ModelCall], exchange: Exchange | DropReason) -> int:
+    """Return how many answers a session has."""
+    if isinstance(exchange, DropReason):
+        return len(turns)
+    return sum(message.role == "assistant" for message in exchange.messages)
 
 
 def _list_span_ids(turns: Iterable[ModelCall]) -> tuple[str, ...]:
@@ -84,16 +86,8 @@ def _find_score(annotations: Iterable[Annotation], rules: FeedbackRules) -> floa
     return max(scored, key=lambda a: a.updated_at).score if scored else None
 
 
-class _Exchange(NamedTuple):
-    """All messages of one session, in order."""
-
-    messages: list[Message]
-    answered: dict[int, ModelCall]
-    """The calls that gave the answers, by index in `messages`."""
-
-
 def _build_trajectory(
-    turns: Sequence[ModelCall], exchange: _Exchange, learned: list[int], verdict: Verdict, score: float | None
+    turns: Sequence[ModelCall], exchange: Exchange, learned: list[int], verdict: Verdict, score: float | None
 ) -> Trajectory:
     messages, answered = list(exchange.messages), exchange.answered
     if verdict.outcome == "corrected" and verdict.gold is not None:
@@ -114,76 +108,3 @@ def _build_trajectory(
         turn_span_ids=tuple(answered[at].span_ids if at in answered else () for at in answers),
         started_at=turns[-1].started_at,
     )
-
-
-def _join_turns(turns: Sequence[ModelCall]) -> _Exchange:
-    """Return what was exchanged in the session; a call that was made again replaces the first."""
-    with_history = _sends_history(turns)
-    spoken: list[Message] = []
-    answered: dict[int, ModelCall] = {}
-    for turn in turns:
-        prompt = _drop_system(turn)
-        if _asks_again(spoken, prompt, with_history):
-            spoken = spoken[: len(prompt)]
-            answered = {at: call for at, call in answered.items() if at < len(spoken)}
-        else:
-            spoken += prompt[_count_known(spoken, prompt) :]
-        answered[len(spoken)] = turn
-        spoken.append(turn.response)
-    system = _select_system(next(iter(answered.values())))
-    return _Exchange([*system, *spoken], {at + len(system): call for at, call in answered.items()})
-
-
-def _sends_history(turns: Sequence[ModelCall]) -> bool:
-    """Return whether the agent sends earlier messages along: the user goes on after an earlier answer.
-
-    True also where all prompts are one: that is a question asked again and again, no conversation.
-    """
-    if all(_to_comparables(_drop_system(turn)) == _to_comparables(_drop_system(turns[0])) for turn in turns):
-        return True
-    answers = [to_comparable(turn.response) for turn in turns]
-    return any(_goes_on(turn.prompt, answers[:number]) for number, turn in enumerate(turns))
-
-
-def _goes_on(prompt: Sequence[Message], answers: Sequence[list[Any]]) -> bool:
-    """Return whether the user speaks after one of the answers."""
-    last = max((at for at, message in enumerate(prompt) if message.role == "user"), default=0)
-    return any(message.role == "assistant" and to_comparable(message) in answers for message in prompt[:last])
-
-
-def _asks_again(spoken: Sequence[Message], prompt: Sequence[Message], with_history: bool) -> bool:
-    """Return whether the exchange went on from this very prompt before, and the agent asked once more.
-
-    Where prompts hold no history, it is the user who says the same again, unless a tool was to answer.
-    """
-    if len(prompt) >= len(spoken) or _to_comparables(spoken[: len(prompt)]) != _to_comparables(prompt):
-        return False
-    return with_history or bool(spoken[-1].tool_calls)
-
-
-def _count_known(spoken: Sequence[Message], prompt: Sequence[Message]) -> int:
-    """Return how many of the prompt's first messages the exchange ends with."""
-    before, asked = _to_comparables(spoken), _to_comparables(prompt)
-    lengths = range(min(len(before), len(asked)), 0, -1)
-    return next((length for length in lengths if before[-length:] == asked[:length]), 0)
-
-
-def _has_system_change(answered: Collection[ModelCall]) -> bool:
-    """Return whether answers were given under different system prompts.
-
-    A system prompt that is not sent again still holds.
-    """
-    first, *others = (_to_comparables(_select_system(call)) for call in answered)
-    return any(other and other != first for other in others)
-
-
-def _select_system(call: ModelCall) -> list[Message]:
-    return [message for message in call.prompt if message.role == "system"]
-
-
-def _drop_system(call: ModelCall) -> list[Message]:
-    return [message for message in call.prompt if message.role != "system"]
-
-
-def _to_comparables(messages: Iterable[Message]) -> list[list[Any]]:
-    return [to_comparable(message) for message in messages]

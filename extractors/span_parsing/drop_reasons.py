@@ -43,7 +43,7 @@ class DropReason(StrEnum):
     REDACTED = "part of the messages is hidden by a placeholder such as __REDACTED__"
     SERIALISED = "a message holds parts or an object written as text (JSON or Python), not what was said"
     UNKNOWN_TOOL = "the answer calls a tool that the request does not offer"
-    BROKEN_ARGUMENTS = "the answer calls a tool with arguments that are no JSON object"
+    BROKEN_ARGUMENTS = "a tool is called with arguments that are no JSON object, or that break off"
     SERVER_TOOL = "the provider ran a tool of its own (web search, code), and what it found is not traced"
     PREFILLED = "the answer continues or repeats a beginning that the request gave (prefill, echo)"
     MALFORMED = "an attribute has a type or shape that no convention writes"
@@ -57,6 +57,13 @@ class DropReason(StrEnum):
     OUTSIDE_OUTPUT_SPACE = "the approved or corrected answer is not in the output space"
     INCOMPLETE = "a call of the conversation cannot be read"
     SYSTEM_CHANGED = "the system prompt changed in the course of the conversation"
+    COMPACTED = (
+        "a call of the conversation does not go on from what was said before: its history was summarised, "
+        "shortened in the middle or rewritten, or it is another agent's"
+    )
+    INTERLEAVED = (
+        "calls of several agents or conversations alternate in one session: give each a session of its own"
+    )
     REPEATED = "the same prompt, response and verdict again in one session"
 
 

@@ -135,7 +135,7 @@ def test_a_tool_call_and_its_result_are_part_of_the_conversation() -> None:
 
 def test_a_tool_call_that_was_asked_for_again_takes_the_place_of_the_first_without_history_too() -> None:
     def make_tool_call(number: int, call_id: str) -> dict[str, Any]:
-        call = {"tool_call": {"id": call_id, "function": {"name": "find", "arguments": f"[{number}]"}}}
+        call = {"tool_call": {"id": call_id, "function": {"name": "find", "arguments": f'{{"n": {number}}}'}}}
         return {"message": {"role": "assistant", "tool_calls": [call]}}
 
     user = {"message": {"role": "user", "content": "hi"}}
@@ -156,4 +156,4 @@ def test_a_tool_call_that_was_asked_for_again_takes_the_place_of_the_first_witho
     ]
     [conversation] = extract_with(spans, [annotate_session("s", "approved")]).conversations
     assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
-    assert conversation.messages[1].tool_calls[0].arguments == "[2]"
+    assert conversation.messages[1].tool_calls[0].arguments == '{"n": 2}'
