@@ -19,17 +19,14 @@ ENVELOPES = frozenset(
     }
 )  # fmt: skip
 """Keys of a response under which its end may stand; never those of what the model said."""
-NORMAL_ENDS = frozenset(
-    {
-        "", "stop", "end_turn", "stop_sequence", "tool_calls", "tool_call", "tool_use", "function_call",
-        "eos", "eos_token", "end", "complete", "completed", "done", "finish_reason_stop", "unspecified",
-        "finish_reason_unspecified", "unknown", "none", "null",
-    }
-)  # fmt: skip
+UNTOLD = frozenset({"", "unspecified", "finish_reason_unspecified", "unknown", "none", "null"})
+NORMAL_ENDS = UNTOLD | {
+    *("stop", "finish_reason_stop", "stop_sequence", "end", "end_turn", "end_of_turn", "eos", "eos_token"),
+    *("complete", "completed", "done", "tool_calls", "tool_call", "tool_use", "function_call"),
+}
 RESPONSE_KEYS = frozenset({"output", "content", "arguments"})
 """Keys beside the status of a response of the Responses API, or of one of its items."""
 LIMITS = re.compile(r".*(length|max_\w*token|max_\w*output|token_limit|context_window|incomplete).*")
-UNTOLD = frozenset({"", "unspecified", "finish_reason_unspecified", "unknown", "none", "null"})
 MOST_TOKENS = (
     "max_tokens",
     "max_completion_tokens",
@@ -51,7 +48,7 @@ def check_end(span: Span, answer: str, parameters: Mapping[str, Any]) -> None:
     ends = {_normalise(end) for end in _list_ends(span)}
     abnormal = sorted(ends - NORMAL_ENDS)
     if abnormal:
-        cut = any(LIMITS.fullmatch(end) for end in abnormal)
+        cut = all(LIMITS.fullmatch(end) for end in abnormal)
         raise Unreadable(DropReason.CUT_OFF if cut else DropReason.ABNORMAL_END)
     if not ends - UNTOLD and (_has_spent_all_tokens(span, parameters) or breaks_off(answer)):
         raise Unreadable(DropReason.CUT_OFF)

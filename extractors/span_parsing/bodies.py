@@ -77,9 +77,16 @@ def _build_record(
     leading = _read_system(system)
     return RequestRecord(
         messages=join_turns((*leading, *read_chats(messages))),
-        tools=read_tools(body.get("tools") or body.get("toolConfig") or body.get("functions")),
+        tools=find_tools(body),
         system_apart=system_apart or bool(leading),
     )
+
+
+def find_tools(body: Any) -> tuple[dict[str, Any], ...]:
+    """Read the tool definitions in a request or its parameters; none where it has none. Raises Unreadable."""
+    if not isinstance(body, dict):
+        return ()
+    return read_tools(body.get("tools") or body.get("toolConfig") or body.get("functions"))
 
 
 def _read_system(system: Any) -> list[RecordedMessage]:
@@ -111,7 +118,7 @@ def _read_gemini_request(body: Mapping[str, Any]) -> RequestRecord | None:
         return None
     system = config.get("system_instruction") or config.get("systemInstruction")
     record = _build_record(contents, {}, system=system, system_apart=True)
-    return RequestRecord(record.messages, read_tools(config.get("tools")), system_apart=True)
+    return RequestRecord(record.messages, find_tools(config), system_apart=True)
 
 
 def read_response_body(body: Any) -> AnswerRecord | None:

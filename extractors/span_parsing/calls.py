@@ -63,17 +63,21 @@ def read_call(span: Span) -> ModelCall | DropReason:
     calls = _read_choices(span)
     if isinstance(calls, DropReason):
         return calls
-    return calls[0] if len(calls) == 1 else DropReason.SEVERAL_ANSWERS
+    return DropReason.SEVERAL_ANSWERS if _answer_differently(calls) else calls[0]
 
 
 def read_alternatives(span: Span) -> tuple[ModelCall, ...]:
-    """The call once for each choice that it offered, in their order; empty where there are not several."""
+    """The call once for each choice that it offered, in their order; empty where all answer alike."""
     calls = _read_choices(span)
-    return () if isinstance(calls, DropReason) or len(calls) == 1 else calls
+    return () if isinstance(calls, DropReason) or not _answer_differently(calls) else calls
+
+
+def _answer_differently(calls: Sequence[ModelCall]) -> bool:
+    return len({str(to_comparable(call.response)) for call in calls}) > 1
 
 
 def _read_choices(span: Span) -> tuple[ModelCall, ...] | DropReason:
-    """The call once for each different answer that was recorded, or why it cannot be read."""
+    """The call once for each answer that was recorded, or why it cannot be read."""
     if is_internal(span):
         return DropReason.INTERNAL
     if span.status == "ERROR":
@@ -169,7 +173,7 @@ class _Exchange(NamedTuple):
     prompt: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...]
     choices: tuple[Message, ...]
-    """The different answers that were recorded."""
+    """The answers that were recorded, in the order of their indices."""
 
 
 def _read_exchange(span: Span) -> _Exchange:
@@ -183,16 +187,16 @@ def _read_exchange(span: Span) -> _Exchange:
         missing = DropReason.NO_PROMPT if request is None else DropReason.NO_ANSWER
         nothing = request is None and not answers and genai.holds_no_content(span)
         raise Unreadable(DropReason.CONTENT_ELSEWHERE if nothing else missing)
-    prompt = _to_prompt(request.messages)
+    prompt = tuple(map(to_message, request.messages))
     check_prompt(prompt)
     if continues_its_request(parameters):
         raise Unreadable(DropReason.PREFILLED)
-    choices = {str(to_comparable(choice)): choice for choice in map(_to_answer, answers)}
-    for choice in choices.values():
+    choices = tuple(map(_to_answer, answers))
+    for choice in choices:
         check_end(span, choice.content, parameters)
         check_answer(choice, request.tools)
-    check_storable((*prompt, *choices.values()), request.tools)
-    return _Exchange(prompt, request.tools, tuple(choices.values()))
+    check_storable((*prompt, *choices), request.tools)
+    return _Exchange(prompt, request.tools, choices)
 
 
 def _read_parameters(span: Span) -> dict[str, Any]:
@@ -209,13 +213,16 @@ def _read_request(span: Span) -> RequestRecord | None:
     records = _apply_readers(span, REQUEST_READERS)
     if records:
         return reconcile_requests(records)
-    return openinference.read_plain_request(span)
+    plain = openinference.read_plain_request(span)
+    return plain and reconcile_requests([plain])
 
 
 def _read_answers(span: Span, parameters: dict[str, Any]) -> tuple[RecordedMessage, ...]:
     counts = [parameters.get(key) for key in CHOICE_COUNTS]
     counts.append(get_path(span.attributes, "gen_ai.request.choice.count"))
-    asked_for = next((count for count in counts if type(count) is int), None)
+    ends = get_path(span.attributes, "gen_ai.response.finish_reasons")
+    counts.append(len(ends) if isinstance(ends, list) else None)
+    asked_for = max((count for count in counts if type(count) is int), default=None)
     records = _apply_readers(span, ANSWER_READERS)
     if not records and (plain := openinference.read_plain_answer(span)) is not None:
         records = [plain]
@@ -242,15 +249,8 @@ def _apply_readers(span: Span, readers: Sequence[Callable[[Span], Read | None]])
     return found
 
 
-def _to_prompt(recorded: Sequence[RecordedMessage]) -> tuple[Message, ...]:
-    hidden = {DropReason.REDACTED}
-    if all(message.flaw in hidden for message in recorded if message.role != "system"):
-        raise Unreadable(DropReason.NO_PROMPT)
-    return tuple(to_message(message) for message in recorded)
-
-
 def _to_answer(recorded: RecordedMessage) -> Message:
-    if recorded.flaw in (DropReason.REDACTED, DropReason.NOT_WHOLE):
+    if recorded.flaw in (DropReason.REDACTED, DropReason.NOT_WHOLE) and not recorded.calls:
         raise Unreadable(DropReason.NO_ANSWER)
     if recorded.role != "assistant":
         raise Unreadable(DropReason.MALFORMED)

@@ -49,6 +49,8 @@ PLACEHOLDERS = frozenset(
 )
 SCRUBBED = "[Scrubbed due to "
 """What Logfire puts in the place of a text that looks secret, with its reason."""
+SEEN_OR_HEARD = ("audio", "images")
+"""Fields of a message beside its content that hold what is no text."""
 EARLIER_ITEMS = frozenset({"item_reference", "compaction", "compaction_summary"})
 SCREEN_ITEMS = frozenset({"computer_call", "computer_call_output"})
 
@@ -89,6 +91,8 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
     if "role" not in chat and (item := _read_item(chat)) is not None:
         return item
     role = _read_role(chat.get("role"))
+    if any(chat.get(key) for key in SEEN_OR_HEARD):
+        raise Unreadable(DropReason.NOT_TEXT)
     content = chat["parts"] if "parts" in chat else chat.get("content")
     parts = read_parts(content)
     if unwrap:
@@ -185,11 +189,13 @@ def _read_listed_call(call: Any) -> RecordedCall:
 
 def _merge_calls(of_parts: list[RecordedCall], listed: list[RecordedCall]) -> list[RecordedCall]:
     """Return each call once, where a message shows its calls among the parts and beside them."""
-    of_parts = list(dict.fromkeys(of_parts))
-    if not of_parts or not listed:
-        return of_parts or listed
+    named = list(dict.fromkeys(call for call in of_parts if call.name))
+    if not all(call.name for call in of_parts) and not listed:
+        raise Unreadable(DropReason.NOT_WHOLE)
+    if not named or not listed:
+        return named or listed
     known = [(call.id, call.name) for call in listed]
-    if any((call.id, call.name) not in known for call in of_parts):
+    if any((call.id, call.name) not in known for call in named):
         raise Unreadable(DropReason.TOOL_CALLS_DIFFER)
     return listed
 
@@ -238,15 +244,23 @@ def _part_thoughts(message: RecordedMessage) -> RecordedMessage:
 def find_flaw(message: RecordedMessage) -> RecordedMessage:
     """Return the message, without its texts and with the flaw where they are not what was said."""
     texts = message.texts
+    if any(map(_is_hidden, texts or ())) or any(_hides_arguments(call) for call in message.calls):
+        return replace(message, texts=None, flaw=DropReason.REDACTED)
     if texts is None:
         is_empty = not message.calls and message.reasoning is None
         return replace(message, flaw=DropReason.NOT_WHOLE) if is_empty else message
-    hidden = any(text.strip() in PLACEHOLDERS or SCRUBBED in text for text in texts)
-    if hidden or any(call.arguments in PLACEHOLDERS for call in message.calls):
-        return replace(message, texts=None, flaw=DropReason.REDACTED)
     if message.role != "tool" and any(find_parts_in_text(text) or is_python_repr(text) for text in texts):
         return replace(message, texts=None, flaw=DropReason.SERIALISED)
     return message
+
+
+def _is_hidden(text: str) -> bool:
+    return text.strip() in PLACEHOLDERS or SCRUBBED in text
+
+
+def _hides_arguments(call: RecordedCall) -> bool:
+    arguments = call.arguments or ""
+    return _is_hidden(arguments) or any(f'"{placeholder}"' in arguments for placeholder in PLACEHOLDERS)
 
 
 def to_message(recorded: RecordedMessage) -> Message:
@@ -277,6 +291,8 @@ def read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
         tools = tools.get("tools", [tools])
     if not isinstance(tools, list):
         raise Unreadable(DropReason.MALFORMED)
+    if any(isinstance(tool, str) and _is_hidden(tool) for tool in tools):
+        raise Unreadable(DropReason.REDACTED)
     return tuple(definition for tool in tools for definition in _read_tool(parse_json(tool)))
 
 
@@ -332,7 +348,9 @@ def _read_schema(function: dict[str, Any]) -> Any:
     ):
         if function.get(key) is not None:
             schema = parse_json(function[key])
-            schema = schema["json"] if isinstance(schema, dict) and set(schema) == {"json"} else schema
+            schema = (
+                parse_json(schema["json"]) if isinstance(schema, dict) and set(schema) == {"json"} else schema
+            )
             if not isinstance(schema, dict):
                 raise Unreadable(DropReason.MALFORMED)
             return _lower_types(schema)

@@ -11,7 +11,7 @@ from extractors.span_parsing.nested_attributes import parse_json
 def check_prompt(prompt: Sequence[Message]) -> None:
     """Check that a prompt is whole: tool results follow their calls, and every turn says something.
 
-    Raises Unreadable: NO_PROMPT, NOT_WHOLE, or PREFILLED where it ends in the assistant's words.
+    Raises Unreadable: NO_PROMPT, NOT_WHOLE, BROKEN_ARGUMENTS; PREFILLED where the assistant speaks last.
     """
     if not any(message.content.strip() or message.tool_calls for message in prompt):
         raise Unreadable(DropReason.NO_PROMPT)
@@ -23,6 +23,7 @@ def check_prompt(prompt: Sequence[Message]) -> None:
         is_empty = not message.content.strip() and not message.tool_calls and message.role != "system"
         if waiting or is_empty or _repeats_an_id(message.tool_calls):
             raise Unreadable(DropReason.NOT_WHOLE)
+        _check_arguments(message)
         waiting = list(message.tool_calls)
     if waiting:
         raise Unreadable(DropReason.NOT_WHOLE)
@@ -52,10 +53,13 @@ def check_answer(answer: Message, tools: Sequence[dict[str, Any]]) -> None:
     Raises Unreadable: UNKNOWN_TOOL, BROKEN_ARGUMENTS, NOT_WHOLE.
     """
     offered = {tool["function"].get("name") for tool in tools}
+    if offered and any(call.name not in offered for call in answer.tool_calls):
+        raise Unreadable(DropReason.UNKNOWN_TOOL)
     if _repeats_an_id(answer.tool_calls):
         raise Unreadable(DropReason.NOT_WHOLE)
-    for call in answer.tool_calls:
-        if offered and call.name not in offered:
-            raise Unreadable(DropReason.UNKNOWN_TOOL)
-        if not isinstance(parse_json(call.arguments), dict):
-            raise Unreadable(DropReason.BROKEN_ARGUMENTS)
+    _check_arguments(answer)
+
+
+def _check_arguments(message: Message) -> None:
+    if not all(isinstance(parse_json(call.arguments), dict) for call in message.tool_calls):
+        raise Unreadable(DropReason.BROKEN_ARGUMENTS)

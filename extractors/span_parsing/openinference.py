@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.bodies import read_request_body, read_response_body
+from extractors.span_parsing.bodies import find_tools, read_request_body, read_response_body
 from extractors.span_parsing.chat_messages import find_flaw, read_chat, read_content, read_tools
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import (
@@ -135,7 +135,9 @@ def _check_same_text(stated: RecordedMessage, of_parts: list[RecordedMessage]) -
     """Return a message that has its text twice; where the two differ, it is not read from this record."""
     shown = "".join(message.text for message in of_parts)
     if shown.strip() and shown.split() != stated.text.split():
-        return replace(stated, texts=None, calls=(), flaw=DropReason.NOT_WHOLE, may_lack_neighbours=True)
+        # Tracers of Anthropic's API keep the last of several results beside the user's next words.
+        flaw = DropReason.NOT_WHOLE if stated.role == "tool" else DropReason.TEXTS_DIFFER
+        return replace(stated, texts=None, calls=(), flaw=flaw)
     return replace(of_parts[0], texts=stated.texts, role=stated.role)
 
 
@@ -150,10 +152,11 @@ def _to_part(entry: dict[str, Any]) -> Any:
 
 
 def _read_tools(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Read `llm.tools`, or the tools among the parameters, where LangChain's tracer keeps them."""
     listed = get_path(attributes, "llm.tools")
-    return read_tools(
-        [get_path(entry, "tool.json_schema") for entry in to_entries(listed)] if listed else None
-    )
+    if listed:
+        return read_tools([get_path(entry, "tool.json_schema") for entry in to_entries(listed)])
+    return find_tools(parse_json(get_path(attributes, "llm.invocation_parameters")))
 
 
 def _read_completion_prompt(attributes: dict[str, Any]) -> str | None:

@@ -175,11 +175,12 @@ def _to_list(value: Any) -> list[Any]:
 
 
 def read_call_part(part: Mapping[str, Any]) -> Iterator[RecordedCall]:
-    """Yield the call in a part of any provider; none where the part only says that there is one."""
+    """Yield the call in a part of any provider; a part that only says that it is one has no name."""
     call = part["tool_call"] if isinstance(part.get("tool_call"), dict) else part
     function = call["function"] if isinstance(call.get("function"), dict) else call
     name = _find(function, ("name", "toolName", "tool_name"))
     if name is None and not function.keys() - {"type"}:
+        yield RecordedCall(id=None, name="", arguments=None)
         return
     call_id = _find(call, ("call_id", "id", "toolUseId", "toolCallId", "tool_use_id", "tool_call_id"))
     yield build_call(call_id, name, _find(function, ("arguments", "input", "args")), shown=True)

@@ -7,7 +7,6 @@ apart are no contradictions.
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Any
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
@@ -18,6 +17,7 @@ from extractors.span_parsing.recorded import (
     RecordedCall,
     RecordedMessage,
     RequestRecord,
+    drop_empty,
     join_choice,
 )
 
@@ -27,6 +27,7 @@ def reconcile_requests(records: Sequence[RequestRecord]) -> RequestRecord:
 
     Raises Unreadable where two contradict each other, or where the prompt is not whole in any.
     """
+    _check_nothing_hidden(records)
     whole = [record for record in records if _is_whole(record)]
     partial = [record for record in records if not _is_whole(record)]
     if whole:
@@ -40,6 +41,17 @@ def reconcile_requests(records: Sequence[RequestRecord]) -> RequestRecord:
         for record in partial[1:]:
             request = _merge_requests(request, record)
     return replace(request, tools=_reconcile_tools([record.tools for record in records]))
+
+
+def _check_nothing_hidden(records: Sequence[RequestRecord]) -> None:
+    """Raise Unreadable where a record hides a text, or contradicts itself: no other may tell it then."""
+    of_records = [[m.flaw for m in record.messages if m.role != "system"] for record in records]
+    if all(set(flaws) == {DropReason.REDACTED} for flaws in of_records):
+        raise Unreadable(DropReason.NO_PROMPT)
+    flaws = {message.flaw for record in records for message in record.messages}
+    for flaw in (DropReason.REDACTED, DropReason.TEXTS_DIFFER):
+        if flaw in flaws:
+            raise Unreadable(flaw)
 
 
 def _is_whole(record: RequestRecord) -> bool:
@@ -106,12 +118,14 @@ def _can_merge(one: RecordedMessage, other: RecordedMessage) -> bool:
 
 def _merge_messages(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
     """Return one message as two records show it. Raises Unreadable where they contradict each other."""
+    if one.flaw != other.flaw and DropReason.REDACTED in (one.flaw, other.flaw):
+        raise Unreadable(DropReason.REDACTED)
     if other.flaw is not None:
-        return one if one.flaw is None or other.flaw == DropReason.NOT_WHOLE else other
+        return one
     if one.flaw is not None:
         return other
     role = _merge_roles(one.role, other.role)
-    if one.texts is not None and other.texts is not None and not is_same_text(one.text, other.text):
+    if not is_same_text(one.text, other.text):
         raise Unreadable(DropReason.TEXTS_DIFFER)
     if one.call_id and other.call_id and one.call_id != other.call_id:
         raise Unreadable(DropReason.HISTORY_DIFFERS)
@@ -120,7 +134,6 @@ def _merge_messages(one: RecordedMessage, other: RecordedMessage) -> RecordedMes
     return replace(
         one,
         role=role,
-        texts=one.texts if one.texts is not None else other.texts,
         calls=tuple(_merge_calls(mine, its) for mine, its in zip(one.calls, other.calls, strict=True)),
         call_id=one.call_id or other.call_id,
         name=one.name or other.name,
@@ -203,6 +216,7 @@ def reconcile_answers(records: Sequence[AnswerRecord], asked_for: int | None) ->
 
     Raises Unreadable where two records contradict each other.
     """
+    records = [replace(record, messages=drop_empty(record.messages)) for record in records]
     told = [len(record.messages) for record in records if record.are_choices is not None]
     several = max([asked_for or 1, *told]) > 1
     answers = [_list_choices(record, several) for record in records]
@@ -210,7 +224,9 @@ def reconcile_answers(records: Sequence[AnswerRecord], asked_for: int | None) ->
         raise Unreadable(DropReason.ANSWERS_DIFFER)
     merged = answers[0]
     for choices in answers[1:]:
-        merged = tuple(_merge_answers(one, other) for one, other in zip_longest(merged, choices))
+        merged = tuple(_merge_answers(one, other) for one, other in zip(merged, choices, strict=True))
+    if asked_for is not None and asked_for > len(merged):
+        raise Unreadable(DropReason.SEVERAL_ANSWERS)
     return merged
 
 

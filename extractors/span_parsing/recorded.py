@@ -19,7 +19,7 @@ class RecordedCall:
 
 @dataclass(frozen=True, slots=True)
 class RecordedMessage:
-    """A message as a record shows it: what is None is not shown, and may still have been there."""
+    """A message as a record shows it."""
 
     role: str
     texts: tuple[str, ...] | None = None
@@ -98,4 +98,10 @@ def _join(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
 
 def join_choice(messages: Sequence[RecordedMessage]) -> tuple[RecordedMessage, ...]:
     """Join the items of one answer; more than one message is left where there are several texts."""
-    return join_turns(message for message in messages if message.texts or message.calls or message.reasoning)
+    return join_turns(drop_empty(messages))
+
+
+def drop_empty(messages: Sequence[RecordedMessage]) -> tuple[RecordedMessage, ...]:
+    """Leave out messages that say nothing beside others, but not the only one."""
+    saying = tuple(message for message in messages if message.flaw != DropReason.NOT_WHOLE)
+    return saying or tuple(messages[:1])
