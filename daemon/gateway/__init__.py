@@ -1,9 +1,9 @@
-"""The gateway for agents: OpenAI-compatible, resolves a target's alias, traces each call into Phoenix.
+"""The gateway for agents. It is OpenAI-compatible, resolves a target's alias and traces each call.
 
     agent ── model `acme/routing` ──> app ── routes: which version? ──> upstream ──> a replica
                                        └── tracing ──> Phoenix (off the request's path)
 
-A process of its own, so that the daemon restarts without costing a request.
+It is a process of its own, so that a restart of the daemon costs no request.
 """
 
 from daemon.gateway.app import build_app

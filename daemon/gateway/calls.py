@@ -21,7 +21,7 @@ BASE_VERSION = "base"
 
 @dataclass
 class GatewayCall:
-    """Filled in while the call is answered; read by metrics and tracing when it is over."""
+    """One call. It is filled in while it is answered; metrics and tracing read it when it is over."""
 
     path: str
     route: Route
@@ -35,9 +35,9 @@ class GatewayCall:
     span: Span | None = None
     status: int = 0
     error: str | None = None
-    """Why the agent did not get a whole, good answer."""
+    """The reason why the agent got no whole answer, as far as the transport showed it."""
     answer: list[bytes] = field(default_factory=list)
-    """The answer's body; of a stream, its events."""
+    """The answer's body in one piece, or the events of a stream."""
     streamed: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""Asks a replica, and the next one where it cannot answer. The only HTTP that the gateway sends to vLLM."""
+"""Sends a request to a replica, and to the next one where it cannot answer: all HTTP from here to vLLM."""
 
 import itertools
 import json
@@ -23,8 +23,8 @@ SILENCE_SECONDS = 600.0
 REST_SECONDS = 5.0
 """How long a replica that could not answer is asked last."""
 PASSED_OVER = frozenset({401, 403, 404, 502, 503, 504})
-"""Statuses that say something about the replica and nothing about the request. A restarted replica
-says 404 until the reconciler has loaded the adapter again; 401 is our key, never the agent's."""
+"""Statuses that are the replica's fault and not the request's. A restarted replica answers 404 until the
+reconciler has loaded the adapter again; 401 means our key, never the agent's."""
 
 
 class NoReplica(LearndError):
@@ -32,7 +32,7 @@ class NoReplica(LearndError):
 
 
 class ReplicaSilent(LearndError):
-    """A replica took the request and then said nothing for too long."""
+    """A replica took the request and sent nothing for too long."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,10 @@ class Upstream:
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Connections to the replicas: unlimited in number, no cookies, bodies as they were sent."""
+    """Return a session for the replicas: any number of connections, no cookies.
+
+    Replicas are asked not to compress. An answer in gzip or deflate is decompressed all the same.
+    """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),

@@ -145,7 +145,8 @@ def _gateway() -> str:
         + table(("route", "what it does"), rows)
         + (
             "The model is a target, `tenant/agent`. The header `x-learnd-session` names the conversation of "
-            "a call, and `traceparent` puts the call into the caller's trace. Everything else of a "
+            "a call, and `traceparent` puts the call into the caller's trace. A body may come with "
+            "`Content-Encoding: gzip` or `deflate`; others are answered with 415. Everything else of a "
             "request goes to the replica as it is.\n"
         )
     )

@@ -19,8 +19,16 @@ GATEWAY = """## Calls through the gateway
 With [`gateway.trace`](settings.md#gateway.trace), each call becomes an OpenInference span of kind `LLM` in
 the target's project. Besides what every span has, it carries `session.id` from the header `x-learnd-session`,
 `user.id` from the request's `user`, and `learnd.tenant`, `learnd.agent`, `learnd.version` and
-`learnd.internal` (learnd's own call, never trained on). A request and an answer with all that a span can hold
-give these attributes, where `0` counts:
+`learnd.internal` (learnd's own call, never trained on).
+
+A call has the status ERROR, and is never trained on, where the agent got an error or left early, or where the
+answer does not show its end: a choice without a `finish_reason`, or an event that is no JSON. `[DONE]` is not
+needed.
+
+`input.value` and `output.value` are the whole bodies; a stream's answer is put together. In the other
+attributes each message, part, tool call and choice has its entry. A part that is no text, image or thought
+keeps its own type (`input_audio`, `file`, …); a prompt of token ids has `token_ids` in place of `text`. These
+attributes exist, where `0` counts:
 
 """
 RUNS = """## Runs
@@ -41,15 +49,17 @@ REQUEST: dict[str, Any] = {
             "role": "assistant",
             "content": "…",
             "tool_calls": [{"id": "1", "function": {"name": "search", "arguments": "{}"}}],
+            "function_call": {"name": "search", "arguments": "{}"},
         },
         {"role": "tool", "name": "search", "tool_call_id": "1", "content": "…"},
     ],
     "tools": [{"type": "function", "function": {"name": "search"}}],
-    "prompt": "…",
+    "prompt": ["…", [1, 2]],
 }
 ANSWER: dict[str, Any] = {
     "choices": [
-        {"message": {"role": "assistant", "content": "…"}, "text": "…", "finish_reason": "stop"},
+        {"message": {"role": "assistant", "content": "…"}, "finish_reason": "stop"},
+        {"text": "…", "finish_reason": "stop"},
     ],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }

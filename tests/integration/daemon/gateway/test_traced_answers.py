@@ -142,6 +142,19 @@ def test_comments_and_empty_events_do_no_harm(replica: StandIn) -> None:
     assert call.attributes["llm.output_messages.0.message.content"] == "Your money"
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_stream_is_read_alike_however_the_network_cuts_it(replica: StandIn, size: int) -> None:
+    replica.answer_with(chunk(role="assistant", content="blåbær "), chunk(content="🫐"), chunk("stop"))
+    assert replica.raw is not None
+    # Written as UTF-8, unlike what json.dumps escapes, and with CR LF.
+    sent = b"".join(replica.raw).replace(b"\n", b"\r\n")
+    sent = sent.replace(rb"bl\u00e5b\u00e6r", "blåbær".encode()).replace(rb"\ud83e\uded0", "🫐".encode())
+    replica.raw = [sent[start : start + size] for start in range(0, len(sent), size)]
+    call = ask(replica, stream=True)
+    assert call.error is None
+    assert call.attributes["llm.output_messages.0.message.content"] == "blåbær 🫐"
+
+
 def test_a_client_that_hangs_up_in_mid_stream_leaves_an_error(replica: StandIn) -> None:
     replica.answer, replica.event_seconds = "word " * 100, 0.05
     with traced_gateway(replica) as (client, calls):
