@@ -303,6 +303,8 @@ def _read_tool(tool: Any) -> list[dict[str, Any]]:
     if isinstance(declarations, list):
         return [definition for declaration in declarations for definition in _read_tool(declaration)]
     if isinstance(tool.get("function"), dict):
+        if not _is_function({"type": tool.get("type", "function")}):
+            return []
         return [{"type": "function", "function": _parse_schema_text(tool["function"])}]
     spec = tool.get("toolSpec")
     function = spec if isinstance(spec, dict) else tool

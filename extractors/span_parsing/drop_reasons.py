@@ -45,7 +45,9 @@ class DropReason(StrEnum):
     UNKNOWN_TOOL = "the answer calls a tool that the request does not offer"
     BROKEN_ARGUMENTS = "a tool is called with arguments that are no JSON object, or that break off"
     SERVER_TOOL = "the provider ran a tool of its own (web search, code), and what it found is not traced"
-    PREFILLED = "the answer continues or repeats a beginning that the request gave (prefill, echo)"
+    PREFILLED = (
+        "the request ends in the assistant's words, or asks for an echo: the answer may be their continuation"
+    )
     MALFORMED = "an attribute has a type or shape that no convention writes"
     NOT_TEXT = "images, audio, files or other parts that are no text, which a text model cannot learn from"
     NOT_UNICODE = "text that is not valid Unicode (lone surrogates)"
