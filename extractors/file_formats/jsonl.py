@@ -37,6 +37,9 @@ from extractors.values import Record, Value
 AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory
 Line = dict[str, Any]
 
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Names under which tools write an assistant's thoughts; the first is ours."""
+
 
 class FileForm(StrEnum):
     """The ways to write a file."""
@@ -84,8 +87,8 @@ def to_line(record: Value, form: FileForm) -> Line:
     line = {**written, "id": cast(AnyExample, record).id, **_list_other_fields(record)}
     if form is not FileForm.JSONL and not _is_read_as(record, line, form):
         raise NotExpressible(
-            f"the form {form.value!r} has no place for what it holds (several turns, tool calls, names, or "
-            f"messages out of the usual order); write it as {FileForm.JSONL.value!r}"
+            f"the form {form.value!r} has no place for what it holds (several turns, tool calls, names, "
+            f"thoughts, or messages out of the usual order); write it as {FileForm.JSONL.value!r}"
         )
     return line
 
@@ -396,11 +399,23 @@ def _read_message(chat: Any, where: str) -> Message:
             tool_calls=tuple(_read_tool_call(call, f"{where}.tool_calls") for call in calls),
             tool_call_id=chat.get("tool_call_id"),
             name=chat.get("name"),
+            reasoning=_read_reasoning(chat, where) if ROLES[role.casefold()] == "assistant" else None,
         )
     except Unreadable as unreadable:
         raise LineInvalid(f"{where}.content is not text: {unreadable}") from None
     except ValidationError as wrong:
         raise LineInvalid(f"{where}.{describe_error(wrong)}") from None
+
+
+def _read_reasoning(chat: Line, where: str) -> str | None:
+    """Return the assistant's thoughts, under the first of their usual names that has any; None without."""
+    for name in REASONING_FIELDS:
+        thoughts = chat.get(name)
+        if thoughts is not None and not isinstance(thoughts, str):
+            raise LineInvalid(f"{where}.{name} is no text, but {_name_type(thoughts)}")
+        if thoughts:
+            return thoughts
+    return None
 
 
 def _read_tool_call(call: Any, where: str) -> ToolCall:

@@ -32,6 +32,7 @@ MESSAGE = pa.struct(
         ("tool_calls", pa.list_(TOOL_CALL)),
         ("tool_call_id", pa.string()),
         ("name", pa.string()),
+        ("reasoning", pa.string()),
     ]
 )
 DOCUMENT = pa.struct([("id", pa.string()), ("text", pa.string())])

@@ -73,14 +73,19 @@ TOOLS = st.lists(st.dictionaries(TEXTS, JSON_VALUES, max_size=3), max_size=2).ma
 CALLS = st.lists(st.builds(ToolCall, id=OPTIONAL, name=TEXTS, arguments=TEXTS), max_size=2).map(tuple)
 
 
+def build_message(role: str, reasoning: str | None, **fields: Any) -> Message:
+    return Message(role=role, reasoning=reasoning if role == "assistant" else None, **fields)
+
+
 def messages(*roles: str) -> st.SearchStrategy[Message]:
     return st.builds(
-        Message,
+        build_message,
         role=st.sampled_from(roles or ("system", "user", "assistant", "tool")),
         content=TEXTS,
         tool_calls=CALLS,
         tool_call_id=OPTIONAL,
         name=OPTIONAL,
+        reasoning=st.none() | TEXTS.filter(bool),
     )
 
 
@@ -216,6 +221,43 @@ def test_no_record_at_all_is_a_parquet_file_with_columns(kind: type[Value], tmp_
     assert pq.read_schema(tmp_path / "none.parquet").equals(SCHEMAS[kind])
 
 
+OLD_LINE = (
+    '{"prompt": [{"role": "system", "content": "Name the department."}, {"role": "user", "content": "My '
+    'parcel is late"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", '
+    '"function": {"name": "track", "arguments": "{\\"parcel\\": 7}"}}]}, {"role": "tool", "content": "on its '
+    'way", "tool_call_id": "c1", "name": "track"}], "completion": [{"role": "assistant", "content": '
+    '"shipping"}], "id": "e484e562386f728b378321fa5bc9fca7", "prompt_key": "k", "origin": "telemetry", '
+    '"source_span_ids": [], "session_id": null, "started_at": "2026-03-01T12:00:00Z"}'
+)
+"""Written before messages had thoughts."""
+
+
+def test_an_example_that_was_written_before_there_were_thoughts_keeps_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "old.jsonl"
+    path.write_text(OLD_LINE, "utf-8")
+    (example,) = read(SFTExample, path)
+    assert example.id == json.loads(OLD_LINE)["id"]
+    assert example.prompt_key == "k", "the id that the line names is that of its content"
+    write_records([example], SFTExample, tmp_path / "new.jsonl")
+    assert json.loads((tmp_path / "new.jsonl").read_text("utf-8")) == json.loads(OLD_LINE)
+
+
+def test_columns_that_were_written_before_there_were_thoughts_are_read(tmp_path: Path) -> None:
+    """Parquet files had the same columns, whose messages had one field less."""
+    path = tmp_path / "old.jsonl"
+    path.write_text(OLD_LINE, "utf-8")
+    (example,) = read(SFTExample, path)
+    message = pa.struct(
+        [field for field in SCHEMAS[SFTExample].field("completion").type if field.name != "reasoning"]
+    )
+    kinds = {"prompt": pa.list_(message), "completion": message}
+    old = pa.schema([(field.name, kinds.get(field.name, field.type)) for field in SCHEMAS[SFTExample]])
+    row = {**example.model_dump(), "tools": "[]"}
+    pq.write_table(pa.Table.from_pylist([row], schema=old), tmp_path / "old.parquet")
+    (found,) = read_columns(SFTExample, tmp_path / "old.parquet")
+    assert (found, found.id) == (example, example.id)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_a_megabyte_of_text_comes_back(ending: str, tmp_path: Path) -> None:
     long = "Ünï\n\u2028" * 200_000
@@ -266,6 +308,7 @@ def test_sft_examples_come_back_from_every_form_or_are_refused(
         build_sft(USER, ANSWER),
         build_sft(SYSTEM),
         build_sft(Message(role="user", content="hi", name="ann")),
+        build_sft(completion=Message(role="assistant", content="shipping", reasoning="A parcel.")),
         build_sft(Message(role="tool", content="42", tool_call_id="1")),
     ],
 )
@@ -388,6 +431,26 @@ def test_files_of_other_tools_make_sft_examples(
     assert (first.role, first.content) == ("system", prompt[0][1] if prompt[0][0] == "system" else "Decide.")
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_are_read_under_each_of_their_names_and_written_under_one(name: str, tmp_path: Path) -> None:
+    chat = [USER.to_chat(), {"role": "assistant", "content": "shipping", name: "A parcel, then."}]
+    (example,) = read(SFTExample, write_lines(tmp_path / "theirs.jsonl", {"messages": chat}), FileForm.CHAT)
+    assert example.completion == ANSWER.model_copy(update={"reasoning": "A parcel, then."})
+    write_records([example], SFTExample, tmp_path / "ours.jsonl")
+    written = json.loads((tmp_path / "ours.jsonl").read_text("utf-8"))["completion"][0]
+    assert written["reasoning_content"] == "A parcel, then."
+    assert read(SFTExample, tmp_path / "ours.jsonl") == (example,)
+
+
+def test_empty_thoughts_and_those_of_a_user_are_none(tmp_path: Path) -> None:
+    chat = [
+        {**USER.to_chat(), "reasoning": "?"},
+        {**ANSWER.to_chat(), "reasoning_content": "", "thinking": None},
+    ]
+    (example,) = read(SFTExample, write_lines(tmp_path / "theirs.jsonl", {"messages": chat}), FileForm.CHAT)
+    assert (*example.prompt, example.completion) == (USER, ANSWER)
+
+
 def test_a_conversation_of_another_tool_learns_all_its_answers(tmp_path: Path) -> None:
     chat = [message.to_chat() for message in (USER, ANSWER, USER, WORSE)]
     path = write_lines(tmp_path / "theirs.jsonl", {"messages": chat})
@@ -441,6 +504,7 @@ def test_all_problems_are_listed_with_item_and_line_and_nothing_is_imported(tmp_
         json.dumps({**good, "source_span_ids": 7}),
         json.dumps({**good, "tools": "{"}),
         json.dumps({**good, "prompt": "\ud800"}),
+        json.dumps({**good, "completion": {"role": "assistant", "content": "x", "thinking": ["y"]}}),
         '{"prompt": NaN, "completion": "x"}',
         "[" * 100_000,
     ]
@@ -461,8 +525,9 @@ def test_all_problems_are_listed_with_item_and_line_and_nothing_is_imported(tmp_
         "item 11 (line 13): source_span_ids: Input should be a valid tuple",
         "item 12 (line 14): tools is not JSON",
         "item 13 (line 15): it holds text that is not valid Unicode",
-        "item 14 (line 16): it is not JSON that can be read (NaN is no JSON number)",
-        "item 15 (line 17): it is not JSON that can be read",
+        "item 14 (line 16): completion.thinking is no text, but a list",
+        "item 15 (line 17): it is not JSON that can be read (NaN is no JSON number)",
+        "item 16 (line 18): it is not JSON that can be read",
     ]
     assert len(refused.value.problems) == len(expected)
     for problem, words in zip(refused.value.problems, expected, strict=True):
