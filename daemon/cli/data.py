@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from daemon.cli.data_audit import audit
 from daemon.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -51,6 +52,9 @@ def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: 
         print_json(found)
     else:
         print_facts(found.model_dump())
+
+
+app.command()(audit)
 
 
 @app.command()

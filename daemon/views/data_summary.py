@@ -122,7 +122,7 @@ class TargetData:
                 id=example.id,
                 origin=example.origin,
                 split=split,
-                example=_build_content_line(example),
+                example=build_content_line(example),
                 spans=self._links(example.source_span_ids),
             )
             for split, example in found[offset : offset + limit]
@@ -149,7 +149,7 @@ class TargetData:
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 
 
-def _build_content_line(example: AnyExample) -> dict[str, Any]:
+def build_content_line(example: AnyExample) -> dict[str, Any]:
     """Return the example's line without its origin, ids and times."""
     line = to_line(example, FileForm.JSONL)
     return {

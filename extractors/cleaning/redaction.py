@@ -146,6 +146,10 @@ class Redaction:
             {kind: self.apply(getattr(examples, kind)) for kind in Examples.model_fields}
         )
 
+    def apply_to_text(self, text: str) -> str:
+        """Return `text` without personal data. Raises RedactionFailed."""
+        return self._redact_text(text) if self._redactor else text
+
     def _redact_record(self, record: Record) -> Record:
         fields = {name: getattr(record, name) for name in type(record).model_fields}
         changed = {
@@ -176,7 +180,8 @@ class Redaction:
             call.model_copy(update={"arguments": self._redact_arguments(call.arguments)})
             for call in message.tool_calls
         )
-        return message.model_copy(update={"content": content, "tool_calls": calls})
+        thoughts = message.reasoning and self._redact_text(message.reasoning)
+        return message.model_copy(update={"content": content, "tool_calls": calls, "reasoning": thoughts})
 
     def _redact_arguments(self, arguments: str) -> str:
         """Return JSON without personal data in its values, still JSON; unchanged where it holds none."""

@@ -3,24 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from extractors.cleaning.languages import ENOUGH_CHARACTERS, identify_language
 from extractors.cleaning.quality import iterate_kinds, message_to_text
 from extractors.cleaning.rules import QualityRules
 from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Example, Examples, PreferencePair, SFTExample, Trajectory, Triplet
 from extractors.values import Value
-
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
-
-LEAST_CONFIDENCE = 0.5
-"""Below this confidence a language is not named. Of CLINC150's English questions above it, at least 98 % are
-identified as English, at any length; most of those under 20 characters stay below."""
-ENOUGH_CHARACTERS = 1000
-"""Characters of a text that are enough to identify its language."""
-UNDETERMINED = "und"
 
 
 class Lengths(Value):
@@ -118,8 +108,7 @@ def _measure_languages(examples: Examples) -> dict[str, float]:
     }
     if not texts:
         return {}
-    identifier = _load_identifier()
-    counts = Counter(identifier.classify(text)[0] if text.strip() else UNDETERMINED for text in texts)
+    counts = Counter(identify_language(text)[0] for text in texts)
     return {
         language: count / len(texts) for language, count in sorted(counts.items(), key=_sort_by_frequency)
     }
@@ -130,13 +119,6 @@ def _join_user_messages(example: Any) -> str:
         return example.query
     messages = example.messages if isinstance(example, Trajectory) else example.prompt
     return "\n".join(message.content for message in messages if message.role == "user")
-
-
-@lru_cache(maxsize=1)
-def _load_identifier() -> "LanguageIdentifier":
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=LEAST_CONFIDENCE)
 
 
 def _count_labels(

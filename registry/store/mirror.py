@@ -94,6 +94,11 @@ class MirrorRecords(Database):
                 _parse_annotations(connection.scalars(annotations.order_by(*by_key)).all()),
             )
 
+    def read_mirrored_spans(self, target: str, span_ids: Collection[str]) -> list[Span]:
+        """Return those of these spans that the mirror holds."""
+        with self._reading() as connection:
+            return list(_load_spans(connection, target, mirror_spans.c.span_id, span_ids))
+
     def count_spans_since(self, target: str, at: datetime) -> int:
         """Count the mirrored spans that began after `at`."""
         mine = (mirror_spans.c.target == target, mirror_spans.c.started_at > at)

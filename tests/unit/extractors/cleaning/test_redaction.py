@@ -225,6 +225,16 @@ def test_what_is_redacted_has_the_id_of_what_it_says_now() -> None:
     assert MAIL not in examples.model_dump_json()
 
 
+def test_a_models_thoughts_are_redacted_and_none_are_made_up() -> None:
+    answer = assistant().model_copy(update={"reasoning": MAIL})
+    example = SFTExample(prompt=(user(),), completion=answer, prompt_key="old", started_at=NOON)
+    redaction = Redaction(fixed)
+    (without,) = redaction.apply([example])
+    assert without.completion.reasoning == CLEAN_MAIL
+    assert without.prompt[0].reasoning is None
+    assert redaction.apply_to_text(MAIL) == CLEAN_MAIL
+
+
 def test_without_a_redactor_everything_stays() -> None:
     example = SFTExample(prompt=(user(),), completion=assistant(), prompt_key="old", started_at=NOON)
     redaction = Redaction(load_redactor(RedactionRules()))
