@@ -13,6 +13,8 @@ from daemon.gateway.sse import is_unreadable
 
 CUT_STREAM = "the stream ended before the model's answer did: a choice has no finish_reason"
 OPEN_ANSWER = "the model's answer does not say that it ended: a choice has no finish_reason"
+NO_REASON = frozenset({"", "null"})
+"""Spellings of a `finish_reason` that is none; some servers send them in every chunk but the last."""
 NO_JSON = "the model's answer is not a JSON object"
 NO_JSON_EVENT = "an event of the model's stream is not a JSON object"
 
@@ -31,7 +33,7 @@ def find_fault(call: GatewayCall, answer: Mapping[str, Any] | None) -> str | Non
 
 def _has_ended(choice: Mapping[str, Any]) -> bool:
     reason = choice.get("finish_reason")
-    return isinstance(reason, str) and reason != ""
+    return isinstance(reason, str) and reason not in NO_REASON
 
 
 def _count_expected(call: GatewayCall) -> int:

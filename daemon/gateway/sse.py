@@ -72,7 +72,7 @@ def is_only_usage(chunk: dict[str, Any]) -> bool:
 def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return a stream's chunks as one answer, in the form of an answer in one piece.
 
-    Log probabilities and token ids are left out.
+    Log probabilities and token ids are left out: lists and objects beside the text and the message.
     """
     answer: dict[str, Any] = {}
     choices: dict[int, _ChoiceBuilder] = {}
@@ -90,25 +90,24 @@ class _ChoiceBuilder:
     """Collects what the chunks say of one choice."""
 
     def __init__(self) -> None:
-        self._finish_reason: Any = None
+        self._plain: dict[str, Any] = {}
         self._text: str | None = None
         self._message: MessageBuilder | None = None
 
     def add(self, choice: dict[str, Any]) -> None:
-        if choice.get("finish_reason") is not None:
-            self._finish_reason = choice["finish_reason"]
+        # `finish_reason` and what servers add to it, such as vLLM's `stop_reason`.
+        plain = {key: value for key, value in choice.items() if isinstance(value, str | int) and value != ""}
+        self._plain |= {key: value for key, value in plain.items() if key not in ("index", "text")}
         if isinstance(choice.get("text"), str):
             self._text = (self._text or "") + choice["text"]
         # Some servers send an answer that they have whole as one chunk with a message in it.
-        delta = choice.get("delta", choice.get("message"))
+        delta = choice.get("delta") or choice.get("message")
         if isinstance(delta, dict) and delta:
             self._message = self._message or MessageBuilder()
             self._message.add(delta)
 
     def build(self) -> dict[str, Any]:
-        built: dict[str, Any] = {}
-        if self._finish_reason is not None:
-            built["finish_reason"] = self._finish_reason
+        built = dict(self._plain)
         if self._text is not None:
             built["text"] = self._text
         if self._message is not None:

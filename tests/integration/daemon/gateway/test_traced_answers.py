@@ -47,6 +47,7 @@ CUT_STREAMS = {
     "only done": ([chunk(role="assistant", content="Your money")], True),
     "one of two choices": ([chunk(content="a"), chunk(content="b", index=1), chunk("stop", index=1)], True),
     "an empty reason": ([chunk("", content="Your money")], True),
+    "a reason that says null": ([chunk("null", content="Your money")], True),
     "nothing": ([], False),
     "only done, without a choice": ([], True),
 }
@@ -84,6 +85,13 @@ def test_a_finish_reason_ends_a_stream_with_or_without_done(replica: StandIn, do
     assert call.error is None
     assert call.attributes["llm.finish_reason"] == "stop"
     assert call.attributes["llm.output_messages.0.message.content"] == "Your money"
+
+
+def test_the_last_reason_that_was_given_counts(replica: StandIn) -> None:
+    replica.answer_with(chunk("null", content="Your money"), chunk("length"), chunk(""))
+    call = ask(replica, stream=True)
+    assert call.error is None
+    assert call.attributes["llm.output_messages.0.message.finish_reason"] == "length"
 
 
 def test_a_text_completion_ends_like_a_chat(replica: StandIn) -> None:

@@ -262,12 +262,22 @@ def test_choices_are_kept_apart_and_their_probabilities_left_out() -> None:
         [
             {"choices": [{"index": 1, "delta": {"content": "b"}, "logprobs": {"content": []}}]},
             {"choices": [{"index": 0, "delta": {"content": "a"}}]},
-            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": [1]}]},
+            {
+                "choices": [
+                    {"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 7, "token_ids": [1]}
+                ]
+            },
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "", "stop_reason": None}]},
             {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]},
         ]
     )
     assert answer["choices"] == [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "a"}},
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "stop_reason": 7,
+            "message": {"role": "assistant", "content": "a"},
+        },
         {"index": 1, "finish_reason": "length", "message": {"role": "assistant", "content": "b"}},
     ]
 
