@@ -1,0 +1,403 @@
+"""Dialects: tools, calls and messages that are usable, however a tracer or a provider spells them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from extractors.span_parsing.drop_reasons import DropReason
+from tests.support.conversations import Call, Turn, read, read_turns, refuse
+from tests.support.flat_attributes import (
+    write_body,
+    write_call,
+    write_genai,
+    write_indexed,
+    write_llm,
+    write_part,
+    write_text,
+)
+
+ASK = "Wind in Kiel?"
+ASKED = {"role": "user", "content": ASK}
+SCHEMA = {"type": "object", "properties": {"port": {"type": "string"}}, "required": ["port"]}
+WIND = Call("read_wind", {"port": "Kiel"})
+CALLING = {"role": "assistant", "tool_calls": [write_call("w1", "read_wind", port="Kiel")]}
+FUNCTION = {"name": "read_wind", "description": "Wind now.", "parameters": SCHEMA}
+DEFINED = ({"type": "function", "function": FUNCTION},)
+DESCRIBED = {"name": "read_wind", "description": "Wind now."}
+
+
+# An answer whose call stands among its parts.
+
+
+def test_a_call_that_stands_among_the_parts_as_well_is_one_call() -> None:
+    use = {"type": "tool_use"}
+    answer = {**CALLING, "contents": [write_text("I look it up."), use]}
+    attributes = write_llm([ASKED], answer, tools=[{**DESCRIBED, "input_schema": SCHEMA}])
+    attributes |= {
+        "llm.output_messages.0.message.contents.1.tool_call.id": "w1",
+        "llm.output_messages.0.message.contents.1.tool_call.function.name": "read_wind",
+        "llm.output_messages.0.message.contents.1.tool_call.function.arguments": '{"port": "Kiel"}',
+    }
+    assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "I look it up.", (WIND,))]
+
+
+def test_a_call_that_stands_among_the_parts_alone_is_a_call() -> None:
+    answer = {"role": "assistant", "contents": [write_text("I look it up."), {"type": "tool_use"}]}
+    attributes = write_llm([ASKED], answer) | {
+        "llm.output_messages.0.message.contents.1.tool_call.id": "w1",
+        "llm.output_messages.0.message.contents.1.tool_call.function.name": "read_wind",
+        "llm.output_messages.0.message.contents.1.tool_call.function.arguments": '{"port": "Kiel"}',
+    }
+    assert read_turns(attributes)[-1] == Turn("assistant", "I look it up.", (WIND,))
+
+
+def test_a_part_that_is_a_call_nobody_wrote_down_refuses() -> None:
+    answer = {"role": "assistant", "contents": [write_text("I look it up."), {"type": "tool_use"}]}
+    reasons = {DropReason.NOT_WHOLE, DropReason.MALFORMED, DropReason.TRUNCATED}
+    assert refuse(write_llm([ASKED], answer)) in reasons
+
+
+def test_a_call_of_an_anthropic_body_is_a_call() -> None:
+    use = {"type": "tool_use", "id": "w1", "name": "read_wind", "input": {"port": "Kiel"}}
+    output = {"role": "assistant", "content": [write_text("I look."), use], "stop_reason": "tool_use"}
+    turns = read_turns(write_llm(None, None, body={"messages": [ASKED]}, output=output))
+    assert turns == [Turn("user", ASK), Turn("assistant", "I look.", (WIND,))]
+
+
+# Definitions of tools.
+
+DEFINITIONS: dict[str, Any] = {
+    "openai": {"type": "function", "function": FUNCTION},
+    "strict": {"type": "function", "function": {**FUNCTION, "strict": True}},
+    "responses": {"type": "function", **FUNCTION},
+    "anthropic": {**DESCRIBED, "input_schema": SCHEMA},
+    "anthropic-custom": {
+        "type": "custom",
+        **DESCRIBED,
+        "input_schema": SCHEMA,
+        "cache_control": {"type": "e"},
+    },
+    "converse": {"toolSpec": {**DESCRIBED, "inputSchema": {"json": SCHEMA}}},
+    "converse-text": {"toolSpec": {**DESCRIBED, "inputSchema": {"json": json.dumps(SCHEMA)}}},
+    "mcp": {**DESCRIBED, "inputSchema": SCHEMA},
+    "gemini": {"functionDeclarations": [FUNCTION]},
+    "gemini-snake": {"function_declarations": [FUNCTION]},
+    "gemini-json-schema": {"functionDeclarations": [{**DESCRIBED, "parametersJsonSchema": SCHEMA}]},
+    "schema-as-text": {**DESCRIBED, "parameters": json.dumps(SCHEMA)},
+    "schema-as-text-nested": {"type": "function", "function": {**FUNCTION, "parameters": json.dumps(SCHEMA)}},
+}
+
+
+def strip_strict(tools: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {**tool, "function": {key: value for key, value in tool["function"].items() if key != "strict"}}
+        for tool in tools
+    )
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=DEFINITIONS)
+@pytest.mark.parametrize("place", ["listed", "body", "parameters"])
+def test_a_definition_of_any_provider_is_openais(definition: dict[str, Any], place: str) -> None:
+    if place == "listed":
+        attributes = write_llm([ASKED], CALLING, tools=[definition])
+    elif place == "body":
+        attributes = write_llm([ASKED], CALLING, body={"messages": [ASKED], "tools": [definition]})
+    else:
+        attributes = write_llm([ASKED], CALLING)
+        attributes["llm.invocation_parameters"] = json.dumps({"tools": [definition]})
+    assert strip_strict(read(attributes).tools) == DEFINED
+
+
+def test_several_declarations_of_gemini_are_several_tools() -> None:
+    definition = {"functionDeclarations": [FUNCTION, {"name": "read_tide"}]}
+    tools = read(write_llm([ASKED], CALLING, tools=[definition])).tools
+    assert [tool["function"]["name"] for tool in tools] == ["read_wind", "read_tide"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"cachePoint": {"type": "default"}},
+        {"systemTool": {"name": "nova_grounding"}},
+        {"googleSearch": {}},
+        {"google_search": {}},
+        {"codeExecution": {}},
+        {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
+        {"type": "web_search_preview"},
+        {"type": "file_search", "vector_store_ids": ["vs_1"]},
+        {"type": "code_interpreter", "container": {"type": "auto"}},
+        {"type": "mcp", "server_label": "port", "server_url": "https://mcp.test"},
+    ],
+    ids=lambda entry: str(entry.get("type", next(iter(entry)))),
+)
+def test_what_is_no_function_among_the_tools_is_left_out(entry: dict[str, Any]) -> None:
+    tools = [DEFINITIONS["openai"], entry]
+    assert read(write_llm([ASKED], CALLING, tools=tools)).tools == DEFINED
+    assert read(write_llm([ASKED], CALLING, body={"messages": [ASKED], "tools": tools})).tools == DEFINED
+
+
+def test_functions_of_the_older_format_are_tools() -> None:
+    body = {"messages": [ASKED], "functions": [FUNCTION]}
+    assert read(write_llm([ASKED], CALLING, body=body)).tools == DEFINED
+
+
+def test_indexed_functions_have_a_schema_not_a_text() -> None:
+    answer = {
+        "role": "assistant",
+        "finish_reason": "tool_calls",
+        "tool_calls": [{"id": "w1", "name": "read_wind", "arguments": '{"port":"Kiel"}'}],
+    }
+    functions = {
+        "llm.request.functions.0.name": "read_wind",
+        "llm.request.functions.0.description": "Wind now.",
+    }
+    for key in ("parameters", "input_schema"):
+        attributes = write_indexed([ASKED], answer) | functions
+        attributes[f"llm.request.functions.0.{key}"] = json.dumps(SCHEMA)
+        call = read(attributes)
+        assert call.tools == DEFINED
+        assert [made.name for made in call.response.tool_calls] == ["read_wind"]
+
+
+@pytest.mark.parametrize("key", ["parameters", "input_schema"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_genai_definitions_have_a_schema_not_a_text(key: str, as_text: bool) -> None:
+    definition = {"type": "function", **DESCRIBED, key: json.dumps(SCHEMA) if as_text else SCHEMA}
+    messages = [{"role": "user", "parts": [write_part(ASK)]}]
+    attributes = write_genai(messages, "Four.", gen_ai__tool__definitions=json.dumps([definition]))
+    assert read(attributes).tools == DEFINED
+
+
+def test_converse_tools_and_messages_are_read() -> None:
+    system = {"role": "system", "contents": [write_text("Speak as a pilot.")]}
+    asked = {"role": "user", "contents": [write_text(ASK)]}
+    body = [{"role": "user", "content": [{"text": ASK}]}]
+    call = read(write_llm([system, asked], CALLING, body=body, tools=[DEFINITIONS["converse"]]))
+    assert call.tools == DEFINED
+    assert [message.role for message in call.prompt] == ["system", "user"]
+
+
+def test_a_cache_point_among_the_blocks_of_a_message_is_nothing() -> None:
+    body = [{"role": "user", "content": [{"text": ASK}, {"cachePoint": {"type": "default"}}]}]
+    assert read_turns(write_llm(None, "Four.", body=body)) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+# Roles.
+
+
+def test_roles_that_a_framework_made_up_are_the_ones_they_mean() -> None:
+    listed = [
+        {"role": "user", "contents": [write_text(ASK)]},
+        {"role": "tool-call", "contents": [write_text("Calling tools: read_wind(port=Kiel)")]},
+        {"role": "tool-response", "contents": [write_text("4 Bft")]},
+    ]
+    call = read(write_llm(listed, "Four.", body={"messages": []}))
+    assert [message.role for message in call.prompt][:2] == ["user", "assistant"]
+    assert call.prompt[2].role in ("user", "tool")
+    assert call.prompt[2].content == "4 Bft"
+
+
+@pytest.mark.parametrize(
+    ("role", "meant"),
+    [
+        ("human", "user"),
+        ("developer", "system"),
+        ("User", "user"),
+        ("SYSTEM", "system"),
+        ("HumanMessage", "user"),
+    ],
+)
+def test_a_role_in_any_spelling_is_read(role: str, meant: str) -> None:
+    listed = [{"role": role, "content": "Wind?"}, ASKED]
+    assert read(write_llm(listed, "Four.")).prompt[0].role == meant
+
+
+# Older GenAI, events and other SDKs.
+
+OLDER = [
+    {"role": "user", "parts": [write_part(ASK)]},
+    {
+        "role": "assistant",
+        "parts": [
+            write_part("I look."),
+            {"type": "tool_call", "id": "1", "name": "read_wind", "arguments": {"port": "Kiel"}},
+        ],
+    },
+    {"role": "tool", "parts": [{"type": "tool_call_response", "id": "1", "response": "4 Bft"}]},
+]
+OLDER_TURNS = [
+    Turn("user", ASK),
+    Turn("assistant", "I look.", (WIND,)),
+    Turn("tool", "4 Bft", answers=WIND),
+    Turn("assistant", "Four."),
+]
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        {"text": "Four.", "finish_reason": "stop"},
+        {"role": "assistant", "content": "Four."},
+        [{"role": "assistant", "content": "Four."}],
+        [{"role": "assistant", "parts": [write_part("Four.")], "finish_reason": "stop"}],
+    ],
+    ids=["text", "message", "messages", "parts"],
+)
+def test_the_older_json_of_a_prompt_and_a_completion_is_read(completion: Any) -> None:
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m",
+        "gen_ai.prompt": json.dumps(OLDER),
+        "gen_ai.completion": json.dumps(completion),
+    }
+    assert read_turns(attributes) == OLDER_TURNS
+
+
+def test_the_older_json_with_messages_of_openai_is_read() -> None:
+    messages = [
+        ASKED,
+        {**CALLING, "content": "I look."},
+        {"role": "tool", "tool_call_id": "w1", "content": "4 Bft"},
+    ]
+    attributes = {
+        "gen_ai.request.model": "m",
+        "gen_ai.prompt": json.dumps(messages),
+        "gen_ai.completion": json.dumps([{"role": "assistant", "content": "Four."}]),
+    }
+    assert read_turns(attributes) == OLDER_TURNS
+
+
+CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.response.id": "r7"}
+
+
+def test_a_span_whose_messages_are_elsewhere_says_so() -> None:
+    assert refuse(CHAT | {"gen_ai.response.model": "m"}) is DropReason.CONTENT_ELSEWHERE
+
+
+def test_messages_in_events_of_the_span_are_read() -> None:
+    events = [
+        ("gen_ai.user.message", {"gen_ai.system": "openai", "content": ASK}),
+        (
+            "gen_ai.choice",
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": json.dumps({"role": "assistant", "content": "Four."}),
+            },
+        ),
+    ]
+    turns = read_turns(CHAT, events=events)
+    assert turns == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+def test_messages_in_one_event_are_read() -> None:
+    details = {
+        "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [write_part(ASK)]}]),
+        "gen_ai.output.messages": json.dumps([{"role": "assistant", "parts": [write_part("Four.")]}]),
+    }
+    events = [("gen_ai.client.inference.operation.details", details)]
+    assert read_turns(CHAT, events=events) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+def test_messages_in_events_of_the_older_content_are_read() -> None:
+    events = [
+        ("gen_ai.content.prompt", {"gen_ai.prompt": json.dumps([ASKED])}),
+        (
+            "gen_ai.content.completion",
+            {"gen_ai.completion": json.dumps([{"role": "assistant", "content": "Four."}])},
+        ),
+    ]
+    assert read_turns(CHAT, events=events) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+def write_vercel(messages: list[Any], **further: Any) -> dict[str, Any]:
+    return {
+        "operation.name": "ai.generateText.doGenerate",
+        "gen_ai.system": "openai.chat",
+        "gen_ai.request.model": "m",
+        "gen_ai.response.finish_reasons": ["stop"],
+        "ai.prompt.messages": json.dumps(messages),
+        **{f"ai.{key.replace('__', '.')}": value for key, value in further.items()},
+    }
+
+
+def test_messages_of_the_vercel_sdk_are_read() -> None:
+    messages = [{"role": "user", "content": [write_text(ASK)]}]
+    attributes = write_vercel(messages, response__text="Four.", response__finishReason="stop")
+    assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+def test_calls_and_results_of_the_vercel_sdk_are_read() -> None:
+    made = {"type": "tool-call", "toolCallId": "1", "toolName": "read_wind", "input": {"port": "Kiel"}}
+    result = {
+        "type": "tool-result",
+        "toolCallId": "1",
+        "toolName": "read_wind",
+        "output": {"type": "text", "value": "4 Bft"},
+    }
+    messages = [
+        {"role": "system", "content": "Speak as a pilot."},
+        {"role": "user", "content": [write_text(ASK)]},
+        {"role": "assistant", "content": [write_text("I look."), made]},
+        {"role": "tool", "content": [result]},
+    ]
+    attributes = write_vercel(messages, response__text="Four.")
+    assert read_turns(attributes) == [Turn("system", "Speak as a pilot."), *OLDER_TURNS]
+
+
+def test_a_call_that_the_vercel_sdk_answers_with_is_read() -> None:
+    calls = [
+        {"toolCallType": "function", "toolCallId": "1", "toolName": "read_wind", "args": '{"port": "Kiel"}'}
+    ]
+    tool = {"type": "function", **DESCRIBED, "inputSchema": SCHEMA}
+    attributes = write_vercel(
+        [{"role": "user", "content": [write_text(ASK)]}],
+        prompt__tools=[json.dumps(tool)],
+        response__toolCalls=json.dumps(calls),
+        response__finishReason="tool-calls",
+    )
+    attributes["gen_ai.response.finish_reasons"] = ["tool-calls"]
+    call = read(attributes)
+    assert call.tools == DEFINED
+    assert [(made.name, json.loads(made.arguments)) for made in call.response.tool_calls] == [
+        ("read_wind", {"port": "Kiel"})
+    ]
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize("arguments", ["", None, {}, "{}"], ids=["empty", "null", "object", "text"])
+def test_a_call_without_arguments_has_an_empty_object(arguments: Any) -> None:
+    part = {"type": "tool_call", "id": "k1", "name": "read_clock", "arguments": arguments}
+    answer = {"role": "assistant", "parts": [part], "finish_reason": "tool_call"}
+    turns = read_turns(write_genai([{"role": "user", "parts": [write_part("How late is it?")]}], answer))
+    assert turns[-1] == Turn("assistant", calls=(Call("read_clock"),))
+
+
+@pytest.mark.parametrize("place", ["history", "answer"])
+@pytest.mark.parametrize("arguments", ["", None])
+def test_a_listed_call_without_arguments_has_an_empty_object(place: str, arguments: Any) -> None:
+    call = {"id": "k1", "function": {"name": "read_clock", "arguments": arguments}}
+    calling = {"role": "assistant", "tool_calls": [call]}
+    if place == "answer":
+        turns = read_turns(write_llm([ASKED], calling))
+    else:
+        told = {"role": "tool", "content": "17:31", "tool_call_id": "k1"}
+        turns = read_turns(write_llm([ASKED, calling, told], "Late."))
+    assert turns[1] == Turn("assistant", calls=(Call("read_clock"),))
+
+
+def test_arguments_that_are_an_object_in_the_body_are_the_listed_text() -> None:
+    function = {"name": "read_wind", "arguments": {"port": "Kiel"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "w1", "function": function}]}
+    told = {"role": "tool", "content": "4 Bft", "tool_call_id": "w1"}
+    body = {"messages": [ASKED, message, told]}
+    turns = read_turns(write_llm([ASKED, CALLING, told], "Four.", body=body))
+    assert turns[1] == Turn("assistant", calls=(WIND,))
+
+
+def test_a_body_that_is_a_list_of_messages_is_a_request() -> None:
+    attributes = write_llm(None, "Four.") | write_body("input", [ASKED])
+    assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]
