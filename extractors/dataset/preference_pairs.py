@@ -54,8 +54,8 @@ def build_preference_pairs(
     offers: defaultdict[str, list[_Offers]] = defaultdict(list)
     standing, overruled = _find_standing(judged)
     for prompt, answers in _group_by_prompt(standing).items():
-        offers[prompt].append(_offer_answers(answers))
-    approved = {key: answer.approved for (_, key), answer in standing.items()}
+        offers[prompt] += [_offer_answers(answers), *_offer_choices(answers)]
+    approved = {key: answer.approved for (_, key), answer in standing.items() if _is_vote(answer)}
     partings, not_parted = _find_partings(conversations, approved)
     for prompt, (good, bad) in partings.items():
         offers[prompt].append(_offer_in_turn(good, bad, _pair_turns))
@@ -87,7 +87,13 @@ def build_unpaired_preferences(judged: Iterable[JudgedResponse]) -> list[Unpaire
             started_at=answer.started_at,
         )
         for answer in standing.values()
+        if _is_vote(answer)
     ]
+
+
+def _is_vote(answer: JudgedResponse) -> bool:
+    """Return whether people said what they think of the answer: they did not where they passed it over."""
+    return answer.judged != "passed over"
 
 
 def _find_standing(
@@ -172,8 +178,19 @@ def _offer_in_turn(
 def _offer_answers(answers: Sequence[JudgedResponse]) -> _Offers:
     """Offer approved over rejected answers to one prompt, the newest first."""
     approved = [answer for answer in reversed(answers) if answer.approved]
-    rejected = [answer for answer in reversed(answers) if not answer.approved]
+    rejected = [answer for answer in reversed(answers) if not answer.approved and _is_vote(answer)]
     return _offer_in_turn(approved, rejected, _pair_answers)
+
+
+def _offer_choices(answers: Sequence[JudgedResponse]) -> Iterator[_Offers]:
+    """Offer the approved choice of a call over those of the same call that were passed over."""
+    passed_over: defaultdict[tuple[str, ...], list[JudgedResponse]] = defaultdict(list)
+    for answer in reversed(answers):
+        if not _is_vote(answer):
+            passed_over[answer.source_span_ids].append(answer)
+    for span_ids, worse in passed_over.items():
+        chosen = [each for each in answers if each.approved and each.source_span_ids == span_ids]
+        yield _offer_in_turn(chosen, worse, _pair_answers)
 
 
 def _pair_answers(better: JudgedResponse, worse: JudgedResponse) -> PreferencePair:
@@ -193,6 +210,8 @@ def _pair_answers(better: JudgedResponse, worse: JudgedResponse) -> PreferencePa
 def _find_source(better: JudgedResponse, worse: JudgedResponse) -> PreferenceSource:
     if "candidate" in (better.judged, worse.judged):
         return "candidate"
+    if better.judged == "choice" and better.source_span_ids == worse.source_span_ids:
+        return "choice"
     corrected = better.judged == "correction" and better.source_span_ids == worse.source_span_ids
     return "correction" if corrected else "same prompt"
 

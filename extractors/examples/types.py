@@ -20,8 +20,10 @@ from extractors.values import Value, content_id
 
 Origin = Literal["telemetry", "synthetic"]
 Outcome = Literal["approved", "rejected", "corrected"]
-JudgedKind = Literal["response", "correction", "candidate"]
-PreferenceSource = Literal["correction", "same prompt", "candidate", "session"]
+JudgedKind = Literal["response", "correction", "candidate", "choice", "passed over"]
+"""What an answer is to its call. Of several choices, those are passed over that nobody judged beside one that
+was approved: they are worse than that one, and nothing else."""
+PreferenceSource = Literal["correction", "same prompt", "candidate", "choice", "session"]
 
 
 class ToolCall(Value):
@@ -228,7 +230,7 @@ class ReviewedItem(Judgement):
 
 
 class JudgedResponse(Judgement):
-    """One answer to a prompt, with people's verdict: the agent's answer, a correction, or a candidate."""
+    """One answer to a prompt, the agent's or another (`judged` says which), with people's verdict."""
 
     prompt: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()

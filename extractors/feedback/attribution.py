@@ -2,28 +2,29 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from typing import NamedTuple
 
+from extractors.feedback.copied_votes import is_same_vote
 from extractors.feedback.rules import FeedbackRules, select_outcome_feedback
+from extractors.feedback.traced_calls import TracedCall
 from extractors.phoenix.spans import Annotation, SubjectKey, group_by_subject
 from extractors.span_parsing.merge import Ancestry
-from extractors.values import Value
 
 
-class TracedCall(Value):
-    """One call that feedback from above could be about, readable or not."""
+class ScopeFeedback(NamedTuple):
+    """The feedback on a call, or on something above it, that is about the call's answer."""
 
-    span_ids: tuple[str, ...]
-    trace_id: str
-    session_id: str | None
-    started_at: datetime
+    annotations: list[Annotation]
+    is_narrow: bool
+    """Whether it is about some calls of the session alone, and not about all of them."""
 
 
 class FeedbackAttribution:
     """The feedback that reaches each call, by the rule `inherit`.
 
     Feedback above several calls approves or rejects all that it reaches, but a correction or a
-    candidate answer stands for one answer, the last below it.
+    candidate answer stands for one answer, the last below it. A vote on a trace that stands on the trace's
+    root span, too, is one vote: where the last call is meant, it is the last one below that span.
     """
 
     def __init__(
@@ -39,17 +40,22 @@ class FeedbackAttribution:
         calls = sorted(calls, key=lambda call: (call.started_at, call.span_ids))
         self._call_spans = {span_id for call in calls for span_id in call.span_ids}
         self._below: defaultdict[SubjectKey, list[tuple[str, ...]]] = defaultdict(list)
+        self._roots: defaultdict[str, set[str]] = defaultdict(set)
         for call in calls:
+            *_, root = call.span_ids[0], *self._ancestry.find_ancestors(call.span_ids[0])
+            self._roots[call.trace_id].add(root)
             for scope in self._iterate_scopes(call):
                 self._below[scope].append(call.span_ids)
 
-    def find_feedback(self, call: TracedCall) -> Iterator[list[Annotation]]:
-        """Yield annotations by scope, the nearest first: the call's own spans, ancestors, trace, session."""
+    def find_feedback(self, call: TracedCall) -> Iterator[ScopeFeedback]:
+        """Yield feedback by scope, the nearest first: the call's own spans, ancestors, trace, session."""
         own = (self._annotations.get(("span", span_id), []) for span_id in call.span_ids)
-        yield [annotation for annotations in own for annotation in annotations]
+        yield ScopeFeedback([each for annotations in own for each in annotations], is_narrow=True)
+        session = len(self._below["session", call.session_id]) if call.session_id is not None else 0
         for scope in self._iterate_scopes(call):
             if scope in self._annotations:
-                yield self._select_inherited(scope, call)
+                is_narrow = len(self._below[scope]) < session
+                yield ScopeFeedback(self._select_inherited(scope, call), is_narrow)
 
     def _select_inherited(self, scope: SubjectKey, call: TracedCall) -> list[Annotation]:
         """Return the feedback on `scope` that is about the call's answer."""
@@ -59,11 +65,20 @@ class FeedbackAttribution:
             case "only":
                 return annotations if below == [call.span_ids] else []
             case "last":
-                return annotations if is_last else []
+                return self._drop_root_votes(scope, annotations) if is_last else []
             case "all":
                 return annotations if is_last else select_outcome_feedback(annotations, self._rules)
             case "never":
                 return []
+
+    def _drop_root_votes(self, scope: SubjectKey, annotations: list[Annotation]) -> list[Annotation]:
+        """Leave out the votes on a trace that stand on its root span, too."""
+        level, subject_id = scope
+        if level != "trace":
+            return annotations
+        roots = sorted(self._roots[subject_id])
+        on_root = [each for root in roots for each in self._annotations.get(("span", root), [])]
+        return [vote for vote in annotations if not any(is_same_vote(vote, each) for each in on_root)]
 
     def _iterate_scopes(self, call: TracedCall) -> Iterator[SubjectKey]:
         """Yield what lies above the call, the nearest first: ancestor spans, its trace, its session."""

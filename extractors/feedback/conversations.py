@@ -17,7 +17,7 @@ def build_trajectories(
     annotations: Iterable[Annotation],
     rules: FeedbackRules,
     *,
-    unreadable_sessions: Collection[str] = (),
+    incomplete_sessions: Collection[str] = (),
     disapproved: Collection[tuple[str, ...]] = (),
 ) -> tuple[list[Trajectory], Drops]:
     """Build the conversations with a verdict on the whole, oldest first, and count those that are dropped.
@@ -25,7 +25,7 @@ def build_trajectories(
     The verdict is that of the session's annotations, or of its trace's where all of it lies in one.
     The answers that were given in it are learned, but for those of `disapproved` calls (given by their span
     ids); where the session's last answer was corrected, the correction stands in its place.
-    `unreadable_sessions` have a call that cannot be read: they are dropped.
+    `incomplete_sessions` have a call that cannot be read: they are dropped.
     """
     annotated = group_by_subject(annotations)
     conversations: list[Trajectory] = []
@@ -40,7 +40,7 @@ def build_trajectories(
             continue
         if isinstance(verdict, DropReason):
             dropped.add(verdict, _list_span_ids(turns))
-        elif session_id in unreadable_sessions:
+        elif session_id in incomplete_sessions:
             dropped.add(DropReason.INCOMPLETE, _list_span_ids(turns))
         elif isinstance(exchange, DropReason):
             dropped.add(exchange, _list_span_ids(turns))

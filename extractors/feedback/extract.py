@@ -1,7 +1,7 @@
 """From mirrored spans and annotations to reviewed traffic, with everything dropped counted.
 
 spans ──> calls (each traced once or twice) ──> verdicts ──┬─> reviewed items
-                                                           ├─> judged answers, candidates among them
+                                                           ├─> judged answers, with candidates and choices
                                                            └─> conversations
 """
 
@@ -13,20 +13,24 @@ from typing import NamedTuple
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import JudgedResponse, Outcome, ReviewedItem, ReviewedRetrieval, Trajectory
-from extractors.feedback.attribution import FeedbackAttribution, TracedCall
+from extractors.feedback.attribution import FeedbackAttribution, ScopeFeedback
+from extractors.feedback.choices import list_judged_choices
 from extractors.feedback.conversations import build_trajectories
+from extractors.feedback.copied_votes import drop_copied_votes
 from extractors.feedback.judged_answers import list_judged_answers, list_judged_candidates
 from extractors.feedback.rules import FeedbackRules, Verdict, has_unreadable_answer, resolve_verdict
-from extractors.phoenix.spans import Annotation, Span
-from extractors.span_parsing.calls import ModelCall, belongs_to_another, read_call
+from extractors.feedback.traced_calls import (
+    find_incomplete_sessions,
+    list_traced_calls,
+    read_calls,
+    to_traced_call,
+)
+from extractors.feedback.unknown_labels import UnknownLabel, count_unknown_labels
+from extractors.phoenix.spans import Annotation, Span, group_by_subject
+from extractors.span_parsing.calls import ModelCall
 from extractors.span_parsing.drop_reasons import DropReason, Drops
 from extractors.span_parsing.merge import Ancestry, merge_traced_twice
 from extractors.values import Value
-
-NEVER_ANSWERED = frozenset(
-    {DropReason.INTERNAL, DropReason.OTHER_TARGET, DropReason.FAILED, DropReason.NO_ANSWER}
-)
-"""Nobody judges these: feedback on what lies above them is about their siblings."""
 
 
 class Extraction(Value):
@@ -35,7 +39,10 @@ class Extraction(Value):
     items: tuple[ReviewedItem, ...] = ()
     """Oldest first."""
     judged: tuple[JudgedResponse, ...] = ()
-    """Every answer with a verdict: the agent's, corrections, and candidates that annotations carry."""
+    """Every answer with a verdict: the agent's, corrections, candidates that annotations carry, and choices.
+
+    Choices come from calls that gave several answers.
+    """
     conversations: tuple[Trajectory, ...] = ()
     """Sessions with a verdict on the whole, the rejected ones too; oldest first."""
     retrievals: tuple[ReviewedRetrieval, ...] = ()
@@ -44,6 +51,8 @@ class Extraction(Value):
     """Calls, searches, conversations and reviewers' answers that cannot be used, by reason in words."""
     dropped_spans: dict[str, tuple[str, ...]] = {}
     """Ids of the newest spans among them, the newest last, by the same reason."""
+    unknown_labels: tuple[UnknownLabel, ...] = ()
+    """Labels under names that count which no rule names, the most frequent first."""
     replaced: dict[str, int] = {}
     """Pieces of personal data that were replaced, by type."""
 
@@ -64,62 +73,55 @@ def extract(
     raises on what spans and annotations hold: what cannot be used is counted in `dropped`.
     """
     spans = sorted({span.span_id: span for span in spans}.values(), key=lambda s: (s.started_at, s.span_id))
-    annotations = list(annotations)
+    annotations = drop_copied_votes(annotations)
     ancestry = Ancestry(spans)
-    calls, unreadable, not_read = _read_calls(spans, target)
-    calls = merge_traced_twice(_fill_in_sessions(calls, spans), ancestry)
-    traced = _list_traced_calls(calls, unreadable, ancestry)
+    read = read_calls(spans, target)
+    calls = merge_traced_twice(read.calls, ancestry)
+    traced = list_traced_calls(calls, read.unreadable, ancestry)
     attribution = FeedbackAttribution(traced, ancestry, annotations, rules)
-    reviewed = _review_calls(calls, attribution, rules, OutputSpace(output_space))
+    space = OutputSpace(output_space)
+    reviewed = _review_calls(calls, attribution, rules, space)
+    choices, nothing_chosen = _review_choices(read.several, annotations, rules, space)
     items, repeated = _drop_repetitions(reviewed.items)
     conversations, no_conversation = build_trajectories(
         calls,
         annotations,
         rules,
-        unreadable_sessions=frozenset(span.session_id for span in unreadable if span.session_id),
+        incomplete_sessions=find_incomplete_sessions(read, calls, ancestry),
         disapproved=reviewed.disapproved,
     )
     unreadable_answers = _find_unreadable_answers(annotations, rules)
-    dropped = Drops.join((not_read, reviewed.dropped, no_conversation, repeated, unreadable_answers))
+    dropped = Drops.join(
+        (read.dropped, nothing_chosen, reviewed.dropped, no_conversation, repeated, unreadable_answers)
+    )
     return Extraction(
         items=tuple(items),
-        judged=tuple(reviewed.judged),
+        judged=(*reviewed.judged, *choices),
         conversations=tuple(conversations),
         dropped=dropped.counts,
         dropped_spans=dropped.spans,
+        unknown_labels=count_unknown_labels(annotations, rules, frozenset({"span", "trace", "session"})),
     )
 
 
-class _ReadCalls(NamedTuple):
-    calls: list[ModelCall]
-    unreadable: list[Span]
-    """Spans of calls that answered but cannot be read."""
-    dropped: Drops
-
-
-def _read_calls(spans: Sequence[Span], target: str | None) -> _ReadCalls:
-    read = _ReadCalls([], [], Drops())
-    for span in spans:
-        if not span.selected:
-            continue
-        call = DropReason.OTHER_TARGET if belongs_to_another(span, target) else read_call(span)
-        if isinstance(call, ModelCall):
-            read.calls.append(call)
-            continue
-        read.dropped.add(call, [span.span_id])
-        if call not in NEVER_ANSWERED:
-            read.unreadable.append(span)
-    return read
-
-
-def _fill_in_sessions(calls: Iterable[ModelCall], spans: Iterable[Span]) -> list[ModelCall]:
-    """Give calls that name no session the session of their trace."""
-    sessions = {span.trace_id: span.session_id for span in spans if span.session_id}
-    sessions |= {call.trace_id: call.session_id for call in calls if call.session_id}
-    return [
-        call.model_copy(update={"session_id": call.session_id or sessions.get(call.trace_id)})
-        for call in calls
-    ]
+def _review_choices(
+    several: Iterable[tuple[ModelCall, ...]],
+    annotations: Iterable[Annotation],
+    rules: FeedbackRules,
+    space: OutputSpace,
+) -> tuple[list[JudgedResponse], Drops]:
+    """Return the choices that annotations on their span judge, and count the calls of which none is."""
+    annotated = group_by_subject(annotations)
+    judged: list[JudgedResponse] = []
+    dropped = Drops()
+    for choices in several:
+        (span_id,) = choices[0].span_ids
+        found = list_judged_choices(choices, annotated.get(("span", span_id), []), rules, space)
+        if isinstance(found, DropReason):
+            dropped.add(found, [span_id])
+        else:
+            judged += found
+    return judged, dropped
 
 
 class _ReviewedCalls(NamedTuple):
@@ -137,8 +139,9 @@ def _review_calls(
 ) -> _ReviewedCalls:
     reviewed = _ReviewedCalls([], [], set(), Drops())
     for call in sorted(calls, key=lambda call: (call.started_at, call.span_ids)):
-        own, *inherited = feedback = list(attribution.find_feedback(_to_traced_call(call)))
-        candidates = list_judged_candidates(call, chain(own, *inherited), rules, space)
+        feedback = list(attribution.find_feedback(to_traced_call(call)))
+        said = chain.from_iterable(scope.annotations for scope in feedback)
+        candidates = list_judged_candidates(call, said, rules, space)
         item = _review_call(call, feedback, rules, space)
         if isinstance(item, ReviewedItem):
             reviewed.items.append(item)
@@ -146,42 +149,16 @@ def _review_calls(
         elif item is not DropReason.NO_FEEDBACK or not candidates:
             reviewed.dropped.add(item, call.span_ids)
         reviewed.judged.extend(candidates)
-        if _is_disapproved(call, own, rules):
+        if _is_disapproved(call, feedback, rules):
             reviewed.disapproved.add(call.span_ids)
     return reviewed
 
 
-def _list_traced_calls(
-    calls: Iterable[ModelCall], unreadable: Iterable[Span], ancestry: Ancestry
-) -> list[TracedCall]:
-    candidates = [_to_traced_call(call) for call in calls]
-    # A span that cannot be read but has a call below it traced that same call.
-    traced = (span_id for candidate in candidates for span_id in candidate.span_ids)
-    above = {ancestor for span_id in traced for ancestor in ancestry.find_ancestors(span_id)}
-    lost = [span for span in unreadable if span.span_id not in above]
-    return candidates + [
-        TracedCall(
-            span_ids=(span.span_id,),
-            trace_id=span.trace_id,
-            session_id=span.session_id,
-            started_at=span.started_at,
-        )
-        for span in lost
-    ]
-
-
-def _to_traced_call(call: ModelCall) -> TracedCall:
-    return TracedCall(
-        span_ids=call.span_ids, trace_id=call.trace_id, session_id=call.session_id, started_at=call.started_at
-    )
-
-
 def _review_call(
-    call: ModelCall, feedback: Sequence[list[Annotation]], rules: FeedbackRules, space: OutputSpace
+    call: ModelCall, feedback: Iterable[ScopeFeedback], rules: FeedbackRules, space: OutputSpace
 ) -> ReviewedItem | DropReason:
     """Return the call with the verdict of the nearest feedback that has one, or why there is none."""
-    verdicts = (resolve_verdict(annotations, call.response, rules) for annotations in feedback)
-    verdict = next((found for found in verdicts if found is not None), DropReason.NO_FEEDBACK)
+    verdict = _find_nearest_verdict(call, feedback, rules) or DropReason.NO_FEEDBACK
     if isinstance(verdict, DropReason):
         return verdict
     gold = None if verdict.gold is None else space.to_label(verdict.gold)
@@ -204,9 +181,17 @@ def _review_call(
     )
 
 
-def _is_disapproved(call: ModelCall, annotations: Iterable[Annotation], rules: FeedbackRules) -> bool:
-    """Return whether people rejected or corrected this very answer, not the conversation around it."""
-    verdict = resolve_verdict(annotations, call.response, rules)
+def _find_nearest_verdict(
+    call: ModelCall, feedback: Iterable[ScopeFeedback], rules: FeedbackRules
+) -> Verdict | DropReason | None:
+    verdicts = (resolve_verdict(scope.annotations, call.response, rules) for scope in feedback)
+    return next((found for found in verdicts if found is not None), None)
+
+
+def _is_disapproved(call: ModelCall, feedback: Iterable[ScopeFeedback], rules: FeedbackRules) -> bool:
+    """Return whether people rejected or corrected this answer or its turn, not the conversation around it."""
+    narrow = (scope for scope in feedback if scope.is_narrow)
+    verdict = _find_nearest_verdict(call, narrow, rules)
     return isinstance(verdict, Verdict) and verdict.outcome != "approved"
 
 

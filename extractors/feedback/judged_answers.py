@@ -32,9 +32,9 @@ def list_judged_candidates(
     judged: list[JudgedResponse] = []
     for candidate, verdict in resolve_candidates(annotations, call.response, rules):
         if verdict.outcome != "approved":
-            judged.append(_judge_call(call, candidate, verdict, approved=False))
+            judged.append(judge_answer(call, candidate, verdict, approved=False, judged="candidate"))
         if verdict.gold is not None and (gold := space.to_label(verdict.gold)) is not None:
-            judged.append(_judge_call(call, gold, verdict, approved=True))
+            judged.append(judge_answer(call, gold, verdict, approved=True, judged="candidate"))
     return judged
 
 
@@ -55,13 +55,16 @@ def _judge_item(item: ReviewedItem, answer: Message, *, approved: bool, judged: 
     )
 
 
-def _judge_call(call: ModelCall, answer: Message, verdict: Verdict, *, approved: bool) -> JudgedResponse:
+def judge_answer(
+    call: ModelCall, answer: Message, verdict: Verdict, *, approved: bool, judged: JudgedKind
+) -> JudgedResponse:
+    """Return an answer to `call`, one that it gave or another, with people's verdict on it."""
     return JudgedResponse(
         prompt=call.prompt,
         tools=call.tools,
         response=answer,
         approved=approved,
-        judged="candidate",
+        judged=judged,
         source_span_ids=call.span_ids,
         trace_id=call.trace_id,
         session_id=call.session_id,

@@ -7,16 +7,16 @@ decides; within it the newest word of each reviewer counts, and all of them must
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal, Self
+from functools import cached_property
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from extractors.examples.types import Message, Outcome
+from extractors.feedback.answers import is_same_answer, read_answer, try_read_answer
+from extractors.feedback.labels import APPROVED_LABELS, REJECTED_LABELS, normalise_label
 from extractors.phoenix.spans import Annotation
-from extractors.span_parsing.calls import check_storable
-from extractors.span_parsing.chat_messages import read_content, read_message
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import parse_json
 from extractors.values import Value
 
 AnnotatorKind = Literal["HUMAN", "LLM", "CODE"]
@@ -26,15 +26,17 @@ Inherit = Literal["only", "last", "all", "never"]
 class AnnotationRule(Value):
     """The labels and scores of one annotation name that approve or reject.
 
-    Labels are compared without regard to case.
+    Labels are compared without regard to case, spaces, hyphens and underscores, an emoji's skin tone and
+    punctuation around them: `Thumbs-up!` is `thumbs_up`.
     """
 
     name: str
     """The annotation's name in Phoenix."""
-    approved_labels: tuple[str, ...] = ("approved", "correct", "good", "positive", "thumbs_up", "👍")
-    """Labels that approve the response."""
-    rejected_labels: tuple[str, ...] = ("rejected", "incorrect", "bad", "negative", "thumbs_down", "👎")
-    """Labels that reject it."""
+    approved_labels: tuple[str, ...] = APPROVED_LABELS
+    """Labels that approve the response. The default has the words that mean nothing else, whatever the
+    annotation's name: add `yes` or `true` where the name asks whether the response is good."""
+    rejected_labels: tuple[str, ...] = REJECTED_LABELS
+    """Labels that reject it. Another label is no verdict: `learnd data summary` counts it."""
     approved_from: float | None = None
     """A score at or above this approves, where the annotation has no label that counts."""
     rejected_to: float | None = None
@@ -42,7 +44,7 @@ class AnnotationRule(Value):
 
     @model_validator(mode="after")
     def _check_labels_apart(self) -> Self:
-        both = {x.casefold() for x in self.approved_labels} & {x.casefold() for x in self.rejected_labels}
+        both = self._approving & self._rejecting
         if both:
             raise ValueError(f"labels {sorted(both)} both approve and reject; keep each on one side")
         if (
@@ -55,12 +57,20 @@ class AnnotationRule(Value):
             )
         return self
 
+    @cached_property
+    def _approving(self) -> frozenset[str]:
+        return frozenset(map(normalise_label, self.approved_labels))
+
+    @cached_property
+    def _rejecting(self) -> frozenset[str]:
+        return frozenset(map(normalise_label, self.rejected_labels))
+
     def approves(self, annotation: Annotation) -> bool | None:
         """Return True if the annotation approves, False if it rejects, else None. Labels outrank scores."""
-        label = (annotation.label or "").strip().casefold()
-        if label in {approved.casefold() for approved in self.approved_labels}:
+        label = normalise_label(annotation.label or "")
+        if label in self._approving:
             return True
-        if label in {rejected.casefold() for rejected in self.rejected_labels}:
+        if label in self._rejecting:
             return False
         if annotation.score is None:
             return None
@@ -80,7 +90,11 @@ class FeedbackRules(Value):
     correction_metadata_key: str = "correction"
     """Key in an annotation's metadata that holds the better output."""
     candidate_metadata_key: str = "response"
-    """Key in an annotation's metadata that holds another candidate response: it judges that one."""
+    """Key in an annotation's metadata that holds another candidate response: it judges that one. Where a
+    call gave several choices (`n` above 1), the choice with that text is judged."""
+    choice_metadata_key: str = "choice"
+    """Key in an annotation's metadata that holds the index, from 0, of the choice that it judges, where a
+    call gave several."""
     precedence: tuple[AnnotatorKind, ...] = ("HUMAN", "LLM", "CODE")
     """Kinds of annotators, those who outrank the others first; a kind that is not named does not count."""
     inherit: Inherit = "only"
@@ -145,7 +159,7 @@ def resolve_verdict(
     if len({word.approves for word in words}) > 1:
         return DropReason.DISAGREEMENT
     corrections = [word.correction for word in words if word.correction is not None]
-    if len(set(corrections)) > 1:
+    if not all(is_same_answer(each, corrections[0]) for each in corrections):
         return DropReason.CORRECTIONS_DIFFER
     rank, at = rules.precedence.index(deciding), max(word.updated_at for word in words)
     if corrections:
@@ -162,14 +176,18 @@ def resolve_candidates(
 
     Candidates about which reviewers disagree are left out.
     """
-    by_candidate: dict[Message, list[Annotation]] = {}
+    by_candidate: list[tuple[Message, list[Annotation]]] = []
     for annotation in annotations:
-        candidate = _try_read_answer(annotation.metadata.get(rules.candidate_metadata_key))
-        if candidate is not None and not is_same_answer(candidate, response):
-            by_candidate.setdefault(candidate, []).append(annotation)
-    verdicts = (
-        (candidate, resolve_verdict(said, candidate, rules)) for candidate, said in by_candidate.items()
-    )
+        candidate = try_read_answer(annotation.metadata.get(rules.candidate_metadata_key))
+        if candidate is None or is_same_answer(candidate, response):
+            continue
+        known = (said for answer, said in by_candidate if is_same_answer(answer, candidate))
+        said = next(known, None)
+        if said is None:
+            by_candidate.append((candidate, [annotation]))
+        else:
+            said.append(annotation)
+    verdicts = ((candidate, resolve_verdict(said, candidate, rules)) for candidate, said in by_candidate)
     return [(candidate, verdict) for candidate, verdict in verdicts if isinstance(verdict, Verdict)]
 
 
@@ -230,7 +248,7 @@ def _judges_another(annotation: Annotation, response: Message, rules: FeedbackRu
     written = annotation.metadata.get(rules.candidate_metadata_key)
     if not written:
         return False
-    candidate = _try_read_answer(written)
+    candidate = try_read_answer(written)
     return candidate is None or not is_same_answer(candidate, response)
 
 
@@ -244,10 +262,22 @@ def has_unreadable_answer(annotation: Annotation, rules: FeedbackRules) -> bool:
     written += [annotation.explanation, annotation.label] if corrects else []
     try:
         for answer in written:
-            _read_answer(answer)
+            read_answer(answer)
     except Unreadable:
         return True
     return False
+
+
+def says_nothing_known(annotation: Annotation, rules: FeedbackRules) -> bool:
+    """Return whether an annotation under a name that counts has a label that no rule names.
+
+    A score that decides, or a correction, says enough without the label.
+    """
+    rule = rules.find_rule(annotation.name)
+    if rule is None or annotation.annotator_kind not in rules.precedence:
+        return False
+    label = (annotation.label or "").strip()
+    return bool(label) and rule.approves(annotation) is None and _find_correction(annotation, rules) is None
 
 
 def _identify_reviewer(annotation: Annotation) -> tuple[AnnotatorKind, str]:
@@ -257,40 +287,7 @@ def _identify_reviewer(annotation: Annotation) -> tuple[AnnotatorKind, str]:
 def _find_correction(annotation: Annotation, rules: FeedbackRules) -> Message | None:
     if rules.find_rule(annotation.name) is None and annotation.name not in rules.correction_names:
         return None
-    correction = _try_read_answer(annotation.metadata.get(rules.correction_metadata_key))
+    correction = try_read_answer(annotation.metadata.get(rules.correction_metadata_key))
     if correction is None and annotation.name in rules.correction_names:
-        correction = _try_read_answer(annotation.explanation) or _try_read_answer(annotation.label)
+        correction = try_read_answer(annotation.explanation) or try_read_answer(annotation.label)
     return correction
-
-
-def _try_read_answer(written: Any) -> Message | None:
-    try:
-        return _read_answer(written)
-    except Unreadable:
-        return None
-
-
-def _read_answer(written: Any) -> Message | None:
-    """Read an answer as reviewers write it: text, or a chat message (also as JSON text) that calls tools.
-
-    Returns None where nothing is written. Raises Unreadable.
-    """
-    try:
-        message = parse_json(written)
-        if isinstance(message, dict) and (message.get("tool_calls") or message is written):
-            answer = read_message({**message, "role": "assistant"})
-        else:
-            answer = Message(role="assistant", content=read_content(written).strip())
-    except RecursionError:
-        raise Unreadable(DropReason.MALFORMED) from None
-    if not answer.content.strip() and not answer.tool_calls:
-        return None
-    check_storable((answer,))
-    return answer
-
-
-def is_same_answer(one: Message, other: Message) -> bool:
-    """Return whether both have the same text but for white space around it, and call the same tools."""
-    return one.content.strip() == other.content.strip() and [
-        (call.name, call.arguments) for call in one.tool_calls
-    ] == [(call.name, call.arguments) for call in other.tool_calls]

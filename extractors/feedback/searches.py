@@ -14,8 +14,10 @@ from itertools import chain
 
 from extractors.examples.prompt_keys import compute_query_key, normalise
 from extractors.examples.types import JudgedDocument, Message, ReviewedRetrieval
+from extractors.feedback.copied_votes import drop_copied_votes
 from extractors.feedback.extract import Extraction
 from extractors.feedback.rules import AnnotationRule, FeedbackRules, resolve_verdict
+from extractors.feedback.unknown_labels import count_unknown_labels
 from extractors.phoenix.spans import Annotation, Span, SubjectKey, build_document_id, group_by_subject
 from extractors.span_parsing.drop_reasons import DropReason, Drops, SearchDropReason
 from extractors.span_parsing.retriever_spans import (
@@ -50,11 +52,12 @@ def extract_searches(
 ) -> Extraction:
     """Return the searches among the selected `spans` in which somebody called a document relevant or not.
 
-    Only `retrievals`, `dropped` and `dropped_spans` are filled; dropped documents and clicks are counted,
+    Only `retrievals` and what was dropped or unknown are filled; dropped documents and clicks are counted,
     too. The order of spans and annotations does not matter. With a `target` (`tenant/agent`), searches
     that another target's spans hold are dropped. Never raises on what spans and annotations hold.
     """
     retrieval_rules = retrieval_rules or RetrievalRules()
+    annotations = drop_copied_votes(annotations)
     annotated = group_by_subject(annotations)
     searches, dropped = _read_searches(spans, retrieval_rules, target)
     reviewed: dict[tuple[str, str], ReviewedRetrieval] = {}
@@ -66,7 +69,12 @@ def extract_searches(
             reviewed[known] = retrieval
         dropped.add_counts(reasons, search.span_ids)
     ordered = sorted(reviewed.values(), key=lambda each: (each.started_at, each.source_span_ids))
-    return Extraction(retrievals=tuple(ordered), dropped=dropped.counts, dropped_spans=dropped.spans)
+    return Extraction(
+        retrievals=tuple(ordered),
+        dropped=dropped.counts,
+        dropped_spans=dropped.spans,
+        unknown_labels=count_unknown_labels(annotations, rules, frozenset({"document"})),
+    )
 
 
 def _read_searches(
