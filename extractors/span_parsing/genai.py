@@ -54,6 +54,15 @@ def read_request(span: Span) -> RequestRecord | None:
     )
 
 
+def count_mapped_messages(span: Span) -> int:
+    """Return how many messages Phoenix makes of those of the span, instructions included."""
+    gen_ai = span.attributes.get("gen_ai")
+    messages = parse_json(get_path(gen_ai, "input.messages"))
+    if not isinstance(messages, list):
+        return 0
+    return len(messages) + bool(get_path(gen_ai, "system_instructions"))
+
+
 def read_answer(span: Span) -> AnswerRecord | None:
     """Read `gen_ai.output.messages`: each message is a choice. Raises Unreadable."""
     messages = _parse_list(get_path(span.attributes, "gen_ai.output.messages"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from extractors.phoenix.spans import Span
+from extractors.span_parsing import genai
 from extractors.span_parsing.bodies import find_tools, read_request_body, read_response_body
 from extractors.span_parsing.chat_messages import find_flaw, read_chat, read_content, read_tools
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
@@ -43,6 +44,8 @@ def read_listed_request(span: Span) -> RequestRecord | None:
     ):
         raise Unreadable(DropReason.TRUNCATED)
     messages, is_whole = _read_messages(entries)
+    # Phoenix's own mapping of GenAI messages leaves out parts that it does not know, and texts beside results.
+    is_whole = is_whole and genai.count_mapped_messages(span) != len(entries)
     return RequestRecord(join_turns(messages), _read_tools(span.attributes), is_whole=is_whole)
 
 

@@ -98,13 +98,16 @@ def _replace_turns(record: RequestRecord, turns: Sequence[RecordedMessage]) -> t
 
 def _check_contained(partial: RequestRecord, whole: RequestRecord) -> None:
     """Check that what `partial` does show stands in `whole`, in its order. Raises Unreadable."""
-    shown = [message for message in _drop_system(partial) if message.flaw is None]
-    turns = _drop_system(whole)
-    if len(_drop_system(partial)) > len(turns):
+    shown, turns = _drop_system(partial), _drop_system(whole)
+    if len(shown) > len(turns):
         raise Unreadable(DropReason.HISTORY_DIFFERS)
+    if len(shown) == len(turns):
+        for message, turn in zip(shown, turns, strict=True):
+            _merge_messages(message, turn)
+        return
     remaining = iter(turns)
     for message in shown:
-        if not any(_can_merge(message, turn) for turn in remaining):
+        if message.flaw is None and not any(_can_merge(message, turn) for turn in remaining):
             raise Unreadable(DropReason.HISTORY_DIFFERS)
 
 
