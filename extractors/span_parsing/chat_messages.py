@@ -144,6 +144,8 @@ def _read_role(role: Any) -> str:
 def _read_item(item: dict[str, Any]) -> list[RecordedMessage] | None:
     """Read an item of the Responses API that has no role; None for anything else."""
     kind = item.get("type")
+    if not isinstance(kind, str):
+        return None
     if kind == "function_call":
         call = build_call(
             item.get("call_id") or item.get("id"), item.get("name"), item.get("arguments"), shown=True
@@ -158,7 +160,7 @@ def _read_item(item: dict[str, Any]) -> list[RecordedMessage] | None:
         raise Unreadable(DropReason.HISTORY_ELSEWHERE)
     if kind in SCREEN_ITEMS:
         raise Unreadable(DropReason.NOT_TEXT)
-    if isinstance(kind, str) and SERVER_TYPES.fullmatch(kind):
+    if SERVER_TYPES.fullmatch(kind):
         raise Unreadable(DropReason.SERVER_TOOL)
     return None
 
