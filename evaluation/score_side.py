@@ -13,6 +13,7 @@ from evaluation.metrics.retrieval import SideRankings
 from evaluation.metrics.scoring import Scorer
 from evaluation.report import FailedGoldenCase, GoldenResults, ScoredAnswer, Side
 from extractors.dataset.holdout_split import find_group
+from extractors.examples.thoughts import get_answer, split_thoughts
 from extractors.examples.types import ReviewedItem, SFTExample
 from extractors.values import Value
 
@@ -25,6 +26,12 @@ class RawAnswer(Value):
     text: str
     ended: bool
     """True if the model ended the answer, not the limit."""
+
+
+def build_raw_answer(text: str, *, ended: bool) -> RawAnswer:
+    """Return the answer in what a model wrote, without its thoughts; one that only thought did not end."""
+    thoughts, answer = split_thoughts(text)
+    return RawAnswer(text=answer, ended=ended and (thoughts is None or bool(answer)))
 
 
 class SideAnswers(Value):
@@ -80,7 +87,7 @@ def _measure_labels(
     items: Sequence[ReviewedItem], answers: SideAnswers, scorer: Scorer, labels: Sequence[str]
 ) -> tuple[LabelMeasures, ConfidenceMeasures | None]:
     """Measure each class, and the confidence where there are likelihoods of the labels."""
-    golds = [item.gold.content if item.gold and _has_gold_text(item) else None for item in items]
+    golds = [get_answer(item.gold) if item.gold and _has_gold_text(item) else None for item in items]
     classes = measure_labels([_drop_cut_off(answer) for answer in answers.held_out], golds, scorer.labels)
     weighed = [
         (dict(zip(labels, likelihoods, strict=True)), gold)
@@ -154,7 +161,7 @@ def score_golden(
             number=number,
             asked=case.prompt[-1].content if case.prompt else "",
             refused=before is None,
-            expected=case.completion.content,
+            expected=get_answer(case.completion),
             live=before.text if before else "",
             candidate=after.text if after else "",
             live_passes=passes(case, before),
@@ -179,7 +186,7 @@ def _grade(
         return [{}] * len(items)
     # An answer that was cut off is graded by the part that there is.
     texts = [answer.text for answer in answers]
-    golds = [item.gold.content if item.gold else "" for item in items]
+    golds = [get_answer(item.gold) if item.gold else "" for item in items]
     if scorer.task == "extraction":
         found = score_fields(texts, golds)
     else:
@@ -200,7 +207,7 @@ def _has_gold_text(item: ReviewedItem) -> bool:
 def _measure_texts(items: Sequence[ReviewedItem], answers: SideAnswers, scorer: Scorer) -> dict[str, float]:
     """Return the figures over the whole holdout that are no means of the items' figures."""
     compared = [
-        (_drop_cut_off(answer), item.gold.content)
+        (_drop_cut_off(answer), get_answer(item.gold))
         for item, answer in zip(items, answers.held_out, strict=True)
         if item.gold and _has_gold_text(item)
     ]

@@ -11,6 +11,7 @@ from daemon.views.report_text import describe_answer, find_role, format_side
 from evaluation.metrics.retrieval import build_library
 from evaluation.report import Report, ScoredAnswer, Side
 from extractors.dataset.snapshot import Snapshot
+from extractors.examples.thoughts import get_answer
 from extractors.examples.types import Message, ReviewedItem
 from extractors.phoenix.dataset_client import DatasetExample
 
@@ -74,9 +75,11 @@ def _build_input(item: ReviewedItem) -> dict[str, JsonValue]:
 
 
 def _build_output(gold: Message | None) -> dict[str, JsonValue]:
+    """Return the right answer, without the thoughts before it: what a side answers has none."""
     if gold is None:
         return {}
-    return {"message": gold.to_chat()} if gold.tool_calls else {"answer": gold.content}
+    answer = gold.model_copy(update={"content": get_answer(gold), "reasoning": None})
+    return {"message": answer.to_chat()} if gold.tool_calls else {"answer": answer.content}
 
 
 def _build_metadata(item: ReviewedItem) -> dict[str, JsonValue]:
@@ -86,7 +89,7 @@ def _build_metadata(item: ReviewedItem) -> dict[str, JsonValue]:
         "tools": list(item.tools) or None,
         "session": item.session_id,
         "outcome": item.outcome,
-        "answered": item.response.content,
+        "answered": get_answer(item.response),
         "answered_by": item.answered_by,
     }
     return {name: value for name, value in known.items() if value is not None}

@@ -16,7 +16,7 @@ from daemon.serving.promotion import LOCK_PATIENCE, PROBES, open_replicas
 from evaluation.engine.probe_record import ProbeRecord
 from evaluation.metrics.scoring import build_scorer
 from evaluation.report import BASE, Report
-from evaluation.score_side import RawAnswer, SideAnswers, score_side
+from evaluation.score_side import RawAnswer, SideAnswers, build_raw_answer, score_side
 from evaluation.verdict.findings import Findings
 from evaluation.verdict.judge_findings import confirm_by_replica, map_sessions
 from extractors.dataset.snapshot import read_snapshot
@@ -172,7 +172,7 @@ def _ask(
             if refused.why is not RefusalReason.OTHER:
                 raise
             return str(refused)
-        return RawAnswer(text=reply.text, ended=reply.ended)
+        return build_raw_answer(reply.text, ended=reply.ended)
 
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -10,8 +10,9 @@ from evaluation.jobs.job import EvaluationJob
 from evaluation.metrics.latency import Timings, find_typical_length, time_sides
 from evaluation.metrics.measures import Overhead
 from evaluation.report import BASE
-from evaluation.score_side import Logprobs, RawAnswer, SideAnswers
+from evaluation.score_side import Logprobs, RawAnswer, SideAnswers, build_raw_answer
 from extractors.dataset.snapshot import Snapshot
+from extractors.examples.thoughts import OPENING, get_answer
 from extractors.examples.types import Message, ReviewedItem, SFTExample
 from extractors.values import Value
 from trainers.job_folder import Progress, write_atomically
@@ -39,13 +40,23 @@ class EvaluationPrompts(Value):
     references: dict[str, tuple[int, ...]]
     """Tokens of the gold answers of held-out items, where the template can express them."""
 
+    @property
+    def has_thoughts(self) -> bool:
+        """True if thoughts come before some gold answers."""
+        return any(item.gold is not None and item.gold.reasoning is not None for item in self.held_out)
+
     def get_tokens(self, items: Sequence[ReviewedItem | SFTExample]) -> list[tuple[int, ...]]:
         """Return the tokens of the items' prompts."""
         return [self.prompts[item.id] for item in items]
 
     def find_answer_limit(self, task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
-        """Return the limit of `find_answer_limit` for `labels` and the labels that are gold."""
-        golds = [item.gold.content for item in self.held_out if item.gold]
+        """Return the limit of `find_answer_limit` for `labels` and the labels that are gold.
+
+        Where the gold answers were thought about, it is `most`.
+        """
+        if self.has_thoughts:
+            return most
+        golds = [get_answer(item.gold) for item in self.held_out if item.gold]
         return find_answer_limit(task, most, tokenizer, [*labels, *golds])
 
 
@@ -90,7 +101,7 @@ def find_labels(
         return ()
     trained = (example.completion for example in trained_on.train.sft)
     golds = (item.gold for item in prompts.held_out if item.gold)
-    return output_space or tuple(dict.fromkeys(answer.content.strip() for answer in (*trained, *golds)))
+    return output_space or tuple(dict.fromkeys(get_answer(answer).strip() for answer in (*trained, *golds)))
 
 
 def find_answer_limit(task: Task, most: int, tokenizer: Any, labels: Sequence[str]) -> int:
@@ -141,8 +152,9 @@ class _Questions:
         compared = side in {self.job.live, self.job.candidate.name}
         retention = self.prompts.retention if compared else ()
         golden = self.prompts.golden if compared else ()
-        generated = self._generate(side, [*self.prompts.held_out, *retention, *golden])
-        answers = to_raw_answers(generated)
+        items: list[ReviewedItem | SFTExample] = [*self.prompts.held_out, *retention, *golden]
+        generated = self._generate(side, items)
+        answers = to_raw_answers(self.engine.tokenizer, self.prompts.get_tokens(items), generated)
         older = len(self.prompts.held_out)
         cases = older + len(retention)
         return SideAnswers(
@@ -163,13 +175,16 @@ class _Questions:
 
     @cached_property
     def _label_tokens(self) -> tuple[tuple[int, ...], ...]:
-        """Tokens of the labels whose likelihoods are computed."""
+        """Tokens of the labels whose likelihoods are computed: none where an answer begins with thoughts."""
         from evaluation.engine.likelihood import tokenize_labels
 
         first = next(iter(self.prompts.held_out), None)
-        if first is None or len(self.labels) > MOST_LABELS:
+        if first is None or len(self.labels) > MOST_LABELS or self.prompts.has_thoughts:
             return ()
-        return tokenize_labels(self.engine.tokenizer, first.prompt, first.tools, self.labels)
+        try:
+            return tokenize_labels(self.engine.tokenizer, first.prompt, first.tools, self.labels)
+        except TemplateUnusable:
+            return ()
 
     def _generate(self, side: str, items: Sequence[ReviewedItem | SFTExample]) -> Sequence["GeneratedAnswer"]:
         return self.engine.generate(
@@ -195,9 +210,21 @@ class _Questions:
         )
 
 
-def to_raw_answers(generated: Sequence["GeneratedAnswer"]) -> tuple[RawAnswer, ...]:
-    """Return the texts of the answers, without their tokens."""
-    return tuple(RawAnswer(text=each.text, ended=each.ended) for each in generated)
+def to_raw_answers(
+    tokenizer: Any, prompts: Sequence[tuple[int, ...]], generated: Sequence["GeneratedAnswer"]
+) -> tuple[RawAnswer, ...]:
+    """Return the texts of the answers to `prompts`, without their thoughts and tokens."""
+    return tuple(
+        build_raw_answer(
+            f"{OPENING}{each.text}" if _opens_thoughts(tokenizer, prompt) else each.text, ended=each.ended
+        )
+        for prompt, each in zip(prompts, generated, strict=True)
+    )
+
+
+def _opens_thoughts(tokenizer: Any, prompt: Sequence[int]) -> bool:
+    """Return True if the prompt itself begins the thoughts that the answer then goes on with."""
+    return bool(tokenizer.decode(prompt[-2 * len(OPENING) :]).rstrip().endswith(OPENING))
 
 
 def time_answers(

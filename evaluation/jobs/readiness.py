@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from evaluation.jobs.ask_sides import find_answer_limit, render_if_possible
+from evaluation.jobs.ask_sides import find_answer_limit, render_if_possible, to_raw_answers
 from evaluation.jobs.job import AdapterSide
 from evaluation.metrics.scoring import build_scorer
 from evaluation.report import BASE
 from extractors.dataset.snapshot import read_snapshot
+from extractors.examples.thoughts import get_answer
 from extractors.examples.types import PreferencePair
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job
@@ -57,18 +58,22 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
         if (prompt := render_if_possible(engine.tokenizer, pair.prompt, pair.tools)) is not None
     ]
     trained_on = [
-        *(pair.chosen.content for pair in snapshot.train.pairs),
-        *(example.completion.content for example in snapshot.train.sft),
+        *(get_answer(pair.chosen) for pair in snapshot.train.pairs),
+        *(get_answer(example.completion) for example in snapshot.train.sft),
     ]
     scorer = build_scorer(job.task, job.output_space, tuple(trained_on))
     labels = [*scorer.labels, *trained_on]
-    answers = engine.generate(
+    thought = any(pair.chosen.reasoning is not None for pair, _ in asked)
+    most = job.max_new_tokens
+    prompts = [prompt.prompt_ids for _, prompt in asked]
+    generated = engine.generate(
         job.adapter.name if job.adapter else BASE,
-        [prompt.prompt_ids for _, prompt in asked],
-        max_new_tokens=find_answer_limit(job.task, job.max_new_tokens, engine.tokenizer, labels),
+        prompts,
+        max_new_tokens=most if thought else find_answer_limit(job.task, most, engine.tokenizer, labels),
         batch_size=job.batch_size,
         on_progress=lambda done: progress.write("asking", "pairs' prompts", step=done, total=len(asked)),
     )
+    answers = to_raw_answers(engine.tokenizer, prompts, generated)
     return Readiness(
         asked=len(answers),
         valid=sum(scorer.is_valid(answer.text, ended=answer.ended) for answer in answers),

@@ -1,15 +1,15 @@
 """Record a trained adapter's answers to a few prompts, against which serving is checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from evaluation.engine.probe_record import Probe, ProbeRecord
-from evaluation.jobs.ask_sides import EvaluationPrompts
+from evaluation.jobs.ask_sides import EvaluationPrompts, render_if_possible
 from evaluation.report import BASE, Side
 from extractors.dataset.snapshot import Snapshot
 from extractors.errors import LearndError
 from extractors.examples.types import ReviewedItem, SFTExample
-from trainers.models.chat_template import render
 
 if TYPE_CHECKING:
     from evaluation.engine.generate import AnswerEngine
@@ -31,7 +31,7 @@ def record_probes(
 ) -> ProbeRecord:
     """Record the candidate's answers to a few prompts, held-out ones if there are any, one prompt at a time.
 
-    Raises NothingToAsk where there is no prompt.
+    Raises NothingToAsk where there is no prompt that the chat template can express.
     """
     base, trained = sides[0].answers, sides[-1].answers
     # A probe tells most where training changed the answer, and where the answers differ from each other.
@@ -39,14 +39,28 @@ def record_probes(
     first_of = {trained[i].text: i for i in reversed(order)}
     chosen = list(dict.fromkeys([*sorted(first_of.values(), key=order.index), *order]))[:MOST_PROBES]
     items: Sequence[ReviewedItem | SFTExample] = [prompts.held_out[i] for i in chosen]
-    probes = [_record_probe(engine, candidate, each) for each in items or trained_on.train.sft[:MOST_PROBES]]
+    recorded = _record(engine, candidate, items or trained_on.train.sft)
+    probes = list(islice(recorded, MOST_PROBES))
     if not probes:
-        raise NothingToAsk(f"snapshot {trained_on.id} has neither held-out nor training prompts")
+        raise NothingToAsk(
+            f"snapshot {trained_on.id} has neither held-out nor training prompts that the chat template "
+            "can express"
+        )
     return ProbeRecord(probes=tuple(probes))
 
 
-def _record_probe(engine: "AnswerEngine", candidate: str, item: ReviewedItem | SFTExample) -> Probe:
-    prompt = render(engine.tokenizer, item.prompt, item.tools).prompt_ids
+def _record(
+    engine: "AnswerEngine", candidate: str, items: Sequence[ReviewedItem | SFTExample]
+) -> Iterator[Probe]:
+    for item in items:
+        rendered = render_if_possible(engine.tokenizer, item.prompt, item.tools)
+        if rendered is not None:
+            yield _record_probe(engine, candidate, item, rendered.prompt_ids)
+
+
+def _record_probe(
+    engine: "AnswerEngine", candidate: str, item: ReviewedItem | SFTExample, prompt: tuple[int, ...]
+) -> Probe:
     [answer] = engine.generate(candidate, [prompt], max_new_tokens=PROBE_TOKENS, batch_size=1)
     return Probe(
         messages=tuple(message.to_chat() for message in item.prompt),

@@ -66,7 +66,7 @@ def _answer_holdout(
     for name in adapters:
         generated = engine.generate(name, tokens, max_new_tokens=limit, batch_size=BATCH_SIZE)
         progress.write("answering", name)
-        answers = SideAnswers(held_out=to_raw_answers(generated))
+        answers = SideAnswers(held_out=to_raw_answers(engine.tokenizer, tokens, generated))
         yield score_side(name, prompts.held_out, answers, scorer)
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from extractors.examples.thoughts import get_answer
 from extractors.examples.types import Message
 from extractors.values import Value
 from trainers.planning.method_rules import Task
@@ -21,14 +22,17 @@ class Scorer(Value):
     """The output space of a classification, normalised."""
 
     def is_correct(self, text: str, *, ended: bool, gold: Message) -> bool:
-        """Return True if `text` equals the gold answer; one that was cut off at the limit never does."""
+        """Return True if `text`, an answer without thoughts, equals the gold one.
+
+        An answer that was cut off at the limit never does.
+        """
         if not ended:
             return False
         if gold.tool_calls:
             return list(find_tool_calls(text)) == [
                 _parse_tool_call(c.name, c.arguments) for c in gold.tool_calls
             ]
-        return self.is_same(text, gold.content)
+        return self.is_same(text, get_answer(gold))
 
     def is_valid(self, text: str, *, ended: bool) -> bool:
         """Return True for an answer in the output space (classification) or JSON (extraction).
@@ -92,7 +96,7 @@ def find_tool_calls(text: str) -> Iterator[ParsedToolCall]:
     while (brace := re.compile(r"\{").search(text, position)) is not None:
         try:
             found, position = decoder.raw_decode(text, brace.start())
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             position = brace.end()
             continue
         arguments = found.get("arguments", found.get("parameters"))
@@ -104,6 +108,8 @@ def find_tool_calls(text: str) -> Iterator[ParsedToolCall]:
 
 def _parse_tool_call(name: str, arguments: str) -> ParsedToolCall:
     try:
-        return name, _to_canonical(json.loads(arguments))
-    except json.JSONDecodeError:
+        found = json.loads(arguments) if arguments.strip() else None
+        # Templates render no arguments as an empty object.
+        return name, _to_canonical({} if found is None else found)
+    except (ValueError, RecursionError):
         return name, arguments

@@ -2,6 +2,8 @@
 
 import re
 
+from extractors.examples.types import Message
+
 OPENING = "<think>"
 CLOSING = "</think>"
 # The chat template opened the block, so that the text shows only where it ends.
@@ -23,3 +25,8 @@ def split_thoughts(text: str) -> tuple[str | None, str]:
     else:
         return None, text
     return thoughts.strip() or None, answer.lstrip()
+
+
+def get_answer(message: Message) -> str:
+    """Return the text of the assistant's `message` without thoughts that stand in it."""
+    return split_thoughts(message.content)[1]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from evaluation.engine.probe_record import Probe, ProbeRecord
 from extractors.errors import LearndError
+from extractors.examples.thoughts import split_thoughts
 from extractors.values import Value
-from registry.serving.replica import Replica
+from registry.serving.replica import GreedyAnswer, Replica
 
 ENGINE_NOISE = 0.1
 """Nats a token by which two engines may differ on the same weights (bfloat16)."""
@@ -96,11 +97,26 @@ def _is_same_answer(replica: Replica, model: str, recorded: Probe) -> bool:
             f"the chat route of replica {replica.name} made {reply.prompt_tokens} tokens of a prompt of "
             f"{len(recorded.prompt_ids)}; no middleware or default system prompt may change what agents send"
         )
+    return is_same_text(reply, recorded.answer, cut=len(recorded.answer_ids) > limit)
+
+
+def is_same_text(reply: GreedyAnswer, recorded: str, *, cut: bool) -> bool:
+    """Return True if the reply is the recorded text, or its beginning where it was `cut` at a limit.
+
+    Thoughts are compared too: here is asked who answers, not what is right.
+    """
     # A cut may fall inside a character.
-    text, expected = reply.text.rstrip("\ufffd").strip(), recorded.answer.strip()
-    if len(recorded.answer_ids) > limit:
+    text = _join_thoughts(reply.reasoning, reply.text).rstrip("\ufffd").strip()
+    expected = _join_thoughts("", recorded)
+    if cut:
         return bool(text) and expected.startswith(text)
     return text == expected.rstrip("\ufffd")
+
+
+def _join_thoughts(reasoning: str, text: str) -> str:
+    """Return all that the model wrote, whether or not the server took its thoughts out of the text."""
+    thoughts, answer = (reasoning, text) if reasoning else split_thoughts(text)
+    return "\n".join(part.strip() for part in (thoughts, answer) if part and part.strip())
 
 
 def _compute_mean_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:

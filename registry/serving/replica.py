@@ -74,6 +74,8 @@ class GreedyAnswer(Value):
     """One greedy answer through the chat route."""
 
     text: str
+    reasoning: str = ""
+    """What the model thought before; empty also where the server leaves thoughts in the text."""
     ended: bool
     """True if the model ended the answer, not the limit."""
     prompt_tokens: int
@@ -95,6 +97,7 @@ class _Tokens(BaseModel):
 
 class _Message(BaseModel):
     content: str | None = None
+    reasoning: str | None = None
 
 
 class _ChatChoice(BaseModel):
@@ -211,7 +214,14 @@ class Replica:
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
     ) -> tuple[int, ...]:
         """Return the chat's token ids as the server's template renders it, generation prompt included."""
-        body: dict[str, Any] = {"model": self.base_name, "messages": list(messages)}
+        # Unlike the chat route, this one knows thoughts only under their newer name.
+        named = [
+            {**message, "reasoning": message["reasoning_content"]}
+            if "reasoning_content" in message
+            else message
+            for message in messages
+        ]
+        body: dict[str, Any] = {"model": self.base_name, "messages": named}
         if tools:
             body["tools"] = list(tools)
         return tuple(self._ask(_Tokens, "/tokenize", body).tokens)
@@ -243,6 +253,7 @@ class Replica:
         [choice] = chat.choices
         return GreedyAnswer(
             text=choice.message.content or "",
+            reasoning=choice.message.reasoning or "",
             ended=choice.finish_reason == "stop",
             prompt_tokens=chat.usage.prompt_tokens,
         )

@@ -253,6 +253,22 @@ def test_a_conversation_is_told_as_messages(runs: Runs) -> None:
     }
 
 
+@pytest.mark.parametrize("beside", [True, False], ids=["beside the text", "in the text"])
+def test_the_right_answer_is_told_without_the_thoughts_before_it(runs: Runs, beside: bool) -> None:
+    from extractors.examples.types import Message
+
+    (item,) = make_held_out(1)
+    gold = (
+        Message(role="assistant", content="shipping", reasoning="A parcel.")
+        if beside
+        else Message(role="assistant", content="<think>\nA parcel.\n</think>\n\nshipping")
+    )
+    snapshot = runs.snapshot([item.model_copy(update={"gold": gold, "response": gold})])
+    (example,) = measure(runs, runs.run(snapshot, right=1, base_right=0)).examples
+    assert example.output == {"answer": "shipping"}
+    assert example.metadata["answered"] == "shipping"
+
+
 def test_searches_are_told_by_what_should_be_found_and_at_which_rank_it_was(tmp_path: Path) -> None:
     runs = Runs(tmp_path, NOWHERE, "search", task="embedding", output_space=())
     snapshot = runs.searches([make_search(number) for number in range(3)])

@@ -65,3 +65,16 @@ def test_a_tool_call_counts_by_name_and_arguments(text):
 )
 def test_another_call_no_call_or_one_call_more_is_wrong(text):
     assert not WRITING.is_correct(text, ended=True, gold=Message(role="assistant", tool_calls=(CALL,)))
+
+
+@pytest.mark.parametrize("arguments", ["", "null", "{}", " "])
+def test_a_call_without_arguments_is_one_with_none(arguments):
+    gold = Message(role="assistant", tool_calls=(ToolCall(name="now", arguments=arguments),))
+    assert WRITING.is_correct('{"name": "now", "arguments": {}}', ended=True, gold=gold)
+    assert not WRITING.is_correct('{"name": "now", "arguments": {"zone": "UTC"}}', ended=True, gold=gold)
+
+
+def test_objects_without_end_in_an_answer_are_no_call():
+    assert not WRITING.is_correct(
+        '{"a":' * 5000, ended=True, gold=Message(role="assistant", tool_calls=(CALL,))
+    )
