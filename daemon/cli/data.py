@@ -44,14 +44,14 @@ OfKind = Annotated[
 
 @app.command()
 def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show the number of examples by kind, the thresholds, and why spans were dropped."""
+    """Show the number of examples by kind, the thresholds, drops by reason, and labels that no rule names."""
     with open_store(config) as (settings, store):
         context = TargetContext(settings, choose_target(settings, target), store, utc_now)
         found = TargetData.read(context).summarise()
     if as_json:
         print_json(found)
     else:
-        print_facts(found.model_dump())
+        print_facts(found.model_dump() | {"unknown_labels": [str(each) for each in found.unknown_labels]})
 
 
 app.command()(audit)

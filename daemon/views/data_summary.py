@@ -13,6 +13,7 @@ from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.snapshot import OutcomeCounts, Snapshot
 from extractors.examples.types import Origin
 from extractors.feedback.extract import Extraction
+from extractors.feedback.unknown_labels import UnknownLabel
 from extractors.file_formats.jsonl import REQUIRED_FIELDS, AnyExample, FileForm, to_line
 from extractors.phoenix.span_client import build_span_url
 from extractors.values import Value
@@ -56,6 +57,8 @@ class DataSummary(Value):
     thresholds: TargetThresholds
     dropped: dict[str, int]
     """Spans that were dropped, by reason."""
+    unknown_labels: tuple[UnknownLabel, ...]
+    """Labels under the names of the feedback rules that no rule names, with a count of annotations."""
     left_out: dict[str, int]
     """Items that neither train nor judge, by reason."""
     replaced: dict[str, int]
@@ -100,6 +103,7 @@ class TargetData:
             },
             thresholds=target.thresholds,
             dropped=self.extraction.dropped,
+            unknown_labels=self.extraction.unknown_labels,
             left_out=data.left_out,
             replaced=data.replaced,
             warnings=data.statistics.warnings if data.statistics else (),
