@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from extractors.examples.thoughts import split_thoughts
 from extractors.llm.endpoint import ModelReply, UnusableReply
 
-_THOUGHT = re.compile(r"^\s*<think>.*?(</think>|\Z)", re.DOTALL)
 _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
 _FENCED = re.compile(r"\s*```\w*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 _NEXT_TURN = re.compile(r"\n\s*(?:user|assistant|human|system|message|answer)\s*:", re.IGNORECASE)
@@ -24,7 +24,7 @@ _ROOM = 40
 
 def read_text(reply: ModelReply, name: str, samples: Sequence[str]) -> str:
     """Return the text that was asked for as `name`. Raises UnusableReply."""
-    raw = _THOUGHT.sub("", reply.text).strip()
+    raw = split_thoughts(reply.text)[1].strip()
     text = _unquote(_take_one_line(_unwrap(raw, name, samples), samples), samples).strip()
     if not text:
         raise UnusableReply("the model wrote nothing")

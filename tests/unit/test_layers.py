@@ -28,7 +28,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "errors": "",
         "values": "",
         "examples": "values",
-        "llm": "errors values",
+        "llm": "errors examples values",
         "phoenix": "errors values",
         "cleaning": "errors examples values",
         "span_parsing": "errors examples phoenix values",

@@ -131,6 +131,8 @@ def _report_examples(learned: TrainingSet, validation: TrainingSet, progress: Pr
         text += f"; {learned.too_long} left out as too long"
     if learned.refusals:
         text += f"; {len(learned.refusals)} left out, the first because {learned.refusals[0]}"
+    if validation.refusals:
+        text += f"; {len(validation.refusals)} validation examples left out: {validation.refusals[0]}"
     if not validation.features:
         text += "; no validation examples, so training cannot stop early"
     progress.write("loading", text)

@@ -45,6 +45,7 @@ def test_what_texts_of_its_kind_have_stays(text: str, like: Sequence[str]) -> No
         ("USER MESSAGE: so late", "so late"),
         ("<think>hm", None),
         ("<think>hm</think>so late", "so late"),
+        ("hm\n</think>\n\nso late", "so late"),
         ("Here it is:", "Here it is:"),
         ('{"user_message": "so late"} I hope this helps', "so late"),
         ('{"user_message": 3}', None),

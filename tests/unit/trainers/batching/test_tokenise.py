@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from extractors.examples.types import Examples, Message, ToolCall
+from extractors.examples.types import Examples, Message, SFTExample, ToolCall
 from tests.support.snapshots import make_conversation, make_example, make_pair, make_vote
 from tests.support.tiny_model import tokenizer_folder
 from trainers.batching.tokenise import NothingToLearn, check_learnable, tokenise
@@ -16,6 +16,8 @@ FORGETS_THOUGHTS = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Like Qwen3's: only the last turn keeps its thoughts."""
+THINKS = FORGETS_THOUGHTS.replace("<think>", "<think>{{ m.reasoning_content }}")
+"""Renders what was thought before the last turn."""
 WITH_TOOLS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
     "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>"
@@ -89,6 +91,67 @@ def test_where_earlier_turns_change_each_turn_is_an_example_as_it_was_served(tok
         ["<think></think>answer 1<|im_end|>"],
     ]
     assert tokenizer.decode(features[1]["input_ids"]).count("<think>") == 1
+
+
+def test_each_turn_is_learned_with_its_own_thoughts_where_those_of_earlier_turns_are_dropped(tokenizer):
+    tokenizer.chat_template = THINKS
+    plain = make_conversation(0, CASES[:2])
+    messages = tuple(
+        message.model_copy(update={"reasoning": f"about {message.content}"})
+        if message.role == "assistant"
+        else message
+        for message in plain.messages
+    )
+    features = tokenise_alone(tokenizer, "trajectories", plain.model_copy(update={"messages": messages}))
+    assert [list_learned(tokenizer, feature) for feature in features] == [
+        ["<think>about answer 0</think>answer 0<|im_end|>"],
+        ["<think>about answer 1</think>answer 1<|im_end|>"],
+    ]
+    assert "about answer 0" not in tokenizer.decode(features[1]["input_ids"])
+
+
+def call_with(example: SFTExample, arguments: str) -> SFTExample:
+    call = ToolCall(id="1", name="lookup", arguments=arguments)
+    return example.model_copy(update={"completion": Message(role="assistant", tool_calls=(call,))})
+
+
+def test_an_example_that_the_template_cannot_express_is_counted_and_the_others_are_learned(tokenizer):
+    tokenizer.chat_template = WITH_TOOLS.replace("c.function | tojson", "dict(c.function.arguments.items())")
+    plain = [make_example(number, asked) for number, asked in enumerate(CASES[:4])]
+    examples = (
+        plain[0],
+        call_with(plain[1], "[7]"),
+        call_with(plain[2], '{"parcel": 7}'),
+        plain[3],
+    )
+    made = tokenise(tokenizer, "sft", Examples(sft=examples), Hyperparameters())
+    assert len(made.features) == 2
+    assert len(made.refusals) == 2
+    assert "no JSON object" in made.refusals[0]
+    assert "leaves out or changes tool calls (here one of lookup)" in made.refusals[1]
+    check_learnable(made, 1024)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{{ messages + 1 }}", "{{ messages[0].content.absent.x }}"]
+)
+@pytest.mark.parametrize("kind", ["sft", "pairs", "votes", "trajectories"])
+def test_where_a_template_refuses_all_examples_the_reason_is_told(tokenizer, kind, template):
+    tokenizer.chat_template = template
+    made = tokenise(
+        tokenizer,
+        kind,
+        Examples(
+            sft=(make_example(0, CASES[0]),),
+            pairs=(make_pair(0, CASES[0], "nothing"),),
+            votes=(make_vote(0, CASES[0], "nothing", desirable=True),),
+            trajectories=(make_conversation(0, CASES[:2]),),
+        ),
+        Hyperparameters(),
+    )
+    assert (made.features, len(made.refusals)) == ((), 1)
+    with pytest.raises(NothingToLearn, match=r"can express none of the training examples: .*Error"):
+        check_learnable(made, 1024)
 
 
 @pytest.mark.parametrize("template", [None, FORGETS_THOUGHTS], ids=["stable", "unstable"])
