@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import get_path, parse_json
@@ -35,6 +36,16 @@ MOST_TOKENS = (
     "maxOutputTokens",
     "num_predict",
 )
+SPENT = ("llm.token_count.completion", "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
+THOUGHTS = (
+    "llm.token_count.completion_details.reasoning",
+    "gen_ai.usage.reasoning_tokens",
+    "gen_ai.usage.details.reasoning_tokens",
+    "gen_ai.usage.reasoning.output_tokens",
+)
+"""Attributes with the number of tokens that were thoughts."""
+SPARE_TOKENS = 16
+"""Tokens beside the text of an answer or a call: the ends of turns, the marks of calls."""
 SHORTEST_LIMIT = 32
 """Characters below which two texts may well be of one length by chance."""
 
@@ -103,13 +114,36 @@ def _to_texts(value: Any) -> list[str]:
 def _has_spent_all_tokens(span: Span, parameters: Mapping[str, Any]) -> bool:
     limits = [parameters.get(key) for key in MOST_TOKENS]
     limits.append(get_path(span.attributes, "gen_ai.request.max_tokens"))
-    spent = (
-        get_path(span.attributes, "llm.token_count.completion"),
-        get_path(span.attributes, "gen_ai.usage.output_tokens"),
-        get_path(span.attributes, "gen_ai.usage.completion_tokens"),
-    )
-    most = [limit for limit in limits if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0]
-    return bool(most) and any(isinstance(count, int) and count >= min(most) for count in spent)
+    most = [limit for limit in limits if type(limit) is int and limit > 0]
+    return bool(most) and any(count >= min(most) for count in _count_spent(span))
+
+
+def check_length(span: Span, answer: Message) -> None:
+    """Check that the recorded answer is as long as its number of tokens demands: a token has a byte at least.
+
+    Raises Unreadable (ANSWER_NOT_WHOLE).
+    """
+    said = [
+        answer.content,
+        answer.reasoning or "",
+        *(call.name + call.arguments for call in answer.tool_calls),
+    ]
+    most = sum(len(text.encode()) for text in said) + SPARE_TOKENS * (1 + len(answer.tool_calls))
+    spent = next((count for count in _count_spent(span) if count), 0)
+    if spent - _count_thoughts(span) > most:
+        raise Unreadable(DropReason.ANSWER_NOT_WHOLE)
+
+
+def _count_spent(span: Span) -> list[int]:
+    counts = (get_path(span.attributes, path) for path in SPENT)
+    return [count for count in counts if type(count) is int]
+
+
+def _count_thoughts(span: Span) -> int:
+    usage = get_path(parse_json(get_path(span.attributes, "output.value")), "usage")
+    counts = [get_path(span.attributes, path) for path in THOUGHTS]
+    counts += [get_path(usage, f"{key}_tokens_details.reasoning_tokens") for key in ("completion", "output")]
+    return max((count for count in counts if type(count) is int), default=0)
 
 
 def breaks_off(text: str) -> bool:

@@ -126,6 +126,8 @@ def read_response_body(body: Any) -> AnswerRecord | None:
 
     Raises Unreadable.
     """
+    if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict):
+        body = body[0]
     if isinstance(body, list):
         return _read_texts(body) if body and all(isinstance(answer, str) for answer in body) else None
     if not isinstance(body, dict):

@@ -9,7 +9,7 @@ from extractors.examples.prompt_keys import to_comparable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
 from extractors.span_parsing import genai, openinference
-from extractors.span_parsing.answer_ends import check_end, check_values_whole
+from extractors.span_parsing.answer_ends import check_end, check_length, check_values_whole
 from extractors.span_parsing.bodies import check_self_contained, continues_its_request
 from extractors.span_parsing.chat_messages import to_message
 from extractors.span_parsing.conversation_rules import check_answer, check_prompt
@@ -195,6 +195,8 @@ def _read_exchange(span: Span) -> _Exchange:
     for choice in choices:
         check_end(span, choice.content, parameters)
         check_answer(choice, request.tools)
+    if len(choices) == 1:
+        check_length(span, *choices)
     check_storable((*prompt, *choices), request.tools)
     return _Exchange(prompt, request.tools, choices)
 

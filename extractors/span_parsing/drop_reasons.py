@@ -23,6 +23,10 @@ class DropReason(StrEnum):
     )
     SEVERAL_ANSWERS = "several answers were recorded, and nothing says which one was used"
     CUT_OFF = "the answer was cut off at the limit of tokens: raise that limit"
+    ANSWER_NOT_WHOLE = (
+        "the recorded answer is too short for its number of tokens: the tracer kept only part of it (of a "
+        "stream, the last piece), or not the thoughts"
+    )
     ABNORMAL_END = "the answer did not end by itself: a filter, a refusal or an error ended it"
     TRUNCATED = (
         "the tracer dropped attributes: raise the agent's OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT (128 by default)"

@@ -44,7 +44,7 @@ def read_listed_request(span: Span) -> RequestRecord | None:
     ):
         raise Unreadable(DropReason.TRUNCATED)
     messages, is_whole = _read_messages(entries)
-    # Phoenix's own mapping of GenAI messages leaves out parts that it does not know, and texts beside results.
+    # Phoenix's own mapping of GenAI messages leaves out what it does not know, and texts beside results.
     is_whole = is_whole and genai.count_mapped_messages(span) != len(entries)
     return RequestRecord(join_turns(messages), _read_tools(span.attributes), is_whole=is_whole)
 

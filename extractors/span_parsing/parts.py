@@ -158,9 +158,9 @@ def _read_text(text: Any) -> str:
 
 def _read_thought(part: Mapping[str, Any]) -> str:
     for key in ("thinking", "text", "content", "reasoning"):
-        if isinstance(part.get(key), str):
-            return str(part[key])
-    written = [*_to_list(part.get("summary")), *_to_list(part.get("content"))]
+        if isinstance(text := part.get(key), str) and not isinstance(parse_json(text), list):
+            return text
+    written = [*_to_list(part.get("summary")), *_to_list(parse_json(part.get("content")))]
     return "\n".join(piece["text"] for piece in written if isinstance(piece, dict) and "text" in piece)
 
 
@@ -220,8 +220,14 @@ def read_result_part(part: Mapping[str, Any]) -> Result:
         # Anthropic leaves out the content of a tool that returned nothing.
         empty = "" if part.get("type") == "tool_result" or "toolUseId" in part else None
         return Result(to_optional_text(call_id), to_optional_text(name), empty)
-    _check_text_only(returned)
-    return Result(to_optional_text(call_id), to_optional_text(name), to_text(returned))
+    return Result(to_optional_text(call_id), to_optional_text(name), _read_returned(returned))
+
+
+def _read_returned(returned: Any) -> str:
+    """Return a GenAI response as text: JSON, but for a list of typed parts."""
+    if isinstance(returned, list) and returned and all(isinstance(x, dict) and "type" in x for x in returned):
+        return "\n".join(_read_one_text(part) for part in returned)
+    return to_text(returned)
 
 
 def read_result(content: Any) -> str | None:
@@ -229,12 +235,10 @@ def read_result(content: Any) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, dict) and "value" in content and isinstance(content.get("type"), str):
-        _check_text_only(content["value"])
-        return to_text(content["value"])
+        return _read_returned(content["value"])
     if isinstance(content, list) and all(_is_part(entry) for entry in content):
         lines = [entry.get("json") if "json" in entry else _read_one_text(entry) for entry in content]
         return "\n".join(to_text(line) for line in lines)
-    _check_text_only(content)
     return to_text(content)
 
 
@@ -246,12 +250,6 @@ def _is_part(entry: Any) -> bool:
 
 def _read_one_text(part: Any) -> str:
     return "".join(piece.text for piece in _read_part(part) if isinstance(piece, Text))
-
-
-def _check_text_only(returned: Any) -> None:
-    """Raise NOT_TEXT where a result is a list of parts of which one is no text."""
-    if isinstance(returned, list) and returned and all(isinstance(x, dict) and "type" in x for x in returned):
-        read_parts(returned)
 
 
 def to_text(value: Any) -> str:
