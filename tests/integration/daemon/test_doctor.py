@@ -1,5 +1,6 @@
 """What `learnd doctor` says of a machine that is to train."""
 
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from daemon.demo.phoenix import PhoenixServer
 from daemon.doctor import examine
@@ -44,6 +46,23 @@ def test_memory_is_what_the_smallest_training_takes_and_4_bits_are_looked_for_wh
     # Python and the libraries, the tiny model, and 64 answers' logits over 49152 words.
     assert 0.8 < least < 1.1
     assert checks["4 bits"].ok
+
+
+def test_a_base_model_whose_chat_template_fails_is_named_and_the_checks_go_on(
+    phoenix: PhoenixServer, tiny_model: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = "{{ messages + 1 }}"
+    tokenizer.save_pretrained(base)
+    target = {"tenant": "acme", "agent": "support", "project": "p", "task": "generation"}
+    target |= {"base_model": str(base)}
+    settings = {"data_dir": tmp_path, "phoenix": {"url": phoenix.url}, "targets": [target]}
+    checks = {check.name: check for check in examine(Settings.model_validate(settings))}
+    found = checks["acme/support: base model"]
+    assert not found.ok
+    assert "chat template refuses the messages (TypeError" in found.found
+    assert "acme/support: replicas" in checks
 
 
 def test_golden_cases_are_read_and_a_file_that_cannot_be_is_named_with_its_key(
