@@ -197,9 +197,10 @@ class _Questions:
         )
 
     def _score_gold(self, side: str) -> tuple[Logprobs, ...]:
-        """Return how likely the side finds the gold answers, token by token."""
+        """Return how likely the side finds the gold answers without thoughts, token by token."""
         prompts, references = self.prompts.prompts, self.prompts.references
-        ids = [item_id for item_id in references if item_id in prompts]
+        thought = {item.id for item in self.prompts.held_out if item.gold and item.gold.reasoning is not None}
+        ids = [item_id for item_id in references if item_id in prompts and item_id not in thought]
         return tuple(
             self.engine.compute_logprobs(
                 side,

@@ -45,6 +45,7 @@ from evaluation.weighting.strata import Embed
 from evaluation.weighting.weighting import Weighting
 from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Snapshot, read_snapshot
+from extractors.examples.thoughts import get_answer
 from extractors.examples.types import ReviewedItem, ReviewedRetrieval, SFTExample
 from extractors.llm.endpoint import EndpointRefused, EndpointUnreachable
 from trainers.job_folder import Progress, run_job, write_atomically
@@ -171,7 +172,12 @@ def _ask_judge(
     if kept.exists():
         return Preferences.model_validate_json(kept.read_text("utf-8")), ""
     pairs = [
-        AnswerPair(prompt=item.prompt, gold=item.gold, candidate=new.text, other=old.text)
+        AnswerPair(
+            prompt=item.prompt,
+            gold=item.gold and item.gold.model_copy(update={"content": get_answer(item.gold)}),
+            candidate=new.text,
+            other=old.text,
+        )
         for item, new, old in zip(held_out, candidate.held_out, live.held_out, strict=True)
     ]
     model = job.judge.model
