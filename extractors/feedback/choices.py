@@ -4,7 +4,7 @@ Nothing says which of the answers was used. A verdict teaches something only whe
 choice, by its text or by its index.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from extractors.examples.output_space import OutputSpace
 from extractors.examples.types import JudgedKind, JudgedResponse
@@ -34,9 +34,16 @@ def list_judged_choices(
         if isinstance(verdict, Verdict):
             judged += _judge(choices[at], verdict, space)
     if not judged:
-        reasons = (verdict for verdict in verdicts.values() if isinstance(verdict, DropReason))
-        return next(reasons, DropReason.SEVERAL_ANSWERS)
+        return _find_reason(verdicts.values())
     return judged + _list_passed_over(choices, verdicts, rules)
+
+
+def _find_reason(verdicts: Collection[Verdict | DropReason | None]) -> DropReason:
+    """Return the reason why none of the verdicts teaches anything."""
+    if any(isinstance(verdict, Verdict) for verdict in verdicts):
+        return DropReason.OUTSIDE_OUTPUT_SPACE
+    disputes = (verdict for verdict in verdicts if isinstance(verdict, DropReason))
+    return next(disputes, DropReason.SEVERAL_ANSWERS)
 
 
 def _find_named(annotation: Annotation, choices: Sequence[ModelCall], rules: FeedbackRules) -> set[int]:

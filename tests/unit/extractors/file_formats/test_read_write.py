@@ -110,7 +110,7 @@ RECORDS: dict[type[Value], st.SearchStrategy[Any]] = {
         PreferencePair,
         chosen=ANSWERS,
         rejected=ANSWERS,
-        preferred_by=st.sampled_from(["correction", "same prompt", "candidate", "session"]),
+        preferred_by=st.sampled_from(["correction", "same prompt", "candidate", "choice", "session"]),
         **ASKED,
         **FROM,
     ),
