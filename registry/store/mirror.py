@@ -109,7 +109,7 @@ class MirrorRecords(Database):
         """Keep what a successful poll found, in one transaction; applied again, it changes nothing.
 
         Each subject whose feedback or content really changed counts once in `feedback_changes`; a
-        search once, however many of its documents were judged.
+        search once, however many of its documents were judged, and a trace and its root span as one.
         """
         with self._writing() as connection:
             known = lock_target(connection, target)
@@ -164,7 +164,18 @@ def _apply_annotations(connection: Connection, target: str, change: MirrorChange
     _delete(connection, mirror_annotations, target, [_key_columns(key) for key in replaced])
     for some in split_into_chunks(list(new.values())):
         connection.execute(insert(mirror_annotations), [_annotation_row(target, a) for a in some])
-    return {to_subject(key) for key in [*new, *removed]}
+    subjects: set[Subject] = {to_subject(key) for key in [*new, *removed]}
+    return subjects - _find_annotated_roots(connection, target, subjects)
+
+
+def _find_annotated_roots(connection: Connection, target: str, subjects: set[Subject]) -> set[Subject]:
+    """Return the root spans among the subjects whose trace is one, too: feedback on both is given once."""
+    traces = {subject_id for level, subject_id in subjects if level == "trace"}
+    if not traces:
+        return set()
+    span_ids = {subject_id for level, subject_id in subjects if level == "span"}
+    spans = _load_spans(connection, target, mirror_spans.c.span_id, span_ids)
+    return {("span", span.span_id) for span in spans if span.parent_id is None and span.trace_id in traces}
 
 
 def _span_row(target: str, span: Span) -> dict[str, Any]:

@@ -92,6 +92,13 @@ def test_a_change_applied_again_counts_and_changes_nothing(store: Store) -> None
     assert store.target_state(T).feedback_changes == 1
 
 
+def test_feedback_on_a_trace_and_on_its_root_span_counts_once(store: Store) -> None:
+    root, below = a_span("root", selected=False), a_span("a", parent_id="root", selected=False)
+    notes = an_annotation("root"), an_annotation(root.trace_id, level="trace"), an_annotation("a")
+    store.apply_mirror(T, MirrorChange(state=MirrorState(), spans=(root, below), annotations=notes), NOW)
+    assert store.target_state(T).feedback_changes == 2
+
+
 def test_an_edited_annotation_replaces_the_old_one_and_counts(store: Store) -> None:
     old, new = an_annotation("a"), an_annotation("a", label="rejected")
     store.apply_mirror(T, MirrorChange(state=MirrorState(), spans=(a_span("a"),), annotations=(old,)), NOW)
