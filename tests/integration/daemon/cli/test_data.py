@@ -3,11 +3,16 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
+
+from extractors.phoenix.mirror import MirrorChange, MirrorState
+from registry.store.store import Store
+from tests.support.traffic import annotation, span
 
 SETTINGS: dict[str, Any] = {
     "data_dir": "data",
@@ -95,3 +100,20 @@ def test_personal_data_in_imports_and_golden_cases_is_replaced(learnd: Any, tmp_
     learnd("export", "out.jsonl")
     (written,) = (tmp_path / "out.jsonl").read_text("utf-8").splitlines()
     assert "My address is <EMAIL_ADDRESS>, where is my jigsaw" in json.loads(written)["prompt"][0]["content"]
+
+
+def test_labels_that_no_rule_names_are_shown(learnd: Any, tmp_path: Path) -> None:
+    spans = [span(f"s{n}", n) for n in range(3)]
+    notes = [annotation(each.span_id, "thumbs_sideways") for each in spans]
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    with Store.open(tmp_path / "data", now) as store:
+        change = MirrorChange(state=MirrorState(), spans=tuple(spans), annotations=tuple(notes))
+        store.apply_mirror("acme/routing", change, now)
+    assert learnd("summary")["unknown_labels"] == [
+        {"name": "approval", "label": "thumbs_sideways", "annotations": 3}
+    ]
+    command = [sys.executable, "-m", "learnd", "data", "summary", "-c", "learnd.toml"]
+    shown = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True, env=_with_checkout()
+    )
+    assert "approval: 3 annotations have the label 'thumbs_sideways', which no rule names" in shown.stdout
