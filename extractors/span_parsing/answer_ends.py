@@ -1,7 +1,8 @@
 """How an answer ended, and whether texts were cut: what was cut off never teaches as a whole."""
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extractors.examples.types import Message
@@ -14,11 +15,17 @@ END_KEYS = frozenset(
 )
 ENVELOPES = frozenset(
     {
-        "choices", "candidates", "generations", "output", "message", "messages", "response", "raw", "data",
-        "kwargs", "response_metadata", "generation_info", "additional_kwargs", "llm_output", "result",
-        "incomplete_details", "finish_details",
+        *("choices", "candidates", "generations", "output", "response", "raw", "result", "llm_output"),
+        *("message", "messages", "content", "contents", "message_content", "attributes", "data", "kwargs"),
+        *(
+            "response_metadata",
+            "generation_info",
+            "additional_kwargs",
+            "incomplete_details",
+            "finish_details",
+        ),
     }
-)  # fmt: skip
+)
 """Keys of a response under which its end may stand; never those of what the model said."""
 UNTOLD = frozenset({"", "unspecified", "finish_reason_unspecified", "unknown", "none", "null"})
 NORMAL_ENDS = UNTOLD | {
@@ -44,8 +51,10 @@ THOUGHTS = (
     "gen_ai.usage.reasoning.output_tokens",
 )
 """Attributes with the number of tokens that were thoughts."""
-SPARE_TOKENS = 16
+SPARE_TOKENS = 8
 """Tokens beside the text of an answer or a call: the ends of turns, the marks of calls."""
+TOKENS_AROUND = 24
+"""Tokens that a provider writes around the messages of a request."""
 SHORTEST_LIMIT = 32
 """Characters below which two texts may well be of one length by chance."""
 
@@ -87,20 +96,26 @@ def _list_ends(span: Span) -> Iterator[str]:
 
 def _find_ends(value: Any) -> Iterator[str]:
     """Yield the ends that a response tells, wherever its provider writes them."""
+    for mapping in _walk(value):
+        if mapping.get("status") in ("incomplete", "failed", "cancelled"):
+            yield "" if RESPONSE_KEYS.isdisjoint(mapping) else str(mapping["status"])
+        if mapping.get("type") == "refusal" or mapping.get("refusal"):
+            yield "refusal"
+        yield from _to_texts(get_path(mapping, "incomplete_details.reason"))
+        for key in END_KEYS.intersection(mapping):
+            yield from _to_texts(mapping[key])
+
+
+def _walk(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield a response's objects, but not those that the model wrote."""
     if isinstance(value, list):
         for entry in value:
-            yield from _find_ends(entry)
-    if not isinstance(value, dict):
-        return
-    if value.get("status") in ("incomplete", "failed", "cancelled") and not RESPONSE_KEYS.isdisjoint(value):
-        yield str(value["status"])
-    for key, inner in value.items():
-        if key in END_KEYS:
-            yield from _to_texts(inner)
-        elif key in ENVELOPES or key == "attributes" or key.isdecimal():
-            yield from _find_ends(parse_json(inner) if isinstance(inner, str) else inner)
-        elif key == "reason" and isinstance(inner, str):
-            yield inner
+            yield from _walk(entry)
+    elif isinstance(value, dict):
+        yield value
+        for key, inner in value.items():
+            if key in ENVELOPES or key.isdecimal():
+                yield from _walk(parse_json(inner) if key == "message" else inner)
 
 
 def _to_texts(value: Any) -> list[str]:
@@ -132,6 +147,21 @@ def check_length(span: Span, answer: Message) -> None:
     spent = next((count for count in _count_spent(span) if count), 0)
     if spent - _count_thoughts(span) > most:
         raise Unreadable(DropReason.ANSWER_NOT_WHOLE)
+
+
+def check_history_held(span: Span, prompt: Sequence[Message], tools: Sequence[dict[str, Any]]) -> None:
+    """Check that a Responses request whose body is not traced has no more tokens than its messages explain.
+
+    Raises Unreadable (HISTORY_ELSEWHERE).
+    """
+    response_id = get_path(span.attributes, "gen_ai.response.id")
+    tokens = get_path(span.attributes, "gen_ai.usage.input_tokens")
+    if not str(response_id).startswith("resp_") or type(tokens) is not int:
+        return
+    texts = [message.model_dump_json() for message in prompt] if len(prompt) > 1 else [prompt[0].content]
+    most = sum(len(text.encode()) for text in [*texts, *map(json.dumps, tools)]) + TOKENS_AROUND
+    if get_path(span.attributes, "input.value") is None and tokens > most:
+        raise Unreadable(DropReason.HISTORY_ELSEWHERE)
 
 
 def _count_spent(span: Span) -> list[int]:

@@ -29,17 +29,23 @@ KEPT_BY_PROVIDER = (
 """Parts of a request that stand for messages which it does not hold."""
 CONTINUING = ("continue_final_message", "echo")
 """Parameters of a request whose answer repeats or continues some of it."""
+RENDERING = ("documents", "chat_template", "truncate_prompt_tokens", "suffix")
+"""Parameters that make another prompt of the messages than training does."""
 
 
 def check_self_contained(body: Any) -> None:
-    """Check that a request holds all that the model was asked. Raises Unreadable (HISTORY_ELSEWHERE)."""
+    """Check that a request, or its parameters, holds all that the model was asked, as it was asked.
+
+    Raises Unreadable: HISTORY_ELSEWHERE, RENDERED_OTHERWISE, NOT_TEXT, PREFILLED.
+    """
     if any(get_path(body, path) for path in KEPT_BY_PROVIDER):
         raise Unreadable(DropReason.HISTORY_ELSEWHERE)
-
-
-def continues_its_request(body: Any) -> bool:
-    """Return whether the answer to this request continues its last message, or repeats it."""
-    return any(get_path(body, key) is True for key in CONTINUING)
+    if any(get_path(body, key) for key in RENDERING):
+        raise Unreadable(DropReason.RENDERED_OTHERWISE)
+    if get_path(body, "prompt_embeds"):
+        raise Unreadable(DropReason.NOT_TEXT)
+    if any(get_path(body, key) is True for key in CONTINUING):
+        raise Unreadable(DropReason.PREFILLED)
 
 
 def read_request_body(body: Any) -> RequestRecord | None:
@@ -52,7 +58,6 @@ def read_request_body(body: Any) -> RequestRecord | None:
         return _build_record(body, {}, system_apart=True) if _are_messages(body) else None
     if not isinstance(body, dict):
         return None
-    check_self_contained(body)
     messages = body.get("messages")
     if isinstance(messages, list) and messages and isinstance(messages[0], list):
         # LangChain traces a batch; a span has one conversation.

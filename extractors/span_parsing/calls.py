@@ -9,8 +9,13 @@ from extractors.examples.prompt_keys import to_comparable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
 from extractors.span_parsing import genai, openinference
-from extractors.span_parsing.answer_ends import check_end, check_length, check_values_whole
-from extractors.span_parsing.bodies import check_self_contained, continues_its_request
+from extractors.span_parsing.answer_ends import (
+    check_end,
+    check_history_held,
+    check_length,
+    check_values_whole,
+)
+from extractors.span_parsing.bodies import check_self_contained
 from extractors.span_parsing.chat_messages import to_message
 from extractors.span_parsing.conversation_rules import check_answer, check_prompt
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
@@ -189,8 +194,7 @@ def _read_exchange(span: Span) -> _Exchange:
         raise Unreadable(DropReason.CONTENT_ELSEWHERE if nothing else missing)
     prompt = tuple(map(to_message, request.messages))
     check_prompt(prompt)
-    if continues_its_request(parameters):
-        raise Unreadable(DropReason.PREFILLED)
+    check_history_held(span, prompt, request.tools)
     choices = tuple(map(_to_answer, answers))
     for choice in choices:
         check_end(span, choice.content, parameters)

@@ -331,7 +331,7 @@ def _parse_schema_text(function: dict[str, Any]) -> dict[str, Any]:
 
 def _leave_out_provider_tool(tool: dict[str, Any]) -> list[dict[str, Any]]:
     """Return no definition for a tool that the provider runs. Raises Unreadable for anything else."""
-    if isinstance(tool.get("type"), str) or len(tool) == 1:
+    if (isinstance(tool.get("type"), str) and tool["type"] != "object") or len(tool) == 1:
         return []
     raise Unreadable(DropReason.MALFORMED)
 

@@ -52,6 +52,10 @@ class DropReason(StrEnum):
     PREFILLED = (
         "the request ends in the assistant's words, or asks for an echo: the answer may be their continuation"
     )
+    RENDERED_OTHERWISE = (
+        "the request has its messages rendered as training does not render them (documents, chat_template, "
+        "truncate_prompt_tokens, suffix)"
+    )
     MALFORMED = "an attribute has a type or shape that no convention writes"
     NOT_TEXT = "images, audio, files or other parts that are no text, which a text model cannot learn from"
     NOT_UNICODE = "text that is not valid Unicode (lone surrogates)"
@@ -90,6 +94,7 @@ DECISIVE = frozenset(
         DropReason.NOT_TEXT,
         DropReason.SERVER_TOOL,
         DropReason.HISTORY_ELSEWHERE,
+        DropReason.ANSWER_NOT_WHOLE,
         DropReason.TOO_LARGE,
         DropReason.NOT_UNICODE,
     }

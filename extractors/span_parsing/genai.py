@@ -66,9 +66,9 @@ def count_mapped_messages(span: Span) -> int:
 def read_answer(span: Span) -> AnswerRecord | None:
     """Read `gen_ai.output.messages`: each message is a choice. Raises Unreadable."""
     messages = _parse_list(get_path(span.attributes, "gen_ai.output.messages"))
-    return _to_choices(
-        [read_chat({"role": "assistant", **_to_mapping(each)}, unwrap=True) for each in messages]
-    )
+    if any(map(_may_be_last_piece, messages)):
+        raise Unreadable(DropReason.ANSWER_NOT_WHOLE)
+    return _to_choices([read_chat(_to_answer(each), unwrap=True) for each in messages])
 
 
 def read_older_request(span: Span) -> RequestRecord | None:
@@ -125,9 +125,7 @@ def read_event_answer(span: Span) -> AnswerRecord | None:
             choices += [_read_completion(each) for each in _parse_list(attributes.get("gen_ai.completion"))]
         elif name == "gen_ai.client.inference.operation.details":
             written = _parse_list(attributes.get("gen_ai.output.messages"))
-            choices += [
-                read_chat({"role": "assistant", **_to_mapping(each)}, unwrap=True) for each in written
-            ]
+            choices += [read_chat(_to_answer(each), unwrap=True) for each in written]
     return _to_choices(choices)
 
 
@@ -168,6 +166,23 @@ def _parse_list(written: Any) -> list[Any]:
     if not isinstance(parsed, list | None):
         raise Unreadable(DropReason.MALFORMED)
     return parsed or []
+
+
+def _may_be_last_piece(message: Any) -> bool:
+    """Return whether a message calls tools alone, as OpenLLMetry's tracer of Gemini writes it.
+
+    It keeps the last piece of a stream, does not tell streams from whole answers, and gives calls no id.
+    """
+    parts = get_path(message, "parts") or []
+    return bool(parts) and all(
+        get_path(part, "type") == "tool_call" and part.get("id") == "" for part in parts
+    )
+
+
+def _to_answer(message: Any) -> dict[str, Any]:
+    """Return an output message, the assistant's where its tracer did not know the role of a streamed one."""
+    answer = {"role": "assistant", **_to_mapping(message)}
+    return {**answer, "role": "assistant"} if answer["role"] in (None, "", "unknown") else answer
 
 
 def _to_mapping(message: Any) -> Mapping[str, Any]:

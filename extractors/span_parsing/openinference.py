@@ -129,6 +129,9 @@ def _read_message(message: Any, role: str | None) -> list[RecordedMessage]:
         return read_chat(chat)
     parts = [_to_part(entry) for entry in to_entries(contents)]
     of_parts = read_chat({**chat, "content": parts})
+    if of_parts[0].role == "tool" and len(parts) > 1:
+        # pydantic-ai's tracer puts all results of a turn into one message, under the id of the last.
+        of_parts = [replace(message, may_lack_neighbours=True) for message in of_parts]
     if not chat.get("content"):
         return of_parts
     return [_check_same_text(read_chat(chat)[0], of_parts)]
@@ -158,14 +161,27 @@ def _read_tools(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """Read `llm.tools`, or the tools among the parameters, where LangChain's tracer keeps them."""
     listed = get_path(attributes, "llm.tools")
     if listed:
-        return read_tools([get_path(entry, "tool.json_schema") for entry in to_entries(listed)])
+        return read_tools([_to_definition(entry.get("tool")) for entry in to_entries(listed)])
     return find_tools(parse_json(get_path(attributes, "llm.invocation_parameters")))
+
+
+def _to_definition(tool: Any) -> Any:
+    """Return the definition in an entry of `llm.tools`: pydantic-ai's keeps name and schema apart."""
+    written = get_path(tool, "json_schema")
+    schema = parse_json(written)
+    if isinstance(schema, dict) and isinstance(tool.get("name"), str) and schema.get("type") == "object":
+        return {"name": tool["name"], "description": tool.get("description"), "parameters": schema}
+    return written
 
 
 def _read_completion_prompt(attributes: dict[str, Any]) -> str | None:
     prompts = get_path(attributes, "llm.prompts")
-    if not isinstance(prompts, list) or len(prompts) != 1:
+    if not isinstance(prompts, list) or not prompts:
         return None
+    if any(get_path(prompt, "prompt.token_ids") for prompt in prompts):
+        raise Unreadable(DropReason.NOT_TEXT)
+    if len(prompts) > 1:
+        raise Unreadable(DropReason.SEVERAL_ANSWERS)
     text = prompts[0] if isinstance(prompts[0], str) else get_path(prompts[0], "prompt.text")
     return text if isinstance(text, str) else None
 
