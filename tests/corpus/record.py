@@ -30,12 +30,11 @@ FAMILIES = {
         (
             "openai",
             "openai-agents",
-            "langchain-openai",
             "openinference-instrumentation-openai",
             "openinference-instrumentation-openai-agents",
-            "openinference-instrumentation-langchain",
             "opentelemetry-instrumentation-openai",
             "opentelemetry-instrumentation-openai-v2",
+            "httpx",  # opentelemetry-instrumentation-openai-v2 imports it, and does not say so
         ),
         {
             "openai_chat": (
@@ -44,8 +43,22 @@ FAMILIES = {
                 "opentelemetry-openai-chat",
             ),
             "openai_responses": ("openinference-openai-responses", "openllmetry-openai-responses"),
-            "langchain_openai": ("openinference-langchain",),
             "openai_agents": ("openinference-openai-agents", "openinference-openai-agents-chat"),
+        },
+    ),
+    "langchain": Family(
+        (
+            "langchain-openai",
+            "langchain-anthropic",
+            "openinference-instrumentation-langchain",
+            "opentelemetry-instrumentation-langchain",
+        ),
+        {
+            "langchain_chat": (
+                "openinference-langchain",
+                "openinference-langchain-anthropic",
+                "openllmetry-langchain",
+            )
         },
     ),
     "anthropic": Family(
@@ -68,11 +81,16 @@ FAMILIES = {
         ("litellm", "openinference-instrumentation-litellm"), {"litellm_chat": ("openinference-litellm",)}
     ),
     "bedrock": Family(
-        ("boto3", "openinference-instrumentation-bedrock"),
-        {"bedrock_converse": ("openinference-bedrock",)},
+        (
+            "boto3",
+            "openinference-instrumentation-bedrock",
+            "opentelemetry-instrumentation-bedrock",
+        ),
+        {"bedrock_converse": ("openinference-bedrock", "openllmetry-bedrock")},
     ),
     "pydantic-ai": Family(
-        ("pydantic-ai-slim[openai]",), {"pydantic_ai_agent": ("pydantic-ai-v5", "pydantic-ai-v2")}
+        ("pydantic-ai-slim[openai]", "openinference-instrumentation-pydantic-ai"),
+        {"pydantic_ai_agent": ("pydantic-ai", "openinference-pydantic-ai")},
     ),
 }
 
@@ -97,13 +115,13 @@ def build_environment(name: str, family: Family) -> Path:
     folder = ENVIRONMENTS / name
     python = folder / "bin" / "python"
     done = folder / ".installed"
-    pinned = CONSTRAINTS.read_text("utf-8")
-    if not done.exists() or done.read_text("utf-8") != pinned:
+    wanted = "\n".join((*family.packages, CONSTRAINTS.read_text("utf-8")))
+    if not done.exists() or done.read_text("utf-8") != wanted:
         print(f"Installing {', '.join(family.packages)} into {folder.relative_to(ROOT)}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", CONSTRAINTS]
         subprocess.run([*install, *family.packages, *SHARED], check=True)
-        done.write_text(pinned, "utf-8")
+        done.write_text(wanted, "utf-8")
     return python
 
 

@@ -3,6 +3,8 @@
 Only the standard library: this runs in the environments of the tracers too.
 """
 
+import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,8 +34,8 @@ class SaidMessage:
 @dataclass(frozen=True)
 class OfferedTool:
     name: str
-    description: str | None
-    parameters: Any
+    description: str | None = None
+    parameters: Any = None
     """JSON schema."""
 
 
@@ -47,6 +49,11 @@ class SaidAnswer:
     cut_off: bool = False
     """The answer ended at the maximum of tokens."""
     error: int | None = None
+
+    def count_tokens(self) -> int:
+        """Tokens of the answer, at four characters each."""
+        written = self.text + self.thoughts + "".join(json.dumps(call.arguments) for call in self.calls)
+        return math.ceil(len(written) / 4)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class ServedCall:
     answers: tuple[SaidAnswer, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the call without what is empty."""
+        return asdict(self, dict_factory=_leave_out_empty)
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> "ServedCall":
@@ -70,16 +78,16 @@ class ServedCall:
         return cls(
             situation=written["situation"],
             received_at=written["received_at"],
-            streamed=written["streamed"],
-            messages=tuple(
-                SaidMessage(**{**each, "calls": _calls(each["calls"])}) for each in written["messages"]
-            ),
-            tools=tuple(OfferedTool(**each) for each in written["tools"]),
-            answers=tuple(
-                SaidAnswer(**{**each, "calls": _calls(each["calls"])}) for each in written["answers"]
-            ),
+            streamed=written.get("streamed", False),
+            messages=tuple(SaidMessage(**_with_calls(each)) for each in written["messages"]),
+            tools=tuple(OfferedTool(**each) for each in written.get("tools", ())),
+            answers=tuple(SaidAnswer(**_with_calls(each)) for each in written["answers"]),
         )
 
 
-def _calls(written: list[dict[str, Any]]) -> tuple[SaidCall, ...]:
-    return tuple(SaidCall(**each) for each in written)
+def _leave_out_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if value or name == "arguments"}
+
+
+def _with_calls(written: dict[str, Any]) -> dict[str, Any]:
+    return {**written, "calls": tuple(SaidCall(**call) for call in written.get("calls", ()))}

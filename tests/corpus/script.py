@@ -41,7 +41,12 @@ ANSWERS: dict[str, tuple[SaidAnswer, ...]] = {
         ),
     ),
     "tool results": (SaidAnswer("High water is at 04:12 and 16:40. Two nights at 12 m cost 84 €."),),
-    "streamed": (SaidAnswer("Yes:\n- diesel, 07–19\n- petrol, on request"),),
+    "streamed": (
+        SaidAnswer(
+            "Yes:\n- diesel, every day from 07:00 to 19:00, at the outer quay\n"
+            "- petrol, on request: call us an hour before you need it"
+        ),
+    ),
     "error": (SaidAnswer(error=400),),
     "retry": (SaidAnswer("Until 18:00; in July until 21:00."),),
     "image": (SaidAnswer("No, ours is blue and white."),),
@@ -49,15 +54,24 @@ ANSWERS: dict[str, tuple[SaidAnswer, ...]] = {
     "streamed calls": (
         SaidAnswer("Let me look that up.", calls=(SaidCall("berth_price", SMALL_PRICE, id="call_small3"),)),
     ),
-    "streamed results": (SaidAnswer("One night at 9 m costs 31 €."),),
+    "streamed results": (
+        SaidAnswer(
+            "One night at 9 m costs 31.50 €, water and electricity included. Pay at the office or by card."
+        ),
+    ),
     "thoughts": (
         SaidAnswer("No: ships turn there.", thoughts="The basin has traffic. Rule 4 forbids swimming."),
     ),
     "several answers": (SaidAnswer("Ahoy!"), SaidAnswer("Welcome to Örnvik!")),
-    "before reference": (SaidAnswer("From 07:00."),),
+    "before reference": (
+        SaidAnswer("Until 18:00 on weekdays and Saturdays, until 21:00 in July, and not at all on holidays."),
+    ),
     "referenced history": (SaidAnswer("In winter from 09:00."),),
 }
 """What the stand-in answers in each situation; alternatives where it is asked for several."""
+
+
+CUT_OFF_TOKENS = ANSWERS["cut off"][0].count_tokens()
 
 
 def tide_table(port: str, date: str) -> str:

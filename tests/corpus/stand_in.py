@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.corpus.protocols import PROTOCOLS
+from tests.corpus.protocols.protocol import Question
 from tests.corpus.said import SaidAnswer, ServedCall
 from tests.corpus.script import ANSWERS
 
@@ -46,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: StandIn
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         received_at = time.time_ns()
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         path = self.path.partition("?")[0].replace("%3A", ":")
@@ -56,13 +57,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.served.append(
             ServedCall(situation, received_at, request.streamed, request.messages, request.tools, answers)
         )
-        answer_id = f"harbour{len(self.server.served):03}"
+        question = Question(f"harbour{len(self.server.served):03}", body, request, answers)
         if answers[0].error:
             self._send(answers[0].error, "application/json", [_dump(protocol.write_error(answers[0].error))])
         elif request.streamed:
-            self._send(200, protocol.stream_type, list(protocol.write_events(answer_id, answers)))
+            self._send(200, protocol.stream_type, list(protocol.write_events(question)))
         else:
-            self._send(200, "application/json", [_dump(protocol.write_answer(answer_id, answers))])
+            self._send(200, "application/json", [_dump(protocol.write_answer(question))])
 
     def _send(self, status: int, content_type: str, pieces: list[bytes]) -> None:
         self.send_response(status)

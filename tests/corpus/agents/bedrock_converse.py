@@ -104,9 +104,18 @@ def trace_openinference(provider: TracerProvider) -> None:
     BedrockInstrumentor().instrument(tracer_provider=provider)
 
 
+def trace_openllmetry(provider: TracerProvider) -> None:
+    from opentelemetry.instrumentation.bedrock import BedrockInstrumentor
+
+    BedrockInstrumentor().instrument(tracer_provider=provider)
+
+
 TRACERS = {
     "openinference-bedrock": Tracer(
         trace_openinference, ("openinference-instrumentation-bedrock", "boto3"), converse
+    ),
+    "openllmetry-bedrock": Tracer(
+        trace_openllmetry, ("opentelemetry-instrumentation-bedrock", "boto3"), converse
     ),
 }
 

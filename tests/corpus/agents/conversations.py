@@ -13,8 +13,8 @@ from tests.corpus.stand_in import StandIn
 class Agent(Protocol):
     """One conversation of the agent, in an SDK's own words."""
 
-    errors: type[Exception]
-    """Class of the errors with which the SDK reports a provider's failure."""
+    errors: type[Exception] | tuple[type[Exception], ...]
+    """Classes of the errors with which the SDK reports a provider's failure."""
 
     def say(self, text: str, image: str | None = None) -> None:
         """Add what the user says; `image` is a PNG in base64."""
@@ -41,7 +41,7 @@ def speak(stand_in: StandIn, begin: Callable[[], Agent]) -> None:
         agent = begin()
         agent.say(script.CUT_OFF)
         stand_in.expect("cut off")
-        agent.ask(max_tokens=12)
+        agent.ask(max_tokens=script.CUT_OFF_TOKENS)
     with one_trace("streamed calls"):
         agent = begin()
         agent.say(script.CALLS_STREAMED)

@@ -51,7 +51,7 @@ async def _converse(stand_in: StandIn, model: Any) -> None:
         stand_in.expect("cut off")
         # Over the Responses API the SDK raises; over chat completions it returns the piece.
         with contextlib.suppress(ModelBehaviorError):
-            await Runner.run(build_agent(stand_in, model, max_tokens=12), script.CUT_OFF)
+            await Runner.run(build_agent(stand_in, model, max_tokens=script.CUT_OFF_TOKENS), script.CUT_OFF)
     with trace("streamed calls"):
         stand_in.expect("streamed calls", "streamed results")
         await _stream(build_agent(stand_in, model), script.CALLS_STREAMED)

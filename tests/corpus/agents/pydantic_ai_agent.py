@@ -29,7 +29,9 @@ def converse(stand_in: StandIn) -> None:
         speak_five_turns(stand_in)
     with one_trace("cut off"):
         stand_in.expect("cut off")
-        build_agent(stand_in.url).run_sync(script.CUT_OFF, model_settings={"max_tokens": 12})
+        build_agent(stand_in.url).run_sync(
+            script.CUT_OFF, model_settings={"max_tokens": script.CUT_OFF_TOKENS}
+        )
     with one_trace("streamed calls"):
         stand_in.expect("streamed calls", "streamed results")
         _stream(build_agent(stand_in.url), script.CALLS_STREAMED, [])
@@ -66,16 +68,22 @@ async def _listen(context: Any, events: AsyncIterable[Any]) -> None:  # noqa: AR
         pass
 
 
-def trace_itself(version: Any) -> Any:
-    def instrument(provider: TracerProvider) -> None:
-        Agent.instrument_all(InstrumentationSettings(tracer_provider=provider, version=version))
+def trace_itself(provider: TracerProvider) -> None:
+    Agent.instrument_all(InstrumentationSettings(tracer_provider=provider))
 
-    return instrument
+
+def trace_openinference(provider: TracerProvider) -> None:
+    from openinference.instrumentation.pydantic_ai import OpenInferenceSpanProcessor
+
+    provider.add_span_processor(OpenInferenceSpanProcessor())
+    trace_itself(provider)
 
 
 TRACERS = {
-    "pydantic-ai-v2": Tracer(trace_itself(2), ("pydantic-ai-slim", "openai"), converse),
-    "pydantic-ai-v5": Tracer(trace_itself(5), ("pydantic-ai-slim", "openai"), converse),
+    "pydantic-ai": Tracer(trace_itself, ("pydantic-ai-slim", "openai"), converse),
+    "openinference-pydantic-ai": Tracer(
+        trace_openinference, ("openinference-instrumentation-pydantic-ai", "pydantic-ai-slim"), converse
+    ),
 }
 
 if __name__ == "__main__":

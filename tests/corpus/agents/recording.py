@@ -41,14 +41,15 @@ def record_agent(tracers: Mapping[str, Tracer]) -> None:
     exporter = InMemorySpanExporter()
     # Only this resource: OpenTelemetry's own detectors would add names of the machine and the process.
     provider = TracerProvider(resource=Resource({"service.name": "harbour-office"}))
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     with run_stand_in() as stand_in:
         tracer.instrument(provider)
+        # After the processors of a tracer that changes spans when they end.
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
         tracer.converse(stand_in)
     spans = exporter.get_finished_spans()
     _write_recording(folder / f"{name}.otlp.json", spans, tracer.packages)
-    lines = ",\n".join(json.dumps(each.to_json(), ensure_ascii=False) for each in stand_in.served)
+    lines = ",\n".join(_dump(each.to_json()) for each in stand_in.served)
     (folder / f"{name}.truth.json").write_text(f"[\n{lines}\n]\n", "utf-8")
     print(f"{name}: {len(spans)} spans, {len(stand_in.served)} calls")
 
@@ -61,16 +62,18 @@ def _write_recording(path: Path, spans: Any, packages: tuple[str, ...]) -> None:
         {"key": f"version.{package}", "value": {"stringValue": found}} for package, found in versions.items()
     ]
     scopes = ",\n".join(_write_scope(scope) for scope in traced["scopeSpans"])
-    resource = json.dumps(traced["resource"], ensure_ascii=False)
-    path.write_text(
-        f'{{"resourceSpans": [{{"resource": {resource}, "scopeSpans": [\n{scopes}\n]}}]}}\n', "utf-8"
-    )
+    resource = _dump(traced["resource"])
+    path.write_text(f'{{"resourceSpans":[{{"resource":{resource},"scopeSpans":[\n{scopes}\n]}}]}}\n', "utf-8")
 
 
 def _write_scope(scope: dict[str, Any]) -> str:
-    spans = ",\n".join(json.dumps(_leave_out_tracebacks(span), ensure_ascii=False) for span in scope["spans"])
-    named = json.dumps(scope.get("scope", {}), ensure_ascii=False)
-    return f'{{"scope": {named}, "spans": [\n{spans}\n]}}'
+    spans = ",\n".join(_dump(_leave_out_tracebacks(span)) for span in scope["spans"])
+    named = _dump(scope.get("scope", {}))
+    return f'{{"scope":{named},"spans":[\n{spans}\n]}}'
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _leave_out_tracebacks(value: Any) -> Any:

@@ -1,10 +1,10 @@
 """Anthropic's messages: https://docs.anthropic.com/en/api/messages"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from tests.corpus.protocols.protocol import Protocol, Request, split, write_event
+from tests.corpus.protocols.protocol import Protocol, Question, Request, split, write_event
 from tests.corpus.said import OfferedTool, SaidAnswer, SaidCall, SaidMessage
 
 
@@ -46,17 +46,17 @@ def _read_message(message: dict[str, Any]) -> Iterator[SaidMessage]:
         yield SaidMessage(message["role"], joined, calls, images=images)
 
 
-def write_answer(answer_id: str, answers: Sequence[SaidAnswer]) -> dict[str, Any]:
-    (answer,) = answers
+def write_answer(question: Question) -> dict[str, Any]:
+    answer = question.answer
     return {
-        "id": f"msg_{answer_id}",
+        "id": f"msg_{question.id}",
         "type": "message",
         "role": "assistant",
         "model": "harbour-large",
         "content": list(_write_blocks(answer)),
         "stop_reason": "max_tokens" if answer.cut_off else "tool_use" if answer.calls else "end_turn",
         "stop_sequence": None,
-        "usage": {"input_tokens": 40, "output_tokens": 12},
+        "usage": {"input_tokens": question.request.count_tokens(), "output_tokens": answer.count_tokens()},
     }
 
 
@@ -69,9 +69,9 @@ def _write_blocks(answer: SaidAnswer) -> Iterator[dict[str, Any]]:
         yield {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
 
 
-def write_events(answer_id: str, answers: Sequence[SaidAnswer]) -> Iterator[bytes]:
-    whole = write_answer(answer_id, answers)
-    begun = {**whole, "content": [], "stop_reason": None, "usage": {"input_tokens": 40, "output_tokens": 1}}
+def write_events(question: Question) -> Iterator[bytes]:
+    whole = write_answer(question)
+    begun = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
     events: list[dict[str, Any]] = [{"type": "message_start", "message": begun}]
     for index, block in enumerate(whole["content"]):
         empty, deltas = _split_block(block)
@@ -79,7 +79,9 @@ def write_events(answer_id: str, answers: Sequence[SaidAnswer]) -> Iterator[byte
         events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
         events.append({"type": "content_block_stop", "index": index})
     ended = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    events.append({"type": "message_delta", "delta": ended, "usage": {"output_tokens": 12}})
+    events.append(
+        {"type": "message_delta", "delta": ended, "usage": {"output_tokens": question.count_answered()}}
+    )
     events.append({"type": "message_stop"})
     yield from (write_event(event, event["type"]) for event in events)
 

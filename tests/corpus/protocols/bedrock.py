@@ -6,13 +6,11 @@ Streams are frames of `application/vnd.amazon.eventstream`.
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from tests.corpus.protocols.protocol import Protocol, Request, split
+from tests.corpus.protocols.protocol import Protocol, Question, Request, split
 from tests.corpus.said import OfferedTool, SaidAnswer, SaidCall, SaidMessage
-
-USAGE = {"inputTokens": 40, "outputTokens": 12, "totalTokens": 52}
 
 
 def read_request(path: str, body: dict[str, Any]) -> Request:
@@ -47,8 +45,8 @@ def _read_message(message: dict[str, Any]) -> Iterator[SaidMessage]:
         yield SaidMessage(message["role"], joined, calls, images=images)
 
 
-def write_answer(answer_id: str, answers: Sequence[SaidAnswer]) -> dict[str, Any]:  # noqa: ARG001
-    (answer,) = answers
+def write_answer(question: Question) -> dict[str, Any]:
+    answer = question.answer
     content: list[dict[str, Any]] = [{"text": answer.text}] if answer.text else []
     content += [
         {"toolUse": {"toolUseId": call.id, "name": call.name, "input": call.arguments}}
@@ -57,7 +55,7 @@ def write_answer(answer_id: str, answers: Sequence[SaidAnswer]) -> dict[str, Any
     return {
         "output": {"message": {"role": "assistant", "content": content}},
         "stopReason": _write_end(answer),
-        "usage": USAGE,
+        "usage": _write_usage(question),
         "metrics": {"latencyMs": 1},
     }
 
@@ -66,8 +64,13 @@ def _write_end(answer: SaidAnswer) -> str:
     return "max_tokens" if answer.cut_off else "tool_use" if answer.calls else "end_turn"
 
 
-def write_events(answer_id: str, answers: Sequence[SaidAnswer]) -> Iterator[bytes]:  # noqa: ARG001
-    (answer,) = answers
+def _write_usage(question: Question) -> dict[str, int]:
+    asked, answered = question.request.count_tokens(), question.count_answered()
+    return {"inputTokens": asked, "outputTokens": answered, "totalTokens": asked + answered}
+
+
+def write_events(question: Question) -> Iterator[bytes]:
+    answer = question.answer
     yield _write_frame("messageStart", {"role": "assistant"})
     index = 0
     if answer.text:
@@ -83,7 +86,7 @@ def write_events(answer_id: str, answers: Sequence[SaidAnswer]) -> Iterator[byte
             yield _write_frame("contentBlockDelta", {"contentBlockIndex": number, "delta": delta})
         yield _write_frame("contentBlockStop", {"contentBlockIndex": number})
     yield _write_frame("messageStop", {"stopReason": _write_end(answer)})
-    yield _write_frame("metadata", {"usage": USAGE, "metrics": {"latencyMs": 1}})
+    yield _write_frame("metadata", {"usage": _write_usage(question), "metrics": {"latencyMs": 1}})
 
 
 def _write_frame(kind: str, payload: dict[str, Any]) -> bytes:

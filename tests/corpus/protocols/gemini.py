@@ -1,13 +1,11 @@
 """Gemini's generateContent: https://ai.google.dev/api/generate-content"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from tests.corpus.protocols.protocol import Protocol, Request, split, write_event
+from tests.corpus.protocols.protocol import Protocol, Question, Request, split, write_event
 from tests.corpus.said import OfferedTool, SaidAnswer, SaidCall, SaidMessage
-
-USAGE = {"promptTokenCount": 40, "candidatesTokenCount": 12, "totalTokenCount": 52}
 
 
 def read_request(path: str, body: dict[str, Any]) -> Request:
@@ -49,9 +47,9 @@ def _read_content(content: dict[str, Any]) -> Iterator[SaidMessage]:
         yield SaidMessage(role, ("" if role == "assistant" else "\n").join(texts), calls, images=images)
 
 
-def write_answer(answer_id: str, answers: Sequence[SaidAnswer]) -> dict[str, Any]:
+def write_answer(question: Question) -> dict[str, Any]:
     return _write_response(
-        answer_id, [(list(_write_parts(answer)), _write_end(answer)) for answer in answers]
+        question, [(list(_write_parts(answer)), _write_end(answer)) for answer in question.answers]
     )
 
 
@@ -59,11 +57,16 @@ def _write_end(answer: SaidAnswer) -> str:
     return "MAX_TOKENS" if answer.cut_off else "STOP"
 
 
-def _write_response(answer_id: str, candidates: list[tuple[list[Any], str | None]]) -> dict[str, Any]:
+def _write_response(question: Question, candidates: list[tuple[list[Any], str | None]]) -> dict[str, Any]:
+    asked, answered = question.request.count_tokens(), question.count_answered()
     return {
-        "responseId": answer_id,
+        "responseId": question.id,
         "modelVersion": "harbour-large",
-        "usageMetadata": USAGE,
+        "usageMetadata": {
+            "promptTokenCount": asked,
+            "candidatesTokenCount": answered,
+            "totalTokenCount": asked + answered,
+        },
         "candidates": [
             {
                 "index": index,
@@ -84,13 +87,13 @@ def _write_parts(answer: SaidAnswer) -> Iterator[dict[str, Any]]:
         yield {"functionCall": {"name": call.name, "args": call.arguments}}
 
 
-def write_events(answer_id: str, answers: Sequence[SaidAnswer]) -> Iterator[bytes]:
-    (answer,) = answers
+def write_events(question: Question) -> Iterator[bytes]:
+    answer = question.answer
     pieces = [{"text": piece} for piece in split(answer.text)]
     pieces += [part for part in _write_parts(answer) if "functionCall" in part]
     for number, part in enumerate(pieces, 1):
         end = _write_end(answer) if number == len(pieces) else None
-        yield write_event(_write_response(answer_id, [([part], end)]))
+        yield write_event(_write_response(question, [([part], end)]))
 
 
 def write_error(status: int) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from tests.corpus.protocols.protocol import Protocol, Request, check_keys, split, write_event
+from tests.corpus.protocols.protocol import Protocol, Question, Request, check_keys, split, write_event
 from tests.corpus.said import OfferedTool, SaidAnswer, SaidCall, SaidMessage
-
-USAGE = {"prompt_tokens": 40, "completion_tokens": 12, "total_tokens": 52}
 
 
 def read_request(path: str, body: dict[str, Any]) -> Request:  # noqa: ARG001
@@ -44,9 +42,10 @@ def _read_tool(tool: dict[str, Any]) -> OfferedTool:
     return OfferedTool(function["name"], function.get("description"), function.get("parameters"))
 
 
-def write_answer(answer_id: str, answers: Sequence[SaidAnswer]) -> dict[str, Any]:
+def write_answer(question: Question) -> dict[str, Any]:
+    asked, answered = question.request.count_tokens(), question.count_answered()
     return {
-        **_head(answer_id, "chat.completion"),
+        **_head(question.id, "chat.completion"),
         "choices": [
             {
                 "index": index,
@@ -54,9 +53,9 @@ def write_answer(answer_id: str, answers: Sequence[SaidAnswer]) -> dict[str, Any
                 "finish_reason": _write_end(answer),
                 "logprobs": None,
             }
-            for index, answer in enumerate(answers)
+            for index, answer in enumerate(question.answers)
         ],
-        "usage": USAGE,
+        "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
     }
 
 
@@ -82,11 +81,14 @@ def _write_end(answer: SaidAnswer) -> str:
     return "length" if answer.cut_off else "tool_calls" if answer.calls else "stop"
 
 
-def write_events(answer_id: str, answers: Sequence[SaidAnswer]) -> Iterator[bytes]:
-    for index, answer in enumerate(answers):
+def write_events(question: Question) -> Iterator[bytes]:
+    for index, answer in enumerate(question.answers):
         for delta in _write_deltas(answer):
-            yield _write_chunk(answer_id, index, delta, None)
-        yield _write_chunk(answer_id, index, {}, _write_end(answer))
+            yield _write_chunk(question.id, index, delta, None)
+        yield _write_chunk(question.id, index, {}, _write_end(answer))
+    if (question.body.get("stream_options") or {}).get("include_usage"):
+        usage = write_answer(question)["usage"]
+        yield write_event({**_head(question.id, "chat.completion.chunk"), "choices": [], "usage": usage})
     yield write_event("[DONE]")
 
 

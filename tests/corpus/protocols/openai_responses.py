@@ -1,23 +1,16 @@
 """OpenAI's Responses API: https://platform.openai.com/docs/api-reference/responses"""
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from tests.corpus.protocols.openai_chat import write_error
-from tests.corpus.protocols.protocol import Protocol, Request, split, write_event
+from tests.corpus.protocols.protocol import Protocol, Question, Request, split, write_event
 from tests.corpus.said import OfferedTool, SaidAnswer, SaidCall, SaidMessage
 
-USAGE = {
-    "input_tokens": 40,
-    "input_tokens_details": {"cached_tokens": 0},
-    "output_tokens": 12,
-    "output_tokens_details": {"reasoning_tokens": 0},
-    "total_tokens": 52,
-}
 KEPT: dict[str, tuple[SaidMessage, ...]] = {}
 """What was said up to an answer, by the answer's id: a later request may refer to it."""
-ASKED: list[tuple[SaidMessage, ...]] = []
 
 
 def read_request(path: str, body: dict[str, Any]) -> Request:  # noqa: ARG001
@@ -26,7 +19,6 @@ def read_request(path: str, body: dict[str, Any]) -> Request:  # noqa: ARG001
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     before = KEPT[body["previous_response_id"]] if body.get("previous_response_id") else ()
     said = (*before, *_join_turns([_read_item(item) for item in items]))
-    ASKED[:] = [said]
     return Request(
         messages=(*system, *said),
         tools=tuple(_read_tool(tool) for tool in body.get("tools") or ()),
@@ -70,35 +62,52 @@ def _read_tool(tool: dict[str, Any]) -> OfferedTool:
     return OfferedTool(tool["name"], tool.get("description"), tool.get("parameters"))
 
 
-def write_answer(answer_id: str, answers: Sequence[SaidAnswer]) -> dict[str, Any]:
-    (answer,) = answers
-    (asked,) = ASKED
-    KEPT[f"resp_{answer_id}"] = (*asked, SaidMessage("assistant", answer.text, answer.calls))
-    return _write_response(answer_id, _write_items(answer_id, answer), answer)
+def write_answer(question: Question) -> dict[str, Any]:
+    answer = question.answer
+    said = (message for message in question.request.messages if message.role != "system")
+    KEPT[f"resp_{question.id}"] = (*said, SaidMessage("assistant", answer.text, answer.calls))
+    return _write_response(question, "incomplete" if answer.cut_off else "completed")
 
 
-def _write_response(
-    answer_id: str, items: list[dict[str, Any]], answer: SaidAnswer, status: str | None = None
-) -> dict[str, Any]:
-    status = status or ("incomplete" if answer.cut_off else "completed")
+def _write_response(question: Question, status: str) -> dict[str, Any]:
+    """The answer repeats most of the request, as the API does."""
+    body = question.body
+    begun = status == "in_progress"
     return {
-        "id": f"resp_{answer_id}",
+        "id": f"resp_{question.id}",
         "object": "response",
         "created_at": 1_900_000_000,
         "status": status,
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "instructions": None,
-        "max_output_tokens": None,
+        "instructions": body.get("instructions"),
+        "max_output_tokens": body.get("max_output_tokens"),
         "metadata": {},
-        "model": "harbour-large",
-        "output": items,
+        "model": body["model"],
+        "output": [] if begun else _write_items(question.id, question.answer),
         "parallel_tool_calls": True,
+        "previous_response_id": body.get("previous_response_id"),
+        "reasoning": {"effort": None, "summary": None},
+        "store": True,
         "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
         "tool_choice": "auto",
-        "tools": [],
+        "tools": body.get("tools") or [],
         "top_p": 1.0,
-        "usage": None if status == "in_progress" else USAGE,
+        "truncation": "disabled",
+        "usage": None if begun else _write_usage(question),
+        "user": None,
+    }
+
+
+def _write_usage(question: Question) -> dict[str, Any]:
+    asked, answered = question.request.count_tokens(), question.count_answered()
+    return {
+        "input_tokens": asked,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": answered,
+        "output_tokens_details": {"reasoning_tokens": math.ceil(len(question.answer.thoughts) / 4)},
+        "total_tokens": asked + answered,
     }
 
 
@@ -131,16 +140,16 @@ def _write_items(answer_id: str, answer: SaidAnswer) -> list[dict[str, Any]]:
     return items
 
 
-def write_events(answer_id: str, answers: Sequence[SaidAnswer]) -> Iterator[bytes]:
-    whole = write_answer(answer_id, answers)
-    begun = _write_response(answer_id, [], answers[0], "in_progress")
+def write_events(question: Question) -> Iterator[bytes]:
+    whole = write_answer(question)
+    begun = _write_response(question, "in_progress")
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
     ]
     for index, item in enumerate(whole["output"]):
         events += _write_item_events(index, item)
-    end = "response.incomplete" if answers[0].cut_off else "response.completed"
+    end = "response.incomplete" if question.answer.cut_off else "response.completed"
     events.append({"type": end, "response": whole})
     for number, event in enumerate(events):
         yield write_event({**event, "sequence_number": number}, event["type"])

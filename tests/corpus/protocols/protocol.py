@@ -1,8 +1,8 @@
 """The parts of a protocol, and what the protocols share."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tests.corpus.said import OfferedTool, SaidAnswer, SaidMessage
@@ -16,6 +16,35 @@ class Request:
     tools: tuple[OfferedTool, ...] = ()
     streamed: bool = False
 
+    def count_tokens(self) -> int:
+        """Tokens of messages and tools, at four characters each, and four more for each."""
+        texts = [
+            message.text + json.dumps([call.arguments for call in message.calls]) for message in self.messages
+        ]
+        tools = [json.dumps(asdict(tool)) for tool in self.tools]
+        return sum(4 + len(text) // 4 for text in (*texts, *tools))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request in the provider's own words, and what to answer."""
+
+    id: str
+    body: dict[str, Any]
+    request: Request
+    answers: tuple[SaidAnswer, ...]
+    """The alternatives."""
+
+    @property
+    def answer(self) -> SaidAnswer:
+        """The only one. Raises ValueError where there are several."""
+        (answer,) = self.answers
+        return answer
+
+    def count_answered(self) -> int:
+        """Tokens of all alternatives."""
+        return sum(answer.count_tokens() for answer in self.answers)
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -24,9 +53,8 @@ class Protocol:
     path: str
     read_request: Callable[[str, dict[str, Any]], Request]
     """Takes path and body. Raises ValueError for what it does not know."""
-    write_answer: Callable[[str, Sequence[SaidAnswer]], dict[str, Any]]
-    """Takes an id and the alternatives."""
-    write_events: Callable[[str, Sequence[SaidAnswer]], Iterable[bytes]]
+    write_answer: Callable[[Question], dict[str, Any]]
+    write_events: Callable[[Question], Iterable[bytes]]
     """The same as a stream."""
     write_error: Callable[[int], dict[str, Any]]
     stream_type: str = "text/event-stream"
