@@ -44,6 +44,15 @@ MOST_TOKENS = (
     "num_predict",
 )
 SPENT = ("llm.token_count.completion", "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
+SPENT_IN_BODY = (
+    "usage.completion_tokens",
+    "usage.output_tokens",
+    "usage.outputTokens",
+    "usageMetadata.candidatesTokenCount",
+    "usage_metadata.candidates_token_count",
+    "eval_count",
+)
+"""Where a response of OpenAI, Anthropic, Bedrock, Gemini or Ollama counts the tokens of its answer."""
 THOUGHTS = (
     "llm.token_count.completion_details.reasoning",
     "gen_ai.usage.reasoning_tokens",
@@ -97,8 +106,8 @@ def _list_ends(span: Span) -> Iterator[str]:
 def _find_ends(value: Any) -> Iterator[str]:
     """Yield the ends that a response tells, wherever its provider writes them."""
     for mapping in _walk(value):
-        if mapping.get("status") in ("incomplete", "failed", "cancelled"):
-            yield "" if RESPONSE_KEYS.isdisjoint(mapping) else str(mapping["status"])
+        if not RESPONSE_KEYS.isdisjoint(mapping):
+            yield from _to_texts(mapping.get("status"))
         if mapping.get("type") == "refusal" or mapping.get("refusal"):
             yield "refusal"
         yield from _to_texts(get_path(mapping, "incomplete_details.reason"))
@@ -165,7 +174,9 @@ def check_history_held(span: Span, prompt: Sequence[Message], tools: Sequence[di
 
 
 def _count_spent(span: Span) -> list[int]:
-    counts = (get_path(span.attributes, path) for path in SPENT)
+    response = parse_json(get_path(span.attributes, "output.value"))
+    counts = [get_path(span.attributes, path) for path in SPENT]
+    counts += [get_path(response, path) for path in SPENT_IN_BODY]
     return [count for count in counts if type(count) is int]
 
 

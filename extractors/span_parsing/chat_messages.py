@@ -93,6 +93,8 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
     role = _read_role(chat.get("role"))
     if any(chat.get(key) for key in SEEN_OR_HEARD):
         raise Unreadable(DropReason.NOT_TEXT)
+    if chat.get("invalid_tool_calls"):
+        raise Unreadable(DropReason.BROKEN_ARGUMENTS)
     content = chat["parts"] if "parts" in chat else chat.get("content")
     parts = read_parts(content)
     if unwrap:

@@ -95,6 +95,7 @@ DECISIVE = frozenset(
         DropReason.SERVER_TOOL,
         DropReason.HISTORY_ELSEWHERE,
         DropReason.ANSWER_NOT_WHOLE,
+        DropReason.BROKEN_ARGUMENTS,
         DropReason.TOO_LARGE,
         DropReason.NOT_UNICODE,
     }

@@ -230,7 +230,7 @@ def _list_events(span: Span) -> list[tuple[str, dict[str, Any]]]:
     """Return names and attributes of the span's events; some tracers keep them in an attribute, as JSON."""
     events = parse_json(span.attributes.get("events"))
     listed = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
-    named = [(event.get("name", event.get("event.name")), event.get("attributes", event)) for event in listed]
+    named = [(event.get("event.name", event.get("name")), event.get("attributes", event)) for event in listed]
     return [(name, fields) for name, fields in named if isinstance(name, str) and isinstance(fields, dict)]
 
 

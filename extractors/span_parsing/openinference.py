@@ -28,25 +28,28 @@ PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
 def read_listed_request(span: Span) -> RequestRecord | None:
     """Read `llm.input_messages` and `llm.tools`; None where there are no messages.
 
-    Raises Unreadable; TRUNCATED where the tracer must be thought to have dropped messages.
+    Raises Unreadable; TRUNCATED where a message has lost its role.
     """
     listed = get_path(span.attributes, "llm.input_messages")
     if not listed:
         return None
     entries = to_entries(listed)
     # Phoenix closes the gap that dropped messages leave, so what was set before them must be there.
-    lost = span.kind == "UNKNOWN" or (
+    may_lack_beginning = span.kind == "UNKNOWN" or (
         get_path(span.attributes, "input.value") is None
         and count_attributes(span.attributes) >= SUSPICIOUS_COUNT
     )
-    if lost or not all(
-        isinstance(message := entry.get("message"), dict) and "role" in message for entry in entries
-    ):
+    if not all(isinstance(message := entry.get("message"), dict) and "role" in message for entry in entries):
         raise Unreadable(DropReason.TRUNCATED)
     messages, is_whole = _read_messages(entries)
     # Phoenix's own mapping of GenAI messages leaves out what it does not know, and texts beside results.
     is_whole = is_whole and genai.count_mapped_messages(span) != len(entries)
-    return RequestRecord(join_turns(messages), _read_tools(span.attributes), is_whole=is_whole)
+    return RequestRecord(
+        join_turns(messages),
+        _read_tools(span.attributes),
+        is_whole=is_whole and not may_lack_beginning,
+        may_lack_beginning=may_lack_beginning,
+    )
 
 
 def read_body_request(span: Span) -> RequestRecord | None:

@@ -5,7 +5,7 @@ apart are no contradictions.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,11 +35,13 @@ def reconcile_requests(records: Sequence[RequestRecord]) -> RequestRecord:
         for record in whole[1:]:
             request = _merge_requests(request, record)
         for record in partial:
-            _check_contained(record, request)
+            request = _merge_partial(request, record)
     else:
-        request = partial[0]
-        for record in partial[1:]:
+        request, *others = partial
+        for record in others:
             request = _merge_requests(request, record)
+        if any(record.may_lack_beginning for record in partial):
+            raise Unreadable(DropReason.TRUNCATED)
     return replace(request, tools=_reconcile_tools([record.tools for record in records]))
 
 
@@ -59,20 +61,29 @@ def _is_whole(record: RequestRecord) -> bool:
 
 
 def _merge_requests(one: RequestRecord, other: RequestRecord) -> RequestRecord:
-    system, other_system = _select_system(one), _select_system(other)
     turns, other_turns = _drop_system(one), _drop_system(other)
     if len(turns) != len(other_turns):
         raise Unreadable(DropReason.HISTORY_DIFFERS)
     merged = [_merge_messages(mine, its) for mine, its in zip(turns, other_turns, strict=True)]
-    if not system:
-        return replace(other, messages=_replace_turns(other, merged))
-    if other_system and not is_same_text(_join_texts(system), _join_texts(other_system)):
+    return _merge_system(replace(one, messages=_replace_turns(one, merged)), other)
+
+
+def _merge_system(one: RequestRecord, other: RequestRecord) -> RequestRecord:
+    """Return `one` with the system prompts that both show, in their place. Raises Unreadable."""
+    system, other_system = _select_system(one), _select_system(other)
+    if not other_system:
+        return one
+    if system and not is_same_text(_join_texts(system), _join_texts(other_system)):
         raise Unreadable(DropReason.TEXTS_DIFFER)
-    in_place = not one.system_apart and not other.system_apart and len(system) == len(other_system)
-    if in_place and _place_system(one) != _place_system(other):
-        raise Unreadable(DropReason.HISTORY_DIFFERS)
-    placed = other if one.system_apart and other_system and not other.system_apart else one
-    return replace(placed, messages=_replace_turns(placed, merged))
+    in_place = len(_drop_system(one)) == len(_drop_system(other)) and not other.system_apart
+    if system and in_place and not one.system_apart and len(system) == len(other_system):
+        if _place_system(one) != _place_system(other):
+            raise Unreadable(DropReason.HISTORY_DIFFERS)
+    elif in_place and (one.system_apart or not system):
+        return replace(other, messages=_replace_turns(other, _drop_system(one)))
+    elif not system:
+        return replace(one, messages=(*other_system, *one.messages))
+    return one
 
 
 def _select_system(record: RequestRecord) -> list[RecordedMessage]:
@@ -96,21 +107,45 @@ def _replace_turns(record: RequestRecord, turns: Sequence[RecordedMessage]) -> t
     return tuple(message if message.role == "system" else next(remaining) for message in record.messages)
 
 
-def _check_contained(partial: RequestRecord, whole: RequestRecord) -> None:
-    """Check that what `partial` does show stands in `whole`, in its order. Raises Unreadable."""
+def _merge_partial(whole: RequestRecord, partial: RequestRecord) -> RequestRecord:
+    """Return `whole` with the system prompt that only `partial` has.
+
+    Raises Unreadable unless what `partial` shows stands in `whole`, which has more only where `partial`
+    is known to lack something.
+    """
     shown, turns = _drop_system(partial), _drop_system(whole)
-    if len(shown) > len(turns):
-        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    if partial.may_lack_beginning:
+        turns = turns[max(len(turns) - len(shown), 0) :]
     if len(shown) == len(turns):
         for message, turn in zip(shown, turns, strict=True):
             _merge_messages(message, turn)
-        return
-    remaining = iter(turns)
+    elif not _is_contained(shown, turns):
+        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    return _merge_system(whole, partial)
+
+
+def _is_contained(shown: Sequence[RecordedMessage], turns: Sequence[RecordedMessage]) -> bool:
+    """Return whether each message of `shown` is one of `turns`, or stands for several, and none is left."""
+    reached = {0}
     for message in shown:
-        if message.flaw is not None or (message.may_lack_neighbours and len(message.texts or ()) > 1):
-            continue
-        if not any(_can_merge(message, turn) for turn in remaining):
-            raise Unreadable(DropReason.HISTORY_DIFFERS)
+        reached = {end for start in reached for end in _list_ends(message, turns, start)}
+    return len(turns) in reached
+
+
+def _list_ends(message: RecordedMessage, turns: Sequence[RecordedMessage], start: int) -> Iterator[int]:
+    """Yield where in `turns` the messages may end that `message` stands for, from `start` on."""
+    if not message.may_lack_neighbours and message.flaw is None:
+        if start < len(turns) and _can_merge(message, turns[start]):
+            yield start + 1
+        return
+    # Several results of tools, and the user's next words, may have become one message.
+    roles = {"tool", "user"} if message.role in ("tool", "user") else {message.role}
+    is_mixed = message.flaw is not None or len(message.texts or ()) > 1
+    for end in range(start + 1, len(turns) + 1):
+        if turns[end - 1].role not in roles:
+            return
+        if is_mixed or any(_can_merge(message, turn) for turn in turns[start:end]):
+            yield end
 
 
 def _can_merge(one: RecordedMessage, other: RecordedMessage) -> bool:

@@ -53,6 +53,8 @@ class RequestRecord:
     """True where the record keeps system prompts apart from the messages, so that their place is not told."""
     is_whole: bool = True
     """False where the tracer is known to leave parts of the messages out."""
+    may_lack_beginning: bool = False
+    """True where the tracer must be thought to have dropped the first messages."""
 
 
 @dataclass(frozen=True, slots=True)
