@@ -26,7 +26,7 @@ from extractors.dataset.holdout_split import (
 )
 from extractors.dataset.preference_pairs import build_preference_pairs, build_unpaired_preferences
 from extractors.dataset.triplets import build_triplets
-from extractors.examples.prompt_keys import is_nearly_equal
+from extractors.examples.prompt_keys import fold, is_nearly_equal
 from extractors.examples.types import (
     Example,
     Examples,
@@ -330,9 +330,10 @@ def _select_newest_gold(items: Iterable[ReviewedItem]) -> tuple[list[ReviewedIte
 
 
 def _compute_request_key(item: ReviewedItem) -> str:
-    """Return one key for calls with the same request, but for case, white space and the ids of tool calls."""
+    """Return one key for calls with the same request, but for case, white space, ids and the way of JSON."""
     system = [message.content for message in item.prompt if message.role == "system"]
-    return content_id([item.prompt_key, system, list(item.tools)])
+    said = [fold(message) for message in item.prompt if message.role != "system"]
+    return content_id([said, system, list(item.tools)])
 
 
 def _has_gold(item: ReviewedItem, answer: Message) -> bool:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extractors.examples.types import Message
+from extractors.examples.types import Message, ToolCall
 from extractors.values import content_id
 
 
@@ -47,19 +47,24 @@ def to_comparable(message: Message) -> list[Any]:
     return [
         message.role,
         " ".join(content.split()),
-        [[call.name, canonicalise_json(call.arguments or "{}")] for call in message.tool_calls],
+        [[call.name, canonicalise_arguments(call)] for call in message.tool_calls],
     ]
+
+
+def canonicalise_arguments(call: ToolCall) -> str:
+    """Return one text for all ways to write the arguments; none and `null` are an empty object."""
+    written = canonicalise_json(call.arguments)
+    return "{}" if written in ("", "null") else written
 
 
 def canonicalise_json(text: str) -> str:
     """Return one text for all ways to write a JSON value; `text` without surrounding space if it is no JSON.
 
-    Equal for any order of keys, any white space, escaped and plain characters, 1.0 and 1, and for `null`
-    and an object without members: both call a tool without arguments.
+    Equal for any order of keys, any white space, escaped and plain characters, and 1.0 and 1.
     """
     try:
         value = json.loads(text, parse_float=_parse_number)
-        return json.dumps({} if value is None else value, sort_keys=True, ensure_ascii=False)
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         return text.strip()
 
@@ -76,14 +81,13 @@ def compute_query_key(query: str) -> str:
 
 def is_nearly_equal(one: Message, other: Message) -> bool:
     """Return whether two answers differ in nothing but case, white space and Unicode form."""
-    return _fold(one) == _fold(other)
+    return fold(one)[1:] == fold(other)[1:]
 
 
-def _fold(message: Message) -> list[object]:
-    return [
-        normalise(message.content),
-        [[call.name, normalise(canonicalise_json(call.arguments))] for call in message.tool_calls],
-    ]
+def fold(message: Message) -> list[Any]:
+    """Return what a message says, as `to_comparable` does, without case and Unicode form."""
+    role, content, calls = to_comparable(message)
+    return [role, normalise(content), [[name, normalise(arguments)] for name, arguments in calls]]
 
 
 def compute_prompt_keys(fields: Mapping[str, Any]) -> dict[str, Any]:

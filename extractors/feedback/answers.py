@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from extractors.examples.prompt_keys import canonicalise_json
+from extractors.examples.prompt_keys import canonicalise_arguments
 from extractors.examples.types import Message
 from extractors.span_parsing.calls import check_storable
 from extractors.span_parsing.chat_messages import read_content, read_message
@@ -46,4 +46,4 @@ def is_same_answer(one: Message, other: Message) -> bool:
 
 
 def _list_calls(answer: Message) -> list[tuple[str, str]]:
-    return [(call.name, canonicalise_json(call.arguments or "{}")) for call in answer.tool_calls]
+    return [(call.name, canonicalise_arguments(call)) for call in answer.tool_calls]
