@@ -10,9 +10,9 @@ from tests.corpus.recorded import (
     TRACERS,
     UNLEARNABLE,
     read_expected,
+    read_settings,
     read_versions,
 )
-from tests.corpus.script import ANSWERS
 
 INTRO = """# Tracers
 
@@ -25,18 +25,34 @@ read must equal what was said. A trace from which that cannot be had is refused,
 - **in part**: some calls are refused, or are read without the tools that were offered.
 - **refused**: no call is read.
 
-Other versions of a tracer may write other traces. What learnd cannot read, it refuses.
+Names that begin with `openinference` are Arize's instrumentors, those with `openllmetry` Traceloop's, those
+with `opentelemetry` OpenTelemetry's own; the others are SDKs that trace by themselves. Other versions may
+write other traces. What learnd cannot read, it refuses.
 
 """
 SITUATIONS = """## What is read, call by call
 
-✓ is read in full, ✗ refused for the reason of that number below. Calls that failed, have an image, were cut
-off or have several answers are always refused.
+✓ is read in full, ✗ refused for the reason of that number below; an empty cell was not recorded. Calls that
+failed, have an image, were cut off or have several answers are always refused.
 
 """
+MEANINGS = {
+    "plain": "a system prompt, a question, an answer",
+    "parallel calls": "two tools called in one answer",
+    "tool results": "the answer to their results",
+    "streamed": "an answer that came as a stream",
+    "error": "the provider failed",
+    "retry": "the same request again, answered",
+    "image": "an image in the prompt",
+    "cut off": "an answer that ended at the limit of tokens",
+    "streamed calls": "a text and a tool call that came as a stream",
+    "streamed results": "the streamed answer to the tool's result",
+    "thoughts": "an answer of a reasoning model",
+    "several answers": "two answers to one request",
+    "referenced history": "a request with `previous_response_id`",
+}
+"""Situations of the script, in the order of the columns."""
 REASONS = "Reasons:\n\n"
-SETUP = frozenset({"before reference"})
-"""Situations that only prepare another."""
 
 
 def tracers_page() -> str:
@@ -69,20 +85,21 @@ def _overview(expected: Mapping[str, Mapping[str, str]]) -> str:
             tracer,
             summarise(expected[tracer]),
             ", ".join(f"{code(package)} {version}" for package, version in read_versions(tracer).items()),
+            ", ".join(code(f"{name}={value}") for name, value in read_settings(tracer).items()),
         )
         for tracer in TRACERS
     ]
-    return table(("tracer", "read", "recorded with"), rows)
+    return table(("tracer", "read", "recorded with", "and these settings"), rows)
 
 
 def _situations(expected: Mapping[str, Mapping[str, str]], numbers: Mapping[str, int]) -> str:
-    columns = [situation for situation in ANSWERS if situation not in SETUP]
     rows = [
-        (tracer, *(_cell(expected[tracer].get(situation), numbers) for situation in columns))
+        (tracer, *(_cell(expected[tracer].get(situation), numbers) for situation in MEANINGS))
         for tracer in TRACERS
     ]
+    meanings = "".join(f"- **{situation}**: {meaning}\n" for situation, meaning in MEANINGS.items()) + "\n"
     reasons = "".join(f"{number}. {DropReason[name].value}\n" for name, number in numbers.items())
-    return SITUATIONS + table(("tracer", *columns), rows) + REASONS + reasons + "\n"
+    return SITUATIONS + meanings + table(("tracer", *MEANINGS), rows) + REASONS + reasons + "\n"
 
 
 def _cell(outcome: str | None, numbers: Mapping[str, int]) -> str:

@@ -25,11 +25,20 @@ def read_recording(tracer: str) -> dict[str, Any]:
 
 def read_versions(tracer: str) -> dict[str, str]:
     """Return the versions of the packages that were recorded, by name."""
+    return _read_resource(tracer, "version.")
+
+
+def read_settings(tracer: str) -> dict[str, str]:
+    """Return the environment variables that were set for the tracer, by name."""
+    return _read_resource(tracer, "setting.")
+
+
+def _read_resource(tracer: str, prefix: str) -> dict[str, str]:
     attributes = read_recording(tracer)["resourceSpans"][0]["resource"]["attributes"]
     return {
-        each["key"].removeprefix("version."): each["value"]["stringValue"]
+        each["key"].removeprefix(prefix): each["value"]["stringValue"]
         for each in attributes
-        if each["key"].startswith("version.")
+        if each["key"].startswith(prefix)
     }
 
 

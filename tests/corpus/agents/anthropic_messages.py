@@ -1,6 +1,5 @@
 """The agent on the Anthropic SDK."""
 
-import os
 from typing import Any
 
 from anthropic import Anthropic, AnthropicError
@@ -79,32 +78,33 @@ def converse(stand_in: StandIn) -> None:
 
 
 def trace_openinference(provider: TracerProvider) -> None:
-    os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"
     from openinference.instrumentation.anthropic import AnthropicInstrumentor
 
     AnthropicInstrumentor().instrument(tracer_provider=provider)
 
 
 def trace_openllmetry(provider: TracerProvider) -> None:
-    os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"
     from opentelemetry.instrumentation.anthropic import AnthropicInstrumentor
 
     AnthropicInstrumentor().instrument(tracer_provider=provider)
 
 
-def trace_itself(provider: TracerProvider) -> None:  # noqa: ARG001
-    """Let the SDK use the global provider, and write what was said."""
-    os.environ["ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE"] = "content"
+def trace_itself(provider: TracerProvider) -> None:
+    """The SDK traces to the global provider."""
 
 
+NOT_TWICE = {"ANTHROPIC_OPEN_TELEMETRY": "false"}
+"""Keeps the SDK from tracing by itself, which it does since its version 2."""
 TRACERS = {
     "openinference-anthropic": Tracer(
-        trace_openinference, ("openinference-instrumentation-anthropic", "anthropic"), converse
+        trace_openinference, ("openinference-instrumentation-anthropic", "anthropic"), converse, NOT_TWICE
     ),
     "openllmetry-anthropic": Tracer(
-        trace_openllmetry, ("opentelemetry-instrumentation-anthropic", "anthropic"), converse
+        trace_openllmetry, ("opentelemetry-instrumentation-anthropic", "anthropic"), converse, NOT_TWICE
     ),
-    "anthropic-sdk": Tracer(trace_itself, ("anthropic",), converse),
+    "anthropic-sdk": Tracer(
+        trace_itself, ("anthropic",), converse, {"ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE": "content"}
+    ),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The agent on LangChain's chat models for OpenAI and Anthropic."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +78,6 @@ def converse_with(build_model: BuildModel) -> Callable[[StandIn], None]:
 
 
 def trace_openinference(provider: TracerProvider) -> None:
-    os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"
     from openinference.instrumentation.langchain import LangChainInstrumentor
 
     LangChainInstrumentor().instrument(tracer_provider=provider)
@@ -101,6 +99,7 @@ TRACERS = {
         trace_openinference,
         ("openinference-instrumentation-langchain", "langchain-anthropic", "langchain-core"),
         converse_with(build_anthropic),
+        settings={"ANTHROPIC_OPEN_TELEMETRY": "false"},
     ),
     "openllmetry-langchain": Tracer(
         trace_openllmetry,

@@ -1,7 +1,6 @@
 """The agent on the OpenAI SDK's chat completions."""
 
 import json
-import os
 from typing import Any
 
 from openai import OpenAI, OpenAIError
@@ -90,8 +89,6 @@ def trace_openllmetry(provider: TracerProvider) -> None:
 
 
 def trace_opentelemetry(provider: TracerProvider) -> None:
-    os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
-    os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "SPAN_ONLY"
     from opentelemetry.instrumentation.openai_v2 import OpenAIInstrumentor
 
     OpenAIInstrumentor().instrument(tracer_provider=provider)
@@ -105,7 +102,13 @@ TRACERS = {
         trace_openllmetry, ("opentelemetry-instrumentation-openai", "openai"), converse
     ),
     "opentelemetry-openai-chat": Tracer(
-        trace_opentelemetry, ("opentelemetry-instrumentation-openai-v2", "openai"), converse
+        trace_opentelemetry,
+        ("opentelemetry-instrumentation-openai-v2", "openai"),
+        converse,
+        settings={
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY",
+        },
     ),
 }
 

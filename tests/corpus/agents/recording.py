@@ -1,10 +1,11 @@
 """Runs an agent under one tracer, and writes what was traced and what was said."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,15 @@ class Tracer:
     packages: tuple[str, ...]
     """Packages whose versions matter."""
     converse: Callable[[StandIn], None]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that a team sets to have the messages traced, and that keep other tracers out."""
 
 
 def record_agent(tracers: Mapping[str, Tracer]) -> None:
     """Record the tracer that the command line names, into the folder that it names."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     tracer = tracers[name]
+    os.environ.update(tracer.settings)
     exporter = InMemorySpanExporter()
     # Only this resource: OpenTelemetry's own detectors would add names of the machine and the process.
     provider = TracerProvider(resource=Resource({"service.name": "harbour-office"}))
@@ -48,18 +52,19 @@ def record_agent(tracers: Mapping[str, Tracer]) -> None:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         tracer.converse(stand_in)
     spans = exporter.get_finished_spans()
-    _write_recording(folder / f"{name}.otlp.json", spans, tracer.packages)
+    _write_recording(folder / f"{name}.otlp.json", spans, tracer)
     lines = ",\n".join(_dump(each.to_json()) for each in stand_in.served)
     (folder / f"{name}.truth.json").write_text(f"[\n{lines}\n]\n", "utf-8")
     print(f"{name}: {len(spans)} spans, {len(stand_in.served)} calls")
 
 
-def _write_recording(path: Path, spans: Any, packages: tuple[str, ...]) -> None:
-    """Write an OTLP request as protobuf's JSON, a span a line; the resource tells the versions."""
+def _write_recording(path: Path, spans: Any, tracer: Tracer) -> None:
+    """Write an OTLP request as protobuf's JSON, a span a line; the resource tells versions and settings."""
     (traced,) = MessageToDict(encode_spans(spans))["resourceSpans"]
-    versions = {package: version(package) for package in (*packages, "opentelemetry-sdk")}
+    versions = {f"version.{name}": version(name) for name in (*tracer.packages, "opentelemetry-sdk")}
+    settings = {f"setting.{name}": value for name, value in tracer.settings.items()}
     traced["resource"]["attributes"] += [
-        {"key": f"version.{package}", "value": {"stringValue": found}} for package, found in versions.items()
+        {"key": key, "value": {"stringValue": value}} for key, value in {**versions, **settings}.items()
     ]
     scopes = ",\n".join(_write_scope(scope) for scope in traced["scopeSpans"])
     resource = _dump(traced["resource"])
