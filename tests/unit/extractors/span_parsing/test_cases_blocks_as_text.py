@@ -134,3 +134,17 @@ def test_a_tools_result_of_json_is_text() -> None:
     ]
     turns = read_turns(write_llm(listed, ANSWER))
     assert turns[2] == Turn("tool", '[{"rope": 3, "state": "frayed"}]', answers=inspect)
+
+
+def test_a_listed_content_of_blocks_as_text_is_their_text_or_refused() -> None:
+    listed = [{"role": "user", "content": json.dumps([write_text(ASK)])}]
+    body = {"messages": [{"role": "user", "content": [write_text(ASK)]}]}
+    assert read_turns(write_llm(listed, ANSWER, body=body)) == SPOKEN
+
+
+def test_thoughts_whose_text_is_a_list_are_thoughts() -> None:
+    thinking = {"type": "thinking", "thinking": [write_text("Look at the winch.")]}
+    message = {"role": "assistant", "content": [thinking, write_text(ANSWER)]}
+    output = {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+    body = {"messages": [{"role": "user", "content": ASK}]}
+    assert read_turns(write_llm(None, None, body=body, output=output)) == SPOKEN

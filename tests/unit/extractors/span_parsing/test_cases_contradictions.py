@@ -288,3 +288,72 @@ def test_an_openinference_record_and_a_genai_record_that_differ_are_a_contradict
 def test_an_openinference_record_and_a_genai_record_that_agree_are_read_once() -> None:
     attributes = write_genai([{"role": "user", "parts": [write_part(ASKED["content"])]}], ANSWER)
     assert read_turns(write_llm([ASKED], ANSWER) | attributes) == [WHOLE[1], WHOLE[-1]]
+
+
+# Records that tell something else than the conversation, and contradict nothing.
+
+
+def test_an_input_that_is_the_last_message_alone_is_no_contradiction() -> None:
+    attributes = write_llm(HISTORY, ANSWER) | {"input.value": RESULT["content"], "output.value": ANSWER}
+    assert read_turns(attributes) == WHOLE
+
+
+@pytest.mark.parametrize("output", [f"assistant: {ANSWER}", f"{ANSWER}\n"])
+def test_an_output_that_names_the_speaker_is_no_contradiction(output: str) -> None:
+    attributes = write_llm([ASKED], ANSWER) | {
+        "input.value": f"user: {ASKED['content']}",
+        "output.value": output,
+    }
+    assert read_turns(attributes) == [WHOLE[1], WHOLE[-1]]
+
+
+def test_bodies_of_objects_written_as_text_do_not_stand_against_the_list() -> None:
+    body = {"messages": ["ChatMessage(_role=<ChatRole.USER: 'user'>, _content=[TextContent(text='Can')])"]}
+    output = {"replies": ["ChatMessage(_role=<ChatRole.ASSISTANT: 'assistant'>, _content=[])"]}
+    assert read_turns(write_llm([ASKED], ANSWER, body=body, output=output)) == [WHOLE[1], WHOLE[-1]]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"config": {"system_instruction": "Speak as a pilot."}},
+        {"config": {"systemInstruction": {"parts": [{"text": "Speak as a pilot."}]}}},
+        {"systemInstruction": {"role": "user", "parts": [{"text": "Speak as a pilot."}]}},
+        {"system_instruction": {"parts": [{"text": "Speak as a pilot."}]}},
+    ],
+    ids=["text", "config", "camel", "snake"],
+)
+def test_the_system_prompt_of_a_gemini_body_is_read(config: dict[str, Any]) -> None:
+    body = {"model": "g", "contents": [{"role": "user", "parts": [{"text": ASKED["content"]}]}], **config}
+    expected = [*WHOLE[:2], WHOLE[-1]]
+    assert read_turns(write_llm(None, ANSWER, body=body)) == expected
+    assert read_turns(write_llm([ASKED], ANSWER, body=body)) == expected
+    assert read_turns(write_llm([SYSTEM, ASKED], ANSWER, body=body)) == expected
+
+
+def write_anthropic_results(**further: Any) -> dict[str, Any]:
+    use = {"type": "tool_use", "id": "t1", "name": "read_tide", "input": {"harbour": "Brest"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "2.4 m, rising"}
+    messages = [ASKED, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    return {"model": "c", "messages": messages, **further}
+
+
+LISTED_RESULT = [SYSTEM, ASKED, CALLED, {**RESULT, "role": "user"}]
+
+
+def test_a_system_prompt_that_only_a_poorer_list_holds_is_not_lost() -> None:
+    """Anthropic's results make the list poorer than the body: what it holds more still counts."""
+    found = read_turns(write_llm(LISTED_RESULT, ANSWER, body=write_anthropic_results()))
+    assert found == WHOLE
+
+
+def test_a_system_prompt_of_a_poorer_list_that_differs_is_a_contradiction() -> None:
+    body = write_anthropic_results(system="Speak as a cook.")
+    assert refuse(write_llm(LISTED_RESULT, ANSWER, body=body)) is DropReason.TEXTS_DIFFER
+
+
+def test_a_question_that_a_poorer_list_lacks_is_a_contradiction() -> None:
+    """The list lacks results of tools, never a question."""
+    body = write_anthropic_results(system="Speak as a pilot.")
+    body["messages"] = [{"role": "user", "content": "Ahoy."}, *body["messages"]]
+    assert refuse(write_llm(LISTED_RESULT, ANSWER, body=body)) is DropReason.HISTORY_DIFFERS

@@ -401,3 +401,127 @@ def test_arguments_that_are_an_object_in_the_body_are_the_listed_text() -> None:
 def test_a_body_that_is_a_list_of_messages_is_a_request() -> None:
     attributes = write_llm(None, "Four.") | write_body("input", [ASKED])
     assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+# LangChain's serialised messages.
+
+
+def write_langchain(answer: dict[str, Any], listed: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A span with this serialised answer, and its listed form if given."""
+    asked = {"lc": 1, "type": "constructor", "kwargs": {"type": "human", "content": ASK}}
+    generation = {"text": "", "message": {"lc": 1, "type": "constructor", "kwargs": answer}}
+    output = {"generations": [[generation]], "type": "LLMResult"}
+    listed_prompt = [ASKED] if listed else None
+    return write_llm(listed_prompt, listed, body={"messages": [[asked]]}, output=output)
+
+
+LANGCHAIN_CALL = {"name": "read_wind", "args": {"port": "Kiel"}, "id": "w1", "type": "tool_call"}
+
+
+def test_a_chunk_of_a_streamed_answer_is_the_assistants() -> None:
+    kwargs = {"type": "AIMessageChunk", "content": "Four.", "tool_calls": [], "tool_call_chunks": []}
+    assert read_turns(write_langchain(kwargs)) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+def test_a_call_that_is_serialised_twice_is_one_call() -> None:
+    extra = {"tool_calls": [write_call("w1", "read_wind", port="Kiel")]}
+    kwargs = {"type": "ai", "content": "", "additional_kwargs": extra, "tool_calls": [LANGCHAIN_CALL]}
+    for attributes in (write_langchain(kwargs), write_langchain(kwargs, CALLING)):
+        assert read_turns(attributes)[-1] == Turn("assistant", calls=(WIND,))
+
+
+def test_arguments_of_a_streamed_block_are_those_of_the_call() -> None:
+    block = {
+        "type": "tool_use",
+        "id": "w1",
+        "name": "read_wind",
+        "input": {},
+        "partial_json": '{"port": "Kiel"}',
+    }
+    content = [{**write_text("I look."), "index": 0}, {**block, "index": 1}]
+    kwargs = {"type": "AIMessageChunk", "content": content, "tool_calls": [LANGCHAIN_CALL]}
+    answer = Turn("assistant", "I look.", (WIND,))
+    assert read_turns(write_langchain(kwargs))[-1] == answer
+    assert read_turns(write_langchain(kwargs, {**CALLING, "content": "I look."}))[-1] == answer
+
+
+def test_a_call_that_langchain_could_not_parse_is_not_lost() -> None:
+    broken = {"name": "read_wind", "args": '{"port": "Ki', "id": "w1", "error": "Expecting value"}
+    kwargs = {"type": "ai", "content": "I look.", "tool_calls": [], "invalid_tool_calls": [broken]}
+    reasons = {DropReason.BROKEN_ARGUMENTS, DropReason.CUT_OFF, DropReason.MALFORMED}
+    assert refuse(write_langchain(kwargs)) in reasons
+    assert refuse(write_langchain(kwargs, {"role": "assistant", "content": "I look."})) in reasons
+
+
+@pytest.mark.parametrize("place", ["chat", "responses"])
+def test_a_call_with_free_text_instead_of_arguments_refuses(place: str) -> None:
+    if place == "chat":
+        call = {"id": "w1", "type": "custom", "custom": {"name": "run", "input": "wind Kiel"}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        output: dict[str, Any] = {
+            "choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}]
+        }
+        attributes = write_llm(None, None, body={"messages": [ASKED]}, output=output)
+    else:
+        item = {"type": "custom_tool_call", "call_id": "w1", "name": "run", "input": "wind Kiel"}
+        output = {"object": "response", "status": "completed", "output": [item]}
+        attributes = write_llm(None, None, body={"model": "m", "input": ASK}, output=output)
+    reasons = {DropReason.BROKEN_ARGUMENTS, DropReason.MALFORMED, DropReason.NOT_TEXT}
+    assert refuse(attributes) in reasons
+
+
+# Events that a tracer writes as one attribute.
+
+
+def test_events_in_one_attribute_are_read() -> None:
+    events = [
+        {"event.name": "gen_ai.system.message", "role": "system", "content": "Speak as a pilot."},
+        {"event.name": "gen_ai.user.message", "role": "user", "content": ASK, "gen_ai.message.index": 0},
+        {
+            "event.name": "gen_ai.assistant.message",
+            "role": "assistant",
+            "content": "I look.",
+            "tool_calls": [
+                {
+                    "id": "1",
+                    "type": "function",
+                    "function": {"name": "read_wind", "arguments": '{"port": "Kiel"}'},
+                }
+            ],
+            "gen_ai.message.index": 1,
+        },
+        {
+            "event.name": "gen_ai.tool.message",
+            "role": "tool",
+            "id": "1",
+            "name": "read_wind",
+            "content": "4 Bft",
+            "gen_ai.message.index": 2,
+        },
+        {"event.name": "gen_ai.choice", "index": 0, "message": {"role": "assistant", "content": "Four."}},
+    ]
+    attributes = CHAT | {"events": json.dumps(events)}
+    assert read_turns(attributes) == [Turn("system", "Speak as a pilot."), *OLDER_TURNS]
+
+
+def test_choices_in_events_of_a_request_for_two_are_several() -> None:
+    def choose(index: int, text: str) -> tuple[str, dict[str, Any]]:
+        message = json.dumps({"role": "assistant", "content": text})
+        return ("gen_ai.choice", {"index": index, "finish_reason": "stop", "message": message})
+
+    events = [("gen_ai.user.message", {"content": ASK}), choose(0, "Four."), choose(1, "Five.")]
+    assert refuse(CHAT, events=events) is DropReason.SEVERAL_ANSWERS
+
+
+def test_a_choice_in_an_event_that_ended_at_the_limit_is_cut_off() -> None:
+    message = json.dumps({"role": "assistant", "content": "Fo"})
+    choice = {"index": 0, "finish_reason": "length", "message": message}
+    events = [("gen_ai.user.message", {"content": ASK}), ("gen_ai.choice", choice)]
+    assert refuse(CHAT, events=events) is DropReason.CUT_OFF
+
+
+def test_events_of_a_user_message_alone_hold_no_answer() -> None:
+    assert refuse(CHAT, events=[("gen_ai.user.message", {"content": ASK})]) in {
+        DropReason.NO_ANSWER,
+        DropReason.CONTENT_ELSEWHERE,
+    }

@@ -269,3 +269,46 @@ def test_a_call_whose_arguments_are_no_object_refuses(arguments: str) -> None:
 
 def test_a_span_that_failed_is_no_answer() -> None:
     assert refuse(PLACES["llm"]("stop"), status="ERROR") is DropReason.FAILED
+
+
+@pytest.mark.parametrize("reasons", [["length"], '["length"]', "length"])
+def test_finish_reasons_in_any_type_are_cut_off(reasons: Any) -> None:
+    answer = {"role": "assistant", "parts": [write_part(CUT)]}
+    attributes = write_genai(GENAI_ASKED, answer, gen_ai__response__finish_reasons=reasons)
+    assert refuse(attributes) is DropReason.CUT_OFF
+
+
+@pytest.mark.parametrize("reason", ["", "null", "unknown", "other", None])
+def test_an_end_that_is_not_told_is_no_abnormal_one(reason: str | None) -> None:
+    answer = {"role": "assistant", "content": CUT, "finish_reason": reason}
+    found = write_indexed([ASKED], answer)
+    if reason == "other":
+        assert refuse(found) is DropReason.ABNORMAL_END
+    else:
+        assert read_turns(found) == READ
+
+
+def test_as_many_tokens_as_were_allowed_are_cut_off_where_the_body_counts_them() -> None:
+    message = {"role": "assistant", "content": CUT}
+    output = {"choices": [{"index": 0, "message": message}], "usage": {"completion_tokens": 9}}
+    attributes = write_llm([ASKED], CUT, body=BODY | {"max_tokens": 9}, output=output)
+    assert refuse(attributes) is DropReason.CUT_OFF
+
+
+def test_a_refusal_among_the_parts_is_no_answer_to_learn() -> None:
+    message = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    output = {"object": "response", "status": "completed", "output": [message]}
+    attributes = write_llm([{}, ASKED], None, body={"model": "m", "input": ASK}, output=output)
+    assert refuse(attributes) in {DropReason.ABNORMAL_END, DropReason.NO_ANSWER}
+
+
+@pytest.mark.parametrize("status", ["in_progress", "queued"])
+def test_a_response_that_has_not_ended_is_no_answer(status: str) -> None:
+    assert refuse(write_response(status=status)) in {DropReason.ABNORMAL_END, DropReason.NO_ANSWER}
+
+
+def test_one_of_two_ends_at_the_limit_refuses() -> None:
+    answer = {"role": "assistant", "parts": [write_part(CUT)]}
+    attributes = write_genai(GENAI_ASKED, answer, gen_ai__response__finish_reasons=["stop", "length"])
+    reasons = {DropReason.CUT_OFF, DropReason.SEVERAL_ANSWERS, DropReason.ANSWERS_DIFFER}
+    assert refuse(attributes) in reasons

@@ -276,3 +276,59 @@ def test_a_tool_may_be_called_image() -> None:
         Turn("user", QUESTION),
         Turn("assistant", calls=(Call("image", {"type": "image", "url": "plan.png"}),)),
     ]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": "Rib 3 is rotten."},
+        },
+        {
+            "type": "search_result",
+            "source": "log",
+            "title": "Log",
+            "content": [write_text("Rib 3 is rotten.")],
+        },
+        {"type": "container_upload", "file_id": "file-7"},
+        {"type": "document_url", "document_url": "https://boats.test/plan.pdf"},
+    ],
+    ids=lambda part: part["type"],
+)
+def test_a_document_is_no_text_even_where_it_holds_some(part: dict[str, Any]) -> None:
+    assert refuse(write_question(part)) in {DropReason.NOT_TEXT, DropReason.MALFORMED}
+
+
+def test_an_image_in_the_output_of_a_function_is_no_text() -> None:
+    output = [{"type": "input_text", "text": "photo 3"}, {"type": "input_image", "image_url": DATA_URL}]
+    items = [
+        ASKED,
+        {"type": "function_call", "call_id": "p1", "name": "photo", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "p1", "output": output},
+    ]
+    listed = [
+        {},
+        ASKED,
+        {"role": "assistant", "tool_calls": [write_call("p1", "photo")]},
+        {"role": "tool", "content": "photo 3", "tool_call_id": "p1"},
+    ]
+    assert refuse(write_llm(listed, ANSWER, body={"model": "m", "input": items})) is DropReason.NOT_TEXT
+    assert refuse(write_llm(None, ANSWER, body={"model": "m", "input": items})) is DropReason.NOT_TEXT
+
+
+def test_an_image_that_a_genai_tool_gave_is_no_text() -> None:
+    given = {"type": "tool_call_response", "id": "p1", "response": [write_part("3"), GENAI_PARTS[0]]}
+    messages = [
+        {"role": "user", "parts": [write_part(QUESTION)]},
+        {"role": "assistant", "parts": [{"type": "tool_call", "id": "p1", "name": "photo", "arguments": {}}]},
+        {"role": "tool", "parts": [given]},
+    ]
+    assert refuse(write_genai(messages, ANSWER)) is DropReason.NOT_TEXT
+
+
+@pytest.mark.parametrize("part", GENAI_PARTS[:2], ids=["draft", "current"])
+def test_an_image_that_the_model_answered_with_is_no_text(part: dict[str, Any]) -> None:
+    answer = {"role": "assistant", "parts": [write_part(ANSWER), part], "finish_reason": "stop"}
+    attributes = write_genai([{"role": "user", "parts": [write_part(QUESTION)]}], answer)
+    assert refuse(attributes) is DropReason.NOT_TEXT

@@ -291,3 +291,75 @@ def test_a_langchain_tool_message_is_the_tools() -> None:
         serialise("ToolMessage", content="14 is free", type="tool", tool_call_id="b1", status="success"),
     ]
     assert read_turns(write_llm(None, ANSWER, body={"messages": [messages]})) == ONE_RESULT
+
+
+def test_ids_that_a_server_counts_anew_in_each_turn_link_within_their_turn() -> None:
+    again = {"role": "assistant", "tool_calls": [write_call("b1", "find_berth", harbour="Vaasa")]}
+    listed = [
+        ASKED,
+        ONE_CALL,
+        {"role": "tool", "content": "14 is free", "tool_call_id": "b1"},
+        again,
+        {"role": "tool", "content": "full", "tool_call_id": "b1"},
+    ]
+    body = {"messages": [{"content": None, **message} for message in listed]}
+    expected = [
+        *ONE_RESULT[:3],
+        Turn("assistant", calls=(VAASA,)),
+        Turn("tool", "full", answers=VAASA),
+        ONE_RESULT[3],
+    ]
+    assert read_turns(write_llm(listed, ANSWER)) == expected
+    assert read_turns(write_llm(listed, ANSWER, body=body)) == expected
+
+
+def test_the_output_of_a_function_in_parts_is_their_text() -> None:
+    arguments = json.dumps(TURKU.arguments)
+    items = [
+        ASKED,
+        {"type": "function_call", "call_id": "b1", "name": "find_berth", "arguments": arguments},
+        {
+            "type": "function_call_output",
+            "call_id": "b1",
+            "output": [{"type": "input_text", "text": "14 is free"}],
+        },
+    ]
+    assert read_turns(write_llm(None, ANSWER, body={"model": "m", "input": items})) == ONE_RESULT
+
+
+def test_results_of_parallel_gemini_calls_meet_them_by_their_order() -> None:
+    def respond(result: str) -> dict[str, Any]:
+        return {"functionResponse": {"name": "find_berth", "response": {"result": result}}}
+
+    contents = [
+        {"role": "user", "parts": [{"text": ASK}]},
+        {
+            "role": "model",
+            "parts": [
+                {"functionCall": {"name": "find_berth", "args": {"harbour": "Turku"}}},
+                {"functionCall": {"name": "find_berth", "args": {"harbour": "Vaasa"}}},
+            ],
+        },
+        {"role": "user", "parts": [respond("14 is free"), respond("full")]},
+    ]
+    turns = read_turns(write_llm(None, ANSWER, body={"contents": contents}))
+    assert turns == [
+        Turn("user", ASK),
+        Turn("assistant", calls=(TURKU, VAASA)),
+        Turn("tool", '{"result": "14 is free"}', answers=TURKU),
+        Turn("tool", '{"result": "full"}', answers=VAASA),
+        Turn("assistant", ANSWER),
+    ]
+
+
+def test_an_error_that_a_tool_gave_back_is_its_result() -> None:
+    failed = result("b1", "no such harbour") | {"is_error": True}
+    body = {
+        "messages": [
+            ASKED,
+            {"role": "assistant", "content": [use("b1", "Turku")]},
+            {"role": "user", "content": [failed]},
+        ]
+    }
+    turns = read_turns(write_llm(None, ANSWER, body=body))
+    assert turns[2] == Turn("tool", "no such harbour", answers=TURKU)
