@@ -20,7 +20,7 @@ from extractors.cleaning.near_duplicates import (
 from extractors.cleaning.rules import QualityRules
 from extractors.cleaning.templates import Templates
 from extractors.errors import LearndError
-from extractors.examples.prompt_keys import is_nearly_equal, normalise
+from extractors.examples.prompt_keys import fold, is_nearly_equal, normalise
 from extractors.examples.types import (
     Example,
     Examples,
@@ -285,8 +285,7 @@ def _compute_answer_key(example: Example) -> Hashable:
 
 
 def _compute_message_key(message: Message) -> Hashable:
-    calls = tuple((call.name, normalise(call.arguments)) for call in message.tool_calls)
-    return (normalise(message.content), calls)
+    return str(fold(message))
 
 
 def message_to_text(message: Message) -> str:
