@@ -70,7 +70,10 @@ def test_what_the_user_said_last_counts_of_a_conversation(
         for n, (role, content) in enumerate(said)
         for key, value in (("role", role), ("content", content))
     }
-    send_and_wait(phoenix.url, project, chat_span(attributes=messages))
+    call = "llm.input_messages.4.message.tool_calls.0.tool_call"
+    called = {f"{call}.id": "c1", f"{call}.function.name": "look", f"{call}.function.arguments": "{}"}
+    called["llm.input_messages.5.message.tool_call_id"] = "c1"
+    send_and_wait(phoenix.url, project, chat_span(attributes=messages | called))
     assert [call.text for call in sample(client, project)] == ["my refund?"]
 
 
