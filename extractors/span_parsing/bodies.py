@@ -68,7 +68,20 @@ def read_request_body(body: Any) -> RequestRecord | None:
         return _read_responses_request(body)
     if isinstance(body.get("contents"), str | list | dict):
         return _read_gemini_request(body)
-    return None
+    return _read_completion_request(body)
+
+
+def _read_completion_request(body: Mapping[str, Any]) -> RequestRecord | None:
+    """Read the request of a text completion, whose prompt may also be tokens, or several texts."""
+    prompt = body.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if any(isinstance(each, int | list) for each in prompts):
+        raise Unreadable(DropReason.NOT_TEXT)
+    if not all(isinstance(each, str) for each in prompts) or not prompts:
+        return None
+    if len(prompts) > 1:
+        raise Unreadable(DropReason.SEVERAL_ANSWERS)
+    return _build_record([{"role": "user", "content": prompts[0]}], body)
 
 
 def _are_messages(messages: Sequence[Any]) -> bool:
@@ -117,6 +130,10 @@ def _read_gemini_request(body: Mapping[str, Any]) -> RequestRecord | None:
     contents = contents if isinstance(contents, list) else [contents]
     if all(isinstance(content, str) for content in contents):
         contents = [{"role": "user", "content": contents}]
+    elif all(
+        isinstance(content, dict) and content.keys().isdisjoint({"role", "parts"}) for content in contents
+    ):
+        contents = [{"role": "user", "parts": contents}]
     elif all(isinstance(content, dict) and "role" not in content for content in contents):
         contents = [{"role": "user", **content} for content in contents]
     if not _are_messages(contents):
@@ -156,9 +173,10 @@ def _find_message(body: Mapping[str, Any]) -> list[Any] | None:
         return [output["message"]]
     if body.get("role") in ("assistant", "model"):
         return [body]
-    message = body.get("message")
-    if isinstance(message, dict) and "role" in message:
-        return [message]
+    for key in ("message", "content"):
+        message = body.get(key)
+        if isinstance(message, dict) and "role" in message:
+            return [message]
     return None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extractors.phoenix.spans import Span
+from extractors.span_parsing.bodies import read_request_body, read_response_body
 from extractors.span_parsing.chat_messages import read_chat, read_chats, read_tools
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import (
@@ -39,6 +40,8 @@ MESSAGE_EVENTS = {
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
+
+BLOCK_KEYS = frozenset({"text", "toolUse", "toolResult", "reasoningContent", "image", "document", "video"})
 
 
 def read_request(span: Span) -> RequestRecord | None:
@@ -76,7 +79,9 @@ def read_older_request(span: Span) -> RequestRecord | None:
     written = get_path(span.attributes, "gen_ai.prompt")
     if isinstance(written, str):
         parsed = _parse(written)
-        parsed = parsed.get("messages", parsed) if isinstance(parsed, dict) else parsed
+        if isinstance(parsed, dict):
+            # LangSmith writes the bodies of request and response.
+            return read_request_body(parsed)
         messages = parsed if isinstance(parsed, list) else [{"role": "user", "content": written}]
     else:
         messages = _list_indexed(span, written)
@@ -90,6 +95,8 @@ def read_older_answer(span: Span) -> AnswerRecord | None:
     written = get_path(span.attributes, "gen_ai.completion")
     if isinstance(written, str):
         parsed = _parse(written)
+        if (answer := read_response_body(parsed)) is not None:
+            return answer
         messages = parsed if isinstance(parsed, list) else [parsed if isinstance(parsed, dict) else written]
     else:
         messages = [
@@ -236,11 +243,16 @@ def _list_events(span: Span) -> list[tuple[str, dict[str, Any]]]:
 
 def _to_chat(role: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the message of an event, which may lie in one of its attributes as JSON."""
-    inner = next(
-        (found for key in ("message", "body") if isinstance(found := parse_json(fields.get(key)), dict)),
-        fields,
-    )
+    bodies = [parse_json(fields.get(key)) for key in ("message", "body", "gen_ai.event.content")]
+    inner = next((body for body in bodies if isinstance(body, dict | list)), fields)
+    if isinstance(inner, list):
+        inner = {"content": inner}
+    inner = inner["message"] if isinstance(inner.get("message"), dict) else inner
     chat = {key: inner[key] for key in ("content", "name", "role") if key in inner}
+    blocks = parse_json(chat.get("content"))
+    if isinstance(blocks, list) and all(isinstance(x, dict) and not BLOCK_KEYS.isdisjoint(x) for x in blocks):
+        # Strands writes Bedrock's blocks.
+        chat["content"] = blocks
     if inner.get("tool_calls"):
         chat["tool_calls"] = parse_json(inner["tool_calls"])
     if role == "tool":

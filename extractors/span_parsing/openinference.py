@@ -41,15 +41,11 @@ def read_listed_request(span: Span) -> RequestRecord | None:
     )
     if not all(isinstance(message := entry.get("message"), dict) and "role" in message for entry in entries):
         raise Unreadable(DropReason.TRUNCATED)
-    messages, is_whole = _read_messages(entries)
-    # Phoenix's own mapping of GenAI messages leaves out what it does not know, and texts beside results.
-    is_whole = is_whole and genai.count_mapped_messages(span) != len(entries)
-    return RequestRecord(
-        join_turns(messages),
-        _read_tools(span.attributes),
-        is_whole=is_whole and not may_lack_beginning,
-        may_lack_beginning=may_lack_beginning,
-    )
+    messages = join_turns(_read_messages(entries))
+    if genai.count_mapped_messages(span) == len(entries):
+        # Phoenix's own mapping of GenAI messages leaves out results that stand beside a text.
+        messages = tuple(replace(each, may_lack_neighbours=each.role != "assistant") for each in messages)
+    return RequestRecord(messages, _read_tools(span.attributes), may_lack_beginning=may_lack_beginning)
 
 
 def read_body_request(span: Span) -> RequestRecord | None:
@@ -78,7 +74,7 @@ def read_listed_answer(span: Span) -> AnswerRecord | None:
     listed = get_path(span.attributes, "llm.output_messages")
     if listed:
         # An answer is the last thing that is set: a role that is missing was never written.
-        messages, _ = _read_messages(to_entries(listed), role="assistant")
+        messages = _read_messages(to_entries(listed), role="assistant")
         return AnswerRecord(tuple(messages), are_choices=None)
     choices = get_path(span.attributes, "llm.choices")
     if choices:
@@ -102,10 +98,8 @@ def read_plain_answer(span: Span) -> AnswerRecord | None:
     return AnswerRecord((message,), are_choices=False)
 
 
-def _read_messages(
-    entries: list[dict[str, Any]], role: str | None = None
-) -> tuple[list[RecordedMessage], bool]:
-    """Read listed messages, of which those without a role have `role`; tell whether all are whole."""
+def _read_messages(entries: list[dict[str, Any]], role: str | None = None) -> list[RecordedMessage]:
+    """Read listed messages, of which those without a role have `role`."""
     messages: list[RecordedMessage] = []
     complaints: list[Unreadable] = []
     for entry in entries:
@@ -114,7 +108,7 @@ def _read_messages(
         except Unreadable as complaint:
             complaints.append(complaint)
     raise_gravest(complaints)
-    return messages, not any(message.may_lack_neighbours for message in messages)
+    return messages
 
 
 def _read_message(message: Any, role: str | None) -> list[RecordedMessage]:

@@ -28,8 +28,8 @@ def reconcile_requests(records: Sequence[RequestRecord]) -> RequestRecord:
     Raises Unreadable where two contradict each other, or where the prompt is not whole in any.
     """
     _check_nothing_hidden(records)
-    whole = [record for record in records if _is_whole(record)]
-    partial = [record for record in records if not _is_whole(record)]
+    whole = [record for record in records if record.is_whole]
+    partial = [record for record in records if not record.is_whole]
     if whole:
         request = whole[0]
         for record in whole[1:]:
@@ -54,10 +54,6 @@ def _check_nothing_hidden(records: Sequence[RequestRecord]) -> None:
     for flaw in (DropReason.REDACTED, DropReason.TEXTS_DIFFER):
         if flaw in flaws:
             raise Unreadable(flaw)
-
-
-def _is_whole(record: RequestRecord) -> bool:
-    return record.is_whole and not any(message.flaw for message in record.messages)
 
 
 def _merge_requests(one: RequestRecord, other: RequestRecord) -> RequestRecord:

@@ -51,10 +51,14 @@ class RequestRecord:
     tools: tuple[dict[str, Any], ...] = ()
     system_apart: bool = False
     """True where the record keeps system prompts apart from the messages, so that their place is not told."""
-    is_whole: bool = True
-    """False where the tracer is known to leave parts of the messages out."""
     may_lack_beginning: bool = False
     """True where the tracer must be thought to have dropped the first messages."""
+
+    @property
+    def is_whole(self) -> bool:
+        """False where the record does not show all of the messages, or may not."""
+        lacking = any(message.flaw or message.may_lack_neighbours for message in self.messages)
+        return not lacking and not self.may_lack_beginning
 
 
 @dataclass(frozen=True, slots=True)
