@@ -1,7 +1,7 @@
 """Flat OTLP attributes, as tracers of the conventions write them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -14,14 +14,14 @@ def _walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _walk(f"{prefix}.{key}", inner)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             yield from _walk(f"{prefix}.{number}", inner)
     elif value is not None:
         yield prefix, value
 
 
-def list_messages(side: str, *messages: dict[str, Any]) -> dict[str, Any]:
+def list_messages(side: str, *messages: Mapping[str, Any]) -> dict[str, Any]:
     """Return OpenInference's `llm.{side}_messages`; of a message, what OpenAI's format calls it.
 
     `contents` are the parts of its content, by their keys (a part that is None stays a gap), `tool_calls`
@@ -33,7 +33,7 @@ def list_messages(side: str, *messages: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _wrap(message: dict[str, Any]) -> dict[str, Any]:
+def _wrap(message: Mapping[str, Any]) -> dict[str, Any]:
     wrapped = dict(message)
     if "contents" in message:
         wrapped["contents"] = [
@@ -55,7 +55,7 @@ def write_tools(*schemas: Any) -> dict[str, Any]:
 
 
 def write_llm(
-    messages: list[dict[str, Any]] | None = None,
+    messages: Sequence[Mapping[str, Any]] | None = None,
     answer: Any = None,
     *,
     body: Any = None,
@@ -82,7 +82,7 @@ def write_llm(
     return attributes | {key.replace("__", "."): value for key, value in further.items()}
 
 
-def write_genai(messages: list[Any], answer: Any, **further: Any) -> dict[str, Any]:
+def write_genai(messages: Sequence[Any], answer: Any, **further: Any) -> dict[str, Any]:
     """Return a GenAI chat span in its current convention; `answer` is a text, a message or several.
 
     Dots in the names of `further` attributes are written as two underscores.
@@ -102,7 +102,7 @@ def write_genai(messages: list[Any], answer: Any, **further: Any) -> dict[str, A
     }
 
 
-def write_indexed(messages: list[dict[str, Any]], answer: Any, **further: Any) -> dict[str, Any]:
+def write_indexed(messages: Sequence[Mapping[str, Any]], answer: Any, **further: Any) -> dict[str, Any]:
     """Return an LLM span as OpenLLMetry's older releases index it; `answer` is a text, a message or several.
 
     Dots in the names of `further` attributes are written as two underscores.

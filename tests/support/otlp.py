@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from extractors.phoenix.spans import ATTRIBUTE_ROOTS, Span, add_events
 
@@ -45,7 +46,7 @@ def decode(
             )
             for number, (name, written) in enumerate(events)
         ],
-        status={"code": f"STATUS_CODE_{status}"},
+        status=Status(code=Status.StatusCode.Value(f"STATUS_CODE_{status}")),
     )
     return to_mirrored_span(sent)
 
