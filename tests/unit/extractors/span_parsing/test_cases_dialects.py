@@ -525,3 +525,73 @@ def test_events_of_a_user_message_alone_hold_no_answer() -> None:
         DropReason.NO_ANSWER,
         DropReason.CONTENT_ELSEWHERE,
     }
+
+
+# Bodies and blocks in the attributes and events of GenAI.
+
+
+def test_request_and_response_bodies_as_prompt_and_completion_are_read() -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Four."}}
+    attributes = CHAT | {
+        "gen_ai.prompt": json.dumps({"model": "m", "messages": [ASKED]}),
+        "gen_ai.completion": json.dumps({"id": "c1", "choices": [choice]}),
+    }
+    assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+@pytest.mark.parametrize(("reason", "is_read"), [("stop", True), ("length", False)])
+def test_langchains_bodies_as_prompt_and_completion_are_read(reason: str, is_read: bool) -> None:
+    asked = {"lc": 1, "type": "constructor", "kwargs": {"type": "human", "content": ASK}}
+    message = {"lc": 1, "type": "constructor", "kwargs": {"type": "ai", "content": "Four."}}
+    generation = {"text": "Four.", "message": message, "generation_info": {"finish_reason": reason}}
+    attributes = CHAT | {
+        "gen_ai.prompt": json.dumps({"messages": [[asked]]}),
+        "gen_ai.completion": json.dumps({"generations": [[generation]], "type": "LLMResult"}),
+    }
+    if is_read:
+        assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]
+    else:
+        assert refuse(attributes) is DropReason.CUT_OFF
+
+
+def test_bodies_of_events_as_json_are_read() -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": "Four."}}
+    events = [
+        ("gen_ai.user.message", {"gen_ai.event.content": json.dumps({"content": ASK})}),
+        ("gen_ai.choice", {"gen_ai.event.content": json.dumps(choice)}),
+    ]
+    assert read_turns(CHAT, events=events) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+def test_converse_blocks_in_events_are_read() -> None:
+    use = {"toolUse": {"toolUseId": "1", "name": "read_wind", "input": {"port": "Kiel"}}}
+    result = {"toolResult": {"toolUseId": "1", "status": "success", "content": [{"text": "4 Bft"}]}}
+    events = [
+        ("gen_ai.user.message", {"content": json.dumps([{"text": ASK}])}),
+        ("gen_ai.assistant.message", {"content": json.dumps([{"text": "I look."}, use])}),
+        ("gen_ai.tool.message", {"content": json.dumps([result])}),
+        ("gen_ai.choice", {"finish_reason": "end_turn", "message": json.dumps([{"text": "Four."}])}),
+    ]
+    assert read_turns(CHAT, events=events) == OLDER_TURNS
+
+
+def test_messages_that_are_no_text_but_structures_are_read() -> None:
+    attributes = CHAT | {
+        "gen_ai.input.messages": [{"role": "user", "parts": [write_part(ASK)]}],
+        "gen_ai.output.messages": [{"role": "assistant", "parts": [write_part("Four.")]}],
+    }
+    assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+def test_the_body_of_a_completion_is_read() -> None:
+    output = {"choices": [{"index": 0, "text": "Four.", "finish_reason": "stop"}]}
+    attributes = write_llm(None, None, body={"model": "m", "prompt": ASK}, output=output)
+    assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]
+
+
+@pytest.mark.parametrize(
+    "contents", [ASK, [ASK], [{"text": ASK}], {"role": "user", "parts": [{"text": ASK}]}]
+)
+def test_gemini_contents_of_any_shape_are_read(contents: Any) -> None:
+    attributes = write_llm(None, "Four.", body={"model": "g", "contents": contents})
+    assert read_turns(attributes) == [Turn("user", ASK), Turn("assistant", "Four.")]

@@ -312,3 +312,38 @@ def test_one_of_two_ends_at_the_limit_refuses() -> None:
     attributes = write_genai(GENAI_ASKED, answer, gen_ai__response__finish_reasons=["stop", "length"])
     reasons = {DropReason.CUT_OFF, DropReason.SEVERAL_ANSWERS, DropReason.ANSWERS_DIFFER}
     assert refuse(attributes) in reasons
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [("MAX_TOKENS", DropReason.CUT_OFF), ("SAFETY", DropReason.ABNORMAL_END)],
+)
+def test_the_end_of_a_gemini_candidate_alone_is_seen(reason: str, expected: DropReason) -> None:
+    output = {"content": {"role": "model", "parts": [{"text": CUT}]}, "finish_reason": reason}
+    body = {"model": "g", "contents": [{"role": "user", "parts": [{"text": ASK}]}]}
+    answer = {"role": "model", "content": CUT}
+    assert refuse(write_llm([ASKED], answer, body=body, output=output)) is expected
+
+
+def test_the_end_among_chunks_of_a_stream_is_seen() -> None:
+    output = [
+        {"choices": [{"index": 0, "delta": {"content": CUT}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]},
+    ]
+    assert refuse(write_llm([ASKED], CUT, body=BODY, output=output)) is DropReason.CUT_OFF
+
+
+@pytest.mark.parametrize("kind", ["message", "function_call"])
+def test_an_item_that_is_incomplete_is_cut_off(kind: str) -> None:
+    items = {
+        "message": {"role": "assistant", "content": [{"type": "output_text", "text": CUT}]},
+        "function_call": {"call_id": "l1", "name": "light", "arguments": '{"on": true}'},
+    }
+    item = {"type": kind, "status": "incomplete", **items[kind]}
+    output = {"object": "response", "status": "completed", "output": [item]}
+    attributes = write_llm(None, None, body={"model": "m", "input": ASK}, output=output)
+    assert refuse(attributes) is DropReason.CUT_OFF
+
+
+def test_thoughts_that_never_end_are_cut_off() -> None:
+    assert refuse(write_llm([ASKED], "<think>It stands on a reef, and")) is DropReason.CUT_OFF

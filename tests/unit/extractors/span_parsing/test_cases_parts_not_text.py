@@ -332,3 +332,29 @@ def test_an_image_that_the_model_answered_with_is_no_text(part: dict[str, Any]) 
     answer = {"role": "assistant", "parts": [write_part(ANSWER), part], "finish_reason": "stop"}
     attributes = write_genai([{"role": "user", "parts": [write_part(QUESTION)]}], answer)
     assert refuse(attributes) is DropReason.NOT_TEXT
+
+
+def test_an_image_beside_the_listed_words_of_an_answer_is_no_text() -> None:
+    """The agent kit of Gemini traces the one candidate, without a list of candidates."""
+    parts = [{"text": ANSWER}, {"inline_data": {"mime_type": "image/png", "data": PNG}}]
+    body = {"model": "g", "contents": [{"role": "user", "parts": [{"text": QUESTION}]}]}
+    output = {"content": {"role": "model", "parts": parts}, "finish_reason": "STOP"}
+    answer = {"role": "model", "content": ANSWER}
+    assert refuse(write_llm([ASKED], answer, body=body, output=output)) is DropReason.NOT_TEXT
+
+
+@pytest.mark.parametrize(
+    ("place", "beside"), [(0, {"images": [PNG]}), (1, {"audio": {"id": "audio_2"}})], ids=["images", "audio"]
+)
+def test_what_stands_beside_the_content_of_a_message_is_no_text(place: int, beside: dict[str, Any]) -> None:
+    listed = [{"role": "user", "content": "Look."}, {"role": "assistant", "content": "Hm."}, ASKED]
+    messages = [message | (beside if number == place else {}) for number, message in enumerate(listed)]
+    assert refuse(write_llm(listed, ANSWER, body={"messages": messages})) is DropReason.NOT_TEXT
+
+
+def test_an_empty_list_of_images_is_none() -> None:
+    body = {"model": "l", "messages": [{**ASKED, "images": []}]}
+    assert read_turns(write_llm([ASKED], ANSWER, body=body)) == [
+        Turn("user", QUESTION),
+        Turn("assistant", ANSWER),
+    ]

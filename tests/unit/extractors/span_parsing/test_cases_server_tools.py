@@ -140,3 +140,20 @@ def test_one_unknown_call_among_others_refuses() -> None:
 def test_a_call_is_read_where_no_tools_were_recorded() -> None:
     answer = {"role": "assistant", "tool_calls": [write_call("q1", "find_winner")]}
     assert read_turns(write_llm([ASKED], answer))[-1] == Turn("assistant", calls=(Call("find_winner"),))
+
+
+def test_a_tool_of_a_server_that_anthropic_called_is_no_call() -> None:
+    parts = [
+        {"type": "mcp_tool_use", "id": "m1", "name": "find_winner", "server_name": "club", "input": {}},
+        {"type": "mcp_tool_result", "tool_use_id": "m1", "is_error": False, "content": [write_text("Ida")]},
+        write_text(ANSWER),
+    ]
+    output = {"role": "assistant", "content": parts, "stop_reason": "end_turn"}
+    assert_words_alone_or_refused(write_llm([ASKED], ANSWER, body={"messages": [ASKED]}, output=output))
+
+
+def test_a_request_for_leave_to_call_a_server_is_no_answer() -> None:
+    item = {"type": "mcp_approval_request", "id": "m1", "name": "find_winner", "arguments": "{}"}
+    output = {"object": "response", "status": "completed", "output": [item]}
+    attributes = write_llm(None, None, body={"model": "m", "input": ASK}, output=output)
+    assert refuse(attributes) in {DropReason.SERVER_TOOL, DropReason.NO_ANSWER}
