@@ -91,6 +91,8 @@ def _read_choices(span: Span) -> tuple[ModelCall, ...] | DropReason:
         said = _read_exchange(span)
     except Unreadable as unreadable:
         return unreadable.reason
+    except RecursionError:
+        return DropReason.MALFORMED
     return tuple(
         ModelCall(
             span_ids=(span.span_id,),

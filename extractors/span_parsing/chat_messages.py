@@ -184,6 +184,8 @@ def _read_listed_calls(chat: dict[str, Any]) -> list[RecordedCall]:
 def _read_listed_call(call: Any) -> RecordedCall:
     if not isinstance(call, dict):
         raise Unreadable(DropReason.MALFORMED)
+    if call.get("providerExecuted") is True:
+        raise Unreadable(DropReason.SERVER_TOOL)
     function = call["function"] if isinstance(call.get("function"), dict) else call
     key = next((key for key in ("arguments", "args", "input", "parameters") if key in function), None)
     name = function.get("name", function.get("toolName"))

@@ -146,10 +146,14 @@ def read_vercel_request(span: Span) -> RequestRecord | None:
 
 
 def read_vercel_answer(span: Span) -> AnswerRecord | None:
-    """Read `ai.response.text`, `ai.response.toolCalls` and `ai.response.reasoning`. Raises Unreadable."""
+    """Read `ai.response`: its text or object, calls and thoughts. Raises Unreadable."""
     response = get_path(span.attributes, "ai.response")
-    text, calls = get_path(response, "text"), _parse_list(get_path(response, "toolCalls"))
-    if not isinstance(response, dict) or not (text or calls):
+    if not isinstance(response, dict):
+        return None
+    if response.get("files"):
+        raise Unreadable(DropReason.NOT_TEXT)
+    text, calls = response.get("text") or response.get("object"), _parse_list(response.get("toolCalls"))
+    if not text and not calls:
         return None
     chat = {"role": "assistant", "content": text, "tool_calls": calls, "reasoning": response.get("reasoning")}
     return AnswerRecord(join_choice(read_chat(chat)), are_choices=False)

@@ -22,7 +22,9 @@ CALL_TYPES = frozenset({"tool_use", "tool_call", "tool-call", "function_call"})
 RESULT_TYPES = frozenset(
     {"tool_result", "tool_call_response", "tool-result", "function_call_output", "function_response"}
 )
-SILENT_TYPES = frozenset({"refusal", "step-start", "source", "source-url"})
+SILENT_TYPES = frozenset(
+    {"refusal", "step-start", "source", "source-url", "tool-approval-request", "tool-approval-response"}
+)
 """Parts without anything that was said; a refusal is no answer."""
 SERVER_TYPES = re.compile(
     r"server_tool_\w+|(web|file)_search\w*|code_(interpreter|execution)\w*|bash_code_execution\w*|mcp_\w+"
@@ -34,6 +36,28 @@ RESULT_KEYS = ("toolResult", "functionResponse", "function_response", "tool_resu
 SERVER_KEYS = frozenset(
     {"executableCode", "executable_code", "codeExecutionResult", "code_execution_result", "serverToolUse"}
 )
+BLOCK_KEYS = frozenset({"text", "json", "image", "document", "video", "searchResult"})
+"""Keys of Bedrock's blocks in what a tool returned."""
+TEXT_PART_KEYS = frozenset({"type", "text", "content", "cache_control", "annotations", "meta", "_meta"})
+MEDIA_KEYS = frozenset(
+    {
+        *(
+            "source",
+            "data",
+            "url",
+            "uri",
+            "blob",
+            "base64",
+            "file",
+            "file_id",
+            "file_data",
+            "image",
+            "image_url",
+        ),
+        *("input_audio", "mediaType", "media_type", "mimeType", "mime_type", "resource"),
+    }
+)
+"""Keys that hold the content of a part that is no text."""
 SILENT_KEYS = frozenset({"cachePoint", "cache_point", "thoughtSignature", "thought_signature"})
 
 
@@ -103,6 +127,8 @@ def _read_part(part: Any) -> Iterator[Part]:
     if not isinstance(part, dict):
         raise Unreadable(DropReason.MALFORMED)
     part = {key: value for key, value in part.items() if value is not None}
+    if part.get("builtin") is True or part.get("providerExecuted") is True:
+        raise Unreadable(DropReason.SERVER_TOOL)
     kind = part.get("type")
     if kind is None:
         yield from _read_untyped(part)
@@ -224,21 +250,42 @@ def read_result_part(part: Mapping[str, Any]) -> Result:
 
 
 def _read_returned(returned: Any) -> str:
-    """Return a GenAI response as text: JSON, but for a list of typed parts."""
-    if isinstance(returned, list) and returned and all(isinstance(x, dict) and "type" in x for x in returned):
-        return "\n".join(_read_one_text(part) for part in returned)
-    return to_text(returned)
+    """Return what a tool returned as text: as JSON, unless it is a list of parts. Raises Unreadable."""
+    if not isinstance(returned, list) or not returned or not all(map(_is_result_part, returned)):
+        return to_text(returned)
+    return _join_result_parts(returned)
+
+
+def _is_result_part(entry: Any) -> bool:
+    """Return whether an entry is a part of a result, and not data of its own that a tool returned."""
+    if not isinstance(entry, dict):
+        return False
+    if "type" not in entry:
+        return len(entry) == 1 and not BLOCK_KEYS.isdisjoint(entry)
+    if entry["type"] in TEXT_TYPES:
+        return entry.keys() <= TEXT_PART_KEYS
+    return not MEDIA_KEYS.isdisjoint(entry)
+
+
+def _join_result_parts(parts: list[dict[str, Any]]) -> str:
+    lines = [part["json"] if set(part) == {"json"} else _read_one_text(part) for part in parts]
+    return "\n".join(map(to_text, lines))
 
 
 def read_result(content: Any) -> str | None:
     """Return a result's text: a string, text parts one to a line, or an object as JSON. Raises Unreadable."""
     if content is None or isinstance(content, str):
         return content
-    if isinstance(content, dict) and "value" in content and isinstance(content.get("type"), str):
-        return _read_returned(content["value"])
+    if isinstance(content, dict) and isinstance(kind := content.get("type"), str):
+        # Vercel: {"type": "text" | "json" | "content" | …, "value": …}.
+        if kind == "execution-denied":
+            return str(content.get("reason") or "")
+        if kind.endswith("json"):
+            return to_text(content.get("value"))
+        if "value" in content:
+            return _read_returned(content["value"])
     if isinstance(content, list) and all(_is_part(entry) for entry in content):
-        lines = [entry.get("json") if "json" in entry else _read_one_text(entry) for entry in content]
-        return "\n".join(to_text(line) for line in lines)
+        return _join_result_parts(content)
     return to_text(content)
 
 
