@@ -30,8 +30,8 @@ from extractors.examples.types import (
     Triplet,
     UnpairedPreference,
 )
-from extractors.span_parsing.chat_messages import ROLES, read_content
 from extractors.span_parsing.drop_reasons import Unreadable
+from extractors.span_parsing.messages.chat_messages import ROLES, read_content
 from extractors.values import Record, Value
 
 AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory

@@ -8,21 +8,18 @@ from typing import Any, NamedTuple, TypeVar
 from extractors.examples.prompt_keys import to_comparable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
-from extractors.span_parsing import genai, openinference
-from extractors.span_parsing.answer_ends import (
-    check_end,
-    check_history_held,
-    check_length,
-    check_values_whole,
-)
-from extractors.span_parsing.bodies import check_self_contained
-from extractors.span_parsing.chat_messages import to_message
-from extractors.span_parsing.conversation_rules import check_answer, check_prompt
+from extractors.span_parsing.checks.answer_ends import check_end
+from extractors.span_parsing.checks.conversation_rules import check_answer, check_prompt
+from extractors.span_parsing.checks.cut_texts import check_values_whole
+from extractors.span_parsing.checks.token_counts import check_history_held, check_length
+from extractors.span_parsing.conventions import genai, openinference, span_events, vercel
+from extractors.span_parsing.conventions.bodies import check_self_contained
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.messages.chat_messages import to_message
+from extractors.span_parsing.messages.parts import raise_gravest
 from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json
-from extractors.span_parsing.parts import raise_gravest
-from extractors.span_parsing.reconcile import reconcile_answers, reconcile_requests
-from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord
+from extractors.span_parsing.records.reconcile import reconcile_answers, reconcile_requests
+from extractors.span_parsing.records.recorded import AnswerRecord, RecordedMessage, RequestRecord
 from extractors.values import Value
 
 OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})
@@ -32,16 +29,16 @@ REQUEST_READERS = (
     openinference.read_listed_request,
     genai.read_request,
     genai.read_older_request,
-    genai.read_vercel_request,
-    genai.read_event_request,
+    vercel.read_request,
+    span_events.read_request,
     openinference.read_body_request,
 )
 ANSWER_READERS = (
     openinference.read_listed_answer,
     genai.read_answer,
     genai.read_older_answer,
-    genai.read_vercel_answer,
-    genai.read_event_answer,
+    vercel.read_answer,
+    span_events.read_answer,
     openinference.read_body_answer,
 )
 Read = TypeVar("Read", RequestRecord, AnswerRecord)

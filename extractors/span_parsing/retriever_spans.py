@@ -16,8 +16,8 @@ from extractors.span_parsing.calls import (
     read_metadata,
     to_identifier,
 )
-from extractors.span_parsing.chat_messages import read_content
 from extractors.span_parsing.drop_reasons import DropReason, SearchDropReason, Unreadable
+from extractors.span_parsing.messages.chat_messages import read_content
 from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json, to_entries
 from extractors.values import Reasons, Value
 

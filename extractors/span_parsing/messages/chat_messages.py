@@ -12,22 +12,21 @@ from typing import Any
 from extractors.examples.thoughts import split_thoughts
 from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import parse_json
-from extractors.span_parsing.parts import (
+from extractors.span_parsing.messages.parts import (
     SERVER_TYPES,
     Part,
     Result,
     Text,
     Thought,
     build_call,
-    find_parts_in_text,
-    is_python_repr,
     raise_gravest,
     read_parts,
     read_result_part,
     to_optional_text,
 )
-from extractors.span_parsing.recorded import RecordedCall, RecordedMessage
+from extractors.span_parsing.messages.placeholders import PLACEHOLDERS, is_placeholder
+from extractors.span_parsing.messages.serialised import find_parts_in_text, is_python_repr
+from extractors.span_parsing.records.recorded import RecordedCall, RecordedMessage
 
 ROLES = {
     "system": "system",
@@ -44,11 +43,6 @@ ROLES = {
     "tool-call": "assistant",
     "tool-response": "user",
 }
-PLACEHOLDERS = frozenset(
-    {"__REDACTED__", "[REDACTED]", "<REDACTED>", "REDACTED", "[Filtered]", "<masked>", "[MASKED]", "***"}
-)
-SCRUBBED = "[Scrubbed due to "
-"""What Logfire puts in the place of a text that looks secret, with its reason."""
 SEEN_OR_HEARD = ("audio", "images")
 """Fields of a message beside its content that hold what is no text."""
 EARLIER_ITEMS = frozenset({"item_reference", "compaction", "compaction_summary"})
@@ -250,7 +244,7 @@ def _part_thoughts(message: RecordedMessage) -> RecordedMessage:
 def find_flaw(message: RecordedMessage) -> RecordedMessage:
     """Return the message, without its texts and with the flaw where they are not what was said."""
     texts = message.texts
-    if any(map(_is_hidden, texts or ())) or any(_hides_arguments(call) for call in message.calls):
+    if any(map(is_placeholder, texts or ())) or any(_hides_arguments(call) for call in message.calls):
         return replace(message, texts=None, flaw=DropReason.REDACTED)
     if texts is None:
         is_empty = not message.calls and message.reasoning is None
@@ -260,13 +254,9 @@ def find_flaw(message: RecordedMessage) -> RecordedMessage:
     return message
 
 
-def _is_hidden(text: str) -> bool:
-    return text.strip() in PLACEHOLDERS or SCRUBBED in text
-
-
 def _hides_arguments(call: RecordedCall) -> bool:
     arguments = call.arguments or ""
-    return _is_hidden(arguments) or any(f'"{placeholder}"' in arguments for placeholder in PLACEHOLDERS)
+    return is_placeholder(arguments) or any(f'"{placeholder}"' in arguments for placeholder in PLACEHOLDERS)
 
 
 def to_message(recorded: RecordedMessage) -> Message:
@@ -283,95 +273,3 @@ def to_message(recorded: RecordedMessage) -> Message:
         name=recorded.name,
         reasoning=recorded.reasoning,
     )
-
-
-def read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
-    """Read tool definitions of any provider into OpenAI's nested format; tools of the provider are left out.
-
-    Raises Unreadable.
-    """
-    if tools is None:
-        return ()
-    if isinstance(tools, dict):
-        # Bedrock: {"tools": […]}.
-        tools = tools.get("tools", [tools])
-    if not isinstance(tools, list):
-        raise Unreadable(DropReason.MALFORMED)
-    if any(isinstance(tool, str) and _is_hidden(tool) for tool in tools):
-        raise Unreadable(DropReason.REDACTED)
-    return tuple(definition for tool in tools for definition in _read_tool(parse_json(tool)))
-
-
-def _read_tool(tool: Any) -> list[dict[str, Any]]:
-    if not isinstance(tool, dict):
-        raise Unreadable(DropReason.MALFORMED)
-    declarations = tool.get("functionDeclarations", tool.get("function_declarations"))
-    if isinstance(declarations, list):
-        return [definition for declaration in declarations for definition in _read_tool(declaration)]
-    if isinstance(tool.get("function"), dict):
-        if not _is_function({"type": tool.get("type", "function")}):
-            return []
-        return [{"type": "function", "function": _parse_schema_text(tool["function"])}]
-    spec = tool.get("toolSpec")
-    function = spec if isinstance(spec, dict) else tool
-    if not isinstance(function.get("name"), str):
-        return _leave_out_provider_tool(tool)
-    if spec is None and not _is_function(tool):
-        return []
-    definition = {
-        "name": function["name"],
-        "description": function.get("description"),
-        "parameters": _read_schema(function),
-    }
-    definition = {key: value for key, value in definition.items() if value is not None}
-    return [{"type": "function", "function": definition}]
-
-
-def _parse_schema_text(function: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(function.get("name"), str):
-        raise Unreadable(DropReason.MALFORMED)
-    return {**function, "parameters": _read_schema(function)} if function.get("parameters") else function
-
-
-def _leave_out_provider_tool(tool: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return no definition for a tool that the provider runs. Raises Unreadable for anything else."""
-    if (isinstance(tool.get("type"), str) and tool["type"] != "object") or len(tool) == 1:
-        return []
-    raise Unreadable(DropReason.MALFORMED)
-
-
-def _is_function(tool: dict[str, Any]) -> bool:
-    """Return whether a flat definition is a function's: Anthropic's own tools have a versioned type."""
-    kind = tool.get("type", "function")
-    return kind in ("function", "custom", "client") or "input_schema" in tool or "parameters" in tool
-
-
-def _read_schema(function: dict[str, Any]) -> Any:
-    for key in (
-        "parameters",
-        "input_schema",
-        "inputSchema",
-        "parametersJsonSchema",
-        "parameters_json_schema",
-    ):
-        if function.get(key) is not None:
-            schema = parse_json(function[key])
-            schema = (
-                parse_json(schema["json"]) if isinstance(schema, dict) and set(schema) == {"json"} else schema
-            )
-            if not isinstance(schema, dict):
-                raise Unreadable(DropReason.MALFORMED)
-            return _lower_types(schema)
-    return None
-
-
-def _lower_types(schema: Any) -> Any:
-    """Return a JSON schema with its types in lower case, which Gemini writes in capitals."""
-    if isinstance(schema, list):
-        return [_lower_types(entry) for entry in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: value.lower() if key == "type" and isinstance(value, str) else _lower_types(value)
-        for key, value in schema.items()
-    }

@@ -1,9 +1,7 @@
-"""OpenTelemetry GenAI attributes and events, and Vercel's AI SDK, which writes beside them.
+"""OpenTelemetry GenAI attributes.
 
     current     gen_ai.input.messages, gen_ai.output.messages (JSON), gen_ai.system_instructions
     older       gen_ai.prompt.N.*, gen_ai.completion.N.*, or JSON in gen_ai.prompt and gen_ai.completion
-    events      gen_ai.user.message, gen_ai.choice, gen_ai.content.prompt, …
-    Vercel      ai.prompt.messages, ai.response.text, ai.response.toolCalls
 
 Specification: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
 Phoenix maps the current ones to OpenInference on arrival, but all or nothing: one message
@@ -14,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.bodies import read_request_body, read_response_body
-from extractors.span_parsing.chat_messages import read_chat, read_chats, read_tools
+from extractors.span_parsing.conventions.bodies import read_request_body, read_response_body
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
+from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import (
     SUSPICIOUS_COUNT,
     count_attributes,
@@ -24,7 +23,7 @@ from extractors.span_parsing.nested_attributes import (
     parse_json,
     to_entries,
 )
-from extractors.span_parsing.recorded import (
+from extractors.span_parsing.records.recorded import (
     AnswerRecord,
     RecordedMessage,
     RequestRecord,
@@ -34,25 +33,17 @@ from extractors.span_parsing.recorded import (
 
 FIRST_ATTRIBUTES = ("gen_ai.system", "gen_ai.provider.name", "gen_ai.operation.name", "llm.request.type")
 """What tracers set before the messages: while one is there, no message was dropped."""
-MESSAGE_EVENTS = {
-    "gen_ai.system.message": "system",
-    "gen_ai.user.message": "user",
-    "gen_ai.assistant.message": "assistant",
-    "gen_ai.tool.message": "tool",
-}
-
-BLOCK_KEYS = frozenset({"text", "toolUse", "toolResult", "reasoningContent", "image", "document", "video"})
 
 
 def read_request(span: Span) -> RequestRecord | None:
     """Read `gen_ai.input.messages`; None where there are none. Raises Unreadable."""
     gen_ai = span.attributes.get("gen_ai")
-    messages = _parse_list(get_path(gen_ai, "input.messages"))
+    messages = parse_list(get_path(gen_ai, "input.messages"))
     if not messages:
         return None
     return RequestRecord(
         messages=join_turns((*_read_instructions(gen_ai), *read_chats(messages, unwrap=True))),
-        tools=_read_tools(span.attributes),
+        tools=read_definitions(span.attributes),
         system_apart=True,
     )
 
@@ -68,10 +59,10 @@ def count_mapped_messages(span: Span) -> int:
 
 def read_answer(span: Span) -> AnswerRecord | None:
     """Read `gen_ai.output.messages`: each message is a choice. Raises Unreadable."""
-    messages = _parse_list(get_path(span.attributes, "gen_ai.output.messages"))
+    messages = parse_list(get_path(span.attributes, "gen_ai.output.messages"))
     if any(map(_may_be_last_piece, messages)):
         raise Unreadable(DropReason.ANSWER_NOT_WHOLE)
-    return _to_choices([read_chat(_to_answer(each), unwrap=True) for each in messages])
+    return to_choices([read_chat(to_answer(each), unwrap=True) for each in messages])
 
 
 def read_older_request(span: Span) -> RequestRecord | None:
@@ -87,7 +78,7 @@ def read_older_request(span: Span) -> RequestRecord | None:
         messages = _list_indexed(span, written)
     if not messages:
         return None
-    return RequestRecord(join_turns(read_chats(messages, unwrap=True)), _read_tools(span.attributes))
+    return RequestRecord(join_turns(read_chats(messages, unwrap=True)), read_definitions(span.attributes))
 
 
 def read_older_answer(span: Span) -> AnswerRecord | None:
@@ -102,61 +93,7 @@ def read_older_answer(span: Span) -> AnswerRecord | None:
         messages = [
             entry for entry in _list_indexed(span, written) if entry.keys() - {"finish_reason", "role"}
         ]
-    return _to_choices([_read_completion(message) for message in messages])
-
-
-def read_event_request(span: Span) -> RequestRecord | None:
-    """Read the messages in the span's events. Raises Unreadable."""
-    chats = []
-    for name, attributes in _list_events(span):
-        if name in MESSAGE_EVENTS:
-            chats.append(_to_chat(MESSAGE_EVENTS[name], attributes))
-        elif name == "gen_ai.content.prompt":
-            chats += _parse_list(attributes.get("gen_ai.prompt"))
-        elif name == "gen_ai.client.inference.operation.details":
-            instructions = _parse_list(attributes.get("gen_ai.system_instructions"))
-            chats += [{"role": "system", "parts": instructions}] if instructions else []
-            chats += _parse_list(attributes.get("gen_ai.input.messages"))
-    if not chats:
-        return None
-    return RequestRecord(join_turns(read_chats(chats, unwrap=True)), _read_tools(span.attributes))
-
-
-def read_event_answer(span: Span) -> AnswerRecord | None:
-    """Read the choices in the span's events. Raises Unreadable."""
-    choices = []
-    for name, attributes in _list_events(span):
-        if name == "gen_ai.choice":
-            choices.append(read_chat(_to_chat("assistant", attributes), unwrap=True))
-        elif name == "gen_ai.content.completion":
-            choices += [_read_completion(each) for each in _parse_list(attributes.get("gen_ai.completion"))]
-        elif name == "gen_ai.client.inference.operation.details":
-            written = _parse_list(attributes.get("gen_ai.output.messages"))
-            choices += [read_chat(_to_answer(each), unwrap=True) for each in written]
-    return _to_choices(choices)
-
-
-def read_vercel_request(span: Span) -> RequestRecord | None:
-    """Read `ai.prompt.messages` and `ai.prompt.tools`. Raises Unreadable."""
-    messages = _parse_list(get_path(span.attributes, "ai.prompt.messages"))
-    if not messages:
-        return None
-    tools = get_path(span.attributes, "ai.prompt.tools")
-    return RequestRecord(join_turns(read_chats(messages)), read_tools(parse_json(tools)))
-
-
-def read_vercel_answer(span: Span) -> AnswerRecord | None:
-    """Read `ai.response`: its text or object, calls and thoughts. Raises Unreadable."""
-    response = get_path(span.attributes, "ai.response")
-    if not isinstance(response, dict):
-        return None
-    if response.get("files"):
-        raise Unreadable(DropReason.NOT_TEXT)
-    text, calls = response.get("text") or response.get("object"), _parse_list(response.get("toolCalls"))
-    if not text and not calls:
-        return None
-    chat = {"role": "assistant", "content": text, "tool_calls": calls, "reasoning": response.get("reasoning")}
-    return AnswerRecord(join_choice(read_chat(chat)), are_choices=False)
+    return to_choices([read_completion(message) for message in messages])
 
 
 def holds_no_content(span: Span) -> bool:
@@ -172,7 +109,7 @@ def _parse(written: Any) -> Any:
     return parsed
 
 
-def _parse_list(written: Any) -> list[Any]:
+def parse_list(written: Any) -> list[Any]:
     parsed = _parse(written)
     if not isinstance(parsed, list | None):
         raise Unreadable(DropReason.MALFORMED)
@@ -190,7 +127,7 @@ def _may_be_last_piece(message: Any) -> bool:
     )
 
 
-def _to_answer(message: Any) -> dict[str, Any]:
+def to_answer(message: Any) -> dict[str, Any]:
     """Return an output message, the assistant's where its tracer did not know the role of a streamed one."""
     answer = {"role": "assistant", **_to_mapping(message)}
     return {**answer, "role": "assistant"} if answer["role"] in (None, "", "unknown") else answer
@@ -217,7 +154,7 @@ def _lost_attributes(span: Span) -> bool:
     return not first and count_attributes(span.attributes) >= SUSPICIOUS_COUNT
 
 
-def _read_completion(message: Any) -> list[RecordedMessage]:
+def read_completion(message: Any) -> list[RecordedMessage]:
     if isinstance(message, str):
         return read_chat({"role": "assistant", "content": message}, unwrap=True)
     message = _to_mapping(message)
@@ -226,7 +163,7 @@ def _read_completion(message: Any) -> list[RecordedMessage]:
     return read_chat({"role": "assistant", **message}, unwrap=True)
 
 
-def _to_choices(choices: list[list[RecordedMessage]]) -> AnswerRecord | None:
+def to_choices(choices: list[list[RecordedMessage]]) -> AnswerRecord | None:
     joined = [message for choice in choices for message in join_choice(choice)]
     return AnswerRecord(tuple(joined), are_choices=True) if joined else None
 
@@ -237,34 +174,7 @@ def _read_instructions(gen_ai: Any) -> list[RecordedMessage]:
     return read_chat({"role": "system", "content": parts}) if parts else []
 
 
-def _list_events(span: Span) -> list[tuple[str, dict[str, Any]]]:
-    """Return names and attributes of the span's events; some tracers keep them in an attribute, as JSON."""
-    events = parse_json(span.attributes.get("events"))
-    listed = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
-    named = [(event.get("event.name", event.get("name")), event.get("attributes", event)) for event in listed]
-    return [(name, fields) for name, fields in named if isinstance(name, str) and isinstance(fields, dict)]
-
-
-def _to_chat(role: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the message of an event, which may lie in one of its attributes as JSON."""
-    bodies = [parse_json(fields.get(key)) for key in ("message", "body", "gen_ai.event.content")]
-    inner = next((body for body in bodies if isinstance(body, dict | list)), fields)
-    if isinstance(inner, list):
-        inner = {"content": inner}
-    inner = inner["message"] if isinstance(inner.get("message"), dict) else inner
-    chat = {key: inner[key] for key in ("content", "name", "role") if key in inner}
-    blocks = parse_json(chat.get("content"))
-    if isinstance(blocks, list) and all(isinstance(x, dict) and not BLOCK_KEYS.isdisjoint(x) for x in blocks):
-        # Strands writes Bedrock's blocks.
-        chat["content"] = blocks
-    if inner.get("tool_calls"):
-        chat["tool_calls"] = parse_json(inner["tool_calls"])
-    if role == "tool":
-        chat["tool_call_id"] = inner.get("tool_call_id", inner.get("id"))
-    return {"role": role, **chat}
-
-
-def _read_tools(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def read_definitions(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     definitions = parse_json(get_path(attributes, "gen_ai.tool.definitions"))
     functions = get_path(attributes, "llm.request.functions")
     return read_tools(definitions or (to_entries(functions) if functions else None))

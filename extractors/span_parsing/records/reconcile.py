@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.messages.parts import Text, read_parts
 from extractors.span_parsing.nested_attributes import parse_json
-from extractors.span_parsing.parts import Text, read_parts
-from extractors.span_parsing.recorded import (
+from extractors.span_parsing.records.recorded import (
     AnswerRecord,
     RecordedCall,
     RecordedMessage,

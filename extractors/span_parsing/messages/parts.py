@@ -5,7 +5,6 @@ Anthropic     {"type": "tool_use", "input": …}     Gemini    {"text": …}, {"
 GenAI         {"type": "text", "content": …}       Vercel    {"type": "tool-call", "toolName": …}
 """
 
-import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import parse_json
-from extractors.span_parsing.recorded import RecordedCall
+from extractors.span_parsing.records.recorded import RecordedCall
 
 TEXT_TYPES = frozenset({"text", "input_text", "output_text", "summary_text"})
 THOUGHT_TYPES = frozenset({"reasoning", "thinking", "redacted_thinking", "reasoning_text"})
@@ -308,51 +307,3 @@ def to_optional_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     raise Unreadable(DropReason.MALFORMED)
-
-
-PAYLOADS = {
-    "text": "text",
-    "thinking": "thinking",
-    "tool_use": "input",
-    "tool_result": "tool_use_id",
-    "image_url": "image_url",
-    "image": "source",
-    "input_text": "text",
-    "output_text": "text",
-    "document": "source",
-}
-PRINTED_OBJECT = re.compile(
-    r"\s*\[?(\w+Block|\w*Message(Chunk)?|ModelRequest|ModelResponse|\w*Part|Content|ToolCall|ChatCompletion)"
-    r"\(\w+=.*\)\]?\s*|content='.*' (additional_kwargs|response_metadata)=.*|\s*<[\w.]+ object at 0x\w+>\s*",
-    re.DOTALL,
-)
-
-
-def find_parts_in_text(text: str) -> list[Any] | None:
-    """Return the parts that `text` is the JSON of, or None where it is no such JSON."""
-    start = text.lstrip()[:1]
-    if start not in ("[", "{") or '"type"' not in text:
-        return None
-    parsed = parse_json(text)
-    parts = parsed if isinstance(parsed, list) else [parsed]
-    if not parts or not all(_is_block(part) for part in parts):
-        return None
-    return parts
-
-
-def _is_block(part: Any) -> bool:
-    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-        return False
-    return PAYLOADS.get(part["type"], "") in part
-
-
-def is_python_repr(text: str) -> bool:
-    """Return whether `text` is a Python object that was printed instead of what it holds."""
-    if text.lstrip().startswith(("[{'", "{'")):
-        try:
-            printed = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return False
-        parts = printed if isinstance(printed, list) else [printed]
-        return all(_is_block(part) or (isinstance(part, dict) and "role" in part) for part in parts)
-    return PRINTED_OBJECT.fullmatch(text) is not None

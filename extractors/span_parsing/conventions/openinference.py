@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing import genai
-from extractors.span_parsing.bodies import find_tools, read_request_body, read_response_body
-from extractors.span_parsing.chat_messages import find_flaw, read_chat, read_content, read_tools
+from extractors.span_parsing.conventions import genai
+from extractors.span_parsing.conventions.bodies import find_tools, read_request_body, read_response_body
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.messages.chat_messages import find_flaw, read_chat, read_content
+from extractors.span_parsing.messages.parts import raise_gravest
+from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import (
     SUSPICIOUS_COUNT,
     count_attributes,
@@ -19,8 +21,7 @@ from extractors.span_parsing.nested_attributes import (
     parse_json,
     to_entries,
 )
-from extractors.span_parsing.parts import raise_gravest
-from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_turns
+from extractors.span_parsing.records.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_turns
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
 

@@ -1,0 +1,1 @@
+"""What a call must fulfil before it may teach anything."""

@@ -1,0 +1,1 @@
+"""Where tracers write a call: the conventions, and the bodies of requests and responses."""

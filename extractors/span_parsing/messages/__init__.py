@@ -1,0 +1,1 @@
+"""Messages, their parts and tools, as the SDKs of providers write them."""

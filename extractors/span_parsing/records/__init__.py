@@ -1,0 +1,1 @@
+"""What single records of a call show, and all of them together."""
