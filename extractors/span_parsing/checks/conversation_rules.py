@@ -7,6 +7,9 @@ from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import parse_json
 
+ITEM_PREFIX = "fc_"
+"""How ids of items of the Responses API begin, which a tracer may write for the ids of calls."""
+
 
 def check_prompt(prompt: Sequence[Message]) -> None:
     """Check that a prompt is whole: tool results follow their calls, and every turn says something.
@@ -34,10 +37,11 @@ def check_prompt(prompt: Sequence[Message]) -> None:
 def _find_call(result: Message, waiting: Sequence[ToolCall]) -> ToolCall:
     """Return the call that a tool's result answers: by id, else by name, else in order."""
     for call in waiting:
-        if result.tool_call_id and call.id:
-            if result.tool_call_id == call.id:
-                return call
-        elif result.name is None or result.name == call.name:
+        if result.tool_call_id is not None and result.tool_call_id == call.id:
+            return call
+    for call in waiting:
+        untold = not result.tool_call_id or not call.id or call.id.startswith(ITEM_PREFIX)
+        if untold and (result.name is None or result.name == call.name):
             return call
     raise Unreadable(DropReason.NOT_WHOLE)
 
