@@ -1,0 +1,1 @@
+"""Attacks on running servers, over real sockets."""
