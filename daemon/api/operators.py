@@ -77,7 +77,6 @@ def add_error_handlers(api: FastAPI) -> None:
         return JSONResponse({"detail": str(problem)}, code)
 
     api.add_exception_handler(LearndError, answer)
-    api.add_exception_handler(StoreUnavailable, answer)
 
 
 def build_audit_router(store: Store) -> APIRouter:

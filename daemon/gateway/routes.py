@@ -5,11 +5,11 @@ import logging
 from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
-from sqlalchemy.exc import SQLAlchemyError
 
 from daemon.access.tokens import Caller
 from extractors.errors import LearndError
 from extractors.values import Value
+from registry.store.database import StatementRefused
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class RouteTable:
         """Read the store once, in a thread."""
         try:
             self._routes = await asyncio.to_thread(self._read)
-        except (LearndError, SQLAlchemyError, OSError, ValueError) as unreadable:
+        except (LearndError, StatementRefused, OSError, ValueError) as unreadable:
             log.warning(
                 "cannot read which versions are active, the last known ones go on serving: %s", unreadable
             )

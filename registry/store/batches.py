@@ -20,7 +20,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 
 from extractors.errors import LearndError
 from extractors.examples.types import Examples
@@ -43,7 +42,7 @@ from registry.batches import (
 )
 from registry.cycles import IllegalTransition
 from registry.store.audit import write_audit
-from registry.store.database import Database, lock_target, split_into_chunks
+from registry.store.database import ConstraintViolated, Database, lock_target, split_into_chunks
 from registry.store.notices import write_notice
 from registry.store.tables import batch_items, batches
 
@@ -138,7 +137,7 @@ class BatchRecords(Database):
                     items=len(items),
                 )
                 return _load(connection, batch_id)
-        except IntegrityError as cause:
+        except ConstraintViolated as cause:
             # The index allows one waiting batch a target and kind.
             raise BatchWaiting(
                 f"a batch of {kind} waits for {target} already; decide it or withdraw it first"

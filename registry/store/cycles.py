@@ -6,7 +6,6 @@ from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, Select, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from evaluation.report import Report, Verdict
 from extractors.dataset.holdout_split import Window
@@ -22,7 +21,7 @@ from registry.cycles import (
     StageResult,
 )
 from registry.store.audit import write_audit
-from registry.store.database import Database, lock_target
+from registry.store.database import ConstraintViolated, Database, lock_target
 from registry.store.notices import write_notice
 from registry.store.tables import UNFINISHED, audit, cycles, targets
 from registry.store.targets import write_window
@@ -110,7 +109,7 @@ class CycleRecords(Database):
                 connection.execute(insert(cycles).values(cycle.model_dump()))
                 if begun:
                     connection.execute(update(targets).where(targets.c.target == target).values(begun))
-        except IntegrityError as cause:
+        except ConstraintViolated as cause:
             # The index allows one unfinished cycle a target.
             raise CycleRunning(target) from cause
         return cycle

@@ -6,11 +6,10 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
-from sqlalchemy.exc import DatabaseError
 
 from extractors.errors import LearndError
 from registry.store.backup import back_up
-from registry.store.database import allow_writing, create_sqlite_engine
+from registry.store.database import StoreUnavailable, allow_writing, create_sqlite_engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "alembic_version"
@@ -29,9 +28,9 @@ class DatabaseTooNew(LearndError):
 class DatabaseUnreadable(LearndError):
     """The file is not a database, is damaged, or stays locked."""
 
-    def __init__(self, database: Path, cause: DatabaseError, backups: Path) -> None:
+    def __init__(self, database: Path, cause: StoreUnavailable, backups: Path) -> None:
         super().__init__(
-            f"cannot read {database}: {cause.orig}; check the disk and the file's owner, "
+            f"cannot read {database}: {cause.state}; check the disk and the file's owner, "
             f"or restore a back-up from {backups}"
         )
 
@@ -81,7 +80,7 @@ def _read_revision(engine: Engine, database: Path, backups: Path) -> str | None:
             if not inspect(connection).has_table(VERSION_TABLE):
                 return None
             return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
-    except DatabaseError as cause:
+    except StoreUnavailable as cause:
         raise DatabaseUnreadable(database, cause, backups) from cause
 
 

@@ -225,7 +225,7 @@ def test_a_migration_killed_in_the_middle_leaves_the_old_database(
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "learnd.db").write_bytes(b"not a database, but long enough to look at" * 50)
-    with pytest.raises(DatabaseUnreadable, match=r"learnd\.db: file is not a database"):
+    with pytest.raises(DatabaseUnreadable, match=r"learnd\.db: its file is no database"):
         Store.open(tmp_path, NOW)
 
 

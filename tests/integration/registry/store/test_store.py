@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import delete
-from sqlalchemy.exc import IntegrityError, StatementError
 
 from extractors.dataset.holdout_split import Window
 from extractors.errors import LearndError
@@ -19,7 +18,12 @@ from registry.cycles import CycleCounts, CycleState, IllegalTransition, Reviewed
 from registry.store import tables
 from registry.store.activation import ActiveChanged, VersionRejected
 from registry.store.cycles import CycleRunning, UnknownCycle
-from registry.store.database import allow_writing, create_sqlite_engine
+from registry.store.database import (
+    ConstraintViolated,
+    StatementRefused,
+    allow_writing,
+    create_sqlite_engine,
+)
 from registry.store.store import Store
 from registry.store.targets import TargetHeld
 from registry.store.versions import FilesRemoved, UnknownVersion, VersionInUse, WrongBase
@@ -60,7 +64,7 @@ def test_times_come_back_aware_and_in_utc_whatever_zone_they_came_in(store: Stor
 
 
 def test_a_time_without_a_zone_is_refused(store: Store) -> None:
-    with pytest.raises(StatementError, match="no time zone"):
+    with pytest.raises(StatementRefused, match="no time zone"):
         store.record_poll(T, datetime(2026, 3, 1), None)  # noqa: DTZ001
 
 
@@ -312,7 +316,7 @@ def test_the_database_itself_refuses_a_second_active_version(store: Store, tmp_p
     promote(store, a_candidate(store, T), None)
     twin = a_candidate(store, T)
     engine = create_sqlite_engine(tmp_path / "learnd.db")
-    with pytest.raises(IntegrityError), allow_writing(engine).begin() as connection:
+    with pytest.raises(ConstraintViolated), allow_writing(engine).begin() as connection:
         connection.execute(
             tables.versions.update().where(tables.versions.c.id == twin.id).values(state=VersionState.ACTIVE)
         )
