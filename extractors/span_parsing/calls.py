@@ -14,12 +14,12 @@ from extractors.span_parsing.checks.cut_texts import check_values_whole
 from extractors.span_parsing.checks.token_counts import check_history_held, check_length
 from extractors.span_parsing.conventions import genai, openinference, span_events, vercel
 from extractors.span_parsing.conventions.bodies import check_self_contained
-from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable, raise_gravest
 from extractors.span_parsing.messages.chat_messages import to_message
-from extractors.span_parsing.messages.parts import raise_gravest
 from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json
-from extractors.span_parsing.records.reconcile import reconcile_answers, reconcile_requests
-from extractors.span_parsing.records.recorded import AnswerRecord, RecordedMessage, RequestRecord
+from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord
+from extractors.span_parsing.records.answers import reconcile_answers
+from extractors.span_parsing.records.requests import reconcile_requests
 from extractors.values import Value
 
 OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})
@@ -61,31 +61,31 @@ class ModelCall(Value):
 
 
 def read_call(span: Span) -> ModelCall | DropReason:
-    """The call that `span` traced, or why it cannot be read. Never raises, whatever the attributes hold."""
+    """Return the call that `span` traced, or why it cannot be read. Never raises, whatever it holds."""
     calls = _read_choices(span)
     if isinstance(calls, DropReason):
         return calls
-    return DropReason.SEVERAL_ANSWERS if _answer_differently(calls) else calls[0]
+    return DropReason.SEVERAL_ANSWERS if _have_different_answers(calls) else calls[0]
 
 
 def read_alternatives(span: Span) -> tuple[ModelCall, ...]:
-    """The call once for each choice that it offered, in their order; empty where all answer alike."""
+    """Return the call once for each choice that it offered, in order; none where all answer alike."""
     calls = _read_choices(span)
-    return () if isinstance(calls, DropReason) or not _answer_differently(calls) else calls
+    return () if isinstance(calls, DropReason) or not _have_different_answers(calls) else calls
 
 
-def _answer_differently(calls: Sequence[ModelCall]) -> bool:
+def _have_different_answers(calls: Sequence[ModelCall]) -> bool:
     return len({str(to_comparable(call.response)) for call in calls}) > 1
 
 
 def _read_choices(span: Span) -> tuple[ModelCall, ...] | DropReason:
-    """The call once for each answer that was recorded, or why it cannot be read."""
+    """Return the call once for each answer that was recorded, or why it cannot be read."""
     if is_internal(span):
         return DropReason.INTERNAL
     if span.status == "ERROR":
         return DropReason.FAILED
     try:
-        said = _read_exchange(span)
+        content = _read_content(span)
     except Unreadable as unreadable:
         return unreadable.reason
     except RecursionError:
@@ -96,12 +96,12 @@ def _read_choices(span: Span) -> tuple[ModelCall, ...] | DropReason:
             trace_id=span.trace_id,
             session_id=find_session(span),
             started_at=span.started_at,
-            prompt=said.prompt,
-            tools=said.tools,
+            prompt=content.prompt,
+            tools=content.tools,
             response=response,
             answered_by=to_identifier(get_path(span.attributes, "learnd.version")),
         )
-        for response in said.choices
+        for response in content.choices
     )
 
 
@@ -125,7 +125,7 @@ def belongs_to_another(span: Span, target: str | None) -> bool:
 
 
 def find_session(span: Span) -> str | None:
-    """The session that `span` names, in an attribute of any convention or in its metadata."""
+    """Return the session that `span` names, in an attribute of any convention or in its metadata."""
     metadata = read_metadata(span.attributes)
     candidates = (
         get_path(span.attributes, "session.id"),
@@ -136,7 +136,7 @@ def find_session(span: Span) -> str | None:
 
 
 def read_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
-    """`metadata` as a mapping: Phoenix decodes JSON text, but not when other keys stand under it."""
+    """Return `metadata` as a mapping: Phoenix decodes JSON text, but not when other keys stand under it."""
     try:
         metadata = parse_json(attributes.get("metadata"))
     except Unreadable:
@@ -145,7 +145,7 @@ def read_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_identifier(value: Any) -> str | None:
-    """A usable id: text that can be stored, or a whole number written out."""
+    """Return a usable id: text that can be stored, or a whole number written out; None for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) and value.isprintable() and value else None
@@ -173,15 +173,15 @@ class _Storable(Value):
     tools: tuple[dict[str, Any], ...]
 
 
-class _Exchange(NamedTuple):
+class _Content(NamedTuple):
     prompt: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...]
     choices: tuple[Message, ...]
     """The answers that were recorded, in the order of their indices."""
 
 
-def _read_exchange(span: Span) -> _Exchange:
-    """What the model was asked and what it answered, from all records of the call. Raises Unreadable."""
+def _read_content(span: Span) -> _Content:
+    """Read what the model was asked and what it answered, from all records of the call. Raises Unreadable."""
     parameters = _read_parameters(span)
     check_self_contained(parameters)
     check_values_whole(span)
@@ -189,7 +189,7 @@ def _read_exchange(span: Span) -> _Exchange:
     answers = _read_answers(span, parameters)
     if request is None or not answers:
         missing = DropReason.NO_PROMPT if request is None else DropReason.NO_ANSWER
-        nothing = request is None and not answers and genai.holds_no_content(span)
+        nothing = request is None and not answers and genai.is_genai_span(span)
         raise Unreadable(DropReason.CONTENT_ELSEWHERE if nothing else missing)
     prompt = tuple(map(to_message, request.messages))
     check_prompt(prompt)
@@ -201,11 +201,11 @@ def _read_exchange(span: Span) -> _Exchange:
     if len(choices) == 1:
         check_length(span, *choices)
     check_storable((*prompt, *choices), request.tools)
-    return _Exchange(prompt, request.tools, choices)
+    return _Content(prompt, request.tools, choices)
 
 
 def _read_parameters(span: Span) -> dict[str, Any]:
-    """The parameters of the request, from its body and `llm.invocation_parameters`."""
+    """Return the parameters of the request, from its body and `llm.invocation_parameters`."""
     written = (
         get_path(span.attributes, "llm.invocation_parameters"),
         get_path(span.attributes, "input.value"),

@@ -1,11 +1,15 @@
 """Reasons why a call or a search does not become an example. Each is counted and shown to the operator."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 from extractors.errors import LearndError
 from extractors.values import Reasons
+
+Source = TypeVar("Source")
+Found = TypeVar("Found")
 
 MOST_SPANS = 50
 """Spans that are remembered for each reason."""
@@ -114,6 +118,31 @@ class Unreadable(LearndError):
     def is_decisive(self) -> bool:
         """True where one record is enough to refuse the call, however well the others read."""
         return self.reason in DECISIVE
+
+
+def raise_gravest(complaints: Sequence[Unreadable]) -> None:
+    """Raise the complaint that decides about the whole call where there is one, else the first."""
+    for complaint in complaints:
+        if complaint.is_decisive:
+            raise complaint
+    if complaints:
+        raise complaints[0]
+
+
+def read_each(written: Iterable[Source], read: Callable[[Source], Iterable[Found]]) -> list[Found]:
+    """Return all that `read` finds in what is `written`, in order.
+
+    Raises the gravest Unreadable that `read` raises on any of it.
+    """
+    found: list[Found] = []
+    complaints: list[Unreadable] = []
+    for each in written:
+        try:
+            found.extend(read(each))
+        except Unreadable as complaint:
+            complaints.append(complaint)
+    raise_gravest(complaints)
+    return found
 
 
 class Drops:

@@ -17,7 +17,7 @@ outside the attribute roots that the mirror keeps.
 
 
 def get_path(attributes: Any, path: str) -> Any:
-    """The value at a dotted path, or None where any step is missing or no mapping."""
+    """Return the value at a dotted path, or None where any step is missing or no mapping."""
     for step in path.split("."):
         if not isinstance(attributes, dict):
             return None
@@ -26,7 +26,7 @@ def get_path(attributes: Any, path: str) -> Any:
 
 
 def parse_json(value: Any) -> Any:
-    """`value` itself, or what its JSON says where it is JSON text; None where it is other text.
+    """Return `value` itself, or what its JSON says where it is JSON text; None where it is other text.
 
     Raises Unreadable (TOO_LARGE) for text longer than MOST_CHARACTERS.
     """
@@ -40,8 +40,24 @@ def parse_json(value: Any) -> Any:
         return None
 
 
+def parse_uncut_json(written: Any) -> Any:
+    """Return what JSON text says, None for other text. Raises Unreadable: VALUE_CUT where it breaks off."""
+    parsed = parse_json(written)
+    if parsed is None and isinstance(written, str) and written.lstrip().startswith(("[{", '{"')):
+        raise Unreadable(DropReason.VALUE_CUT)
+    return parsed
+
+
+def parse_list(written: Any) -> list[Any]:
+    """Return the list that `written` is, or is the JSON of; empty where there is none. Raises Unreadable."""
+    parsed = parse_uncut_json(written)
+    if not isinstance(parsed, list | None):
+        raise Unreadable(DropReason.MALFORMED)
+    return parsed or []
+
+
 def to_entries(value: Any) -> list[dict[str, Any]]:
-    """A list of mappings, as Phoenix nests `prefix.N.…` attributes: a list, or a mapping by index.
+    """Return a list of mappings, as Phoenix nests `prefix.N.…` attributes: a list, or a mapping by index.
 
     Raises Unreadable: TRUNCATED where an entry is missing or empty, MALFORMED for anything else.
     """

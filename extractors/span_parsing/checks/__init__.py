@@ -1,1 +1,1 @@
-"""What a call must fulfil before it may teach anything."""
+"""Checks that a call must pass before it may teach anything."""

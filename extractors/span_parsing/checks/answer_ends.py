@@ -13,25 +13,18 @@ from extractors.span_parsing.nested_attributes import get_path, parse_json
 END_KEYS = frozenset(
     {"finish_reason", "finish_reasons", "finishReason", "stop_reason", "stopReason", "done_reason"}
 )
-ENVELOPES = frozenset(
-    {
-        *("choices", "candidates", "generations", "output", "response", "raw", "result", "llm_output"),
-        *("message", "messages", "content", "contents", "message_content", "attributes", "data", "kwargs"),
-        *(
-            "response_metadata",
-            "generation_info",
-            "additional_kwargs",
-            "incomplete_details",
-            "finish_details",
-        ),
-    }
-)
+ENVELOPES = frozenset({
+    "choices", "candidates", "generations", "output", "response", "raw", "result", "llm_output", "message",
+    "messages", "content", "contents", "message_content", "attributes", "data", "kwargs", "response_metadata",
+    "generation_info", "additional_kwargs", "incomplete_details", "finish_details",
+})  # fmt: skip
 """Keys of a response under which its end may stand; never those of what the model said."""
 UNTOLD = frozenset({"", "unspecified", "finish_reason_unspecified", "unknown", "none", "null"})
 NORMAL_ENDS = UNTOLD | {
-    *("stop", "finish_reason_stop", "stop_sequence", "end", "end_turn", "end_of_turn", "eos", "eos_token"),
-    *("complete", "completed", "done", "tool_calls", "tool_call", "tool_use", "function_call"),
-}
+    "stop", "finish_reason_stop", "stop_sequence", "end", "end_turn", "end_of_turn", "eos", "eos_token",
+    "complete", "completed", "done", "tool_calls", "tool_call", "tool_use", "function_call",
+}  # fmt: skip
+"""Ends, as `_normalise` writes them, with which an answer is whole."""
 RESPONSE_KEYS = frozenset({"output", "content", "arguments"})
 """Keys beside the status of a response of the Responses API, or of one of its items."""
 LIMITS = re.compile(r".*(length|max_\w*token|max_\w*output|token_limit|context_window|incomplete).*")

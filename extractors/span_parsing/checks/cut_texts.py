@@ -51,7 +51,7 @@ def check_values_whole(span: Span) -> None:
 
 
 def _is_round(length: int) -> bool:
-    """Return whether `length` is a power of two from 128 on, or some thousands or five hundreds."""
+    """Return whether people set `length` as a limit: a power of two or a multiple of 500, from 128 on."""
     return length >= 128 and (length & (length - 1) == 0 or length % 500 == 0)
 
 

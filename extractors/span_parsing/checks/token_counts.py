@@ -1,4 +1,4 @@
-"""What numbers of tokens tell of a request and its answer that no record says."""
+"""Checks of a request and its answer against their numbers of tokens."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from extractors.phoenix.spans import Span
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.nested_attributes import get_path, parse_json
 
-MOST_TOKENS = (
+TOKEN_LIMITS = (
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
@@ -18,8 +18,14 @@ MOST_TOKENS = (
     "maxOutputTokens",
     "num_predict",
 )
-SPENT = ("llm.token_count.completion", "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
-SPENT_IN_BODY = (
+"""Parameters that limit the tokens of an answer."""
+COMPLETION_COUNTS = (
+    "llm.token_count.completion",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.completion_tokens",
+)
+"""Attributes with the number of tokens of the answer."""
+COMPLETION_COUNTS_IN_BODY = (
     "usage.completion_tokens",
     "usage.output_tokens",
     "usage.outputTokens",
@@ -28,7 +34,7 @@ SPENT_IN_BODY = (
     "eval_count",
 )
 """Where a response of OpenAI, Anthropic, Bedrock, Gemini or Ollama counts the tokens of its answer."""
-THOUGHTS = (
+THOUGHT_COUNTS = (
     "llm.token_count.completion_details.reasoning",
     "gen_ai.usage.reasoning_tokens",
     "gen_ai.usage.details.reasoning_tokens",
@@ -38,7 +44,7 @@ THOUGHTS = (
     "ai.usage.outputTokenDetails.reasoningTokens",
 )
 """Attributes with the number of tokens that were thoughts."""
-GEMINI = re.compile(r"gcp|gemini|google|vertex", re.IGNORECASE)
+GEMINI_PROVIDERS = re.compile(r"gcp|gemini|google|vertex", re.IGNORECASE)
 SPARE_TOKENS = 8
 """Tokens beside the text of an answer or a call: the ends of turns, the marks of calls."""
 TOKENS_AROUND = 24
@@ -47,7 +53,7 @@ TOKENS_AROUND = 24
 
 def has_spent_all_tokens(span: Span, parameters: Mapping[str, Any]) -> bool:
     """Return whether the answer has as many tokens as the `parameters` of its request allowed."""
-    limits = [parameters.get(key) for key in MOST_TOKENS]
+    limits = [parameters.get(key) for key in TOKEN_LIMITS]
     limits.append(get_path(span.attributes, "gen_ai.request.max_tokens"))
     most = [limit for limit in limits if type(limit) is int and limit > 0]
     return bool(most) and any(count >= min(most) for count in _count_spent(span))
@@ -62,7 +68,7 @@ def check_length(span: Span, answer: Message) -> None:
     Raises Unreadable (ANSWER_NOT_WHOLE).
     """
     provider = get_path(span.attributes, "gen_ai.provider.name") or get_path(span.attributes, "gen_ai.system")
-    if not GEMINI.match(str(provider)) or answer.reasoning is not None:
+    if not GEMINI_PROVIDERS.match(str(provider)) or answer.reasoning is not None:
         return
     said = [answer.content, *(call.name + call.arguments for call in answer.tool_calls)]
     most = sum(len(text.encode()) for text in said) + SPARE_TOKENS * (1 + len(answer.tool_calls))
@@ -87,11 +93,11 @@ def check_history_held(span: Span, prompt: Sequence[Message], tools: Sequence[di
 
 def _count_spent(span: Span) -> list[int]:
     response = parse_json(get_path(span.attributes, "output.value"))
-    counts = [get_path(span.attributes, path) for path in SPENT]
-    counts += [get_path(response, path) for path in SPENT_IN_BODY]
+    counts = [get_path(span.attributes, path) for path in COMPLETION_COUNTS]
+    counts += [get_path(response, path) for path in COMPLETION_COUNTS_IN_BODY]
     return [count for count in counts if type(count) is int]
 
 
 def _count_thoughts(span: Span) -> int:
-    counts = [get_path(span.attributes, path) for path in THOUGHTS]
+    counts = [get_path(span.attributes, path) for path in THOUGHT_COUNTS]
     return max((count for count in counts if type(count) is int), default=0)

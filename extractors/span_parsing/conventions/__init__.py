@@ -1,1 +1,1 @@
-"""Where tracers write a call: the conventions, and the bodies of requests and responses."""
+"""One reader for each convention of tracers, and for the bodies of requests and responses."""

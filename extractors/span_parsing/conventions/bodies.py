@@ -11,7 +11,7 @@ from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.messages.chat_messages import read_chat, read_chats, read_content
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import get_path
-from extractors.span_parsing.records.recorded import (
+from extractors.span_parsing.recorded import (
     AnswerRecord,
     RecordedMessage,
     RequestRecord,

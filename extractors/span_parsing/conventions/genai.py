@@ -21,9 +21,11 @@ from extractors.span_parsing.nested_attributes import (
     count_attributes,
     get_path,
     parse_json,
+    parse_list,
+    parse_uncut_json,
     to_entries,
 )
-from extractors.span_parsing.records.recorded import (
+from extractors.span_parsing.recorded import (
     AnswerRecord,
     RecordedMessage,
     RequestRecord,
@@ -69,7 +71,7 @@ def read_older_request(span: Span) -> RequestRecord | None:
     """Read `gen_ai.prompt`: an attribute for each field of a message, JSON, or a text. Raises Unreadable."""
     written = get_path(span.attributes, "gen_ai.prompt")
     if isinstance(written, str):
-        parsed = _parse(written)
+        parsed = parse_uncut_json(written)
         if isinstance(parsed, dict):
             # LangSmith writes the bodies of request and response.
             return read_request_body(parsed)
@@ -85,7 +87,7 @@ def read_older_answer(span: Span) -> AnswerRecord | None:
     """Read `gen_ai.completion`, in the forms of `gen_ai.prompt`. Raises Unreadable."""
     written = get_path(span.attributes, "gen_ai.completion")
     if isinstance(written, str):
-        parsed = _parse(written)
+        parsed = parse_uncut_json(written)
         if (answer := read_response_body(parsed)) is not None:
             return answer
         messages = parsed if isinstance(parsed, list) else [parsed if isinstance(parsed, dict) else written]
@@ -96,24 +98,9 @@ def read_older_answer(span: Span) -> AnswerRecord | None:
     return to_choices([read_completion(message) for message in messages])
 
 
-def holds_no_content(span: Span) -> bool:
-    """Return whether a GenAI tracer wrote the span, but none of what was said."""
+def is_genai_span(span: Span) -> bool:
+    """Return whether a tracer of GenAI, or of Vercel's AI SDK, wrote the span."""
     return "gen_ai" in span.attributes or "ai" in span.attributes
-
-
-def _parse(written: Any) -> Any:
-    """Return what JSON text says, None for other text. Raises Unreadable: VALUE_CUT where it breaks off."""
-    parsed = parse_json(written)
-    if parsed is None and isinstance(written, str) and written.lstrip().startswith(("[{", '{"')):
-        raise Unreadable(DropReason.VALUE_CUT)
-    return parsed
-
-
-def parse_list(written: Any) -> list[Any]:
-    parsed = _parse(written)
-    if not isinstance(parsed, list | None):
-        raise Unreadable(DropReason.MALFORMED)
-    return parsed or []
 
 
 def _may_be_last_piece(message: Any) -> bool:
@@ -155,6 +142,7 @@ def _lost_attributes(span: Span) -> bool:
 
 
 def read_completion(message: Any) -> list[RecordedMessage]:
+    """Read an answer of `gen_ai.completion`: a text, a completion or a message. Raises Unreadable."""
     if isinstance(message, str):
         return read_chat({"role": "assistant", "content": message}, unwrap=True)
     message = _to_mapping(message)
@@ -164,6 +152,7 @@ def read_completion(message: Any) -> list[RecordedMessage]:
 
 
 def to_choices(choices: list[list[RecordedMessage]]) -> AnswerRecord | None:
+    """Return the record of answers of which each is a choice, given as its items; None without any."""
     joined = [message for choice in choices for message in join_choice(choice)]
     return AnswerRecord(tuple(joined), are_choices=True) if joined else None
 
@@ -175,6 +164,7 @@ def _read_instructions(gen_ai: Any) -> list[RecordedMessage]:
 
 
 def read_definitions(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Read `gen_ai.tool.definitions`, or the older `llm.request.functions`. Raises Unreadable."""
     definitions = parse_json(get_path(attributes, "gen_ai.tool.definitions"))
     functions = get_path(attributes, "llm.request.functions")
     return read_tools(definitions or (to_entries(functions) if functions else None))

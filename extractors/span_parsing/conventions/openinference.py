@@ -10,9 +10,8 @@ from typing import Any
 from extractors.phoenix.spans import Span
 from extractors.span_parsing.conventions import genai
 from extractors.span_parsing.conventions.bodies import find_tools, read_request_body, read_response_body
-from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.messages.chat_messages import find_flaw, read_chat, read_content
-from extractors.span_parsing.messages.parts import raise_gravest
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
+from extractors.span_parsing.messages.chat_messages import mark_flaw, read_chat, read_content
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import (
     SUSPICIOUS_COUNT,
@@ -21,9 +20,9 @@ from extractors.span_parsing.nested_attributes import (
     parse_json,
     to_entries,
 )
-from extractors.span_parsing.records.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_turns
+from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_turns
 
-PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
+TEMPLATE_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
 
 
 def read_listed_request(span: Span) -> RequestRecord | None:
@@ -66,7 +65,7 @@ def read_plain_request(span: Span) -> RequestRecord | None:
     )
     if not text:
         return None
-    message = find_flaw(RecordedMessage(role="user", texts=(text,)))
+    message = mark_flaw(RecordedMessage(role="user", texts=(text,)))
     return RequestRecord((message,), _read_tools(span.attributes))
 
 
@@ -80,7 +79,7 @@ def read_listed_answer(span: Span) -> AnswerRecord | None:
     choices = get_path(span.attributes, "llm.choices")
     if choices:
         texts = [read_content(get_path(entry, "completion.text")) for entry in to_entries(choices)]
-        messages = [find_flaw(RecordedMessage(role="assistant", texts=(text,))) for text in texts]
+        messages = [mark_flaw(RecordedMessage(role="assistant", texts=(text,))) for text in texts]
         return AnswerRecord(tuple(messages), are_choices=True)
     return None
 
@@ -95,21 +94,13 @@ def read_plain_answer(span: Span) -> AnswerRecord | None:
     text = _read_plain_text(span.attributes, "output")
     if not text:
         return None
-    message = find_flaw(RecordedMessage(role="assistant", texts=(text,)))
+    message = mark_flaw(RecordedMessage(role="assistant", texts=(text,)))
     return AnswerRecord((message,), are_choices=False)
 
 
 def _read_messages(entries: list[dict[str, Any]], role: str | None = None) -> list[RecordedMessage]:
     """Read listed messages, of which those without a role have `role`."""
-    messages: list[RecordedMessage] = []
-    complaints: list[Unreadable] = []
-    for entry in entries:
-        try:
-            messages.extend(_read_message(entry.get("message"), role))
-        except Unreadable as complaint:
-            complaints.append(complaint)
-    raise_gravest(complaints)
-    return messages
+    return read_each(entries, lambda entry: _read_message(entry.get("message"), role))
 
 
 def _read_message(message: Any, role: str | None) -> list[RecordedMessage]:
@@ -185,7 +176,7 @@ def _read_completion_prompt(attributes: dict[str, Any]) -> str | None:
 
 
 def _read_plain_text(attributes: dict[str, Any], side: str) -> str | None:
-    """`input.value` or `output.value` where it is text; OpenInference's default MIME type is text."""
+    """Return `input.value` or `output.value` where it is text, which is OpenInference's default MIME type."""
     value, mime_type = get_path(attributes, f"{side}.value"), get_path(attributes, f"{side}.mime_type")
     if not isinstance(value, str) or mime_type not in (None, "text/plain"):
         return None
@@ -193,12 +184,12 @@ def _read_plain_text(attributes: dict[str, Any], side: str) -> str | None:
 
 
 def _fill_template(attributes: dict[str, Any]) -> str | None:
-    """The prompt template with its variables; None where one is missing."""
+    """Return the prompt template with its variables filled in; None where one is missing."""
     template = get_path(attributes, "llm.prompt_template.template")
     variables = parse_json(get_path(attributes, "llm.prompt_template.variables"))
     if not isinstance(template, str) or not isinstance(variables, dict):
         return None
-    names = [match[1] or match[2] for match in PLACEHOLDER.finditer(template)]
+    names = [match[1] or match[2] for match in TEMPLATE_VARIABLE.finditer(template)]
     if not all(isinstance(variables.get(name), str | int | float) for name in names):
         return None
-    return PLACEHOLDER.sub(lambda match: str(variables[match[1] or match[2]]), template)
+    return TEMPLATE_VARIABLE.sub(lambda match: str(variables[match[1] or match[2]]), template)

@@ -9,15 +9,14 @@ from typing import Any
 
 from extractors.phoenix.spans import Span
 from extractors.span_parsing.conventions.genai import (
-    parse_list,
     read_completion,
     read_definitions,
     to_answer,
     to_choices,
 )
 from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
-from extractors.span_parsing.nested_attributes import parse_json
-from extractors.span_parsing.records.recorded import AnswerRecord, RequestRecord, join_turns
+from extractors.span_parsing.nested_attributes import parse_json, parse_list
+from extractors.span_parsing.recorded import AnswerRecord, RequestRecord, join_turns
 
 MESSAGE_EVENTS = {
     "gen_ai.system.message": "system",
@@ -25,8 +24,12 @@ MESSAGE_EVENTS = {
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
+"""Roles of the messages of events, by the name of the event."""
 
-BLOCK_KEYS = frozenset({"text", "toolUse", "toolResult", "reasoningContent", "image", "document", "video"})
+MESSAGE_BLOCK_KEYS = frozenset(
+    {"text", "toolUse", "toolResult", "reasoningContent", "image", "document", "video"}
+)
+"""Keys of Bedrock's blocks in a message."""
 
 
 def read_request(span: Span) -> RequestRecord | None:
@@ -77,7 +80,9 @@ def _to_chat(role: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     inner = inner["message"] if isinstance(inner.get("message"), dict) else inner
     chat = {key: inner[key] for key in ("content", "name", "role") if key in inner}
     blocks = parse_json(chat.get("content"))
-    if isinstance(blocks, list) and all(isinstance(x, dict) and not BLOCK_KEYS.isdisjoint(x) for x in blocks):
+    if isinstance(blocks, list) and all(
+        isinstance(x, dict) and not MESSAGE_BLOCK_KEYS.isdisjoint(x) for x in blocks
+    ):
         # Strands writes Bedrock's blocks.
         chat["content"] = blocks
     if inner.get("tool_calls"):

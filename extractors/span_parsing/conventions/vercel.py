@@ -1,12 +1,11 @@
 """Vercel's AI SDK: `ai.prompt.messages`, `ai.response.text`, `ai.response.toolCalls`."""
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.conventions.genai import parse_list
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
 from extractors.span_parsing.messages.tools import read_tools
-from extractors.span_parsing.nested_attributes import get_path, parse_json
-from extractors.span_parsing.records.recorded import AnswerRecord, RequestRecord, join_choice, join_turns
+from extractors.span_parsing.nested_attributes import get_path, parse_json, parse_list
+from extractors.span_parsing.recorded import AnswerRecord, RequestRecord, join_choice, join_turns
 
 
 def read_request(span: Span) -> RequestRecord | None:

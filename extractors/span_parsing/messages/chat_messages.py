@@ -1,4 +1,4 @@
-"""Chat messages and tools, from the JSON shapes in which SDKs write them.
+"""Chat messages, from the JSON shapes in which SDKs write them.
 
 Everything is brought to OpenAI's chat format: a tool's result becomes a message of its own, and the
 items of one assistant turn become one message. LangChain's serialised messages
@@ -7,11 +7,12 @@ items of one assistant turn become one message. LangChain's serialised messages
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from extractors.examples.thoughts import split_thoughts
 from extractors.examples.types import Message, ToolCall
-from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
 from extractors.span_parsing.messages.parts import (
     SERVER_TYPES,
     Part,
@@ -19,14 +20,13 @@ from extractors.span_parsing.messages.parts import (
     Text,
     Thought,
     build_call,
-    raise_gravest,
     read_parts,
     read_result_part,
     to_optional_text,
 )
 from extractors.span_parsing.messages.placeholders import PLACEHOLDERS, is_placeholder
 from extractors.span_parsing.messages.serialised import find_parts_in_text, is_python_repr
-from extractors.span_parsing.records.recorded import RecordedCall, RecordedMessage
+from extractors.span_parsing.recorded import RecordedCall, RecordedMessage
 
 ROLES = {
     "system": "system",
@@ -68,15 +68,7 @@ def read_chats(chats: Sequence[Any], *, unwrap: bool = False) -> list[RecordedMe
     `unwrap` reads text that is the JSON of parts as these parts; else such a text is a flaw.
     Raises Unreadable, with the reason that decides where there is one.
     """
-    messages: list[RecordedMessage] = []
-    complaints: list[Unreadable] = []
-    for chat in chats:
-        try:
-            messages.extend(read_chat(chat, unwrap=unwrap))
-        except Unreadable as complaint:
-            complaints.append(complaint)
-    raise_gravest(complaints)
-    return messages
+    return read_each(chats, partial(read_chat, unwrap=unwrap))
 
 
 def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
@@ -108,7 +100,7 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
     if role == "user" and message.call_id is not None:
         # Tracers of Anthropic's API, and Phoenix, keep one of the results in such a message.
         message = replace(message, role="tool", may_lack_neighbours=True)
-    return [find_flaw(_part_thoughts(message))]
+    return [mark_flaw(_take_out_thoughts(message))]
 
 
 def _unwrap_langchain(chat: Any) -> dict[str, Any]:
@@ -217,12 +209,12 @@ def _split_at_results(message: RecordedMessage, parts: Sequence[Part]) -> list[R
             waiting.append(part.text)
         elif isinstance(part, Result):
             if waiting:
-                split.append(find_flaw(RecordedMessage(role=message.role, texts=tuple(waiting))))
+                split.append(mark_flaw(RecordedMessage(role=message.role, texts=tuple(waiting))))
                 waiting = []
             result = _to_tool_message(part)
             split.append(result if result.call_id else replace(result, call_id=message.call_id))
     if waiting:
-        split.append(find_flaw(RecordedMessage(role=message.role, texts=tuple(waiting))))
+        split.append(mark_flaw(RecordedMessage(role=message.role, texts=tuple(waiting))))
     if message.calls:
         split.append(RecordedMessage(role=message.role, calls=message.calls))
     return split
@@ -230,10 +222,10 @@ def _split_at_results(message: RecordedMessage, parts: Sequence[Part]) -> list[R
 
 def _to_tool_message(result: Result) -> RecordedMessage:
     texts = None if result.text is None else (result.text,)
-    return find_flaw(RecordedMessage(role="tool", texts=texts, call_id=result.call_id, name=result.name))
+    return mark_flaw(RecordedMessage(role="tool", texts=texts, call_id=result.call_id, name=result.name))
 
 
-def _part_thoughts(message: RecordedMessage) -> RecordedMessage:
+def _take_out_thoughts(message: RecordedMessage) -> RecordedMessage:
     """Take thoughts out of the text of an assistant's message, where a server left them in it."""
     if message.role != "assistant" or message.reasoning is not None or not message.texts:
         return message
@@ -241,8 +233,8 @@ def _part_thoughts(message: RecordedMessage) -> RecordedMessage:
     return message if thoughts is None else replace(message, reasoning=thoughts, texts=(answer,))
 
 
-def find_flaw(message: RecordedMessage) -> RecordedMessage:
-    """Return the message, without its texts and with the flaw where they are not what was said."""
+def mark_flaw(message: RecordedMessage) -> RecordedMessage:
+    """Return the message; where its texts are not what was said, with the flaw in their place."""
     texts = message.texts
     if any(map(is_placeholder, texts or ())) or any(_hides_arguments(call) for call in message.calls):
         return replace(message, texts=None, flaw=DropReason.REDACTED)

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
 from extractors.span_parsing.nested_attributes import parse_json
-from extractors.span_parsing.records.recorded import RecordedCall
+from extractors.span_parsing.recorded import RecordedCall
 
 TEXT_TYPES = frozenset({"text", "input_text", "output_text", "summary_text"})
 THOUGHT_TYPES = frozenset({"reasoning", "thinking", "redacted_thinking", "reasoning_text"})
@@ -35,27 +35,13 @@ RESULT_KEYS = ("toolResult", "functionResponse", "function_response", "tool_resu
 SERVER_KEYS = frozenset(
     {"executableCode", "executable_code", "codeExecutionResult", "code_execution_result", "serverToolUse"}
 )
-BLOCK_KEYS = frozenset({"text", "json", "image", "document", "video", "searchResult"})
+RESULT_BLOCK_KEYS = frozenset({"text", "json", "image", "document", "video", "searchResult"})
 """Keys of Bedrock's blocks in what a tool returned."""
 TEXT_PART_KEYS = frozenset({"type", "text", "content", "cache_control", "annotations", "meta", "_meta"})
-MEDIA_KEYS = frozenset(
-    {
-        *(
-            "source",
-            "data",
-            "url",
-            "uri",
-            "blob",
-            "base64",
-            "file",
-            "file_id",
-            "file_data",
-            "image",
-            "image_url",
-        ),
-        *("input_audio", "mediaType", "media_type", "mimeType", "mime_type", "resource"),
-    }
-)
+MEDIA_KEYS = frozenset({
+    "source", "data", "url", "uri", "blob", "base64", "file", "file_id", "file_data", "image", "image_url",
+    "input_audio", "mediaType", "media_type", "mimeType", "mime_type", "resource",
+})  # fmt: skip
 """Keys that hold the content of a part that is no text."""
 SILENT_KEYS = frozenset({"cachePoint", "cache_point", "thoughtSignature", "thought_signature"})
 
@@ -99,24 +85,7 @@ def read_parts(content: Any) -> list[Part]:
         content = [content]
     if not isinstance(content, list):
         raise Unreadable(DropReason.MALFORMED)
-    parts: list[Part] = []
-    complaints: list[Unreadable] = []
-    for part in content:
-        try:
-            parts.extend(_read_part(part))
-        except Unreadable as complaint:
-            complaints.append(complaint)
-    raise_gravest(complaints)
-    return parts
-
-
-def raise_gravest(complaints: list[Unreadable]) -> None:
-    """Raise the complaint that decides about the whole call where there is one, else the first."""
-    for complaint in complaints:
-        if complaint.is_decisive:
-            raise complaint
-    if complaints:
-        raise complaints[0]
+    return read_each(content, _read_part)
 
 
 def _read_part(part: Any) -> Iterator[Part]:
@@ -260,7 +229,7 @@ def _is_result_part(entry: Any) -> bool:
     if not isinstance(entry, dict):
         return False
     if "type" not in entry:
-        return len(entry) == 1 and not BLOCK_KEYS.isdisjoint(entry)
+        return len(entry) == 1 and not RESULT_BLOCK_KEYS.isdisjoint(entry)
     if entry["type"] in TEXT_TYPES:
         return entry.keys() <= TEXT_PART_KEYS
     return not MEDIA_KEYS.isdisjoint(entry)

@@ -1,1 +1,1 @@
-"""What single records of a call show, and all of them together."""
+"""The records of one call, brought together: they fill gaps, and must not contradict each other."""
