@@ -38,6 +38,18 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "dataset": "cleaning errors examples feedback file_formats values",
         "traffic_sample": "cleaning examples phoenix span_parsing values",
     },
+    "extractors/span_parsing": {
+        "drop_reasons": "",
+        "nested_attributes": "drop_reasons",
+        "recorded": "drop_reasons",
+        "checks": "drop_reasons nested_attributes",
+        "messages": "drop_reasons nested_attributes recorded",
+        "conventions": "drop_reasons messages nested_attributes recorded",
+        "records": "drop_reasons messages nested_attributes recorded",
+        "calls": "checks conventions drop_reasons messages nested_attributes recorded records",
+        "merge": "calls",
+        "retriever_spans": "calls drop_reasons messages nested_attributes",
+    },
     "trainers": {
         "memory": "",
         "planning": "",
@@ -62,6 +74,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "jobs": "engine metrics report rules score_side verdict weighting",
     },
     "registry": {
+        "adapter_files": "",
         "audit": "",
         "batches": "",
         "cycles": "",
@@ -69,7 +82,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "targets": "",
         "versions": "",
         "retention": "versions",
-        "serving": "targets",
+        "serving": "adapter_files targets",
         "store": "audit batches cycles notices retention targets versions",
     },
     "daemon": {
