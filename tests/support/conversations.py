@@ -60,7 +60,7 @@ def outline_messages(messages: Sequence[Message]) -> list[Turn]:
     for message in messages:
         answers = None
         if message.role == "tool":
-            found = next((entry for entry in open_calls if _is_answered(entry, message)), None)
+            found = _find_answered(open_calls, message)
             assert found is not None, f"no call is answered by {message}"
             open_calls.remove(found)
             answers = found[1]
@@ -71,8 +71,14 @@ def outline_messages(messages: Sequence[Message]) -> list[Turn]:
     return turns
 
 
-def _is_answered(entry: tuple[str | None, Call], result: Message) -> bool:
-    call_id, call = entry
-    if result.tool_call_id is not None:
-        return call_id == result.tool_call_id
-    return result.name in (None, call.name)
+def _find_answered(
+    open_calls: Sequence[tuple[str | None, Call]], result: Message
+) -> tuple[str | None, Call] | None:
+    """Return the call with the result's id; where one of the two has no id, the first that may be meant."""
+    named = [entry for entry in open_calls if entry[0] == result.tool_call_id is not None]
+    untold = [
+        (call_id, call)
+        for call_id, call in open_calls
+        if None in (call_id, result.tool_call_id) and result.name in (None, call.name)
+    ]
+    return next(iter([*named, *untold]), None)
