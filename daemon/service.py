@@ -6,20 +6,16 @@ each further try, its problem is shown in the status, and the other jobs go on.
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
-import uvicorn
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from daemon.access.accounts import Operators
-from daemon.access.sign_in import Authenticator
 from daemon.access.tokens import check_tokens
-from daemon.api.app import build_api
 from daemon.cycle.steps import PASSING, advance, find_unfinished_cycle, start_cycle
 from daemon.data.ingest import open_phoenix, poll_target
 from daemon.monitoring.metrics import Metrics
@@ -32,6 +28,7 @@ from daemon.runtime.listening import open_socket
 from daemon.runtime.locks import daemon_lock
 from daemon.scheduling.schedule import Demand, Trigger, find_trigger
 from daemon.scheduling.second_looks import SecondLooks
+from daemon.server import build_daemon_server
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
 from daemon.settings.load import Settings
@@ -48,8 +45,6 @@ ADVANCE_SECONDS = 2.0
 PUBLISH_SECONDS = 10.0
 PRUNE_SECONDS = 3600.0
 NOTIFY_SECONDS = 2.0
-GRACE_SECONDS = 10
-"""Seconds that requests have to finish when the daemon is told to stop."""
 KEEP_NOTICES = timedelta(days=30)
 LONGEST_BACKOFF = timedelta(minutes=5)
 HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
@@ -74,7 +69,7 @@ def serve(settings: Settings) -> None:
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
-        server = _build_server(service, tokens)
+        server = build_daemon_server(settings, store, service.health, service.metrics, tokens)
         stack.callback(service.close)
         service.start()
         address = f"http://{settings.daemon.host}:{settings.daemon.port}"
@@ -84,30 +79,6 @@ def serve(settings: Settings) -> None:
             signal.signal(end, lambda *_: service.stop.set())
         server.run(sockets=[listening])
         log.info("stopping", reason="asked to")
-
-
-def _build_server(service: "Service", tokens: Mapping[str, str]) -> uvicorn.Server:
-    """Build the server of API and console; `tokens` maps agents' tokens to tenants. Raises SettingsError."""
-    from daemon.console.base.context import ConsoleContext
-    from daemon.console.mount import add_console
-
-    settings, store, health = service.settings, service.store, service.health
-    operators = Operators(settings.operators, utc_now)
-    authenticator = Authenticator(operators, tokens)
-    api = build_api(settings, store, authenticator, health, service.metrics, utc_now)
-    add_console(api, ConsoleContext(settings, store, health, operators, utc_now), authenticator)
-    return uvicorn.Server(
-        uvicorn.Config(
-            api,
-            host=settings.daemon.host,
-            port=settings.daemon.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            # `daemon.access.accounts` decides who is asking; the settings say which proxy to trust.
-            proxy_headers=False,
-        )
-    )
 
 
 @dataclass

@@ -1,37 +1,13 @@
-"""Limits every request's body, and adds headers to every response that keep other sites from framing it."""
+"""What middleware of ours shares, and headers on every response that keep other sites from framing it."""
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
-
-
-class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `limit` bytes, and 411 to one without a length.
-
-    FastAPI reads a body before it checks who sent it.
-    """
-
-    def __init__(self, app: App, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            # h11 and httptools ensure that no more comes than this header says.
-            length = headers.get(b"content-length", b"0")
-            if b"transfer-encoding" in headers:
-                await _send_refusal(send, 411, "send the body with its Content-Length")
-                return
-            if int(length) > self._limit:
-                await _send_refusal(send, 413, f"the body has more than {self._limit} bytes")
-                return
-        await self._app(scope, receive, send)
 
 
 class SecurityHeaders:
@@ -63,7 +39,21 @@ class SecurityHeaders:
         await self._app(scope, receive, send_guarded)
 
 
-async def _send_refusal(send: Send, status: int, why: str) -> None:
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"detail": why}).encode()})
+async def send_refusal(
+    scope: Any,
+    receive: Receive,
+    send: Send,
+    status: int,
+    why: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Answer a request with a status and `why` as JSON, and refuse a web socket; its body is not read."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 4000 + status})
+        return
+    body = json.dumps({"detail": why}).encode()
+    known = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+    encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in known.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -17,18 +17,19 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCreden
 from pydantic import Field, SecretStr
 
 from daemon.access.accounts import Operators, Person, SignInRefused, TooManyAttempts
-from daemon.access.tokens import TokenDigests
+from daemon.access.tokens import TokenDigests, parse_bearer
 from daemon.settings.people import Role
 from extractors.values import Value
 
 log = structlog.get_logger()
 COOKIE = "learnd_session"
+CSRF_HEADER = "X-CSRF-Token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="operator token")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="session")
 _csrf = APIKeyHeader(
-    name="X-CSRF-Token",
+    name=CSRF_HEADER,
     auto_error=False,
     scheme_name="CSRF token",
     description="From `GET /api/v1/session`. With a session, every request that changes something needs it.",
@@ -54,7 +55,7 @@ class SessionView(Value):
 
 @dataclass(frozen=True)
 class Credentials:
-    """The proofs of identity that a request carries. A FastAPI dependency."""
+    """The proofs of identity that a request can carry. A FastAPI dependency, for the API's description."""
 
     token: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     cookie: Annotated[str | None, Security(_cookie)]
@@ -73,28 +74,37 @@ class Authenticator:
         self._agents = TokenDigests(agents)
 
     def authenticate(
-        self, request: Request, response: Response, shown: Annotated[Credentials, Depends(Credentials)]
+        self, request: Request, response: Response, _: Annotated[Credentials, Depends(Credentials)]
     ) -> Person:
+        """Return the person who is signed in. Raises as `check_is_signed_in` does."""
+        response.headers["Cache-Control"] = "no-store"
+        return self.check_is_signed_in(request)
+
+    def authorize(
+        self, request: Request, response: Response, _: Annotated[Credentials, Depends(Credentials)]
+    ) -> Person:
+        """Return the person who is signed in and may do this. Raises as `check_may` does."""
+        response.headers["Cache-Control"] = "no-store"
+        return self.check_may(request)
+
+    def check_is_signed_in(self, request: Request) -> Person:
         """Return the person who is signed in.
 
         Raises HTTPException: 401 where nobody is, and 403 for a change that does not come from our own page.
         """
-        response.headers["Cache-Control"] = "no-store"
-        person = self._identify(request, shown)
-        if request.method not in SAFE and not person.accepts_csrf_token(shown.csrf_token):
+        person = self._identify(request)
+        if request.method not in SAFE and not person.accepts_csrf_token(request.headers.get(CSRF_HEADER)):
             raise HTTPException(
                 403, "the header X-CSRF-Token is missing or wrong; `GET /api/v1/session` says what it is"
             )
         return person
 
-    def authorize(
-        self, request: Request, response: Response, shown: Annotated[Credentials, Depends(Credentials)]
-    ) -> Person:
+    def check_may(self, request: Request) -> Person:
         """Return the person who is signed in and may do this: viewers read, operators also change things.
 
-        Raises HTTPException as `authenticate` does, and 403 for a viewer who would change something.
+        Raises HTTPException as `check_is_signed_in` does, and 403 for a viewer who would change something.
         """
-        person = self.authenticate(request, response, shown)
+        person = self.check_is_signed_in(request)
         if request.method not in SAFE and person.role != "operator":
             raise HTTPException(403, f"{person.name} is a viewer: only operators may do this")
         return person
@@ -150,16 +160,16 @@ class Authenticator:
         )
         return behind or request.url.scheme == "https"
 
-    def _identify(self, request: Request, shown: Credentials) -> Person:
+    def _identify(self, request: Request) -> Person:
         peer = request.client.host if request.client else ""
-        if shown.token is not None:
-            token = shown.token.credentials
+        token = parse_bearer(request.headers.get("Authorization"))
+        if token is not None:
             person = self._operators.find_by_token(token)
             if person is None and self._agents.get(token) is not None:
                 raise HTTPException(403, "this is an agent's token; operators' routes need an operator's")
         else:
             person = self._operators.find_by_proxy(request.headers, peer)
-            person = person or self._operators.find_by_session(shown.cookie)
+            person = person or self._operators.find_by_session(request.cookies.get(COOKIE))
         if person is not None:
             return person
         how = "sign in with `POST /api/v1/session`, or send an operator's bearer token"

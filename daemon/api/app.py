@@ -1,5 +1,6 @@
 """The daemon's HTTP API: monitoring, the agents' routes and the operators' routes in one application."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 
@@ -7,11 +8,15 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from daemon.access.accounts import check_tokens_are_apart
-from daemon.access.middleware import BodyLimit, SecurityHeaders
+from daemon.access.bodies import FORM, JSON, SMALL_BODY, BodyLimits, BodyRule
+from daemon.access.credentials import CredentialsFirst
+from daemon.access.middleware import SecurityHeaders
+from daemon.access.origins import OriginGuard
 from daemon.access.sign_in import Authenticator
 from daemon.api.agents import ActiveVersion, AdapterFiles, build_agents_router, build_caller_dependency
+from daemon.api.batches import NDJSON
 from daemon.api.monitoring import build_health_router, build_monitoring_router
-from daemon.api.operators import add_error_handlers, build_operators_router
+from daemon.api.operators import PREFIX, add_error_handlers, build_operators_router
 from daemon.monitoring.metrics import Metrics
 from daemon.runtime.paths import adapter_folder
 from daemon.runtime.version import VERSION
@@ -20,8 +25,15 @@ from daemon.views.status import Health
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 
-MAX_BODY_BYTES = 64 * 2**20
-"""Size of a request's body: a reviewed batch is the largest there is."""
+BODY_RULES = (
+    BodyRule(re.compile(f"{PREFIX}/batches/[^/]+/import"), 64 * 2**20, (NDJSON,)),
+    # Edited items stand in it.
+    BodyRule(re.compile(f"{PREFIX}/batches/[^/]+/decisions"), 2**20, (JSON,)),
+    BodyRule(re.compile(r"/console/_nicegui/client/.*"), 65 * 2**20, ("multipart/form-data",)),
+    BodyRule(re.compile(r"/console/_nicegui_ws/.*"), 2**20, ()),
+    BodyRule(re.compile(r"/console/.*"), SMALL_BODY, (FORM,)),
+)
+"""The bodies that are no JSON, or larger than most."""
 
 
 def build_api(
@@ -41,7 +53,11 @@ def build_api(
     check_tokens_are_apart(agents, operators)
     # The page at /docs loads its scripts from here, not from a CDN.
     api = FastAPIOffline(title="learnd", version=VERSION, redoc_url=None, static_url="/docs-assets")
-    api.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
+    # What is added last is asked first.
+    api.add_middleware(BodyLimits, rules=BODY_RULES)
+    api.add_middleware(CredentialsFirst, authenticator=authenticator, prefix=PREFIX)
+    own = settings.daemon
+    api.add_middleware(OriginGuard, allowed_hosts=own.allowed_hosts, listens_on=own.host)
     api.add_middleware(SecurityHeaders)
     add_error_handlers(api)
     adapters = _AdapterReader(settings, store)

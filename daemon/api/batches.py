@@ -1,28 +1,29 @@
 """Routes for batches of synthetic examples: list, read, decide, close."""
 
+from tempfile import TemporaryFile
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
+from starlette.requests import ClientDisconnect
 
 from daemon.access.accounts import Person
 from daemon.access.sign_in import Authenticator
-from daemon.api.parameters import ActReason, Limit, TargetFilter
+from daemon.api.parameters import LARGEST_NUMBER, ActReason, Limit, TargetFilter
 from daemon.data.review import BatchReview, ItemPage, ItemView, Ruling
 from extractors.values import Value
 from registry.batches import Batch, BatchState, ItemState
+
+NDJSON = "application/x-ndjson"
+Number = Annotated[int, Path(ge=0, le=LARGEST_NUMBER)]
+UPLOAD = {"requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}}
 
 
 class BatchClosing(Value):
     """The reason to close a batch before every item is decided."""
 
     reason: str = Field("", max_length=2000, description="For the audit log.")
-
-
-class ReviewUpload(Value):
-    """A reviewed export."""
-
-    jsonl: str = Field(description="The lines of an export, with decisions.")
 
 
 class DecidedBatch(Value):
@@ -59,8 +60,12 @@ def build_items_router(review: BatchReview) -> APIRouter:
     def list_items(
         batch_id: str,
         state: ItemState | None = None,
-        after: Annotated[int, Query(description="Only items behind this number.")] = 0,
-        before: Annotated[int | None, Query(description="Only items in front of this number.")] = None,
+        after: Annotated[
+            int, Query(ge=0, le=LARGEST_NUMBER, description="Only items behind this number.")
+        ] = 0,
+        before: Annotated[
+            int | None, Query(ge=0, le=LARGEST_NUMBER, description="Only items in front of this number.")
+        ] = None,
         containing: Annotated[str, Query(description="Words that an item's texts contain.")] = "",
         limit: Limit = 50,
     ) -> ItemPage:
@@ -73,7 +78,7 @@ def build_items_router(review: BatchReview) -> APIRouter:
         )
 
     @router.get("/{batch_id}/items/{number}")
-    def show_item(batch_id: str, number: int) -> ItemPage:
+    def show_item(batch_id: str, number: Number) -> ItemPage:
         """One item, and the approved examples that it was made from."""
         review.find_item(batch_id, number)
         return review.read_page(batch_id, after=number - 1, limit=1)
@@ -85,9 +90,7 @@ def build_items_router(review: BatchReview) -> APIRouter:
             "Content-Disposition": f'attachment; filename="{batch_id}.jsonl"',
             "Cache-Control": "no-store",
         }
-        return Response(
-            "".join(review.export_lines(batch_id)), headers=headers, media_type="application/x-ndjson"
-        )
+        return Response("".join(review.export_lines(batch_id)), headers=headers, media_type=NDJSON)
 
     return router
 
@@ -115,9 +118,27 @@ def build_decisions_router(review: BatchReview, authenticator: Authenticator) ->
         """Withdraw a batch: train on none of its items, not even approved ones."""
         return review.withdraw(batch_id, actor=by.name, reason=body.reason)
 
-    @router.post("/{batch_id}/import")
-    def import_review(batch_id: str, body: ReviewUpload, by: By) -> DecidedBatch:
-        """Decide items as a reviewed export says; 422 with line and reason where it is stale or malformed."""
-        return build_answer(batch_id, review.import_lines(batch_id, body.jsonl.split("\n"), actor=by.name))
+    @router.post("/{batch_id}/import", openapi_extra=UPLOAD)
+    async def import_review(batch_id: str, request: Request, by: By) -> DecidedBatch:
+        """Decide items as the lines of a reviewed export say.
+
+        422 with line and reason where it is stale or malformed.
+        """
+
+        def read_upload() -> DecidedBatch:
+            upload.seek(0)
+            lines = (line.decode() for line in upload)
+            try:
+                return build_answer(batch_id, review.import_lines(batch_id, lines, actor=by.name))
+            except UnicodeDecodeError as wrong:
+                raise HTTPException(422, f"the lines are not UTF-8: {wrong.reason}") from None
+
+        with TemporaryFile() as upload:
+            try:
+                async for piece in request.stream():
+                    upload.write(piece)
+            except ClientDisconnect:
+                raise HTTPException(400, "the upload ended too early") from None
+            return await run_in_threadpool(read_upload)
 
     return router

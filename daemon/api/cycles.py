@@ -3,9 +3,8 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
-from daemon.api.parameters import Limit, Offset, TargetFilter
+from daemon.api.parameters import Limit, Moment, Offset, TargetFilter
 from daemon.settings.load import Settings
 from daemon.views.cycle_list import CycleView, build_view, list_newest
 from daemon.views.experiments import (
@@ -73,10 +72,8 @@ def build_experiments_router(settings: Settings, store: Store) -> APIRouter:
         target: TargetFilter = None,
         method: Method | None = None,
         verdict: Verdict | None = None,
-        since: Annotated[
-            AwareDatetime | None, Query(description="Only runs that began then or later.")
-        ] = None,
-        until: Annotated[AwareDatetime | None, Query(description="Only runs that began before.")] = None,
+        since: Annotated[Moment | None, Query(description="Only runs that began then or later.")] = None,
+        until: Annotated[Moment | None, Query(description="Only runs that began before.")] = None,
         limit: Limit = 100,
     ) -> list[Experiment]:
         """Cycles that trained, or looked at a version again, newest first."""

@@ -4,16 +4,19 @@ Actions go through the same code as on the command line: `daemon.data.review`, `
 and the store.
 """
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from daemon.access.bodies import JSON
 from daemon.access.sign_in import Authenticator, build_session_router
 from daemon.api.batches import build_batches_router, build_decisions_router, build_items_router
 from daemon.api.cycles import build_cycles_router, build_experiments_router
-from daemon.api.parameters import Limit, TargetFilter
+from daemon.api.parameters import Limit, TargetFilter, refuse_broken_text
 from daemon.api.targets import build_data_router, build_target_actions_router, build_targets_router
 from daemon.api.versions import build_promotion_router, build_versions_router
 from daemon.data.review import BatchReview, EditInvalid, ReviewInvalid
@@ -50,7 +53,7 @@ def build_operators_router(
     clock: Callable[[], datetime],
 ) -> APIRouter:
     """Build all routes below `/api/v1`."""
-    router = APIRouter(prefix=PREFIX)
+    router = APIRouter(prefix=PREFIX, dependencies=[Depends(refuse_broken_text)])
     router.include_router(build_session_router(authenticator))
     inside = APIRouter(dependencies=[Depends(authenticator.authorize)])
     inside.include_router(build_targets_router(settings, store, health))
@@ -76,6 +79,15 @@ def add_error_handlers(api: FastAPI) -> None:
         code = next(code for kinds, code in STATUS if isinstance(problem, kinds))
         return JSONResponse({"detail": str(problem)}, code)
 
+    def answer_invalid(_request: Request, problem: Exception) -> Response:
+        if not isinstance(problem, RequestValidationError):
+            raise problem
+        # What was sent stays out of it: a password may be part of that.
+        found = [{key: error[key] for key in ("type", "loc", "msg")} for error in problem.errors()]
+        # In ASCII, because a key that was sent need not be text.
+        return Response(json.dumps({"detail": found}), 422, media_type=JSON)
+
+    api.add_exception_handler(RequestValidationError, answer_invalid)
     api.add_exception_handler(LearndError, answer)
 
 

@@ -1,15 +1,41 @@
 """Query and body parameters that several routers share."""
 
+import json
+from datetime import datetime
 from typing import Annotated
 
-from fastapi import Query
-from pydantic import Field
+from fastapi import HTTPException, Query, Request
+from pydantic import AfterValidator, AwareDatetime, Field
 
+from daemon.access.bodies import JSON
 from extractors.values import Value
 
+LARGEST_NUMBER = 2**31 - 1
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most entries to return.")]
-Offset = Annotated[int, Query(ge=0, description="Entries to leave out at the beginning.")]
+Offset = Annotated[int, Query(ge=0, le=LARGEST_NUMBER, description="Entries to leave out at the beginning.")]
 TargetFilter = Annotated[str | None, Query(description="`tenant/agent`; all targets if left out.")]
+
+
+def check_year(moment: datetime) -> datetime:
+    """Return `moment`. Raises ValueError where it could not be converted to another time zone."""
+    if not 1 < moment.year < 9999:
+        raise ValueError("must be of a year between 2 and 9998")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(check_year)]
+
+
+async def refuse_broken_text(request: Request) -> None:
+    """Refuse a JSON body with half of a surrogate pair, which no file or database can hold. A dependency.
+
+    Raises HTTPException (422).
+    """
+    if request.headers.get("Content-Type", "").startswith(JSON):
+        try:
+            json.dumps(await request.json(), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise HTTPException(422, "the body has half of a surrogate pair, which is no character") from None
 
 
 class ActReason(Value):

@@ -41,6 +41,11 @@ class DaemonSettings(Value):
     tokens."""
     port: Port = 8710
     """The port of the API and the console."""
+    allowed_hosts: tuple[str, ...] = ()
+    """The names and addresses by which people and agents reach the API and the console, without a port, such
+    as `learnd.example.com`. `localhost`, `127.0.0.1`, `::1` and `host` always count. `*` allows any name;
+    without tokens, any web page can then reach the API by DNS rebinding. `/healthz` and `/readyz` answer to
+    any name."""
     trainings_at_once: int = Field(1, ge=1)
     """How many cycles may train or evaluate at the same time."""
     reconcile_seconds: float = Field(15, gt=0)

@@ -101,9 +101,8 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "cycle": "data runtime scheduling serving settings views",
         "publishing": "runtime settings views",
         "run_once": "cycle data publishing runtime serving settings",
-        "service": (
-            "access api console cycle data monitoring publishing runtime scheduling serving settings views"
-        ),
+        "server": "access api console monitoring runtime settings views",
+        "service": "access cycle data monitoring publishing runtime scheduling server serving settings views",
         "demo": "data run_once runtime settings",
         "cli": "access cycle data demo doctor gateway run_once runtime service serving settings views",
     },

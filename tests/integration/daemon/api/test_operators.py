@@ -200,7 +200,7 @@ def test_a_form_of_another_page_cannot_sign_anybody_in(daemon: Daemon) -> None:
         body = json.dumps({"name": "ann", "password": PASSWORD})
         for kind in ("text/plain", "application/x-www-form-urlencoded"):
             refused = client.post("/api/v1/session", content=body, headers={"content-type": kind})
-            assert refused.status_code == 422
+            assert refused.status_code == 415
             assert "set-cookie" not in refused.headers
 
 
@@ -425,9 +425,13 @@ def test_a_batch_is_reviewed_elsewhere_through_the_api(daemon: Daemon, batch: Ba
         assert exported.headers["content-type"] == "application/x-ndjson"
         assert exported.headers["content-disposition"] == f'attachment; filename="{batch.id}.jsonl"'
         lines = [json.loads(line) | {"state": "APPROVED"} for line in exported.text.splitlines()]
-        review = {"jsonl": "".join(json.dumps(line) + "\n" for line in lines)}
-        assert client.post(f"{base}/import", json=review).json()["batch"]["state"] == "DECIDED"
-        stale = client.post(f"{base}/import", json=review)
+        review = "".join(json.dumps(line) + "\n" for line in lines)
+        kind = {"content-type": "application/x-ndjson"}
+        broken = client.post(f"{base}/import", content=b'{"item": "\xff"}', headers=kind)
+        assert (broken.status_code, "not UTF-8" in broken.text) == (422, True)
+        decided = client.post(f"{base}/import", content=review, headers=kind)
+        assert decided.json()["batch"]["state"] == "DECIDED"
+        stale = client.post(f"{base}/import", content=review, headers=kind)
         assert (stale.status_code, "line 4: item 4 is APPROVED by ci" in stale.text) == (422, True)
 
 
