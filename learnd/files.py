@@ -70,6 +70,10 @@ def _download(client: httpx.Client, url: str, path: Path, digest: str) -> None:
                 raise RequestRefused(
                     f"{url}: HTTP {answer.status_code}; the version may have been replaced meanwhile"
                 )
+            if answer.status_code == 409:
+                raise BrokenAdapter(
+                    f"{url}: the daemon's file is not what was trained (SHA-256 differs, or a link)"
+                )
             answer.raise_for_status()
             for piece in answer.iter_bytes():
                 sha256.update(piece)

@@ -3,17 +3,22 @@
 `learnd/client.py` is the other side.
 """
 
+import logging
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Depends, Header, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 
 from daemon.access.tokens import Caller, TokenDigests, Tokens, parse_bearer
 from extractors.values import Value
+from registry.adapter_files import AdapterChanged, open_adapter_file
 
+log = logging.getLogger(__name__)
+PIECE_BYTES = 2**18
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -123,14 +128,31 @@ def build_agents_router(
         )
 
     @router.get("/adapters/{version}/files/{name}")
-    def get_file(version: str, name: str, by: Annotated[Caller, Depends(caller)]) -> FileResponse:
-        """One file of an adapter version; 404 if it is not there, or belongs to another tenant."""
+    def get_file(version: str, name: str, by: Annotated[Caller, Depends(caller)]) -> StreamingResponse:
+        """One file of an adapter version; 404 if it is not there, or belongs to another tenant.
+
+        409 where it is not what was trained: its digest differs, or it lies behind a link.
+        """
         found = find_files(version)
         if found is None or not by.may_see(found.tenant) or not _is_served(found, name):
             raise HTTPException(404, f"no file {name} of {version}")
-        return FileResponse(found.folder / name, media_type="application/octet-stream")
+        try:
+            file = open_adapter_file(found.folder, name, found.files[name])
+        except AdapterChanged as changed:
+            log.warning("a file is not handed out: %s", changed)
+            raise HTTPException(
+                409, f"{name} of {version} is not what was trained; tell an operator"
+            ) from None
+        length = {"Content-Length": str(os.fstat(file.fileno()).st_size)}
+        return StreamingResponse(_read_pieces(file), headers=length, media_type="application/octet-stream")
 
     return router
+
+
+def _read_pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
 
 
 def _is_served(adapter: AdapterFiles, name: str) -> bool:

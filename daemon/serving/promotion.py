@@ -5,7 +5,7 @@ any point harmless: until the flip the old version serves, and the flip is one t
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,11 +16,12 @@ from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from evaluation.engine.probe_record import ProbeRecord
 from extractors.errors import LearndError
-from extractors.values import file_digest
+from registry.adapter_files import AdapterChanged, check_adapter_files
 from registry.serving.replica import Replica
 from registry.serving.swap import bring_up
 from registry.store.activation import ActiveChanged
 from registry.store.store import Store
+from registry.store.versions import VersionInUse
 from registry.versions import Version, VersionState
 
 PROBES = "probes.json"
@@ -219,7 +220,9 @@ def drain_time(settings: Settings) -> timedelta:
 def _withdraw(store: Store, version: Version) -> None:
     """Undo `want`: what was live stays, what was draining goes on with that, the rest is unloaded."""
     if version.state is not VersionState.ACTIVE:
-        store.unwant(version.id, drain_until=version.drain_until)
+        # Whoever was quicker may have activated this very version: it stays.
+        with suppress(VersionInUse):
+            store.unwant(version.id, drain_until=version.drain_until)
 
 
 def _bring_up(settings: Settings, replicas: Sequence[Replica], version: Version) -> None:
@@ -233,11 +236,12 @@ def _bring_up(settings: Settings, replicas: Sequence[Replica], version: Version)
 
 
 def verify_files(folder: Path, version: Version) -> None:
-    """Check the version's files against their digests. Raises NotServable for a missing or changed file."""
+    """Check the version's files against their digests. Raises NotServable for a changed file or a link."""
     if version.files_removed_at is not None:
         raise NotServable(
             f"{version.id} was removed by the retention policy on {version.files_removed_at:%Y-%m-%d}"
         )
-    for name, digest in version.files.items():
-        if not (folder / name).is_file() or file_digest(folder / name) != digest:
-            raise NotServable(f"{folder / name} is missing or has changed since {version.id} was trained")
+    try:
+        check_adapter_files(folder, version.files)
+    except AdapterChanged as changed:
+        raise NotServable(f"{version.id} cannot be served: {changed}") from changed

@@ -31,7 +31,9 @@ def reconcile_target(context: TargetContext) -> dict[str, str]:
         _drop_leftovers(context)
         _end_drains(context)
         wanted = [
-            DesiredAdapter(name=version.id, path=adapter_folder(context.data_dir, version))
+            DesiredAdapter(
+                name=version.id, path=adapter_folder(context.data_dir, version), files=version.files
+            )
             for version in context.store.find_wanted_versions(context.target.key)
         ]
         tried, target = _find_trials(context), context.target.key

@@ -22,6 +22,7 @@ from evaluation.verdict.judge_findings import confirm_by_replica, map_sessions
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import ReviewedItem
 from extractors.values import Value
+from registry.adapter_files import check_adapter_files
 from registry.serving.replica import RefusalReason, Replica, ReplicaRefused, ReplicaUnreachable
 from registry.serving.swap import NotServed, NotServedYet, bring_up
 from registry.store.versions import VersionInUse
@@ -122,8 +123,12 @@ def _read_replies(
 
 
 def _load(context: TargetContext, candidate: Version, stack: ExitStack) -> Replica:
-    """Load the candidate on a replica until `stack` ends. Raises NotServed, NotServedYet, Locked."""
+    """Load the candidate on a replica until `stack` ends.
+
+    Raises NotServed, NotServedYet, Locked, AdapterChanged.
+    """
     folder = adapter_folder(context.data_dir, candidate)
+    check_adapter_files(folder, candidate.files)
     record = ProbeRecord.model_validate_json((folder / PROBES).read_text("utf-8"))
     # Only for this: to have all prompts answered takes long, and an operator may want to roll back.
     with promotion_lock(context.data_dir, context.target.key, LOCK_PATIENCE):

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from extractors.values import Value
+from registry.adapter_files import AdapterChanged, check_adapter_files
 from registry.serving.replica import Replica, ReplicaRefused
 from registry.serving.swap import take_down
 from registry.targets import slug
@@ -17,6 +18,8 @@ class DesiredAdapter(Value):
     """`tenant.agent.v7`."""
     path: Path
     """Its adapter folder, as learnd sees it."""
+    files: dict[str, str]
+    """File name to SHA-256."""
 
 
 class AdapterDifference(Value):
@@ -34,7 +37,7 @@ class ReconcileResult(Value):
     busy: tuple[str, ...] = ()
     """Versions that are not wanted any more, but have a request in flight; the next pass looks again."""
     refused: dict[str, str] = {}
-    """Reason why the replica did not load or unload a version, by version."""
+    """Reason why a version was not loaded or unloaded, by version."""
 
     @property
     def changed(self) -> bool:
@@ -61,9 +64,11 @@ def reconcile(
 ) -> ReconcileResult:
     """Unload what is idle and not wanted, and load what is missing. Raises ReplicaUnreachable.
 
-    A version that the replica refuses does not keep the others from being served.
+    A version that the replica refuses, or whose files have changed, does not keep the others from being
+    served.
     """
     paths = {each.name: each.path for each in wanted}
+    files = {each.name: each.files for each in wanted}
     todo = find_difference(
         {name: replica.to_remote_path(path) for name, path in paths.items()}, replica.list_adapters(), targets
     )
@@ -80,9 +85,10 @@ def reconcile(
         if name in busy:
             continue
         try:
+            check_adapter_files(paths[name], files[name])
             replica.load(name, paths[name])
             loaded.append(name)
-        except ReplicaRefused as error:
+        except (AdapterChanged, ReplicaRefused) as error:
             refused[name] = str(error)
     return ReconcileResult(loaded=tuple(loaded), unloaded=tuple(unloaded), busy=tuple(busy), refused=refused)
 

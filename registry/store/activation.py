@@ -59,15 +59,22 @@ class ActivationRecords(Database):
         reason: str,
         unless_held: bool = False,
     ) -> Version:
-        """Make a version the active one; one that is active already stays as it is.
+        """Make a version the active one.
 
-        `unless_held` is for automatic promotion: a hold raises TargetHeld, and VersionRejected says that
-        an operator was quicker. Raises ActiveChanged, WrongBase, FilesRemoved, UnknownVersion.
+        One that is active already stays as it is: for a person only where they expected just that, and in
+        the audit log, so that nobody is told of a success that was another's. `unless_held` is for
+        automatic promotion: a hold raises TargetHeld, and VersionRejected says that an operator was
+        quicker. Raises ActiveChanged, WrongBase, FilesRemoved, UnknownVersion.
         """
         with self._writing() as connection:
             version = load_version(connection, version_id)
             target = lock_target(connection, version.target)
             if version.state == VersionState.ACTIVE:
+                if actor != DAEMON:
+                    _require_active(connection, version.target, expected_active)
+                    _audit_move(
+                        connection, "activate", version.target, version_id, version_id, now, actor, reason
+                    )
                 return version
             if unless_held and target.held:
                 raise TargetHeld(target)
@@ -170,14 +177,20 @@ def _active_id(connection: Connection, target: str) -> str | None:
     )
 
 
-def _retire_active(
-    connection: Connection, target: str, expected_active: str | None, drain_until: datetime, now: datetime
-) -> None:
+def _require_active(connection: Connection, target: str, expected_active: str | None) -> None:
     found = _active_id(connection, target)
     if found != expected_active:
         raise ActiveChanged(target, expected_active, found)
-    if found is not None:
-        change_version(connection, found, state=VersionState.RETIRED, retired_at=now, drain_until=drain_until)
+
+
+def _retire_active(
+    connection: Connection, target: str, expected_active: str | None, drain_until: datetime, now: datetime
+) -> None:
+    _require_active(connection, target, expected_active)
+    if expected_active is not None:
+        change_version(
+            connection, expected_active, state=VersionState.RETIRED, retired_at=now, drain_until=drain_until
+        )
 
 
 def _retire_other_base(

@@ -98,7 +98,8 @@ class VersionRecords(Database):
 
     def find_active_version(self, target: str) -> Version | None:
         """Return the version that the target's alias names; None is the base model."""
-        return self.find_active_versions().get(target)
+        found = self._find(versions.c.state == S.ACTIVE, versions.c.target == target)
+        return found[0] if found else None
 
     def find_active_versions(self) -> dict[str, Version]:
         """Return the active version by target; a target without one runs on its base model."""
@@ -148,11 +149,12 @@ class VersionRecords(Database):
     def judge(self, version_id: str, new: VersionState, *, now: datetime, actor: str, reason: str) -> Version:
         """Put a version on PROBATION, make it READY, or have it REJECTED (and unloaded).
 
-        Judged the same again, nothing changes. Raises IllegalTransition and UnknownVersion.
+        learnd judges again after a crash: where it judged the same, nothing changes. Raises
+        IllegalTransition and UnknownVersion.
         """
         with self._writing() as connection:
             version = load_version(connection, version_id)
-            if new in JUDGEMENTS and version.state == new:
+            if actor == DAEMON and new in JUDGEMENTS and version.state == new:
                 return version
             if new not in JUDGEMENTS or new not in TRANSITIONS[version.state]:
                 raise IllegalTransition(f"version {version_id}", version.state, new)

@@ -165,8 +165,8 @@ def test_only_versions_of_our_targets_are_reconciled(replica: Replica, first: Pa
     replica.load(FOREIGN, first)
     replica.load("acme.routing.v1", first)
     wanted = [
-        DesiredAdapter(name="acme.routing.v2", path=second),
-        DesiredAdapter(name="acme.routing.v3", path=Path("/missing")),
+        DesiredAdapter(name="acme.routing.v2", path=second, files={}),
+        DesiredAdapter(name="acme.routing.v3", path=Path("/missing"), files={}),
     ]
 
     outcome = reconcile(replica, wanted, ["acme/routing"])
@@ -203,7 +203,7 @@ def test_a_restarted_replica_gets_everything_back(
     replica: Replica, first: Path, of_first: ProbeRecord, tiny_model: Path, vllm_python: str, tmp_path: Path
 ) -> None:
     port = find_free_port()
-    wanted = [DesiredAdapter(name="acme.routing.v1", path=first)]
+    wanted = [DesiredAdapter(name="acme.routing.v1", path=first, files={})]
     with Replica("two", f"http://127.0.0.1:{port}") as other:
         with pytest.raises(ReplicaUnreachable):
             reconcile(other, wanted, ["acme/routing"])
