@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-REASONING_KEYS = ("reasoning_content", "reasoning")
-"""Names of a reasoning model's thoughts; a server that sends both sends the same text twice."""
+from extractors.examples.thoughts import REASONING_KEYS
+
 TEXT_KEYS = frozenset({"refusal"})
 """Besides the content, the keys whose text comes in fragments."""
 
@@ -147,7 +147,7 @@ class _Call:
 
 
 def read_reasoning(message: Mapping[str, Any]) -> str:
-    """Return the thoughts in a message or a delta, or an empty string."""
+    """Return the thoughts in a message or a delta, or an empty string; two fields hold the same text."""
     for key in REASONING_KEYS:
         value = message.get(key)
         text = value.get("text") if isinstance(value, dict) else value

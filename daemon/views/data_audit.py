@@ -14,15 +14,16 @@ from extractors.cleaning.oddities import Oddity, find_oddities
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import (
+    AnyExample,
     Origin,
     PreferencePair,
     SFTExample,
     Trajectory,
     UnpairedPreference,
 )
-from extractors.file_formats.jsonl import AnyExample
 from extractors.phoenix.span_client import build_span_url
 from extractors.phoenix.spans import Span
+from extractors.span_parsing.nested_attributes import get_path
 from extractors.values import Value, content_id
 from trainers.planning.plan import ExampleKind
 
@@ -236,7 +237,7 @@ def _build_recorded(span: Span, phoenix: str, redaction: Redaction) -> RecordedS
     fields = [
         RecordedField(root=root, path=path, value=_shorten(redaction.apply_to_text(value)))
         for root in RECORDED
-        for path, value in _flatten(_find(span.attributes, root))
+        for path, value in _flatten(get_path(span.attributes, root))
     ]
     last = MOST_FIELDS - FIRST_FIELDS
     shown = fields if len(fields) <= MOST_FIELDS else [*fields[:FIRST_FIELDS], *fields[-last:]]
@@ -247,13 +248,6 @@ def _build_recorded(span: Span, phoenix: str, redaction: Redaction) -> RecordedS
         fields=tuple(shown),
         omitted=len(fields) - len(shown),
     )
-
-
-def _find(attributes: Mapping[str, Any], path: str) -> Any:
-    found: Any = attributes
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

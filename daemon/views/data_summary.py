@@ -11,10 +11,10 @@ from daemon.runtime.context import TargetContext
 from daemon.settings.target import TargetThresholds
 from extractors.cleaning.quality import iterate_kinds
 from extractors.dataset.snapshot import OutcomeCounts, Snapshot
-from extractors.examples.types import Origin
+from extractors.examples.types import AnyExample, Origin
 from extractors.feedback.extract import Extraction
 from extractors.feedback.unknown_labels import UnknownLabel
-from extractors.file_formats.jsonl import REQUIRED_FIELDS, AnyExample, FileForm, to_line
+from extractors.file_formats.jsonl import REQUIRED_FIELDS, FileForm, to_line
 from extractors.phoenix.span_client import build_span_url
 from extractors.values import Value
 from trainers.planning.plan import ExampleKind

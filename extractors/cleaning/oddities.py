@@ -9,16 +9,24 @@ import math
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from itertools import takewhile
 from statistics import fmean, median
-from typing import Any
 
 from extractors.cleaning.languages import UNDETERMINED, identify_language, identify_script
 from extractors.cleaning.quality import iterate_kinds, message_to_text
 from extractors.examples.prompt_keys import normalise
-from extractors.examples.types import Example, Examples, Message, PreferencePair, Trajectory, Triplet
+from extractors.examples.types import (
+    AnyExample,
+    Examples,
+    Message,
+    PreferencePair,
+    SFTExample,
+    Trajectory,
+    Triplet,
+    UnpairedPreference,
+)
 
 
 class Oddity(StrEnum):
@@ -40,12 +48,15 @@ FAR = 3.5
 """Deviations from the median from which a length is far from the others (Iglewicz and Hoaglin, "How to Detect
 and Handle Outliers", 1993), and `TIMES` as long or short at the least."""
 TIMES = 3.0
+BY_MEDIAN, BY_MEAN = 1.4826, 1.2533
+"""A normal distribution's standard deviation over its median, and over its mean, absolute deviation."""
 RARE_SHARE = 0.05
 """Share of the examples below which a language or script is unlike the others."""
 ENOUGH_LETTERS = 60
 """Letters of a text whose language is compared, and `SCRIPT_LETTERS` where only the script is."""
 SCRIPT_LETTERS = 8
 CONFIDENT = 0.95
+"""Confidence from which on a language counts."""
 LEAST_ECHO = 20
 """Characters of a user's message whose repetition is no greeting and no label."""
 LEAST_CUT = 60
@@ -76,7 +87,7 @@ def find_oddities(examples: Examples) -> dict[str, tuple[tuple[Oddity, ...], ...
     return {kind: tuple(_find_in_kind(members)) for kind, members in iterate_kinds(examples)}
 
 
-def _find_in_kind(members: Sequence[Example]) -> Iterator[tuple[Oddity, ...]]:
+def _find_in_kind(members: Sequence[AnyExample]) -> Iterator[tuple[Oddity, ...]]:
     lengths = _compare_lengths([len(_get_answer_text(example)) for example in members])
     foreign = _find_foreign(members)
     words = sorted({word for example in members for word in _list_whole_words(example)})
@@ -98,7 +109,7 @@ def _find_in_kind(members: Sequence[Example]) -> Iterator[tuple[Oddity, ...]]:
 # ---- the parts of an example
 
 
-def _list_messages(example: Any) -> tuple[Message, ...]:
+def _list_messages(example: AnyExample) -> tuple[Message, ...]:
     match example:
         case Trajectory():
             return example.messages
@@ -109,14 +120,14 @@ def _list_messages(example: Any) -> tuple[Message, ...]:
     return (*example.prompt, example.completion)
 
 
-def _list_texts(example: Any) -> list[str]:
+def _list_texts(example: AnyExample) -> list[str]:
     """Return what everybody says; of a tool's results nothing, which are whatever the tool returned."""
     documents = [example.positive.text, example.negative.text] if isinstance(example, Triplet) else []
     said = [message.content for message in _list_messages(example) if message.role != "tool"]
     return [text for text in (*said, *documents) if text]
 
 
-def _list_answers(example: Any) -> list[Message]:
+def _list_answers(example: AnyExample) -> list[Message]:
     """Return the messages to learn; of a pair the better one."""
     match example:
         case Trajectory():
@@ -128,7 +139,7 @@ def _list_answers(example: Any) -> list[Message]:
     return [example.completion]
 
 
-def _get_answer_text(example: Any) -> str:
+def _get_answer_text(example: AnyExample) -> str:
     if isinstance(example, Triplet):
         return example.positive.text
     return "\n".join(message_to_text(message) for message in _list_answers(example))
@@ -145,7 +156,7 @@ def _compare_lengths(lengths: Sequence[int]) -> list[Oddity | None]:
     middle = median(sizes)
     distances = [abs(size - middle) for size in sizes]
     # Where most lengths are one, the median distance is 0 and the mean one stands in for it.
-    scale = 1.4826 * median(distances) or 1.2533 * fmean(distances)
+    scale = BY_MEDIAN * median(distances) or BY_MEAN * fmean(distances)
     least = max(FAR * scale, math.log(TIMES))
     return [
         None if abs(size - middle) < least else Oddity.SHORT if size < middle else Oddity.LONG
@@ -153,7 +164,7 @@ def _compare_lengths(lengths: Sequence[int]) -> list[Oddity | None]:
     ]
 
 
-def _find_foreign(members: Sequence[Example]) -> list[bool]:
+def _find_foreign(members: Sequence[AnyExample]) -> list[bool]:
     """Return which examples have a question or an answer in a language or script that few others have."""
     named = [{sign for text in _list_spoken(example) for sign in _name_language(text)} for example in members]
     counts = Counter(sign for signs in named for sign in signs)
@@ -168,7 +179,7 @@ def _find_foreign(members: Sequence[Example]) -> list[bool]:
     return [bool(signs & rare) for signs in named]
 
 
-def _list_spoken(example: Any) -> list[str]:
+def _list_spoken(example: AnyExample) -> list[str]:
     """Return the user's last message, and the answers."""
     asked = [message.content for message in _list_messages(example) if message.role == "user"][-1:]
     if isinstance(example, Triplet):
@@ -188,7 +199,7 @@ def _name_language(text: str) -> Iterator[tuple[str, str]]:
             yield "language", language
 
 
-def _list_whole_words(example: Any) -> Iterator[str]:
+def _list_whole_words(example: AnyExample) -> Iterator[str]:
     """Yield the words of all texts, in lower case, but for the last word of each, which may be cut."""
     for text in set(_list_texts(example)):
         yield from (word.casefold() for word in _WORDS.findall(_LAST_WORD.sub("", text)))
@@ -239,7 +250,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _repeats_the_user(example: Any) -> bool:
+def _repeats_the_user(example: AnyExample) -> bool:
     if isinstance(example, Triplet):
         return normalise(example.query) in {
             normalise(example.positive.text),
@@ -251,7 +262,9 @@ def _repeats_the_user(example: Any) -> bool:
     )
 
 
-def _pair_with_questions(example: Any) -> Iterable[tuple[str, Message]]:
+def _pair_with_questions(
+    example: SFTExample | UnpairedPreference | PreferencePair | Trajectory,
+) -> Iterator[tuple[str, Message]]:
     """Yield each answer to learn with the normalised message of the user before it."""
     messages = _list_messages(example)
     learned = example.learned if isinstance(example, Trajectory) else [len(example.prompt)]

@@ -22,6 +22,7 @@ from extractors.cleaning.templates import Templates
 from extractors.errors import LearndError
 from extractors.examples.prompt_keys import fold, is_nearly_equal, normalise
 from extractors.examples.types import (
+    AnyExample,
     Example,
     Examples,
     Message,
@@ -294,7 +295,7 @@ def message_to_text(message: Message) -> str:
     return "\n".join(filter(None, (message.content, *calls)))
 
 
-def iterate_kinds(examples: Examples) -> Iterator[tuple[str, Sequence[Example]]]:
+def iterate_kinds(examples: Examples) -> Iterator[tuple[str, Sequence[AnyExample]]]:
     """Yield each kind (a field of `Examples`) with its members."""
     for kind in Examples.model_fields:
         yield kind, getattr(examples, kind)

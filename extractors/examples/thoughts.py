@@ -6,6 +6,8 @@ from extractors.examples.types import Message
 
 OPENING = "<think>"
 CLOSING = "</think>"
+REASONING_KEYS = ("reasoning_content", "reasoning")
+"""Names of the field of a chat message that holds thoughts; the first is ours."""
 # The chat template opened the block, so that the text shows only where it ends.
 _CLOSED_ONLY = re.compile(rf"{CLOSING}[ \t]*(?:\r?\n|\Z)")
 

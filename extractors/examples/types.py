@@ -278,6 +278,9 @@ Reviewed = ReviewedItem | ReviewedRetrieval
 """A call of a language model, or a search of a retriever, that people reviewed."""
 
 
+AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory
+
+
 class Examples(Value):
     """Training examples by kind."""
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from extractors.examples.prompt_keys import compute_prompt_key
 from extractors.examples.types import Trajectory
-from extractors.feedback.exchange import Exchange, join_turns
+from extractors.feedback.exchange import Exchange, join_calls
 from extractors.feedback.rules import FeedbackRules, Verdict, resolve_verdict
 from extractors.phoenix.spans import Annotation, SubjectKey, group_by_subject
 from extractors.span_parsing.calls import ModelCall
@@ -35,7 +35,7 @@ def build_trajectories(
         verdict = resolve_verdict(feedback, turns[-1].response, rules)
         if verdict is None:
             continue
-        exchange = join_turns(turns)
+        exchange = join_calls(turns)
         if _count_answers(turns, exchange) < rules.min_turns:
             continue
         if isinstance(verdict, DropReason):

@@ -1,4 +1,4 @@
-"""What was exchanged in one session: its calls put together by the histories that the agent sends.
+"""The calls of one session, put together into one exchange by the histories that the agent sends.
 
 call 1   system  user 1                      ─> answer 1
 call 2   system  user 1  answer 1  user 2    ─> answer 2      the agent sends the history again, or
@@ -47,7 +47,7 @@ class _Turn(NamedTuple):
         return self.said[: answers[-1] + 1] if answers else ()
 
 
-def join_turns(calls: Sequence[ModelCall]) -> Exchange | DropReason:
+def join_calls(calls: Sequence[ModelCall]) -> Exchange | DropReason:
     """Return what was exchanged in the `calls` of a session, given in order of time.
 
     Returns a DropReason where the calls do not make one conversation for certain.

@@ -21,7 +21,9 @@ from pydantic import ValidationError
 
 from extractors.errors import LearndError
 from extractors.examples.prompt_keys import compute_prompt_keys
+from extractors.examples.thoughts import REASONING_KEYS
 from extractors.examples.types import (
+    AnyExample,
     Message,
     PreferencePair,
     SFTExample,
@@ -34,11 +36,10 @@ from extractors.span_parsing.drop_reasons import Unreadable
 from extractors.span_parsing.messages.chat_messages import ROLES, read_content
 from extractors.values import Record, Value
 
-AnyExample = SFTExample | PreferencePair | UnpairedPreference | Triplet | Trajectory
 Line = dict[str, Any]
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-"""Names under which tools write an assistant's thoughts; the first is ours."""
+REASONING_FIELDS = (*REASONING_KEYS, "thinking")
+"""Names under which tools write an assistant's thoughts."""
 
 
 class FileForm(StrEnum):

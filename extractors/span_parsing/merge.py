@@ -26,7 +26,7 @@ class Ancestry:
             self._tracers[span.span_id] = (span.name, span.kind, frozenset(span.attributes))
 
     def find_ancestors(self, span_id: str) -> Iterator[str]:
-        """Ids of the span's ancestors, nearest first."""
+        """Yield the ids of the span's ancestors, nearest first."""
         seen = {span_id}
         parent = self._parents.get(span_id)
         while parent is not None and parent not in seen:
@@ -35,12 +35,12 @@ class Ancestry:
             parent = self._parents.get(parent)
 
     def find_tracer(self, span_id: str) -> Tracer | None:
-        """Marks of what wrote the span; None for a span that is not known."""
+        """Return the marks of what wrote the span; None for a span that is not known."""
         return self._tracers.get(span_id)
 
 
 def merge_traced_twice(calls: Iterable[ModelCall], ancestry: Ancestry) -> list[ModelCall]:
-    """One call for each set of spans that traced it.
+    """Return one call for each set of spans that traced it.
 
     Spans traced one call where one lies below the other with the same answer, or where they stand in one
     trace with the same prompt and answer (some instrumentors open no context for what they call). Prompts

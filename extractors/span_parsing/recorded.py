@@ -70,7 +70,7 @@ class AnswerRecord:
     """True where each message is an answer of its own, False where all are one; None where that is untold."""
 
 
-def join_turns(messages: Iterable[RecordedMessage]) -> tuple[RecordedMessage, ...]:
+def join_items(messages: Iterable[RecordedMessage]) -> tuple[RecordedMessage, ...]:
     """Join messages that are items of one assistant turn: a text, thoughts and calls, in any order.
 
     Two texts stay apart: nothing says that they are one.
@@ -104,7 +104,7 @@ def _join(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
 
 def join_choice(messages: Sequence[RecordedMessage]) -> tuple[RecordedMessage, ...]:
     """Join the items of one answer; more than one message is left where there are several texts."""
-    return join_turns(drop_empty(messages))
+    return join_items(drop_empty(messages))
 
 
 def drop_empty(messages: Sequence[RecordedMessage]) -> tuple[RecordedMessage, ...]:

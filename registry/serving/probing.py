@@ -97,13 +97,13 @@ def _is_same_answer(replica: Replica, model: str, recorded: Probe) -> bool:
             f"the chat route of replica {replica.name} made {reply.prompt_tokens} tokens of a prompt of "
             f"{len(recorded.prompt_ids)}; no middleware or default system prompt may change what agents send"
         )
-    return is_same_text(reply, recorded.answer, cut=len(recorded.answer_ids) > limit)
+    return is_recorded_answer(reply, recorded.answer, cut=len(recorded.answer_ids) > limit)
 
 
-def is_same_text(reply: GreedyAnswer, recorded: str, *, cut: bool) -> bool:
+def is_recorded_answer(reply: GreedyAnswer, recorded: str, *, cut: bool) -> bool:
     """Return True if the reply is the recorded text, or its beginning where it was `cut` at a limit.
 
-    Thoughts are compared too: here is asked who answers, not what is right.
+    Thoughts are compared too: the check is of who answers, not of what is right.
     """
     # A cut may fall inside a character.
     text = _join_thoughts(reply.reasoning, reply.text).rstrip("\ufffd").strip()

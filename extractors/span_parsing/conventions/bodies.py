@@ -16,7 +16,7 @@ from extractors.span_parsing.recorded import (
     RecordedMessage,
     RequestRecord,
     join_choice,
-    join_turns,
+    join_items,
 )
 
 KEPT_BY_PROVIDER = (
@@ -95,7 +95,7 @@ def _build_record(
     system = body.get("system") if system is None else system
     leading = _read_system(system)
     return RequestRecord(
-        messages=join_turns((*leading, *read_chats(messages))),
+        messages=join_items((*leading, *read_chats(messages))),
         tools=find_tools(body),
         system_apart=system_apart or bool(leading),
     )

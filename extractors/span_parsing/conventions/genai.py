@@ -30,7 +30,7 @@ from extractors.span_parsing.recorded import (
     RecordedMessage,
     RequestRecord,
     join_choice,
-    join_turns,
+    join_items,
 )
 
 FIRST_ATTRIBUTES = ("gen_ai.system", "gen_ai.provider.name", "gen_ai.operation.name", "llm.request.type")
@@ -44,7 +44,7 @@ def read_request(span: Span) -> RequestRecord | None:
     if not messages:
         return None
     return RequestRecord(
-        messages=join_turns((*_read_instructions(gen_ai), *read_chats(messages, unwrap=True))),
+        messages=join_items((*_read_instructions(gen_ai), *read_chats(messages, unwrap=True))),
         tools=read_definitions(span.attributes),
         system_apart=True,
     )
@@ -80,7 +80,7 @@ def read_older_request(span: Span) -> RequestRecord | None:
         messages = _list_indexed(span, written)
     if not messages:
         return None
-    return RequestRecord(join_turns(read_chats(messages, unwrap=True)), read_definitions(span.attributes))
+    return RequestRecord(join_items(read_chats(messages, unwrap=True)), read_definitions(span.attributes))
 
 
 def read_older_answer(span: Span) -> AnswerRecord | None:

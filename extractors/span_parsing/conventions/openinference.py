@@ -20,7 +20,7 @@ from extractors.span_parsing.nested_attributes import (
     parse_json,
     to_entries,
 )
-from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_turns
+from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_items
 
 TEMPLATE_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
 
@@ -41,7 +41,7 @@ def read_listed_request(span: Span) -> RequestRecord | None:
     )
     if not all(isinstance(message := entry.get("message"), dict) and "role" in message for entry in entries):
         raise Unreadable(DropReason.TRUNCATED)
-    messages = join_turns(_read_messages(entries))
+    messages = join_items(_read_messages(entries))
     if genai.count_mapped_messages(span) == len(entries):
         # Phoenix's own mapping of GenAI messages leaves out results that stand beside a text.
         messages = tuple(replace(each, may_lack_neighbours=each.role != "assistant") for each in messages)

@@ -16,7 +16,7 @@ from extractors.span_parsing.conventions.genai import (
 )
 from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
 from extractors.span_parsing.nested_attributes import parse_json, parse_list
-from extractors.span_parsing.recorded import AnswerRecord, RequestRecord, join_turns
+from extractors.span_parsing.recorded import AnswerRecord, RequestRecord, join_items
 
 MESSAGE_EVENTS = {
     "gen_ai.system.message": "system",
@@ -46,7 +46,7 @@ def read_request(span: Span) -> RequestRecord | None:
             chats += parse_list(attributes.get("gen_ai.input.messages"))
     if not chats:
         return None
-    return RequestRecord(join_turns(read_chats(chats, unwrap=True)), read_definitions(span.attributes))
+    return RequestRecord(join_items(read_chats(chats, unwrap=True)), read_definitions(span.attributes))
 
 
 def read_answer(span: Span) -> AnswerRecord | None:

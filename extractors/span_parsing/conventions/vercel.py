@@ -5,7 +5,7 @@ from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import get_path, parse_json, parse_list
-from extractors.span_parsing.recorded import AnswerRecord, RequestRecord, join_choice, join_turns
+from extractors.span_parsing.recorded import AnswerRecord, RequestRecord, join_choice, join_items
 
 
 def read_request(span: Span) -> RequestRecord | None:
@@ -14,7 +14,7 @@ def read_request(span: Span) -> RequestRecord | None:
     if not messages:
         return None
     tools = get_path(span.attributes, "ai.prompt.tools")
-    return RequestRecord(join_turns(read_chats(messages)), read_tools(parse_json(tools)))
+    return RequestRecord(join_items(read_chats(messages)), read_tools(parse_json(tools)))
 
 
 def read_answer(span: Span) -> AnswerRecord | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from extractors.examples.thoughts import split_thoughts
+from extractors.examples.thoughts import REASONING_KEYS, split_thoughts
 from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
 from extractors.span_parsing.messages.parts import (
@@ -194,7 +194,7 @@ def _merge_calls(of_parts: list[RecordedCall], listed: list[RecordedCall]) -> li
 
 def _read_reasoning(chat: dict[str, Any], parts: Sequence[Part]) -> str | None:
     thoughts = [part.text for part in parts if isinstance(part, Thought) and part.text]
-    written = chat.get("reasoning_content") or chat.get("reasoning")
+    written = next((chat[key] for key in REASONING_KEYS if chat.get(key)), None)
     if not thoughts and isinstance(written, str):
         thoughts = [written]
     return "\n".join(thoughts) or None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extractors.examples.prompt_keys import to_comparable
 from extractors.examples.types import Message
-from extractors.feedback.exchange import Exchange, join_turns
+from extractors.feedback.exchange import Exchange, join_calls
 from extractors.span_parsing.calls import ModelCall
 from tests.support.traffic import NOON
 
@@ -87,7 +87,7 @@ def is_beginning_and_end(prompt: Sequence[Message], before: Sequence[Message]) -
 @given(calls=draw_session() | draw_junk())
 @settings(deadline=None, max_examples=1500)
 def test_before_each_answer_stands_what_the_model_was_asked(calls: list[ModelCall]) -> None:
-    found = join_turns(calls)
+    found = join_calls(calls)
     if isinstance(found, Exchange):
         assert found.messages[-1] == calls[-1].response
         assert len(found.messages) - 1 in found.answered

@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.serving.probing import is_same_text
+from registry.serving.probing import is_recorded_answer
 from registry.serving.replica import GreedyAnswer
 
 RECORDED = "<think>\nA parcel, so shipping.\n</think>\n\nshipping"
@@ -14,15 +14,15 @@ def reply(text: str, reasoning: str = "") -> GreedyAnswer:
 
 @pytest.mark.parametrize("recorded", [RECORDED, RECORDED.removeprefix("<think>\n")])
 def test_thoughts_may_stand_in_the_text_or_beside_it(recorded: str) -> None:
-    assert is_same_text(reply(RECORDED), recorded, cut=False)
-    assert is_same_text(reply("\n\nshipping", "\nA parcel, so shipping.\n"), recorded, cut=False)
-    assert not is_same_text(reply("shipping", "Money, so shipping."), recorded, cut=False)
-    assert not is_same_text(reply("billing", "A parcel, so shipping."), recorded, cut=False)
+    assert is_recorded_answer(reply(RECORDED), recorded, cut=False)
+    assert is_recorded_answer(reply("\n\nshipping", "\nA parcel, so shipping.\n"), recorded, cut=False)
+    assert not is_recorded_answer(reply("shipping", "Money, so shipping."), recorded, cut=False)
+    assert not is_recorded_answer(reply("billing", "A parcel, so shipping."), recorded, cut=False)
 
 
 def test_a_reply_that_was_cut_within_the_thoughts_is_compared_as_far_as_it_goes() -> None:
     for short in (reply("", "A parcel, so"), reply("<think>\nA parcel, so")):
-        assert is_same_text(short, RECORDED, cut=True)
-        assert not is_same_text(short, RECORDED, cut=False)
-    assert not is_same_text(reply("", "A letter"), RECORDED, cut=True)
-    assert not is_same_text(reply(""), RECORDED, cut=True)
+        assert is_recorded_answer(short, RECORDED, cut=True)
+        assert not is_recorded_answer(short, RECORDED, cut=False)
+    assert not is_recorded_answer(reply("", "A letter"), RECORDED, cut=True)
+    assert not is_recorded_answer(reply(""), RECORDED, cut=True)
