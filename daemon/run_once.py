@@ -12,6 +12,7 @@ from daemon.publishing.publish import NotPublished, publish_target
 from daemon.runtime.child_process import Interrupted, OnProgress
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
+from daemon.runtime.data_dir import prepare_data_dir
 from daemon.runtime.locks import daemon_lock
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
@@ -35,9 +36,10 @@ def run_once(
 
     The cycle starts even without new feedback, and does not wait for the cool-down. Raises Locked while a
     daemon works on the same data directory, and PhoenixError, NotServedYet or Interrupted: then the
-    unfinished cycle stays where it is, and the next call goes on with it.
+    unfinished cycle stays where it is, and the next call goes on with it. Raises DataDirUnusable.
     """
     target = settings.find_target(target_key)
+    prepare_data_dir(settings)
     with daemon_lock(settings.data_dir):
         store = Store.open(settings.data_dir, utc_now())
         try:

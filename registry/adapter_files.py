@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +38,25 @@ def open_adapter_file(folder: Path, name: str, digest: str) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def share_adapter(folder: Path, names: Iterable[str]) -> None:
+    """Let whoever may read the folder of all adapters read these files of one; nothing changes for others.
+
+    `folder` is `adapters/<target>/<cycle>`. The reports beside the files stay private. Raises OSError.
+    """
+    adapters = folder.parent.parent
+    for path in (folder.parent, folder, *(folder / name for name in names)):
+        copy_permissions(adapters, path)
+
+
+def copy_permissions(folder: Path, path: Path) -> None:
+    """Give `path` the group and the permissions of `folder`; a file without those to search a folder."""
+    source = folder.stat()
+    mode = stat.S_IMODE(source.st_mode)
+    if mode & 0o070 and path.stat().st_gid != source.st_gid:
+        os.chown(path, -1, source.st_gid)
+    path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def check_adapter_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -7,10 +7,10 @@ from extractors.errors import LearndError
 
 
 def main() -> None:
-    """Run the command line; a LearndError becomes one line on stderr and exit code 1."""
+    """Run the command line; a LearndError or an unusable file becomes one line on stderr, exit code 1."""
     try:
         app(prog_name="learnd")
-    except LearndError as problem:
+    except (LearndError, OSError) as problem:
         from daemon.cli.output import remove_control_characters
 
         print(remove_control_characters(f"learnd: {problem}"), file=sys.stderr)  # noqa: T201

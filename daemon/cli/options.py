@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon.runtime.clock import utc_now
+from daemon.runtime.data_dir import prepare_data_dir
 from daemon.settings.load import Settings, load_settings
 from daemon.settings.target import TargetSettings
 from extractors.errors import LearndError
@@ -34,8 +35,9 @@ DEFAULT_CONFIG = Path("learnd.toml")
 
 @contextmanager
 def open_store(config: Path) -> Iterator[tuple[Settings, Store]]:
-    """Load the settings and open the store that they name. Raises SettingsError."""
+    """Load the settings and open the store that they name. Raises SettingsError and DataDirUnusable."""
     settings = load_settings(config)
+    prepare_data_dir(settings)
     with Store.open(settings.data_dir, utc_now()) as store:
         yield settings, store
 

@@ -16,6 +16,7 @@ from evaluation.jobs.readiness import ReadinessJob
 from evaluation.jobs.seeds import SeedsJob
 from evaluation.report import SeedRuns
 from extractors.dataset.snapshot import Snapshot
+from registry.adapter_files import share_adapter
 from registry.cycles import Cycle, StageResult, TrainingFigures
 from registry.versions import Candidate, Version
 from trainers.jobs.job import TrainingJob, TrainingResult
@@ -147,6 +148,7 @@ def train_candidate(
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         chosen.adapter.replace(final)
+    share_adapter(final, version.files)
     return version, tuple(stage for run in runs for stage in run.stages)
 
 

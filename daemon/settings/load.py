@@ -43,7 +43,11 @@ class Settings(BaseSettings):
     )
 
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Path("learnd-data")
-    """Folder of the store, the snapshots, the adapters and the runs' logs."""
+    """Folder of the store, the snapshots, the adapters and the runs' logs. Only learnd's own user can
+    read it; permissions of others are taken away."""
+    adapters_group: str | None = None
+    """The name or number of a group that may read the adapters, and nothing else in `data_dir`. Model servers
+    that do not run as learnd's user belong to it; learnd's user has to belong to it, too."""
     phoenix: PhoenixSettings = PhoenixSettings()
     """The Phoenix server that holds the agents' traces and feedback."""
     daemon: DaemonSettings = DaemonSettings()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.values import Value
+from registry.adapter_files import copy_permissions
 from registry.serving.replica import RefusalReason, Replica, ReplicaRefused, ReplicaUnreachable
 
 TRIAL = "learnd.doctor"
@@ -96,6 +97,8 @@ def _check_lora(replica: Replica, adapters: Path, rank: int) -> Check:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         (folder / "adapter_config.json").write_text(json.dumps(config))
+        for path in (folder, folder / "adapter_config.json"):
+            copy_permissions(adapters, path)
         replica.load(TRIAL, folder)
     except ReplicaRefused as error:
         if error.why is not RefusalReason.INCOMPLETE:
