@@ -69,7 +69,7 @@ def serve(settings: Settings) -> None:
         store = Store.open(settings.data_dir, utc_now())
         stack.callback(store.close)
         service = Service(settings, store)
-        server = build_daemon_server(settings, store, service.health, service.metrics, tokens)
+        server = build_daemon_server(settings, store, service.health, service.metrics, tokens, utc_now)
         stack.callback(service.close)
         service.start()
         address = f"http://{settings.daemon.host}:{settings.daemon.port}"
