@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.text import Text
 
 from daemon.cli.options import DEFAULT_CONFIG, AsJson, Config
@@ -45,7 +46,7 @@ def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     with (error_console if as_json else console).status("") as running:
 
         def show_running(name: str) -> None:
-            running.update(f"checking: {remove_control_characters(name)}")
+            running.update(escape(f"checking: {remove_control_characters(name)}"))
 
         for check in examine(settings, on_start=show_running):
             checks.append(check)

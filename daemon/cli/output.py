@@ -15,8 +15,9 @@ from rich.table import Table
 DIRECTION_CHANGES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that change the direction of the text beside them."""
 # Programs that read a pipe want whole lines.
-console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
-error_console = Console(stderr=True, highlight=False)
+# A path or a label may hold `:warning:`, which stays as it is.
+console = Console(width=None if sys.stdout.isatty() else 240, highlight=False, emoji=False)
+error_console = Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_line(text: str = "", style: str | None = None) -> None:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from trainers.job_folder import ProgressLine
@@ -30,7 +31,7 @@ class Display:
     """The demo's part of the terminal, or of the log."""
 
     def __init__(self, show_progress: ShowProgress, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+        self._console = console or Console(highlight=False, markup=False, emoji=False)
         self._show_progress = show_progress
 
     def print(self, part: RenderableType) -> None:
@@ -42,7 +43,7 @@ class Display:
         """Say what is being done until the block ends."""
         if not self._console.is_terminal:
             self.print(f"{text} …")
-        with self._console.status(text):
+        with self._console.status(escape(text)):
             yield
 
     def cycle(self) -> AbstractContextManager[CycleDisplay]:
@@ -55,7 +56,7 @@ class Display:
         if not self._console.is_terminal:
             yield self._count_in_lines(title, total)
             return
-        columns = (TextColumn(f"{title:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn(escape(f"{title:<24}")), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task("", total=total)
             yield lambda done: progress.update(task, completed=done)
