@@ -1,7 +1,17 @@
-"""`learnd run`: the jobs of every target on a scheduler, and the API beside them.
+"""`learnd run`: the jobs of every target, and the API beside them.
 
-Each target has five jobs: poll, advance, reconcile, publish, prune. A job that fails waits longer before
-each further try, its problem is shown in the status, and the other jobs go on.
+    lane          threads                     jobs
+    phoenix       4                           poll every `poll_seconds`; publish when a cycle has ended
+    cycles        trainings at once, and 3    advance, woken by `schedule`
+    reconcile …   2 for each set of replicas  reconcile, woken by `serving`
+    housekeeping  1                           prune
+    notify …      1 for each receiver         notify
+    schedule      1                           asks the store which targets are due, for all of them at once
+    serving       1                           asks the store which targets have something to serve
+
+A job that fails waits longer before each further try, its problem is shown in the status, and the other jobs
+go on. While Phoenix answers nobody, one job at a time asks it. Periods are measured by a clock that nobody
+sets; `daemon.watchdog` notices jobs that did not run.
 """
 
 import signal
@@ -9,15 +19,14 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.access.tokens import check_tokens
 from daemon.cycle.steps import PASSING, advance, find_unfinished_cycle, start_cycle
-from daemon.data.ingest import open_phoenix, poll_target
+from daemon.data.ingest import open_phoenix, poll_once
+from daemon.guarded_job import AGAIN, GuardedJob
 from daemon.monitoring.metrics import Metrics
 from daemon.monitoring.notifications import Notifier
 from daemon.publishing.publish import publish_target
@@ -26,18 +35,22 @@ from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.listening import open_socket
 from daemon.runtime.locks import daemon_lock
-from daemon.scheduling.schedule import Demand, Trigger, find_trigger
+from daemon.scheduling.job_loop import Job, JobLoop
+from daemon.scheduling.outage import Outage
+from daemon.scheduling.schedule import find_trigger
 from daemon.scheduling.second_looks import SecondLooks
 from daemon.server import build_daemon_server
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
 from daemon.settings.load import Settings
+from daemon.settings.target import TargetSettings
 from daemon.settings.types import SettingsError
 from daemon.views.status import Health
-from extractors.errors import LearndError
+from daemon.watchdog import Watchdog
+from extractors.phoenix.http import PhoenixUnreachable
 from registry.cycles import Cycle, CycleState
-from registry.store.database import StoreUnavailable
 from registry.store.store import Store
+from registry.targets import TargetDemand
 from trainers.job_folder import ProgressLine
 
 log = structlog.get_logger()
@@ -46,12 +59,20 @@ PUBLISH_SECONDS = 10.0
 PRUNE_SECONDS = 3600.0
 NOTIFY_SECONDS = 2.0
 KEEP_NOTICES = timedelta(days=30)
-LONGEST_BACKOFF = timedelta(minutes=5)
+PHOENIX, CYCLES, HOUSEKEEPING = "phoenix", "cycles", "housekeeping"
+"""Lanes of targets' jobs."""
+PHOENIX_THREADS = 4
+LIGHT_STEPS_AT_ONCE = 3
+"""Cycles that may take a step beside those that train or evaluate."""
+LOOKS_UNTIL_THOROUGH = 15
+"""One look at all targets, idle or not, in so many."""
+PROBE_SECONDS = 10.0
+"""How long Phoenix has to answer anything at all, before nobody else tries."""
 HEAVY = frozenset({CycleState.TRAINING, CycleState.EVALUATING})
 
 
-def serve(settings: Settings) -> None:
-    """Run the daemon until SIGTERM or SIGINT.
+def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+    """Run the daemon until SIGTERM or SIGINT. `clock` returns aware UTC.
 
     Raises Locked where another daemon works on the data directory, PortTaken and SettingsError.
     """
@@ -66,10 +87,10 @@ def serve(settings: Settings) -> None:
         listening = stack.enter_context(
             open_socket(settings.daemon.host, settings.daemon.port, "daemon.port")
         )
-        store = Store.open(settings.data_dir, utc_now())
+        store = Store.open(settings.data_dir, clock())
         stack.callback(store.close)
-        service = Service(settings, store)
-        server = build_daemon_server(settings, store, service.health, service.metrics, tokens, utc_now)
+        service = Service(settings, store, clock)
+        server = build_daemon_server(settings, store, service.health, service.metrics, tokens, clock)
         stack.callback(service.close)
         service.start()
         address = f"http://{settings.daemon.host}:{settings.daemon.port}"
@@ -82,198 +103,224 @@ def serve(settings: Settings) -> None:
 
 
 @dataclass
-class Backoff:
-    """The waiting time of a job that keeps failing."""
-
-    failures: int = 0
-    not_before: datetime | None = None
-
-    def record_failure(self, now: datetime, first: timedelta) -> None:
-        self.failures += 1
-        self.not_before = now + min(first * 2 ** min(self.failures, 10), LONGEST_BACKOFF)
-
-    def record_success(self) -> None:
-        self.failures, self.not_before = 0, None
-
-
-@dataclass
 class Service:
-    """The scheduler with its jobs; `start` and `close` it once."""
+    """The jobs of all targets; `start` and `close` it once."""
 
     settings: Settings
     store: Store
+    clock: Callable[[], datetime] = utc_now
+    """Aware UTC. Periods and back-off do not depend on it."""
     health: Health = field(default_factory=Health)
     metrics: Metrics = field(default_factory=Metrics)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        workers = 5 * len(self.settings.targets) + len(self.settings.notify) + 2
-        self._scheduler = BackgroundScheduler(
-            timezone=UTC,
-            executors={"default": ThreadPoolExecutor(workers)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        settings = self.settings
+        self._targets = {target.key: target for target in settings.targets}
+        self._contexts = {key: self._build_context(target) for key, target in self._targets.items()}
+        self._notifiers = [Notifier(each, self.store, self.clock, self.stop) for each in settings.notify]
+        self._loop = JobLoop(self._choose_lanes())
+        self._watchdog = Watchdog(
+            self._loop, self.store, self.health, list(self._targets), self.clock, self.stop
         )
-        self._started_at = utc_now()
-        self._notifiers = [
-            Notifier(receiver, self.store, utc_now, self.stop) for receiver in self.settings.notify
-        ]
-        self._trainings = threading.Semaphore(self.settings.daemon.trainings_at_once)
-        self._phoenix = open_phoenix(self.settings)
+        self._started_at = self.clock()
+        self._trainings = threading.Semaphore(settings.daemon.trainings_at_once)
+        self._phoenix = open_phoenix(settings)
+        self._probe = open_phoenix(settings, timeout=PROBE_SECONDS, patience=0)
+        self._outage = Outage(self._probe.version)
         self._second_looks = SecondLooks()
+        self._looks = 0
         # No cycle begins on a mirror that a poll has filled only in part.
-        self._polling = {target.key: threading.Lock() for target in self.settings.targets}
+        self._polling = {key: threading.Lock() for key in self._targets}
+        self._half_polled: set[str] = set()
+        self._jobs: dict[tuple[str, str], Job] = {}
 
     def start(self) -> None:
         """Start the jobs. Raises SettingsError where a receiver's secret cannot be read."""
-        self._start_notifiers()
-        for target in self.settings.targets:
-            on_progress = self._build_progress_recorder(target.key)
-            context = TargetContext(self.settings, target, self.store, utc_now, self.stop, on_progress)
-            self._schedule(self.settings.phoenix.poll_seconds, "poll", context, self._poll)
-            self._schedule(self.settings.daemon.reconcile_seconds, "reconcile", context, self._reconcile)
-            self._schedule(ADVANCE_SECONDS, "advance", context, self._advance)
-            self._schedule(PUBLISH_SECONDS, "publish", context, self._publish)
-            self._schedule(PRUNE_SECONDS, "prune", context, prune_target)
-        self._scheduler.start()
-
-    def _start_notifiers(self) -> None:
-        """Start a job for each receiver, so that a receiver that hangs delays neither others nor a cycle."""
+        settings = self.settings
         for notifier in self._notifiers:
             notifier.register()
-            self._scheduler.add_job(
-                _build_notify_job(notifier),
-                "interval",
-                seconds=NOTIFY_SECONDS,
-                id=f"notify {notifier.receiver.name}",
-                next_run_time=utc_now(),
+            self._add_common(
+                f"notify {notifier.receiver.name}", NOTIFY_SECONDS, notifier.deliver, shown=False
             )
-        self._scheduler.add_job(
-            lambda: self.store.prune_notices(utc_now() - KEEP_NOTICES),
-            "interval",
-            seconds=PRUNE_SECONDS,
-            id="prune notices",
-            next_run_time=utc_now(),
-        )
+        self._add_common("prune notices", PRUNE_SECONDS, self._prune_notices, shown=False)
+        self._add_common("schedule", ADVANCE_SECONDS, self._wake_cycles)
+        self._add_common("serving", settings.daemon.reconcile_seconds, self._wake_reconcilers)
+        for key, context in self._contexts.items():
+            self._add("poll", context, PHOENIX, self._poll, settings.phoenix.poll_seconds)
+            self._add("publish", context, PHOENIX, self._publish, PUBLISH_SECONDS, woken=True)
+            self._add("prune", context, HOUSEKEEPING, prune_target, PRUNE_SECONDS)
+            self._add("advance", context, CYCLES, self._advance, ADVANCE_SECONDS, woken=True)
+            lane = name_replica_lane(settings, context.target)
+            self._add(
+                "reconcile", context, lane, self._reconcile, settings.daemon.reconcile_seconds, woken=True
+            )
+            # A run may have ended before the last daemon did.
+            self._loop.wake(self._jobs["publish", key])
+        self._loop.start()
+        self._watchdog.start()
 
     def close(self) -> None:
         """Stop the jobs. A training child ends, and resumes from its checkpoint at the next start."""
         self.stop.set()
-        self._scheduler.shutdown(wait=True)
+        self._loop.close()
         self._phoenix.close()
+        self._probe.close()
 
-    def _schedule(
-        self, seconds: float, name: str, context: TargetContext, job: Callable[[TargetContext], None]
+    def _build_context(self, target: TargetSettings) -> TargetContext:
+        on_progress = self._build_progress_recorder(target.key)
+        return TargetContext(self.settings, target, self.store, self.clock, self.stop, on_progress)
+
+    def _choose_lanes(self) -> dict[str, int]:
+        """Return how many threads each lane has: one lane for each thing that may hang."""
+        lanes = {
+            PHOENIX: PHOENIX_THREADS,
+            CYCLES: self.settings.daemon.trainings_at_once + LIGHT_STEPS_AT_ONCE,
+            HOUSEKEEPING: 1,
+            "schedule": 1,
+            "serving": 1,
+            "prune notices": 1,
+        }
+        lanes |= {f"notify {receiver.name}": 1 for receiver in self.settings.notify}
+        return lanes | {name_replica_lane(self.settings, target): 2 for target in self.settings.targets}
+
+    def _add_common(
+        self, name: str, seconds: float, job: Callable[[], object], *, shown: bool = True
     ) -> None:
-        self._scheduler.add_job(
-            self._guard(name, context, job, timedelta(seconds=seconds)),
-            "interval",
-            seconds=seconds,
-            id=f"{name} {context.target.key}",
-            next_run_time=utc_now(),
-        )
+        """Add a job for all targets, in a lane of its own; `shown` puts its problems into their status."""
+        shown_at = list(self._targets) if shown else []
+        guarded = GuardedJob(name, job, seconds, shown_at, self.health, self.metrics, self.stop)
+        self._loop.add(Job(name, name, guarded, seconds))
 
-    def _guard(
-        self, name: str, context: TargetContext, job: Callable[[TargetContext], None], every: timedelta
-    ) -> Callable[[], None]:
-        """Return the job as the scheduler runs it: this is the only place that catches everything."""
-        backoff, target = Backoff(), context.target.key
-
-        def run() -> None:
-            if self.stop.is_set() or (backoff.not_before and utc_now() < backoff.not_before):
-                return
-            try:
-                job(context)
-            except Interrupted:
-                return
-            except (LearndError, OSError, StoreUnavailable) as problem:
-                # A full disk or a locked database may pass; nothing of the cycle is lost.
-                log.warning(
-                    "job failed", job=name, target=target, problem=str(problem), tries=backoff.failures + 1
-                )
-                self._record_failure(name, context, backoff, every, str(problem))
-            except Exception as bug:
-                log.exception("job failed", job=name, target=target)
-                self._record_failure(name, context, backoff, every, f"{type(bug).__name__}: {bug}")
-                if name == "advance":
-                    _fail_cycle(context, f"a defect in learnd, please report it: {type(bug).__name__}: {bug}")
-            else:
-                backoff.record_success()
-                self.health.clear_problem(target, name)
-
-        return run
-
-    def _record_failure(
-        self, name: str, context: TargetContext, backoff: Backoff, every: timedelta, problem: str
+    def _add(
+        self,
+        name: str,
+        context: TargetContext,
+        lane: str,
+        job: Callable[[TargetContext], object],
+        seconds: float,
+        *,
+        woken: bool = False,
     ) -> None:
-        backoff.record_failure(utc_now(), every)
-        self.metrics.job_failures.labels(context.target.key, name).inc()
-        self.health.record_problem(context.target.key, name, problem)
+        """Add a target's job, which is due every so many `seconds`, or only when it is woken."""
+        key = context.target.key
+        guarded = GuardedJob(name, lambda: job(context), seconds, [key], self.health, self.metrics, self.stop)
+        if name == "advance":
+            guarded.on_defect = lambda words: _fail_cycle(context, words)
+        self._jobs[name, key] = self._loop.add(Job(name, lane, guarded, None if woken else seconds, key))
 
-    def _poll(self, context: TargetContext) -> None:
-        with self._polling[context.target.key], self.metrics.poll_seconds.labels(context.target.key).time():
-            changes = poll_target(context, self._phoenix)
-        self.metrics.feedback_changes.labels(context.target.key).inc(changes)
+    def _wake_cycles(self) -> None:
+        """Wake the targets whose cycle is under way or due: one query finds them, nearly every time.
+
+        Cron times, second looks and targets that the store does not know are looked at less often.
+        """
+        now = self.clock()
+        self.store.expire_batches(now)
+        thorough = self._looks % LOOKS_UNTIL_THOROUGH == 0
+        self._looks += 1
+        demands = {demand.target: demand for demand in self.store.find_demands(idle=thorough)}
+        if thorough:
+            demands |= {key: TargetDemand(target=key) for key in self._targets if key not in demands}
+        for key, demand in demands.items():
+            if (target := self._targets.get(key)) is None:
+                continue
+            self.metrics.cycle_running.labels(key).set(demand.unfinished)
+            looks_again = thorough and demand.on_probation
+            due = find_trigger(target, demand, since=self._started_at, now=now) is not None
+            if demand.unfinished or looks_again or due:
+                self._loop.wake(self._jobs["advance", key])
+
+    def _wake_reconcilers(self) -> None:
+        """Wake the targets that have replicas, or versions that are to be let go."""
+        wanted = {version.target for version in self.store.find_wanted_versions()}
+        active = self.store.find_active_versions()
+        for key, target in self._targets.items():
+            version = active.get(key)
+            self.metrics.active_version.labels(key).set(version.number if version else 0)
+            if key in wanted or self.settings.find_replicas(target):
+                self._loop.wake(self._jobs["reconcile", key])
+
+    def _prune_notices(self) -> None:
+        self.store.prune_notices(self.clock() - KEEP_NOTICES)
+
+    def _poll(self, context: TargetContext) -> object:
+        """Read one piece of what is new in Phoenix; a project with much takes turns with the others."""
+        key = context.target.key
+        try:
+            with (
+                self._outage.attempt(),
+                self._polling[key],
+                self.metrics.poll_seconds.labels(key).time(),
+            ):
+                changes, complete = poll_once(context, self._phoenix)
+                (self._half_polled.discard if complete else self._half_polled.add)(key)
+        except PhoenixUnreachable as problem:
+            if self._outage.problem is not None:
+                self.store.record_poll_problem(list(self._targets), self.clock(), str(problem))
+            raise
+        self.metrics.feedback_changes.labels(key).inc(changes)
+        return None if complete else AGAIN
 
     def _publish(self, context: TargetContext) -> None:
-        publish_target(context, self._phoenix)
+        if self.store.find_unpublished_cycles(context.target.key):
+            with self._outage.attempt():
+                publish_target(context, self._phoenix)
 
     def _reconcile(self, context: TargetContext) -> None:
         for replica, problem in reconcile_target(context).items():
             self.health.record_replica(context.target.key, replica, problem)
             self.metrics.replica_ok.labels(context.target.key, replica).set(problem == "ok")
-        active = self.store.find_active_version(context.target.key)
-        self.metrics.active_version.labels(context.target.key).set(active.number if active else 0)
 
     def _advance(self, context: TargetContext) -> None:
+        """Take the target's cycle to its end, or as far as it gets while others train."""
+        key = context.target.key
         cycle = find_unfinished_cycle(context) or self._begin(context)
-        self.metrics.cycle_running.labels(context.target.key).set(cycle is not None)
+        while cycle is not None and not cycle.ended:
+            self.metrics.cycle_running.labels(key).set(1)
+            if (cycle := self._step(context, cycle)) is None:
+                return
+        self.metrics.cycle_running.labels(key).set(0)
         if cycle is None:
             return
-        while not cycle.ended:
-            cycle = self._step(context, cycle)
-        log.info("cycle ended", target=cycle.target, cycle=cycle.id, state=cycle.state, verdict=cycle.verdict)
-        self.metrics.cycles.labels(cycle.target, cycle.state, cycle.verdict or "").inc()
-        self.health.record_progress(cycle.target, None)
+        log.info("cycle ended", target=key, cycle=cycle.id, state=cycle.state, verdict=cycle.verdict)
+        self.metrics.cycles.labels(key, cycle.state, cycle.verdict or "").inc()
+        self.health.record_progress(key, None)
+        self._loop.wake(self._jobs["publish", key])
 
     def _begin(self, context: TargetContext) -> Cycle | None:
-        self.store.expire_batches(utc_now())
-        again = self._second_looks.find_due(context)
-        self.health.record_probation(context.target.key, self._second_looks.last_count(context.target.key))
-        trigger = self._find_trigger(context)
-        if again is None and trigger is None:
+        """Start the cycle that is due; None where none is, or a poll is under way."""
+        key, polling = context.target.key, self._polling[context.target.key]
+        if key in self._half_polled or not polling.acquire(blocking=False):
             return None
-        with self._polling[context.target.key]:
+        try:
+            again = self._second_looks.find_due(context)
+            self.health.record_probation(key, self._second_looks.last_count(key))
+            trigger = find_trigger(
+                context.target, self.store.find_demand(key), since=self._started_at, now=self.clock()
+            )
+            if again is None and trigger is None:
+                return None
             return start_cycle(context, trigger or "", again)
+        finally:
+            polling.release()
 
-    def _find_trigger(self, context: TargetContext) -> Trigger | None:
-        """Return why a cycle should train now, or None."""
-        key, state = context.target.key, self.store.target_state(context.target.key)
-        demand = Demand(
-            feedback_changes=state.feedback_changes,
-            batch_decided=self.store.has_decided_batch_since(key, state.last_cycle_at),
-            asked=self.store.is_cycle_requested(key, state.last_cycle_at),
-        )
-        return find_trigger(
-            context.target,
-            demand,
-            last=next(iter(self.store.cycles(key, limit=1, trains=True)), None),
-            since=self._started_at,
-            now=utc_now(),
-        )
-
-    def _step(self, context: TargetContext, cycle: Cycle) -> Cycle:
+    def _step(self, context: TargetContext, cycle: Cycle) -> Cycle | None:
+        """Take one step; None where it has to wait until others have trained."""
+        heavy = cycle.state in HEAVY
+        if heavy and not self._trainings.acquire(blocking=False):
+            return None
         log.info("cycle", target=cycle.target, cycle=cycle.id, state=cycle.state)
         context.report_stage(cycle.state)
         try:
-            if cycle.state not in HEAVY:
-                return advance(context, cycle)
-            with self._trainings:
-                return advance(context, cycle)
+            return advance(context, cycle)
         except Interrupted:
             raise
         except PASSING as waits:
             self.store.note(cycle.id, f"waits: {waits}")
             raise
+        finally:
+            if heavy:
+                self._trainings.release()
 
     def _build_progress_recorder(self, target: str) -> OnProgress:
         def record(line: ProgressLine) -> None:
@@ -284,20 +331,12 @@ class Service:
         return record
 
 
-def _build_notify_job(notifier: Notifier) -> Callable[[], None]:
-    """Return a receiver's job as the scheduler runs it: whatever goes wrong, there is a next try."""
-
-    def run() -> None:
-        try:
-            notifier.deliver()
-        except (LearndError, OSError, StoreUnavailable) as problem:
-            log.warning("job failed", job="notify", receiver=notifier.receiver.name, problem=str(problem))
-        except Exception:
-            log.exception("job failed", job="notify", receiver=notifier.receiver.name)
-
-    return run
+def name_replica_lane(settings: Settings, target: TargetSettings) -> str:
+    """Return the lane of the target's reconciler: a replica that hangs holds up who shares it."""
+    return " ".join(["reconcile", *(replica.name for replica in settings.find_replicas(target))])
 
 
-def _fail_cycle(context: TargetContext, reason: str) -> None:
+def _fail_cycle(context: TargetContext, words: str) -> None:
     if cycle := find_unfinished_cycle(context):
+        reason = f"a defect in learnd, please report it: {words}"
         context.move(cycle, CycleState.FAILED, reason=reason)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from extractors.values import Value
 
-Event = Literal["batch.waiting", "cycle.failed", "version.promoted", "version.rolled_back"]
+Event = Literal["batch.waiting", "cycle.failed", "version.promoted", "version.rolled_back", "jobs.late"]
 
 
 class Notice(Value):

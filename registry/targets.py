@@ -47,3 +47,24 @@ class TargetState(Value):
         if start is None or end is None or first is None or retained_to is None:
             return None
         return Window(start=start, end=end, first=first, retained_to=retained_to)
+
+
+class TargetDemand(Value):
+    """What may make the next cycle of a target due; the defaults are those of a target never seen."""
+
+    target: str
+    """`tenant/agent`."""
+    unfinished: bool = False
+    """Whether a cycle is under way."""
+    on_probation: bool = False
+    """Whether a version waits for its second look."""
+    asked: bool = False
+    """Whether an operator asked for a cycle since the last one began."""
+    batch_decided: bool = False
+    """Whether a batch with something approved has ended since the last cycle began."""
+    feedback_changes: int = 0
+    """Pieces of feedback, new or changed, since the last cycle began."""
+    last_cycle_at: datetime | None = None
+    """When the last cycle that trains began."""
+    last_cycle_ended_at: datetime | None = None
+    """When that cycle took its last step."""

@@ -20,6 +20,8 @@ class ReadyState(Value):
 
     ready: bool
     targets_with_problems: int
+    targets_with_late_jobs: int
+    """Targets of which a job did not run when it should have."""
 
 
 def build_health_router(settings: Settings, health: Health) -> APIRouter:
@@ -37,9 +39,10 @@ def build_health_router(settings: Settings, health: Health) -> APIRouter:
 
         Cycles that Phoenix has not yet received do not count as a problem here.
         """
-        ill = sum(bool(health.read(target.key).problems.keys() - {"publish"}) for target in settings.targets)
+        found = [health.read(target.key).problems.keys() for target in settings.targets]
+        ill, late = sum(bool(jobs - {"publish"}) for jobs in found), sum("watchdog" in jobs for jobs in found)
         response.status_code = 503 if ill else 200
-        return ReadyState(ready=not ill, targets_with_problems=ill)
+        return ReadyState(ready=not ill, targets_with_problems=ill, targets_with_late_jobs=late)
 
     return router
 

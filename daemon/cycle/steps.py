@@ -17,6 +17,7 @@ from daemon.cycle.training import build_method_settings, choose_plan, describe_b
 from daemon.data.ingest import assemble_snapshot, extract_target, open_phoenix, poll_target
 from daemon.data.synthesis import ask_for_examples
 from daemon.runtime.child_process import Interrupted
+from daemon.runtime.clock import is_within
 from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import Locked
 from daemon.scheduling.probation import SECOND_LOOK, count_required_items, find_on_probation
@@ -78,8 +79,7 @@ def run_cycle(context: TargetContext, trigger: str) -> Cycle:
 
 def find_unfinished_cycle(context: TargetContext) -> Cycle | None:
     """Return the target's cycle that has not ended; there is at most one."""
-    mine = (cycle for cycle in context.store.find_unfinished_cycles() if cycle.target == context.target.key)
-    listed = next(mine, None)
+    listed = next(iter(context.store.find_unfinished_cycles(context.target.key)), None)
     return context.store.cycle(listed.id) if listed else None
 
 
@@ -241,7 +241,9 @@ def _promote(context: TargetContext, cycle: Cycle) -> Cycle:
         if failure.refuted:
             _judge(context, candidate, VersionState.REJECTED, str(failure))
             raise
-        if isinstance(failure, NotServedYet) and context.clock() < cycle.updated_at + SERVING_PATIENCE:
+        if isinstance(failure, NotServedYet) and is_within(
+            SERVING_PATIENCE, cycle.updated_at, context.clock()
+        ):
             raise
         # It is proven: an operator sees to the replica, and the next cycle need not wait for that.
         remedy = f"{failure}; then run `learnd adapters promote {candidate.id}`"

@@ -35,15 +35,16 @@ def poll_target(context: TargetContext, client: PhoenixClient) -> int:
     """
     changes, complete = 0, False
     while not complete and not context.stop.is_set():
-        changed, complete = _poll_once(context, client)
+        changed, complete = poll_once(context, client)
         changes += changed
     return changes
 
 
-def _poll_once(context: TargetContext, client: PhoenixClient) -> tuple[int, bool]:
-    """Return how many annotations changed, and whether the mirror is up to date.
+def poll_once(context: TargetContext, client: PhoenixClient) -> tuple[int, bool]:
+    """Bring the mirror one piece nearer; return how many annotations changed, and whether it is up to date.
 
-    The change itself is not returned, so that its memory is free before the next one is read.
+    Raises PhoenixError, as `poll_target` does. The change itself is not returned, so that its memory is free
+    before the next one is read.
     """
     store, target, now = context.store, context.target, context.clock()
     source = MirrorSource(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from daemon.data.ingest import extract_target
+from daemon.runtime.clock import is_within
 from daemon.runtime.context import TargetContext
 from daemon.scheduling.probation import count_required_items, end_of_probation, find_on_probation
 from extractors.dataset.second_look import KnownTraffic, count_with_gold, select_fresh_items
@@ -83,7 +84,7 @@ class _Count:
             return False
         changes = state.feedback_changes - self.state.feedback_changes
         missing = self.found.required - self.found.reviewed
-        return not changes or (changes < missing and now < self.at + RECOUNT_AFTER)
+        return not changes or (changes < missing and is_within(RECOUNT_AFTER, self.at, now))
 
 
 @dataclass
@@ -160,7 +161,8 @@ def _rejects_or_pauses(context: TargetContext, version: Version) -> bool:
             context, f"its second look failed {MOST_FAILED} times, the last time with: {failed[0].reason}"
         )
         return True
-    return bool(failed) and context.clock() < failed[0].updated_at + context.target.schedule.cooldown
+    cooldown = context.target.schedule.cooldown
+    return bool(failed) and is_within(cooldown, failed[0].updated_at, context.clock())
 
 
 def _may_be_due(context: TargetContext, version: Version) -> bool:

@@ -43,9 +43,8 @@ def reconcile_target(context: TargetContext) -> dict[str, str]:
 
 def _find_trials(context: TargetContext) -> set[str]:
     """Return the candidates that an evaluation has loaded on one replica: they stay there, and only there."""
-    judged = {
-        c.version_id for c in context.store.find_unfinished_cycles() if c.state is CycleState.EVALUATING
-    }
+    cycles = context.store.find_unfinished_cycles(context.target.key)
+    judged = {cycle.version_id for cycle in cycles if cycle.state is CycleState.EVALUATING}
     wanted = context.store.find_wanted_versions(context.target.key)
     return {each.id for each in wanted if each.id in judged and each.state is not VersionState.ACTIVE}
 
@@ -67,7 +66,8 @@ def _drop_leftovers(context: TargetContext) -> None:
 
     This process holds the promotion lock, and a cycle that is still PROMOTING begins again anyway.
     """
-    promoting = {cycle.version_id for cycle in context.store.find_unfinished_cycles()}
+    cycles = context.store.find_unfinished_cycles(context.target.key)
+    promoting = {cycle.version_id for cycle in cycles}
     for version in context.store.find_wanted_versions(context.target.key):
         abandoned = version.state is not VersionState.ACTIVE and version.drain_until is None
         if abandoned and version.id not in promoting:

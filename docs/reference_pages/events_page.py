@@ -42,6 +42,7 @@ MEANINGS: Mapping[Event, str] = {
     "cycle.failed": "A cycle ended FAILED.",
     "version.promoted": "A version went live.",
     "version.rolled_back": "A target went back to the version before, or to the base model.",
+    "jobs.late": "Jobs of a target did not run when they should have; `seconds` is the longest delay.",
 }
 
 

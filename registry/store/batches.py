@@ -45,6 +45,7 @@ from registry.store.audit import write_audit
 from registry.store.database import ConstraintViolated, Database, lock_target, split_into_chunks
 from registry.store.notices import write_notice
 from registry.store.tables import batch_items, batches
+from registry.store.targets import put_last_cycle_before
 
 ITEM_STATES = (ItemState.PENDING, ItemState.APPROVED, ItemState.REJECTED)
 DECISION_WORDS = {
@@ -426,5 +427,6 @@ def _end(
 ) -> None:
     if new not in TRANSITIONS[batch.state]:
         raise IllegalTransition(f"batch {batch.id}", batch.state, new)
+    put_last_cycle_before(connection, batch.target, now)
     ended = {"state": new, "ended_at": now, "ended_by": actor, "reason": reason}
     connection.execute(update(batches).where(batches.c.id == batch.id).values(**ended))

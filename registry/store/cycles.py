@@ -24,7 +24,7 @@ from registry.store.audit import write_audit
 from registry.store.database import ConstraintViolated, Database, lock_target
 from registry.store.notices import write_notice
 from registry.store.tables import UNFINISHED, audit, cycles, targets
-from registry.store.targets import write_window
+from registry.store.targets import put_last_cycle_before, write_window
 from trainers.planning.plan import Plan
 
 
@@ -117,12 +117,12 @@ class CycleRecords(Database):
     def request_cycle(self, target: str, *, actor: str, now: datetime) -> None:
         """Make a running daemon start a cycle, whatever its schedule. Raises CycleRunning."""
         with self._writing() as connection:
-            state = lock_target(connection, target)
+            lock_target(connection, target)
             unfinished = cycles.c.state.in_(UNFINISHED)
             running = select(cycles.c.id).where(cycles.c.target == target, unfinished)
             if connection.execute(running).first() is not None:
                 raise CycleRunning(target)
-            if not _is_asked_since(connection, target, state.last_cycle_at):
+            if not _is_asked_since(connection, target, put_last_cycle_before(connection, target, now)):
                 detail = "a cycle now, whatever the schedule says"
                 write_audit(
                     connection,
@@ -166,9 +166,13 @@ class CycleRecords(Database):
         of_version = select(cycles).where(cycles.c.version_id == version_id)
         return self._cycles(of_version.order_by(cycles.c.started_at, cycles.c.id))
 
-    def find_unfinished_cycles(self) -> list[Cycle]:
-        """Return all unfinished cycles, oldest first and without reports; a restart resumes them."""
+    def find_unfinished_cycles(self, target: str | None = None) -> list[Cycle]:
+        """Return the unfinished cycles, of one target or all, oldest first and without reports.
+
+        A target has at most one. A restart resumes them.
+        """
         unfinished = select(*WITHOUT_REPORT).where(cycles.c.state.in_(UNFINISHED))
+        unfinished = unfinished if target is None else unfinished.where(cycles.c.target == target)
         return self._cycles(unfinished.order_by(cycles.c.started_at, cycles.c.id))
 
     def advance_cycle(

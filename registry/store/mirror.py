@@ -137,6 +137,18 @@ class MirrorRecords(Database):
                 .values(last_poll_at=at, last_poll_error=error)
             )
 
+    def record_poll_problem(self, polled: Sequence[str], at: datetime, error: str) -> None:
+        """Record for many targets at once why Phoenix did not answer."""
+        with self._writing() as connection:
+            for target in polled:
+                lock_target(connection, target)
+            for some in split_into_chunks(polled):
+                connection.execute(
+                    update(targets)
+                    .where(targets.c.target.in_(some))
+                    .values(last_poll_at=at, last_poll_error=error)
+                )
+
 
 Subject = tuple[Level, str]
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from registry.notices import DueNotice, Event, Notice
-from registry.store.database import Database
+from registry.store.database import Database, lock_target
 from registry.store.tables import deliveries, notice_receivers, notices
 
 
@@ -71,6 +71,12 @@ class NoticeRecords(Database):
             if connection.execute(again).rowcount == 0:
                 first = {"notice_id": notice_id, "receiver": receiver, "attempts": 1}
                 connection.execute(insert(deliveries).values(**first, **went))
+
+    def report_late_jobs(self, target: str, jobs: Collection[str], seconds: int, now: datetime) -> None:
+        """Write a notice that jobs of the target should have begun up to `seconds` ago."""
+        with self._writing() as connection:
+            lock_target(connection, target)
+            write_notice(connection, "jobs.late", target, now, jobs=", ".join(jobs), seconds=seconds)
 
     def prune_notices(self, before: datetime) -> None:
         """Forget what happened before a time, told or not."""

@@ -11,6 +11,7 @@ from registry.store.backup import back_up
 from registry.store.batches import BatchRecords
 from registry.store.cycles import CycleRecords
 from registry.store.database import create_sqlite_engine
+from registry.store.demand import DemandRecords
 from registry.store.migrate import migrate
 from registry.store.mirror import MirrorRecords
 from registry.store.notices import NoticeRecords
@@ -22,6 +23,7 @@ class Store(
     MirrorRecords,
     TargetRecords,
     CycleRecords,
+    DemandRecords,
     VersionRecords,
     ActivationRecords,
     BatchRecords,

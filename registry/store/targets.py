@@ -1,6 +1,6 @@
 """The state of each target: its hold, its holdout window, its base model."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
@@ -65,6 +65,19 @@ def write_window(connection: Connection, target: str, window: Window) -> None:
     lock_target(connection, target)
     fields = {f"window_{name}": value for name, value in window.model_dump().items()}
     connection.execute(update(targets).where(targets.c.target == target).values(fields))
+
+
+def put_last_cycle_before(connection: Connection, target: str, now: datetime) -> datetime | None:
+    """Return when the target's last cycle began: before `now`, also where the clock was set back since.
+
+    A time that lies later is corrected, so that what happens now counts as newer than that cycle.
+    """
+    began = lock_target(connection, target).last_cycle_at
+    if began is None or began < now:
+        return began
+    before = now - timedelta(microseconds=1)
+    connection.execute(update(targets).where(targets.c.target == target).values(last_cycle_at=before))
+    return before
 
 
 def write_hold(connection: Connection, target: str, actor: str, reason: str, now: datetime) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import console, dpo, evaluation, extraction, gate, gateway, sft, startup
+from tests.benchmarks import console, dpo, evaluation, extraction, gate, gateway, idle, sft, startup
 
 BENCHMARKS = {
     "console": console.measure,
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "extraction": extraction.measure,
     "gate": gate.measure,
     "gateway": gateway.measure,
+    "idle": idle.measure,
     "sft": sft.measure,
     "startup": startup.measure,
 }

@@ -41,14 +41,15 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "extractors/span_parsing": {
         "drop_reasons": "",
         "nested_attributes": "drop_reasons",
+        "ownership": "drop_reasons nested_attributes",
         "recorded": "drop_reasons",
         "checks": "drop_reasons nested_attributes",
         "messages": "drop_reasons nested_attributes recorded",
         "conventions": "drop_reasons messages nested_attributes recorded",
         "records": "drop_reasons messages nested_attributes recorded",
-        "calls": "checks conventions drop_reasons messages nested_attributes recorded records",
+        "calls": "checks conventions drop_reasons messages nested_attributes ownership recorded records",
         "merge": "calls",
-        "retriever_spans": "calls drop_reasons messages nested_attributes",
+        "retriever_spans": "drop_reasons messages nested_attributes ownership",
     },
     "trainers": {
         "memory": "",
@@ -102,7 +103,12 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "publishing": "runtime settings views",
         "run_once": "cycle data publishing runtime serving settings",
         "server": "access api console monitoring runtime settings views",
-        "service": "access cycle data monitoring publishing runtime scheduling server serving settings views",
+        "guarded_job": "monitoring runtime scheduling views",
+        "watchdog": "scheduling views",
+        "service": (
+            "access console cycle data guarded_job monitoring publishing runtime scheduling server serving "
+            "settings views watchdog"
+        ),
         "demo": "data run_once runtime settings",
         "cli": "access cycle data demo doctor gateway run_once runtime service serving settings views",
     },

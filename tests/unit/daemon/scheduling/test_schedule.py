@@ -1,10 +1,11 @@
 """Triggers of cycles."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from daemon.scheduling.schedule import Demand, find_next_run, find_trigger
+from daemon.scheduling.schedule import find_next_run, find_trigger
 from daemon.settings.target import ScheduleSettings, TargetSettings, TargetThresholds
-from registry.cycles import Cycle, CycleState
+from registry.targets import TargetDemand
 
 NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
 
@@ -21,86 +22,53 @@ def make_target(**schedule: object) -> TargetSettings:
     )
 
 
-def make_cycle(state: CycleState, ended: datetime) -> Cycle:
-    return Cycle(
-        id="c", target="acme/routing", state=state, started_at=ended, updated_at=ended, trigger="operator"
-    )
+def trigger(target: TargetSettings, now: datetime, **demand: Any) -> str | None:
+    return find_trigger(target, TargetDemand(target=target.key, **demand), since=NOON, now=now)
 
 
 def test_enough_new_feedback_starts_a_cycle() -> None:
-    assert (
-        find_trigger(make_target(), Demand(feedback_changes=10), last=None, since=NOON, now=NOON)
-        == "new examples"
-    )
-    assert find_trigger(make_target(), Demand(feedback_changes=9), last=None, since=NOON, now=NOON) is None
+    assert trigger(make_target(), NOON, feedback_changes=10) == "new examples"
+    assert trigger(make_target(), NOON, feedback_changes=9) is None
 
 
 def test_no_cycle_starts_during_the_cool_down() -> None:
-    last, calm = make_cycle(CycleState.DONE, NOON), make_target(cooldown_minutes=60)
-    assert (
-        find_trigger(
-            calm,
-            Demand(feedback_changes=99),
-            last=last,
-            since=NOON,
-            now=NOON + timedelta(minutes=59),
-        )
-        is None
-    )
-    assert find_trigger(
-        calm,
-        Demand(feedback_changes=99),
-        last=last,
-        since=NOON,
-        now=NOON + timedelta(minutes=60),
-    )
+    calm = make_target(cooldown_minutes=60)
+    ended: Any = {"feedback_changes": 99, "last_cycle_at": NOON, "last_cycle_ended_at": NOON}
+    assert trigger(calm, NOON + timedelta(minutes=59), **ended) is None
+    assert trigger(calm, NOON + timedelta(minutes=60), **ended)
 
 
 def test_a_decided_batch_starts_the_next_cycle_at_once_but_not_beside_another() -> None:
-    last, calm = make_cycle(CycleState.SKIPPED, NOON), make_target(cooldown_minutes=60)
-    known = {"since": NOON, "now": NOON + timedelta(minutes=1)}
-    assert find_trigger(calm, Demand(batch_decided=True), last=last, **known) == "batch decided"
-    assert find_trigger(calm, Demand(), last=last, **known) is None
-    assert find_trigger(calm, Demand(asked=True), last=last, **known) == "operator"
-    assert (
-        find_trigger(
-            calm, Demand(batch_decided=True, asked=True), last=make_cycle(CycleState.TRAINING, NOON), **known
-        )
-        is None
-    )
+    calm, now = make_target(cooldown_minutes=60), NOON + timedelta(minutes=1)
+    ended: Any = {"last_cycle_at": NOON, "last_cycle_ended_at": NOON}
+    assert trigger(calm, now, **ended, batch_decided=True) == "batch decided"
+    assert trigger(calm, now, **ended) is None
+    assert trigger(calm, now, **ended, asked=True) == "operator"
+    assert trigger(calm, now, **ended, batch_decided=True, asked=True, unfinished=True) is None
 
 
 def test_an_unfinished_cycle_keeps_the_next_one_waiting() -> None:
-    last = make_cycle(CycleState.TRAINING, NOON)
-    assert (
-        find_trigger(
-            make_target(),
-            Demand(feedback_changes=99),
-            last=last,
-            since=NOON,
-            now=NOON + timedelta(days=9),
-        )
-        is None
-    )
+    assert trigger(make_target(), NOON + timedelta(days=9), feedback_changes=99, unfinished=True) is None
 
 
 def test_a_cron_time_that_passed_while_the_daemon_was_down_is_made_up_for() -> None:
     nightly = make_target(cron="0 3 * * *", timezone="Europe/Berlin", cooldown_minutes=0)
-    last = make_cycle(CycleState.DONE, NOON)
+    ended: Any = {"last_cycle_at": NOON, "last_cycle_ended_at": NOON}
     # 3 o'clock in Berlin is 1 o'clock UTC here: on that night summer time begins.
     before, after = NOON + timedelta(hours=12, minutes=59), NOON + timedelta(hours=13, minutes=1)
-    assert find_trigger(nightly, Demand(), last=last, since=NOON, now=before) is None
-    assert find_trigger(nightly, Demand(), last=last, since=NOON, now=after) == "schedule"
-    assert (
-        find_trigger(
-            nightly,
-            Demand(),
-            last=last,
-            since=NOON,
-            now=NOON + timedelta(days=3),
-        )
-        == "schedule"
-    )
+    assert trigger(nightly, before, **ended) is None
+    assert trigger(nightly, after, **ended) == "schedule"
+    assert trigger(nightly, NOON + timedelta(days=3), **ended) == "schedule"
+
+
+def test_a_last_cycle_of_a_time_when_the_clock_was_ahead_keeps_nothing_waiting() -> None:
+    ahead: Any = {"last_cycle_at": NOON + timedelta(days=2), "last_cycle_ended_at": NOON + timedelta(days=2)}
+    calm = make_target(cooldown_minutes=60, cron="0 3 * * *")
+    assert trigger(calm, NOON, **ahead, feedback_changes=10) == "new examples"
+    assert trigger(calm, NOON, **ahead) == "schedule"
+    # A clock that is corrected by seconds does not end the cool-down.
+    a_bit: Any = {"last_cycle_at": NOON, "last_cycle_ended_at": NOON + timedelta(seconds=3)}
+    assert trigger(make_target(cooldown_minutes=60), NOON, **a_bit, feedback_changes=10) is None
 
 
 def test_without_cron_nothing_is_scheduled() -> None:

@@ -319,4 +319,10 @@ def test_a_receiver_hears_of_everything_and_finds_its_secret_in_a_file(config: P
     section = "[[notify]]\nname = 'ops'\nurl = 'https://a/'\nsecret_file = 'secret'\n"
     (receiver,) = load_settings(write(config, section + MINIMAL)).notify
     assert receiver.read_key() == "s3cret"
-    assert receiver.events == ("batch.waiting", "cycle.failed", "version.promoted", "version.rolled_back")
+    assert receiver.events == (
+        "batch.waiting",
+        "cycle.failed",
+        "version.promoted",
+        "version.rolled_back",
+        "jobs.late",
+    )
