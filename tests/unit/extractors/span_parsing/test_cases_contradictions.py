@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from extractors.span_parsing.calls import read_call
 from extractors.span_parsing.drop_reasons import DropReason
 from tests.support.conversations import Call, Turn, read, read_turns, refuse
 from tests.support.flat_attributes import write_call, write_genai, write_llm, write_part, write_text
+from tests.support.otlp import decode
 
 TIDE = Call("read_tide", {"harbour": "Brest"})
 SYSTEM = {"role": "system", "content": "Speak as a pilot."}
@@ -357,3 +359,15 @@ def test_a_question_that_a_poorer_list_lacks_is_a_contradiction() -> None:
     body = write_anthropic_results(system="Speak as a pilot.")
     body["messages"] = [{"role": "user", "content": "Ahoy."}, *body["messages"]]
     assert refuse(write_llm(LISTED_RESULT, ANSWER, body=body)) is DropReason.HISTORY_DIFFERS
+
+
+def test_a_system_prompt_that_one_record_keeps_apart_stands_first() -> None:
+    """What is kept apart from the messages comes before them, wherever a list shows it."""
+    asked_back = {"role": "assistant", "content": "Which bar?"}
+    told = {"role": "user", "content": "The outer one."}
+    body = {"model": "m", "instructions": SYSTEM["content"], "input": [ASKED, asked_back, told]}
+    found = read_call(decode(write_llm([{}, ASKED, asked_back, SYSTEM, told], ANSWER, body=body)))
+    if isinstance(found, DropReason):
+        assert found is DropReason.HISTORY_DIFFERS
+    else:
+        assert found.prompt[0].role == "system"

@@ -186,11 +186,11 @@ def test_a_body_that_was_cut_beside_listed_texts_that_were_not_tells_the_same() 
 
 
 def test_long_texts_of_several_lengths_are_whole() -> None:
-    listed = [{"role": "system", "content": LONG[:900]}, {"role": "user", "content": LETTER[:1024]}]
+    listed = [{"role": "system", "content": LONG[:900]}, {"role": "user", "content": LETTER[:1030]}]
     answer = LETTER[:777]
     assert [turn.text for turn in read_turns(write_llm(listed, answer))] == [
         LONG[:900].strip(),
-        LETTER[:1024].strip(),
+        LETTER[:1030].strip(),
         answer.strip(),
     ]
 

@@ -363,3 +363,18 @@ def test_an_error_that_a_tool_gave_back_is_its_result() -> None:
     }
     turns = read_turns(write_llm(None, ANSWER, body=body))
     assert turns[2] == Turn("tool", "no such harbour", answers=TURKU)
+
+
+def test_a_user_who_repeats_the_result_is_not_taken_for_the_tool() -> None:
+    """The list shows the last result and the words after it: being alike makes them no one text."""
+    both = {
+        "role": "user",
+        "content": "14",
+        "tool_call_id": "b1",
+        "contents": [None, write_text("14")],
+    }
+    assert refuse(write_llm([ASKED, ONE_CALL, both], ANSWER)) is DropReason.NOT_WHOLE
+    use_block, words = use("b1", "Turku"), [result("b1", "14"), write_text("14")]
+    messages = [ASKED, {"role": "assistant", "content": [use_block]}, {"role": "user", "content": words}]
+    turns = read_turns(write_llm([ASKED, ONE_CALL, both], ANSWER, body={"messages": messages}))
+    assert turns[2:4] == [Turn("tool", "14", answers=TURKU), Turn("user", "14")]
