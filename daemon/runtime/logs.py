@@ -35,6 +35,5 @@ def configure_logging(form: Literal["console", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # A job that is still at work when its next turn comes is the normal case here.
-    for noisy in ("apscheduler", "httpx", "alembic"):
+    for noisy in ("httpx", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
