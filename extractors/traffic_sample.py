@@ -19,9 +19,10 @@ from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.project import Project
 from extractors.phoenix.span_client import SpanClient, build_condition
 from extractors.phoenix.spans import Span, SpanFilter
-from extractors.span_parsing.calls import ModelCall, belongs_to_another, find_session, is_internal, read_call
+from extractors.span_parsing.calls import ModelCall, read_call
 from extractors.span_parsing.drop_reasons import Unreadable
 from extractors.span_parsing.merge import Ancestry, merge_traced_twice
+from extractors.span_parsing.ownership import belongs_to_another, find_session, is_internal
 from extractors.span_parsing.retriever_spans import Search, merge_searches, read_query
 from extractors.values import Value
 

@@ -199,8 +199,10 @@ class _Questions:
     def _score_gold(self, side: str) -> tuple[Logprobs, ...]:
         """Return how likely the side finds the gold answers without thoughts, token by token."""
         prompts, references = self.prompts.prompts, self.prompts.references
-        thought = {item.id for item in self.prompts.held_out if item.gold and item.gold.reasoning is not None}
-        ids = [item_id for item_id in references if item_id in prompts and item_id not in thought]
+        with_thoughts = {
+            item.id for item in self.prompts.held_out if item.gold and item.gold.reasoning is not None
+        }
+        ids = [item_id for item_id in references if item_id in prompts and item_id not in with_thoughts]
         return tuple(
             self.engine.compute_logprobs(
                 side,
@@ -225,6 +227,7 @@ def to_raw_answers(
 
 def _opens_thoughts(tokenizer: Any, prompt: Sequence[int]) -> bool:
     """Return True if the prompt itself begins the thoughts that the answer then goes on with."""
+    # A token has a character at least: these hold the tag, and white space behind it.
     return bool(tokenizer.decode(prompt[-2 * len(OPENING) :]).rstrip().endswith(OPENING))
 
 

@@ -63,13 +63,13 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
     ]
     scorer = build_scorer(job.task, job.output_space, tuple(trained_on))
     labels = [*scorer.labels, *trained_on]
-    thought = any(pair.chosen.reasoning is not None for pair, _ in asked)
+    has_thoughts = any(pair.chosen.reasoning is not None for pair, _ in asked)
     most = job.max_new_tokens
     prompts = [prompt.prompt_ids for _, prompt in asked]
     generated = engine.generate(
         job.adapter.name if job.adapter else BASE,
         prompts,
-        max_new_tokens=most if thought else find_answer_limit(job.task, most, engine.tokenizer, labels),
+        max_new_tokens=most if has_thoughts else find_answer_limit(job.task, most, engine.tokenizer, labels),
         batch_size=job.batch_size,
         on_progress=lambda done: progress.write("asking", "pairs' prompts", step=done, total=len(asked)),
     )

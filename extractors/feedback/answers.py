@@ -4,7 +4,7 @@ from typing import Any
 
 from extractors.examples.prompt_keys import canonicalise_arguments
 from extractors.examples.types import Message
-from extractors.span_parsing.calls import check_storable
+from extractors.span_parsing.checks.storable import check_storable
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.messages.chat_messages import read_content, read_message
 from extractors.span_parsing.nested_attributes import parse_json

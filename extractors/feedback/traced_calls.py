@@ -5,15 +5,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.calls import (
-    ModelCall,
-    belongs_to_another,
-    find_session,
-    read_alternatives,
-    read_call,
-)
+from extractors.span_parsing.calls import ModelCall, read_alternatives, read_call
 from extractors.span_parsing.drop_reasons import DropReason, Drops
 from extractors.span_parsing.merge import Ancestry
+from extractors.span_parsing.ownership import belongs_to_another, find_session
 from extractors.values import Value
 
 NEVER_ANSWERED = frozenset(

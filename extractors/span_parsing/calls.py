@@ -1,6 +1,5 @@
 """One selected span, read as one call of the model: what it was asked, and what it answered."""
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -11,19 +10,19 @@ from extractors.phoenix.spans import Span
 from extractors.span_parsing.checks.answer_ends import check_end
 from extractors.span_parsing.checks.conversation_rules import check_answer, check_prompt
 from extractors.span_parsing.checks.cut_texts import check_values_whole
+from extractors.span_parsing.checks.storable import check_storable
 from extractors.span_parsing.checks.token_counts import check_history_held, check_length
 from extractors.span_parsing.conventions import genai, openinference, span_events, vercel
 from extractors.span_parsing.conventions.bodies import check_self_contained
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable, raise_gravest
 from extractors.span_parsing.messages.chat_messages import to_message
-from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json
+from extractors.span_parsing.nested_attributes import get_path, parse_json
+from extractors.span_parsing.ownership import find_session, is_internal, to_identifier
 from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord
 from extractors.span_parsing.records.answers import reconcile_answers
 from extractors.span_parsing.records.requests import reconcile_requests
 from extractors.values import Value
 
-OWN_KINDS = frozenset({"EVALUATOR", "EXPERIMENT"})
-SESSION_KEYS = ("session_id", "thread_id", "conversation_id")
 CHOICE_COUNTS = ("n", "candidate_count", "candidateCount")
 REQUEST_READERS = (
     openinference.read_listed_request,
@@ -103,74 +102,6 @@ def _read_choices(span: Span) -> tuple[ModelCall, ...] | DropReason:
         )
         for response in content.choices
     )
-
-
-def is_internal(span: Span) -> bool:
-    """Return whether learnd itself made this call: such calls never become examples."""
-    marks = (
-        get_path(span.attributes, "learnd.internal"),
-        read_metadata(span.attributes).get("learnd_internal"),
-    )
-    return span.kind in OWN_KINDS or any(mark in (True, "true") for mark in marks)
-
-
-def belongs_to_another(span: Span, target: str | None) -> bool:
-    """Return whether the gateway answered this for another target than `target` (`tenant/agent`).
-
-    A span joins its caller's trace, and so may lie in another target's project. Without a target nothing
-    belongs to another.
-    """
-    tenant, agent = get_path(span.attributes, "learnd.tenant"), get_path(span.attributes, "learnd.agent")
-    return target is not None and tenant is not None and f"{tenant}/{agent}" != target
-
-
-def find_session(span: Span) -> str | None:
-    """Return the session that `span` names, in an attribute of any convention or in its metadata."""
-    metadata = read_metadata(span.attributes)
-    candidates = (
-        get_path(span.attributes, "session.id"),
-        get_path(span.attributes, "gen_ai.conversation.id"),
-        *(metadata.get(key) for key in SESSION_KEYS),
-    )
-    return span.session_id or next((found for each in candidates if (found := to_identifier(each))), None)
-
-
-def read_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return `metadata` as a mapping: Phoenix decodes JSON text, but not when other keys stand under it."""
-    try:
-        metadata = parse_json(attributes.get("metadata"))
-    except Unreadable:
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def to_identifier(value: Any) -> str | None:
-    """Return a usable id: text that can be stored, or a whole number written out; None for anything else."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value.isprintable() and value else None
-
-
-def check_storable(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> None:
-    """Check that messages and tools survive as UTF-8 JSON and are not too long. Raises Unreadable."""
-    try:
-        said = [message.model_dump() for message in messages]
-        text = json.dumps([said, tools], ensure_ascii=False, allow_nan=False)
-        text.encode()
-        # Tools of any depth can be traced, but not written and read again.
-        written = _Storable(messages=tuple(messages), tools=tuple(tools)).model_dump_json()
-        _Storable.model_validate_json(written)
-    except UnicodeEncodeError:
-        raise Unreadable(DropReason.NOT_UNICODE) from None
-    except (ValueError, RecursionError):
-        raise Unreadable(DropReason.MALFORMED) from None
-    if len(text) > MOST_CHARACTERS:
-        raise Unreadable(DropReason.TOO_LARGE)
-
-
-class _Storable(Value):
-    messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...]
 
 
 class _Content(NamedTuple):

@@ -9,16 +9,16 @@ from datetime import datetime
 from typing import Any
 
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.calls import (
+from extractors.span_parsing.drop_reasons import DropReason, SearchDropReason, Unreadable
+from extractors.span_parsing.messages.chat_messages import read_content
+from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json, to_entries
+from extractors.span_parsing.ownership import (
     belongs_to_another,
     find_session,
     is_internal,
     read_metadata,
     to_identifier,
 )
-from extractors.span_parsing.drop_reasons import DropReason, SearchDropReason, Unreadable
-from extractors.span_parsing.messages.chat_messages import read_content
-from extractors.span_parsing.nested_attributes import MOST_CHARACTERS, get_path, parse_json, to_entries
 from extractors.values import Reasons, Value
 
 QUERY_KEYS = ("query", "query_str", "question", "search_query", "text", "input")

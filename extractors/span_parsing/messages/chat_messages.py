@@ -43,10 +43,12 @@ ROLES = {
     "tool-call": "assistant",
     "tool-response": "user",
 }
-SEEN_OR_HEARD = ("audio", "images")
+MEDIA_FIELDS = ("audio", "images")
 """Fields of a message beside its content that hold what is no text."""
 EARLIER_ITEMS = frozenset({"item_reference", "compaction", "compaction_summary"})
+"""Items that stand for earlier ones which the provider keeps."""
 SCREEN_ITEMS = frozenset({"computer_call", "computer_call_output"})
+"""Items of a model that looks at a screen."""
 
 
 def read_message(chat: Any) -> Message:
@@ -77,7 +79,7 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
     if "role" not in chat and (item := _read_item(chat)) is not None:
         return item
     role = _read_role(chat.get("role"))
-    if any(chat.get(key) for key in SEEN_OR_HEARD):
+    if any(chat.get(key) for key in MEDIA_FIELDS):
         raise Unreadable(DropReason.NOT_TEXT)
     if chat.get("invalid_tool_calls"):
         raise Unreadable(DropReason.BROKEN_ARGUMENTS)

@@ -112,7 +112,7 @@ def _read_typed(part: dict[str, Any], kind: str) -> Iterator[Part]:
     elif kind in THOUGHT_TYPES:
         yield Thought(_read_thought(part))
     elif kind in CALL_TYPES:
-        yield from read_call_part(part)
+        yield from _read_call_part(part)
     elif kind in RESULT_TYPES:
         yield read_result_part(part)
     elif SERVER_TYPES.fullmatch(kind):
@@ -126,7 +126,7 @@ def _read_untyped(part: dict[str, Any]) -> Iterator[Part]:
     if not SERVER_KEYS.isdisjoint(part):
         raise Unreadable(DropReason.SERVER_TOOL)
     if isinstance(call := _find(part, CALL_KEYS), dict):
-        yield from read_call_part(call)
+        yield from _read_call_part(call)
     elif isinstance(result := _find(part, RESULT_KEYS), dict):
         yield read_result_part(result)
     elif "reasoningContent" in part or "reasoning_content" in part:
@@ -168,7 +168,7 @@ def _to_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def read_call_part(part: Mapping[str, Any]) -> Iterator[RecordedCall]:
+def _read_call_part(part: Mapping[str, Any]) -> Iterator[RecordedCall]:
     """Yield the call in a part of any provider; a part that only says that it is one has no name."""
     call = part["tool_call"] if isinstance(part.get("tool_call"), dict) else part
     function = call["function"] if isinstance(call.get("function"), dict) else call
@@ -208,7 +208,7 @@ def read_result_part(part: Mapping[str, Any]) -> Result:
     name = _find(part, ("name", "toolName", "tool_name"))
     for key in ("content", "output"):
         if key in part:
-            return Result(to_optional_text(call_id), to_optional_text(name), read_result(part[key]))
+            return Result(to_optional_text(call_id), to_optional_text(name), _read_result_content(part[key]))
     returned = part.get("response", part.get("result"))
     if returned is None:
         # Anthropic leaves out the content of a tool that returned nothing.
@@ -220,7 +220,7 @@ def read_result_part(part: Mapping[str, Any]) -> Result:
 def _read_returned(returned: Any) -> str:
     """Return what a tool returned as text: as JSON, unless it is a list of parts. Raises Unreadable."""
     if not isinstance(returned, list) or not returned or not all(map(_is_result_part, returned)):
-        return to_text(returned)
+        return _to_text(returned)
     return _join_result_parts(returned)
 
 
@@ -237,10 +237,10 @@ def _is_result_part(entry: Any) -> bool:
 
 def _join_result_parts(parts: list[dict[str, Any]]) -> str:
     lines = [part["json"] if set(part) == {"json"} else _read_one_text(part) for part in parts]
-    return "\n".join(map(to_text, lines))
+    return "\n".join(map(_to_text, lines))
 
 
-def read_result(content: Any) -> str | None:
+def _read_result_content(content: Any) -> str | None:
     """Return a result's text: a string, text parts one to a line, or an object as JSON. Raises Unreadable."""
     if content is None or isinstance(content, str):
         return content
@@ -249,12 +249,12 @@ def read_result(content: Any) -> str | None:
         if kind == "execution-denied":
             return str(content.get("reason") or "")
         if kind.endswith("json"):
-            return to_text(content.get("value"))
+            return _to_text(content.get("value"))
         if "value" in content:
             return _read_returned(content["value"])
     if isinstance(content, list) and all(_is_part(entry) for entry in content):
         return _join_result_parts(content)
-    return to_text(content)
+    return _to_text(content)
 
 
 def _is_part(entry: Any) -> bool:
@@ -267,7 +267,7 @@ def _read_one_text(part: Any) -> str:
     return "".join(piece.text for piece in _read_part(part) if isinstance(piece, Text))
 
 
-def to_text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
