@@ -16,7 +16,7 @@ from extractors.span_parsing.conventions import genai, openinference, span_event
 from extractors.span_parsing.conventions.bodies import check_self_contained
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable, raise_gravest
 from extractors.span_parsing.messages.chat_messages import to_message
-from extractors.span_parsing.nested_attributes import get_path, parse_json
+from extractors.span_parsing.nested_attributes import get_path, parse_body, parse_json
 from extractors.span_parsing.ownership import find_session, is_internal, to_identifier
 from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord
 from extractors.span_parsing.records.answers import reconcile_answers
@@ -137,11 +137,8 @@ def _read_content(span: Span) -> _Content:
 
 def _read_parameters(span: Span) -> dict[str, Any]:
     """Return the parameters of the request, from its body and `llm.invocation_parameters`."""
-    written = (
-        get_path(span.attributes, "llm.invocation_parameters"),
-        get_path(span.attributes, "input.value"),
-    )
-    parsed = [parse_json(text) for text in written]
+    written = get_path(span.attributes, "llm.invocation_parameters")
+    parsed = [parse_json(written), parse_body(span.attributes, "input")]
     return {key: value for each in parsed if isinstance(each, dict) for key, value in each.items()}
 
 

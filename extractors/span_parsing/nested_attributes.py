@@ -1,19 +1,18 @@
 """Reading nested span attributes of which no type is certain."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 
+JSON_TYPE = "application/json"
 MOST_CHARACTERS = 500_000
 """Longest text that is looked at, about 125,000 tokens; no training sequence is that long."""
 
-SUSPICIOUS_COUNT = 100
-"""Attributes from which on some may have been dropped.
-
-A span that lost attributes has as many as its tracer's limit allows (128 by default); a few of them lie
-outside the attribute roots that the mirror keeps.
-"""
+COUNT_LIMITS = (128, 256, 512, 1000, 1024, 2048, 4096)
+"""Numbers of attributes that people let a span have; OpenTelemetry's default is the first."""
+ELSEWHERE = 28
+"""Attributes that may lie outside the roots that the mirror keeps."""
 
 
 def get_path(attributes: Any, path: str) -> Any:
@@ -56,6 +55,20 @@ def parse_list(written: Any) -> list[Any]:
     return parsed or []
 
 
+def parse_body(attributes: Any, side: Literal["input", "output"]) -> Any:
+    """Parse the JSON body in `input.value` or `output.value`; None where there is none.
+
+    A body has the MIME type of JSON, and is not what a listed message says word for word: an answer may
+    itself be JSON. Raises Unreadable (TOO_LARGE).
+    """
+    value = get_path(attributes, f"{side}.value")
+    if get_path(attributes, f"{side}.mime_type") != JSON_TYPE:
+        return None
+    listed = get_path(attributes, f"llm.{side}_messages")
+    said = [get_path(entry, "message.content") for entry in listed] if isinstance(listed, list) else []
+    return None if value in said else parse_json(value)
+
+
 def to_entries(value: Any) -> list[dict[str, Any]]:
     """Return a list of mappings, as Phoenix nests `prefix.N.…` attributes: a list, or a mapping by index.
 
@@ -93,3 +106,9 @@ def count_attributes(attributes: Any) -> int:
         else:
             count += 1
     return count
+
+
+def may_have_lost_attributes(attributes: Any) -> bool:
+    """Return whether a span has about as many attributes as a limit lets it have."""
+    count = count_attributes(attributes)
+    return any(limit - ELSEWHERE <= count <= limit for limit in COUNT_LIMITS)

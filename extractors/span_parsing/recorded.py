@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from extractors.span_parsing.drop_reasons import DropReason
+from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,12 @@ def _join(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
 
 
 def join_choice(messages: Sequence[RecordedMessage]) -> tuple[RecordedMessage, ...]:
-    """Join the items of one answer; more than one message is left where there are several texts."""
+    """Join the items of one answer; more than one message is left where there are several texts.
+
+    Raises Unreadable (SERVER_TOOL) where a tool's result is among them: the provider called the tool.
+    """
+    if any(message.role == "tool" for message in messages):
+        raise Unreadable(DropReason.SERVER_TOOL)
     return join_items(drop_empty(messages))
 
 

@@ -8,7 +8,7 @@ from extractors.phoenix.spans import Span
 from extractors.span_parsing.checks.cut_texts import breaks_off
 from extractors.span_parsing.checks.token_counts import has_spent_all_tokens
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import get_path, parse_json
+from extractors.span_parsing.nested_attributes import get_path, parse_body, parse_json
 
 END_KEYS = frozenset(
     {"finish_reason", "finish_reasons", "finishReason", "stop_reason", "stopReason", "done_reason"}
@@ -25,6 +25,10 @@ NORMAL_ENDS = UNTOLD | {
     "complete", "completed", "done", "tool_calls", "tool_call", "tool_use", "function_call",
 }  # fmt: skip
 """Ends, as `_normalise` writes them, with which an answer is whole."""
+PROTO_ENDS = {0: "unspecified", 1: "stop", 2: "max_tokens"}
+"""Google's numbers for an end."""
+PRINTED_END = re.compile(r"'finish_reason': '(\w+)'")
+"""An end in a message that Haystack's tracer has printed."""
 RESPONSE_KEYS = frozenset({"output", "content", "arguments"})
 """Keys beside the status of a response of the Responses API, or of one of its items."""
 LIMITS = re.compile(r".*(length|max_\w*token|max_\w*output|token_limit|context_window|incomplete).*")
@@ -62,9 +66,11 @@ def _list_ends(span: Span) -> Iterator[str]:
         get_path(attributes, "gen_ai.output.messages"),
         get_path(attributes, "gen_ai.completion"),
         get_path(attributes, "events"),
-        get_path(attributes, "output.value"),
+        parse_body(attributes, "output"),
     ):
         yield from _find_ends(parse_json(written))
+    for reply in get_path(parse_body(attributes, "output"), "replies") or ():
+        yield from PRINTED_END.findall(str(reply))
 
 
 def _find_ends(value: Any) -> Iterator[str]:
@@ -96,4 +102,4 @@ def _to_texts(value: Any) -> list[str]:
     if isinstance(parsed, dict):
         parsed = parsed.get("type", parsed.get("reason"))
     entries = parsed if isinstance(parsed, list) else [parsed]
-    return [entry for entry in entries if isinstance(entry, str)]
+    return [PROTO_ENDS.get(x, "other") if type(x) is int else x for x in entries if type(x) in (str, int)]

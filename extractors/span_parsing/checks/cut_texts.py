@@ -7,8 +7,8 @@ from typing import Any
 from extractors.phoenix.spans import Span
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 
-SHORTEST_LIMIT = 32
-"""Characters below which two texts may well be of one length by chance."""
+SHORTEST_LIMIT = 128
+"""Characters below which nobody sets a limit."""
 
 
 def breaks_off(text: str) -> bool:
@@ -37,22 +37,28 @@ def breaks_off(text: str) -> bool:
 def check_values_whole(span: Span) -> None:
     """Check that no attribute was cut at a length limit. Raises Unreadable (VALUE_CUT).
 
-    The evidence is two different texts that are both of the greatest length of all, of which one is JSON
-    that breaks off, or both end in the midst of a word at a length that people set as a limit.
+    The evidence is a text of the greatest length of all that is JSON and breaks off, with another one of
+    that length; two that end in the midst of a word, at a length that people set as a limit; or one that
+    does, at a power of two.
     """
     texts = {text for text in _list_texts(span.attributes) if len(text) >= SHORTEST_LIMIT}
     longest = max(map(len, texts), default=0)
     at_limit = [text for text in texts if len(text) == longest]
-    if len(at_limit) < 2:
-        return
-    in_words = _is_round(longest) and all(text[-1].isalnum() for text in at_limit)
-    if in_words or any(map(breaks_off, at_limit)):
+    in_words = bool(at_limit) and all(text[-1].isalnum() for text in at_limit)
+    if in_words and (_is_power(longest) if len(at_limit) == 1 else _is_round(longest)):
+        raise Unreadable(DropReason.VALUE_CUT)
+    if len(at_limit) > 1 and any(map(breaks_off, at_limit)):
         raise Unreadable(DropReason.VALUE_CUT)
 
 
+def _is_power(length: int) -> bool:
+    """Return whether `length` is a power of two from 1024 on, or one less."""
+    return length >= 1023 and (length & (length - 1) == 0 or length & (length + 1) == 0)
+
+
 def _is_round(length: int) -> bool:
-    """Return whether people set `length` as a limit: a power of two or a multiple of 500, from 128 on."""
-    return length >= 128 and (length & (length - 1) == 0 or length % 500 == 0)
+    """Return whether `length` is a power of two, or one less, or some thousands or five hundreds."""
+    return length & (length - 1) == 0 or length & (length + 1) == 0 or length % 500 == 0
 
 
 def _list_texts(value: Any) -> Iterator[str]:

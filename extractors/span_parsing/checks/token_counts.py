@@ -8,7 +8,7 @@ from typing import Any
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.nested_attributes import get_path, parse_json
+from extractors.span_parsing.nested_attributes import get_path, parse_body
 
 TOKEN_LIMITS = (
     "max_tokens",
@@ -19,6 +19,17 @@ TOKEN_LIMITS = (
     "num_predict",
 )
 """Parameters that limit the tokens of an answer."""
+NESTED = (
+    "options",
+    "config",
+    "generationConfig",
+    "generation_config",
+    "inferenceConfig",
+    "extra_body",
+    "model_kwargs",
+    "generation_kwargs",
+)
+"""Parameters in which providers keep others."""
 COMPLETION_COUNTS = (
     "llm.token_count.completion",
     "gen_ai.usage.output_tokens",
@@ -53,7 +64,8 @@ TOKENS_AROUND = 24
 
 def has_spent_all_tokens(span: Span, parameters: Mapping[str, Any]) -> bool:
     """Return whether the answer has as many tokens as the `parameters` of its request allowed."""
-    limits = [parameters.get(key) for key in TOKEN_LIMITS]
+    places = [parameters, *(inner for key in NESTED if isinstance(inner := parameters.get(key), dict))]
+    limits = [place.get(key) for place in places for key in TOKEN_LIMITS]
     limits.append(get_path(span.attributes, "gen_ai.request.max_tokens"))
     most = [limit for limit in limits if type(limit) is int and limit > 0]
     return bool(most) and any(count >= min(most) for count in _count_spent(span))
@@ -92,7 +104,7 @@ def check_history_held(span: Span, prompt: Sequence[Message], tools: Sequence[di
 
 
 def _count_spent(span: Span) -> list[int]:
-    response = parse_json(get_path(span.attributes, "output.value"))
+    response = parse_body(span.attributes, "output")
     counts = [get_path(span.attributes, path) for path in COMPLETION_COUNTS]
     counts += [get_path(response, path) for path in COMPLETION_COUNTS_IN_BODY]
     return [count for count in counts if type(count) is int]

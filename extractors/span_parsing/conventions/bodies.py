@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
-from extractors.span_parsing.messages.chat_messages import read_chat, read_chats, read_content
+from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import get_path
 from extractors.span_parsing.recorded import (
@@ -30,8 +30,23 @@ KEPT_BY_PROVIDER = (
 """Parts of a request that stand for messages which it does not hold."""
 CONTINUING = ("continue_final_message", "echo")
 """Parameters of a request whose answer repeats or continues some of it."""
-RENDERING = ("documents", "chat_template", "truncate_prompt_tokens", "suffix")
+RENDERING = ("documents", "chat_template", "truncate_prompt_tokens", "suffix", "context_management")
 """Parameters that make another prompt of the messages than training does."""
+
+
+SEARCHED = (
+    "citations",
+    "search_results",
+    "grounding_metadata.grounding_chunks",
+    "grounding_metadata.web_search_queries",
+    "groundingMetadata.groundingChunks",
+    "groundingMetadata.webSearchQueries",
+    "url_context_metadata",
+    "urlContextMetadata",
+)
+"""Parts of a response, or a choice of it, that a provider fills where it has searched."""
+COMPLETION_KEYS = frozenset({"text", "reasoning_content", "tool_calls", "logprobs", "citations"})
+CITATIONS = frozenset({"url_citation", "file_citation", "container_file_citation"})
 
 
 def check_self_contained(body: Any) -> None:
@@ -41,12 +56,12 @@ def check_self_contained(body: Any) -> None:
     """
     if any(get_path(body, path) for path in KEPT_BY_PROVIDER):
         raise Unreadable(DropReason.HISTORY_ELSEWHERE)
-    if any(get_path(body, key) for key in RENDERING):
+    if any(get_path(body, key) is True for key in CONTINUING):
+        raise Unreadable(DropReason.PREFILLED)
+    if any(get_path(body, key) for key in RENDERING) or get_path(body, "add_generation_prompt") is False:
         raise Unreadable(DropReason.RENDERED_OTHERWISE)
     if get_path(body, "prompt_embeds"):
         raise Unreadable(DropReason.NOT_TEXT)
-    if any(get_path(body, key) is True for key in CONTINUING):
-        raise Unreadable(DropReason.PREFILLED)
 
 
 def read_request_body(body: Any) -> RequestRecord | None:
@@ -56,7 +71,7 @@ def read_request_body(body: Any) -> RequestRecord | None:
     """
     if isinstance(body, list):
         # Bedrock's tracer keeps the messages alone.
-        return _build_record(body, {}, system_apart=True) if _are_messages(body) else None
+        return _build_record(body, {}) if _are_messages(body) else None
     if not isinstance(body, dict):
         return None
     messages = body.get("messages")
@@ -64,6 +79,7 @@ def read_request_body(body: Any) -> RequestRecord | None:
         # LangChain traces a batch; a span has one conversation.
         messages = messages[0] if len(messages) == 1 else [None]
     if isinstance(messages, list):
+        _check_printed(messages)
         return _build_record(messages, body) if _are_messages(messages) else None
     if "model" in body and isinstance(body.get("input"), str | list):
         return _read_responses_request(body)
@@ -89,15 +105,13 @@ def _are_messages(messages: Sequence[Any]) -> bool:
     return bool(messages) and all(isinstance(message, dict) for message in messages)
 
 
-def _build_record(
-    messages: Sequence[Any], body: Mapping[str, Any], *, system: Any = None, system_apart: bool = False
-) -> RequestRecord:
+def _build_record(messages: Sequence[Any], body: Mapping[str, Any], *, system: Any = None) -> RequestRecord:
     system = body.get("system") if system is None else system
     leading = _read_system(system)
     return RequestRecord(
         messages=join_items((*leading, *read_chats(messages))),
         tools=find_tools(body),
-        system_apart=system_apart or bool(leading),
+        system_apart=bool(leading),
     )
 
 
@@ -121,7 +135,11 @@ def _read_responses_request(body: Mapping[str, Any]) -> RequestRecord | None:
     items = [{"role": "user", "content": written}] if isinstance(written, str) else written
     if not _are_messages(items):
         return None
-    return _build_record(items, body, system=body.get("instructions"))
+    instructions = body.get("instructions")
+    if isinstance(instructions, list):
+        record = _build_record([*instructions, *items], body)
+        return record if _are_messages(instructions) else None
+    return _build_record(items, body, system=instructions)
 
 
 def _read_gemini_request(body: Mapping[str, Any]) -> RequestRecord | None:
@@ -129,19 +147,21 @@ def _read_gemini_request(body: Mapping[str, Any]) -> RequestRecord | None:
     config = {**body, **(config if isinstance(config, dict) else {})}
     contents = body["contents"]
     contents = contents if isinstance(contents, list) else [contents]
-    if all(isinstance(content, str) for content in contents):
-        contents = [{"role": "user", "content": contents}]
-    elif all(
-        isinstance(content, dict) and content.keys().isdisjoint({"role", "parts"}) for content in contents
-    ):
-        contents = [{"role": "user", "parts": contents}]
-    elif all(isinstance(content, dict) and "role" not in content for content in contents):
-        contents = [{"role": "user", **content} for content in contents]
-    if not _are_messages(contents):
+    messages: list[dict[str, Any]] = []
+    loose: dict[str, Any] = {}
+    for content in contents:
+        if isinstance(content, dict) and not content.keys().isdisjoint({"role", "parts"}):
+            messages.append({"role": "user", **content})
+        elif messages and messages[-1] is loose:
+            loose["parts"].append(content)
+        else:
+            loose = {"role": "user", "parts": [content]}
+            messages.append(loose)
+    if not messages:
         return None
     system = config.get("system_instruction") or config.get("systemInstruction")
-    record = _build_record(contents, {}, system=system, system_apart=True)
-    return RequestRecord(record.messages, find_tools(config), system_apart=True)
+    record = _build_record(messages, {}, system=system)
+    return RequestRecord(record.messages, find_tools(config), system_apart=record.system_apart)
 
 
 def read_response_body(body: Any) -> AnswerRecord | None:
@@ -152,9 +172,15 @@ def read_response_body(body: Any) -> AnswerRecord | None:
     if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict):
         body = body[0]
     if isinstance(body, list):
-        return _read_texts(body) if body and all(isinstance(answer, str) for answer in body) else None
+        return _read_choices([_read_choice(choice) for choice in body]) if _are_choices(body) else None
     if not isinstance(body, dict):
         return None
+    _check_own_knowledge(body)
+    if isinstance(body.get("replies"), list):
+        _check_printed(body["replies"])
+        return None
+    if _are_choices([body]):
+        return _read_choices([_read_choice(body)])
     for key, read in (("choices", _read_choice), ("candidates", _read_candidate)):
         if isinstance(body.get(key), list):
             return _read_choices([read(choice) for choice in body[key]])
@@ -181,8 +207,50 @@ def _find_message(body: Mapping[str, Any]) -> list[Any] | None:
     return None
 
 
-def _read_texts(texts: Sequence[str]) -> AnswerRecord:
-    return _read_choices([[RecordedMessage(role="assistant", texts=(text,))] for text in texts])
+def _are_choices(body: Sequence[Any]) -> bool:
+    """Return whether DSPy wrote these answers: texts, or objects with a text, calls and thoughts."""
+    return bool(body) and all(isinstance(x, str) or _is_completion(x) for x in body)
+
+
+def _is_completion(choice: Any) -> bool:
+    return isinstance(choice, dict) and "text" in choice and choice.keys() <= COMPLETION_KEYS
+
+
+def _check_own_knowledge(body: Mapping[str, Any]) -> None:
+    """Raise Unreadable where the provider searched for its answer, or edited the history before it.
+
+    SERVER_TOOL, RENDERED_OTHERWISE.
+    """
+    choices = [x for key in ("choices", "candidates") for x in body.get(key) or () if isinstance(x, dict)]
+    places = [body, *choices, *(get_path(choice, "message") for choice in choices)]
+    searched = any(get_path(place, path) for place in places for path in SEARCHED)
+    cited = [entry for place in places for entry in get_path(place, "annotations") or ()]
+    cited += [
+        entry
+        for item in _to_list(body.get("output"))
+        for part in _to_list(get_path(item, "content"))
+        for entry in get_path(part, "annotations") or ()
+    ]
+    if searched or any(get_path(entry, "type") in CITATIONS for entry in cited):
+        raise Unreadable(DropReason.SERVER_TOOL)
+    if get_path(body, "context_management.applied_edits"):
+        raise Unreadable(DropReason.RENDERED_OTHERWISE)
+
+
+def _to_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _check_printed(replies: Sequence[Any]) -> None:
+    """Raise Unreadable where Haystack's printed replies tell of what its list leaves out.
+
+    NOT_TEXT, ANSWER_NOT_WHOLE.
+    """
+    printed = [reply for reply in replies if isinstance(reply, str) and reply.startswith("ChatMessage(")]
+    if any(part in reply for reply in printed for part in ("ImageContent(", "FileContent(")):
+        raise Unreadable(DropReason.NOT_TEXT)
+    if any("TextContent(text='" in reply and "ToolCall(" in reply for reply in printed):
+        raise Unreadable(DropReason.ANSWER_NOT_WHOLE)
 
 
 def _read_choices(choices: Sequence[list[RecordedMessage]]) -> AnswerRecord:
@@ -194,12 +262,15 @@ def _read_choices(choices: Sequence[list[RecordedMessage]]) -> AnswerRecord:
 
 
 def _read_choice(choice: Any) -> list[RecordedMessage]:
+    if isinstance(choice, str):
+        return [RecordedMessage(role="assistant", texts=(choice,))]
     if not isinstance(choice, dict):
         raise Unreadable(DropReason.MALFORMED)
     message = choice.get("message")
     if isinstance(message, dict):
         return read_chat({"role": "assistant", **message} if "content" in message else message)
-    return read_chat({"role": "assistant", "content": read_content(choice.get("text"))})
+    chat = {key: choice[key] for key in ("tool_calls", "reasoning_content") if choice.get(key)}
+    return read_chat({"role": "assistant", "content": choice.get("text"), **chat})
 
 
 def _read_candidate(candidate: Any) -> list[RecordedMessage]:

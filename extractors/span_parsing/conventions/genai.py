@@ -17,9 +17,8 @@ from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import (
-    SUSPICIOUS_COUNT,
-    count_attributes,
     get_path,
+    may_have_lost_attributes,
     parse_json,
     parse_list,
     parse_uncut_json,
@@ -43,10 +42,11 @@ def read_request(span: Span) -> RequestRecord | None:
     messages = parse_list(get_path(gen_ai, "input.messages"))
     if not messages:
         return None
+    instructions = _read_instructions(gen_ai)
     return RequestRecord(
-        messages=join_items((*_read_instructions(gen_ai), *read_chats(messages, unwrap=True))),
+        messages=join_items((*instructions, *read_chats(messages, unwrap=True))),
         tools=read_definitions(span.attributes),
-        system_apart=True,
+        system_apart=bool(instructions),
     )
 
 
@@ -92,9 +92,8 @@ def read_older_answer(span: Span) -> AnswerRecord | None:
             return answer
         messages = parsed if isinstance(parsed, list) else [parsed if isinstance(parsed, dict) else written]
     else:
-        messages = [
-            entry for entry in _list_indexed(span, written) if entry.keys() - {"finish_reason", "role"}
-        ]
+        entries = to_entries(written) if written else []
+        messages = [entry for entry in entries if entry.keys() - {"finish_reason", "role"}]
     return to_choices([read_completion(message) for message in messages])
 
 
@@ -129,16 +128,21 @@ def _to_mapping(message: Any) -> Mapping[str, Any]:
 def _list_indexed(span: Span, listed: Any) -> list[dict[str, Any]]:
     if not listed:
         return []
-    messages = to_entries(listed)
+    messages = [_to_message(entry) for entry in to_entries(listed)]
     if _lost_attributes(span) or any("role" not in message for message in messages):
         raise Unreadable(DropReason.TRUNCATED)
     return messages
 
 
+def _to_message(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an indexed message; older tracers of OpenLLMetry write the user's words under `user`."""
+    return {"role": "user", "content": entry["user"]} if set(entry) == {"user"} else entry
+
+
 def _lost_attributes(span: Span) -> bool:
     """Return whether the tracer must be thought to have dropped the oldest attributes."""
     first = any(get_path(span.attributes, path) is not None for path in FIRST_ATTRIBUTES)
-    return not first and count_attributes(span.attributes) >= SUSPICIOUS_COUNT
+    return not first and may_have_lost_attributes(span.attributes)
 
 
 def read_completion(message: Any) -> list[RecordedMessage]:
@@ -159,12 +163,12 @@ def to_choices(choices: list[list[RecordedMessage]]) -> AnswerRecord | None:
 
 def _read_instructions(gen_ai: Any) -> list[RecordedMessage]:
     written = get_path(gen_ai, "system_instructions")
-    parts = parse_json(written) or written
+    parts = parse_uncut_json(written) or written
     return read_chat({"role": "system", "content": parts}) if parts else []
 
 
 def read_definitions(attributes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """Read `gen_ai.tool.definitions`, or the older `llm.request.functions`. Raises Unreadable."""
-    definitions = parse_json(get_path(attributes, "gen_ai.tool.definitions"))
+    definitions = parse_uncut_json(get_path(attributes, "gen_ai.tool.definitions"))
     functions = get_path(attributes, "llm.request.functions")
     return read_tools(definitions or (to_entries(functions) if functions else None))

@@ -14,9 +14,9 @@ from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_ea
 from extractors.span_parsing.messages.chat_messages import mark_flaw, read_chat, read_content
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import (
-    SUSPICIOUS_COUNT,
-    count_attributes,
     get_path,
+    may_have_lost_attributes,
+    parse_body,
     parse_json,
     to_entries,
 )
@@ -30,19 +30,19 @@ def read_listed_request(span: Span) -> RequestRecord | None:
 
     Raises Unreadable; TRUNCATED where a message has lost its role.
     """
-    listed = get_path(span.attributes, "llm.input_messages")
-    if not listed:
+    entries = _list_messages(span.attributes, "input_messages")
+    if not entries:
         return None
-    entries = to_entries(listed)
+    is_mapped = genai.count_mapped_messages(span) == len(entries)
     # Phoenix closes the gap that dropped messages leave, so what was set before them must be there.
-    may_lack_beginning = span.kind == "UNKNOWN" or (
-        get_path(span.attributes, "input.value") is None
-        and count_attributes(span.attributes) >= SUSPICIOUS_COUNT
+    may_lack_beginning = not is_mapped and (
+        span.kind == "UNKNOWN"
+        or (get_path(span.attributes, "input.value") is None and may_have_lost_attributes(span.attributes))
     )
     if not all(isinstance(message := entry.get("message"), dict) and "role" in message for entry in entries):
         raise Unreadable(DropReason.TRUNCATED)
     messages = join_items(_read_messages(entries))
-    if genai.count_mapped_messages(span) == len(entries):
+    if is_mapped:
         # Phoenix's own mapping of GenAI messages leaves out results that stand beside a text.
         messages = tuple(replace(each, may_lack_neighbours=each.role != "assistant") for each in messages)
     return RequestRecord(messages, _read_tools(span.attributes), may_lack_beginning=may_lack_beginning)
@@ -50,7 +50,7 @@ def read_listed_request(span: Span) -> RequestRecord | None:
 
 def read_body_request(span: Span) -> RequestRecord | None:
     """Read the JSON body in `input.value`; None where it is no chat request. Raises Unreadable."""
-    record = read_request_body(parse_json(get_path(span.attributes, "input.value")))
+    record = read_request_body(parse_body(span.attributes, "input"))
     if record is not None and not record.tools:
         return replace(record, tools=_read_tools(span.attributes))
     return record
@@ -71,10 +71,10 @@ def read_plain_request(span: Span) -> RequestRecord | None:
 
 def read_listed_answer(span: Span) -> AnswerRecord | None:
     """Read `llm.output_messages`, or a completion's `llm.choices`. Raises Unreadable."""
-    listed = get_path(span.attributes, "llm.output_messages")
-    if listed:
+    entries = _list_messages(span.attributes, "output_messages")
+    if entries:
         # An answer is the last thing that is set: a role that is missing was never written.
-        messages = _read_messages(to_entries(listed), role="assistant")
+        messages = _read_messages(entries, role="assistant")
         return AnswerRecord(tuple(messages), are_choices=None)
     choices = get_path(span.attributes, "llm.choices")
     if choices:
@@ -86,7 +86,7 @@ def read_listed_answer(span: Span) -> AnswerRecord | None:
 
 def read_body_answer(span: Span) -> AnswerRecord | None:
     """Read the JSON response in `output.value`; None where it is none that is known. Raises Unreadable."""
-    return read_response_body(parse_json(get_path(span.attributes, "output.value")))
+    return read_response_body(parse_body(span.attributes, "output"))
 
 
 def read_plain_answer(span: Span) -> AnswerRecord | None:
@@ -96,6 +96,16 @@ def read_plain_answer(span: Span) -> AnswerRecord | None:
         return None
     message = mark_flaw(RecordedMessage(role="assistant", texts=(text,)))
     return AnswerRecord((message,), are_choices=False)
+
+
+def _list_messages(attributes: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the entries of a list of messages. Raises Unreadable."""
+    listed = get_path(attributes, f"llm.{name}")
+    if isinstance(listed, str):
+        # A tracer of Strands writes the list as one text, too, so that Phoenix cannot nest its entries.
+        beside = {key.removeprefix(f"{name}."): entry for key, entry in attributes["llm"].items()}
+        listed = {key: entry for key, entry in beside.items() if key.isdecimal()} or listed
+    return to_entries(listed) if listed else []
 
 
 def _read_messages(entries: list[dict[str, Any]], role: str | None = None) -> list[RecordedMessage]:
@@ -113,6 +123,9 @@ def _read_message(message: Any, role: str | None) -> list[RecordedMessage]:
     elif message.get("function_call_name"):
         arguments = message.get("function_call_arguments_json")
         chat["function_call"] = {"name": message["function_call_name"], "arguments": arguments}
+    if chat.get("tool_call_id") and chat.get("role") in ("assistant", "model"):
+        # ADK's tracer writes a second result over the next message.
+        return [RecordedMessage(role="assistant", call_id=chat["tool_call_id"], flaw=DropReason.NOT_WHOLE)]
     contents = message.get("contents")
     if not contents:
         return read_chat(chat)
@@ -129,7 +142,7 @@ def _read_message(message: Any, role: str | None) -> list[RecordedMessage]:
 def _check_same_text(stated: RecordedMessage, of_parts: list[RecordedMessage]) -> RecordedMessage:
     """Return a message that has its text twice; where the two differ, it is not read from this record."""
     shown = "".join(message.text for message in of_parts)
-    if shown.strip() and shown.split() != stated.text.split():
+    if shown.strip() and (stated.role == "tool" or shown.split() != stated.text.split()):
         # Tracers of Anthropic's API keep the last of several results beside the user's next words.
         flaw = DropReason.NOT_WHOLE if stated.role == "tool" else DropReason.TEXTS_DIFFER
         return replace(stated, texts=None, calls=(), flaw=flaw)

@@ -43,7 +43,20 @@ ROLES = {
     "tool-call": "assistant",
     "tool-response": "user",
 }
-MEDIA_FIELDS = ("audio", "images")
+MEDIA_FIELDS = (
+    *(
+        "audio",
+        "images",
+        "image",
+        "videos",
+        "video",
+        "files",
+        "file",
+        "attachments",
+        "experimental_attachments",
+    ),
+    *("image_output", "audio_output", "video_output", "file_output"),
+)
 """Fields of a message beside its content that hold what is no text."""
 EARLIER_ITEMS = frozenset({"item_reference", "compaction", "compaction_summary"})
 """Items that stand for earlier ones which the provider keeps."""
@@ -148,6 +161,8 @@ def _read_item(item: dict[str, Any]) -> list[RecordedMessage] | None:
         return [RecordedMessage(role="assistant", reasoning="\n".join(thoughts) or None)]
     if kind in EARLIER_ITEMS:
         raise Unreadable(DropReason.HISTORY_ELSEWHERE)
+    if kind == "custom_tool_call":
+        raise Unreadable(DropReason.BROKEN_ARGUMENTS)
     if kind in SCREEN_ITEMS:
         raise Unreadable(DropReason.NOT_TEXT)
     if SERVER_TYPES.fullmatch(kind):
@@ -156,8 +171,14 @@ def _read_item(item: dict[str, Any]) -> list[RecordedMessage] | None:
 
 
 def _unwrap_text(part: Part) -> list[Part]:
-    parts = find_parts_in_text(part.text) if isinstance(part, Text) else None
-    return [part] if parts is None else read_parts(parts)
+    text = part.text if isinstance(part, Text | Result) else None
+    written = find_parts_in_text(text) if text is not None else None
+    if written is None:
+        return [part]
+    parts = read_parts(written)
+    if isinstance(part, Result):
+        return [replace(part, text="\n".join(inner.text for inner in parts if isinstance(inner, Text)))]
+    return parts
 
 
 def _read_listed_calls(chat: dict[str, Any]) -> list[RecordedCall]:

@@ -97,7 +97,7 @@ def _read_part(part: Any) -> Iterator[Part]:
     part = {key: value for key, value in part.items() if value is not None}
     if part.get("builtin") is True or part.get("providerExecuted") is True:
         raise Unreadable(DropReason.SERVER_TOOL)
-    kind = part.get("type")
+    kind = part.get("type", part.get("kind"))
     if kind is None:
         yield from _read_untyped(part)
     elif isinstance(kind, str):
@@ -214,7 +214,12 @@ def read_result_part(part: Mapping[str, Any]) -> Result:
         # Anthropic leaves out the content of a tool that returned nothing.
         empty = "" if part.get("type") == "tool_result" or "toolUseId" in part else None
         return Result(to_optional_text(call_id), to_optional_text(name), empty)
-    return Result(to_optional_text(call_id), to_optional_text(name), _read_returned(returned))
+    text = _read_result_content(returned) if _is_vercel_output(returned) else _read_returned(returned)
+    return Result(to_optional_text(call_id), to_optional_text(name), text)
+
+
+def _is_vercel_output(returned: Any) -> bool:
+    return isinstance(returned, dict) and returned.keys() == {"type", "value"}
 
 
 def _read_returned(returned: Any) -> str:

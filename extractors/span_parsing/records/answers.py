@@ -40,6 +40,10 @@ def _list_choices(record: AnswerRecord, several: bool) -> tuple[RecordedMessage,
 
 
 def _merge_answers(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
+    if other.calls and not one.calls and not one.says_something:
+        return other
+    if one.calls and not other.calls and not other.says_something:
+        return one
     thoughts_apart = _merge_listed_thoughts(one, other) or _merge_listed_thoughts(other, one)
     return thoughts_apart or merge_messages(one, other)
 

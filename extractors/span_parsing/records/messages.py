@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.recorded import RecordedCall, RecordedMessage
-from extractors.span_parsing.records.same_text import is_same_json, is_same_text
+from extractors.span_parsing.records.same_text import is_same_json, is_same_text, remove_space
 
 
 def merge_messages(one: RecordedMessage, other: RecordedMessage) -> RecordedMessage:
@@ -15,6 +15,10 @@ def merge_messages(one: RecordedMessage, other: RecordedMessage) -> RecordedMess
         return one
     if one.flaw is not None:
         return other
+    if _holds_thoughts_of(one, other):
+        return other
+    if _holds_thoughts_of(other, one):
+        return one
     role = _merge_roles(one.role, other.role)
     if not is_same_text(one.text, other.text):
         raise Unreadable(DropReason.TEXTS_DIFFER)
@@ -30,6 +34,12 @@ def merge_messages(one: RecordedMessage, other: RecordedMessage) -> RecordedMess
         name=one.name or other.name,
         reasoning=one.reasoning or other.reasoning,
     )
+
+
+def _holds_thoughts_of(one: RecordedMessage, other: RecordedMessage) -> bool:
+    """Return whether the text of `one` is the thoughts and the text of `other`, as some tracers join them."""
+    joined = (other.reasoning or "") + other.text
+    return bool(other.reasoning) and one.reasoning is None and remove_space(one.text) == remove_space(joined)
 
 
 def can_merge(one: RecordedMessage, other: RecordedMessage) -> bool:

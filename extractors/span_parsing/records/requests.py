@@ -62,11 +62,14 @@ def _merge_system(one: RequestRecord, other: RequestRecord) -> RequestRecord:
         return one
     if system and not is_same_text(_join_texts(system), _join_texts(other_system)):
         raise Unreadable(DropReason.TEXTS_DIFFER)
+    if system and (one.system_apart or other.system_apart):
+        # A prompt that a record keeps apart stands first.
+        return replace(one, messages=(*system, *_drop_system(one)))
     in_place = len(_drop_system(one)) == len(_drop_system(other)) and not other.system_apart
-    if system and in_place and not one.system_apart and len(system) == len(other_system):
+    if system and in_place and len(system) == len(other_system):
         if _find_system_places(one) != _find_system_places(other):
             raise Unreadable(DropReason.HISTORY_DIFFERS)
-    elif in_place and (one.system_apart or not system):
+    elif in_place and not system:
         return replace(other, messages=_replace_turns(other, _drop_system(one)))
     elif not system:
         return replace(one, messages=(*other_system, *one.messages))
@@ -115,24 +118,36 @@ def _is_contained(shown: Sequence[RecordedMessage], turns: Sequence[RecordedMess
     """Return whether each message of `shown` is one of `turns`, or stands for several, and none is left."""
     reached = {0}
     for message in shown:
-        reached = {end for start in reached for end in _list_ends(message, turns, start)}
+        fits = [message.flaw is None and can_merge(message, turn) for turn in turns]
+        reached = {end for start in reached for end in _list_ends(message, turns, fits, start)}
     return len(turns) in reached
 
 
-def _list_ends(message: RecordedMessage, turns: Sequence[RecordedMessage], start: int) -> Iterator[int]:
-    """Yield where in `turns` the messages may end that `message` stands for, from `start` on."""
+def _list_ends(
+    message: RecordedMessage, turns: Sequence[RecordedMessage], fits: Sequence[bool], start: int
+) -> Iterator[int]:
+    """Yield where in `turns` the messages may end that `message` stands for, from `start` on.
+
+    `fits` tells of each turn whether it may be `message` itself.
+    """
     if not message.may_lack_neighbours and message.flaw is None:
-        if start < len(turns) and can_merge(message, turns[start]):
+        if start < len(turns) and fits[start]:
             yield start + 1
         return
-    # Several results of tools, and the user's next words, may have become one message.
-    roles = {"tool", "user"} if message.role in ("tool", "user") else {message.role}
-    is_mixed = message.flaw is not None or len(message.texts or ()) > 1
+    is_found = message.flaw is not None or len(message.texts or ()) > 1
     for end in range(start + 1, len(turns) + 1):
-        if turns[end - 1].role not in roles:
+        if not _may_stand_for(message, turns[end - 1]):
             return
-        if is_mixed or any(can_merge(message, turn) for turn in turns[start:end]):
+        is_found = is_found or fits[end - 1]
+        if is_found:
             yield end
+
+
+def _may_stand_for(message: RecordedMessage, turn: RecordedMessage) -> bool:
+    """Return whether a message that tracers write in the place of several may be `turn`, among others."""
+    if message.role in ("tool", "user"):
+        return turn.role in ("tool", "user")
+    return message.call_id is not None or turn.role == message.role
 
 
 def _reconcile_tools(of_records: Sequence[tuple[dict[str, Any], ...]]) -> tuple[dict[str, Any], ...]:
