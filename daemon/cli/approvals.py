@@ -27,6 +27,8 @@ from extractors.errors import LearndError
 from registry.batches import Batch, BatchState, ItemState
 
 app = typer.Typer(no_args_is_help=True)
+MOST_REVIEW_BYTES = 2**26
+"""Size of a reviewed file: as large as the daemon's API takes it."""
 BatchId = Annotated[
     str, typer.Argument(metavar="BATCH", help="The batch's id, as `learnd approvals list` shows it.")
 ]
@@ -245,7 +247,11 @@ def import_(
 ) -> None:
     """Apply the decisions in a reviewed file, all of them or none."""
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        with path.open("rb") as file:
+            content = file.read(MOST_REVIEW_BYTES + 1)
+        if len(content) > MOST_REVIEW_BYTES:
+            raise LearndError(f"{path} has more than {MOST_REVIEW_BYTES >> 20} MiB: that is no batch")
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as unreadable:
         raise LearndError(f"{path} cannot be read as UTF-8 text: {unreadable}") from unreadable
     with _open_review(config) as review:

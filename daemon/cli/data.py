@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from daemon.cli.data_audit import audit
+from daemon.cli.first_poll import read_first_traffic
 from daemon.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -44,9 +45,13 @@ OfKind = Annotated[
 
 @app.command()
 def summary(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show the number of examples by kind, the thresholds, drops by reason, and labels that no rule names."""
+    """Show the number of examples by kind, the thresholds, drops by reason, and labels that no rule names.
+
+    Polls Phoenix first where nothing was read from it yet.
+    """
     with open_store(config) as (settings, store):
         context = TargetContext(settings, choose_target(settings, target), store, utc_now)
+        read_first_traffic(context)
         found = TargetData.read(context).summarise()
     if as_json:
         print_json(found)
@@ -71,6 +76,7 @@ def export(
     """Write the examples on which a cycle would train and validate now to a file."""
     with open_store(config) as (settings, store):
         context = TargetContext(settings, choose_target(settings, target), store, utc_now)
+        read_first_traffic(context)
         snapshot = assemble_snapshot(context, extract_target(context.store, context.target))
     examples = [
         example

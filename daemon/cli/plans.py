@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from daemon.cli.first_poll import read_first_traffic
 from daemon.cli.options import DEFAULT_CONFIG, AsJson, Config, TargetKey, choose_target, open_store
 from daemon.cli.output import (
     error_console,
@@ -31,7 +32,10 @@ app = typer.Typer()
 
 @app.command()
 def plan(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show what a cycle would train now, and why, without training."""
+    """Show what a cycle would train now, and why, without training.
+
+    Polls Phoenix first where nothing was read from it yet.
+    """
     with _open_context(config, target) as context:
         with rehearse(context) as rehearsal:
             found = rehearsal.preview
@@ -117,10 +121,14 @@ def rates(
 
 @contextmanager
 def _open_context(config: Path, target: str | None) -> Iterator[TargetContext]:
-    """Open the store and the progress display for a target."""
+    """Open the store and the progress display for a target, which is polled where it never was."""
     require_extra("train", "torch", "trl", "peft")
     with open_store(config) as (settings, store), show_progress(error_console) as progress:
-        yield TargetContext(settings, choose_target(settings, target), store, utc_now, Event(), progress.show)
+        context = TargetContext(
+            settings, choose_target(settings, target), store, utc_now, Event(), progress.show
+        )
+        read_first_traffic(context)
+        yield context
 
 
 def _print_preview(found: Preview) -> None:

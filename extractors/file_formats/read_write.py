@@ -13,7 +13,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +36,10 @@ from extractors.values import Record, Value
 
 MOST_PROBLEMS = 20
 """Problems of a file that its error lists."""
+MOST_LINE_BYTES = 2**24
+"""Size of one line, and so of one example: about four million tokens."""
+MOST_ARRAY_BYTES = 2**26
+"""Size of a file that is one JSON array, which cannot be read by pieces."""
 _HEAD = 64
 
 
@@ -162,12 +166,18 @@ def _read_items(path: Path) -> Iterator[tuple[str, Any]]:
             file.seek(0)
             if head.startswith(b"PAR1"):
                 raise ImportInvalid(path, [f"it is a Parquet file; read it as {FileForm.PARQUET.value!r}"])
-            yield from _read_array(path, file.read()) if head.startswith(b"[") else _read_lines(path, file)
+            yield from _read_array(path, file) if head.startswith(b"[") else _read_lines(path, file)
     except OSError as unreadable:
         raise ImportInvalid(path, [f"it cannot be read ({unreadable})"]) from unreadable
 
 
-def _read_array(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
+def _read_array(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
+    content = file.read(MOST_ARRAY_BYTES + 1)
+    if len(content) > MOST_ARRAY_BYTES:
+        reason = (
+            f"it is a JSON array of more than {MOST_ARRAY_BYTES >> 20} MiB; write one object a line instead"
+        )
+        raise ImportInvalid(path, [reason])
     items = _parse(_decode(path, content, "the file"))
     if isinstance(items, LineInvalid):
         raise ImportInvalid(path, [f"it begins as a JSON array, but {items}"])
@@ -175,9 +185,12 @@ def _read_array(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
         yield f"item {index}", item
 
 
-def _read_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
+def _read_lines(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
     index = 0
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
+        if len(line) > MOST_LINE_BYTES:
+            reason = f"line {number} has more than {MOST_LINE_BYTES >> 20} MiB; an example is one line"
+            raise ImportInvalid(path, [reason])
         text = _decode(path, line, f"line {number}")
         if text.strip():
             yield f"item {index} (line {number})", _parse(text.rstrip())
