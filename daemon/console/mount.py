@@ -18,6 +18,7 @@ from daemon.console.pages.cycle_history import add_cycle_history_page
 from daemon.console.pages.data import add_data_page
 from daemon.console.pages.overview import add_overview_page
 from daemon.console.pages.sign_in import build_sign_in_router
+from daemon.console.sockets import guard_sockets
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '
@@ -58,3 +59,4 @@ def add_console(api: FastAPI, console: ConsoleContext, authenticator: Authentica
         reconnect_timeout=60,
         show_welcome_message=False,
     )
+    guard_sockets(console)

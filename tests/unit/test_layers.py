@@ -116,12 +116,13 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "base": "",
         "frame": "base",
         "guard": "base",
+        "sockets": "base guard",
         "plain_page": "frame",
         "not_found": "base plain_page",
         "report": "base",
         "review": "base",
         "pages": "base frame plain_page report review",
-        "mount": "base guard not_found pages",
+        "mount": "base guard not_found pages sockets",
     },
 }
 

@@ -21,7 +21,6 @@ PROBLEMS = {
     "refused": "This name and password do not belong together.",
     "wait": "Too many sign-ins failed. Try again in a few minutes.",
     "token": "This link does not sign in any more. Sign in here.",
-    "foreign": "The form came from another site, and was not read. Sign in here.",
 }
 FORM = Template("""$problem<form method="post" class="form">
 <input type="hidden" name="to" value="$to">
@@ -75,8 +74,6 @@ def build_sign_in_router(console: ConsoleContext, authenticator: Authenticator) 
         token: Annotated[str, Form(max_length=4096)] = "",
         to: Annotated[str, Form(max_length=4096)] = "",
     ) -> RedirectResponse:
-        if not _is_own_form(request):
-            return _redirect_to_form("foreign", to)
         try:
             cookie, _ = (
                 authenticator.sign_in_by_token(token, request)
@@ -117,12 +114,3 @@ def _to_console_path(to: str) -> str:
     parts = urlsplit(to.replace("\\", "/"))
     local = not parts.scheme and not parts.netloc and parts.path.startswith(f"{CONSOLE_PATH}/")
     return to if local else f"{CONSOLE_PATH}/"
-
-
-def _is_own_form(request: Request) -> bool:
-    """Return True if the form is our own: browsers send the site that a form came from."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in {"same-origin", "none"}
-    origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
