@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from extractors.examples.prompt_keys import to_comparable
 from extractors.examples.types import Message
 from extractors.phoenix.spans import Span
-from extractors.span_parsing.checks.answer_ends import check_end
+from extractors.span_parsing.checks.answer_ends import check_told_end, check_untold_end
 from extractors.span_parsing.checks.conversation_rules import check_answer, check_prompt
 from extractors.span_parsing.checks.cut_texts import check_values_whole
 from extractors.span_parsing.checks.storable import check_storable
@@ -118,6 +118,7 @@ def _read_content(span: Span) -> _Content:
     check_values_whole(span)
     request = _read_request(span)
     answers = _read_answers(span, parameters)
+    end_is_told = check_told_end(span)
     if request is None or not answers:
         missing = DropReason.NO_PROMPT if request is None else DropReason.NO_ANSWER
         nothing = request is None and not answers and genai.is_genai_span(span)
@@ -127,7 +128,8 @@ def _read_content(span: Span) -> _Content:
     check_history_held(span, prompt, request.tools)
     choices = tuple(map(_to_answer, answers))
     for choice in choices:
-        check_end(span, choice.content, parameters)
+        if not end_is_told:
+            check_untold_end(span, choice.content, parameters)
         check_answer(choice, request.tools)
     if len(choices) == 1:
         check_length(span, *choices)

@@ -36,18 +36,25 @@ MOST_OF_AN_END = 100
 """Characters of a finish reason that are looked at."""
 
 
-def check_end(span: Span, answer: str, parameters: Mapping[str, Any]) -> None:
-    """Check that the answer ended by itself, as far as any record of `span` tells.
+def check_told_end(span: Span) -> bool:
+    """Check that no record tells an abnormal end; return whether one tells that the answer is whole.
 
-    `parameters` are those of the request. Where no record tells the end, evidence decides: as many tokens
-    as the request allowed, or JSON that breaks off. Raises Unreadable: CUT_OFF, ABNORMAL_END.
+    Raises Unreadable: CUT_OFF, ABNORMAL_END.
     """
     ends = {_normalise(end) for end in _list_ends(span)}
-    abnormal = sorted(ends - NORMAL_ENDS)
+    abnormal = ends - NORMAL_ENDS
     if abnormal:
         cut = all(LIMITS.fullmatch(end) for end in abnormal)
         raise Unreadable(DropReason.CUT_OFF if cut else DropReason.ABNORMAL_END)
-    if not ends - UNTOLD and (has_spent_all_tokens(span, parameters) or breaks_off(answer)):
+    return bool(ends - UNTOLD)
+
+
+def check_untold_end(span: Span, answer: str, parameters: Mapping[str, Any]) -> None:
+    """Check an answer of which no record tells the end: it has fewer tokens than the request allowed.
+
+    `parameters` are those of the request. Nor may it be JSON that breaks off. Raises Unreadable (CUT_OFF).
+    """
+    if has_spent_all_tokens(span, parameters) or breaks_off(answer):
         raise Unreadable(DropReason.CUT_OFF)
 
 
@@ -69,8 +76,7 @@ def _list_ends(span: Span) -> Iterator[str]:
         parse_body(attributes, "output"),
     ):
         yield from _find_ends(parse_json(written))
-    for reply in get_path(parse_body(attributes, "output"), "replies") or ():
-        yield from PRINTED_END.findall(str(reply))
+    yield from PRINTED_END.findall(str(get_path(parse_body(attributes, "output"), "replies")))
 
 
 def _find_ends(value: Any) -> Iterator[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
 from extractors.span_parsing.messages.chat_messages import read_chat, read_chats
+from extractors.span_parsing.messages.provider_searches import rests_on_search
+from extractors.span_parsing.messages.serialised import is_rendered
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import get_path
 from extractors.span_parsing.recorded import (
@@ -34,19 +36,7 @@ RENDERING = ("documents", "chat_template", "truncate_prompt_tokens", "suffix", "
 """Parameters that make another prompt of the messages than training does."""
 
 
-SEARCHED = (
-    "citations",
-    "search_results",
-    "grounding_metadata.grounding_chunks",
-    "grounding_metadata.web_search_queries",
-    "groundingMetadata.groundingChunks",
-    "groundingMetadata.webSearchQueries",
-    "url_context_metadata",
-    "urlContextMetadata",
-)
-"""Parts of a response, or a choice of it, that a provider fills where it has searched."""
 COMPLETION_KEYS = frozenset({"text", "reasoning_content", "tool_calls", "logprobs", "citations"})
-CITATIONS = frozenset({"url_citation", "file_citation", "container_file_citation"})
 
 
 def check_self_contained(body: Any) -> None:
@@ -92,13 +82,16 @@ def _read_completion_request(body: Mapping[str, Any]) -> RequestRecord | None:
     """Read the request of a text completion, whose prompt may also be tokens, or several texts."""
     prompt = body.get("prompt")
     prompts = prompt if isinstance(prompt, list) else [prompt]
-    if any(isinstance(each, int | list) for each in prompts):
+    if body.get("images") or any(isinstance(each, int | list) for each in prompts):
         raise Unreadable(DropReason.NOT_TEXT)
-    if not all(isinstance(each, str) for each in prompts) or not prompts:
+    texts = [each for each in prompts if isinstance(each, str)]
+    if not texts or len(texts) < len(prompts):
         return None
-    if len(prompts) > 1:
+    if len(texts) > 1:
         raise Unreadable(DropReason.SEVERAL_ANSWERS)
-    return _build_record([{"role": "user", "content": prompts[0]}], body)
+    if is_rendered(texts[0]):
+        raise Unreadable(DropReason.RENDERED_OTHERWISE)
+    return _build_record([{"role": "user", "content": texts[0]}], body)
 
 
 def _are_messages(messages: Sequence[Any]) -> bool:
@@ -221,17 +214,8 @@ def _check_own_knowledge(body: Mapping[str, Any]) -> None:
 
     SERVER_TOOL, RENDERED_OTHERWISE.
     """
-    choices = [x for key in ("choices", "candidates") for x in body.get(key) or () if isinstance(x, dict)]
-    places = [body, *choices, *(get_path(choice, "message") for choice in choices)]
-    searched = any(get_path(place, path) for place in places for path in SEARCHED)
-    cited = [entry for place in places for entry in get_path(place, "annotations") or ()]
-    cited += [
-        entry
-        for item in _to_list(body.get("output"))
-        for part in _to_list(get_path(item, "content"))
-        for entry in get_path(part, "annotations") or ()
-    ]
-    if searched or any(get_path(entry, "type") in CITATIONS for entry in cited):
+    choices = [*_to_list(body.get("choices")), *_to_list(body.get("candidates"))]
+    if any(map(rests_on_search, (body, *choices, *(get_path(choice, "message") for choice in choices)))):
         raise Unreadable(DropReason.SERVER_TOOL)
     if get_path(body, "context_management.applied_edits"):
         raise Unreadable(DropReason.RENDERED_OTHERWISE)

@@ -12,6 +12,7 @@ from extractors.span_parsing.conventions import genai
 from extractors.span_parsing.conventions.bodies import find_tools, read_request_body, read_response_body
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
 from extractors.span_parsing.messages.chat_messages import mark_flaw, read_chat, read_content
+from extractors.span_parsing.messages.serialised import is_rendered
 from extractors.span_parsing.messages.tools import read_tools
 from extractors.span_parsing.nested_attributes import (
     get_path,
@@ -65,6 +66,8 @@ def read_plain_request(span: Span) -> RequestRecord | None:
     )
     if not text:
         return None
+    if is_rendered(text):
+        raise Unreadable(DropReason.RENDERED_OTHERWISE)
     message = mark_flaw(RecordedMessage(role="user", texts=(text,)))
     return RequestRecord((message,), _read_tools(span.attributes))
 

@@ -25,6 +25,7 @@ from extractors.span_parsing.messages.parts import (
     to_optional_text,
 )
 from extractors.span_parsing.messages.placeholders import PLACEHOLDERS, is_placeholder
+from extractors.span_parsing.messages.provider_searches import rests_on_search
 from extractors.span_parsing.messages.serialised import find_parts_in_text, is_python_repr
 from extractors.span_parsing.recorded import RecordedCall, RecordedMessage
 
@@ -96,7 +97,9 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
         raise Unreadable(DropReason.NOT_TEXT)
     if chat.get("invalid_tool_calls"):
         raise Unreadable(DropReason.BROKEN_ARGUMENTS)
-    content = chat["parts"] if "parts" in chat else chat.get("content")
+    if rests_on_search(chat):
+        raise Unreadable(DropReason.SERVER_TOOL)
+    content = next((chat[key] for key in ("parts", "blocks") if key in chat), chat.get("content"))
     parts = read_parts(content)
     if unwrap:
         parts = [inner for part in parts for inner in _unwrap_text(part)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
+from extractors.span_parsing.messages.provider_searches import cites_search
 from extractors.span_parsing.nested_attributes import parse_json
 from extractors.span_parsing.recorded import RecordedCall
 
@@ -97,7 +98,9 @@ def _read_part(part: Any) -> Iterator[Part]:
     part = {key: value for key, value in part.items() if value is not None}
     if part.get("builtin") is True or part.get("providerExecuted") is True:
         raise Unreadable(DropReason.SERVER_TOOL)
-    kind = part.get("type", part.get("kind"))
+    if cites_search(part):
+        raise Unreadable(DropReason.SERVER_TOOL)
+    kind = part.get("type", part.get("kind", part.get("block_type")))
     if kind is None:
         yield from _read_untyped(part)
     elif isinstance(kind, str):

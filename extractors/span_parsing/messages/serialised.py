@@ -1,4 +1,4 @@
-"""Texts that hold parts or an object of a program instead of what was said."""
+"""Texts that hold parts, an object of a program or a whole conversation instead of what was said."""
 
 import ast
 import re
@@ -22,6 +22,12 @@ PRINTED_OBJECT = re.compile(
     r"\(\w+=.*\)\]?\s*|content='.*' (additional_kwargs|response_metadata)=.*|\s*<[\w.]+ object at 0x\w+>\s*",
     re.DOTALL,
 )
+
+TEMPLATE_MARKS = re.compile(
+    r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(user|assistant|system)\|>|\[INST\]"
+    r"|\b(Assistant|AI):\s*\Z"
+)
+"""Marks between the turns of a conversation that a chat template has rendered."""
 
 
 def find_parts_in_text(text: str) -> list[Any] | None:
@@ -52,3 +58,8 @@ def is_python_repr(text: str) -> bool:
         parts = printed if isinstance(printed, list) else [printed]
         return all(_is_block(part) or (isinstance(part, dict) and "role" in part) for part in parts)
     return PRINTED_OBJECT.fullmatch(text) is not None
+
+
+def is_rendered(text: str) -> bool:
+    """Return whether a prompt holds the marks of a chat template: it is a conversation that was rendered."""
+    return TEMPLATE_MARKS.search(text) is not None
