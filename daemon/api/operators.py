@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 
+import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -34,6 +35,7 @@ from registry.store.database import StoreUnavailable
 from registry.store.store import Store
 from registry.store.versions import UnknownVersion
 
+log = structlog.get_logger()
 PREFIX = "/api/v1"
 STATUS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = (
     ((UnknownBatch, UnknownCycle, UnknownExperiment, UnknownVersion), 404),
@@ -73,7 +75,10 @@ def build_operators_router(
 
 
 def add_error_handlers(api: FastAPI) -> None:
-    """Answer the errors that learnd raises on purpose with a status and the error's message."""
+    """Answer the errors that learnd raises on purpose with a status and the error's message.
+
+    Files that cannot be used are answered with 503.
+    """
 
     def answer(_request: Request, problem: Exception) -> JSONResponse:
         code = next(code for kinds, code in STATUS if isinstance(problem, kinds))
@@ -88,7 +93,15 @@ def add_error_handlers(api: FastAPI) -> None:
         return Response(json.dumps({"detail": found}), 422, media_type=JSON)
 
     api.add_exception_handler(RequestValidationError, answer_invalid)
+
+    def answer_for_files(request: Request, problem: Exception) -> JSONResponse:
+        # Its own words name folders, which are for the log.
+        log.error("a request failed", path=request.url.path, problem=str(problem))
+        reason = problem.strerror if isinstance(problem, OSError) else None
+        return JSONResponse({"detail": f"learnd cannot use its files: {reason or 'see the log'}"}, 503)
+
     api.add_exception_handler(LearndError, answer)
+    api.add_exception_handler(OSError, answer_for_files)
 
 
 def build_audit_router(store: Store) -> APIRouter:

@@ -15,7 +15,7 @@ from extractors.dataset.snapshot import KINDS
 from extractors.errors import LearndError
 from extractors.examples.types import Examples, SFTExample
 from extractors.file_formats.jsonl import FileForm
-from extractors.file_formats.parquet import read_columns
+from extractors.file_formats.parquet import ColumnsDamaged, read_columns
 from extractors.file_formats.read_write import read_records, write_records
 from extractors.values import Value, content_id
 
@@ -24,6 +24,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 class UnknownImport(LearndError):
     """No import has this name."""
+
+
+class ImportDamaged(LearndError):
+    """The file that holds an import cannot be read any more."""
 
 
 class Imported(Value):
@@ -61,9 +65,9 @@ def import_file(
 
 
 def list_imports(data_dir: Path, target: TargetSettings) -> list[Imported]:
-    """Return the target's imports, by kind and name."""
+    """Return the target's imports, by kind and name. Raises ImportDamaged."""
     return [
-        Imported(name=path.stem, kind=kind, examples=len(read_columns(KINDS[kind], path)))
+        Imported(name=path.stem, kind=kind, examples=len(_read_import(kind, path)))
         for kind, path in _files(data_dir, target)
     ]
 
@@ -77,10 +81,10 @@ def forget_import(data_dir: Path, target: TargetSettings, name: str) -> None:
 
 
 def read_imported_examples(data_dir: Path, target: TargetSettings) -> Examples:
-    """Return all examples that were imported for the target, each once."""
+    """Return all examples that were imported for the target, each once. Raises ImportDamaged."""
     found: dict[str, dict[str, Value]] = {}
     for kind, path in _files(data_dir, target):
-        for example in read_columns(KINDS[kind], path):
+        for example in _read_import(kind, path):
             found.setdefault(kind, {})[getattr(example, "id")] = example  # noqa: B009 - every kind has one
     return Examples.model_validate({kind: tuple(each.values()) for kind, each in found.items()})
 
@@ -96,6 +100,15 @@ def read_golden_cases(target: TargetSettings) -> tuple[SFTExample, ...]:
     # Golden cases have no time, and none is needed.
     cases = read_records(SFTExample, target.golden, FileForm.JSONL, now=EPOCH)
     return Redaction(load_redactor(target.redaction), target.output_space).apply(cases)
+
+
+def _read_import(kind: str, path: Path) -> tuple[Value, ...]:
+    try:
+        return read_columns(KINDS[kind], path)
+    except ColumnsDamaged as damaged:
+        raise ImportDamaged(
+            f"{damaged}; `learnd data forget {path.stem}` drops this import, or restore its file"
+        ) from damaged
 
 
 def _files(data_dir: Path, target: TargetSettings) -> Iterator[tuple[str, Path]]:

@@ -28,7 +28,7 @@ from extractors.examples.types import (
     UnpairedPreference,
 )
 from extractors.feedback.extract import Extraction
-from extractors.file_formats.parquet import read_columns, write_columns
+from extractors.file_formats.parquet import ColumnsDamaged, read_columns, write_columns
 from extractors.values import Value, content_id, file_digest
 
 MANIFEST = "manifest.json"
@@ -231,10 +231,20 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> Path:
 def read_snapshot(path: Path) -> Snapshot:
     """Read the snapshot in its own folder `path`. Raises SnapshotDamaged where a file is not as written."""
     manifest = read_manifest(path)
-    for name, digest in manifest.files.items():
-        if not (path / name).is_file() or file_digest(path / name) != digest:
-            raise SnapshotDamaged(f"{path / name} is missing or was changed; {ADVICE}")
+    try:
+        changed = [name for name, digest in manifest.files.items() if not _is_intact(path / name, digest)]
+        if changed:
+            raise SnapshotDamaged(f"{path / changed[0]} is missing or was changed; {ADVICE}")
+        return _read_tables(path, manifest)
+    except (ColumnsDamaged, OSError, ValueError) as problem:
+        raise SnapshotDamaged(f"{path} cannot be read: {problem}; {ADVICE}") from problem
 
+
+def _is_intact(file: Path, digest: str) -> bool:
+    return file.is_file() and file_digest(file) == digest
+
+
+def _read_tables(path: Path, manifest: Manifest) -> Snapshot:
     def read_table(name: str, kind: type[Value]) -> tuple[Value, ...]:
         return read_columns(kind, path / name) if name in manifest.files else ()
 

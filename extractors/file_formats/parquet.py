@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from extractors.errors import LearndError
 from extractors.examples.types import (
     PreferencePair,
     ReviewedItem,
@@ -116,9 +117,17 @@ def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> 
             file.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
+class ColumnsDamaged(LearndError):
+    """A file that `write_columns` wrote is not what it was."""
+
+
 def read_columns(kind: type[Record], path: Path) -> tuple[Record, ...]:
-    """Return the records that `write_columns` wrote."""
-    return tuple(from_row(kind, row) for row in read_rows(kind, path))
+    """Return the records that `write_columns` wrote. Raises ColumnsDamaged."""
+    try:
+        return tuple(from_row(kind, row) for row in read_rows(kind, path))
+    except (OSError, pa.ArrowException, ValueError) as problem:
+        # Not the problem's own words, which may quote an example.
+        raise ColumnsDamaged(f"{path} cannot be read ({type(problem).__name__})") from problem
 
 
 def read_rows(kind: type[Value], path: Path) -> Iterator[dict[str, Any]]:
