@@ -4,7 +4,6 @@ Plain ASGI, because a framework's routing costs more than all the rest of the ga
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from daemon.access.tokens import Caller, Tokens
 from daemon.gateway.calls import GatewayCall
 from daemon.gateway.forward import forward
+from daemon.gateway.limits import BeyondLimits, parse_json
 from daemon.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from daemon.gateway.replies import (
     ApiError,
@@ -173,8 +173,10 @@ class GatewayApp:
 def _parse_request(body: bytes) -> dict[str, Any]:
     """Parse the body, a JSON object that names a model. Raises ApiError (400)."""
     try:
-        request = json.loads(body)
-    except (ValueError, RecursionError):
+        request = parse_json(body)
+    except BeyondLimits as beyond:
+        raise ApiError(400, f"the body {beyond}") from beyond
+    except ValueError:
         raise ApiError(400, "the body is not valid JSON") from None
     if not isinstance(request, dict):
         raise ApiError(400, "the body must be a JSON object")

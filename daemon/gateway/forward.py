@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from daemon.gateway.calls import SPAN_HEADER, VERSION_HEADER, GatewayCall
+from daemon.gateway.limits import BeyondLimits
 from daemon.gateway.metrics import GatewayMetrics
 from daemon.gateway.replies import (
     ApiError,
@@ -20,7 +21,7 @@ from daemon.gateway.replies import (
     send_start,
     send_whole,
 )
-from daemon.gateway.sse import EventCutter, build_event, is_only_usage, parse_chunk, parse_object
+from daemon.gateway.sse import EventCutter, build_event, is_only_usage, read_chunk, read_object
 from daemon.gateway.tracing import Tracing
 from daemon.gateway.upstream import REST_SECONDS, NoReplica, ReplicaAnswer, ReplicaSilent, Upstream
 
@@ -98,12 +99,16 @@ async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send)
         ) from none
     except ReplicaSilent as silent:
         raise ApiError(504, str(silent), kind="server_error", code="timeout") from silent
+    except BeyondLimits as beyond:
+        raise ApiError(
+            502, f"the model's answer {beyond}", kind="server_error", code="unusable_answer"
+        ) from beyond
 
 
 async def _send_whole(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> None:
     call.answer.append(answer.start)
     body = answer.start
-    content = parse_object(body) or {}
+    content = read_object(body) or {}
     if call.status >= 400 or content.get("error"):
         call.error = _read_error(content) or f"the model answered HTTP {call.status} with an error"
     elif "model" in content:
@@ -120,8 +125,17 @@ async def _send_stream(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> 
         await _send_events(call, cutter.finish(), send)
     except aiohttp.ClientError as broken:
         call.error = f"{BROKE_OFF} ({type(broken).__name__})"
-        await _send_events(call, [build_event(build_error_body(BROKE_OFF, kind="server_error"))], send)
+        await _send_error(call, BROKE_OFF, send)
+    except BeyondLimits as beyond:
+        call.error = f"the model's answer {beyond}"
+        await _send_error(call, call.error, send)
     await send_piece(send, b"", more=False)
+
+
+async def _send_error(call: GatewayCall, message: str, send: Send) -> None:
+    event = build_event(build_error_body(message, kind="server_error"))
+    call.answer.append(event)
+    await send_piece(send, event + b"\n\n", more=True)
 
 
 async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> None:
@@ -129,7 +143,7 @@ async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> No
     passed = []
     for event in events:
         call.answer.append(event)
-        chunk = parse_chunk(event)
+        chunk = read_chunk(event)
         if chunk is None:
             passed.append(event)
             continue

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from daemon.gateway.deltas import MessageBuilder, keep_objects
+from daemon.gateway.limits import MAX_EVENT_BYTES, BeyondLimits, parse_json
 
 _BETWEEN = re.compile(rb"\r?\n\r?\n")
 _LONGEST_BETWEEN = 4
@@ -23,11 +24,16 @@ class EventCutter:
         self._rest = bytearray()
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """Return the events that `piece` completes, without the blank line after each."""
+        """Return the events that `piece` completes, without the blank line after each.
+
+        Raises BeyondLimits where an event does not end within `MAX_EVENT_BYTES`.
+        """
         # Only the new end is searched: an event of megabytes comes in thousands of pieces.
         start = max(0, len(self._rest) + 1 - _LONGEST_BETWEEN)
         self._rest += piece
         if not _BETWEEN.search(self._rest, start):
+            if len(self._rest) > MAX_EVENT_BYTES:
+                raise BeyondLimits(f"has an event that is larger than {MAX_EVENT_BYTES} bytes")
             return []
         *events, rest = _BETWEEN.split(bytes(self._rest))
         self._rest = bytearray(rest)
@@ -39,17 +45,33 @@ class EventCutter:
         return [rest] if rest else []
 
 
-def parse_object(text: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that `text` is, or None."""
+def read_object(text: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that `text` is, or None. Raises BeyondLimits."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except ValueError:
         return None
     return content if isinstance(content, dict) else None
 
 
+def read_chunk(event: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in an event; None for comments, `[DONE]` and what is not an object.
+
+    Raises BeyondLimits.
+    """
+    return read_object(_read_data(event))
+
+
+def parse_object(text: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that `text` is; None for anything else, and beyond the limits."""
+    try:
+        return read_object(text)
+    except BeyondLimits:
+        return None
+
+
 def parse_chunk(event: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in an event; None for comments, `[DONE]` and what is not an object."""
+    """Return what `read_chunk` does; None beyond the limits."""
     return parse_object(_read_data(event))
 
 

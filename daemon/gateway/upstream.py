@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from daemon.gateway.limits import MAX_ANSWER_BYTES, BeyondLimits
 from daemon.gateway.routes import ReplicaAddress, Route
 from extractors.errors import LearndError
 
@@ -48,9 +49,15 @@ class ReplicaAnswer:
         return self.response.content_type == "text/event-stream"
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives. Raises aiohttp.ClientError where the replica breaks off."""
+        """Yield the body as it arrives.
+
+        Raises aiohttp.ClientError where the replica breaks off, and BeyondLimits.
+        """
         yield self.start
+        size = len(self.start)
         async for piece in self.response.content.iter_any():
+            size += len(piece)
+            _check_size(size)
             yield piece
 
 
@@ -71,7 +78,7 @@ class Upstream:
         """Ask the replicas of `route` in turn, and yield the first answer.
 
         Leaving the block early (the client is gone) closes the connection, and vLLM stops
-        generating. Raises NoReplica, ReplicaSilent.
+        generating. Raises NoReplica, ReplicaSilent, BeyondLimits.
         """
         for replica in self._sort(route.replicas):
             self._in_flight[replica.url] += 1
@@ -126,7 +133,7 @@ class Upstream:
                 self._let_rest(replica, f"HTTP {response.status}")
                 return None
             is_stream = response.content_type == "text/event-stream"
-            start = await (response.content.readany() if is_stream else response.read())
+            start = await (response.content.readany() if is_stream else _read_whole(response))
             is_read = True
             return ReplicaAnswer(response, start)
         finally:
@@ -140,6 +147,20 @@ class Upstream:
         if not self._is_resting(replica):
             log.warning("replica %s (%s) passed over: %s", replica.name, replica.url, why)
         self._resting_until[replica.url] = self._clock() + REST_SECONDS
+
+
+async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body of an answer in one piece. Raises BeyondLimits before much more is read."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        _check_size(len(body))
+    return bytes(body)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_ANSWER_BYTES:
+        raise BeyondLimits(f"is larger than {MAX_ANSWER_BYTES} bytes")
 
 
 def open_session() -> aiohttp.ClientSession:
