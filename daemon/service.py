@@ -218,7 +218,7 @@ class Service:
         self.store.expire_batches(now)
         thorough = self._looks % LOOKS_UNTIL_THOROUGH == 0
         self._looks += 1
-        demands = {demand.target: demand for demand in self.store.find_demands(idle=thorough)}
+        demands = {demand.target: demand for demand in self.store.find_demands(now, idle=thorough)}
         if thorough:
             demands |= {key: TargetDemand(target=key) for key in self._targets if key not in demands}
         for key, demand in demands.items():
@@ -295,9 +295,9 @@ class Service:
         try:
             again = self._second_looks.find_due(context)
             self.health.record_probation(key, self._second_looks.last_count(key))
-            trigger = find_trigger(
-                context.target, self.store.find_demand(key), since=self._started_at, now=self.clock()
-            )
+            now = self.clock()
+            demand = self.store.find_demand(key, now)
+            trigger = find_trigger(context.target, demand, since=self._started_at, now=now)
             if again is None and trigger is None:
                 return None
             return start_cycle(context, trigger or "", again)

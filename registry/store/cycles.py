@@ -122,7 +122,8 @@ class CycleRecords(Database):
             running = select(cycles.c.id).where(cycles.c.target == target, unfinished)
             if connection.execute(running).first() is not None:
                 raise CycleRunning(target)
-            if not _is_asked_since(connection, target, put_last_cycle_before(connection, target, now)):
+            began = put_last_cycle_before(connection, target, now)
+            if not _is_asked_since(connection, target, began, now):
                 detail = "a cycle now, whatever the schedule says"
                 write_audit(
                     connection,
@@ -272,8 +273,11 @@ def _build_conditions(wanted: CycleFilter) -> Iterator[ColumnElement[bool]]:
         yield known.version_id == version_id
 
 
-def _is_asked_since(connection: Connection, target: str, since: datetime | None) -> bool:
+def _is_asked_since(
+    connection: Connection, target: str, since: datetime | None, until: datetime | None = None
+) -> bool:
     acts = audit.c
     asked = select(acts.id).where(acts.target == target, acts.action == "ask for a cycle")
     asked = asked if since is None else asked.where(acts.at > since)
+    asked = asked if until is None else asked.where(acts.at <= until)
     return connection.execute(asked.limit(1)).first() is not None

@@ -21,15 +21,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def list_due(store: Store) -> list[str]:
-    return [demand.target for demand in store.find_demands()]
+def list_due(store: Store, now: datetime = LATER) -> list[str]:
+    return [demand.target for demand in store.find_demands(now)]
 
 
 def test_a_target_that_waits_for_nothing_is_not_read(store: Store) -> None:
     store.record_poll("acme/idle", NOW, None)
     assert list_due(store) == []
-    assert store.find_demands(idle=True) == [TargetDemand(target="acme/idle")]
-    assert store.find_demand("acme/unknown") == TargetDemand(target="acme/unknown")
+    assert store.find_demands(NOW, idle=True) == [TargetDemand(target="acme/idle")]
+    assert store.find_demand("acme/unknown", NOW) == TargetDemand(target="acme/unknown")
 
 
 def test_targets_whose_cycle_began_first_come_first(store: Store) -> None:
@@ -37,7 +37,7 @@ def test_targets_whose_cycle_began_first_come_first(store: Store) -> None:
     store.start_cycle("acme/b-second", "schedule", LATER)
     store.start_cycle("acme/c-first", "schedule", NOW)
     assert list_due(store) == ["acme/c-first", "acme/b-second", "acme/a-asked"]
-    first, second, asked = store.find_demands()
+    first, second, asked = store.find_demands(LATER)
     assert (first.unfinished, first.last_cycle_at, first.asked) == (True, NOW, False)
     assert (second.unfinished, second.last_cycle_ended_at) == (True, LATER)
     assert (asked.unfinished, asked.asked) == (False, True)
@@ -46,10 +46,10 @@ def test_targets_whose_cycle_began_first_come_first(store: Store) -> None:
 def test_a_wish_is_fulfilled_by_the_next_cycle(store: Store) -> None:
     store.request_cycle("acme/routing", actor="ann", now=NOW)
     cycle = store.start_cycle("acme/routing", "operator", LATER)
-    assert not store.find_demand("acme/routing").asked
+    assert not store.find_demand("acme/routing", LATER).asked
     store.advance_cycle(cycle.id, CycleState.EXTRACTING, CycleState.SKIPPED, LATER, reason="too little data")
     assert list_due(store) == []
-    assert store.find_demand("acme/routing").last_cycle_ended_at == LATER
+    assert store.find_demand("acme/routing", LATER).last_cycle_ended_at == LATER
 
 
 def test_a_wish_after_the_clock_was_set_back_counts_as_new(store: Store) -> None:
@@ -60,5 +60,8 @@ def test_a_wish_after_the_clock_was_set_back_counts_as_new(store: Store) -> None
     assert list_due(store) == []
     store.request_cycle("acme/routing", actor="ann", now=NOW)
     assert list_due(store) == ["acme/routing"]
-    store.start_cycle("acme/routing", "operator", LATER)
-    assert store.find_demand("acme/routing").last_cycle_at == LATER
+    cycle = store.start_cycle("acme/routing", "operator", LATER)
+    store.advance_cycle(cycle.id, CycleState.EXTRACTING, CycleState.SKIPPED, LATER, reason="too little data")
+    assert store.find_demand("acme/routing", LATER).last_cycle_at == LATER
+    # The wish of the time when the clock was ahead is fulfilled, though its time is still to come.
+    assert list_due(store, LATER + timedelta(minutes=1)) == []
