@@ -15,6 +15,8 @@ from daemon.access.tokens import LOOPBACK
 ANY_HOST = "*"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Health checks, which show nothing and are asked by address."""
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - these are refused
+"""Listened on, but nobody's name."""
 READING = frozenset({"GET", "HEAD"})
 
 
@@ -30,7 +32,7 @@ class OriginGuard:
         `listens_on` is the address of our socket.
         """
         self._app = app
-        self._hosts = LOOPBACK | {host.lower() for host in allowed_hosts} | {listens_on}
+        self._hosts = (LOOPBACK | {host.lower() for host in allowed_hosts} | {listens_on}) - EVERY_ADDRESS
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"} and scope["path"] not in OPEN_PATHS:
