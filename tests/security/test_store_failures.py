@@ -73,3 +73,11 @@ def test_a_refused_statement_names_neither_itself_nor_its_values(tmp_path: Path)
             store.hold(TARGET, "ann", SECRET, NOW)
     chain = f"{refused.value} {refused.value.__cause__!r}"
     assert not [word for word in WORDS if word in chain]
+
+
+def test_a_backup_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with Store.open(tmp_path, NOW) as store:
+        copy = store.back_up(NOW)
+        copy.with_suffix(".tmp").mkdir()
+        with pytest.raises(StoreUnavailable, match="copying it to"):
+            store.back_up(NOW)
