@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapter_files import share_adapter
+from daemon.runtime.data_dir import share_adapters
 from registry.store.store import Store
 from tests.support.trained_version import TRAINED_AT, add_trained_version
 
@@ -99,7 +99,8 @@ def test_a_group_reads_the_adapters_and_nothing_else(tmp_path: Path) -> None:
     (folder / "report.json").write_text("what reviewers said")
     for path in folder.iterdir():
         path.chmod(0o600)
-    share_adapter(folder, version.files)
+    with Store.open(data, TRAINED_AT) as store:
+        share_adapters(data, store)
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:2]:
         parent.chmod(parent.stat().st_mode | 0o011)
