@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from contextlib import suppress
 
-import uvicorn
-
 from daemon.access.tokens import check_tokens
 from daemon.gateway.app import build_app
 from daemon.gateway.routes import ReplicaAddress, Route
 from daemon.gateway.tracing import Tracing
 from daemon.runtime.clock import utc_now
+from daemon.runtime.http_server import HttpLimits, build_server
 from daemon.runtime.listening import open_socket
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
@@ -17,6 +16,8 @@ from registry.store.store import Store
 
 SHUTDOWN_SECONDS = 60
 """Time that requests in flight have to end when the gateway is stopped."""
+LIMITS = HttpLimits(files_per_connection=3)
+"""Limits of agents' connections. Each call has a second connection, to a replica."""
 
 
 def serve(settings: Settings) -> None:
@@ -37,15 +38,9 @@ def serve(settings: Settings) -> None:
             max_body_bytes=int(own.max_body_mb * 2**20),
             tracing=Tracing(settings.phoenix.url, settings.phoenix.read_key()) if own.trace else None,
         )
-        config = uvicorn.Config(
-            app,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
+        server = build_server(app, grace_seconds=SHUTDOWN_SECONDS, websockets=False, limits=LIMITS)
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
 
 
 def read_routes(settings: Settings, store: Store) -> Mapping[str, Route]:

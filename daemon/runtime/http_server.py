@@ -50,14 +50,16 @@ class HttpLimits:
     keep_alive_seconds: int = 15
     """Time that a connection is kept for the next request."""
     max_connections: int = 1000
-    """Connections at the same time; half of the files that the process may open, where that is less."""
+    """Connections at the same time, as far as the process may open files for them."""
+    files_per_connection: int = 2
+    """Share of the process's files that is kept for each connection, its own included."""
 
     def count_allowed_connections(self) -> int:
         """Return the number of connections that this process may hold."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if descriptors == resource.RLIM_INFINITY:
             return self.max_connections
-        return max(1, min(self.max_connections, descriptors // 2))
+        return max(1, min(self.max_connections, descriptors // self.files_per_connection))
 
 
 class LimitedConfig(uvicorn.Config):

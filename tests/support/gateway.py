@@ -1,5 +1,6 @@
 """A running gateway for tests, over a store that a test can change."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from daemon.gateway import ReplicaAddress, Route, Tracing, build_app
 from daemon.gateway.replies import read_body, send_whole
+from daemon.gateway.run import LIMITS
+from daemon.runtime.http_server import HttpLimits, build_server
+from daemon.runtime.listening import open_socket
 from extractors.errors import LearndError
-from tests.support.openai_stand_in import StandIn, serving
+from tests.support.openai_stand_in import App, StandIn, serving
+from tests.support.phoenix import wait_until
 
 HELLO = [{"role": "user", "content": "I was charged twice"}]
 ASK = {"model": "acme/routing", "messages": HELLO}
@@ -79,6 +84,7 @@ def gateway(
     tokens: Mapping[str, str] | None = None,
     max_body_bytes: int = 2**20,
     tracing: Tracing | None = None,
+    limits: HttpLimits = LIMITS,
 ) -> Iterator[httpx.Client]:
     """A running gateway, and a client of it."""
     app = build_app(
@@ -88,8 +94,23 @@ def gateway(
         max_body_bytes=max_body_bytes,
         tracing=tracing,
     )
-    with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with _serve_limited(app, limits) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
+
+
+@contextmanager
+def _serve_limited(app: App, limits: HttpLimits) -> Iterator[str]:
+    """Serve the gateway by its own server, from a thread; gives its base URL."""
+    with open_socket("127.0.0.1", 0, "port") as listening:
+        server = build_server(app, grace_seconds=5, websockets=False, limits=limits)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        wait_until(lambda: server.started, 20, "the gateway to start")
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 class Collector:
