@@ -11,12 +11,9 @@ from sqlalchemy import (
     RowMapping,
     ScalarSelect,
     Select,
-    and_,
     bindparam,
-    exists,
     func,
     insert,
-    or_,
     select,
     update,
 )
@@ -241,22 +238,6 @@ class BatchRecords(Database):
                 _audit(connection, batch, "expire", DAEMON, now, said)
                 ended.append(_load(connection, batch_id))
         return ended
-
-    def has_decided_batch_since(self, target: str, moment: datetime | None) -> bool:
-        """Return True if a batch of the target was decided at `moment` or later (None: ever).
-
-        A batch that expired counts where a person had approved something of it.
-        """
-        approved = exists().where(
-            batch_items.c.batch_id == batches.c.id, batch_items.c.state == ItemState.APPROVED
-        )
-        ended = or_(
-            batches.c.state == BatchState.DECIDED, and_(batches.c.state == BatchState.EXPIRED, approved)
-        )
-        query = select(batches.c.id).where(batches.c.target == target, ended)
-        query = query if moment is None else query.where(batches.c.ended_at >= moment)
-        with self._reading() as connection:
-            return connection.scalar(query.limit(1)) is not None
 
     def find_approved_examples(self, target: str) -> Examples:
         """Return every synthetic example of the target that a person approved, of batches that have ended."""

@@ -123,7 +123,7 @@ class CycleRecords(Database):
             if connection.execute(running).first() is not None:
                 raise CycleRunning(target)
             began = put_last_cycle_before(connection, target, now)
-            if not _is_asked_since(connection, target, began, now):
+            if not _is_asked(connection, target, began, now):
                 detail = "a cycle now, whatever the schedule says"
                 write_audit(
                     connection,
@@ -134,11 +134,6 @@ class CycleRecords(Database):
                     subject=target,
                     detail=detail,
                 )
-
-    def is_cycle_requested(self, target: str, since: datetime | None) -> bool:
-        """Return True if an operator asked for a cycle after `since`, when the last one began."""
-        with self._reading() as connection:
-            return _is_asked_since(connection, target, since)
 
     def cycle(self, cycle_id: str) -> Cycle:
         """Return the cycle with its report. Raises UnknownCycle."""
@@ -273,11 +268,8 @@ def _build_conditions(wanted: CycleFilter) -> Iterator[ColumnElement[bool]]:
         yield known.version_id == version_id
 
 
-def _is_asked_since(
-    connection: Connection, target: str, since: datetime | None, until: datetime | None = None
-) -> bool:
+def _is_asked(connection: Connection, target: str, since: datetime | None, until: datetime) -> bool:
     acts = audit.c
-    asked = select(acts.id).where(acts.target == target, acts.action == "ask for a cycle")
+    asked = select(acts.id).where(acts.target == target, acts.action == "ask for a cycle", acts.at <= until)
     asked = asked if since is None else asked.where(acts.at > since)
-    asked = asked if until is None else asked.where(acts.at <= until)
     return connection.execute(asked.limit(1)).first() is not None

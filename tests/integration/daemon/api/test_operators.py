@@ -487,10 +487,10 @@ def test_a_cycle_is_asked_for_once_and_not_beside_another(daemon: Daemon) -> Non
             asked = client.post(f"/api/v1/targets/{TARGET}/start")
             assert (asked.status_code, asked.json()) == (202, {"target": TARGET})
         assert [act.action for act in daemon.store.audit(TARGET)] == ["ask for a cycle"]
-        assert daemon.store.is_cycle_requested(TARGET, None)
+        assert daemon.store.find_demand(TARGET, daemon.now).asked
         began = daemon.now + timedelta(seconds=1)
         daemon.store.start_cycle(TARGET, "operator", began)
-        assert not daemon.store.is_cycle_requested(TARGET, began)
+        assert not daemon.store.find_demand(TARGET, began).asked
         refused = client.post(f"/api/v1/targets/{TARGET}/start")
         assert (refused.status_code, "unfinished cycle" in refused.text) == (409, True)
 

@@ -117,7 +117,7 @@ def test_what_is_lacking_is_proposed_and_waits_for_a_person(context: TargetConte
 
     decisions = [ItemDecision(number=item.number, revision=0, state=ItemState.APPROVED) for item in items]
     context.store.decide(batch.id, decisions, actor="ann", now=NOW)
-    assert context.store.has_decided_batch_since(context.target.key, NOW)
+    assert context.store.find_demand(context.target.key, NOW).batch_decided
     assert len(context.store.find_approved_examples(context.target.key).sft) == batch.size
 
 

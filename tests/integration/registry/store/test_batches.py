@@ -30,6 +30,7 @@ from registry.batches import (
     ItemState,
     Proposal,
 )
+from registry.cycles import CycleState
 from registry.store.batches import BatchWaiting, NobodyDecided, UnknownBatch, _select_batches
 from registry.store.store import Store
 from tests.integration.registry.store.batch_support import (
@@ -62,13 +63,23 @@ def test_nothing_trains_before_its_batch_has_ended(tmp_path: Path) -> None:
         batch = a_batch(store, "one", "two")
         store.decide(batch.id, [approve(1)], actor="ann", now=SOON)
         assert list_training_ids(store) == []
-        assert not store.has_decided_batch_since(TARGET, None)
+        assert not store.find_demand(TARGET, SOON).batch_decided
         store.decide(batch.id, [reject(2)], actor="ann", now=SOON)
         assert list_training_ids(store) == [an_example("sft", "one").id]
         ended = store.batch(batch.id)
         assert (ended.state, ended.ended_by, ended.approved, ended.rejected) == ("DECIDED", "ann", 1, 1)
-        assert store.has_decided_batch_since(TARGET, SOON)
-        assert not store.has_decided_batch_since(TARGET, SOON + timedelta(seconds=1))
+        assert store.find_demand(TARGET, SOON).batch_decided
+        store.start_cycle(TARGET, "batch decided", SOON + timedelta(seconds=1))
+        assert not store.find_demand(TARGET, SOON + timedelta(seconds=2)).batch_decided
+
+
+def test_a_batch_decided_after_the_clock_was_set_back_makes_a_cycle_due(tmp_path: Path) -> None:
+    with Store.open(tmp_path, NOW) as store:
+        batch = a_batch(store, "one")
+        ahead = store.start_cycle(TARGET, "operator", SOON + timedelta(days=2))
+        store.advance_cycle(ahead.id, CycleState.EXTRACTING, CycleState.SKIPPED, SOON + timedelta(days=2))
+        store.decide(batch.id, [approve(1)], actor="ann", now=SOON)
+        assert store.find_demand(TARGET, SOON).batch_decided
 
 
 def test_an_edited_item_trains_as_it_was_edited_and_keeps_what_was_proposed(tmp_path: Path) -> None:
@@ -125,7 +136,7 @@ def test_a_batch_expires_for_decisions_the_moment_its_time_is_over(tmp_path: Pat
         assert {ended.id for ended in store.expire_batches(late)} == {batch.id, unread.id}
         assert store.expire_batches(late) == []
         assert list_training_ids(store) == [an_example("sft", "one").id]
-        assert store.has_decided_batch_since(TARGET, late)
+        assert store.find_demand(TARGET, late).batch_decided
         assert store.audit(TARGET)[0].action == "expire"
 
 
@@ -133,7 +144,7 @@ def test_a_batch_that_nobody_read_makes_nothing_due_when_it_expires(tmp_path: Pa
     with Store.open(tmp_path, NOW) as store:
         a_batch(store, "one")
         store.expire_batches(NOW + WEEK)
-        assert not store.has_decided_batch_since(TARGET, None)
+        assert not store.find_demand(TARGET, NOW + WEEK).batch_decided
 
 
 def test_one_batch_of_a_kind_waits_for_a_target(tmp_path: Path) -> None:
