@@ -31,11 +31,18 @@ async def refuse_broken_text(request: Request) -> None:
 
     Raises HTTPException (422).
     """
-    if request.headers.get("Content-Type", "").startswith(JSON):
-        try:
-            json.dumps(await request.json(), ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise HTTPException(422, "the body has half of a surrogate pair, which is no character") from None
+    if not request.headers.get("Content-Type", "").startswith(JSON):
+        return
+    try:
+        sent = await request.json()
+    except (ValueError, RecursionError):
+        return  # A route that reads a body says what is wrong with it.
+    try:
+        json.dumps(sent, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise HTTPException(422, "the body has half of a surrogate pair, which is no character") from None
+    except RecursionError:
+        raise HTTPException(422, "the body is nested too deeply") from None
 
 
 class ActReason(Value):

@@ -3,10 +3,10 @@
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
@@ -22,6 +22,11 @@ Headers = dict[str, str]
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     with run_doors(tmp_path_factory.mktemp("doors"), allowed_hosts=["learnd.example.com"]) as running:
         yield running
+
+
+def fill(path: str, names: Mapping[str, str]) -> str:
+    """Return the path with a value for each parameter."""
+    return re.sub(r"{(\w+)(:path)?}", lambda found: names.get(found[1], "unknown"), path)
 
 
 # ---- every route, every caller
@@ -83,7 +88,7 @@ def test_every_route_lets_in_whom_it_should_and_nobody_else(doors: Doors, caller
     wrong = []
     with httpx.Client(base_url=doors.url, timeout=60) as client:
         for method, path in routes:
-            filled = re.sub(r"{(\w+)(:path)?}", lambda name: NAMES.get(name[1], "unknown"), path)
+            filled = fill(path, NAMES)
             body: dict[str, Any] = {"json": {}} if method not in READING else {}
             headers = CALLERS[caller](doors)
             client.cookies.clear()
@@ -320,3 +325,85 @@ def test_a_decision_about_a_number_out_of_range_is_the_callers_mistake(doors: Do
     known = {"Authorization": f"Bearer {OPERATOR}"}
     answer = httpx.post(f"{doors.url}/api/v1/batches/b-1/decisions", json=[ruling], headers=known)
     assert answer.status_code in {404, 422}
+
+
+ODD = (
+    "",
+    "0",
+    "-1",
+    str(10**20),
+    "1e400",
+    "NaN",
+    "null",
+    "[]",
+    "\x00",
+    "%",
+    "'",
+    "../..",
+    "🧪",
+    "a" * 5000,
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00",
+)
+BODIES = (
+    "",
+    "[" * 900 + "]" * 900,
+    "[" * 5000 + "]" * 5000,
+    "null",
+    "[]",
+    "{}",
+    "7",
+    "[null]",
+    '{"reason": "\\u0000"}',
+    '{"reason": "x", "instead_of": "\\ud800"}',
+    '[{"number": 1e400, "revision": -1, "state": "APPROVED"}]',
+    '[{"number": true, "revision": 1, "state": "REJECTED", "reason": "x"}]',
+)
+
+
+def list_operations(doors: Doors) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Yield method, path and parameters of every route that the API describes."""
+    for path, methods in doors.app.openapi()["paths"].items():
+        for method, operation in methods.items():
+            if path != "/api/v1/session":
+                yield method.upper(), path, operation.get("parameters", [])
+
+
+def test_an_odd_value_of_any_parameter_is_no_defect(doors: Doors) -> None:
+    failed, tried = [], 0
+    for method, path, parameters in list_operations(doors):
+        token = AGENT if path.startswith("/v1/") or path == "/metrics" else OPERATOR
+        with httpx.Client(
+            base_url=doors.url, headers={"Authorization": f"Bearer {token}"}, timeout=60
+        ) as client:
+            for parameter in parameters:
+                if parameter["in"] not in {"path", "query"}:
+                    continue
+                for odd in ODD:
+                    names = dict(NAMES)
+                    if parameter["in"] == "path":
+                        names[parameter["name"]] = quote(odd, safe="")
+                    filled = fill(path, names)
+                    query = {parameter["name"]: odd} if parameter["in"] == "query" else None
+                    status = client.request(method, filled, params=query).status_code
+                    tried += 1
+                    if status >= 500:
+                        failed.append((method, path, parameter["name"], odd[:30], status))
+    assert failed == []
+    assert tried > 500
+
+
+def test_an_odd_body_is_no_defect(doors: Doors) -> None:
+    failed = []
+    known = {"Authorization": f"Bearer {OPERATOR}"}
+    for method, path, _ in list_operations(doors):
+        if method in READING:
+            continue
+        filled = fill(path, NAMES)
+        kind = "application/x-ndjson" if path.endswith("/import") else "application/json"
+        for body in BODIES:
+            headers = {**known, "Content-Type": kind}
+            status = httpx.request(method, f"{doors.url}{filled}", content=body, headers=headers).status_code
+            if status >= 500:
+                failed.append((method, path, body, status))
+    assert failed == []
