@@ -4,8 +4,10 @@ Measured against vLLM 0.32. Adapters are loaded under a name that is never used 
 never with `load_inplace`: with that flag the server reads the folder again for every batch.
 """
 
+import ssl
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -126,6 +128,12 @@ class _Scored(BaseModel):
     choices: list[_ScoredChoice]
 
 
+@cache
+def _load_certificates() -> ssl.SSLContext:
+    """Load the certificates that are trusted: that takes 200 times as long as the rest of a new client."""
+    return httpx.create_ssl_context()
+
+
 class Replica:
     """A vLLM server. Every method raises ReplicaUnreachable or ReplicaRefused."""
 
@@ -144,7 +152,7 @@ class Replica:
         self.base_name = base_name
         self._path_map = path_map
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(base_url=self.url, headers=headers)
+        self._client = httpx.Client(base_url=self.url, headers=headers, verify=_load_certificates())
 
     def __enter__(self) -> Self:
         return self
