@@ -115,6 +115,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._idle_since = monotonic()
         self._head_is_too_long = False
         self._body_bytes = 0
+        self._keeps_alive = False
         self._begin_head()
         if len(self.connections) > self.config.allowed_connections and not self._close_longest_idle():
             self._refuse(503)
@@ -150,7 +151,13 @@ class LimitedProtocol(HttpToolsProtocol):
             raise ValueError("the head is too long")  # The parser stops, and asks for a refusal.
         self._phase, self._body_bytes = Phase.BODY, 0
         self._wait(self._limits.body_seconds, self._check_body)
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1.
+        before = self.cycle
         super().on_headers_complete()
+        if self.expect_100_continue and self.cycle is not before:
+            # A client that is refused need not send its body, and what it sends next must not be read as one.
+            self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def on_body(self, body: bytes) -> None:
         """Count the body."""
@@ -161,6 +168,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """End the deadline: an answer may take as long as it needs."""
         self._phase = Phase.NONE
         self._stop_waiting()
+        if self._keeps_alive and not self.cycle.response_started:
+            self.cycle.keep_alive = True
+        self._keeps_alive = False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -164,3 +164,74 @@ def test_calls_beside_as_many_as_are_allowed_are_refused_and_cut_none() -> None:
         assert ask(address, b"").startswith(b"HTTP/1.1 503 ")
         for connection in at_work:
             assert read_all(connection).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+EXPECT = "Expect: 100-continue"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def split_request(*headers: str, **changes: object) -> tuple[bytes, bytes]:
+    """Return a chat's head and its body."""
+    head, end, body = build_request(EXPECT, *headers, **changes).partition(b"\r\n\r\n")
+    return head + end, body
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """Return an answer whose body is JSON, and leave the connection open."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        piece = connection.recv(2**16)
+        assert piece, answer
+        answer += piece
+    return answer
+
+
+def test_an_agent_that_expects_100_continue_is_told_to_go_on_and_keeps_its_connection() -> None:
+    replica = StandIn()
+    with (
+        serving(replica) as url,
+        gateway(RouteSource(route(url))) as client,
+        socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as connection,
+    ):
+        for call in (1, 2):
+            head, body = split_request()
+            connection.sendall(head)
+            assert connection.recv(len(CONTINUE)) == CONTINUE
+            assert len(replica.seen) == call - 1
+            connection.sendall(body)
+            answer = read_answer(connection)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" not in answer
+    assert len(replica.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("authorization", "length", "status"),
+    [("Bearer wrong", 100, b"401"), ("Bearer right", 10**9, b"413")],
+    ids=["a stranger", "a body that is too large"],
+)
+def test_a_refused_agent_is_not_asked_for_its_body(authorization: str, length: int, status: bytes) -> None:
+    replica = StandIn()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{EXPECT}\r\n"
+        f"Authorization: {authorization}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+    tokens = {"right": "acme"}
+    with serving(replica) as url, gateway(RouteSource(route(url)), tokens=tokens) as client:
+        address = (client.base_url.host, client.base_url.port or 0)
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(head)
+            answer = read_all(connection)  # It ends: a next request would be taken for the body.
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+    assert replica.seen == []
+
+
+def test_an_expectation_of_http_1_0_is_ignored() -> None:
+    replica = StandIn()
+    with serving(replica) as url, gateway(RouteSource(route(url))) as client:
+        address = (client.base_url.host, client.base_url.port or 0)
+        answer = ask(address, build_request(EXPECT).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert CONTINUE not in answer

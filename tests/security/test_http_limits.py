@@ -179,6 +179,16 @@ def test_a_web_socket_that_is_silent_for_long_is_not_cut(short: Address) -> None
         assert opened.recv() == "late"
 
 
+def test_a_web_socket_may_expect_100_continue(short: Address) -> None:
+    head = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nExpect: 100-continue\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection(short, timeout=20) as connection:
+        connection.sendall(head)
+        assert connection.recv(13) == b"HTTP/1.1 101 "
+
+
 def test_a_client_that_reads_nothing_of_a_response_is_cut(short: Address) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
