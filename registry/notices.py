@@ -1,11 +1,13 @@
 """Notices of events for people: written in the transaction of the act, delivered later."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from extractors.values import Value
 
 Event = Literal["batch.waiting", "cycle.failed", "version.promoted", "version.rolled_back", "jobs.late"]
+LONGEST_PAUSE = timedelta(hours=1)
+"""Between two tries to deliver a notice."""
 
 
 class Notice(Value):

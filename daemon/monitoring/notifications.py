@@ -34,12 +34,11 @@ from daemon.runtime.version import VERSION
 from daemon.settings.servers import NotifySettings
 from daemon.settings.types import SettingsError
 from extractors.errors import LearndError
-from registry.notices import DueNotice, Notice
+from registry.notices import LONGEST_PAUSE, DueNotice, Notice
 from registry.store.store import Store
 
 log = structlog.get_logger()
 FIRST_PAUSE = timedelta(seconds=10)
-LONGEST_PAUSE = timedelta(hours=1)
 GIVE_UP = timedelta(days=7)
 """Notices older than this are not delivered any more."""
 PREFIX = "whsec_"

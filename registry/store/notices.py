@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
-from registry.notices import DueNotice, Event, Notice
+from registry.notices import LONGEST_PAUSE, DueNotice, Event, Notice
 from registry.store.database import Database, lock_target
 from registry.store.tables import deliveries, notice_receivers, notices
 
@@ -36,7 +36,9 @@ class NoticeRecords(Database):
     ) -> list[DueNotice]:
         """Return the receiver's due notices of these events, oldest first, those after `since`."""
         its = and_(deliveries.c.notice_id == notices.c.id, deliveries.c.receiver == receiver)
-        waits = and_(deliveries.c.delivered_at.is_(None), deliveries.c.next_try_at <= now)
+        # A try further away than any pause was planned before the clock was set back.
+        planned = or_(deliveries.c.next_try_at <= now, deliveries.c.next_try_at > now + LONGEST_PAUSE)
+        waits = and_(deliveries.c.delivered_at.is_(None), planned)
         query = (
             select(notices, func.coalesce(deliveries.c.attempts, 0).label("attempts"))
             .select_from(notices)
