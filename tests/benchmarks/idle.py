@@ -17,9 +17,12 @@ import tomli_w
 
 from daemon.demo.phoenix import run_phoenix
 from daemon.demo.servers import find_free_port, run_server
+from tests.support.phoenix import chat_span, send_and_wait
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = (100, 1000)
+PROJECT = "idle"
+"""Of all targets; it holds one call that nobody has said anything about."""
 SETTLE_SECONDS = 30
 MEASURE_SECONDS = 60
 AIMS = {"core_percent": 1.0, "threads": 20.0, "beyond_imports_mb": 50.0}
@@ -39,6 +42,7 @@ def measure() -> Mapping[str, Mapping[str, float]]:
         for count in COUNTS:
             found[f"{count}, Phoenix down"] = _measure_one(folder / f"down-{count}", count, nowhere, imported)
         with run_phoenix(folder / "phoenix") as phoenix:
+            send_and_wait(phoenix.url, PROJECT, chat_span())
             for count in COUNTS:
                 found[f"{count}, Phoenix up"] = _measure_one(
                     folder / f"up-{count}", count, phoenix.url, imported
@@ -50,7 +54,7 @@ def _measure_one(folder: Path, count: int, phoenix: str, imported: int) -> Mappi
     """Run a daemon with `count` targets for a while, and return its figures."""
     folder.mkdir()
     port, config = find_free_port(), folder / "learnd.toml"
-    target = {"tenant": "acme", "project": "nothing-yet", "task": "generation", "base_model": "none"}
+    target = {"tenant": "acme", "project": PROJECT, "task": "generation", "base_model": "none"}
     settings = {
         "data_dir": str(folder / "data"),
         "daemon": {"port": port},
