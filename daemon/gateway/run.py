@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 
+from daemon.access.origins import OriginGuard
 from daemon.access.tokens import check_tokens
 from daemon.gateway.app import build_app
 from daemon.gateway.routes import ReplicaAddress, Route
@@ -38,7 +39,9 @@ def serve(settings: Settings) -> None:
             max_body_bytes=int(own.max_body_mb * 2**20),
             tracing=Tracing(settings.phoenix.url, settings.phoenix.read_key()) if own.trace else None,
         )
-        server = build_server(app, grace_seconds=SHUTDOWN_SECONDS, websockets=False, limits=LIMITS)
+        # A web page has no token, and would need none.
+        guarded = app if tokens else OriginGuard(app, allowed_hosts=(), listens_on=own.host)
+        server = build_server(guarded, grace_seconds=SHUTDOWN_SECONDS, websockets=False, limits=LIMITS)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
 
