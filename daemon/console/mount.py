@@ -16,6 +16,7 @@ from daemon.console.pages.cycle_comparison import add_cycle_comparison_page
 from daemon.console.pages.cycle_detail import add_cycle_page
 from daemon.console.pages.cycle_history import add_cycle_history_page
 from daemon.console.pages.data import add_data_page
+from daemon.console.pages.data_audit import add_data_audit_page
 from daemon.console.pages.overview import add_overview_page
 from daemon.console.pages.sign_in import build_sign_in_router
 from daemon.console.sockets import guard_sockets
@@ -42,6 +43,7 @@ def add_console(api: FastAPI, console: ConsoleContext, authenticator: Authentica
         add_cycle_page,
         add_adapters_page,
         add_data_page,
+        add_data_audit_page,
         add_audit_page,
     ):
         add_pages(console)

@@ -29,6 +29,7 @@ from registry.batches import Batch, BatchProvenance, Proposal
 from registry.cycles import Cycle, CycleCounts, CycleState, IllegalTransition, ReviewedCounts, StageResult
 from registry.store.store import Store
 from registry.versions import Candidate, Version, VersionState
+from tests.support.audited_traffic import build_reviewed_traffic
 from tests.support.console_reports import (
     EVIL,
     LABELS,
@@ -109,7 +110,12 @@ def _build_settings(port: int) -> dict[str, Any]:
         "targets": [
             {**target, "agent": "routing", "task": "classification", "output_space": list(LABELS)},
             {**target, "agent": "search", "task": "embedding"},
-            {**target, "agent": "support", "task": "generation"},
+            {
+                **target,
+                "agent": "support",
+                "task": "generation",
+                "holdout": {"share": 0.01, "least": 1, "validation_share": 0.0},
+            },
             {**target, "agent": "invoices", "task": "extraction"},
         ],
     }
@@ -123,6 +129,7 @@ def fill(store: Store, data: Path) -> None:
     _fill_support(Past(store, data, SUPPORT, "generation", _build_support_snapshot(), began))
     _fill_invoices(Past(store, data, INVOICES, "extraction", _build_invoices_snapshot(), began))
     store.apply_mirror(ROUTING, _build_traffic(), began)
+    store.apply_mirror(SUPPORT, build_reviewed_traffic(), began)
 
 
 def _fill_routing(past: "Past") -> None:
@@ -441,4 +448,5 @@ def _build_traffic() -> MirrorChange:
     ]
     said = [annotation(each.span_id, "rejected") for each in spans[:12]]
     said += [correction(each.span_id) for each in spans[:12]]
+    said.append(annotation(spans[-1].span_id, "thumbs_sideways"))
     return MirrorChange(state=MirrorState(), spans=tuple(spans), annotations=tuple(said))

@@ -35,9 +35,12 @@ def show_example(line: Mapping[str, Any]) -> None:
 
 
 def show_message(message: Mapping[str, Any], author: str, *, is_answer: bool = False) -> None:
-    """Show one message under the name of its author."""
+    """Show one message under the name of its author, a reasoning model's thoughts folded before it."""
     with ui.element("div").classes("message answer-message" if is_answer else "message"):
         TextTag("span", author).classes("role")
+        if message.get("reasoning_content"):
+            with ui.expansion("Thoughts").classes("tools"):
+                TextTag("pre", str(message["reasoning_content"])).classes("said")
         TextTag("pre", str(message.get("content") or "")).classes("said")
         for call in message.get("tool_calls") or ():
             function = call["function"]

@@ -20,6 +20,7 @@ from daemon.console.base.widgets import (
     show_text,
 )
 from daemon.console.frame import show_frame
+from daemon.console.pages.data_audit import build_audit_url
 from daemon.settings.target import TargetThresholds
 from daemon.views.data_summary import KINDS, DataSummary, ShownExample, SpanLink, TargetData
 from daemon.views.status import WORDS
@@ -83,6 +84,7 @@ def _show_data(data: TargetData) -> None:
     summary = data.summarise()
     _show_counts(summary)
     with show_section("Read them"):
+        ui.link("Audit: the odd ones first, beside their spans", build_audit_url(summary.target))
         ExampleList(data)
     _show_dropped(data, summary.dropped)
 
@@ -112,7 +114,7 @@ def _show_counts(summary: DataSummary) -> None:
                 "It could not be read": summary.last_poll_error,
             }
         )
-        for warning in summary.warnings:
+        for warning in (*summary.warnings, *map(str, summary.unknown_labels)):
             show_text(warning, "problem")
 
 

@@ -44,12 +44,14 @@ LAST = {
     "experiments": "tbody tr",
     "adapters": ".version",
     "data": "table.plain",
+    "data/": ".audited, .nothing",
     "audit": "table.plain",
     "approvals/": "h2:text-matches('^Item ')",
     "experiments/": "text=/of 100 promotions are no better|thresholds were not kept/",
 }
 """What a page shows last, by its path; a page of a batch or a cycle is listed with a slash."""
-PAGES = ("", "approvals", "experiments", "adapters", "data", "audit")
+AUDIT = f"data/audit?target={SUPPORT}"
+PAGES = ("", "approvals", "experiments", "adapters", "data", AUDIT, "audit")
 QUESTIONS = (
     "where is my kettle",
     "I was charged twice",
@@ -101,6 +103,13 @@ def open_whole(page: Page, path: str) -> None:
     visit(page, f"/console/{path}")
     expect(page.locator(LAST[path[: path.find("/") + 1] or path]).first).to_be_visible(timeout=60_000)
     wait_until_settled(page)
+
+
+def name_picture(path: str) -> str:
+    """Return the name of a page's picture: a batch is another one each time."""
+    if path.startswith("approvals/"):
+        return "approvals-review"
+    return path.partition("?")[0].replace("/", "-") or "overview"
 
 
 # ---- who is let in
@@ -586,10 +595,33 @@ def test_an_operator_has_a_cycle_started(page: Page, daemon: RunningDaemon) -> N
 def test_data_shows_examples_and_why_spans_were_dropped_with_links_into_phoenix(page: Page) -> None:
     page.goto("/console/data")
     expect(page.get_by_role("cell", name="approved or corrected answers")).to_be_visible()
+    expect(
+        page.get_by_text("1 annotation has the label 'thumbs_sideways', which no rule names")
+    ).to_be_visible()
     dropped = page.get_by_text("8 × no feedback that counts reached this call")
     dropped.click()
     link = page.get_by_role("link", name="Span 00000000 in Phoenix").last
     assert link.get_attribute("href") == "https://phoenix.example.com/redirects/spans/000000000000000c"
+    assert find_barriers(page) == []
+
+
+def test_the_audit_shows_odd_examples_first_each_beside_its_span_and_thoughts_apart(page: Page) -> None:
+    visit(page, f"/console/data?target={SUPPORT}")
+    page.get_by_role("link", name="the odd ones first").click()
+    samples = page.get_by_role("article")
+    expect(page.get_by_text("4 of 44 examples look odd.")).to_be_visible()
+    expect(samples).to_have_count(20)
+    expect(samples.nth(3).locator(".chip.warn")).to_have_count(1)
+    expect(samples.nth(4).locator(".chip.warn")).to_have_count(0)
+    link = samples.filter(has_text="Ok.").get_by_role("link", name="Span ok in Phoenix")
+    assert link.get_attribute("href") == "https://phoenix.example.com/redirects/spans/ok"
+    expect(samples.first.get_by_text("llm.output_messages")).to_be_visible()
+    thinking = samples.filter(has_text="Mister Lee")
+    trained = thinking.locator(".beside > *").first
+    thoughts = trained.get_by_text("so I say that.")
+    expect(thoughts).to_be_hidden()
+    trained.get_by_text("Thoughts", exact=True).click()
+    expect(thoughts).to_be_visible()
     assert find_barriers(page) == []
 
 
@@ -628,9 +660,7 @@ def test_every_page_can_be_used_by_keyboard_and_screen_reader(
         for path in (*PAGES, f"approvals/{batch.id}"):
             open_whole(page, path)
             assert find_barriers(page) == [], path
-            take_picture(
-                page, f"{(path or 'overview').partition('/')[0]}{'-review' if '/' in path else ''}-{scheme}"
-            )
+            take_picture(page, f"{name_picture(path)}-{scheme}")
 
 
 def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: RunningDaemon, batch: Batch) -> None:
@@ -641,10 +671,8 @@ def test_no_page_is_wider_than_a_phone(browser: Browser, daemon: RunningDaemon, 
         for path in (*PAGES, f"approvals/{batch.id}", *cycles):
             open_whole(page, path)
             assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"], path
-            name = f"experiment-{cycles.index(path)}" if path in cycles else path.partition("/")[0]
-            take_picture(
-                page, f"{name or 'overview'}{'-review' if path.startswith('approvals/') else ''}-phone"
-            )
+            name = f"experiment-{cycles.index(path)}" if path in cycles else name_picture(path)
+            take_picture(page, f"{name}-phone")
         page.goto("/console/")
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("link", name="Adapters").click()
