@@ -22,15 +22,20 @@ class MessageBuilder:
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {"role": "assistant", "content": None}
+        # Joined once, in the end: a text that grows by each delta is copied as often.
+        self._contents: list[Any] = []
+        self._reasoning: list[str] = []
         self._calls: list[_Call] = []
         self._function_call: _Call | None = None
 
     def add(self, delta: Mapping[str, Any]) -> None:
         """Add what `delta` says. A key that is not known keeps its last value; lists grow."""
         message = self._message
-        message["content"] = _join_content(message["content"], delta.get("content"))
+        if delta.get("content") is not None:
+            self._contents.append(delta["content"])
         if reasoning := read_reasoning(delta):
-            message["reasoning_content"] = message.get("reasoning_content", "") + reasoning
+            message.setdefault("reasoning_content", "")
+            self._reasoning.append(reasoning)
         for call in keep_objects(delta.get("tool_calls")):
             self._add_call(_Call.read(call))
         if isinstance(function := delta.get("function_call"), dict):
@@ -42,7 +47,9 @@ class MessageBuilder:
 
     def build(self) -> dict[str, Any]:
         """Return the message, in the form of an answer in one piece."""
-        message = dict(self._message)
+        message = {**self._message, "content": _join_contents(self._contents)}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
         if calls := self._list_calls():
             message["tool_calls"] = [call.to_json() for call in calls]
         if self._function_call:
@@ -176,13 +183,13 @@ def _join_value(key: str, known: Any, more: Any) -> Any:
     return more
 
 
-def _join_content(content: Any, more: Any) -> Any:
-    """Return the content with `more`: text as long as all of it is text, then a list of parts."""
-    if more is None:
-        return content
-    if isinstance(more, str) and (content is None or isinstance(content, str)):
-        return (content or "") + more
-    return _join_parts([*_to_parts(content), *_to_parts(more)])
+def _join_contents(contents: list[Any]) -> Any:
+    """Return what the deltas say in all: text if all of it is text, else a list of parts."""
+    if not contents:
+        return None
+    if all(isinstance(content, str) for content in contents):
+        return "".join(contents)
+    return _join_parts([part for content in contents for part in _to_parts(content)])
 
 
 def _to_parts(content: Any) -> list[Any]:
@@ -190,7 +197,7 @@ def _to_parts(content: Any) -> list[Any]:
         return content
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
-    return [] if content is None else [content]
+    return [content]
 
 
 def _join_parts(parts: list[Any]) -> list[Any]:

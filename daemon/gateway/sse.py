@@ -113,7 +113,7 @@ class _ChoiceBuilder:
 
     def __init__(self) -> None:
         self._plain: dict[str, Any] = {}
-        self._text: str | None = None
+        self._texts: list[str] = []
         self._message: MessageBuilder | None = None
 
     def add(self, choice: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ class _ChoiceBuilder:
         plain = {key: value for key, value in choice.items() if isinstance(value, str | int) and value != ""}
         self._plain |= {key: value for key, value in plain.items() if key not in ("index", "text")}
         if isinstance(choice.get("text"), str):
-            self._text = (self._text or "") + choice["text"]
+            self._texts.append(choice["text"])
         # Some servers send an answer that they have whole as one chunk with a message in it.
         delta = choice.get("delta") or choice.get("message")
         if isinstance(delta, dict) and delta:
@@ -130,8 +130,8 @@ class _ChoiceBuilder:
 
     def build(self) -> dict[str, Any]:
         built = dict(self._plain)
-        if self._text is not None:
-            built["text"] = self._text
+        if self._texts:
+            built["text"] = "".join(self._texts)
         if self._message is not None:
             built["message"] = self._message.build()
         return built
