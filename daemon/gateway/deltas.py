@@ -94,7 +94,8 @@ class _Call:
     id: str | None
     kind: str
     name: str
-    arguments: str
+    pieces: list[str]
+    """The arguments, in pieces."""
     named_again: bool = False
     """The name came again after the arguments were whole: another call of the tool may follow."""
 
@@ -108,8 +109,13 @@ class _Call:
             id=call_id if isinstance(call_id := delta.get("id"), str) and call_id else None,
             kind=kind if isinstance(kind, str) and kind else "function",
             name=name if isinstance(name, str) else "",
-            arguments=to_arguments(function.get("arguments")) or "",
+            pieces=[to_arguments(function.get("arguments")) or ""],
         )
+
+    @property
+    def arguments(self) -> str:
+        self.pieces = ["".join(self.pieces)]
+        return self.pieces[0]
 
     @property
     def is_empty(self) -> bool:
@@ -118,7 +124,9 @@ class _Call:
     @property
     def is_whole(self) -> bool:
         """True once the arguments are a JSON object: nothing can be added to one."""
-        if not self.arguments.rstrip().endswith("}"):
+        # The arguments are not joined for each delta: most of them do not end here.
+        last = next((piece for piece in reversed(self.pieces) if piece and not piece.isspace()), "")
+        if not last.rstrip().endswith("}"):
             return False
         try:
             return isinstance(json.loads(self.arguments), dict)
@@ -145,8 +153,8 @@ class _Call:
             self.named_again = bool(said.name) and self.is_whole
         else:
             self.name += said.name
-        if not (said.arguments == self.arguments and self.is_whole):
-            self.arguments += said.arguments
+        if not (self.is_whole and said.arguments == self.arguments):
+            self.pieces.append(said.arguments)
 
     def to_json(self) -> dict[str, Any]:
         named = {"id": self.id} if self.id is not None else {}
