@@ -11,6 +11,12 @@ from extractors.phoenix.spans import Annotation, SubjectKey, group_by_subject
 from extractors.span_parsing.calls import ModelCall
 from extractors.span_parsing.drop_reasons import DropReason, Drops
 
+MOST_ANSWERS = 500
+"""Answers in one conversation; a session with more has a constant for its id, or more text than fits.
+
+Putting the calls together compares their histories, which is work that grows with the square of the calls.
+"""
+
 
 def build_trajectories(
     calls: Iterable[ModelCall],
@@ -25,7 +31,8 @@ def build_trajectories(
     The verdict is that of the session's annotations, or of its trace's where all of it lies in one.
     The answers that were given in it are learned, but for those of `disapproved` calls (given by their span
     ids); where the session's last answer was corrected, the correction stands in its place.
-    `incomplete_sessions` have a call that cannot be read: they are dropped.
+    `incomplete_sessions` have a call that cannot be read: they are dropped, as are sessions of more than
+    MOST_ANSWERS calls.
     """
     annotated = group_by_subject(annotations)
     conversations: list[Trajectory] = []
@@ -34,6 +41,9 @@ def build_trajectories(
         feedback = annotated.get(("session", session_id)) or _find_trace_feedback(turns, annotated)
         verdict = resolve_verdict(feedback, turns[-1].response, rules)
         if verdict is None:
+            continue
+        if len(turns) > MOST_ANSWERS:
+            dropped.add(DropReason.TOO_LARGE, _list_span_ids(turns))
             continue
         exchange = join_calls(turns)
         if _count_answers(turns, exchange) < rules.min_turns:

@@ -100,6 +100,7 @@ DECISIVE = frozenset(
         DropReason.HISTORY_ELSEWHERE,
         DropReason.ANSWER_NOT_WHOLE,
         DropReason.BROKEN_ARGUMENTS,
+        DropReason.RENDERED_OTHERWISE,
         DropReason.TOO_LARGE,
         DropReason.NOT_UNICODE,
     }

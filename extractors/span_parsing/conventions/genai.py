@@ -107,9 +107,11 @@ def _may_be_last_piece(message: Any) -> bool:
 
     It keeps the last piece of a stream, does not tell streams from whole answers, and gives calls no id.
     """
-    parts = get_path(message, "parts") or []
-    return bool(parts) and all(
-        get_path(part, "type") == "tool_call" and part.get("id") == "" for part in parts
+    parts = get_path(message, "parts")
+    return (
+        isinstance(parts, list)
+        and bool(parts)
+        and all(get_path(part, "type") == "tool_call" and get_path(part, "id") == "" for part in parts)
     )
 
 

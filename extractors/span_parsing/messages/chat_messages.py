@@ -15,11 +15,13 @@ from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
 from extractors.span_parsing.messages.parts import (
     SERVER_TYPES,
+    TEXT_TYPES,
     Part,
     Result,
     Text,
     Thought,
     build_call,
+    is_text_alone,
     read_parts,
     read_result_part,
     to_optional_text,
@@ -61,6 +63,8 @@ MEDIA_FIELDS = (
 """Fields of a message beside its content that hold what is no text."""
 EARLIER_ITEMS = frozenset({"item_reference", "compaction", "compaction_summary"})
 """Items that stand for earlier ones which the provider keeps."""
+FREE_ITEMS = frozenset({"custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"})
+"""Calls without arguments: a text, a command or a patch is what the tool is given."""
 SCREEN_ITEMS = frozenset({"computer_call", "computer_call_output"})
 """Items of a model that looks at a screen."""
 
@@ -164,7 +168,7 @@ def _read_item(item: dict[str, Any]) -> list[RecordedMessage] | None:
         return [RecordedMessage(role="assistant", reasoning="\n".join(thoughts) or None)]
     if kind in EARLIER_ITEMS:
         raise Unreadable(DropReason.HISTORY_ELSEWHERE)
-    if kind == "custom_tool_call":
+    if kind in FREE_ITEMS:
         raise Unreadable(DropReason.BROKEN_ARGUMENTS)
     if kind in SCREEN_ITEMS:
         raise Unreadable(DropReason.NOT_TEXT)
@@ -180,6 +184,8 @@ def _unwrap_text(part: Part) -> list[Part]:
         return [part]
     parts = read_parts(written)
     if isinstance(part, Result):
+        if not all(is_text_alone(inner) for inner in written if inner["type"] in TEXT_TYPES):
+            return [part]
         return [replace(part, text="\n".join(inner.text for inner in parts if isinstance(inner, Text)))]
     return parts
 

@@ -38,7 +38,9 @@ SERVER_KEYS = frozenset(
 )
 RESULT_BLOCK_KEYS = frozenset({"text", "json", "image", "document", "video", "searchResult"})
 """Keys of Bedrock's blocks in what a tool returned."""
-TEXT_PART_KEYS = frozenset({"type", "text", "content", "cache_control", "annotations", "meta", "_meta"})
+TEXT_PART_KEYS = frozenset(
+    {"type", "text", "content", "id", "index", "cache_control", "annotations", "meta", "_meta"}
+)
 MEDIA_KEYS = frozenset({
     "source", "data", "url", "uri", "blob", "base64", "file", "file_id", "file_data", "image", "image_url",
     "input_audio", "mediaType", "media_type", "mimeType", "mime_type", "resource",
@@ -95,6 +97,9 @@ def _read_part(part: Any) -> Iterator[Part]:
         return
     if not isinstance(part, dict):
         raise Unreadable(DropReason.MALFORMED)
+    if part.get("type") == "tool_call_response" and "result" in part and part["result"] is None:
+        # pydantic-ai sends what a tool returned as JSON, and leaves the key out where it is hidden.
+        part = {**part, "result": "null"}
     part = {key: value for key, value in part.items() if value is not None}
     if part.get("builtin") is True or part.get("providerExecuted") is True:
         raise Unreadable(DropReason.SERVER_TOOL)
@@ -238,9 +243,14 @@ def _is_result_part(entry: Any) -> bool:
         return False
     if "type" not in entry:
         return len(entry) == 1 and not RESULT_BLOCK_KEYS.isdisjoint(entry)
-    if entry["type"] in TEXT_TYPES:
-        return entry.keys() <= TEXT_PART_KEYS
+    if str(entry["type"]) in TEXT_TYPES:
+        return is_text_alone(entry)
     return not MEDIA_KEYS.isdisjoint(entry)
+
+
+def is_text_alone(part: Mapping[str, Any]) -> bool:
+    """Return whether a typed part has nothing but its text: data that a tool returned may look like one."""
+    return part.keys() <= TEXT_PART_KEYS
 
 
 def _join_result_parts(parts: list[dict[str, Any]]) -> str:

@@ -40,4 +40,4 @@ def cites_search(part: Any) -> bool:
         return False
     noted = [part.get(key) for key in ("annotations", "citations")]
     cited = [entry for entries in noted if isinstance(entries, list) for entry in entries]
-    return any(get_path(entry, "type") in CITATIONS for entry in cited)
+    return any(str(get_path(entry, "type")) in CITATIONS for entry in cited)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from extractors.span_parsing.drop_reasons import Unreadable
-from extractors.span_parsing.messages.parts import Text, read_parts
+from extractors.span_parsing.messages.parts import Text, read_parts, read_result_part
 from extractors.span_parsing.nested_attributes import parse_json
 
 
@@ -39,14 +39,30 @@ def _parse_container(text: str | None) -> Any:
 
 def _is_text_of_parts(one: str, other: str) -> bool:
     """Return whether one of the texts is the JSON of parts, and the other what they say."""
-    for written, said in ((one, other), (other, one)):
-        parts = _parse_container(written)
-        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            continue
+    return any(
+        remove_space(said) in map(remove_space, _list_readings(_parse_container(written)))
+        for written, said in ((one, other), (other, one))
+    )
+
+
+def _list_readings(written: Any) -> list[str]:
+    """Return what parts say as a message, and as what a tool returned; none where they say nothing so."""
+    readings: list[str] = []
+    for read in (_read_as_message, _read_as_result):
         try:
-            texts = [part.text for part in read_parts(parts) if isinstance(part, Text)]
+            readings += read(written)
         except Unreadable:
             continue
-        if texts and remove_space("".join(texts)) == remove_space(said):
-            return True
-    return False
+    return readings
+
+
+def _read_as_message(written: Any) -> list[str]:
+    if not isinstance(written, list) or not all(isinstance(part, dict) for part in written):
+        return []
+    texts = [part.text for part in read_parts(written) if isinstance(part, Text)]
+    return ["".join(texts)] if texts else []
+
+
+def _read_as_result(written: Any) -> list[str]:
+    text = read_result_part({"response": written}).text
+    return [text] if text else []

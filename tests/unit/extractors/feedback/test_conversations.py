@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from extractors.examples.types import Message
+from extractors.feedback.conversations import MOST_ANSWERS
 from extractors.feedback.extract import Extraction
 from extractors.feedback.rules import FeedbackRules
 from extractors.span_parsing.drop_reasons import DropReason
@@ -385,3 +386,16 @@ def test_a_verdict_on_everything_above_a_conversation_does_not_reject_each_of_it
     votes = [annotate_session("s", "approved"), annotation("root", "rejected")]
     found = extract_with([*turns, root], votes, FeedbackRules(inherit="all"))
     assert found.conversations[0].learned == (2, 4)
+
+
+def test_a_session_with_more_answers_than_a_conversation_can_have_is_not_put_together() -> None:
+    # So many that a work growing with the square of the calls would not end.
+    answers = [f"answer {number}" for number in range(3000)]
+    found = extract_with(make_session(0, "s", *answers, history=False), [annotate_session("s", "approved")])
+    assert (found.conversations, found.dropped.get(DropReason.TOO_LARGE.value)) == ((), 1)
+
+
+def test_a_session_with_as_many_answers_as_a_conversation_can_have_is_put_together() -> None:
+    answers = [f"answer {number}" for number in range(MOST_ANSWERS)]
+    found = extract_with(make_session(0, "s", *answers, history=False), [annotate_session("s", "approved")])
+    assert len(found.conversations[0].learned) == MOST_ANSWERS
