@@ -42,15 +42,19 @@ class Job:
     began_at: float | None = field(default=None, init=False)
     """When the job began to run; None while it does not."""
 
-    def find_delay(self, now: float) -> float:
-        """Return for how many seconds the job is late; 0 for a job that is well."""
+    def find_delay(self, now: float, lane_began_at: float) -> float:
+        """Return for how many seconds the job is late; 0 for a job that is well.
+
+        A job that is queued behind others waits its turn while its lane begins one after the other.
+        """
         if self.began_at is not None:
             ran = now - self.began_at
             return ran if self.every is not None and ran > LONGEST_RUN_SECONDS else 0.0
         if self.due_at is None:
             return 0.0
         patience = WOKEN_PATIENCE_SECONDS if self.every is None else max(PATIENCE_SECONDS, 2 * self.every)
-        return late if (late := now - self.due_at) > patience else 0.0
+        late, standing = now - self.due_at, now - lane_began_at
+        return late if late > patience and (standing > patience or late > LONGEST_RUN_SECONDS) else 0.0
 
 
 class JobLoop:
@@ -60,6 +64,7 @@ class JobLoop:
         """`lanes` are the most threads by name; `clock` returns seconds and never goes back."""
         self.clock = clock
         self._lanes = {name: ThreadPoolExecutor(most, name) for name, most in lanes.items()}
+        self._lane_began_at = dict.fromkeys(lanes, clock())
         self._jobs: list[Job] = []
         self._waiting: list[tuple[float, int, Job]] = []
         self._numbers = itertools.count()
@@ -104,7 +109,7 @@ class JobLoop:
         """
         now = self.clock()
         with self._changed:
-            delays = [(job, job.find_delay(now)) for job in self._jobs]
+            delays = [(job, job.find_delay(now, self._lane_began_at[job.lane])) for job in self._jobs]
         return [(job, delay) for job, delay in delays if delay]
 
     def _put(self, job: Job, due_at: float) -> None:
@@ -125,7 +130,7 @@ class JobLoop:
                 self._changed.wait(self._waiting[0][0] - now if self._waiting else None)
 
     def _run(self, job: Job) -> None:
-        job.began_at = began = self.clock()
+        self._lane_began_at[job.lane] = job.began_at = began = self.clock()
         pause = None
         try:
             pause = job.run()

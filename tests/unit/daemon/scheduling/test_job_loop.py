@@ -96,6 +96,14 @@ def test_a_job_that_has_more_to_do_lets_the_others_take_their_turn() -> None:
     assert order.index("short") <= 1
 
 
+def test_a_job_that_waits_its_turn_in_a_lane_that_moves_on_is_not_late() -> None:
+    job = Job("queued", "one", lambda: None, every=30)
+    job.due_at = 1000.0
+    assert job.find_delay(now=1500, lane_began_at=1490) == 0
+    assert job.find_delay(now=1500, lane_began_at=1430) == 500
+    assert job.find_delay(now=1000 + LONGEST_RUN_SECONDS + 1, lane_began_at=4600) == LONGEST_RUN_SECONDS + 1
+
+
 def test_a_job_that_cannot_begin_is_late_and_so_is_everything_if_the_loop_stands_still() -> None:
     clock, let_go, began = Clock(), threading.Event(), threading.Event()
 
