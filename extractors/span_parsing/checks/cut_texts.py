@@ -6,9 +6,17 @@ from typing import Any
 
 from extractors.phoenix.spans import Span
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable
+from extractors.span_parsing.nested_attributes import get_path, parse_uncut_json
 
 SHORTEST_LIMIT = 128
 """Characters below which nobody sets a limit."""
+HELD_ONCE = (
+    "gen_ai.system_instructions",
+    "gen_ai.tool.definitions",
+    "ai.prompt.tools",
+    "llm.invocation_parameters",
+)
+"""Attributes whose JSON may be the only record of what it holds: without it, a call would look whole."""
 
 
 def breaks_off(text: str) -> bool:
@@ -39,8 +47,10 @@ def check_values_whole(span: Span) -> None:
 
     The evidence is a text of the greatest length of all that is JSON and breaks off, with another one of
     that length; two that end in the midst of a word, at a length that people set as a limit; or one that
-    does, at a power of two.
+    does, at a power of two; or tools or instructions that are no whole JSON.
     """
+    for path in HELD_ONCE:
+        parse_uncut_json(get_path(span.attributes, path))
     texts = {text for text in _list_texts(span.attributes) if len(text) >= SHORTEST_LIMIT}
     longest = max(map(len, texts), default=0)
     at_limit = [text for text in texts if len(text) == longest]

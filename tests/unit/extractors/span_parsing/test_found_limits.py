@@ -72,7 +72,7 @@ def test_a_refusal_explains_an_empty_answer() -> None:
     assert refuse(attributes) is DropReason.ABNORMAL_END
 
 
-@pytest.mark.parametrize("length", [2048, 4096])
+@pytest.mark.parametrize("length", [2048, 4096, 8191])
 def test_instructions_and_tools_that_break_off_were_cut(length: int) -> None:
     instructions = json.dumps([write_part("Be kind. " * 1000)])[:length]
     tools = json.dumps([{"type": "function", "name": "light", "description": "Light it. " * 1000}])[:length]
@@ -81,6 +81,14 @@ def test_instructions_and_tools_that_break_off_were_cut(length: int) -> None:
         refuse(write_genai(asked, ANSWER, gen_ai__system_instructions=instructions)) is DropReason.VALUE_CUT
     )
     assert refuse(write_genai(asked, ANSWER, gen_ai__tool__definitions=tools)) is DropReason.VALUE_CUT
+
+
+@pytest.mark.parametrize("cut", [500, 3000])
+def test_parameters_that_break_off_were_cut(cut: int) -> None:
+    tool = {"type": "function", "function": {"name": "light", "description": "Light it. " * 900}}
+    parameters = json.dumps({"tools": [tool]})[:cut]
+    attributes = write_llm([ASKED], ANSWER, llm__invocation_parameters=parameters)
+    assert refuse(attributes) is DropReason.VALUE_CUT
 
 
 @pytest.mark.parametrize("length", [1024, 4095, 4096, 8192, 32_768])
