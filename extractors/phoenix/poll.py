@@ -103,7 +103,7 @@ def _has_restarted(project: Project, before: MirrorState) -> bool:
 
 
 def _is_due(before: MirrorState, now: datetime, full_sweep_after: timedelta) -> bool:
-    return before.swept_at is not None and now - before.swept_at >= full_sweep_after
+    return before.swept_at is not None and abs(now - before.swept_at) >= full_sweep_after
 
 
 def _may_have_changed(project: Project, before: MirrorState) -> bool:
