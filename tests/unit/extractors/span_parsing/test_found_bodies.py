@@ -43,7 +43,20 @@ REQUESTS: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "blocks": [{"block_type": "text", "text": ASK}]}]},
     {"model": "m", "prompt": [ASK], "images": ["AA"]},
 ]  # fmt: skip
-ODD_VALUES = (5, 0, True, None, "x", [], {}, [5], [True, None], {"type": 5}, [{"type": ["x"]}], 1.5)
+ODD_VALUES: tuple[Any, ...] = (
+    5,
+    0,
+    True,
+    None,
+    "x",
+    [],
+    {},
+    [5],
+    [True, None],
+    {"type": 5},
+    [{"type": ["x"]}],
+    1.5,
+)
 
 
 def vary(value: Any) -> Iterator[Any]:

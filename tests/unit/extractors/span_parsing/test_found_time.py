@@ -70,7 +70,7 @@ def test_many_results_as_messages_of_the_user_end() -> None:
         {"id": call["id"], "function": {"name": "step", "arguments": json.dumps(call["input"])}}
         for call in calls
     ]
-    listed = [
+    listed: list[dict[str, Any]] = [
         ASKED,
         {"role": "assistant", "tool_calls": listed_calls},
         *({"role": "user", "tool_call_id": f"t{at}", "content": f"{at}"} for at in range(count - 1)),

@@ -171,7 +171,7 @@ def test_a_result_that_adk_wrote_over_the_next_message_is_read_from_the_body() -
         "config": {},
     }
     calls = [{"id": name, "function": {"name": name, "arguments": "{}"}} for name in ("sound", "scan")]
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"role": "user", "contents": [write_text(ASK)]},
         {"role": "model", "tool_calls": calls},
         {"role": "tool", "name": "sound", "tool_call_id": "sound", "content": '{"result": "6"}'},
