@@ -11,6 +11,8 @@ MOST_CHARACTERS = 500_000
 
 COUNT_LIMITS = (128, 256, 512, 1000, 1024, 2048, 4096)
 """Numbers of attributes that people let a span have; OpenTelemetry's default is the first."""
+JSON_ATTRIBUTES = frozenset({"metadata", "variables"})
+"""Last steps of attributes whose JSON text Phoenix parses: each is one attribute, whatever it holds."""
 ELSEWHERE = 28
 """Attributes that may lie outside the roots that the mirror keeps."""
 
@@ -100,7 +102,8 @@ def count_attributes(attributes: Any) -> int:
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            waiting.extend(value.values())
+            count += sum(key in JSON_ATTRIBUTES for key in value)
+            waiting.extend(inner for key, inner in value.items() if key not in JSON_ATTRIBUTES)
         elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
             waiting.extend(value)
         else:

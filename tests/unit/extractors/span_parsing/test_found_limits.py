@@ -140,3 +140,11 @@ def test_a_body_beside_the_list_shows_that_nothing_was_dropped() -> None:
     turns = [{"role": ("user", "assistant")[at % 2], "content": f"said {at}"} for at in range(59)]
     attributes = write_llm(turns, ANSWER) | write_body("input", {"model": "m", "messages": turns})
     assert len(read(attributes).prompt) == 59
+
+
+def test_metadata_are_one_attribute_whatever_they_hold() -> None:
+    turns = [{"role": ("user", "assistant")[at % 2], "content": f"said {at}"} for at in range(57)]
+    attributes: dict[str, Any] = {"openinference.span.kind": "LLM", **list_messages("input", *turns)}
+    attributes["metadata"] = json.dumps({f"key {at}": at for at in range(40)})
+    attributes |= list_messages("output", {"role": "assistant", "content": ANSWER})
+    assert refuse(attributes) is DropReason.TRUNCATED
