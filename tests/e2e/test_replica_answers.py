@@ -41,13 +41,16 @@ class Judged(Runs):
         )
         self.adapter, self.base = adapter, base
 
+    def write_adapter(self, folder: Path) -> None:
+        """Write the files of the adapter that answers ` shipping`."""
+        for file in self.adapter.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+
     def train_and_judge(self, items: list[ReviewedItem]) -> tuple[Version, Report, Snapshot]:
         snapshot = self.snapshot(items)
         cycle = self.train(snapshot)
         version = self.store.version(str(cycle.version_id))
         folder = adapter_folder(self.context.data_dir, version)
-        for file in self.adapter.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
         (folder / PROBES).write_text(record(self.adapter, self.base).model_dump_json(), "utf-8")
         return version, make_report(snapshot, version.id, right=20, base_right=0), snapshot
 

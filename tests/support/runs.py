@@ -212,16 +212,20 @@ class Runs:
         lines = [{"at": (began + n * MINUTE).isoformat(), "stage": "training", "step": n} for n in range(2)]
         (folder / "progress.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
 
+    def write_adapter(self, folder: Path) -> None:
+        """Write the files of an adapter into its cycle's folder: weights of its own that nobody can load."""
+        (folder / "adapter_model.safetensors").write_bytes(folder.name.encode())
+
     def _candidate(self, cycle: Cycle, plan: Plan) -> Version:
         path = adapter_path(cycle)
         folder = self.context.data_dir / path
         folder.mkdir(parents=True)
-        (folder / "adapter_model.safetensors").write_bytes(cycle.id.encode())
+        self.write_adapter(folder)
         return self.store.add_candidate(
             cycle.id,
             Candidate(
                 path=path,
-                files={"adapter_model.safetensors": file_digest(folder / "adapter_model.safetensors")},
+                files={file.name: file_digest(file) for file in folder.iterdir()},
                 base_model=plan.base_model,
                 base_digest=plan.base_digest,
                 rank=plan.lora_rank,
