@@ -39,7 +39,7 @@ class Outage:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, in words; None while Phoenix answers, as far as is known."""
+        """The problem in words; None while Phoenix answers, as far as is known."""
         return self._problem
 
     @contextmanager
