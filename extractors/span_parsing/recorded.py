@@ -30,8 +30,8 @@ class RecordedMessage:
     reasoning: str | None = None
     flaw: DropReason | None = None
     """Why the message cannot be read from this record alone; None where it can."""
-    may_lack_neighbours: bool = False
-    """True where the tracer puts one message in the place of several."""
+    stands_for: frozenset[str] = frozenset()
+    """Roles of the messages in whose place a tracer may have put this one; empty where it is but one."""
 
     @property
     def text(self) -> str:
@@ -52,13 +52,15 @@ class RequestRecord:
     system_apart: bool = False
     """True where the record keeps system prompts apart from the messages, so that their place is not told."""
     may_lack_beginning: bool = False
-    """True where the tracer must be thought to have dropped the first messages."""
+    """True where the tracer may have dropped the first messages, for the number of attributes."""
+    lacks_beginning: bool = False
+    """True where the tracer dropped what it had set before the messages, and so some of them, too."""
 
     @property
     def is_whole(self) -> bool:
         """False where the record does not show all of the messages, or may not."""
-        lacking = any(message.flaw or message.may_lack_neighbours for message in self.messages)
-        return not lacking and not self.may_lack_beginning
+        lacking = any(message.flaw or message.stands_for for message in self.messages)
+        return not lacking and not self.may_lack_beginning and not self.lacks_beginning
 
 
 @dataclass(frozen=True, slots=True)

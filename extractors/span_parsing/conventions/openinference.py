@@ -23,6 +23,8 @@ from extractors.span_parsing.nested_attributes import (
 )
 from extractors.span_parsing.recorded import AnswerRecord, RecordedMessage, RequestRecord, join_items
 
+RESULTS_AND_WORDS = frozenset({"tool", "user"})
+"""Roles of the messages that tracers make one: the results of a turn's tools, and what the user says next."""
 TEMPLATE_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
 
 
@@ -36,17 +38,28 @@ def read_listed_request(span: Span) -> RequestRecord | None:
         return None
     is_mapped = genai.count_mapped_messages(span) == len(entries)
     # Phoenix closes the gap that dropped messages leave, so what was set before them must be there.
-    may_lack_beginning = not is_mapped and (
-        span.kind == "UNKNOWN"
-        or (get_path(span.attributes, "input.value") is None and may_have_lost_attributes(span.attributes))
+    lacks_beginning = not is_mapped and span.kind == "UNKNOWN"
+    may_lack_beginning = (
+        not is_mapped
+        and not lacks_beginning
+        and get_path(span.attributes, "input.value") is None
+        and may_have_lost_attributes(span.attributes)
     )
     if not all(isinstance(message := entry.get("message"), dict) and "role" in message for entry in entries):
         raise Unreadable(DropReason.TRUNCATED)
     messages = join_items(_read_messages(entries))
     if is_mapped:
         # Phoenix's own mapping of GenAI messages leaves out results that stand beside a text.
-        messages = tuple(replace(each, may_lack_neighbours=each.role != "assistant") for each in messages)
-    return RequestRecord(messages, _read_tools(span.attributes), may_lack_beginning=may_lack_beginning)
+        messages = tuple(
+            each if each.role == "assistant" else replace(each, stands_for=RESULTS_AND_WORDS)
+            for each in messages
+        )
+    return RequestRecord(
+        messages,
+        _read_tools(span.attributes),
+        may_lack_beginning=may_lack_beginning,
+        lacks_beginning=lacks_beginning,
+    )
 
 
 def read_body_request(span: Span) -> RequestRecord | None:
@@ -128,27 +141,36 @@ def _read_message(message: Any, role: str | None) -> list[RecordedMessage]:
         chat["function_call"] = {"name": message["function_call_name"], "arguments": arguments}
     if chat.get("tool_call_id") and chat.get("role") in ("assistant", "model"):
         # ADK's tracer writes a second result over the next message.
-        return [RecordedMessage(role="assistant", call_id=chat["tool_call_id"], flaw=DropReason.NOT_WHOLE)]
+        return [
+            RecordedMessage(
+                role="assistant",
+                call_id=chat["tool_call_id"],
+                flaw=DropReason.NOT_WHOLE,
+                stands_for=frozenset({"tool", "user", "assistant"}),
+            )
+        ]
     contents = message.get("contents")
     if not contents:
         return read_chat(chat)
     parts = [_to_part(entry) for entry in to_entries(contents)]
+    if chat.get("role") == "user" and chat.get("tool_call_id") and chat.get("content"):
+        # Tracers of Anthropic's API keep the last of several results here, and the user's next words there.
+        words = read_chat({"role": "user", "content": parts})
+        return [*read_chat(chat), *(message for message in words if message.says_something)]
     of_parts = read_chat({**chat, "content": parts})
     if of_parts[0].role == "tool" and len(parts) > 1:
         # pydantic-ai's tracer puts all results of a turn into one message, under the id of the last.
-        of_parts = [replace(message, may_lack_neighbours=True) for message in of_parts]
+        of_parts = [replace(message, stands_for=RESULTS_AND_WORDS) for message in of_parts]
     if not chat.get("content"):
         return of_parts
     return [_check_same_text(read_chat(chat)[0], of_parts)]
 
 
 def _check_same_text(stated: RecordedMessage, of_parts: list[RecordedMessage]) -> RecordedMessage:
-    """Return a message that has its text twice; where the two differ, it is not read from this record."""
+    """Return a message that has its text twice; one whose two texts differ contradicts itself."""
     shown = "".join(message.text for message in of_parts)
-    if shown.strip() and (stated.role == "tool" or shown.split() != stated.text.split()):
-        # Tracers of Anthropic's API keep the last of several results beside the user's next words.
-        flaw = DropReason.NOT_WHOLE if stated.role == "tool" else DropReason.TEXTS_DIFFER
-        return replace(stated, texts=None, calls=(), flaw=flaw)
+    if shown.strip() and shown.split() != stated.text.split():
+        return replace(stated, texts=None, calls=(), flaw=DropReason.TEXTS_DIFFER)
     return replace(of_parts[0], texts=stated.texts, role=stated.role)
 
 

@@ -121,7 +121,7 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
         return _split_at_results(message, parts)
     if role == "user" and message.call_id is not None:
         # Tracers of Anthropic's API, and Phoenix, keep one of the results in such a message.
-        message = replace(message, role="tool", may_lack_neighbours=True)
+        message = replace(message, role="tool", stands_for=frozenset({"tool"}))
     return [mark_flaw(_take_out_thoughts(message))]
 
 

@@ -31,7 +31,7 @@ def reconcile_requests(records: Sequence[RequestRecord]) -> RequestRecord:
         request, *others = partial
         for record in others:
             request = _merge_requests(request, record)
-        if any(record.may_lack_beginning for record in partial):
+        if any(record.may_lack_beginning or record.lacks_beginning for record in partial):
             raise Unreadable(DropReason.TRUNCATED)
     return replace(request, tools=_reconcile_tools([record.tools for record in records]))
 
@@ -101,10 +101,17 @@ def _merge_partial(whole: RequestRecord, partial: RequestRecord) -> RequestRecor
     """Return `whole` with the system prompt that only `partial` has.
 
     Raises Unreadable unless what `partial` shows stands in `whole`, which has more only where `partial`
-    is known to lack something.
+    is known to lack something. Where it does lack something, a system prompt of its own contradicts, too:
+    a turn that is called the system's looks like that.
     """
     shown, turns = _drop_system(partial), _drop_system(whole)
-    if partial.may_lack_beginning:
+    lacks_turns = len(shown) < len(turns)
+    if lacks_turns and _select_system(partial) and not _select_system(whole):
+        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    if lacks_turns and partial.may_lack_beginning:
+        # Either its tracer dropped them, or the other record has too many.
+        raise Unreadable(DropReason.TRUNCATED)
+    if partial.lacks_beginning:
         turns = turns[max(len(turns) - len(shown), 0) :]
     if len(shown) == len(turns):
         for message, turn in zip(shown, turns, strict=True):
@@ -130,24 +137,23 @@ def _list_ends(
 
     `fits` tells of each turn whether it may be `message` itself.
     """
-    if not message.may_lack_neighbours and message.flaw is None:
+    if not message.stands_for and message.flaw is None:
         if start < len(turns) and fits[start]:
             yield start + 1
         return
-    is_found = message.flaw is not None or len(message.texts or ()) > 1
-    for end in range(start + 1, len(turns) + 1):
-        if not _may_stand_for(message, turns[end - 1]):
+    roles = message.stands_for or {message.role}
+    is_mixed = message.flaw is not None or len(message.texts or ()) > 1
+    is_found = is_mixed
+    for at in range(start, len(turns)):
+        if turns[at].role not in roles:
             return
-        is_found = is_found or fits[end - 1]
+        # Of several results tracers keep the last.
+        is_found = is_mixed or fits[at] or (is_found and turns[at].role != "tool")
         if is_found:
-            yield end
-
-
-def _may_stand_for(message: RecordedMessage, turn: RecordedMessage) -> bool:
-    """Return whether a message that tracers write in the place of several may be `turn`, among others."""
-    if message.role in ("tool", "user"):
-        return turn.role in ("tool", "user")
-    return message.call_id is not None or turn.role == message.role
+            yield at + 1
+        if turns[at].role != "tool":
+            # Tracers put results of tools into one message, and the words that follow them.
+            return
 
 
 def _reconcile_tools(of_records: Sequence[tuple[dict[str, Any], ...]]) -> tuple[dict[str, Any], ...]:

@@ -371,3 +371,41 @@ def test_a_system_prompt_that_one_record_keeps_apart_stands_first() -> None:
         assert found is DropReason.HISTORY_DIFFERS
     else:
         assert found.prompt[0].role == "system"
+
+
+def test_a_turn_that_one_list_calls_the_systems_is_no_system_prompt() -> None:
+    """Beside several results the other record may hold more turns: the one whose role changed is no gap."""
+    told = {"role": "user", "content": "The outer one."}
+    second = {"role": "tool", "content": "1.1 m, falling", "tool_call_id": "t2"}
+    twice = {"role": "assistant", "tool_calls": [*CALLED["tool_calls"], write_call("t2", "read_tide")]}
+    listed = [ASKED, twice, RESULT, second, told]
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "parts": [write_part(ASKED["content"])]},
+        {
+            "role": "assistant",
+            "parts": [
+                {"type": "tool_call", "id": "t1", "name": "read_tide", "arguments": {"harbour": "Brest"}},
+                {"type": "tool_call", "id": "t2", "name": "read_tide", "arguments": {}},
+            ],
+        },
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "t1", "response": "2.4 m, rising"}]},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "t2", "response": "1.1 m, falling"}]},
+        {"role": "user", "parts": [write_part(told["content"])]},
+    ]
+    attributes = write_genai(messages, ANSWER)
+    assert len(read_turns(write_llm(listed, ANSWER) | attributes)) == 6
+    for changed in (second, told):
+        damaged = [{**each, "role": "system"} if each is changed else each for each in listed]
+        assert refuse(write_llm(damaged, ANSWER) | attributes) is DropReason.HISTORY_DIFFERS
+
+
+def test_a_user_turn_that_the_poorer_list_lacks_after_results_is_a_contradiction() -> None:
+    """One message of the list stands for results and the words after them, never for a further turn."""
+    told = {"type": "text", "text": "The outer one."}
+    body = write_anthropic_results(system="Speak as a pilot.")
+    *before, results = body["messages"]
+    body["messages"] = [*before, {**results, "content": [*results["content"], told]}]
+    listed = [*LISTED_RESULT[:-1], {**LISTED_RESULT[-1], "contents": [write_text("The outer one.")]}]
+    assert len(read_turns(write_llm(listed, ANSWER, body=body))) == len(WHOLE) + 1
+    body["messages"].append({"role": "user", "content": "The outer one."})
+    assert refuse(write_llm(listed, ANSWER, body=body)) is DropReason.HISTORY_DIFFERS
