@@ -65,15 +65,24 @@ def _merge_system(one: RequestRecord, other: RequestRecord) -> RequestRecord:
     if system and (one.system_apart or other.system_apart):
         # A prompt that a record keeps apart stands first.
         return replace(one, messages=(*system, *_drop_system(one)))
-    in_place = len(_drop_system(one)) == len(_drop_system(other)) and not other.system_apart
-    if system and in_place and len(system) == len(other_system):
+    are_aligned = len(_drop_system(one)) == len(_drop_system(other))
+    if system and not are_aligned and not (_begins_with_system(one) and _begins_with_system(other)):
+        # Midway, places can be compared only where each record shows every turn.
+        raise Unreadable(DropReason.HISTORY_DIFFERS)
+    if system and are_aligned and len(system) == len(other_system):
         if _find_system_places(one) != _find_system_places(other):
             raise Unreadable(DropReason.HISTORY_DIFFERS)
-    elif in_place and not system:
+    elif not system and are_aligned and not other.system_apart:
         return replace(other, messages=_replace_turns(other, _drop_system(one)))
     elif not system:
         return replace(one, messages=(*other_system, *one.messages))
     return one
+
+
+def _begins_with_system(record: RequestRecord) -> bool:
+    """Return whether all system prompts stand before the first turn."""
+    places = _find_system_places(record)
+    return places == list(range(len(places)))
 
 
 def _select_system(record: RequestRecord) -> list[RecordedMessage]:

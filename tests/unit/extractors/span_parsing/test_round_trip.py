@@ -302,19 +302,28 @@ def draw_structural_damage(draw: st.DrawFn, said: Conversation, damages: Sequenc
 
 
 def _is_said_in_one_record(said: Conversation, damaged: Conversation, write: Double, style: Style) -> bool:
-    """Return whether a body alone shows the text that was changed.
+    """Return whether a body alone shows what was damaged.
 
-    Anthropic's list keeps the last of several results: nothing tells that the text of another is not what
-    the tool returned. What is lost, moved or doubled among them must be noticed all the same.
+    Anthropic's list keeps the last of several results: nothing tells the texts of the others, or their
+    order. A result that is lost, doubled or given to another call must be noticed all the same.
     """
-    without_texts = [
-        replace(
-            each,
-            prompt=tuple(message.model_copy(update={"content": ""}) for message in each.prompt),
-        )
-        for each in (said, damaged)
-    ]
-    return without_texts[0] == without_texts[1] and write(said, said, style) == write(damaged, said, style)
+    return _list_links(said) == _list_links(damaged) and write(said, said, style) == write(
+        damaged, said, style
+    )
+
+
+def _list_links(said: Conversation) -> list[tuple[Any, ...]]:
+    """Return roles, calls and ids of the prompt, without texts and the order of the results of one turn."""
+    links: list[tuple[Any, ...]] = []
+    results: list[tuple[Any, ...]] = []
+    for message in said.prompt:
+        link = (message.role, message.tool_calls, message.tool_call_id)
+        if message.role == "tool":
+            results.append(link)
+            continue
+        links += [*sorted(results, key=repr), link]
+        results = []
+    return [*links, *sorted(results, key=repr), (said.answer, said.tools)]
 
 
 @st.composite
