@@ -2,7 +2,7 @@
 #
 #   make demo        the whole loop on real parts; KEEP=1 leaves it running, DEMO_CORPUS=file.jsonl takes your own
 #   make test        unit, integration and end-to-end tests      make test-slow   with the 135M model
-#   make soak        100,000 random conversations, written in every convention and read back: about an hour
+#   make soak        100,000 random conversations, written in every convention and read back: some ten minutes
 #   make check       format, lint, types, layers, docs, deploy   make bench       ratios, into .bench/results.json
 #   make corpus      the traces of tests/corpus, recorded anew
 #   make docs        the documentation, into site/               make run         the daemon, with ./learnd.toml
