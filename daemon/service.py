@@ -14,7 +14,9 @@ go on. While Phoenix answers nobody, one job at a time asks it. Periods are meas
 sets; `daemon.watchdog` notices jobs that did not run.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -58,6 +60,8 @@ ADVANCE_SECONDS = 2.0
 PUBLISH_SECONDS = 10.0
 PRUNE_SECONDS = 3600.0
 NOTIFY_SECONDS = 2.0
+STOP_SECONDS = 20.0
+"""How long the jobs have to end once the daemon is told to stop; service managers wait 30 seconds or more."""
 KEEP_NOTICES = timedelta(days=30)
 PHOENIX, CYCLES, HOUSEKEEPING = "phoenix", "cycles", "housekeeping"
 """Lanes of targets' jobs."""
@@ -100,6 +104,7 @@ def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
             signal.signal(end, lambda *_: service.stop.set())
         server.run(sockets=[listening])
         log.info("stopping", reason="asked to")
+        service.leave_in_time()
 
 
 @dataclass
@@ -125,7 +130,7 @@ class Service:
         )
         self._started_at = self.clock()
         self._trainings = threading.Semaphore(settings.daemon.trainings_at_once)
-        self._phoenix = open_phoenix(settings)
+        self._phoenix = open_phoenix(settings, stop=self.stop)
         self._probe = open_phoenix(settings, timeout=PROBE_SECONDS, patience=0)
         self._outage = Outage(self._probe.version)
         self._second_looks = SecondLooks()
@@ -159,6 +164,22 @@ class Service:
             self._loop.wake(self._jobs["publish", key])
         self._loop.start()
         self._watchdog.start()
+
+    def leave_in_time(self) -> None:
+        """End the process before long, though a job should hang in a call to a server that drips.
+
+        Every job may be killed at any moment, and goes on at the next start.
+        """
+
+        def leave() -> None:
+            log.warning("jobs cut off", jobs=self._loop.list_running(), after_seconds=STOP_SECONDS)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+        last = threading.Timer(STOP_SECONDS, leave)
+        last.daemon = True
+        last.start()
 
     def close(self) -> None:
         """Stop the jobs. A training child ends, and resumes from its checkpoint at the next start."""

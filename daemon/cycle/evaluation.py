@@ -162,7 +162,7 @@ def _sample_traffic(context: TargetContext, snapshot: Path) -> tuple[TrafficCall
     times = [item.started_at for item in items]
     if not times:
         return ()
-    with open_phoenix(context.settings) as client:
+    with open_phoenix(context.settings, stop=context.stop) as client:
         traffic = TrafficQuery(
             project=context.target.project,
             spans=context.target.spans,

@@ -92,7 +92,7 @@ def begin_cycle(
     """
     context.report_stage("polling")
     _check_phoenix(context, answer_timeout)
-    with open_phoenix(context.settings) as client:
+    with open_phoenix(context.settings, stop=context.stop) as client:
         poll_target(context, client)
     return start_cycle(context, trigger, SecondLooks().find_due(context))
 

@@ -1,5 +1,6 @@
 """A target's traffic as training data: polled from Phoenix, extracted, and assembled into a snapshot."""
 
+import threading
 from collections import Counter
 from datetime import timedelta
 
@@ -19,13 +20,20 @@ from extractors.phoenix.poll import poll
 from registry.store.store import Store
 
 
-def open_phoenix(settings: Settings, *, timeout: float = 60.0, patience: float = 20.0) -> PhoenixClient:
+def open_phoenix(
+    settings: Settings,
+    *,
+    timeout: float = 60.0,
+    patience: float = 20.0,
+    stop: threading.Event | None = None,
+) -> PhoenixClient:
     """Return a client for the Phoenix of the settings; close it after use.
 
-    `timeout` is for one request, `patience` for all tries of it together, in seconds.
+    `timeout` is for one request, `patience` for all tries of it together, in seconds; once `stop` is set,
+    nothing is tried again.
     """
     key = settings.phoenix.read_key()
-    return PhoenixClient(settings.phoenix.url, api_key=key, timeout=timeout, patience=patience)
+    return PhoenixClient(settings.phoenix.url, api_key=key, timeout=timeout, patience=patience, stop=stop)
 
 
 def poll_target(context: TargetContext, client: PhoenixClient) -> int:

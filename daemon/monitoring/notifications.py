@@ -21,7 +21,6 @@ import hashlib
 import hmac
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -30,6 +29,8 @@ from threading import Event as Flag
 import httpx
 import structlog
 
+from daemon.monitoring.webhooks import PostFailed, post
+from daemon.runtime.command import CommandTimedOut, run_command
 from daemon.runtime.version import VERSION
 from daemon.settings.servers import NotifySettings
 from daemon.settings.types import SettingsError
@@ -69,7 +70,10 @@ class Notifier:
         self.store.add_receiver(self.receiver.name)
 
     def deliver(self) -> int:
-        """Deliver the notices that are due, and return how many of them the receiver took."""
+        """Deliver the notices that are due, and return how many of them the receiver took.
+
+        Raises Interrupted where the daemon stops meanwhile; what was on its way is sent again.
+        """
         now, delivered = self.clock(), 0
         due = self.store.find_due_notices(
             self.receiver.name, self.receiver.events, since=now - GIVE_UP, now=now
@@ -104,11 +108,16 @@ class Notifier:
         return True
 
     def _send(self, notice: Notice) -> None:
-        body = build_payload(notice)
-        if self.receiver.url is not None:
-            self._post(self.receiver.url, notice, body)
-        else:
-            self._run(notice, body)
+        """Send the notice. Raises NotDelivered, and Interrupted where the daemon stops meanwhile."""
+        body, url = build_payload(notice), self.receiver.url
+        try:
+            if url is not None:
+                self._post(url, notice, body)
+            else:
+                self._run(notice, body)
+        except (NotDelivered, PostFailed, CommandTimedOut, OSError) as problem:
+            where = _find_host(url) if url is not None else self.receiver.command[0]
+            raise NotDelivered(f"{where}: {problem}") from problem
 
     def _post(self, url: str, notice: Notice, body: bytes) -> None:
         sent_at = int(self.clock().timestamp())
@@ -121,32 +130,21 @@ class Notifier:
         key = decode_secret(self.receiver.read_key())
         if key is not None:
             headers["webhook-signature"] = sign(key, notice.uid, sent_at, body)
-        try:
-            with (
-                httpx.Client(timeout=self.receiver.timeout_seconds) as client,
-                # The answer's body is not read: only its status matters.
-                client.stream("POST", url, content=body, headers=headers) as answer,
-            ):
-                if not answer.is_success:
-                    raise NotDelivered(f"{_find_host(url)} answered {answer.status_code}")
-        except (httpx.HTTPError, httpx.InvalidURL) as problem:
-            raise NotDelivered(f"{_find_host(url)}: {type(problem).__name__}: {problem}") from problem
+        status = post(url, body, headers, seconds=self.receiver.timeout_seconds, stop=self.stop)
+        if not httpx.codes.is_success(status):
+            moved = "; give the settings its new address" if httpx.codes.is_redirect(status) else ""
+            raise NotDelivered(f"it answered {status}{moved}")
 
     def _run(self, notice: Notice, body: bytes) -> None:
-        try:
-            done = subprocess.run(
-                self.receiver.command,
-                input=body,
-                env={**_build_environment(), "LEARND_NOTICE_ID": notice.uid},
-                timeout=self.receiver.timeout_seconds,
-                capture_output=True,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as problem:
-            raise NotDelivered(f"{self.receiver.command[0]}: {problem}") from problem
-        if done.returncode != 0:
-            complaint = done.stderr.decode("utf-8", "replace").strip()[-SHOWN:]
-            raise NotDelivered(f"{self.receiver.command[0]} exited with {done.returncode}: {complaint}")
+        end = run_command(
+            self.receiver.command,
+            given=body,
+            environment={**_build_environment(), "LEARND_NOTICE_ID": notice.uid},
+            seconds=self.receiver.timeout_seconds,
+            stop=self.stop,
+        )
+        if end.status != 0:
+            raise NotDelivered(f"it exited with {end.status}: {end.complaint[-SHOWN:]}")
 
 
 def build_payload(notice: Notice) -> bytes:

@@ -112,6 +112,13 @@ class JobLoop:
             delays = [(job, job.find_delay(now, self._lane_began_at[job.lane])) for job in self._jobs]
         return [(job, delay) for job, delay in delays if delay]
 
+    def list_running(self) -> list[str]:
+        """Return what runs now: the jobs' names, each with its target."""
+        with self._changed:
+            return [
+                f"{job.name} {job.target or ''}".strip() for job in self._jobs if job.began_at is not None
+            ]
+
     def _put(self, job: Job, due_at: float) -> None:
         """Make a job due; the caller holds the lock."""
         job.due_at = due_at

@@ -1,5 +1,6 @@
 """The client of one Phoenix: its projects here, its spans, annotations and datasets in parts of their own."""
 
+import threading
 from typing import Self
 from urllib.parse import quote
 
@@ -25,10 +26,12 @@ class PhoenixClient:
         timeout: float = 60.0,
         patience: float = 20.0,
         longest_url: int = 8000,
+        stop: threading.Event | None = None,
     ) -> None:
         """`timeout` (one request) and `patience` (all its attempts together) are in seconds;
-        `longest_url`, in bytes, keeps below what proxies between here and Phoenix accept."""
-        self._http = PhoenixHttp(url, api_key, timeout, patience)
+        `longest_url`, in bytes, keeps below what proxies between here and Phoenix accept. Once `stop` is
+        set, nothing is tried again."""
+        self._http = PhoenixHttp(url, api_key, timeout, patience, stop)
         self.spans = SpanClient(self._http)
         self.annotations = AnnotationClient(self._http, self.spans, longest_url)
         self.datasets = DatasetClient(self._http)

@@ -7,6 +7,8 @@ when it is busy.
 
 import json
 import math
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,9 +64,20 @@ class PhoenixHttp:
     Every request except that of `post_once` may be sent twice, so it must be a read or an upsert.
     """
 
-    def __init__(self, url: str, api_key: str | None, timeout: float, patience: float) -> None:
-        """`timeout` bounds one request, `patience` all attempts of it together, in seconds."""
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        timeout: float,
+        patience: float,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """`timeout` bounds one request, `patience` all attempts of it together, in seconds.
+
+        Once `stop` is set, nothing is tried again.
+        """
         self.url = url.rstrip("/")
+        self._stop = stop
         # Phoenix compresses at gzip's slowest level, which made a page of spans take half as long again.
         headers = {"accept-encoding": "identity"}
         if api_key:
@@ -74,11 +87,19 @@ class PhoenixHttp:
             retry=retry_if_exception_type(_TemporaryFailure),
             stop=stop_after_delay(patience),
             wait=_wait_seconds,
+            sleep=self._pause,
             reraise=True,
         )
 
     def close(self) -> None:
         self._client.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before another attempt. Raises PhoenixUnreachable where there is to be none."""
+        if self._stop is None:
+            time.sleep(seconds)
+        elif self._stop.wait(seconds):
+            raise PhoenixUnreachable(f"Phoenix at {self.url} did not answer before learnd was stopped")
 
     def json(self, method: str, path: str, **request: Any) -> Any:
         """Return the JSON that `path` answers. Raises PhoenixError."""
