@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from daemon.access.tokens import Caller, Tokens
+from daemon.gateway.apis import APIS, CHAT_COMPLETIONS, RESPONSES, Api
+from daemon.gateway.apis.responses import build_nothing_stored
 from daemon.gateway.calls import GatewayCall
 from daemon.gateway.forward import forward
 from daemon.gateway.limits import BeyondLimits, parse_json
@@ -29,8 +31,6 @@ from daemon.gateway.replies import (
 from daemon.gateway.routes import Route, RouteTable
 from daemon.gateway.tracing import Tracing
 from daemon.gateway.upstream import Upstream, open_session
-
-COMPLETIONS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 def build_app(
@@ -79,7 +79,8 @@ class GatewayApp:
             try:
                 await self._serve(scope, receive, send)
             except ApiError as problem:
-                await send_json(send, problem.body, problem.status, problem.headers)
+                api = APIS.get(scope["path"], CHAT_COMPLETIONS)
+                await send_json(send, api.build_error(problem), problem.status, problem.headers)
             except ClientGone:
                 pass  # Nobody is left to answer; the call is counted and traced.
 
@@ -102,8 +103,8 @@ class GatewayApp:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        if method == "POST" and path in COMPLETIONS:
-            await self._complete(path, scope, receive, send)
+        if method == "POST" and path in APIS:
+            await self._complete(APIS[path], scope, receive, send)
         elif method == "GET" and path == "/v1/models":
             visible = self._table.list_visible(self._find_caller(scope))
             await send_json(send, {"object": "list", "data": [_to_model(route) for route in visible]})
@@ -121,16 +122,20 @@ class GatewayApp:
             await send_whole(
                 send, 200, self._metrics.render(self._find_caller(scope)), {"content-type": CONTENT_TYPE}
             )
+        elif path.startswith(f"{RESPONSES.path}/"):
+            self._find_caller(scope)
+            raise build_nothing_stored("no response can be read, changed or deleted")
         else:
             raise ApiError(404, f"no such route: {method} {path}", code="unknown_url")
 
-    async def _complete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _complete(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
         caller = self._find_caller(scope)
         sent = await read_body(scope, receive, self._max_body_bytes)
         body = decompress(sent, find_header(scope, b"content-encoding"), self._max_body_bytes)
         request = _parse_request(body)
+        api.check_request(request)
         call = GatewayCall(
-            path=path,
+            api=api,
             route=self._find_route(request["model"], caller),
             request=request,
             request_bytes=len(body),
@@ -141,11 +146,13 @@ class GatewayApp:
         await forward(call, self._upstream, self._tracing, self._metrics, receive, send)
 
     def _find_caller(self, scope: Scope) -> Caller:
-        caller = self._tokens.find_caller(find_header(scope, b"authorization"))
+        # Anthropic's SDKs send the token as a key.
+        key = find_header(scope, b"x-api-key")
+        caller = self._tokens.find_caller(find_header(scope, b"authorization") or (key and f"Bearer {key}"))
         if caller is None:
             raise ApiError(
                 401,
-                "a bearer token of your tenant is needed: Authorization: Bearer …",
+                "a token of your tenant is needed: Authorization: Bearer … (or x-api-key: …)",
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )

@@ -10,78 +10,63 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daemon.gateway.apis.api import TracedAnswer, TracedRequest
 from daemon.gateway.deltas import read_reasoning, to_arguments
 
 Attributes = dict[str, str | int | bool]
 Attribute = tuple[str, str | int | bool]
-_NOT_PARAMETERS = frozenset({"messages", "prompt", "tools", "functions"})
-_TOKEN_COUNTS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "total_tokens": "total"}
 _UNKNOWN = "unknown"
 """Stands for the type of a part that names none."""
 _TEXT_KINDS = frozenset({"text", "refusal", "reasoning", "thinking"})
 """Types of parts that may hold their text under the type's own name."""
 
 
-def describe_request(request: Mapping[str, Any]) -> Attributes:
-    """Return the attributes of the agent's `request`, as it was sent."""
-    return _replace_invalid_text(_list_request_attributes(request))
+def describe_request(request: Mapping[str, Any], told: TracedRequest) -> Attributes:
+    """Return the attributes of the agent's `request`, as it was sent, and what it asks."""
+    return _replace_invalid_text(_list_request_attributes(request, told))
 
 
-def describe_answer(answer: Mapping[str, Any]) -> Attributes:
-    """Return the attributes of the `answer`; a stream's answer is assembled first (`sse.assemble`)."""
-    return _replace_invalid_text(_list_answer_attributes(answer))
+def describe_answer(answer: Mapping[str, Any], told: TracedAnswer) -> Attributes:
+    """Return the attributes of the `answer` (a stream's is assembled first), and what it says."""
+    return _replace_invalid_text(_list_answer_attributes(answer, told))
 
 
-def _list_request_attributes(request: Mapping[str, Any]) -> Iterator[Attribute]:
+def _list_request_attributes(request: Mapping[str, Any], told: TracedRequest) -> Iterator[Attribute]:
     yield "input.value", _to_json(request)
     yield "input.mime_type", "application/json"
-    parameters = {key: value for key, value in request.items() if key not in _NOT_PARAMETERS}
-    yield "llm.invocation_parameters", _to_json(parameters)
-    for index, message in enumerate(_to_list(request.get("messages"))):
+    yield "llm.invocation_parameters", _to_json(told.parameters)
+    for index, message in enumerate(told.messages):
         yield from _add_prefix(f"llm.input_messages.{index}.message", _list_message_attributes(message))
-    for index, tool in enumerate(_list_tools(request)):
+    for index, tool in enumerate(told.tools):
         yield f"llm.tools.{index}.tool.json_schema", _to_json(tool)
-    for index, prompt in enumerate(_list_prompts(request.get("prompt"))):
+    for index, prompt in enumerate(told.prompts):
         name, value = ("text", prompt) if isinstance(prompt, str) else ("token_ids", _to_json(prompt))
         yield f"llm.prompts.{index}.prompt.{name}", value
 
 
-def _list_answer_attributes(answer: Mapping[str, Any]) -> Iterator[Attribute]:
+def _list_answer_attributes(answer: Mapping[str, Any], told: TracedAnswer) -> Iterator[Attribute]:
     yield "output.value", _to_json(answer)
     yield "output.mime_type", "application/json"
-    for index, choice in enumerate(_to_list(answer.get("choices"))):
-        choice = choice if isinstance(choice, dict) else {}
-        message, text = choice.get("message"), choice.get("text")
-        if isinstance(text, str) and message is None:
+    for index, choice in enumerate(told.choices):
+        if choice.text is not None:
             name = f"llm.choices.{index}.completion"
-            yield f"{name}.text", text
+            yield f"{name}.text", choice.text
         else:
             name = f"llm.output_messages.{index}.message"
-            said = {"role": "assistant", **message} if isinstance(message, dict) else {"role": "assistant"}
+            said = {"role": "assistant", **(choice.message or {})}
             yield from _add_prefix(name, _list_message_attributes(said))
-        if isinstance(reason := choice.get("finish_reason"), str):
-            yield f"{name}.finish_reason", reason
+        if choice.finish_reason is not None:
+            yield f"{name}.finish_reason", choice.finish_reason
             if index == 0:
-                yield "llm.finish_reason", reason
-    usage = answer.get("usage")
-    for key, name in _TOKEN_COUNTS.items():
-        if isinstance(usage, dict) and type(usage.get(key)) is int:
-            yield f"llm.token_count.{name}", usage[key]
-
-
-def _list_tools(request: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the tools; `functions`, their form before there were tools, as tools."""
-    yield from _to_list(request.get("tools"))
-    for function in _to_list(request.get("functions")):
-        yield {"type": "function", "function": function}
-
-
-def _list_prompts(prompt: Any) -> list[Any]:
-    """Return the prompts of a text completion: texts, or lists of token ids."""
-    if prompt is None:
-        return []
-    is_several = isinstance(prompt, list) and all(isinstance(each, str | list) for each in prompt)
-    return prompt if is_several else [prompt]
+                yield "llm.finish_reason", choice.finish_reason
+    counts = {
+        "prompt": told.prompt_tokens,
+        "completion": told.completion_tokens,
+        "total": told.total_tokens,
+    }
+    for name, count in counts.items():
+        if count is not None:
+            yield f"llm.token_count.{name}", count
 
 
 def _list_message_attributes(message: Any) -> Iterator[Attribute]:

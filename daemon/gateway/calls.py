@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import Span
 
+from daemon.gateway.apis import Api
 from daemon.gateway.routes import Route
 
 SESSION_HEADER = "x-learnd-session"
@@ -23,7 +24,7 @@ BASE_VERSION = "base"
 class GatewayCall:
     """One call. It is filled in while it is answered; metrics and tracing read it when it is over."""
 
-    path: str
+    api: Api
     route: Route
     request: Mapping[str, Any]
     """The body as the agent sent it."""

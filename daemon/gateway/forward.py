@@ -3,11 +3,12 @@
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any
 
 import aiohttp
 
+from daemon.gateway.apis.api import find_message
 from daemon.gateway.calls import SPAN_HEADER, VERSION_HEADER, GatewayCall
 from daemon.gateway.limits import BeyondLimits
 from daemon.gateway.metrics import GatewayMetrics
@@ -16,12 +17,11 @@ from daemon.gateway.replies import (
     ClientGone,
     Receive,
     Send,
-    build_error_body,
     send_piece,
     send_start,
     send_whole,
 )
-from daemon.gateway.sse import EventCutter, build_event, is_only_usage, read_chunk, read_object
+from daemon.gateway.sse import EventCutter, read_chunk, read_object, replace_data
 from daemon.gateway.tracing import Tracing
 from daemon.gateway.upstream import REST_SECONDS, NoReplica, ReplicaAnswer, ReplicaSilent, Upstream
 
@@ -44,7 +44,7 @@ async def forward(
     Raises ApiError while nothing has been sent, and ClientGone.
     """
     metrics.begin(call)
-    if tracing:
+    if tracing and call.api.span_name:
         tracing.begin(call)
     try:
         await _run_while_connected(receive, _forward_to_replica(call, upstream, send))
@@ -57,7 +57,7 @@ async def forward(
     finally:
         call.ended_ns = time.time_ns()
         metrics.end(call)
-        if tracing:
+        if tracing and call.span is not None:
             tracing.end(call)
 
 
@@ -82,10 +82,12 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send) -> None:
-    request = _ask_for_usage(call)
+    request = call.api.build_replica_request(call.request)
+    if call.span is not None:
+        request = call.api.ask_for_usage(request)
     headers = {name: call.headers[name] for name in REQUEST_HEADERS if name in call.headers}
     try:
-        async with upstream.answer(call.route, call.path, request, headers) as answer:
+        async with upstream.answer(call.route, call.api.path, request, headers) as answer:
             call.status = answer.response.status
             call.streamed = answer.is_stream
             await (_send_stream if answer.is_stream else _send_whole)(call, answer, send)
@@ -108,11 +110,19 @@ async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send)
 async def _send_whole(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> None:
     call.answer.append(answer.start)
     body = answer.start
-    content = read_object(body) or {}
-    if call.status >= 400 or content.get("error"):
-        call.error = _read_error(content) or f"the model answered HTTP {call.status} with an error"
-    elif "model" in content:
-        body = json.dumps({**content, "model": call.route.target}, separators=(",", ":")).encode()
+    content = read_object(body)
+    if content is not None:
+        call.error = call.api.read_error(content)
+        told = (
+            call.api.adapt_error(call.status, content)
+            if call.status >= 400
+            else call.api.rename_model(content, call.route.target)
+        )
+        if told is not content:
+            body = json.dumps(told, separators=(",", ":")).encode()
+    if call.status >= 400 and call.error is None:
+        message = find_message(content) if content else None
+        call.error = message or f"the model answered HTTP {call.status} with an error"
     await send_whole(send, call.status, body, _build_headers(call, answer))
 
 
@@ -133,7 +143,8 @@ async def _send_stream(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> 
 
 
 async def _send_error(call: GatewayCall, message: str, send: Send) -> None:
-    event = build_event(build_error_body(message, kind="server_error"))
+    problem = ApiError(502, message, kind="server_error")
+    event = call.api.build_error_event(problem, events_before=len(call.answer))
     call.answer.append(event)
     await send_piece(send, event + b"\n\n", more=True)
 
@@ -147,26 +158,12 @@ async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> No
         if chunk is None:
             passed.append(event)
             continue
-        if chunk.get("error"):
-            call.error = call.error or _read_error(chunk) or BROKE_OFF
-        if is_only_usage(chunk) and not _wants_usage(call.request):
-            continue
-        passed.append(build_event({**chunk, "model": call.route.target}) if "model" in chunk else event)
+        call.error = call.error or call.api.read_error(chunk)
+        if call.api.is_passed_on(chunk, call.request):
+            renamed = call.api.rename_model(chunk, call.route.target)
+            passed.append(event if renamed is chunk else replace_data(event, renamed))
     if passed:
         await send_piece(send, b"".join(event + b"\n\n" for event in passed), more=True)
-
-
-def _ask_for_usage(call: GatewayCall) -> Mapping[str, Any]:
-    """Return the request; a stream that is traced is also asked for its token counts."""
-    options = call.request.get("stream_options") or {}
-    if call.span is None or call.request.get("stream") is not True or not isinstance(options, dict):
-        return call.request
-    return {**call.request, "stream_options": {**options, "include_usage": True}}
-
-
-def _wants_usage(request: Mapping[str, Any]) -> bool:
-    options = request.get("stream_options")
-    return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
 def _build_headers(call: GatewayCall, answer: ReplicaAnswer) -> dict[str, str]:
@@ -176,9 +173,3 @@ def _build_headers(call: GatewayCall, answer: ReplicaAnswer) -> dict[str, str]:
     if call.span is not None:
         headers[SPAN_HEADER] = f"{call.span.get_span_context().span_id:016x}"
     return headers
-
-
-def _read_error(content: Mapping[str, Any]) -> str | None:
-    error = content.get("error")
-    message = error.get("message") if isinstance(error, dict) else content.get("message", error)
-    return message if isinstance(message, str) else None

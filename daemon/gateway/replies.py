@@ -1,4 +1,4 @@
-"""Bodies in and out over ASGI, and errors in the form of OpenAI's API."""
+"""Bodies in and out over ASGI, and problems that an agent is told of."""
 
 import json
 import zlib
@@ -25,7 +25,7 @@ class ClientGone(LearndError):
 
 
 class ApiError(LearndError):
-    """A request that is answered with an error."""
+    """A request that is answered with an error; its API gives the error its form."""
 
     def __init__(
         self,
@@ -39,15 +39,11 @@ class ApiError(LearndError):
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.kind = kind
+        """Its type, in the words of OpenAI's APIs."""
+        self.code = code
+        self.param = param
         self.headers = headers or {}
-        self.body = build_error_body(message, kind=kind, code=code, param=param)
-
-
-def build_error_body(
-    message: str, *, kind: str, code: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    """Return an error in the form of OpenAI's API."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

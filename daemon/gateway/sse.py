@@ -1,15 +1,12 @@
-"""Server-sent events of an OpenAI-compatible stream: cut, renamed, and assembled again.
+"""Server-sent events: cut out of a stream, read, and written.
 
-Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; the chunks inside are
-OpenAI's `chat.completion.chunk` and `text_completion`.
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; the data of each is JSON.
 """
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any
 
-from daemon.gateway.deltas import MessageBuilder, keep_objects
 from daemon.gateway.limits import MAX_EVENT_BYTES, BeyondLimits, parse_json
 
 _BETWEEN = re.compile(rb"\r?\n\r?\n")
@@ -81,66 +78,17 @@ def is_unreadable(event: bytes) -> bool:
     return data not in (b"", _DONE) and parse_object(data) is None
 
 
-def build_event(chunk: dict[str, Any]) -> bytes:
-    """Return the event that carries `chunk`."""
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode()
+def build_event(chunk: dict[str, Any], *, name: str | None = None) -> bytes:
+    """Return the event that carries `chunk`, with its name where the API names its events."""
+    data = b"data: " + json.dumps(chunk, separators=(",", ":")).encode()
+    return data if name is None else b"event: " + name.encode() + b"\n" + data
 
 
-def is_only_usage(chunk: dict[str, Any]) -> bool:
-    """Return True for the last chunk, which `stream_options.include_usage` adds."""
-    return chunk.get("choices") == [] and bool(chunk.get("usage"))
-
-
-def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return a stream's chunks as one answer, in the form of an answer in one piece.
-
-    Log probabilities and token ids are left out: lists and objects beside the text and the message.
-    """
-    answer: dict[str, Any] = {}
-    choices: dict[int, _ChoiceBuilder] = {}
-    for chunk in chunks:
-        answer.update({key: value for key, value in chunk.items() if key != "choices" and value is not None})
-        for choice in keep_objects(chunk.get("choices")):
-            choices.setdefault(_read_index(choice), _ChoiceBuilder()).add(choice)
-    return {
-        **answer,
-        "choices": [{"index": index, **choice.build()} for index, choice in sorted(choices.items())],
-    }
-
-
-class _ChoiceBuilder:
-    """Collects what the chunks say of one choice."""
-
-    def __init__(self) -> None:
-        self._plain: dict[str, Any] = {}
-        self._texts: list[str] = []
-        self._message: MessageBuilder | None = None
-
-    def add(self, choice: dict[str, Any]) -> None:
-        # `finish_reason` and what servers add to it, such as vLLM's `stop_reason`.
-        plain = {key: value for key, value in choice.items() if isinstance(value, str | int) and value != ""}
-        self._plain |= {key: value for key, value in plain.items() if key not in ("index", "text")}
-        if isinstance(choice.get("text"), str):
-            self._texts.append(choice["text"])
-        # Some servers send an answer that they have whole as one chunk with a message in it.
-        delta = choice.get("delta") or choice.get("message")
-        if isinstance(delta, dict) and delta:
-            self._message = self._message or MessageBuilder()
-            self._message.add(delta)
-
-    def build(self) -> dict[str, Any]:
-        built = dict(self._plain)
-        if self._texts:
-            built["text"] = "".join(self._texts)
-        if self._message is not None:
-            built["message"] = self._message.build()
-        return built
+def replace_data(event: bytes, chunk: dict[str, Any]) -> bytes:
+    """Return `event` with `chunk` in place of its data."""
+    kept = [line for line in event.splitlines() if not line.startswith(b"data:")]
+    return b"\n".join([*kept, build_event(chunk)])
 
 
 def _read_data(event: bytes) -> bytes:
     return b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
-
-
-def _read_index(choice: dict[str, Any]) -> int:
-    index = choice.get("index")
-    return index if type(index) is int else 0

@@ -25,8 +25,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from daemon.gateway.attributes import describe_answer, describe_request, to_valid_text
 from daemon.gateway.calls import SESSION_HEADER, GatewayCall
-from daemon.gateway.endings import find_fault
-from daemon.gateway.sse import assemble, parse_chunk, parse_object
+from daemon.gateway.endings import find_fault, read_chunks
+from daemon.gateway.sse import parse_object
 from extractors.llm.endpoint import INTERNAL_HEADER
 
 log = logging.getLogger(__name__)
@@ -94,9 +94,8 @@ class Tracing:
     def begin(self, call: GatewayCall) -> None:
         """Give the call its span, within the caller's trace where `traceparent` names one."""
         parent = TraceContextTextMapPropagator().extract(call.headers, context=Context())
-        name = "ChatCompletion" if call.path.endswith("/chat/completions") else "Completion"
         call.span = self._find_tracer(call.route.project).start_span(
-            name, context=parent, kind=SpanKind.INTERNAL, start_time=call.started_ns
+            call.api.span_name or "", context=parent, kind=SpanKind.INTERNAL, start_time=call.started_ns
         )
 
     def end(self, call: GatewayCall) -> None:
@@ -209,7 +208,10 @@ def _finish_span(call: GatewayCall) -> None:
     """Describe the call on its span, and end the span."""
     if call.span is None:
         return
-    call.span.set_attributes({**_list_learnd_attributes(call), **describe_request(call.request)})
+    told = call.api.read_request(call.request)
+    call.span.set_attributes(
+        {**_list_learnd_attributes(call, told.user), **describe_request(call.request, told)}
+    )
     answer = _read_answer(call)
     error = call.error or find_fault(call, answer)
     if error is not None:
@@ -217,7 +219,7 @@ def _finish_span(call: GatewayCall) -> None:
     else:
         call.span.set_status(Status(StatusCode.OK))
     if answer is not None:
-        call.span.set_attributes(describe_answer(answer))
+        call.span.set_attributes(describe_answer(answer, call.api.read_answer(answer)))
     call.span.end(call.ended_ns)
 
 
@@ -225,11 +227,11 @@ def _read_answer(call: GatewayCall) -> dict[str, Any] | None:
     """Return the answer as one JSON object, as far as it came; None where nothing of it can be read."""
     if not call.streamed:
         return parse_object(b"".join(call.answer))
-    chunks = [chunk for event in call.answer if (chunk := parse_chunk(event)) is not None]
-    return assemble(chunks) if chunks else None
+    chunks = read_chunks(call)
+    return call.api.assemble(chunks) if chunks else None
 
 
-def _list_learnd_attributes(call: GatewayCall) -> dict[str, str | bool]:
+def _list_learnd_attributes(call: GatewayCall, user: str | None) -> dict[str, str | bool]:
     """Return the attributes of learnd's side of the call."""
     about = {"tenant": call.route.tenant, "agent": call.route.agent, "version": call.version}
     internal = call.headers.get(INTERNAL_HEADER, "").lower() == "true"
@@ -242,6 +244,6 @@ def _list_learnd_attributes(call: GatewayCall) -> dict[str, str | bool]:
     }
     if session := call.headers.get(SESSION_HEADER):
         attributes["session.id"] = session
-    if isinstance(user := call.request.get("user"), str):
+    if user is not None:
         attributes["user.id"] = to_valid_text(user)
     return attributes

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from daemon.gateway.apis import CHAT_COMPLETIONS
 from daemon.gateway.attributes import describe_answer, describe_request
 from daemon.publishing.span_attributes import EvaluationSpan, ExperimentSpan
 from reference_pages.markdown import GENERATED, code, one_line, table
@@ -71,7 +72,8 @@ def spans_page() -> str:
 
 
 def _gateway() -> str:
-    written = {**describe_request(REQUEST), **describe_answer(ANSWER)}
+    request, answer = CHAT_COMPLETIONS.read_request(REQUEST), CHAT_COMPLETIONS.read_answer(ANSWER)
+    written = {**describe_request(REQUEST, request), **describe_answer(ANSWER, answer)}
     names = sorted(
         {".".join("0" if part.isdecimal() else part for part in name.split(".")) for name in written}
     )

@@ -7,38 +7,70 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.gateway.attributes import describe_answer, describe_request
-from daemon.gateway.sse import EventCutter, assemble, build_event, parse_chunk
+from daemon.gateway.apis import APIS, CHAT_COMPLETIONS, Api
+from daemon.gateway.attributes import Attributes, describe_answer, describe_request
+from daemon.gateway.sse import EventCutter, build_event, parse_chunk
 
 WORDS = (
     "messages tools prompt role content tool_calls function name arguments id type text image_url url "
     "index choices message delta finish_reason usage prompt_tokens total_tokens model user functions "
-    "function_call reasoning_content reasoning refusal audio images thinking n"
+    "function_call reasoning_content reasoning refusal audio images thinking n "
+    "input instructions output output_index content_index summary_index item part response status call_id "
+    "summary incomplete_details reason system source input_schema tool_use_id content_block partial_json "
+    "stop_reason metadata user_id citation"
+)
+TYPES = (
+    "message function_call function_call_output custom_tool_call reasoning item_reference web_search_call "
+    "input_text output_text input_image tool_use tool_result text_delta input_json_delta thinking_delta "
+    "citations_delta signature_delta response.created response.completed response.output_item.added "
+    "response.output_item.done response.output_text.delta response.function_call_arguments.delta "
+    "response.reasoning_summary_text.delta message_start content_block_delta message_delta message_stop error"
 )
 KEYS = st.sampled_from(WORDS.split())
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.sampled_from(TYPES.split())
+)
+EACH_API = st.sampled_from(list(APIS.values()))
 ANYTHING = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=20,
 )
 OBJECTS = st.dictionaries(KEYS, ANYTHING, max_size=6)
+
+
+def ask(request: dict[str, Any], api: Api = CHAT_COMPLETIONS) -> Attributes:
+    """Return the attributes of a request."""
+    return describe_request(request, api.read_request(request))
+
+
+def answer_with(answer: dict[str, Any], api: Api = CHAT_COMPLETIONS) -> Attributes:
+    """Return the attributes of an answer."""
+    return describe_answer(answer, api.read_answer(answer))
+
+
 on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @on_a_busy_machine
-@given(OBJECTS)
-def test_any_json_object_can_be_described(stranger: dict[str, Any]) -> None:
-    for attributes in (describe_request(stranger), describe_answer(stranger)):
+@given(OBJECTS, EACH_API)
+def test_any_json_object_can_be_described(stranger: dict[str, Any], api: Api) -> None:
+    for attributes in (ask(stranger, api), answer_with(stranger, api)):
         for value in attributes.values():
             assert isinstance(value, str | int)
             assert not isinstance(value, str) or isinstance(value.encode(), bytes)
 
 
 @on_a_busy_machine
-@given(st.lists(OBJECTS, max_size=5))
-def test_any_json_objects_can_be_put_together(chunks: list[dict[str, Any]]) -> None:
-    json.dumps(assemble(chunks))
+@given(st.lists(OBJECTS, max_size=5), EACH_API)
+def test_any_json_objects_can_be_put_together(chunks: list[dict[str, Any]], api: Api) -> None:
+    json.dumps(api.assemble(chunks))
+    api.find_stream_fault(chunks)
 
 
 @on_a_busy_machine
@@ -71,7 +103,7 @@ def test_a_stream_is_put_together_choice_by_choice() -> None:
         {"id": "1", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}], "usage": None},
         {"id": "1", "choices": [], "usage": {"total_tokens": 9}},
     ]
-    answer = assemble(chunks)
+    answer = CHAT_COMPLETIONS.assemble(chunks)
     assert answer["usage"] == {"total_tokens": 9}
     first, second = answer["choices"]
     assert first["finish_reason"] == "tool_calls"
@@ -84,7 +116,7 @@ def test_a_stream_is_put_together_choice_by_choice() -> None:
 def describe_message(**message: Any) -> dict[str, Any]:
     """Return the attributes of one message of a request, without their prefix."""
     prefix = "llm.input_messages.0.message."
-    described = describe_request({"messages": [message]})
+    described = ask({"messages": [message]})
     return {key.removeprefix(prefix): value for key, value in described.items() if key.startswith(prefix)}
 
 
@@ -162,7 +194,7 @@ def test_thoughts_in_the_history_stand_before_the_text() -> None:
 
 
 def test_a_message_that_is_none_still_has_its_entry() -> None:
-    described = describe_request({"messages": ["no message", {}, {"role": 3, "content": "hi"}]})
+    described = ask({"messages": ["no message", {}, {"role": 3, "content": "hi"}]})
     assert [described[f"llm.input_messages.{index}.message.role"] for index in range(3)] == ["", "", ""]
     assert described["llm.input_messages.2.message.content"] == "hi"
 
@@ -170,7 +202,7 @@ def test_a_message_that_is_none_still_has_its_entry() -> None:
 @on_a_busy_machine
 @given(st.lists(ANYTHING, max_size=4))
 def test_each_choice_has_its_entry(choices: list[Any]) -> None:
-    described = describe_answer({"choices": choices})
+    described = answer_with({"choices": choices})
     entries = {
         tuple(key.split(".")[1:3])
         for key in described

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from daemon.gateway.sse import EventCutter, assemble, is_unreadable
+from daemon.gateway.apis import CHAT_COMPLETIONS
+from daemon.gateway.sse import EventCutter, is_unreadable
 
 
 def call(
@@ -21,7 +22,7 @@ def call(
 
 def put_together(*deltas: dict[str, Any]) -> dict[str, Any]:
     """Return the message of one choice."""
-    answer = assemble({"choices": [{"index": 0, "delta": delta}]} for delta in deltas)
+    answer = CHAT_COMPLETIONS.assemble([{"choices": [{"index": 0, "delta": delta}]} for delta in deltas])
     message: dict[str, Any] = answer["choices"][0]["message"]
     return message
 
@@ -253,12 +254,14 @@ def test_a_refusal_is_joined_and_what_is_not_known_is_kept() -> None:
 
 def test_a_message_in_place_of_a_delta_is_read() -> None:
     message = {"role": "assistant", "content": "A refund."}
-    answer = assemble([{"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}])
+    answer = CHAT_COMPLETIONS.assemble(
+        [{"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}]
+    )
     assert answer["choices"] == [{"index": 0, "finish_reason": "stop", "message": message}]
 
 
 def test_choices_are_kept_apart_and_their_probabilities_left_out() -> None:
-    answer = assemble(
+    answer = CHAT_COMPLETIONS.assemble(
         [
             {"choices": [{"index": 1, "delta": {"content": "b"}, "logprobs": {"content": []}}]},
             {"choices": [{"index": 0, "delta": {"content": "a"}}]},
