@@ -6,11 +6,13 @@ delta; the name, or the whole call, said again; arguments as an object. Where a 
 call or to the next, the two are left joined or nameless, which no reader takes for a good call.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.gateway.call_arguments import CallArguments
 from extractors.examples.thoughts import REASONING_KEYS
 
 TEXT_KEYS = frozenset({"refusal"})
@@ -22,7 +24,8 @@ class MessageBuilder:
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {"role": "assistant", "content": None}
-        # Joined once, in the end: a text that grows by each delta is copied as often.
+        # Joined once, in the end: what grows by each delta is copied as often.
+        self._growing: dict[str, list[Any]] = {}
         self._contents: list[Any] = []
         self._reasoning: list[str] = []
         self._calls: list[_Call] = []
@@ -43,11 +46,12 @@ class MessageBuilder:
         for key, value in delta.items():
             if key in {"content", "tool_calls", "function_call", *REASONING_KEYS} or value is None:
                 continue
-            message[key] = _join_value(key, message.get(key), value)
+            self._add_value(key, value)
 
     def build(self) -> dict[str, Any]:
         """Return the message, in the form of an answer in one piece."""
-        message = {**self._message, "content": _join_contents(self._contents)}
+        grown = {key: _join_pieces(pieces) for key, pieces in self._growing.items()}
+        message = {**self._message, **grown, "content": _join_contents(self._contents)}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
         if calls := self._list_calls():
@@ -55,6 +59,19 @@ class MessageBuilder:
         if self._function_call:
             message["function_call"] = self._function_call.to_json()["function"]
         return message
+
+    def _add_value(self, key: str, value: Any) -> None:
+        """Add to a list, or to a text that comes in fragments; other values take the place of the last."""
+        if not (isinstance(value, list) or (key in TEXT_KEYS and isinstance(value, str))):
+            self._growing.pop(key, None)
+            self._message[key] = value
+            return
+        known = self._growing.get(key)
+        if known and type(known[0]) is type(value):
+            known.append(value)
+        else:
+            self._message[key] = None
+            self._growing[key] = [value]
 
     def _add_call(self, said: "_Call") -> None:
         call = self._find_call(said)
@@ -94,8 +111,7 @@ class _Call:
     id: str | None
     kind: str
     name: str
-    pieces: list[str]
-    """The arguments, in pieces."""
+    arguments: CallArguments
     named_again: bool = False
     """The name came again after the arguments were whole: another call of the tool may follow."""
 
@@ -109,29 +125,12 @@ class _Call:
             id=call_id if isinstance(call_id := delta.get("id"), str) and call_id else None,
             kind=kind if isinstance(kind, str) and kind else "function",
             name=name if isinstance(name, str) else "",
-            pieces=[to_arguments(function.get("arguments")) or ""],
+            arguments=CallArguments(to_arguments(function.get("arguments")) or ""),
         )
 
     @property
-    def arguments(self) -> str:
-        self.pieces = ["".join(self.pieces)]
-        return self.pieces[0]
-
-    @property
     def is_empty(self) -> bool:
-        return self.kind == "function" and not self.name and not self.arguments.strip()
-
-    @property
-    def is_whole(self) -> bool:
-        """True once the arguments are a JSON object: nothing can be added to one."""
-        # The arguments are not joined for each delta: most of them do not end here.
-        last = next((piece for piece in reversed(self.pieces) if piece and not piece.isspace()), "")
-        if not last.rstrip().endswith("}"):
-            return False
-        try:
-            return isinstance(json.loads(self.arguments), dict)
-        except (ValueError, RecursionError):
-            return False
+        return self.kind == "function" and not self.name and not self.arguments.join().strip()
 
     def is_followed_by(self, said: "_Call") -> bool:
         """Return True where `said` begins another call, and is no more of this one."""
@@ -141,24 +140,28 @@ class _Call:
             # Some servers give each delta a new id; only an index shows that they belong together.
             if said.name or said.index is None:
                 return True
-        if not self.is_whole:
+        if not self.arguments.is_whole:
             return False
-        return said.arguments.lstrip().startswith("{") or said.name not in ("", self.name)
+        return said.arguments.join().lstrip().startswith("{") or said.name not in ("", self.name)
 
     def extend(self, said: "_Call") -> None:
         """Add what a later delta of the same call says."""
         self.id = self.id or said.id
         self.index = said.index if self.index is None else self.index
         if said.name == self.name:
-            self.named_again = bool(said.name) and self.is_whole
+            self.named_again = bool(said.name) and self.arguments.is_whole
         else:
             self.name += said.name
-        if not (self.is_whole and said.arguments == self.arguments):
-            self.pieces.append(said.arguments)
+        if not (self.arguments.is_whole and said.arguments == self.arguments):
+            self.arguments.add(said.arguments.join())
 
     def to_json(self) -> dict[str, Any]:
         named = {"id": self.id} if self.id is not None else {}
-        return {**named, "type": self.kind, "function": {"name": self.name, "arguments": self.arguments}}
+        return {
+            **named,
+            "type": self.kind,
+            "function": {"name": self.name, "arguments": self.arguments.join()},
+        }
 
 
 def read_reasoning(message: Mapping[str, Any]) -> str:
@@ -183,12 +186,11 @@ def keep_objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _join_value(key: str, known: Any, more: Any) -> Any:
-    if isinstance(known, list) and isinstance(more, list):
-        return [*known, *more]
-    if key in TEXT_KEYS and isinstance(known, str) and isinstance(more, str):
-        return known + more
-    return more
+def _join_pieces(pieces: list[Any]) -> Any:
+    """Return texts as one text, or lists as one list."""
+    if isinstance(pieces[0], str):
+        return "".join(pieces)
+    return [entry for piece in pieces for entry in piece]
 
 
 def _join_contents(contents: list[Any]) -> Any:
@@ -209,26 +211,23 @@ def _to_parts(content: Any) -> list[Any]:
 
 
 def _join_parts(parts: list[Any]) -> list[Any]:
-    """Return the parts, with neighbours of text, or of thoughts, made one."""
+    """Return the parts, with neighbours that are fragments of one text, or of thoughts, made one."""
     joined: list[Any] = []
-    for part in parts:
-        both = _join_two(joined[-1], part) if joined else None
-        if both is None:
-            joined.append(part)
-        else:
-            joined[-1] = both
+    for fragment, run in itertools.groupby(parts, _read_fragment):
+        if fragment is None:
+            joined.extend(run)
+            continue
+        kind, form = fragment
+        pieces = [part[kind] for part in run]
+        said = "".join(pieces) if form is str else _join_parts(_join_pieces(pieces))
+        joined.append({"type": kind, kind: said})
     return joined
 
 
-def _join_two(part: Any, more: Any) -> dict[str, Any] | None:
-    """Return two parts as one, where they are fragments of one text; else None."""
-    if not (isinstance(part, dict) and isinstance(more, dict)) or part.get("type") != more.get("type"):
+def _read_fragment(part: Any) -> tuple[str, type] | None:
+    """Return the kind of a part that may be a fragment, and the form of what it says; None for others."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind not in ("text", "thinking") or part.keys() != {"type", kind}:
         return None
-    kind = part.get("type")
-    if kind not in ("text", "thinking") or not part.keys() == more.keys() == {"type", kind}:
-        return None
-    if isinstance(part[kind], str) and isinstance(more[kind], str):
-        return {"type": kind, kind: part[kind] + more[kind]}
-    if isinstance(part[kind], list) and isinstance(more[kind], list):
-        return {"type": kind, kind: _join_parts([*part[kind], *more[kind]])}
-    return None
+    form = type(part[kind])
+    return (kind, form) if form in (str, list) else None

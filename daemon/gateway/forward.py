@@ -23,7 +23,14 @@ from daemon.gateway.replies import (
 )
 from daemon.gateway.sse import EventCutter, read_chunk, read_object, replace_data
 from daemon.gateway.tracing import Tracing
-from daemon.gateway.upstream import REST_SECONDS, NoReplica, ReplicaAnswer, ReplicaSilent, Upstream
+from daemon.gateway.upstream import (
+    REST_SECONDS,
+    NoReplica,
+    ReplicaAnswer,
+    ReplicaSilent,
+    RouteMissing,
+    Upstream,
+)
 
 REQUEST_HEADERS = ("x-request-id", "traceparent", "tracestate")
 """The only headers that go on to a replica: no token of the agent's, nothing of its connection."""
@@ -99,6 +106,8 @@ async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send)
             code="no_replica",
             headers={"retry-after": f"{REST_SECONDS:.0f}"},
         ) from none
+    except RouteMissing as missing:
+        raise ApiError(404, str(missing), code="unknown_url") from missing
     except ReplicaSilent as silent:
         raise ApiError(504, str(silent), kind="server_error", code="timeout") from silent
     except BeyondLimits as beyond:

@@ -12,8 +12,10 @@ from typing import Any
 
 import aiohttp
 
+from daemon.gateway.apis.api import find_message
 from daemon.gateway.limits import MAX_ANSWER_BYTES, BeyondLimits
 from daemon.gateway.routes import ReplicaAddress, Route
+from daemon.gateway.sse import parse_object
 from extractors.errors import LearndError
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,16 @@ REST_SECONDS = 5.0
 PASSED_OVER = frozenset({401, 403, 404, 502, 503, 504})
 """Statuses that are the replica's fault and not the request's. A restarted replica answers 404 until the
 reconciler has loaded the adapter again; 401 means our key, never the agent's."""
+NO_SUCH_ROUTE = frozenset({"not found", "file not found"})
+"""What model servers say with a 404 for a route; for a model they name it."""
 
 
 class NoReplica(LearndError):
     """No replica of the target could answer."""
+
+
+class RouteMissing(LearndError):
+    """A replica has no such route: it does not speak the API at all."""
 
 
 class ReplicaSilent(LearndError):
@@ -78,8 +86,9 @@ class Upstream:
         """Ask the replicas of `route` in turn, and yield the first answer.
 
         Leaving the block early (the client is gone) closes the connection, and vLLM stops
-        generating. Raises NoReplica, ReplicaSilent, BeyondLimits.
+        generating. Raises NoReplica, RouteMissing (by each replica), ReplicaSilent, BeyondLimits.
         """
+        without_route = 0
         for replica in self._sort(route.replicas):
             self._in_flight[replica.url] += 1
             try:
@@ -90,8 +99,12 @@ class Upstream:
                     async with answer.response:
                         yield answer
                     return
+            except RouteMissing:
+                without_route += 1
             finally:
                 self._in_flight[replica.url] -= 1
+        if without_route and without_route == len(route.replicas):
+            raise RouteMissing(f"the model server of {route.target} does not have {path}")
         raise NoReplica(f"no replica of {route.target} answers now; try again in a few seconds")
 
     def _sort(self, replicas: Iterable[ReplicaAddress]) -> list[ReplicaAddress]:
@@ -129,6 +142,8 @@ class Upstream:
         """Wait for the first piece of the answer: until then another replica can still take over."""
         is_read = False
         try:
+            if response.status == 404 and _lacks_route(await _read_whole(response)):
+                raise RouteMissing(replica.name)
             if response.status in PASSED_OVER:
                 self._let_rest(replica, f"HTTP {response.status}")
                 return None
@@ -147,6 +162,13 @@ class Upstream:
         if not self._is_resting(replica):
             log.warning("replica %s (%s) passed over: %s", replica.name, replica.url, why)
         self._resting_until[replica.url] = self._clock() + REST_SECONDS
+
+
+def _lacks_route(body: bytes) -> bool:
+    """Return whether a 404 is for the route, as web servers say it, and not for the model."""
+    content = parse_object(body)
+    message = find_message(content) if content else None
+    return message is not None and message.casefold() in NO_SUCH_ROUTE
 
 
 async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
