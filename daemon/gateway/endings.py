@@ -1,36 +1,59 @@
-"""Checks whether an answer that arrived without an error is a whole one.
+"""Reads an answer as it arrived, and checks whether it is a whole one.
 
 A server that dies, or a proxy in between, can end a stream as if all were well. Only the answer itself
 shows its end: each choice of a completion names a `finish_reason`, a response its status, a message its
 `stop_reason`. `[DONE]` proves nothing either way.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from daemon.gateway.apis.api import Json, TracedAnswer
 from daemon.gateway.calls import GatewayCall
-from daemon.gateway.sse import is_unreadable, parse_chunk
+from daemon.gateway.sse import parse_events, parse_object
 
-CUT_STREAM = "the stream ended before the model's answer did: a choice has no finish_reason"
-OPEN_ANSWER = "the model's answer does not say that it ended: a choice has no finish_reason"
+CUT_STREAM = "the stream ended before the model's answer did: nothing says why it ended"
+OPEN_ANSWER = "the model's answer does not say that it ended"
 NO_JSON = "the model's answer is not a JSON object"
 NO_JSON_EVENT = "an event of the model's stream is not a JSON object"
 
 
-def find_fault(call: GatewayCall, answer: Mapping[str, Any] | None) -> str | None:
-    """Return why the `answer` of `call` is not whole, or None. A stream's answer is assembled first."""
-    if call.streamed and any(is_unreadable(event) for event in call.answer):
-        return NO_JSON_EVENT
-    if answer is None:
-        return CUT_STREAM if call.streamed else NO_JSON
-    choices = call.api.read_answer(answer).choices
+@dataclass(frozen=True)
+class ArrivedAnswer:
+    """An answer as far as it came."""
+
+    body: Json | None
+    """In one piece; None where nothing of it can be read."""
+    told: TracedAnswer | None
+    """What it says."""
+    fault: str | None
+    """Why it is not whole; None where it is."""
+
+
+def read_answer(call: GatewayCall) -> ArrivedAnswer:
+    """Return the answer of `call`; a stream's is put together."""
+    if not call.streamed:
+        body = parse_object(b"".join(call.answer))
+        if body is None:
+            return ArrivedAnswer(None, None, NO_JSON)
+        told = call.api.read_answer(body)
+        return ArrivedAnswer(body, told, None if _shows_its_end(told, 1) else OPEN_ANSWER)
+    chunks, is_damaged = parse_events(call.answer)
+    if not chunks:
+        return ArrivedAnswer(None, None, NO_JSON_EVENT if is_damaged else CUT_STREAM)
+    body = call.api.assemble(chunks)
+    told = call.api.read_answer(body)
+    return ArrivedAnswer(body, told, NO_JSON_EVENT if is_damaged else _find_stream_fault(call, chunks, told))
+
+
+def _find_stream_fault(call: GatewayCall, chunks: Sequence[Json], told: TracedAnswer) -> str | None:
     # A server without `n` may answer once in one piece, but whole.
-    expected = call.api.read_request(call.request).answers if call.streamed else 1
-    if len(choices) < expected or any(choice.finish_reason is None for choice in choices):
-        return CUT_STREAM if call.streamed else OPEN_ANSWER
-    return call.api.find_stream_fault(read_chunks(call)) if call.streamed else None
+    if not _shows_its_end(told, call.api.read_request(call.request).answers):
+        return CUT_STREAM
+    return call.api.find_stream_fault(chunks)
 
 
-def read_chunks(call: GatewayCall) -> list[dict[str, Any]]:
-    """Return the JSON objects in the events of a stream."""
-    return [chunk for event in call.answer if (chunk := parse_chunk(event)) is not None]
+def _shows_its_end(told: TracedAnswer, choices: int) -> bool:
+    """Return whether there are as many choices as were asked for, and each says why it ended."""
+    ended = all(choice.finish_reason is not None for choice in told.choices)
+    return ended and len(told.choices) >= choices

@@ -5,6 +5,7 @@ Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; the data
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from daemon.gateway.limits import MAX_EVENT_BYTES, BeyondLimits, parse_json
@@ -67,15 +68,21 @@ def parse_object(text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def parse_chunk(event: bytes) -> dict[str, Any] | None:
-    """Return what `read_chunk` does; None beyond the limits."""
-    return parse_object(_read_data(event))
+def parse_events(events: Iterable[bytes]) -> tuple[list[dict[str, Any]], bool]:
+    """Return the JSON objects in the events of a stream, and whether any event held something else.
 
-
-def is_unreadable(event: bytes) -> bool:
-    """Return True for an event whose data are neither a JSON object nor `[DONE]`."""
-    data = _read_data(event)
-    return data not in (b"", _DONE) and parse_object(data) is None
+    Comments and `[DONE]` are neither.
+    """
+    chunks: list[dict[str, Any]] = []
+    is_damaged = False
+    for event in events:
+        data = _read_data(event)
+        chunk = parse_object(data)
+        if chunk is not None:
+            chunks.append(chunk)
+        elif data not in (b"", _DONE):
+            is_damaged = True
+    return chunks, is_damaged
 
 
 def build_event(chunk: dict[str, Any], *, name: str | None = None) -> bytes:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import httpx
 from opentelemetry.context import Context
@@ -25,8 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from daemon.gateway.attributes import describe_answer, describe_request, to_valid_text
 from daemon.gateway.calls import SESSION_HEADER, GatewayCall
-from daemon.gateway.endings import find_fault, read_chunks
-from daemon.gateway.sse import parse_object
+from daemon.gateway.endings import read_answer
 from extractors.llm.endpoint import INTERNAL_HEADER
 
 log = logging.getLogger(__name__)
@@ -212,23 +210,15 @@ def _finish_span(call: GatewayCall) -> None:
     call.span.set_attributes(
         {**_list_learnd_attributes(call, told.user), **describe_request(call.request, told)}
     )
-    answer = _read_answer(call)
-    error = call.error or find_fault(call, answer)
+    answer = read_answer(call)
+    error = call.error or answer.fault
     if error is not None:
         call.span.set_status(Status(StatusCode.ERROR, to_valid_text(error)))
     else:
         call.span.set_status(Status(StatusCode.OK))
-    if answer is not None:
-        call.span.set_attributes(describe_answer(answer, call.api.read_answer(answer)))
+    if answer.body is not None and answer.told is not None:
+        call.span.set_attributes(describe_answer(answer.body, answer.told))
     call.span.end(call.ended_ns)
-
-
-def _read_answer(call: GatewayCall) -> dict[str, Any] | None:
-    """Return the answer as one JSON object, as far as it came; None where nothing of it can be read."""
-    if not call.streamed:
-        return parse_object(b"".join(call.answer))
-    chunks = read_chunks(call)
-    return call.api.assemble(chunks) if chunks else None
 
 
 def _list_learnd_attributes(call: GatewayCall, user: str | None) -> dict[str, str | bool]:

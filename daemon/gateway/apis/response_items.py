@@ -55,15 +55,14 @@ class ItemBuilder:
         if self._is_done or not self._pieces:
             return self._item
         built = {**self._item}
+        parts: dict[str, list[Json]] = {}
         for place, text in sorted(self.join_pieces().items()):
-            name = place[0]
-            kind = self._kinds.get(place)
+            name, kind = place[0], self._kinds.get(place)
             if kind is None:
                 built[name] = text
             else:
-                parts = built[name] if place[1] > 0 else []
-                built[name] = [*to_list(parts), {"type": kind, _TEXT_KEYS[kind]: text}]
-        return built
+                parts.setdefault(name, []).append({"type": kind, _TEXT_KEYS[kind]: text})
+        return {**built, **parts}
 
     def join_pieces(self) -> dict[Place, str]:
         """Return what the deltas say, by its place in the item."""

@@ -35,7 +35,7 @@ _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that call a tool of the agent's, and where they keep what the tool is given."""
 _RESULTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _STORES_NOTHING = "no response is stored behind this gateway: send the whole conversation in `input`"
-_UNENDED = "the stream ended before the model's answer did: it has no last event of the response"
+_UNENDED = "the stream ended before the model's answer did: its last event is missing"
 _CONTRADICTED = "the pieces of the model's stream and its last event say different things"
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from daemon.gateway.apis import APIS, CHAT_COMPLETIONS, Api
 from daemon.gateway.attributes import Attributes, describe_answer, describe_request
-from daemon.gateway.sse import EventCutter, build_event, parse_chunk
+from daemon.gateway.sse import EventCutter, build_event, read_chunk
 
 WORDS = (
     "messages tools prompt role content tool_calls function name arguments id type text image_url url "
@@ -88,10 +88,10 @@ def test_events_do_not_depend_on_how_the_network_cut_them(
 
 
 def test_an_event_without_json_is_nobodys_chunk() -> None:
-    assert parse_chunk(b": keep-alive") is None
-    assert parse_chunk(b"data: [DONE]") is None
-    assert parse_chunk(b"data: [1, 2]") is None
-    assert parse_chunk(build_event({"a": "\ud83d"})) == {"a": "\ud83d"}
+    assert read_chunk(b": keep-alive") is None
+    assert read_chunk(b"data: [DONE]") is None
+    assert read_chunk(b"data: [1, 2]") is None
+    assert read_chunk(build_event({"a": "\ud83d"})) == {"a": "\ud83d"}
 
 
 def test_a_stream_is_put_together_choice_by_choice() -> None:

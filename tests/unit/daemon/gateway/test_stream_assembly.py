@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from daemon.gateway.apis import CHAT_COMPLETIONS
-from daemon.gateway.sse import EventCutter, is_unreadable
+from daemon.gateway.sse import EventCutter, parse_events
 
 
 def call(
@@ -292,11 +292,8 @@ def test_an_event_is_found_however_its_end_was_cut() -> None:
     assert found == [b"data: a", b"data: b"]
 
 
-def test_only_data_that_are_neither_an_object_nor_the_end_are_unreadable() -> None:
-    assert [is_unreadable(event) for event in (b": ping", b"data:", b"data: [DONE]", b'data: {"a": 1}')] == [
-        False,
-        False,
-        False,
-        False,
-    ]
-    assert [is_unreadable(event) for event in (b'data: {"a": ', b"data: [1]", b"data: ping")] == [True] * 3
+def test_only_data_that_are_neither_an_object_nor_the_end_are_damage() -> None:
+    whole = [b": ping", b"data:", b"data: [DONE]", b'event: a\ndata: {"a": 1}']
+    assert parse_events(whole) == ([{"a": 1}], False)
+    for damaged in (b'data: {"a": ', b"data: [1]", b"data: ping"):
+        assert parse_events([*whole, damaged]) == ([{"a": 1}], True)
