@@ -32,9 +32,11 @@ KEPT_BY_PROVIDER = (
 """Parts of a request that stand for messages which it does not hold."""
 CONTINUING = ("continue_final_message", "echo")
 """Parameters of a request whose answer repeats or continues some of it."""
-RENDERING = ("documents", "chat_template", "truncate_prompt_tokens", "suffix", "context_management")
+RENDERING = (
+    *("documents", "chat_template", "truncate_prompt_tokens", "suffix", "context_management"),
+    "previous_input_messages",
+)
 """Parameters that make another prompt of the messages than training does."""
-
 
 COMPLETION_KEYS = frozenset({"text", "reasoning_content", "tool_calls", "logprobs", "citations"})
 
@@ -48,7 +50,8 @@ def check_self_contained(body: Any) -> None:
         raise Unreadable(DropReason.HISTORY_ELSEWHERE)
     if any(get_path(body, key) is True for key in CONTINUING):
         raise Unreadable(DropReason.PREFILLED)
-    if any(get_path(body, key) for key in RENDERING) or get_path(body, "add_generation_prompt") is False:
+    is_changed = get_path(body, "add_generation_prompt") is False or get_path(body, "truncation") == "auto"
+    if is_changed or any(get_path(body, key) for key in RENDERING):
         raise Unreadable(DropReason.RENDERED_OTHERWISE)
     if get_path(body, "prompt_embeds"):
         raise Unreadable(DropReason.NOT_TEXT)

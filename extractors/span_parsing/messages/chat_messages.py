@@ -14,13 +14,13 @@ from extractors.examples.thoughts import REASONING_KEYS, split_thoughts
 from extractors.examples.types import Message, ToolCall
 from extractors.span_parsing.drop_reasons import DropReason, Unreadable, read_each
 from extractors.span_parsing.messages.parts import (
-    SERVER_TYPES,
     TEXT_TYPES,
     Part,
     Result,
     Text,
     Thought,
     build_call,
+    check_expressible,
     is_text_alone,
     read_parts,
     read_result_part,
@@ -61,12 +61,6 @@ MEDIA_FIELDS = (
     *("image_output", "audio_output", "video_output", "file_output"),
 )
 """Fields of a message beside its content that hold what is no text."""
-EARLIER_ITEMS = frozenset({"item_reference", "compaction", "compaction_summary"})
-"""Items that stand for earlier ones which the provider keeps."""
-FREE_ITEMS = frozenset({"custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"})
-"""Calls without arguments: a text, a command or a patch is what the tool is given."""
-SCREEN_ITEMS = frozenset({"computer_call", "computer_call_output"})
-"""Items of a model that looks at a screen."""
 
 
 def read_message(chat: Any) -> Message:
@@ -166,14 +160,7 @@ def _read_item(item: dict[str, Any]) -> list[RecordedMessage] | None:
     if kind == "reasoning":
         thoughts = [part.text for part in read_parts([item]) if isinstance(part, Thought)]
         return [RecordedMessage(role="assistant", reasoning="\n".join(thoughts) or None)]
-    if kind in EARLIER_ITEMS:
-        raise Unreadable(DropReason.HISTORY_ELSEWHERE)
-    if kind in FREE_ITEMS:
-        raise Unreadable(DropReason.BROKEN_ARGUMENTS)
-    if kind in SCREEN_ITEMS:
-        raise Unreadable(DropReason.NOT_TEXT)
-    if SERVER_TYPES.fullmatch(kind):
-        raise Unreadable(DropReason.SERVER_TOOL)
+    check_expressible(kind)
     return None
 
 

@@ -31,6 +31,12 @@ SERVER_TYPES = re.compile(
     r"|text_editor_code_execution\w*|web_fetch\w*|image_generation\w*|tool_search\w*|google_search\w*"
 )
 """Types of parts and names of calls that belong to tools which the provider runs itself."""
+EARLIER_TYPES = frozenset({"item_reference", "compaction", "compaction_summary"})
+"""Items that stand for earlier ones which the provider keeps."""
+FREE_CALL_TYPES = frozenset({"custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"})
+"""Calls without arguments: a text, a command or a patch is what the tool is given."""
+SCREEN_TYPES = frozenset({"computer_call", "computer_call_output"})
+"""Items of a model that looks at a screen."""
 CALL_KEYS = ("toolUse", "functionCall", "function_call", "tool_use")
 RESULT_KEYS = ("toolResult", "functionResponse", "function_response", "tool_result")
 SERVER_KEYS = frozenset(
@@ -123,10 +129,24 @@ def _read_typed(part: dict[str, Any], kind: str) -> Iterator[Part]:
         yield from _read_call_part(part)
     elif kind in RESULT_TYPES:
         yield read_result_part(part)
-    elif SERVER_TYPES.fullmatch(kind):
-        raise Unreadable(DropReason.SERVER_TOOL)
     elif kind not in SILENT_TYPES:
+        check_expressible(kind)
         raise Unreadable(DropReason.NOT_TEXT)
+
+
+def check_expressible(kind: str) -> None:
+    """Raise Unreadable for a part, or an item of the Responses API, that chat messages have no form for.
+
+    HISTORY_ELSEWHERE, BROKEN_ARGUMENTS, NOT_TEXT, SERVER_TOOL.
+    """
+    if kind in EARLIER_TYPES:
+        raise Unreadable(DropReason.HISTORY_ELSEWHERE)
+    if kind in FREE_CALL_TYPES:
+        raise Unreadable(DropReason.BROKEN_ARGUMENTS)
+    if kind in SCREEN_TYPES:
+        raise Unreadable(DropReason.NOT_TEXT)
+    if SERVER_TYPES.fullmatch(kind):
+        raise Unreadable(DropReason.SERVER_TOOL)
 
 
 def _read_untyped(part: dict[str, Any]) -> Iterator[Part]:

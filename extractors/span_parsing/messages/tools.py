@@ -34,6 +34,9 @@ def _read_tool(tool: Any) -> list[dict[str, Any]]:
         if not _is_function({"type": tool.get("type", "function")}):
             return []
         return [{"type": "function", "function": _parse_schema_text(tool["function"])}]
+    if tool.get("type") == "namespace":
+        # A server gives each of its tools a longer name.
+        raise Unreadable(DropReason.RENDERED_OTHERWISE)
     spec = tool.get("toolSpec")
     function = spec if isinstance(spec, dict) else tool
     if not isinstance(function.get("name"), str):
