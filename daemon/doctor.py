@@ -129,7 +129,7 @@ def _check_operators(settings: Settings) -> Check:
     try:
         people = settings.operators.read_accounts()
         agents = settings.agents.read_tokens()
-        check_tokens_are_apart(agents, settings.operators.read_tokens())
+        check_tokens_are_apart(agents, settings.operators.read_tokens(), settings.gateway.read_daemon_token())
         for host in (settings.daemon.host, settings.gateway.host):
             check_tokens(host, agents)
         Operators(settings.operators, lambda: datetime.now(UTC))

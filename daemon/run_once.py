@@ -9,6 +9,7 @@ from threading import Event
 from daemon.cycle.steps import run_cycle
 from daemon.data.ingest import open_phoenix
 from daemon.publishing.publish import NotPublished, publish_target
+from daemon.route_server import serve_routes
 from daemon.runtime.child_process import Interrupted, OnProgress
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
@@ -36,7 +37,8 @@ def run_once(
 
     The cycle starts even without new feedback, and does not wait for the cool-down. Raises Locked while a
     daemon works on the same data directory, and PhoenixError, NotServedYet or Interrupted: then the
-    unfinished cycle stays where it is, and the next call goes on with it. Raises DataDirUnusable.
+    unfinished cycle stays where it is, and the next call goes on with it. Meanwhile gateways are told which
+    version is active, as a daemon would. Raises DataDirUnusable, TokensMissing.
     """
     target = settings.find_target(target_key)
     prepare_data_dir(settings)
@@ -44,10 +46,11 @@ def run_once(
         store = Store.open(settings.data_dir, utc_now())
         try:
             context = TargetContext(settings, target, store, utc_now, stop or Event(), on_progress)
-            cycle = run_cycle(context, "operator")
-            reconcile_target(context)
-            _publish(context)
-            prune_target(context)
+            with serve_routes(settings, store):
+                cycle = run_cycle(context, "operator")
+                reconcile_target(context)
+                _publish(context)
+                prune_target(context)
             return store.cycle(cycle.id)
         finally:
             store.close()

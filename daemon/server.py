@@ -35,6 +35,9 @@ def build_daemon_server(
 
     operators = Operators(settings.operators, clock)
     authenticator = Authenticator(operators, tokens)
-    api = build_api(settings, store, authenticator, health, metrics, clock)
+    api = build_api(
+        settings, store, authenticator, health, metrics, clock, is_stopping=lambda: server.should_exit
+    )
     add_console(api, ConsoleContext(settings, store, health, operators, clock), authenticator)
-    return build_server(api, grace_seconds=GRACE_SECONDS, websockets=True, limits=HttpLimits())
+    server = build_server(api, grace_seconds=GRACE_SECONDS, websockets=True, limits=HttpLimits())
+    return server

@@ -202,8 +202,16 @@ def hash_password(password: str) -> str:
     return PasswordHasher().hash(password)
 
 
-def check_tokens_are_apart(agents: Mapping[str, str], operators: Mapping[str, str]) -> None:
-    """Check that no operator's token is empty or also an agent's. Raises TokensMissing."""
+def check_tokens_are_apart(
+    agents: Mapping[str, str], operators: Mapping[str, str], gateway: str | None
+) -> None:
+    """Check that each token of operators and of the gateway is theirs alone. Raises TokensMissing."""
+    if gateway is not None and not gateway.strip():
+        raise TokensMissing("gateway.daemon_token is empty, which anybody can send; give it a value")
+    if gateway is not None and gateway in agents.keys() | operators.keys():
+        raise TokensMissing(
+            "gateway.daemon_token is also an agent's or an operator's token; the gateway needs one of its own"
+        )
     if any(not token.strip() for token in operators):
         raise TokensMissing("one of the operators' tokens is empty, which anybody can send; give it a value")
     if agents.keys() & operators.keys():

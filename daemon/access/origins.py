@@ -11,12 +11,11 @@ from urllib.parse import urlsplit
 
 from daemon.access.middleware import App, Receive, Send, send_refusal
 from daemon.access.tokens import LOOPBACK
+from daemon.settings.types import EVERY_ADDRESS
 
 ANY_HOST = "*"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Health checks, which show nothing and are asked by address."""
-EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - these are refused
-"""Listened on, but nobody's name."""
 READING = frozenset({"GET", "HEAD"})
 
 

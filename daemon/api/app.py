@@ -15,6 +15,7 @@ from daemon.access.origins import OriginGuard
 from daemon.access.sign_in import Authenticator
 from daemon.api.agents import ActiveVersion, AdapterFiles, build_agents_router, build_caller_dependency
 from daemon.api.batches import NDJSON
+from daemon.api.gateways import build_gateways_router, read_routes
 from daemon.api.monitoring import build_health_router, build_monitoring_router
 from daemon.api.operators import PREFIX, add_error_handlers, build_operators_router
 from daemon.monitoring.metrics import Metrics
@@ -43,14 +44,16 @@ def build_api(
     health: Health,
     metrics: Metrics,
     clock: Callable[[], datetime],
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
-    """Build the API of `learnd run`. `clock` returns aware UTC.
+    """Build the API of `learnd run`. `clock` returns aware UTC; `is_stopping` tells that the server ends.
 
-    Raises TokensMissing where a token is both an agent's and an operator's, and SettingsError where a file
-    of tokens cannot be read.
+    Raises TokensMissing where one token is for two kinds of callers, and SettingsError where a file of
+    tokens cannot be read.
     """
     agents, operators = settings.agents.read_tokens(), settings.operators.read_tokens()
-    check_tokens_are_apart(agents, operators)
+    gateway = settings.gateway.read_daemon_token()
+    check_tokens_are_apart(agents, operators, gateway)
     # The page at /docs loads its scripts from here, not from a CDN.
     api = FastAPIOffline(title="learnd", version=VERSION, redoc_url=None, static_url="/docs-assets")
     # What is added last is asked first.
@@ -69,6 +72,11 @@ def build_api(
             tokens=agents,
             cache_seconds=settings.agents.cache_seconds,
             operators=operators,
+        )
+    )
+    api.include_router(
+        build_gateways_router(
+            lambda: read_routes(settings, store), token=gateway, agents=agents, is_stopping=is_stopping
         )
     )
     api.include_router(build_health_router(settings, health))

@@ -28,6 +28,7 @@ from daemon.demo.reviewer import ReviewedAnswer, write_annotations
 from daemon.demo.servers import find_free_port, run_server
 from daemon.demo.traffic import ANSWER_TOKENS, Agent, AgentReply, SteadyTraffic, keep_asking, send_all
 from daemon.demo.vllm import run_vllm
+from daemon.route_server import serve_routes
 from daemon.run_once import run_once
 from daemon.runtime.clock import utc_now
 from daemon.runtime.paths import adapter_folder
@@ -133,7 +134,12 @@ def _start_servers(
     config.write_text(tomli_w.dumps(_build_settings(phoenix.url, vllm.url, model, requests)), "utf-8")
     settings = load_settings(config)
     gateway = f"http://127.0.0.1:{settings.gateway.port}"
-    with display.status("Starting the gateway"):
+    with (
+        display.status("Starting the gateway"),
+        Store.open(settings.data_dir, utc_now()) as store,
+        # Without a daemon it goes by what it was told last; the cycle will tell it more.
+        serve_routes(settings, store),
+    ):
         _start_learnd(stack, "gateway", run, f"{gateway}/readyz")
     display.print(f"Gateway    {gateway}   (agents ask it for the model {TARGET})")
     return settings
@@ -167,7 +173,7 @@ def _build_settings(
         "data_dir": "data",
         "phoenix": {"url": phoenix},
         "daemon": {"port": find_free_port()},
-        "gateway": {"port": find_free_port(), "refresh_seconds": 0.5},
+        "gateway": {"port": find_free_port()},
         "agents": {"cache_seconds": 5},
         "operators": {"users_file": "operators", "tokens_file": "tokens"},
         "replicas": [{"name": "local", "url": vllm}],

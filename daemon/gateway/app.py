@@ -4,7 +4,7 @@ Plain ASGI, because a framework's routing costs more than all the rest of the ga
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -28,27 +28,27 @@ from daemon.gateway.replies import (
     send_json,
     send_whole,
 )
-from daemon.gateway.routes import Route, RouteTable
+from daemon.gateway.route_updates import RouteUpdates
+from daemon.gateway.routes import Route
 from daemon.gateway.tracing import Tracing
 from daemon.gateway.upstream import Upstream, open_session
 
 
 def build_app(
     *,
-    routes: Callable[[], Mapping[str, Route]],
+    routes: RouteUpdates,
     tokens: Mapping[str, str],
-    refresh_seconds: float,
     max_body_bytes: int,
     tracing: Tracing | None,
 ) -> "GatewayApp":
     """Return the gateway's ASGI application, with lifespan.
 
-    `routes` reads the store (alias to route) and runs in a thread every `refresh_seconds`.
+    `routes` are followed from the application's start to its end.
     `tokens` maps a bearer token to its tenant. Without any there is no authentication, and the
     server must listen on 127.0.0.1 only (`daemon.access.tokens.check_tokens`).
     `max_body_bytes` limits a request's body, as sent and decompressed.
     """
-    return GatewayApp(RouteTable(routes), Tokens(tokens), refresh_seconds, max_body_bytes, tracing)
+    return GatewayApp(routes, Tokens(tokens), max_body_bytes, tracing)
 
 
 class GatewayApp:
@@ -56,18 +56,19 @@ class GatewayApp:
 
     def __init__(
         self,
-        table: RouteTable,
+        routes: RouteUpdates,
         tokens: Tokens,
-        refresh_seconds: float,
         max_body_bytes: int,
         tracing: Tracing | None,
     ) -> None:
-        self._table = table
+        self._updates = routes
+        self._table = routes.table
         self._tokens = tokens
-        self._refresh_seconds = refresh_seconds
         self._max_body_bytes = max_body_bytes
         self._tracing = tracing
-        self._metrics = GatewayMetrics(untraced=lambda: tracing.lost if tracing else 0)
+        self._metrics = GatewayMetrics(
+            untraced=lambda: tracing.lost if tracing else 0, daemon_silent=lambda: routes.silent_seconds
+        )
         self._upstream: Upstream | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,16 +88,18 @@ class GatewayApp:
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         async with AsyncExitStack() as stack:
-            self._upstream = Upstream(await stack.enter_async_context(open_session()))
+            session = await stack.enter_async_context(open_session())
+            self._upstream = Upstream(session)
             if self._tracing:
                 self._tracing.start()
-            await self._table.refresh()
-            refreshing = asyncio.create_task(self._table.keep_fresh(self._refresh_seconds))
+            self._updates.load()
+            following = asyncio.create_task(self._updates.follow(session))
+            await self._updates.wait_for_first()
             await send({"type": "lifespan.startup.complete"})
             await receive()
-            refreshing.cancel()
+            following.cancel()
             with suppress(asyncio.CancelledError):
-                await refreshing
+                await following
             if self._tracing:
                 await asyncio.to_thread(self._tracing.close)
         await send({"type": "lifespan.shutdown.complete"})
@@ -112,12 +115,12 @@ class GatewayApp:
             route = self._find_route(path.removeprefix("/v1/models/"), self._find_caller(scope))
             await send_json(send, _to_model(route))
         elif method == "GET" and path == "/healthz":
-            await send_json(send, {"status": "ok"})
+            await send_json(send, {"status": "ok", "daemon": self._updates.describe()})
         elif method == "GET" and path == "/readyz":
             ready = self._table.ready
-            await send_json(
-                send, {"status": "ok" if ready else "the store was not read yet"}, 200 if ready else 503
-            )
+            status = "ok" if ready else "it is not known yet which versions are active"
+            answer = {"status": status, "daemon": self._updates.describe()}
+            await send_json(send, answer, 200 if ready else 503)
         elif method == "GET" and path == "/metrics":
             await send_whole(
                 send, 200, self._metrics.render(self._find_caller(scope)), {"content-type": CONTENT_TYPE}
@@ -160,13 +163,10 @@ class GatewayApp:
 
     def _find_route(self, target: str, caller: Caller) -> Route:
         if not self._table.ready:
-            raise ApiError(
-                503,
-                "the gateway could not read its store yet",
-                kind="server_error",
-                headers={"retry-after": "1"},
-            )
+            raise _not_known("the gateway has not heard from the daemon yet which versions are active")
         route = self._table.find(target, caller)
+        if route is None and self._table.is_unknown_to_daemon(target, caller):
+            raise _not_known(f"the daemon does not know `{target}` yet; start it with the same targets")
         if route is None:
             raise ApiError(
                 404,
@@ -175,6 +175,11 @@ class GatewayApp:
                 param="model",
             )
         return route
+
+
+def _not_known(why: str) -> ApiError:
+    """Return the answer where only a guess could say which version is active."""
+    return ApiError(503, why, kind="server_error", headers={"retry-after": "1"})
 
 
 def _parse_request(body: bytes) -> dict[str, Any]:

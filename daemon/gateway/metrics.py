@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from daemon.access.tokens import Caller
 from daemon.gateway.calls import GatewayCall
@@ -15,8 +15,9 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 class GatewayMetrics:
     """Counts calls by alias, version and status."""
 
-    def __init__(self, untraced: Callable[[], int]) -> None:
+    def __init__(self, untraced: Callable[[], int], daemon_silent: Callable[[], float]) -> None:
         self._registry = CollectorRegistry()
+        self._for_everybody = CollectorRegistry()
         self._requests = Counter(
             "learnd_gateway_requests",
             "Calls answered",
@@ -35,6 +36,12 @@ class GatewayMetrics:
         )
         lost = Gauge("learnd_gateway_untraced_calls", "Calls that went untraced", registry=self._registry)
         lost.set_function(untraced)
+        silent = Gauge(
+            "learnd_gateway_daemon_silent_seconds",
+            "Time since the daemon last told which versions are active, 0 while it answers",
+            registry=self._for_everybody,
+        )
+        silent.set_function(daemon_silent)
 
     def begin(self, call: GatewayCall) -> None:
         self._in_flight.labels(call.route.target).inc()
@@ -46,4 +53,4 @@ class GatewayMetrics:
 
     def render(self, caller: Caller) -> bytes:
         """Return the caller's metrics in Prometheus' text format."""
-        return metrics_page(self._registry, caller)
+        return metrics_page(self._registry, caller) + generate_latest(self._for_everybody)

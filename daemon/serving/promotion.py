@@ -29,6 +29,8 @@ LOCK_PATIENCE = 60.0
 """Seconds to wait for the reconciler, which may be held up by a replica that hangs."""
 SERVING_PATIENCE = timedelta(hours=1)
 """How long a cycle waits for replicas that do not answer, before it ends without them."""
+GATEWAY_SECONDS = 2.0
+"""Time in which gateways surely hear of another version."""
 MAY_BE_REJECTED = frozenset({VersionState.PROBATION, VersionState.READY})
 """States in which a version waits: for its second look, or for an operator."""
 OVERRULE = "`learnd adapters activate` overrules that"
@@ -214,7 +216,7 @@ def reject(store: Store, version_id: str, *, actor: str, reason: str, now: datet
 
 def drain_time(settings: Settings) -> timedelta:
     """Return how long clients and gateways may still ask for the old version by its name."""
-    return timedelta(seconds=max(settings.agents.cache_seconds, 3 * settings.gateway.refresh_seconds))
+    return timedelta(seconds=max(settings.agents.cache_seconds, GATEWAY_SECONDS))
 
 
 def _withdraw(store: Store, version: Version) -> None:

@@ -28,7 +28,7 @@ from daemon.settings.servers import (
     TrainingSettings,
 )
 from daemon.settings.target import TargetSettings
-from daemon.settings.types import SettingsError
+from daemon.settings.types import EVERY_ADDRESS, SettingsError
 
 
 class Settings(BaseSettings):
@@ -103,6 +103,19 @@ class Settings(BaseSettings):
                     "leave it out, or add one under [[replicas]]"
                 )
         return self
+
+    @property
+    def gateway_state_dir(self) -> Path:
+        """The gateway's own folder."""
+        return self.gateway.state_dir or self.data_dir / "gateway"
+
+    @property
+    def daemon_url(self) -> str:
+        """The address at which the gateway asks the daemon."""
+        if self.gateway.daemon_url is not None:
+            return self.gateway.daemon_url
+        host = "127.0.0.1" if self.daemon.host in EVERY_ADDRESS else self.daemon.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.daemon.port}"
 
     def find_target(self, key: str) -> TargetSettings:
         """Return the target `key` (`tenant/agent`). Raises SettingsError, which names the known targets."""
@@ -195,8 +208,17 @@ def _resolve_paths(content: Any, folder: Path) -> Any:
     }
 
 
-PATHS = {"data_dir", "api_key_file", "tokens_file", "users_file", "secret_file", "golden"}
-SECRETS = {"api_key", "tokens", "password_hash", "secret"}
+PATHS = {
+    "data_dir",
+    "api_key_file",
+    "daemon_token_file",
+    "golden",
+    "secret_file",
+    "state_dir",
+    "tokens_file",
+    "users_file",
+}
+SECRETS = {"api_key", "daemon_token", "tokens", "password_hash", "secret"}
 
 
 def _is_path(key: str, value: Any, folder: Path) -> bool:

@@ -61,12 +61,27 @@ class GatewaySettings(Value):
     """The address on which the gateway listens. An address other than 127.0.0.1 requires agents' tokens."""
     port: Port = 8700
     """The port of the gateway."""
-    refresh_seconds: float = Field(1.0, gt=0)
-    """Seconds after which the gateway checks again which version of each target is active."""
+    daemon_url: Url | None = None
+    """The address of the daemon, which tells the gateway which version of each target is active. Without it,
+    the daemon listens on this machine, at `daemon.host` and `daemon.port`."""
+    daemon_token: SecretStr | None = None
+    """The bearer token with which the gateway asks the daemon. Both need it as soon as agents have tokens. It
+    opens nothing else, and is read from the environment only."""
+    daemon_token_file: Path | None = None
+    """A file that contains `daemon_token`."""
+    state_dir: Path | None = None
+    """The gateway's own folder, in which it keeps what the daemon told it last, so that it starts without the
+    daemon. Without it, `gateway` in `data_dir`."""
     max_body_mb: float = Field(16, gt=0)
     """The size of the largest request that the gateway accepts, in MiB."""
     trace: bool = True
     """Whether the gateway writes a span to Phoenix for each call."""
+
+    def read_daemon_token(self) -> str | None:
+        """Return the token, or None. Raises SettingsError when the file cannot be read."""
+        if self.daemon_token is not None:
+            return self.daemon_token.get_secret_value()
+        return read_secret(self.daemon_token_file) if self.daemon_token_file else None
 
 
 class NotifySettings(Value):

@@ -12,6 +12,8 @@ from extractors.values import Value
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name of lower-case letters, digits, `-` and `_`, which becomes part of model and folder names."""
 Port = Annotated[int, Field(ge=1, le=65535)]
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - nobody is reached by these
+"""Addresses that stand for all of a machine's own, where a server listens."""
 
 
 class SettingsError(LearndError):

@@ -15,6 +15,9 @@ from daemon.access.accounts import Operators
 from daemon.access.sign_in import Authenticator
 from daemon.api.app import build_api
 from daemon.gateway.app import build_app
+from daemon.gateway.route_file import RouteFile
+from daemon.gateway.route_updates import DaemonAddress, RouteUpdates
+from daemon.gateway.routes import RouteTable
 from daemon.monitoring.metrics import Metrics
 from daemon.settings.load import Settings
 from daemon.views.status import Health
@@ -31,7 +34,7 @@ of OpenAI's API that is listed at the end.
 (`Authorization: Bearer …`), or a session from `POST /api/v1/session`. A session also needs the header
 `X-CSRF-Token` with everything that changes something; `GET /api/v1/session` says what it is. Routes below
 `/v1`, and `/metrics`, want an agent's token where the settings have any. `/healthz` and `/readyz` are open.
-See [Operators and tokens](../guides/operators.md).
+`/v1/gateway/routes` wants the gateway's own token then. See [Operators and tokens](../guides/operators.md).
 
 **Problems** are answered with a JSON object whose `detail` says what happened. 401: nobody is signed in.
 403: a viewer, or a missing CSRF token. 404: no such thing. 409: it is not possible as things are now.
@@ -47,8 +50,12 @@ GATEWAY = (
     ("POST", "/v1/completions", "A text completion by the target's active version; streams with `stream`."),
     ("GET", "/v1/models", "The targets that the caller may ask for, as models."),
     ("GET", "/v1/models/{tenant}/{agent}", "One of them."),
-    ("GET", "/healthz", "The process is alive."),
-    ("GET", "/readyz", "503 until the gateway has read which versions are active."),
+    ("GET", "/healthz", "The process is alive; since when the daemon is silent."),
+    (
+        "GET",
+        "/readyz",
+        "503 until the gateway knows which versions are active; since when the daemon is silent.",
+    ),
     ("GET", "/metrics", "For Prometheus; see [Metrics](metrics.md)."),
 )
 
@@ -153,7 +160,9 @@ def _gateway() -> str:
 
 
 async def _ask_gateway() -> None:
-    app: Any = build_app(routes=dict, tokens={}, refresh_seconds=1, max_body_bytes=1000, tracing=None)
+    daemon = DaemonAddress("http://127.0.0.1:1", token=None)
+    routes = RouteUpdates(daemon, RouteTable(()), RouteFile(Path("none")), lambda: datetime.now(UTC))
+    app: Any = build_app(routes=routes, tokens={}, max_body_bytes=1000, tracing=None)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         for method, path, _ in GATEWAY:

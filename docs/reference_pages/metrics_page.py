@@ -20,12 +20,12 @@ histograms have `_bucket`, `_sum` and `_count`. [Monitoring](../guides/monitorin
 
 def metrics_page() -> str:
     """Return the page as Markdown."""
-    daemon, gateway = DaemonMetrics(), GatewayMetrics(untraced=lambda: 0)
+    daemon, gateway = DaemonMetrics(), GatewayMetrics(untraced=lambda: 0, daemon_silent=lambda: 0.0)
     return GENERATED + INTRO + _describe("Daemon", daemon) + _describe("Gateway", gateway)
 
 
 def _describe(title: str, metrics: object) -> str:
-    registry = next(each for each in vars(metrics).values() if isinstance(each, CollectorRegistry))
+    registries = [each for each in vars(metrics).values() if isinstance(each, CollectorRegistry)]
     labels = {each.describe()[0].name: each._labelnames for each in _collectors(metrics)}
     rows = [
         (
@@ -34,6 +34,7 @@ def _describe(title: str, metrics: object) -> str:
             ", ".join(map(code, labels.get(metric.name, ()))) or "–",
             metric.documentation,
         )
+        for registry in registries
         for metric in registry.collect()
     ]
     return f"## {title}\n\n" + table(("metric", "type", "labels", "meaning"), rows)

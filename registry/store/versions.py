@@ -105,6 +105,12 @@ class VersionRecords(Database):
         """Return the active version by target; a target without one runs on its base model."""
         return {version.target: version for version in self._find(versions.c.state == S.ACTIVE)}
 
+    def find_active_ids(self) -> dict[str, str]:
+        """Return the id of the active version by target, without reading all of it: it is asked often."""
+        query = select(versions.c.target, versions.c.id).where(versions.c.state == S.ACTIVE)
+        with self._reading() as connection:
+            return {row.target: row.id for row in connection.execute(query)}
+
     def find_wanted_versions(self, target: str | None = None) -> list[Version]:
         """Return the versions to load on replicas, of one target or all: active, coming up or draining."""
         mine = () if target is None else (versions.c.target == target,)

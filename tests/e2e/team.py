@@ -12,6 +12,7 @@ from typing import Any
 
 import tomli_w
 
+from daemon.demo.servers import find_free_port
 from daemon.settings.load import Settings, load_settings
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.spans import Annotation
@@ -96,8 +97,7 @@ def _build_settings(tenant: str, project: str, phoenix: str, vllm: str, model: P
     return {
         "data_dir": "data",
         "phoenix": {"url": phoenix, "poll_seconds": 1},
-        "daemon": {"reconcile_seconds": 1},
-        "gateway": {"refresh_seconds": 0.2},
+        "daemon": {"reconcile_seconds": 1, "port": find_free_port()},
         "agents": {"cache_seconds": 0.5},
         "replicas": [{"name": "local", "url": vllm}],
         "training": {"threads": 2},

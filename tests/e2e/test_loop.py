@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +17,7 @@ from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.servers import find_free_port, run_server
 from daemon.demo.traffic import Agent, keep_asking
 from daemon.demo.vllm import VllmServer
+from daemon.route_server import serve_routes
 from registry.cycles import CycleState
 from registry.versions import VersionState
 from tests.e2e.team import HELD_OUT, LABELS, QUESTIONS, ROOT, Team, new_team
@@ -51,9 +52,17 @@ def run_gateway(team: Team, tmp_path: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "learnd", "gateway", "--config", str(team.config)]
     env = {"LEARND_GATEWAY__PORT": str(port)}
-    with run_server(
-        command, health_url=f"{url}/readyz", log=tmp_path / "gateway.log", env=env, start_seconds=60
-    ):
+    with ExitStack() as stack:
+        with team.store() as store, serve_routes(team.settings, store):
+            stack.enter_context(
+                run_server(
+                    command,
+                    health_url=f"{url}/readyz",
+                    log=tmp_path / "gateway.log",
+                    env=env,
+                    start_seconds=60,
+                )
+            )
         yield url
 
 

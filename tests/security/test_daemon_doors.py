@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
-from tests.support.daemon_doors import AGENT, OPERATOR, OTHER_AGENT, VIEWER, Doors, run_doors
+from tests.support.daemon_doors import AGENT, GATEWAY, OPERATOR, OTHER_AGENT, VIEWER, Doors, run_doors
 
 NAMES = {"tenant": "acme", "agent": "routing", "number": "1"}
 READING = {"GET", "HEAD"}
@@ -36,6 +36,7 @@ CALLERS: dict[str, Callable[[Doors], Headers]] = {
     "wrong token": lambda _: {"Authorization": "Bearer wrong"},
     "agent": lambda _: {"Authorization": f"Bearer {AGENT}"},
     "agent of another tenant": lambda _: {"Authorization": f"Bearer {OTHER_AGENT}"},
+    "gateway": lambda _: {"Authorization": f"Bearer {GATEWAY}"},
     "wrong cookie": lambda _: {"Cookie": "learnd_session=wrong", "X-CSRF-Token": "wrong"},
     "header of a proxy": lambda _: {"X-Forwarded-User": "ann"},
     "viewer's token": lambda _: {"Authorization": f"Bearer {VIEWER}"},
@@ -44,7 +45,8 @@ CALLERS: dict[str, Callable[[Doors], Headers]] = {
     "operator": lambda doors: doors.sign_in("ann"),
     "operator without CSRF token": lambda doors: {"Cookie": doors.sign_in("ann")["Cookie"]},
 }
-STRANGERS = {"nobody", "wrong token", "wrong cookie", "header of a proxy"}
+# To all routes but its own, the gateway is a stranger.
+STRANGERS = {"nobody", "wrong token", "gateway", "wrong cookie", "header of a proxy"}
 AGENTS = {"agent", "agent of another tenant"}
 TOKENS = {"viewer's token", "operator's token"}
 SESSIONS = {"viewer", "operator", "operator without CSRF token"}
@@ -66,6 +68,8 @@ def expect_status(method: str, path: str, caller: str) -> set[int] | None:
         return None
     if path.startswith("/console/"):
         return None if caller in SESSIONS else {303, 403}
+    if path == "/v1/gateway/routes":
+        return None if caller == "gateway" else {401}
     if path.startswith("/v1/") or path == "/metrics":
         if caller in AGENTS:
             return None
@@ -373,6 +377,7 @@ def test_an_odd_value_of_any_parameter_is_no_defect(doors: Doors) -> None:
     failed, tried = [], 0
     for method, path, parameters in list_operations(doors):
         token = AGENT if path.startswith("/v1/") or path == "/metrics" else OPERATOR
+        token = GATEWAY if path == "/v1/gateway/routes" else token
         with httpx.Client(
             base_url=doors.url, headers={"Authorization": f"Bearer {token}"}, timeout=60
         ) as client:

@@ -14,6 +14,8 @@ import pytest
 import tomli_w
 
 from daemon.demo.servers import find_free_port
+from daemon.gateway.route_file import RouteFile
+from daemon.runtime.gateway_routes import GatewayRoutes, TargetRoute
 from daemon.runtime.http_server import HttpLimits
 from tests.support.gateway import ASK, RouteSource, gateway, route
 from tests.support.openai_stand_in import StandIn, serving
@@ -27,7 +29,12 @@ Address = tuple[str, int]
 def build_request(*headers: str, **changes: object) -> bytes:
     """Return a chat's head and body; a header is a line."""
     body = json.dumps({**ASK, **changes}).encode()
-    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -57,7 +64,7 @@ def serve_short(replica: StandIn, limits: HttpLimits = SHORT) -> Iterator[Addres
 
 @contextmanager
 def run_gateway(folder: Path, replica_url: str, *, files: int) -> Iterator[Address]:
-    """`learnd gateway` as a process that may open so many files."""
+    """`learnd gateway` as a process that may open so many files, without a daemon."""
     port = find_free_port()
     config = folder / "learnd.toml"
     target = {
@@ -78,6 +85,9 @@ def run_gateway(folder: Path, replica_url: str, *, files: int) -> Iterator[Addre
         ),
         "utf-8",
     )
+    known = RouteFile(folder / "data" / "gateway")
+    known.prepare()
+    known.write(GatewayRoutes(routes={"acme/routing": TargetRoute(version=None)}))
     start = f'ulimit -n {files} && exec "$@"'
     command = ["sh", "-c", start, "sh", sys.executable, "-m", "learnd", "gateway", "--config", str(config)]
     with subprocess.Popen(command, cwd=ROOT) as process:

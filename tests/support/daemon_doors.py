@@ -27,6 +27,7 @@ PASSWORD = "a long password of ann and vic"
 # A cheap one: the tests are not about how long argon2 takes.
 HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
 OPERATOR, VIEWER, AGENT, OTHER_AGENT = "token-of-ann", "token-of-vic", "token-of-acme", "token-of-other"
+GATEWAY = "token-of-the-gateway"
 AGENTS = {AGENT: "acme", OTHER_AGENT: "other"}
 
 
@@ -58,6 +59,7 @@ def run_doors(folder: Path, **daemon: Any) -> Iterator[Doors]:
             "data_dir": folder,
             "daemon": daemon,
             "agents": {"tokens": AGENTS},
+            "gateway": {"daemon_token": GATEWAY},
             "operators": {"users": users, "tokens": {OPERATOR: "ann", VIEWER: "vic"}},
             "targets": [{**target, "base_model": "none"}],
         }

@@ -4,15 +4,25 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from daemon.api.gateways import build_gateways_router
+from daemon.api.operators import add_error_handlers
 from daemon.gateway import ReplicaAddress, Route, Tracing, build_app
 from daemon.gateway.replies import read_body, send_whole
+from daemon.gateway.route_file import RouteFile
+from daemon.gateway.route_updates import DaemonAddress, RouteUpdates
+from daemon.gateway.routes import RouteTable
 from daemon.gateway.run import LIMITS
+from daemon.runtime.clock import utc_now
+from daemon.runtime.gateway_routes import GatewayRoutes, TargetRoute
 from daemon.runtime.http_server import HttpLimits, build_server
 from daemon.runtime.listening import open_socket
 from extractors.errors import LearndError
@@ -53,18 +63,20 @@ class TracedCall:
 
 
 class RouteSource:
-    """Stands for the store that the gateway reads; a test can change it, and count the readings."""
+    """Stands for the daemon's store; a test can change it, and count the readings."""
 
     def __init__(self, *routes: Route) -> None:
         self.routes = {route.target: route for route in routes}
         self.broken = False
         self.readings = 0
 
-    def __call__(self) -> Mapping[str, Route]:
+    def __call__(self) -> GatewayRoutes:
         self.readings += 1
         if self.broken:
             raise LearndError("the store cannot be read: this test broke it")
-        return dict(self.routes)
+        return GatewayRoutes(
+            routes={key: TargetRoute(version=route.version) for key, route in self.routes.items()}
+        )
 
     def serve(self, target: str, version: str | None) -> None:
         self.routes[target] = self.routes[target].model_copy(update={"version": version})
@@ -85,17 +97,39 @@ def gateway(
     max_body_bytes: int = 2**20,
     tracing: Tracing | None = None,
     limits: HttpLimits = LIMITS,
+    table: RouteTable | None = None,
+    daemon_token: str | None = None,
+    daemon_asks_for: str | None = None,
 ) -> Iterator[httpx.Client]:
-    """A running gateway, and a client of it."""
-    app = build_app(
-        routes=store,
-        tokens=tokens or {},
-        refresh_seconds=0.05,
-        max_body_bytes=max_body_bytes,
-        tracing=tracing,
-    )
-    with _serve_limited(app, limits) as url, httpx.Client(base_url=url, timeout=30) as client:
-        yield client
+    """A running gateway, and a client of it; the daemon's route for gateways is served beside it."""
+    with TemporaryDirectory() as folder, serving_routes(store, daemon_asks_for) as daemon:
+        app = build_app(
+            routes=RouteUpdates(
+                DaemonAddress(daemon, daemon_token),
+                table or RouteTable(store.routes.values()),
+                RouteFile(Path(folder)),
+                utc_now,
+            ),
+            tokens=tokens or {},
+            max_body_bytes=max_body_bytes,
+            tracing=tracing,
+        )
+        with _serve_limited(app, limits) as url, httpx.Client(base_url=url, timeout=30) as client:
+            yield client
+
+
+@contextmanager
+def serving_routes(store: RouteSource, token: str | None = None) -> Iterator[str]:
+    """Serve the daemon's route for gateways, over `store`; gives its base URL."""
+    stopping = threading.Event()
+    app = FastAPI()
+    add_error_handlers(app)
+    app.include_router(build_gateways_router(store, token=token, agents={}, is_stopping=stopping.is_set))
+    with serving(app) as url:
+        try:
+            yield url
+        finally:
+            stopping.set()
 
 
 @contextmanager

@@ -13,7 +13,13 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 
-from daemon.access.accounts import PER_NAME_AND_PEER, WINDOW, Operators, hash_password
+from daemon.access.accounts import (
+    PER_NAME_AND_PEER,
+    WINDOW,
+    Operators,
+    check_tokens_are_apart,
+    hash_password,
+)
 from daemon.access.sign_in import Authenticator
 from daemon.access.tokens import TokensMissing
 from daemon.api.app import build_api
@@ -232,6 +238,12 @@ def test_a_wrong_token_is_not_made_good_by_a_cookie(daemon: Daemon) -> None:
     with daemon.client() as client:
         sign_in(client)
         assert client.get("/api/v1/batches", headers={"authorization": "Bearer other"}).status_code == 401
+
+
+@pytest.mark.parametrize("token", ["acme-token", "ci-token", " "])
+def test_the_gateway_s_token_is_nobody_else_s_and_not_empty(token: str) -> None:
+    with pytest.raises(TokensMissing, match=r"gateway\.daemon_token"):
+        check_tokens_are_apart(AGENTS, TOKENS, token)
 
 
 def test_a_token_cannot_be_an_agent_s_and_an_operator_s(daemon: Daemon) -> None:

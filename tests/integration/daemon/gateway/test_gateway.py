@@ -276,7 +276,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_begun_again(
     assert len(stand_in.seen) == 1
 
 
-def test_the_last_known_version_serves_while_the_store_cannot_be_read(replica: tuple[StandIn, str]) -> None:
+def test_the_last_known_version_serves_while_the_daemon_cannot_tell(replica: tuple[StandIn, str]) -> None:
     _, url = replica
     store = RouteSource(route(url, version="acme.routing.v1"))
     with gateway(store) as client:
@@ -291,7 +291,7 @@ def test_the_last_known_version_serves_while_the_store_cannot_be_read(replica: t
         assert answer.headers["x-learnd-version"] == "acme.routing.v2"
 
 
-def test_a_gateway_that_never_read_the_store_is_not_ready(replica: tuple[StandIn, str]) -> None:
+def test_a_gateway_that_never_heard_from_the_daemon_is_not_ready(replica: tuple[StandIn, str]) -> None:
     _, url = replica
     store = RouteSource(route(url))
     store.broken = True
@@ -383,7 +383,7 @@ def _stream(prompt: str) -> dict[str, Any]:
 
 
 def wait_for_reading(store: RouteSource) -> None:
-    """Wait until the gateway has read the store as it is now, and goes by what it has read."""
+    """Wait until the daemon has told the gateway what the store holds now, and the gateway goes by it."""
     # A reading under way may have begun before; the next one is in force once the one after it begins.
     enough = store.readings + 2
-    wait_until(lambda: store.readings >= enough, 5, "the gateway to read the store")
+    wait_until(lambda: store.readings >= enough, 5, "the gateway to ask the daemon")
