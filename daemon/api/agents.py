@@ -14,12 +14,20 @@ from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import StreamingResponse
 
 from daemon.access.tokens import Caller, TokenDigests, Tokens, parse_bearer
+from daemon.api.refusals import INSIDE, refuse_with
 from extractors.values import Value
 from registry.adapter_files import AdapterChanged, open_adapter_file
 
 log = logging.getLogger(__name__)
 PIECE_BYTES = 2**18
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+class AdapterFile(StreamingResponse):
+    """The content of a file."""
+
+    media_type = "application/octet-stream"
 
 
 class AdapterFiles(Value):
@@ -108,7 +116,7 @@ def build_agents_router(
     version, None where there is none or its files are gone. A client may use an answer for `cache_seconds`,
     because the version before stays loaded for as long. The tokens in `operators` are refused.
     """
-    router = APIRouter(prefix="/v1", tags=["agents"])
+    router = APIRouter(prefix="/v1", tags=["agents"], responses=refuse_with(*INSIDE, 404))
     caller = build_caller_dependency(tokens, operators)
 
     @router.get("/active/{tenant}/{agent}")
@@ -127,8 +135,12 @@ def build_agents_router(
             files=found.files,
         )
 
-    @router.get("/adapters/{version}/files/{name}")
-    def get_file(version: str, name: str, by: Annotated[Caller, Depends(caller)]) -> StreamingResponse:
+    @router.get(
+        "/adapters/{version}/files/{name}",
+        response_class=AdapterFile,
+        responses={200: {"content": {AdapterFile.media_type: BINARY}}, **refuse_with(409)},
+    )
+    def get_file(version: str, name: str, by: Annotated[Caller, Depends(caller)]) -> AdapterFile:
         """One file of an adapter version; 404 if it is not there, or belongs to another tenant.
 
         409 where it is not what was trained: its digest differs, or it lies behind a link.
@@ -144,7 +156,7 @@ def build_agents_router(
                 409, f"{name} of {version} is not what was trained; tell an operator"
             ) from None
         length = {"Content-Length": str(os.fstat(file.fileno()).st_size)}
-        return StreamingResponse(_read_pieces(file), headers=length, media_type="application/octet-stream")
+        return AdapterFile(_read_pieces(file), headers=length)
 
     return router
 

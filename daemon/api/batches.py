@@ -20,6 +20,12 @@ Number = Annotated[int, Path(ge=0, le=LARGEST_NUMBER)]
 UPLOAD = {"requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}}
 
 
+class Export(Response):
+    """Items as lines of JSON."""
+
+    media_type = NDJSON
+
+
 class BatchClosing(Value):
     """The reason to close a batch before every item is decided."""
 
@@ -83,14 +89,14 @@ def build_items_router(review: BatchReview) -> APIRouter:
         review.find_item(batch_id, number)
         return review.read_page(batch_id, after=number - 1, limit=1)
 
-    @router.get("/{batch_id}/export", response_class=Response)
-    def export(batch_id: str) -> Response:
+    @router.get("/{batch_id}/export", response_class=Export)
+    def export(batch_id: str) -> Export:
         """The items as JSONL, for review in another tool."""
         headers = {
             "Content-Disposition": f'attachment; filename="{batch_id}.jsonl"',
             "Cache-Control": "no-store",
         }
-        return Response("".join(review.export_lines(batch_id)), headers=headers, media_type=NDJSON)
+        return Export("".join(review.export_lines(batch_id)), headers=headers)
 
     return router
 

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from daemon.access.tokens import Caller
+from daemon.api.refusals import INSIDE, refuse_with
 from daemon.monitoring.metrics import Metrics, metrics_page
 from daemon.runtime.version import VERSION
 from daemon.settings.load import Settings
@@ -33,7 +35,7 @@ def build_health_router(settings: Settings, health: Health) -> APIRouter:
         """Say that the process is alive."""
         return {"status": "ok", "version": VERSION}
 
-    @router.get("/readyz")
+    @router.get("/readyz", responses={503: {"model": ReadyState, "description": "Not all are well."}})
     def readyz(response: Response) -> ReadyState:
         """Say whether the jobs of all targets are well; 503 if one is not.
 
@@ -51,9 +53,9 @@ def build_monitoring_router(
     settings: Settings, store: Store, health: Health, metrics: Metrics, find_caller: Callable[..., Caller]
 ) -> APIRouter:
     """Build the routes of metrics and status; `find_caller` is the dependency that identifies an agent."""
-    router = APIRouter()
+    router = APIRouter(responses=refuse_with(*INSIDE))
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     def get_metrics(by: Annotated[Caller, Depends(find_caller)]) -> Response:
         """Metrics of the caller's targets, in Prometheus' text format."""
         return Response(metrics_page(metrics.registry, by), media_type=CONTENT_TYPE_LATEST)

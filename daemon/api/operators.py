@@ -18,6 +18,7 @@ from daemon.access.sign_in import Authenticator, build_session_router
 from daemon.api.batches import build_batches_router, build_decisions_router, build_items_router
 from daemon.api.cycles import build_cycles_router, build_experiments_router
 from daemon.api.parameters import Limit, TargetFilter, refuse_broken_text
+from daemon.api.refusals import BODY, INSIDE, refuse_with, share_definitions
 from daemon.api.targets import build_data_router, build_target_actions_router, build_targets_router
 from daemon.api.versions import build_promotion_router, build_versions_router
 from daemon.data.review import BatchReview, EditInvalid, ReviewInvalid
@@ -55,21 +56,27 @@ def build_operators_router(
     clock: Callable[[], datetime],
 ) -> APIRouter:
     """Build all routes below `/api/v1`."""
-    router = APIRouter(prefix=PREFIX, dependencies=[Depends(refuse_broken_text)])
-    router.include_router(build_session_router(authenticator))
+    reading, changing = refuse_with(404), refuse_with(*BODY, 404, 409)
+    serving = changing | refuse_with(502)
     inside = APIRouter(dependencies=[Depends(authenticator.authorize)])
-    inside.include_router(build_targets_router(settings, store, health))
-    inside.include_router(build_target_actions_router(settings, store, authenticator, clock))
-    inside.include_router(build_data_router(settings, store, clock))
-    inside.include_router(build_cycles_router(settings, store))
-    inside.include_router(build_experiments_router(settings, store))
-    inside.include_router(build_versions_router(store))
-    inside.include_router(build_promotion_router(settings, store, authenticator, clock))
+    inside.include_router(build_targets_router(settings, store, health), responses=reading)
+    inside.include_router(
+        build_target_actions_router(settings, store, authenticator, clock), responses=serving
+    )
+    inside.include_router(build_data_router(settings, store, clock), responses=reading)
+    inside.include_router(build_cycles_router(settings, store), responses=reading)
+    inside.include_router(build_experiments_router(settings, store), responses=reading | refuse_with(409))
+    inside.include_router(build_versions_router(store), responses=reading)
+    inside.include_router(build_promotion_router(settings, store, authenticator, clock), responses=serving)
     review = BatchReview(settings, store, clock)
-    inside.include_router(build_batches_router(review))
-    inside.include_router(build_items_router(review))
-    inside.include_router(build_decisions_router(review, authenticator))
+    inside.include_router(build_batches_router(review), responses=reading)
+    inside.include_router(build_items_router(review), responses=reading)
+    inside.include_router(build_decisions_router(review, authenticator), responses=changing)
     inside.include_router(build_audit_router(store))
+    router = APIRouter(
+        prefix=PREFIX, dependencies=[Depends(refuse_broken_text)], responses=refuse_with(*INSIDE)
+    )
+    router.include_router(build_session_router(authenticator), responses=refuse_with(*BODY, 429))
     router.include_router(inside)
     return router
 
@@ -79,6 +86,7 @@ def add_error_handlers(api: FastAPI) -> None:
 
     Files that cannot be used are answered with 503.
     """
+    share_definitions(api)
 
     def answer(_request: Request, problem: Exception) -> JSONResponse:
         code = next(code for kinds, code in STATUS if isinstance(problem, kinds))
