@@ -23,6 +23,7 @@ COMMANDS = (
     ("approvals", "daemon.cli.approvals", "Review synthetic examples: read, approve, reject."),
     ("data", "daemon.cli.data", "Summarise, export and import training examples."),
     ("operators", "daemon.cli.operators", "Create accounts and tokens for operators."),
+    ("phoenix", "daemon.cli.phoenix", "Create API keys of Phoenix for the daemon and the gateway."),
 )
 """Name, module and line of help of each command, in the order of `learnd --help`."""
 

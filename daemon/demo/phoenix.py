@@ -22,13 +22,18 @@ class PhoenixServer:
 
 @contextmanager
 def run_phoenix(
-    directory: Path, python: str = sys.executable, port: int | None = None, auth_secret: str | None = None
+    directory: Path,
+    python: str = sys.executable,
+    port: int | None = None,
+    auth_secret: str | None = None,
+    first_password: str | None = None,
 ) -> Iterator[PhoenixServer]:
     """Run `phoenix serve` on 127.0.0.1 with its database in `directory`, until the block ends.
 
     `python` is the interpreter of the environment that has Phoenix. With `auth_secret` (32
     characters or more, a digit and a lower-case letter among them) sign-in is on, and the same
-    secret, sent as a bearer token, is an administrator's key.
+    secret, sent as a bearer token, is an administrator's key. `first_password` is the one with
+    which admin@localhost signs in for the first time.
     Raises ServerDidNotStart.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +44,7 @@ def run_phoenix(
         [python, "-m", "phoenix.server.main", "serve"],
         health_url=f"{url}/healthz",
         log=log,
-        env={**_build_environment(directory, port), **_build_authentication(auth_secret)},
+        env={**_build_environment(directory, port), **_build_authentication(auth_secret, first_password)},
         start_seconds=START_SECONDS,
     ) as process:
         yield PhoenixServer(url=url, pid=process.pid, log=log)
@@ -58,7 +63,7 @@ def _build_environment(directory: Path, port: int) -> dict[str, str]:
     }
 
 
-def _build_authentication(secret: str | None) -> dict[str, str]:
+def _build_authentication(secret: str | None, first_password: str | None) -> dict[str, str]:
     if secret is None:
         return {"PHOENIX_ENABLE_AUTH": "false"}
     # Phoenix refuses one value for both; the signing secret never leaves the server.
@@ -66,4 +71,5 @@ def _build_authentication(secret: str | None) -> dict[str, str]:
         "PHOENIX_ENABLE_AUTH": "true",
         "PHOENIX_SECRET": f"{secret}-signing-1a",
         "PHOENIX_ADMIN_SECRET": secret,
+        **({"PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD": first_password} if first_password else {}),
     }

@@ -74,7 +74,7 @@ class RouteUpdates:
         return time.monotonic() - self._heard_monotonic if self._problem is not None else 0.0
 
     def describe(self) -> str:
-        """Return since when the daemon is silent, for health checks; why is for the log, not for strangers."""
+        """Return since when the daemon is silent, for health checks; why is in the log, not for strangers."""
         if self._problem is None:
             return "ok" if self._heard.is_set() else "not asked yet"
         return f"not heard since {self._heard_at:%Y-%m-%d %H:%M:%S} UTC"
