@@ -27,7 +27,6 @@ from daemon.gateway.upstream import (
     REST_SECONDS,
     NoReplica,
     ReplicaAnswer,
-    ReplicaSilent,
     RouteMissing,
     Upstream,
 )
@@ -108,8 +107,6 @@ async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send)
         ) from none
     except RouteMissing as missing:
         raise ApiError(404, str(missing), code="unknown_url") from missing
-    except ReplicaSilent as silent:
-        raise ApiError(504, str(silent), kind="server_error", code="timeout") from silent
     except BeyondLimits as beyond:
         raise ApiError(
             502, f"the model's answer {beyond}", kind="server_error", code="unusable_answer"

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from aiohttp.connector import AddrInfoType
 
 from daemon.gateway.apis.api import find_message
 from daemon.gateway.limits import MAX_ANSWER_BYTES, BeyondLimits
@@ -21,8 +23,9 @@ from extractors.errors import LearndError
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 3.0
-SILENCE_SECONDS = 600.0
-"""Longest silence of a replica, before its answer or within it."""
+KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+"""How a replica's machine that is gone is noticed, after a minute: by questions that its kernel answers while
+the model thinks. Seconds, their number, and milliseconds until what was sent has to be confirmed."""
 REST_SECONDS = 5.0
 """How long a replica that could not answer is asked last."""
 PASSED_OVER = frozenset({401, 403, 404, 502, 503, 504})
@@ -38,10 +41,6 @@ class NoReplica(LearndError):
 
 class RouteMissing(LearndError):
     """A replica has no such route: it does not speak the API at all."""
-
-
-class ReplicaSilent(LearndError):
-    """A replica took the request and sent nothing for too long."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Upstream:
         """Ask the replicas of `route` in turn, and yield the first answer.
 
         Leaving the block early (the client is gone) closes the connection, and vLLM stops
-        generating. Raises NoReplica, RouteMissing (by each replica), ReplicaSilent, BeyondLimits.
+        generating. Raises NoReplica, RouteMissing (by each replica), BeyondLimits.
         """
         without_route = 0
         for replica in self._sort(route.replicas):
@@ -130,8 +129,6 @@ class Upstream:
                 allow_redirects=False,
             )
             return await self._read_start(replica, response)
-        except aiohttp.SocketTimeoutError as silent:
-            raise ReplicaSilent(f"the model gave no answer within {SILENCE_SECONDS:.0f} s") from silent
         except aiohttp.ClientError as broken:
             self._let_rest(replica, f"{type(broken).__name__}: {broken}")
             return None
@@ -188,11 +185,24 @@ def _check_size(size: int) -> None:
 def open_session() -> aiohttp.ClientSession:
     """Return a session for the replicas: any number of connections, no cookies.
 
+    A model may think for as long as the agent waits: no deadline ends its silence.
     Replicas are asked not to compress. An answer in gzip or deflate is decompressed all the same.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=_open_socket),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"accept-encoding": "identity"},
     )
+
+
+def _open_socket(address: AddrInfoType) -> socket.socket:
+    """Return a socket that notices when the machine at its other end is gone."""
+    family, kind, protocol, *_ = address
+    opened = socket.socket(family, kind, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEP_ALIVE.items():
+        # macOS does not have all of them.
+        if hasattr(socket, option):
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return opened
