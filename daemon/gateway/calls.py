@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opentelemetry.trace import Span
-
 from daemon.gateway.apis import Api
 from daemon.gateway.routes import Route
 
@@ -33,7 +31,8 @@ class GatewayCall:
     """Header names in lower case."""
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
-    span: Span | None = None
+    span_id: int | None = None
+    """None where the call is not traced."""
     status: int = 0
     error: str | None = None
     """The reason why the agent got no whole answer, as far as the transport showed it."""

@@ -63,7 +63,7 @@ async def forward(
     finally:
         call.ended_ns = time.time_ns()
         metrics.end(call)
-        if tracing and call.span is not None:
+        if tracing and call.span_id is not None:
             tracing.end(call)
 
 
@@ -89,7 +89,7 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 async def _forward_to_replica(call: GatewayCall, upstream: Upstream, send: Send) -> None:
     request = call.api.build_replica_request(call.request)
-    if call.span is not None:
+    if call.span_id is not None:
         request = call.api.ask_for_usage(request)
     headers = {name: call.headers[name] for name in REQUEST_HEADERS if name in call.headers}
     try:
@@ -176,6 +176,6 @@ def _build_headers(call: GatewayCall, answer: ReplicaAnswer) -> dict[str, str]:
     received = answer.response.headers
     headers = {name: received[name] for name in ANSWER_HEADERS if name in received}
     headers[VERSION_HEADER] = call.version
-    if call.span is not None:
-        headers[SPAN_HEADER] = f"{call.span.get_span_context().span_id:016x}"
+    if call.span_id is not None:
+        headers[SPAN_HEADER] = f"{call.span_id:016x}"
     return headers

@@ -1,7 +1,7 @@
 """Each call as an OpenInference LLM span in Phoenix, off the request's path.
 
-A request only opens its span (for the id) and leaves the finished call in a bounded queue. A thread
-describes the calls and sends them. A slow or dead Phoenix costs traces at worst, never a request.
+A request only takes its span's id and leaves the finished call in a bounded queue. A thread makes the spans
+and sends them. A slow or dead Phoenix costs traces at worst, never a request.
 A call whose answer did not come whole is an ERROR span (`daemon.gateway.endings`), so that nothing
 learns from it.
 """
@@ -11,20 +11,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import httpx
-from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from daemon.gateway.attributes import describe_answer, describe_request, to_valid_text
+from daemon.gateway.attributes import Attributes, describe_answer, describe_request, to_valid_text
 from daemon.gateway.calls import SESSION_HEADER, GatewayCall
 from daemon.gateway.endings import read_answer
+from daemon.gateway.otlp import build_export, build_span, count_spans, generate_span_id, read_place
 from extractors.llm.endpoint import INTERNAL_HEADER
 
 log = logging.getLogger(__name__)
@@ -40,13 +36,6 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504, 507})
 """507 is Phoenix's locked storage. Other errors would come again for the same spans."""
 OVERHEAD_BYTES = 4096
 """Estimated memory of a queued call besides its bodies."""
-NO_LIMITS = SpanLimits(
-    max_attributes=SpanLimits.UNSET,
-    max_span_attributes=SpanLimits.UNSET,
-    max_attribute_length=SpanLimits.UNSET,
-    max_span_attribute_length=SpanLimits.UNSET,
-)
-"""OpenTelemetry's default of 128 attributes drops the first messages of a long conversation."""
 
 
 class Tracing:
@@ -64,8 +53,6 @@ class Tracing:
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._max_queued_bytes = max_queued_bytes
-        self._tracers: dict[str, Tracer] = {}
-        self._ended = _EndedSpans()
         self._queue: deque[GatewayCall] = deque()
         self._queued_bytes = 0
         self._changed = threading.Condition()
@@ -90,65 +77,59 @@ class Tracing:
         self._thread.join(seconds)
 
     def begin(self, call: GatewayCall) -> None:
-        """Give the call its span, within the caller's trace where `traceparent` names one."""
-        parent = TraceContextTextMapPropagator().extract(call.headers, context=Context())
-        call.span = self._find_tracer(call.route.project).start_span(
-            call.api.span_name or "", context=parent, kind=SpanKind.INTERNAL, start_time=call.started_ns
-        )
+        """Give the call the id of its span."""
+        call.span_id = generate_span_id()
 
     def end(self, call: GatewayCall) -> None:
         """Queue a finished call; never waits."""
+        size = _measure(call)
         with self._changed:
-            if self._queued_bytes + _measure(call) > self._max_queued_bytes:
+            if self._queued_bytes + size > self._max_queued_bytes:
                 self._lost_calls.add(1, "the queue is full: Phoenix is down or too slow")
                 return
-            self._queued_bytes += _measure(call)
+            self._queued_bytes += size
             self._queue.append(call)
-            self._changed.notify()
+            # The thread is woken for a whole batch: waking it for each call would slow down the next ones.
+            if len(self._queue) == 1 or self._has_whole_batch():
+                self._changed.notify()
 
-    def _find_tracer(self, project: str) -> Tracer:
-        if project not in self._tracers:
-            provider = TracerProvider(
-                resource=Resource({"service.name": "learnd-gateway", "openinference.project.name": project}),
-                # A caller that does not sample its own trace still wants to be learned from.
-                sampler=ALWAYS_ON,
-                span_limits=NO_LIMITS,
-                shutdown_on_exit=False,
-            )
-            provider.add_span_processor(self._ended)
-            self._tracers[project] = provider.get_tracer("learnd.gateway")
-        return self._tracers[project]
+    def _has_whole_batch(self) -> bool:
+        return len(self._queue) >= BATCH_CALLS or self._queued_bytes >= BATCH_BYTES or self._closing.is_set()
 
     def _send_batches(self) -> None:
         with httpx.Client(headers=self._headers, timeout=SEND_SECONDS) as client:
             while calls := self._take_batch():
-                self._deliver(client, self._finish_spans(calls))
+                if spans := self._build_spans(calls):
+                    self._deliver(client, build_export(spans))
 
     def _take_batch(self) -> list[GatewayCall]:
         """Return some finished calls; none only while closing, when everything is sent."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing.is_set())
-        self._closing.wait(GATHER_SECONDS)
         batch: list[GatewayCall] = []
         taken = 0
         with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing.is_set())
+            self._changed.wait_for(self._has_whole_batch, GATHER_SECONDS)
             while self._queue and len(batch) < BATCH_CALLS and taken < BATCH_BYTES:
                 batch.append(self._queue.popleft())
                 taken += _measure(batch[-1])
             self._queued_bytes -= taken
         return batch
 
-    def _finish_spans(self, calls: Iterable[GatewayCall]) -> list[ReadableSpan]:
+    def _build_spans(self, calls: Iterable[GatewayCall]) -> dict[str, list[Span]]:
+        """Return the spans of `calls` by their project in Phoenix."""
+        spans: dict[str, list[Span]] = {}
         for call in calls:
             try:
-                _finish_span(call)
+                span = _build_span(call)
             except (TypeError, ValueError, RecursionError) as odd:
                 self._lost_calls.add(1, f"a call cannot be described: {odd}")
-        return self._ended.take()
+            else:
+                spans.setdefault(call.route.project, []).append(span)
+        return spans
 
-    def _deliver(self, client: httpx.Client, spans: Sequence[ReadableSpan]) -> None:
+    def _deliver(self, client: httpx.Client, export: ExportTraceServiceRequest) -> None:
         """Send one batch, and send it again while Phoenix may still take it."""
-        payload = encode_spans(spans).SerializeToString()
+        payload, calls = export.SerializeToString(), count_spans(export)
         attempt = 0
         while True:
             try:
@@ -160,28 +141,12 @@ class Tracing:
                     return
                 problem = f"HTTP {response.status_code}: {response.text[:200]}"
                 if response.status_code not in RETRIED:
-                    self._lost_calls.add(len(spans), f"{self._url} refused them ({problem})")
+                    self._lost_calls.add(calls, f"{self._url} refused them ({problem})")
                     return
             if self._closing.wait(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]):
-                self._lost_calls.add(
-                    len(spans), f"{self._url} could not be reached before the end ({problem})"
-                )
+                self._lost_calls.add(calls, f"{self._url} could not be reached before the end ({problem})")
                 return
             attempt += 1
-
-
-class _EndedSpans(SpanProcessor):
-    """Collects spans as they end, in the tracing thread."""
-
-    def __init__(self) -> None:
-        self._spans: list[ReadableSpan] = []
-
-    def on_end(self, span: ReadableSpan) -> None:
-        self._spans.append(span)
-
-    def take(self) -> list[ReadableSpan]:
-        spans, self._spans = self._spans, []
-        return spans
 
 
 class _LostCalls:
@@ -202,23 +167,24 @@ def _measure(call: GatewayCall) -> int:
     return OVERHEAD_BYTES + call.request_bytes + sum(map(len, call.answer))
 
 
-def _finish_span(call: GatewayCall) -> None:
-    """Describe the call on its span, and end the span."""
-    if call.span is None:
-        return
-    told = call.api.read_request(call.request)
-    call.span.set_attributes(
-        {**_list_learnd_attributes(call, told.user), **describe_request(call.request, told)}
-    )
-    answer = read_answer(call)
-    error = call.error or answer.fault
-    if error is not None:
-        call.span.set_status(Status(StatusCode.ERROR, to_valid_text(error)))
-    else:
-        call.span.set_status(Status(StatusCode.OK))
+def _build_span(call: GatewayCall) -> Span:
+    """Return the call as a span, within the caller's trace where `traceparent` names one."""
+    told, answer = call.api.read_request(call.request), read_answer(call)
+    attributes: Attributes = {
+        **_list_learnd_attributes(call, told.user),
+        **describe_request(call.request, told),
+    }
     if answer.body is not None and answer.told is not None:
-        call.span.set_attributes(describe_answer(answer.body, answer.told))
-    call.span.end(call.ended_ns)
+        attributes |= describe_answer(answer.body, answer.told)
+    error = call.error or answer.fault
+    return build_span(
+        place=read_place(call.headers, call.span_id or generate_span_id()),
+        name=call.api.span_name or "",
+        started_ns=call.started_ns,
+        ended_ns=call.ended_ns,
+        attributes=attributes,
+        error=None if error is None else to_valid_text(error),
+    )
 
 
 def _list_learnd_attributes(call: GatewayCall, user: str | None) -> dict[str, str | bool]:
