@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from daemon.gateway.replies import read_body
 from extractors.values import Value
 
 FILE = Path(__file__).with_name("recordings") / "vllm.json"
@@ -35,3 +36,29 @@ def find_recording(name: str, api: str, *, stream: bool = False) -> Recording:
     return next(
         each for each in read_recordings() if (each.name, each.api, each.stream) == (name, api, stream)
     )
+
+
+class Replay:
+    """A stand-in for vLLM: a server that answers each request as vLLM answered when it was recorded."""
+
+    PIECE = 100
+    """Bytes that are sent at once."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.seen: list[dict[str, Any]] = []
+        """Bodies of the requests, in the order of arrival."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body = await read_body(scope, receive, limit=2**30)
+        self.seen.append(json.loads(body))
+        assert scope["path"] == self.recording.path
+        headers = [(b"content-type", self.recording.content_type.encode())]
+        await send({"type": "http.response.start", "status": self.recording.status, "headers": headers})
+        answer = self.recording.body.encode()
+        for start in range(0, len(answer), self.PIECE):
+            piece = answer[start : start + self.PIECE]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
