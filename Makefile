@@ -25,7 +25,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export NO_MKDOCS_2_WARNING := 1
 export LEARND_VLLM_PYTHON ?= $(CURDIR)/$(VLLM_VENV)/bin/python
 
-.PHONY: demo test test-slow soak bench corpus check audit docs run setup setup-vllm setup-browser clean
+.PHONY: demo test test-slow soak bench corpus check images audit docs run setup setup-vllm setup-browser clean
 
 demo: setup setup-vllm
 	$(BIN)/learnd demo $(if $(KEEP),--keep)
@@ -44,6 +44,7 @@ soak: setup
 	  tests/unit/extractors/span_parsing/test_round_trip.py
 	OPENAPI_EXAMPLES=300 $(BIN)/python -m pytest --timeout 0 tests/security/test_openapi.py
 
+# The benchmark `gateway` installs LiteLLM's proxy into .venv-litellm.
 bench: setup setup-vllm setup-browser
 	$(BIN)/python -m tests.benchmarks
 
@@ -66,6 +67,11 @@ audit: setup
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install --quiet pip-audit
 	$(BIN)/python -m tests.security.known_vulnerabilities --audit .venv-audit/bin/pip-audit
+
+# The images of a release: refused unless their bases are named by digest.
+images: setup
+	deploy/images.sh check
+	$(COMPOSE) --env-file deploy/images.env --file deploy/compose.yaml build
 
 docs: setup
 	$(BIN)/mkdocs build --strict
