@@ -8,6 +8,7 @@ import structlog
 
 from daemon.monitoring.metrics import Metrics
 from daemon.runtime.child_process import Interrupted
+from daemon.runtime.paths import hide_folders
 from daemon.scheduling.outage import PhoenixAway
 from daemon.views.status import Health
 from extractors.errors import LearndError
@@ -79,4 +80,4 @@ class GuardedJob:
 
     def _show(self, problem: str) -> None:
         for target in self.targets:
-            self.health.record_problem(target, self.name, problem)
+            self.health.record_problem(target, self.name, hide_folders(problem))

@@ -37,6 +37,7 @@ from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.listening import open_socket
 from daemon.runtime.locks import daemon_lock
+from daemon.runtime.paths import hide_folders
 from daemon.scheduling.job_loop import Job, JobLoop
 from daemon.scheduling.outage import Outage
 from daemon.scheduling.schedule import find_trigger
@@ -289,7 +290,7 @@ class Service:
 
     def _reconcile(self, context: TargetContext) -> None:
         for replica, problem in reconcile_target(context).items():
-            self.health.record_replica(context.target.key, replica, problem)
+            self.health.record_replica(context.target.key, replica, hide_folders(problem))
             self.metrics.replica_ok.labels(context.target.key, replica).set(problem == "ok")
 
     def _advance(self, context: TargetContext) -> None:
@@ -337,7 +338,7 @@ class Service:
         except Interrupted:
             raise
         except PASSING as waits:
-            self.store.note(cycle.id, f"waits: {waits}")
+            self.store.note(cycle.id, f"waits: {hide_folders(str(waits))}")
             raise
         finally:
             if heavy:

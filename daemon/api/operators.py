@@ -23,6 +23,7 @@ from daemon.api.targets import build_data_router, build_target_actions_router, b
 from daemon.api.versions import build_promotion_router, build_versions_router
 from daemon.data.review import BatchReview, EditInvalid, ReviewInvalid
 from daemon.runtime.locks import Locked
+from daemon.runtime.paths import hide_folders
 from daemon.settings.load import Settings
 from daemon.views.experiments import UnknownExperiment
 from daemon.views.status import Health
@@ -88,9 +89,12 @@ def add_error_handlers(api: FastAPI) -> None:
     """
     share_definitions(api)
 
-    def answer(_request: Request, problem: Exception) -> JSONResponse:
+    def answer(request: Request, problem: Exception) -> JSONResponse:
         code = next(code for kinds, code in STATUS if isinstance(problem, kinds))
-        return JSONResponse({"detail": str(problem)}, code)
+        words = hide_folders(str(problem))
+        if words != str(problem):
+            log.warning("a request was refused", path=request.url.path, problem=str(problem))
+        return JSONResponse({"detail": words}, code)
 
     def answer_invalid(_request: Request, problem: Exception) -> Response:
         if not isinstance(problem, RequestValidationError):

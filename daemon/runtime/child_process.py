@@ -135,7 +135,12 @@ def _read_result(folder: Path) -> dict[str, Any] | None:
         failure = json.loads((folder / "failure.json").read_text("utf-8"))
     except FileNotFoundError:
         return None
-    raise JobFailed(f"{failure['error']} (log: {folder / 'log.txt'})")
+    raise JobFailed(f"{failure['error']} (log: {_name_log(folder)})")
+
+
+def _name_log(folder: Path) -> str:
+    """Return the path of a job's log, from the data directory on."""
+    return "/".join(["data_dir", *folder.parts[-4:], "log.txt"])
 
 
 def _count_start(work: Work, folder: Path) -> None:
@@ -145,7 +150,7 @@ def _count_start(work: Work, folder: Path) -> None:
     in_vain = [line for line in noted[-MOST_STARTS:] if line.partition(" ")[2] == now]
     if len(in_vain) == MOST_STARTS:
         raise JobFailed(
-            f"{work} died {MOST_STARTS} times at {now}, as if killed for memory; see {folder / 'log.txt'}"
+            f"{work} died {MOST_STARTS} times at {now}, as if killed for memory; see {_name_log(folder)}"
         )
     with starts.open("a") as file:
         file.write(f"{time.time():.0f} {now}\n")

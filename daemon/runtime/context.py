@@ -8,11 +8,12 @@ from threading import Event
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import structlog
 from pydantic import BaseModel
 
 from daemon.runtime.child_process import OnProgress, run_job
 from daemon.runtime.locks import snapshot_lock
-from daemon.runtime.paths import run_folder, snapshots_folder
+from daemon.runtime.paths import hide_folders, run_folder, snapshots_folder
 from daemon.runtime.work import Work
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
@@ -21,6 +22,7 @@ from registry.cycles import Cycle, CycleCounts, CycleState
 from registry.store.store import Store
 from trainers.job_folder import ProgressLine
 
+log = structlog.get_logger()
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
@@ -83,5 +85,9 @@ class TargetContext:
             return self.move(cycle, state, snapshot_id=snapshot.id, counts=counts)
 
     def move(self, cycle: Cycle, state: CycleState, **changes: Any) -> Cycle:
-        """Commit the step from the cycle's state to `state`."""
+        """Commit the step from the cycle's state to `state`; its reason is kept without folders' names."""
+        reason = changes.get("reason", "")
+        if reason != hide_folders(reason):
+            log.info("a step's reason", cycle=cycle.id, state=state, reason=reason)
+            changes["reason"] = hide_folders(reason)
         return self.store.advance_cycle(cycle.id, cycle.state, state, self.clock(), **changes)

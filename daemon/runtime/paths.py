@@ -10,11 +10,23 @@
 `<target>` is the target's slug, `acme.routing` for `acme/routing`.
 """
 
+import re
 from pathlib import Path
 
 from registry.cycles import Cycle
 from registry.targets import slug
 from registry.versions import Version
+
+ABSOLUTE_PATH = re.compile(r"(?<![\w/:.}…])(/[\w.+@-]+)((?:/[\w.+@-]+)*)/([\w.+@-]+)")
+
+
+def hide_folders(words: str) -> str:
+    """Return a message without this machine's folders, for people who have no account on it.
+
+    Of an absolute path its last name is left (`…/adapter_config.json`). What begins with no folder of this
+    machine is a route, or a path of another one, and stays.
+    """
+    return ABSOLUTE_PATH.sub(lambda found: f"…/{found[3]}" if Path(found[1]).is_dir() else found[0], words)
 
 
 def snapshots_folder(data_dir: Path, target: str) -> Path:

@@ -117,6 +117,20 @@ def test_a_model_server_is_told_to_load_no_file_that_was_exchanged(
         assert replica.loaded == []
 
 
+@pytest.mark.parametrize("harm", HARMS)
+def test_an_operator_is_told_what_is_wrong_without_a_folder_of_the_machine(
+    daemon: Daemon, version: Version, harm: Harm, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    do_harm(harm, daemon.settings.data_dir, version)
+    with daemon.as_ci() as client:
+        answer = client.post(f"/api/v1/versions/{version.id}/activate", json={"reason": "again"})
+        assert answer.status_code == 409
+        assert f"{version.id} cannot be served" in answer.text
+        assert "/" not in answer.json()["detail"].replace("…/", "")
+    told = capfd.readouterr()
+    assert str(tmp_path) in told.out + told.err
+
+
 class ReplicaStandIn:
     """Stands in for vLLM: its documented routes to list and load adapters, of which it forgets all."""
 

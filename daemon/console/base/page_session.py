@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 
 from daemon.access.accounts import Operators, Person
 from daemon.access.sign_in import COOKIE
+from daemon.runtime.paths import hide_folders
 from extractors.errors import LearndError
 from registry.store.database import StoreUnavailable
 
@@ -131,7 +132,10 @@ def notify_problem(problem: Exception) -> None:
         log.warning("the store is unavailable", problem=str(problem))
         notify(BUSY, good=False)
     elif isinstance(problem, LearndError | OSError):
-        notify(str(problem), good=False)
+        words = hide_folders(str(problem))
+        if words != str(problem):
+            log.warning("an act was refused", problem=str(problem))
+        notify(words, good=False)
     else:
         notify(f"A defect in learnd, please report it: {type(problem).__name__}: {problem}", good=False)
 

@@ -32,7 +32,7 @@ from daemon.console.report.labels import show_label_sections
 from daemon.console.report.measures import show_measures
 from daemon.console.report.trust import TrustSection
 from daemon.console.report.verdict import JudgedCycle, read_judged_cycle, show_verdict
-from daemon.runtime.paths import adapter_folder, run_folder
+from daemon.runtime.paths import run_folder
 from daemon.runtime.units import format_duration, format_gigabytes
 from daemon.views.run_files import read_progress
 from registry.cycles import Cycle, StageResult
@@ -215,9 +215,10 @@ def _find_version(store: Store, cycle: Cycle) -> Version | None:
 def _show_files(data_dir: Path, cycle: Cycle, version: Version | None) -> None:
     with show_section("Files"):
         folder = run_folder(data_dir, cycle)
-        facts = {"Run": str(folder) if folder.exists() else f"{folder} (not there)"}
+        name = f"data_dir/{folder.relative_to(data_dir)}"
+        facts = {"Run": name if folder.exists() else f"{name} (not there)"}
         if version:
-            facts["Adapter"] = str(adapter_folder(data_dir, version))
+            facts["Adapter"] = f"data_dir/{version.path}"
             if version.files_removed_at:
                 facts["Removed"] = format_time(version.files_removed_at)
         show_facts(facts)
