@@ -17,6 +17,7 @@ from daemon.runtime.data_dir import prepare_data_dir
 from daemon.runtime.locks import daemon_lock
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
+from daemon.serving.silent_replicas import SilentReplicas
 from daemon.settings.load import Settings
 from extractors.phoenix.http import PhoenixError
 from registry.cycles import Cycle
@@ -48,7 +49,7 @@ def run_once(
             context = TargetContext(settings, target, store, utc_now, stop or Event(), on_progress)
             with serve_routes(settings, store):
                 cycle = run_cycle(context, "operator")
-                reconcile_target(context)
+                reconcile_target(context, SilentReplicas())
                 _publish(context)
                 prune_target(context)
             return store.cycle(cycle.id)

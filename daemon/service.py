@@ -45,6 +45,7 @@ from daemon.scheduling.second_looks import SecondLooks
 from daemon.server import build_daemon_server
 from daemon.serving.pruning import prune_target
 from daemon.serving.reconciler import reconcile_target
+from daemon.serving.silent_replicas import SilentReplicas
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
 from daemon.settings.types import SettingsError
@@ -135,6 +136,7 @@ class Service:
         self._probe = open_phoenix(settings, timeout=PROBE_SECONDS, patience=0)
         self._outage = Outage(self._probe.version)
         self._second_looks = SecondLooks()
+        self._silent_replicas = SilentReplicas()
         self._looks = 0
         # No cycle begins on a mirror that a poll has filled only in part.
         self._polling = {key: threading.Lock() for key in self._targets}
@@ -289,7 +291,7 @@ class Service:
                 publish_target(context, self._phoenix)
 
     def _reconcile(self, context: TargetContext) -> None:
-        for replica, problem in reconcile_target(context).items():
+        for replica, problem in reconcile_target(context, self._silent_replicas).items():
             self.health.record_replica(context.target.key, replica, hide_folders(problem))
             self.metrics.replica_ok.labels(context.target.key, replica).set(problem == "ok")
 

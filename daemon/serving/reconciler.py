@@ -1,5 +1,6 @@
 """Keep every replica serving what the store says it should, and finish what a crash left behind."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import structlog
@@ -8,20 +9,22 @@ from daemon.runtime.context import TargetContext
 from daemon.runtime.locks import Locked, promotion_lock
 from daemon.runtime.paths import adapter_folder
 from daemon.serving.promotion import open_replicas
+from daemon.serving.silent_replicas import SilentReplicas
 from registry.cycles import CycleState
 from registry.serving.reconciler import DesiredAdapter, reconcile
-from registry.serving.replica import Replica, ReplicaRefused, ReplicaUnreachable
+from registry.serving.replica import Replica, ReplicaRefused, ReplicaSilent, ReplicaUnreachable
 from registry.versions import VersionState
 
 OK = "ok"
+REPLICAS_AT_ONCE = 8
 log = structlog.get_logger()
 
 
-def reconcile_target(context: TargetContext) -> dict[str, str]:
+def reconcile_target(context: TargetContext, silent: SilentReplicas) -> dict[str, str]:
     """Bring each replica of the target to the desired adapters; return `ok` or a problem for each replica.
 
-    A replica that does not answer does not delay the others. Empty while a promotion is under way, since
-    the promotion changes what is desired.
+    A replica that does not answer delays no other, and is left alone while `silent` remembers it. Empty
+    while a promotion is under way, since the promotion changes what is desired.
     """
     with ExitStack() as stack:
         try:
@@ -38,7 +41,11 @@ def reconcile_target(context: TargetContext) -> dict[str, str]:
         ]
         tried, target = _find_trials(context), context.target.key
         replicas = open_replicas(context.settings, context.target, stack)
-        return {replica.name: _reconcile_one(replica, wanted, tried, target) for replica in replicas}
+        if len(replicas) < 2:
+            return {each.name: _reconcile_one(each, wanted, tried, target, silent) for each in replicas}
+        with ThreadPoolExecutor(min(len(replicas), REPLICAS_AT_ONCE), "replica") as pool:
+            outcomes = pool.map(lambda each: _reconcile_one(each, wanted, tried, target, silent), replicas)
+            return {replica.name: outcome for replica, outcome in zip(replicas, outcomes, strict=True)}
 
 
 def _find_trials(context: TargetContext) -> set[str]:
@@ -49,11 +56,19 @@ def _find_trials(context: TargetContext) -> set[str]:
     return {each.id for each in wanted if each.id in judged and each.state is not VersionState.ACTIVE}
 
 
-def _reconcile_one(replica: Replica, wanted: list[DesiredAdapter], tried: set[str], target: str) -> str:
+def _reconcile_one(
+    replica: Replica, wanted: list[DesiredAdapter], tried: set[str], target: str, silent: SilentReplicas
+) -> str:
+    known = silent.find_problem(replica.name)
+    if known is not None:
+        return known
     try:
         there = replica.list_adapters() if tried else {}
         wanted = [each for each in wanted if each.name not in tried or each.name in there]
         outcome = reconcile(replica, wanted, targets=[target])
+    except ReplicaSilent as problem:
+        silent.let_rest(replica.name, str(problem))
+        return str(problem)
     except (ReplicaUnreachable, ReplicaRefused) as problem:
         return str(problem)
     if outcome.changed:

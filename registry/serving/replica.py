@@ -20,8 +20,10 @@ from pydantic import BaseModel, ValidationError
 from extractors.errors import LearndError
 from extractors.values import Value
 
-ADMINISTRATION_SECONDS = 60.0
-"""Longest wait for a load, an unload or a listing; a large adapter is read from disk first."""
+LISTING_SECONDS = 10.0
+"""Longest wait for what the server has in its memory: a listing, its metrics."""
+LOADING_SECONDS = 60.0
+"""Longest wait for a load or an unload; a large adapter is read from disk first."""
 ANSWER_SECONDS = 300.0
 """Longest wait for an answer: the first one through a LoRA may compile kernels."""
 
@@ -62,6 +64,10 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 class ReplicaUnreachable(LearndError):
     """A replica did not answer, or only its proxy did; another try later may succeed."""
+
+
+class ReplicaSilent(ReplicaUnreachable):
+    """A replica, or the way to it, took a request and gave no answer in time."""
 
 
 class ReplicaRefused(LearndError):
@@ -197,7 +203,8 @@ class Replica:
         """Serve the adapter in `path` as `name`; a second call with the same path changes nothing."""
         remote = self.to_remote_path(path)
         try:
-            self._send("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": remote})
+            body = {"lora_name": name, "lora_path": remote}
+            self._send("POST", "/v1/load_lora_adapter", body, seconds=LOADING_SECONDS)
         except ReplicaRefused as refused:
             # vLLM refuses a name that is loaded already, from wherever.
             serving = self.list_adapters().get(name)
@@ -213,7 +220,7 @@ class Replica:
     def unload(self, name: str) -> None:
         """Stop serving `name`, which need not be loaded. Requests under way are still answered."""
         try:
-            self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+            self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name}, seconds=LOADING_SECONDS)
         except ReplicaRefused:
             if name in self.list_adapters():
                 raise
@@ -338,14 +345,15 @@ class Replica:
         method: str,
         route: str,
         body: dict[str, Any] | None = None,
-        seconds: float = ADMINISTRATION_SECONDS,
+        seconds: float = LISTING_SECONDS,
     ) -> httpx.Response:
         try:
             response = self._client.request(
                 method, route, json=body, timeout=httpx.Timeout(seconds, connect=5)
             )
         except httpx.TransportError as error:
-            raise ReplicaUnreachable(
+            hangs = isinstance(error, httpx.TimeoutException)
+            raise (ReplicaSilent if hangs else ReplicaUnreachable)(
                 f"replica {self.name} at {self.url} did not answer {route} "
                 f"({type(error).__name__}: {error}); is vLLM running there?"
             ) from error

@@ -1,6 +1,7 @@
 """Files of adapters that were exchanged on disk: neither agents nor model servers get them."""
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from daemon.runtime.context import TargetContext
 from daemon.serving.reconciler import reconcile_target
+from daemon.serving.silent_replicas import SilentReplicas
 from daemon.settings.load import Settings
 from learnd import ActiveAdapter, LearndClientError
 from registry.versions import Version
@@ -108,11 +110,11 @@ def test_a_model_server_is_told_to_load_no_file_that_was_exchanged(
     with ExitStack() as stack:
         replica = ReplicaStandIn()
         context = build_context(daemon, stack.enter_context(serving(replica.app)))
-        assert reconcile_target(context) == {"one": "ok"}
+        assert reconcile_target(context, SilentReplicas()) == {"one": "ok"}
         assert replica.loaded == [version.id]
         replica.loaded.clear()
         do_harm(harm, daemon.settings.data_dir, version)
-        (problem,) = reconcile_target(context).values()
+        (problem,) = reconcile_target(context, SilentReplicas()).values()
         assert NAME in problem or "is a link" in problem
         assert replica.loaded == []
 
@@ -136,6 +138,7 @@ class ReplicaStandIn:
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
+        self.asked_to_load = threading.Event()
         self.app = FastAPI()
         self.app.get("/v1/models")(self.list_models)
         self.app.post("/v1/load_lora_adapter")(self.load)
@@ -145,6 +148,7 @@ class ReplicaStandIn:
 
     def load(self, body: dict[str, str]) -> str:
         self.loaded.append(body["lora_name"])
+        self.asked_to_load.set()
         return "loaded"
 
 
