@@ -27,8 +27,8 @@ from registry.store.store import Store
 INTRO = """# HTTP routes
 
 The daemon (`learnd run`, port 8710) describes its own API: `/docs` is a page to read and to try it out,
-`/openapi.json` is the description for programs. The gateway (`learnd gateway`, port 8700) speaks the part
-of OpenAI's API that is listed at the end.
+`/openapi.json` is the description for programs. The gateway (`learnd gateway`, port 8700) speaks the parts
+of OpenAI's and Anthropic's APIs that are listed at the end.
 
 **Who may ask.** Routes below `/api/v1` want an operator or a viewer: an operator's token
 (`Authorization: Bearer …`), or a session from `POST /api/v1/session`. A session also needs the header
@@ -48,6 +48,9 @@ GATEWAY = (
         "A chat completion by the target's active version; streams with `stream`.",
     ),
     ("POST", "/v1/completions", "A text completion by the target's active version; streams with `stream`."),
+    ("POST", "/v1/responses", "OpenAI's Responses; streams with `stream`, stores nothing."),
+    ("POST", "/v1/messages", "Anthropic's Messages; streams with `stream`."),
+    ("POST", "/v1/messages/count_tokens", "The number of tokens of such a request. It is not traced."),
     ("GET", "/v1/models", "The targets that the caller may ask for, as models."),
     ("GET", "/v1/models/{tenant}/{agent}", "One of them."),
     ("GET", "/healthz", "The process is alive; since when the daemon is silent."),
@@ -154,7 +157,8 @@ def _gateway() -> str:
             "The model is a target, `tenant/agent`. The header `x-learnd-session` names the conversation of "
             "a call, and `traceparent` puts the call into the caller's trace. A body may come with "
             "`Content-Encoding: gzip` or `deflate`; others are answered with 415. Everything else of a "
-            "request goes to the replica as it is.\n"
+            "request goes to the replica as it is. The token may also come as `x-api-key`. See "
+            "[APIs](../guides/agents.md#apis).\n"
         )
     )
 
