@@ -1,4 +1,4 @@
-"""The gateway for agents. It speaks OpenAI's and Anthropic's APIs, resolves a target's alias, traces each call.
+"""The gateway for agents. It speaks OpenAI's and Anthropic's APIs, resolves aliases and traces each call.
 
     agent ── model `acme/routing` ──> app ── routes: which version? ──> upstream ──> a replica
                                        └── tracing ──> Phoenix (off the request's path)

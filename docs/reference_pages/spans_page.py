@@ -22,7 +22,7 @@ the target's project. Besides what every span has, it carries `session.id` from 
 `user.id` from the request's `user`, and `learnd.tenant`, `learnd.agent`, `learnd.version` and
 `learnd.internal` (learnd's own call, never trained on).
 
-The other attributes are those of a chat completion, whichever API carried the call: `finish_reason` is `stop`,
+The attributes are those of a chat completion, whichever API carried the call: `finish_reason` is `stop`,
 `tool_calls`, `length` or `content_filter`, or another word of the API's own.
 
 A call has the status ERROR, and is never trained on, where the agent got an error or left early, or where the
@@ -31,9 +31,9 @@ incomplete, a message without a `stop_reason`, a stream of theirs without its la
 that its last event contradicts, or an event that is no JSON. `[DONE]` is not needed.
 
 `input.value` and `output.value` are the whole bodies, in the form of the call's own API; a stream's answer is
-put together. In the other attributes each message, part, tool call and choice has its entry. A part that is no text, image or thought
-keeps its own type (`input_audio`, `file`, …); a prompt of token ids has `token_ids` in place of `text`. These
-attributes exist, where `0` counts:
+put together. In the other attributes each message, part, tool call and choice has its entry. A part that is
+no text, image or thought keeps its own type (`input_audio`, `file`, …); a prompt of token ids has `token_ids`
+in place of `text`. These attributes exist, where `0` counts:
 
 """
 RUNS = """## Runs
