@@ -32,11 +32,14 @@ def run_vllm(
     kvcache_gb: int = 1,
     served_name: str = "base",
     eager: bool = False,
+    tool_parser: str | None = None,
 ) -> Iterator[VllmServer]:
     """Serve `model` on 127.0.0.1 with LoRA loading at run time, until the block ends.
 
     `python` is the interpreter of vLLM's own environment. `eager` starts without compilation, which
-    is faster for models that answer only a few requests. Raises ServerDidNotStart.
+    is faster for models that answer only a few requests. `tool_parser` is the name of vLLM's parser for
+    the model's calls of tools; without one it refuses requests that leave the choice to the model.
+    Raises ServerDidNotStart.
     """
     port = port or find_free_port()
     url = f"http://127.0.0.1:{port}"
@@ -56,6 +59,7 @@ def run_vllm(
     }
     command += [str(part) for flag in flags.items() for part in flag] + ["--enable-lora"]
     command += ["--enforce-eager"] if eager else []
+    command += ["--enable-auto-tool-choice", "--tool-call-parser", tool_parser] if tool_parser else []
     environment = _build_environment(kvcache_gb)
     with run_server(
         command, health_url=f"{url}/health", log=log, env=environment, start_seconds=START_SECONDS
