@@ -3,12 +3,11 @@
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; the data of each is JSON.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from daemon.gateway.limits import MAX_EVENT_BYTES, BeyondLimits, parse_json
+from daemon.gateway.limits import MAX_EVENT_BYTES, BeyondLimits, parse_json, write_json
 
 _BETWEEN = re.compile(rb"\r?\n\r?\n")
 _LONGEST_BETWEEN = 4
@@ -29,11 +28,12 @@ class EventCutter:
         # Only the new end is searched: an event of megabytes comes in thousands of pieces.
         start = max(0, len(self._rest) + 1 - _LONGEST_BETWEEN)
         self._rest += piece
-        if not _BETWEEN.search(self._rest, start):
+        if b"\n" not in piece or not _BETWEEN.search(self._rest, start):
             if len(self._rest) > MAX_EVENT_BYTES:
                 raise BeyondLimits(f"has an event that is larger than {MAX_EVENT_BYTES} bytes")
             return []
-        *events, rest = _BETWEEN.split(bytes(self._rest))
+        text = bytes(self._rest)
+        *events, rest = _BETWEEN.split(text) if b"\r" in text else text.split(b"\n\n")
         self._rest = bytearray(rest)
         return events
 
@@ -87,7 +87,7 @@ def parse_events(events: Iterable[bytes]) -> tuple[list[dict[str, Any]], bool]:
 
 def build_event(chunk: dict[str, Any], *, name: str | None = None) -> bytes:
     """Return the event that carries `chunk`, with its name where the API names its events."""
-    data = b"data: " + json.dumps(chunk, separators=(",", ":")).encode()
+    data = b"data: " + write_json(chunk)
     return data if name is None else b"event: " + name.encode() + b"\n" + data
 
 
