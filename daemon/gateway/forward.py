@@ -1,7 +1,6 @@
 """One completion: from the agent's body to a replica's answer, whole or streamed."""
 
 import asyncio
-import json
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -10,7 +9,7 @@ import aiohttp
 
 from daemon.gateway.apis.api import find_message
 from daemon.gateway.calls import SPAN_HEADER, VERSION_HEADER, GatewayCall
-from daemon.gateway.limits import BeyondLimits
+from daemon.gateway.limits import BeyondLimits, write_json
 from daemon.gateway.metrics import GatewayMetrics
 from daemon.gateway.replies import (
     ApiError,
@@ -125,7 +124,7 @@ async def _send_whole(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> N
             else call.api.rename_model(content, call.route.target)
         )
         if told is not content:
-            body = json.dumps(told, separators=(",", ":")).encode()
+            body = write_json(told)
     if call.status >= 400 and call.error is None:
         message = find_message(content) if content else None
         call.error = message or f"the model answered HTTP {call.status} with an error"

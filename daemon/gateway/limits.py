@@ -8,6 +8,8 @@ import json
 import math
 from typing import Any, NoReturn
 
+import orjson
+
 from extractors.errors import LearndError
 
 MAX_DEPTH = 100
@@ -25,7 +27,7 @@ class BeyondLimits(LearndError):
 def parse_json(text: bytes) -> Any:
     """Return the value that `text` is. Raises ValueError where it is not JSON, and BeyondLimits."""
     try:
-        value = json.loads(text, parse_float=_parse_float, parse_constant=_refuse_number)
+        value = _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
     except RecursionError:
         raise _build_too_deep() from None
     # Most bodies have too few brackets to be deep, and counting them is much faster than walking.
@@ -43,6 +45,18 @@ def _parse_float(text: str) -> float:
 
 def _refuse_number(text: str) -> NoReturn:
     raise BeyondLimits(f"contains a number that JSON cannot carry: {text}")
+
+
+_DECODER = json.JSONDecoder(parse_float=_parse_float, parse_constant=_refuse_number)
+
+
+def write_json(value: Any) -> bytes:
+    """Return the text of a value that `parse_json` has returned, in UTF-8 and without spaces."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # It holds integers of more than 64 bits, or half a surrogate pair.
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _is_too_deep(value: Any) -> bool:

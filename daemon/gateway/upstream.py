@@ -1,7 +1,6 @@
 """Sends a request to a replica, and to the next one where it cannot answer: all HTTP from here to vLLM."""
 
 import itertools
-import json
 import logging
 import socket
 import time
@@ -15,7 +14,7 @@ import aiohttp
 from aiohttp.connector import AddrInfoType
 
 from daemon.gateway.apis.api import find_message
-from daemon.gateway.limits import MAX_ANSWER_BYTES, BeyondLimits
+from daemon.gateway.limits import MAX_ANSWER_BYTES, BeyondLimits, write_json
 from daemon.gateway.routes import ReplicaAddress, Route
 from daemon.gateway.sse import parse_object
 from extractors.errors import LearndError
@@ -124,7 +123,7 @@ class Upstream:
         try:
             response = await self._session.post(
                 replica.url + path,
-                data=json.dumps(request, separators=(",", ":")).encode(),
+                data=write_json(request),
                 headers={**headers, **authorization, "content-type": "application/json"},
                 allow_redirects=False,
             )
