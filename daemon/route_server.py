@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from daemon.access.accounts import check_tokens_are_apart
 from daemon.access.origins import OriginGuard
 from daemon.access.tokens import check_tokens
-from daemon.api.gateways import build_gateways_router, read_routes
+from daemon.api.gateways import RouteReader, build_gateways_router
 from daemon.api.operators import add_error_handlers
 from daemon.runtime.http_server import HttpLimits, build_server
 from daemon.runtime.listening import PortTaken, open_socket
@@ -60,7 +60,7 @@ def _build_app(settings: Settings, store: Store, is_stopping: Callable[[], bool]
     add_error_handlers(app)
     app.include_router(
         build_gateways_router(
-            lambda: read_routes(settings, store), token=gateway, agents=agents, is_stopping=is_stopping
+            RouteReader(settings, store), token=gateway, agents=agents, is_stopping=is_stopping
         )
     )
     return app

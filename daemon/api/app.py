@@ -15,7 +15,7 @@ from daemon.access.origins import OriginGuard
 from daemon.access.sign_in import Authenticator
 from daemon.api.agents import ActiveVersion, AdapterFiles, build_agents_router, build_caller_dependency
 from daemon.api.batches import NDJSON
-from daemon.api.gateways import build_gateways_router, read_routes
+from daemon.api.gateways import RouteReader, build_gateways_router
 from daemon.api.monitoring import build_health_router, build_monitoring_router
 from daemon.api.operators import PREFIX, add_error_handlers, build_operators_router
 from daemon.monitoring.metrics import Metrics
@@ -76,7 +76,7 @@ def build_api(
     )
     api.include_router(
         build_gateways_router(
-            lambda: read_routes(settings, store), token=gateway, agents=agents, is_stopping=is_stopping
+            RouteReader(settings, store), token=gateway, agents=agents, is_stopping=is_stopping
         )
     )
     api.include_router(build_health_router(settings, health))

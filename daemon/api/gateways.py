@@ -115,11 +115,23 @@ def build_gateway_dependency(token: str | None, agents: Mapping[str, str]) -> Ca
     return check_gateway
 
 
-def read_routes(settings: Settings, store: Store) -> GatewayRoutes:
-    """Read which version is active, for every target of the settings."""
-    active = store.find_active_ids()
-    keys = (target.key for target in settings.targets)
-    return GatewayRoutes(routes={key: TargetRoute(version=active.get(key)) for key in keys})
+class RouteReader:
+    """Reads which version is active, for every target of the settings."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._targets = [target.key for target in settings.targets]
+        self._store = store
+        self._last: tuple[dict[str, str], GatewayRoutes] | None = None
+
+    def __call__(self) -> GatewayRoutes:
+        """Return the routes as the store has them now; what has not changed is not built again."""
+        active, last = self._store.find_active_ids(), self._last
+        if last is not None and last[0] == active:
+            return last[1]
+        versions = {key: TargetRoute(version=active.get(key)) for key in self._targets}
+        routes = GatewayRoutes(routes=versions)
+        self._last = active, routes
+        return routes
 
 
 def parse_tags(if_none_match: str) -> frozenset[str]:

@@ -4,6 +4,8 @@
 in each one's own settings.
 """
 
+from functools import cached_property
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from extractors.values import content_id
@@ -27,7 +29,7 @@ class GatewayRoutes(BaseModel):
     routes: dict[str, TargetRoute]
     """By target, `tenant/agent`."""
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """Return a digest of the content."""
         return content_id(self.model_dump(mode="json"))
