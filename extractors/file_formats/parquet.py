@@ -106,6 +106,10 @@ SCHEMAS: dict[type[Value], Any] = {
 }
 ROW_GROUP = 1000
 """Records that are in memory twice at a time; an Arrow column of text holds 2 GB at most."""
+GROUP_BYTES = 2**26
+"""Size of a row group of ours, where its records are large."""
+MOST_COLUMN_BYTES = 2**27
+"""Size of one column in a row group of a file that is imported, and so of what one value can be."""
 
 
 def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> None:
@@ -114,7 +118,12 @@ def write_columns(records: Sequence[Record], kind: type[Record], path: Path) -> 
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
         for start in range(0, len(records), ROW_GROUP):
             rows = [_to_row(record) for record in records[start : start + ROW_GROUP]]
-            file.write_table(pa.Table.from_pylist(rows, schema=schema))
+            table = pa.Table.from_pylist(rows, schema=schema)
+            file.write_table(table, max(1, min(len(rows), len(rows) * GROUP_BYTES // max(table.nbytes, 1))))
+
+
+class ColumnTooLarge(LearndError):
+    """A file's row group is too large to be read; a single value may be."""
 
 
 class ColumnsDamaged(LearndError):
@@ -130,11 +139,35 @@ def read_columns(kind: type[Record], path: Path) -> tuple[Record, ...]:
         raise ColumnsDamaged(f"{path} cannot be read ({type(problem).__name__})") from problem
 
 
-def read_rows(kind: type[Value], path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file unchanged, with a part of them in memory at a time."""
+def read_rows(kind: type[Value], path: Path, most_bytes: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file unchanged, with a part of them in memory at a time.
+
+    Raises ColumnTooLarge, before anything is read, where a row group's column takes more than `most_bytes`.
+    """
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROW_GROUP, columns=SCHEMAS[kind].names):
+        largest = _find_largest_column(file.metadata)
+        if most_bytes is not None and largest > most_bytes:
+            raise ColumnTooLarge(
+                f"a column of a row group takes {largest >> 20} MiB, more than {most_bytes >> 20}; "
+                f"write row groups of {ROW_GROUP} rows, and no values of this size"
+            )
+        # A value that is stored once, for many rows, is in memory once for each row of a batch.
+        rows = ROW_GROUP if most_bytes is None else max(1, min(ROW_GROUP, most_bytes // max(largest, 1)))
+        for batch in file.iter_batches(rows, columns=SCHEMAS[kind].names):
             yield from batch.to_pylist()
+
+
+def _find_largest_column(metadata: Any) -> int:
+    """Return the bytes of the largest column of any row group, as the file's end tells, uncompressed."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    return max(
+        (
+            group.column(index).total_uncompressed_size
+            for group in groups
+            for index in range(group.num_columns)
+        ),
+        default=0,
+    )
 
 
 def from_row(kind: type[Record], row: dict[str, Any]) -> Record:

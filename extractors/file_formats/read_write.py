@@ -31,7 +31,14 @@ from extractors.file_formats.jsonl import (
     from_line,
     to_line,
 )
-from extractors.file_formats.parquet import SCHEMAS, from_row, read_rows, write_columns
+from extractors.file_formats.parquet import (
+    MOST_COLUMN_BYTES,
+    SCHEMAS,
+    ColumnTooLarge,
+    from_row,
+    read_rows,
+    write_columns,
+)
 from extractors.values import Record, Value
 
 MOST_PROBLEMS = 20
@@ -152,8 +159,10 @@ def _read_rows(kind: type[Value], path: Path) -> Iterator[tuple[str, Any]]:
             raise ImportInvalid(
                 path, [f"its columns are not those of {KIND_NAMES[kind]}: no {missing}{hint}"]
             )
-        for index, row in enumerate(read_rows(kind, path)):
+        for index, row in enumerate(read_rows(kind, path, MOST_COLUMN_BYTES)):
             yield f"item {index}", row
+    except ColumnTooLarge as large:
+        raise ImportInvalid(path, [str(large)]) from None
     except (OSError, pa.ArrowException) as unreadable:
         raise ImportInvalid(path, [f"it cannot be read as Parquet ({unreadable})"]) from unreadable
 
