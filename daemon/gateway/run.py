@@ -1,5 +1,6 @@
 """`learnd gateway`: the gateway as its own process, which the daemon tells what to serve."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -35,6 +36,7 @@ def serve(settings: Settings) -> None:
             "gateway.daemon_token_file or LEARND_GATEWAY__DAEMON_TOKEN, to the same value for both"
         )
     with open_socket(own.host, own.port, "gateway.port") as listening:
+        os.umask(0o077)  # What it writes is nobody else's to read.
         file = RouteFile(settings.gateway_state_dir)
         file.prepare()
         app = build_app(
