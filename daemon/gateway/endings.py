@@ -5,7 +5,6 @@ shows its end: each choice of a completion names a `finish_reason`, a response i
 `stop_reason`. `[DONE]` proves nothing either way.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.gateway.apis.api import Json, TracedAnswer
@@ -30,30 +29,30 @@ class ArrivedAnswer:
     """Why it is not whole; None where it is."""
 
 
-def read_answer(call: GatewayCall) -> ArrivedAnswer:
-    """Return the answer of `call`; a stream's is put together."""
+def read_answer(call: GatewayCall, expected: int) -> ArrivedAnswer:
+    """Return the answer of `call`, which asked for `expected` choices; a stream's is put together."""
     if not call.streamed:
         body = parse_object(b"".join(call.answer))
         if body is None:
             return ArrivedAnswer(None, None, NO_JSON)
         told = call.api.read_answer(body)
+        # A server without `n` may answer once, but whole.
         return ArrivedAnswer(body, told, None if _shows_its_end(told, 1) else OPEN_ANSWER)
     chunks, is_damaged = parse_events(call.answer)
     if not chunks:
         return ArrivedAnswer(None, None, NO_JSON_EVENT if is_damaged else CUT_STREAM)
     body = call.api.assemble(chunks)
     told = call.api.read_answer(body)
-    return ArrivedAnswer(body, told, NO_JSON_EVENT if is_damaged else _find_stream_fault(call, chunks, told))
-
-
-def _find_stream_fault(call: GatewayCall, chunks: Sequence[Json], told: TracedAnswer) -> str | None:
-    # A server without `n` may answer once in one piece, but whole.
-    if not _shows_its_end(told, call.api.read_request(call.request).answers):
-        return CUT_STREAM
-    return call.api.find_stream_fault(chunks)
+    if is_damaged:
+        fault: str | None = NO_JSON_EVENT
+    elif not _shows_its_end(told, expected):
+        fault = CUT_STREAM
+    else:
+        fault = call.api.find_stream_fault(chunks)
+    return ArrivedAnswer(body, told, fault)
 
 
 def _shows_its_end(told: TracedAnswer, choices: int) -> bool:
-    """Return whether there are as many choices as were asked for, and each says why it ended."""
+    """Return whether there are at least so many choices, and each says why it ended."""
     ended = all(choice.finish_reason is not None for choice in told.choices)
     return ended and len(told.choices) >= choices

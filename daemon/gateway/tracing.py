@@ -169,7 +169,8 @@ def _measure(call: GatewayCall) -> int:
 
 def _build_span(call: GatewayCall) -> Span:
     """Return the call as a span, within the caller's trace where `traceparent` names one."""
-    told, answer = call.api.read_request(call.request), read_answer(call)
+    told = call.api.read_request(call.request)
+    answer = read_answer(call, told.answers)
     attributes: Attributes = {
         **_list_learnd_attributes(call, told.user),
         **describe_request(call.request, told),

@@ -26,6 +26,7 @@ from daemon.gateway.apis.api import (
 )
 from daemon.gateway.replies import ApiError
 from daemon.gateway.sse import build_event
+from extractors.span_parsing.messages.chat_messages import BILLING_HEADER
 
 _SAID = frozenset({"messages", "system", "tools"})
 _REASONS = {
@@ -200,11 +201,13 @@ def _parse_input(text: str) -> Any:
 
 
 def _list_system(system: Any) -> list[Json]:
-    """Return the system prompt: texts without anything between them, as vLLM joins its blocks."""
+    """Return the system prompt as the model gets it: vLLM joins its blocks without anything between them."""
     if not system:
         return []
     if isinstance(system, list) and all(_is_text(block) for block in system):
-        return [{"role": "system", "content": "".join(block["text"] for block in system)}]
+        texts = [block["text"] for block in system]
+        shown = [text for text in texts if not text.startswith(BILLING_HEADER)]
+        return [{"role": "system", "content": "".join(shown or texts)}]
     return [_build_turn("system", system)]
 
 

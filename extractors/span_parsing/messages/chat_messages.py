@@ -63,6 +63,10 @@ MEDIA_FIELDS = (
 """Fields of a message beside its content that hold what is no text."""
 
 
+BILLING_HEADER = "x-anthropic-billing-header"
+"""How a block begins that Claude Code puts before its system prompt; no server shows it to the model."""
+
+
 def read_message(chat: Any) -> Message:
     """Read one message of OpenAI's or LangChain's format. Raises Unreadable."""
     messages = read_chat(chat)
@@ -101,6 +105,8 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
     parts = read_parts(content)
     if unwrap:
         parts = [inner for part in parts for inner in _unwrap_text(part)]
+    if role == "system":
+        parts = [part for part in parts if not _is_billing_header(part)] or parts
     calls = _merge_calls([part for part in parts if isinstance(part, RecordedCall)], _read_listed_calls(chat))
     texts = [part.text for part in parts if isinstance(part, Text)]
     message = RecordedMessage(
@@ -117,6 +123,10 @@ def read_chat(chat: Any, *, unwrap: bool = False) -> list[RecordedMessage]:
         # Tracers of Anthropic's API, and Phoenix, keep one of the results in such a message.
         message = replace(message, role="tool", stands_for=frozenset({"tool"}))
     return [mark_flaw(_take_out_thoughts(message))]
+
+
+def _is_billing_header(part: Part) -> bool:
+    return isinstance(part, Text) and part.text.startswith(BILLING_HEADER)
 
 
 def _unwrap_langchain(chat: Any) -> dict[str, Any]:

@@ -532,6 +532,14 @@ def test_blocks_of_a_system_prompt_are_told_as_the_model_gets_them(replica: Stan
     assert read(traced.attributes).prompt[0].content == "You route. Be brief."
 
 
+def test_a_header_of_claude_codes_is_no_system_prompt(replica: StandIn) -> None:
+    replica.answer_whole(CARRIERS["messages"].answer(SAID))
+    header = {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cch=1a2b3;"}
+    _, traced = ask(replica, "messages", system=[header, {"type": "text", "text": "You route."}])
+    assert read(traced.attributes).prompt == SAID.prompt
+    assert json.loads(str(traced.attributes["input.value"]))["system"][0] == header
+
+
 def test_the_user_of_a_call_is_told(replica: StandIn) -> None:
     replica.answer_whole(CARRIERS["messages"].answer(SAID))
     _, traced = ask(replica, "messages", metadata={"user_id": "ann"})
