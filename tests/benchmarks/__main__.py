@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import console, dpo, evaluation, extraction, gate, gateway, idle, sft, startup
+from tests.benchmarks import attacks, console, dpo, evaluation, extraction, gate, gateway, idle, sft, startup
 
 BENCHMARKS = {
+    "attacks": attacks.measure,
     "console": console.measure,
     "dpo_memory_over_sft": dpo.measure,
     "evaluation_cost_ratio": evaluation.measure,
