@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 
@@ -68,17 +68,25 @@ async def forward(
 
 async def _run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Do `work`. Once the client hangs up, stop it and raise ClientGone."""
-    working = asyncio.ensure_future(work)
+    # A task for the work, too, and a wait for both would cost each call more than reading and writing it.
+    working, is_over = cast("asyncio.Task[None]", asyncio.current_task()), False
     leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
+
+    def stop(_: object) -> None:
+        if not is_over:
+            working.cancel()
+
+    leaving.add_done_callback(stop)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await work
+    except asyncio.CancelledError:
+        if not leaving.done() or leaving.cancelled():
+            raise
+        working.uncancel()
+        raise ClientGone("the agent left before it had its answer") from None
     finally:
+        is_over = True
         leaving.cancel()
-        working.cancel()
-    await asyncio.wait({working})
-    if working.cancelled():
-        raise ClientGone("the agent left before it had its answer")
-    working.result()
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
