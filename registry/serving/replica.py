@@ -5,6 +5,7 @@ never with `load_inplace`: with that flag the server reads the folder again for 
 """
 
 import ssl
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
@@ -26,6 +27,10 @@ LOADING_SECONDS = 60.0
 """Longest wait for a load or an unload; a large adapter is read from disk first."""
 ANSWER_SECONDS = 300.0
 """Longest wait for an answer: the first one through a LoRA may compile kernels."""
+
+MOST_ANSWER_BYTES = 2**25
+ENCODING_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers that do not fit a body which was decoded."""
 
 LORA_METRIC = "vllm:lora_requests_info"
 UNAVAILABLE = frozenset({502, 503, 504})
@@ -347,10 +352,10 @@ class Replica:
         body: dict[str, Any] | None = None,
         seconds: float = LISTING_SECONDS,
     ) -> httpx.Response:
+        timeout = httpx.Timeout(seconds, connect=5)
         try:
-            response = self._client.request(
-                method, route, json=body, timeout=httpx.Timeout(seconds, connect=5)
-            )
+            with self._client.stream(method, route, json=body, timeout=timeout) as answer:
+                response = self._read_whole(route, answer, time.monotonic() + seconds)
         except httpx.TransportError as error:
             hangs = isinstance(error, httpx.TimeoutException)
             raise (ReplicaSilent if hangs else ReplicaUnreachable)(
@@ -366,6 +371,25 @@ class Replica:
         if response.is_error:
             raise self._refusal(route, response)
         return response
+
+    def _read_whole(self, route: str, answer: httpx.Response, deadline: float) -> httpx.Response:
+        """Return the answer with its body, which comes before `deadline` and is not too large.
+
+        Raises ReplicaRefused and httpx.ReadTimeout: httpx itself limits each read, and not all of them.
+        """
+        content = bytearray()
+        for piece in answer.iter_bytes():
+            content += piece
+            if len(content) > MOST_ANSWER_BYTES:
+                raise ReplicaRefused(
+                    f"replica {self.name} answered {route} with more than {MOST_ANSWER_BYTES >> 20} MiB"
+                )
+            if time.monotonic() > deadline:
+                raise httpx.ReadTimeout("its answer comes too slowly", request=answer.request)
+        headers = {name: value for name, value in answer.headers.items() if name not in ENCODING_HEADERS}
+        return httpx.Response(
+            answer.status_code, headers=headers, content=bytes(content), request=answer.request
+        )
 
     def _refusal(self, route: str, response: httpx.Response) -> ReplicaRefused:
         why = _find_reason(response)

@@ -1,5 +1,6 @@
 """A replica that takes requests and answers none holds up no other replica, and no other target for long."""
 
+import gzip
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ from daemon.runtime.context import TargetContext
 from daemon.serving.reconciler import reconcile_target
 from daemon.serving.silent_replicas import REST_SECONDS, SilentReplicas
 from daemon.settings.load import Settings
+from registry.serving.replica import Replica, ReplicaRefused, ReplicaSilent
 from registry.store.store import Store
 from tests.security.test_handed_out_files import ReplicaStandIn
 from tests.support.openai_stand_in import serving
-from tests.support.slow_peer import SlowPeer, serve_slowly
+from tests.support.slow_peer import SlowPeer, build_dripping_body, build_endless_body, serve_slowly
 from tests.support.trained_version import TRAINED_AT, add_trained_version
 
 
@@ -64,3 +66,19 @@ def test_a_replica_that_is_not_there_is_asked_each_time(tmp_path: Path, store: S
     (routing, _) = build_contexts(tmp_path, store, gone="http://127.0.0.1:1")
     assert "did not answer" in reconcile_target(routing, silent)["gone"]
     assert silent.find_problem("gone") is None
+
+
+def test_an_answer_without_an_end_is_given_up_whether_it_comes_fast_or_slowly() -> None:
+    for peer, kind, words in (
+        (build_endless_body(), ReplicaRefused, "more than 32 MiB"),
+        (build_dripping_body(), ReplicaSilent, "too slowly"),
+    ):
+        with serve_slowly(peer), Replica("one", peer.url) as replica, pytest.raises(kind, match=words):
+            replica.list_models()
+
+
+def test_an_answer_in_gzip_is_read() -> None:
+    content = gzip.compress(b'{"data": [{"id": "base", "root": "/models/base"}]}')
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(content)
+    with serve_slowly(SlowPeer(head + content, b"")) as peer, Replica("zipped", peer.url) as replica:
+        assert replica.list_models() == {"base": "/models/base"}
