@@ -19,9 +19,11 @@ from daemon.runtime.context import TargetContext
 from daemon.runtime.gateway_routes import GatewayRoutes, TargetRoute
 from daemon.settings.load import Settings, load_settings
 from extractors.examples.types import Message, SFTExample
+from extractors.feedback.extract import Extraction
 from extractors.phoenix.spans import Annotation
 from registry.store.store import Store
 from tests.support.phoenix import new_project, read_span_ids, wait_for_spans
+from tests.support.runs import NOWHERE
 
 TENANT = "harbour"
 TOKEN = "the harbour's token"
@@ -34,8 +36,8 @@ class Office:
     url: str
     settings: Settings
 
-    def read_examples(self, agent: str, calls: int) -> list[SFTExample]:
-        """Approve the `calls` that the agent made, and return what learnd reads of them, oldest first."""
+    def learn(self, agent: str, calls: int) -> Extraction:
+        """Approve the `calls` that the agent made, and return what learnd learns of them."""
         (target,) = (each for each in self.settings.targets if each.agent == agent)
         phoenix = self.settings.phoenix.url
         wait_for_spans(phoenix, target.project, calls)
@@ -45,7 +47,11 @@ class Office:
         ):
             client.annotations.write([_approve(span) for span in read_span_ids(phoenix, target.project)])
             poll_target(TargetContext(self.settings, target, store, lambda: datetime.now(UTC)), client)
-            extraction = extract_target(store, target)
+            return extract_target(store, target)
+
+    def read_examples(self, agent: str, calls: int) -> list[SFTExample]:
+        """Return the examples that the agent's `calls` become, oldest first."""
+        extraction = self.learn(agent, calls)
         assert extraction.dropped == {}
         return [item.to_example() for item in extraction.items]
 
@@ -67,7 +73,7 @@ def open_office(
     document = {
         "data_dir": "data",
         "phoenix": {"url": phoenix},
-        "gateway": {"state_dir": "gateway"},
+        "gateway": {"daemon_url": NOWHERE},
         "replicas": [{"name": "local", "url": vllm}],
         "targets": [
             {

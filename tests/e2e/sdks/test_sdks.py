@@ -13,6 +13,7 @@ import pytest
 from daemon.demo.phoenix import PhoenixServer
 from daemon.demo.vllm import run_vllm
 from extractors.examples.types import SFTExample
+from extractors.span_parsing.drop_reasons import DropReason
 from tests.e2e.conftest import ROOT
 from tests.e2e.sdks import script
 from tests.e2e.sdks.agents import AGENTS
@@ -156,6 +157,8 @@ def test_a_stream_that_is_left_ends_on_the_model_too_and_teaches_nothing(
     assert report.left_after.startswith("Boats")
     (problem,) = office.read_problems(f"{agent}-left")
     assert problem == "the agent left before it had its answer"
+    learned = office.learn(f"{agent}-left", 1)
+    assert (learned.items, learned.dropped) == ((), {DropReason.FAILED: 1})
     wait_until(lambda: count_running(office) == 0, 60, "vLLM to stop generating")
 
 
