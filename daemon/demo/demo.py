@@ -31,6 +31,7 @@ from daemon.demo.vllm import run_vllm
 from daemon.route_server import serve_routes
 from daemon.run_once import run_once
 from daemon.runtime.clock import utc_now
+from daemon.runtime.data_dir import prepare_data_dir
 from daemon.runtime.paths import adapter_folder
 from daemon.settings.load import Settings, load_settings
 from evaluation.report import BASE
@@ -134,6 +135,7 @@ def _start_servers(
     config.write_text(tomli_w.dumps(_build_settings(phoenix.url, vllm.url, model, requests)), "utf-8")
     settings = load_settings(config)
     gateway = f"http://127.0.0.1:{settings.gateway.port}"
+    prepare_data_dir(settings)
     with (
         display.status("Starting the gateway"),
         Store.open(settings.data_dir, utc_now()) as store,
