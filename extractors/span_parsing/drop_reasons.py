@@ -58,7 +58,7 @@ class DropReason(StrEnum):
     )
     RENDERED_OTHERWISE = (
         "the request has its messages rendered as training does not render them (documents, chat_template, "
-        "truncate_prompt_tokens, suffix), or its agent has rendered them itself"
+        "truncate_prompt_tokens, truncation, suffix), or its agent has rendered them itself"
     )
     MALFORMED = "an attribute has a type or shape that no convention writes"
     NOT_TEXT = "images, audio, files or other parts that are no text, which a text model cannot learn from"

@@ -34,7 +34,7 @@ _LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that call a tool of the agent's, and where they keep what the tool is given."""
 _RESULTS = frozenset({"function_call_output", "custom_tool_call_output"})
-_STORES_NOTHING = "no response is stored behind this gateway: send the whole conversation in `input`"
+_STORES_NOTHING = "no response is stored behind this gateway; send the whole conversation in `input`"
 _UNENDED = "the stream ended before the model's answer did: its last event is missing"
 _CONTRADICTED = "the pieces of the model's stream and its last event say different things"
 
@@ -143,7 +143,7 @@ RESPONSES = Responses()
 
 def build_nothing_stored(what: str, *, param: str | None = None) -> ApiError:
     """Return the refusal of what only a stored response could give."""
-    return ApiError(400, f"{what}: {_STORES_NOTHING}", code="unsupported_parameter", param=param)
+    return ApiError(400, f"{what}, because {_STORES_NOTHING}", code="unsupported_parameter", param=param)
 
 
 def _find_last_response(chunks: Sequence[Json]) -> Json | None:

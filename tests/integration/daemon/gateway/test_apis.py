@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from daemon.gateway.apis import APIS
 from extractors.examples.types import Message
 from extractors.span_parsing.drop_reasons import DropReason
 from tests.support.api_carriers import CARRIERS, Said, call
@@ -27,7 +28,7 @@ SAID = Said(
     Message(role="assistant", content="One moment.", tool_calls=(call("call_1", "berth", place="Husum"),)),
     ("berth",),
 )
-PATHS = [*(carrier.path for carrier in CARRIERS.values()), "/v1/messages/count_tokens"]
+PATHS = list(APIS)
 NEW = ["responses", "messages"]
 """The APIs that are not chat completions."""
 
