@@ -24,7 +24,8 @@ class BodyRule:
     """Media types; empty for any."""
 
 
-DEFAULT_RULE = BodyRule(re.compile(".*"), SMALL_BODY, (JSON,))
+# A path may hold a line break.
+DEFAULT_RULE = BodyRule(re.compile(".*", re.DOTALL), SMALL_BODY, (JSON,))
 
 
 class BodyLimits:

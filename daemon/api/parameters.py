@@ -31,7 +31,7 @@ async def refuse_broken_text(request: Request) -> None:
 
     Raises HTTPException (422).
     """
-    if not request.headers.get("Content-Type", "").startswith(JSON):
+    if not request.headers.get("Content-Type", "").lower().startswith(JSON):
         return
     try:
         sent = await request.json()

@@ -331,8 +331,16 @@ def test_a_decision_about_a_number_out_of_range_is_the_callers_mistake(doors: Do
     assert answer.status_code in {404, 422}
 
 
+@pytest.mark.parametrize("path", ["/api/v1/targets/a%0Ab/x/hold", "/console/a%0Ab", "/a%0Ab"])
+def test_a_line_break_in_a_path_is_no_defect(doors: Doors, path: str) -> None:
+    known = {"Authorization": f"Bearer {OPERATOR}"}
+    answer = httpx.post(f"{doors.url}{path}", json={"reason": "x"}, headers=known)
+    assert answer.status_code in {403, 404, 415, 303}
+
+
 ODD = (
     "",
+    "a\nb",
     "0",
     "-1",
     str(10**20),
