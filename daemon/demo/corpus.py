@@ -30,9 +30,11 @@ class CustomerRequest(Value):
     """A customer's message, with the destination to which it belongs."""
 
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-    label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=r"^[^,\n]+$")]
+    label: Annotated[
+        str, StringConstraints(strip_whitespace=True, max_length=64, pattern=r"^([^,\n.]|\.\S)+$")
+    ]
     """The destination, as the agent should answer it. Commas separate the destinations in the
-    system prompt, so none can stand within a label."""
+    system prompt, and the end of a sentence ends an answer: neither can stand within a label."""
 
     @property
     def normalised(self) -> str:
