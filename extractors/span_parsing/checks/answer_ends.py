@@ -87,8 +87,18 @@ def _find_ends(value: Any) -> Iterator[str]:
         if mapping.get("type") == "refusal" or mapping.get("refusal"):
             yield "refusal"
         yield from _to_texts(get_path(mapping, "incomplete_details.reason"))
-        for key in END_KEYS.intersection(mapping):
+        for key in _list_end_keys(mapping):
             yield from _to_texts(mapping[key])
+
+
+def _list_end_keys(mapping: Mapping[str, Any]) -> frozenset[str]:
+    """Return the keys under which an object tells an end.
+
+    Beside a `finish_reason`, vLLM's `stop_reason` is no reason: it is the text or the token that the answer
+    stopped at.
+    """
+    keys = END_KEYS.intersection(mapping)
+    return keys - {"stop_reason"} if mapping.get("finish_reason") else keys
 
 
 def _walk(value: Any) -> Iterator[dict[str, Any]]:

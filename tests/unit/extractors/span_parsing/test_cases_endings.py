@@ -347,3 +347,14 @@ def test_an_item_that_is_incomplete_is_cut_off(kind: str) -> None:
 
 def test_thoughts_that_never_end_are_cut_off() -> None:
     assert refuse(write_llm([ASKED], "<think>It stands on a reef, and")) is DropReason.CUT_OFF
+
+
+@pytest.mark.parametrize("stopped_at", [",", "END", 151645, None])
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_what_vllm_stopped_at_is_no_reason(reason: str, stopped_at: str | int | None) -> None:
+    choice = {"index": 0, "finish_reason": reason, "stop_reason": stopped_at}
+    attributes = write_output({"choices": [{**choice, "message": {"role": "assistant", "content": CUT}}]})
+    if reason == "stop":
+        assert read_turns(attributes) == READ
+    else:
+        assert refuse(attributes) is DropReason.CUT_OFF
