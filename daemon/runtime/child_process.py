@@ -101,13 +101,23 @@ def _wait(folder: Path, stop: Event, on_progress: OnProgress, progress: "_Progre
     while (lock := try_lock(folder / "lock")) is None:
         for line in progress.read_new_lines():
             on_progress(line)
-        if stop.wait(POLL_SECONDS):
+        if _wait_for_stop(folder, stop):
             _terminate(folder)
             _forget_start(folder)
             raise Interrupted("stopping; the job goes on from its last checkpoint at the next start")
     os.close(lock)
     for line in progress.read_new_lines():
         on_progress(line)
+
+
+def _wait_for_stop(folder: Path, stop: Event) -> bool:
+    """Wait a moment; return whether to stop. Ends the child where this process is ended meanwhile."""
+    try:
+        return stop.wait(POLL_SECONDS)
+    except (KeyboardInterrupt, SystemExit):
+        _terminate(folder)
+        _forget_start(folder)
+        raise
 
 
 def _terminate(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Jobs whose child processes die: how often they are started again. Small scripts stand in for children."""
 
+import os
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from daemon.runtime.child_process import MOST_STARTS, JobFailed, run_job
+from daemon.runtime.locks import try_lock
 from daemon.runtime.work import Work
 from extractors.values import Value
 from trainers.job_folder import ProgressLine
@@ -90,3 +93,23 @@ def test_a_line_with_a_figure_that_is_no_number_is_reported_and_half_a_line_is_n
     lines: list[ProgressLine] = []
     run_job(Work.TRAIN, tmp_path / "run", Job(what="anything"), stop=Event(), on_progress=lines.append)
     assert [(line.step, line.figures) for line in lines] == [(2, {"separation": None})]
+
+
+def test_a_child_ends_with_a_process_that_is_told_to_end_while_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_child(tmp_path, monkeypatch, "sleep 60")
+
+    def end(*_: object) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        with pytest.raises(SystemExit):
+            run(tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    lock = try_lock(tmp_path / "run" / "lock")
+    assert lock is not None, "the child still holds its folder"
+    os.close(lock)
