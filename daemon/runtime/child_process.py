@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from types import MappingProxyType
@@ -30,6 +31,7 @@ from trainers.recovery.guards import describe_progress
 OnProgress = Callable[[ProgressLine], None]
 MOST_STARTS = 5
 """Starts in a row that lead nowhere."""
+REAP_SECONDS = 10.0
 POLL_SECONDS = 0.2
 
 
@@ -66,9 +68,11 @@ def run_job(
             raise Interrupted("stopping; the job begins, or goes on, at the next start")
         lock = try_lock(folder / "lock")
         child = _start(work, folder, job, lock, secrets) if lock is not None else None
-        _wait(folder, stop, on_progress, progress)
-        if child is not None:
-            child.wait()
+        try:
+            _wait(folder, stop, on_progress, progress)
+        finally:
+            if child is not None:
+                _reap(child)
 
 
 def _start(
@@ -108,6 +112,12 @@ def _wait(folder: Path, stop: Event, on_progress: OnProgress, progress: "_Progre
     os.close(lock)
     for line in progress.read_new_lines():
         on_progress(line)
+
+
+def _reap(child: "subprocess.Popen[bytes]") -> None:
+    """Take note of a child's end. It has given up its folder, or does so after SIGTERM."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(REAP_SECONDS)
 
 
 def _wait_for_stop(folder: Path, stop: Event) -> bool:
