@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TypeVar
 
 from daemon.access.accounts import Operators, check_tokens_are_apart
-from daemon.access.tokens import check_tokens
+from daemon.access.tokens import check_gateway_token, check_tokens
 from daemon.data.imports import read_golden_cases
 from daemon.data.ingest import open_phoenix
 from daemon.data.synthesis import find_endpoint, read_key
@@ -72,6 +72,7 @@ def examine(settings: Settings, on_start: OnStart = lambda _name: None) -> Itera
     yield _build_check("environment", True, ", ".join(list_variables()) or "no LEARND_ variables")
     yield _check_disk(settings.data_dir)
     yield _check_operators(settings)
+    yield _check_gateway(settings)
     for receiver in settings.notify:
         yield _check_receiver(receiver)
     yield from _check_phoenix_projects(settings, on_start)
@@ -138,6 +139,22 @@ def _check_operators(settings: Settings) -> Check:
     roles = Counter(account.role for account in people.values())
     found = ", ".join(f"{count} {role}{'s' if count > 1 else ''}" for role, count in sorted(roles.items()))
     return _build_check("operators", True, found or "none: the console and the operators' API let nobody in")
+
+
+def _check_gateway(settings: Settings) -> Check:
+    """Report whether the daemon will tell a gateway with these settings which versions are active."""
+    try:
+        token = settings.gateway.read_daemon_token()
+        check_gateway_token(settings.agents.read_tokens(), token)
+    except LearndError as problem:
+        return _build_check(
+            "gateway",
+            False,
+            str(problem),
+            "correct it, or no gateway can serve; if you run none, ignore this",
+        )
+    how = "with its token" if token else "without a token"
+    return _build_check("gateway", True, f"asks the daemon at {settings.daemon_url}, {how}")
 
 
 def _check_receiver(receiver: NotifySettings) -> Check:

@@ -73,6 +73,15 @@ def check_tokens(host: str, tokens: Mapping[str, str]) -> None:
         )
 
 
+def check_gateway_token(tokens: Mapping[str, str], gateway: str | None) -> None:
+    """Check that a gateway gets an answer from a daemon whose agents have tokens. Raises TokensMissing."""
+    if tokens and not gateway:
+        raise TokensMissing(
+            "agents have tokens, so the daemon wants one of the gateway, too: set "
+            "gateway.daemon_token_file or LEARND_GATEWAY__DAEMON_TOKEN, to the same value for both"
+        )
+
+
 def digest_secret(secret: str) -> bytes:
     """Return the SHA-256 of a token or cookie."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -10,6 +10,7 @@ from daemon.cli.options import DEFAULT_CONFIG, Config
 from daemon.cli.output import print_line
 from daemon.settings.load import load_settings
 from daemon.settings.types import read_secret
+from extractors.errors import LearndError
 from extractors.phoenix.accounts import create_member_key, is_accepted
 from extractors.phoenix.http import PhoenixError
 
@@ -46,6 +47,8 @@ def create_key(
         except PhoenixError as problem:
             print_line(f"{file} stays as it is, not checked: {problem}")
             return
+    if not file.absolute().parent.is_dir():
+        raise LearndError(f"the folder of {file} does not exist; create it first")
     key = create_member_key(url, read_secret(admin_secret), name, patience=wait)
     _write(file, key)
     print_line(f"wrote {file}: a key of Phoenix's member {name}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from daemon.access.origins import OriginGuard
-from daemon.access.tokens import TokensMissing, check_tokens
+from daemon.access.tokens import check_gateway_token, check_tokens
 from daemon.gateway.app import build_app
 from daemon.gateway.route_file import RouteFile
 from daemon.gateway.route_updates import DaemonAddress, RouteUpdates
@@ -30,11 +30,7 @@ def serve(settings: Settings) -> None:
     tokens, own = settings.agents.read_tokens(), settings.gateway
     check_tokens(own.host, tokens)
     daemon = DaemonAddress(settings.daemon_url, own.read_daemon_token())
-    if tokens and not daemon.token:
-        raise TokensMissing(
-            "agents have tokens, so the daemon wants one of the gateway, too: set "
-            "gateway.daemon_token_file or LEARND_GATEWAY__DAEMON_TOKEN, to the same value for both"
-        )
+    check_gateway_token(tokens, daemon.token)
     with open_socket(own.host, own.port, "gateway.port") as listening:
         os.umask(0o077)  # What it writes is nobody else's to read.
         file = RouteFile(settings.gateway_state_dir)

@@ -326,9 +326,14 @@ class Replica:
         newest is the present.
         """
         text = self._send("GET", "/metrics").text
-        for family in text_string_to_metric_families(text):
-            if family.name == LORA_METRIC:
-                return sorted(family.samples, key=lambda sample: sample.value)
+        try:
+            for family in text_string_to_metric_families(text):
+                if family.name == LORA_METRIC:
+                    return sorted(family.samples, key=lambda sample: sample.value)
+        except ValueError as error:
+            raise ReplicaRefused(
+                f"/metrics of replica {self.name} answered something else than vLLM does: {error}"
+            ) from error
         return None
 
     def _cards(self) -> list[_Card]:

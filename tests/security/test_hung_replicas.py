@@ -82,3 +82,14 @@ def test_an_answer_in_gzip_is_read() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(content)
     with serve_slowly(SlowPeer(head + content, b"")) as peer, Replica("zipped", peer.url) as replica:
         assert replica.list_models() == {"base": "/models/base"}
+
+
+def test_a_page_of_metrics_that_are_none_is_named_as_such() -> None:
+    content = b'{"version": "0.32.0"}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
+    with (
+        serve_slowly(SlowPeer(head + content, b"")) as peer,
+        Replica("one", peer.url) as replica,
+        pytest.raises(ReplicaRefused, match="/metrics of replica one answered something else"),
+    ):
+        replica.read_max_loras()

@@ -158,6 +158,23 @@ def test_a_server_that_would_let_anybody_in_is_named(server: str, tmp_path: Path
     assert "listening on 0.0.0.0 without agents' tokens would let anybody in" in check.found
 
 
+@pytest.mark.parametrize(("token", "ok"), [(None, False), ("the gateway's", True)])
+def test_a_gateway_without_its_token_is_named_where_agents_have_tokens(
+    token: str | None, ok: bool, tmp_path: Path
+) -> None:
+    settings = Settings.model_validate(
+        {
+            "data_dir": tmp_path,
+            "agents": {"tokens": {"an agent's": "acme"}},
+            "gateway": {"daemon_token": token},
+            "phoenix": {"url": "http://127.0.0.1:9"},
+        }
+    )
+    [check] = [check for check in examine(settings) if check.name == "gateway"]
+    assert check.ok is ok
+    assert ("asks the daemon at http://127.0.0.1:8710" if ok else "gateway.daemon_token_file") in check.found
+
+
 def test_a_phoenix_that_is_not_there_is_reported_at_once(tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {"data_dir": tmp_path, "phoenix": {"url": "http://127.0.0.1:9"}, "targets": []}

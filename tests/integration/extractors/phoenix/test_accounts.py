@@ -90,14 +90,16 @@ def test_a_member_s_key_is_all_that_the_daemon_needs(phoenix: PhoenixServer) -> 
         assert client.datasets.find_dataset("none") is None
 
 
-def create_by_command(phoenix_url: str, folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+def create_by_command(
+    phoenix_url: str, folder: Path, *more: str, file: str = "key"
+) -> "subprocess.CompletedProcess[str]":
     (folder / "learnd.toml").write_text(f'[phoenix]\nurl = "{phoenix_url}"\n', "utf-8")
     (folder / "admin").write_text(f"{ADMIN}\n", "utf-8")
     command = [
         "phoenix",
         "create-key",
         "by-command",
-        str(folder / "key"),
+        str(folder / file),
         "--admin-secret",
         str(folder / "admin"),
     ]
@@ -135,3 +137,9 @@ def test_a_key_stays_while_phoenix_is_down_and_without_one_that_is_an_error(tmp_
     kept = create_by_command(nowhere, tmp_path)
     assert (kept.returncode, "stays as it is" in kept.stdout) == (0, True)
     assert (tmp_path / "key").read_text("utf-8") == "known\n"
+
+
+def test_no_key_is_made_that_could_not_be_written(tmp_path: Path) -> None:
+    # A Phoenix that is down would be the next thing to be noticed.
+    refused = create_by_command("http://127.0.0.1:9", tmp_path, "--wait", "0", file="nowhere/key")
+    assert (refused.returncode, "create it first" in refused.stderr.replace("\n", " ")) == (1, True)
