@@ -24,7 +24,7 @@ class ReplicaAddress(Value):
 
 
 class ServedTarget(Value):
-    """What the settings say of one alias."""
+    """One alias as the settings have it."""
 
     target: str
     """`tenant/agent`: the alias that agents ask for."""

@@ -34,7 +34,7 @@ class CommandTimedOut(LearndError):
 
 @dataclass(frozen=True)
 class CommandEnd:
-    """How a program ended."""
+    """The end of a program: its exit status, and what it complained of."""
 
     status: int
     """Its exit status; negative for the signal that ended it."""

@@ -1,4 +1,4 @@
-"""What the daemon tells its gateways: the version that each target's agents get.
+"""Routes that the daemon tells its gateways: the version that each target's agents get.
 
 `daemon.api.gateways` sends it, `daemon.gateway.route_updates` reads it. Addresses and keys of replicas stay
 in each one's own settings.

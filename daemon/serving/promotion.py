@@ -30,7 +30,7 @@ LOCK_PATIENCE = 60.0
 SERVING_PATIENCE = timedelta(hours=1)
 """How long a cycle waits for replicas that do not answer, before it ends without them."""
 GATEWAY_SECONDS = 2.0
-"""Time in which gateways surely hear of another version."""
+"""Time in which gateways that reach the daemon hear of another version, with room."""
 MAY_BE_REJECTED = frozenset({VersionState.PROBATION, VersionState.READY})
 """States in which a version waits: for its second look, or for an operator."""
 OVERRULE = "`learnd adapters activate` overrules that"

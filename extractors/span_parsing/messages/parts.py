@@ -71,7 +71,7 @@ class Thought:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a tool returned; a text of None is not shown."""
+    """The result of a tool; a text of None is not shown."""
 
     call_id: str | None
     name: str | None
