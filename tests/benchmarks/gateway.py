@@ -1,4 +1,4 @@
-"""What a gateway adds to a call: ours, with tracing on, and LiteLLM's proxy beside it, without tracing.
+"""Measures what a gateway adds to a call: ours, traced, and LiteLLM's proxy beside it, untraced.
 
 Client, gateway, replica and the receiver of traces are processes of their own. The replica and the receiver
 are stand-ins that answer at once (`gateway_servers.py`). The ways take turns, in an order that is reversed

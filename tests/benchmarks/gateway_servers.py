@@ -1,4 +1,4 @@
-"""What stands behind the gateways that are compared: a replica and a receiver of traces, each a process.
+"""Servers behind the gateways that are compared: a replica and a receiver of traces, each a process.
 
 Both are stand-ins that answer at once, so that the time of a call is the gateway's:
 `replica` speaks OpenAI's chat completions, and `traces` takes spans over OTLP and counts them.

@@ -1,4 +1,4 @@
-"""What learnd writes is private, from whatever it was started and whatever was there before."""
+"""Everything that learnd writes is private, from whatever it was started and whatever was there before."""
 
 import os
 import shutil

@@ -96,7 +96,7 @@ def test_the_check_fails_in_an_environment_with_an_affected_version(tmp_path: Pa
 
 
 def test_the_cache_with_pickles_is_not_even_imported(tmp_path: Path) -> None:
-    """What CVE-2025-69872 is accepted for."""
+    """This is why CVE-2025-69872 is accepted."""
     pytest.importorskip("dspy")
     code = (
         "import sys, dspy, extractors.llm.dspy_client;"

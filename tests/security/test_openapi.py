@@ -1,4 +1,4 @@
-"""What the daemon's OpenAPI promises, against what it does: three callers send what schemathesis draws.
+"""The daemon does what its OpenAPI promises: three callers send what schemathesis draws.
 
 `make soak` draws many more (OPENAPI_EXAMPLES) than `make test`, which draws the same ones each time.
 """

@@ -13,7 +13,7 @@ SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}}, "requir
 
 @dataclass(frozen=True)
 class Said:
-    """What a model is asked and answers. Arguments are JSON as `json.dumps` writes it."""
+    """A prompt and its answer. Arguments are JSON as `json.dumps` writes it."""
 
     prompt: tuple[Message, ...]
     answer: Message

@@ -1,4 +1,4 @@
-"""What a real vLLM 0.32 answered over each API; `tests.e2e.record_vllm` records it anew."""
+"""Answers of a real vLLM 0.32 over each API; `tests.e2e.record_vllm` records it anew."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""What tells gateways of versions where no daemon runs."""
+"""Gateways hear of versions where no daemon runs."""
 
 import socket
 from collections.abc import Iterator

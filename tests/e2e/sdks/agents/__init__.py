@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class AgentClass(NamedTuple):
-    """Where an agent's class is; its module imports an SDK, which takes seconds."""
+    """The place of an agent's class; its module imports an SDK, which takes seconds."""
 
     module: str
     class_name: str

@@ -16,7 +16,7 @@ from tests.e2e.sdks.agents import AGENTS, Agent
 
 
 class Answers(BaseModel):
-    """What the model said in the conversations."""
+    """The model's answers in the conversations."""
 
     talk: list[str]
     tools: str
@@ -32,7 +32,7 @@ class Refusal(BaseModel):
 
 
 class Report(BaseModel):
-    """What one agent got."""
+    """The answers that one agent got."""
 
     left_after: str
     """What it heard of an answer without an end before it hung up."""

@@ -1,4 +1,4 @@
-"""What a real vLLM answered over each API, as it passes the gateway and as it is traced."""
+"""A real vLLM's recorded answers over each API, as they pass the gateway and as they are traced."""
 
 import json
 from collections.abc import Iterator

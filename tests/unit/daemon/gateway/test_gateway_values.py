@@ -1,4 +1,4 @@
-"""What the gateway makes of streams and of strangers' JSON, without a server."""
+"""The gateway's values from streams and from strangers' JSON, without a server."""
 
 import json
 from typing import Any
