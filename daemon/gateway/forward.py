@@ -20,7 +20,7 @@ from daemon.gateway.replies import (
     send_start,
     send_whole,
 )
-from daemon.gateway.sse import EventCutter, read_chunk, read_object, replace_data
+from daemon.gateway.sse import EventCutter, is_named_error, read_chunk, read_object, replace_data
 from daemon.gateway.tracing import Tracing
 from daemon.gateway.upstream import (
     REST_SECONDS,
@@ -135,13 +135,19 @@ async def _send_whole(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> N
             body = write_json(told)
     if call.status >= 400 and call.error is None:
         message = find_message(content) if content else None
-        call.error = message or f"the model answered HTTP {call.status} with an error"
+        call.error = message or _name_status(call)
     await send_whole(send, call.status, body, _build_headers(call, answer))
+
+
+def _name_status(call: GatewayCall) -> str:
+    return f"the model answered HTTP {call.status} with an error"
 
 
 async def _send_stream(call: GatewayCall, answer: ReplicaAnswer, send: Send) -> None:
     await send_start(send, call.status, {**_build_headers(call, answer), "cache-control": "no-cache"})
     cutter = EventCutter()
+    if call.status >= 400:
+        call.error = _name_status(call)
     try:
         async for piece in answer.pieces():
             await _send_events(call, cutter.feed(piece), send)
@@ -172,6 +178,8 @@ async def _send_events(call: GatewayCall, events: list[bytes], send: Send) -> No
             passed.append(event)
             continue
         call.error = call.error or call.api.read_error(chunk)
+        if call.error is None and is_named_error(event):
+            call.error = find_message(chunk) or "the model failed"
         if call.api.is_passed_on(chunk, call.request):
             renamed = call.api.rename_model(chunk, call.route.target)
             passed.append(event if renamed is chunk else replace_data(event, renamed))

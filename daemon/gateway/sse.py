@@ -60,6 +60,14 @@ def read_chunk(event: bytes) -> dict[str, Any] | None:
     return read_object(_read_data(event))
 
 
+def is_named_error(event: bytes) -> bool:
+    """Return whether an event has the name `error`, whatever its data is."""
+    # Few events hold the word at all.
+    return b"error" in event and any(
+        line.startswith(b"event:") and line[6:].strip() == b"error" for line in event.splitlines()
+    )
+
+
 def parse_object(text: bytes) -> dict[str, Any] | None:
     """Return the JSON object that `text` is; None for anything else, and beyond the limits."""
     try:

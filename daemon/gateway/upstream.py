@@ -30,6 +30,8 @@ REST_SECONDS = 5.0
 PASSED_OVER = frozenset({401, 403, 404, 502, 503, 504})
 """Statuses that are the replica's fault and not the request's. A restarted replica answers 404 until the
 reconciler has loaded the adapter again; 401 means our key, never the agent's."""
+ANSWERS = (range(200, 300), range(400, 600))
+"""Statuses of an answer. A redirect is not followed, and what HTTP does not know cannot be passed on."""
 NO_SUCH_ROUTE = frozenset({"not found", "file not found"})
 """What model servers say with a 404 for a route; for a model they name it."""
 
@@ -140,7 +142,7 @@ class Upstream:
         try:
             if response.status == 404 and _lacks_route(await _read_whole(response)):
                 raise RouteMissing(replica.name)
-            if response.status in PASSED_OVER:
+            if response.status in PASSED_OVER or not any(response.status in known for known in ANSWERS):
                 self._let_rest(replica, f"HTTP {response.status}")
                 return None
             is_stream = response.content_type == "text/event-stream"

@@ -46,6 +46,7 @@ class StandIn:
     """Pieces of a body to answer each completion with, as they go over the wire."""
     raw_headers: dict[str, str] = field(default_factory=dict)
     """Headers of such an answer."""
+    raw_status: int = 200
     seen: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the completions, in the order of arrival."""
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -116,7 +117,7 @@ class StandIn:
 
     async def _send_raw(self, send: Send, pieces: list[bytes]) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self.raw_headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": self.raw_status, "headers": headers})
         for piece in pieces:
             await asyncio.sleep(self.event_seconds)
             await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -78,7 +78,9 @@ class Api(ABC):
 
     def read_error(self, content: Mapping[str, Any]) -> str | None:
         """Return the message of an answer or an event that is an error; None for any other."""
-        return (find_message(content) or "the model failed") if content.get("error") else None
+        # vLLM's errors were once objects of their own.
+        is_error = content.get("error") or content.get("object") == "error"
+        return (find_message(content) or "the model failed") if is_error else None
 
     def build_error(self, problem: ApiError) -> Json:
         """Return the body that tells an agent of a problem."""

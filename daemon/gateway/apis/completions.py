@@ -24,6 +24,7 @@ from daemon.gateway.replies import ApiError
 from daemon.gateway.sse import build_event
 
 _SAID = frozenset({"messages", "prompt", "tools", "functions"})
+_NO_INDEX = "a choice of the model's stream has an index that is no number"
 NO_REASON = frozenset({"", "null"})
 """Spellings of a `finish_reason` that is none; some servers send them in every chunk but the last."""
 
@@ -57,8 +58,9 @@ class Completions(Api):
 
     @override
     def find_stream_fault(self, chunks: Sequence[Json]) -> str | None:
-        """Return None: each choice shows its end."""
-        return None
+        """Return a fault where the place of a choice cannot be read; each shows its end itself."""
+        indices = {type(c.get("index", 0)) for chunk in chunks for c in keep_objects(chunk.get("choices"))}
+        return None if indices <= {int, type(None)} else _NO_INDEX
 
     def assemble(self, chunks: Sequence[Json]) -> Json:
         """Return a stream's chunks as one answer.

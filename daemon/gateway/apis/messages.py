@@ -50,6 +50,7 @@ _ERROR_TYPES = {
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 """Deltas with a fragment of a block, and where they keep it."""
 _UNENDED = "the stream ended before the model's answer did: it has no message_stop"
+_OUT_OF_ORDER = "the events of the model's stream are not in the order of one message"
 
 
 class Messages(Api):
@@ -91,7 +92,9 @@ class Messages(Api):
         return content if is_own else self._rebuild_error(status, content)
 
     def find_stream_fault(self, chunks: Sequence[Json]) -> str | None:
-        return None if any(read_type(chunk) == "message_stop" for chunk in chunks) else _UNENDED
+        if not any(read_type(chunk) == "message_stop" for chunk in chunks):
+            return _UNENDED
+        return None if _is_one_message(chunks) else _OUT_OF_ORDER
 
     def assemble(self, chunks: Sequence[Json]) -> Json:
         answer: Json = {}
@@ -122,7 +125,7 @@ class Messages(Api):
 
     def read_answer(self, answer: Mapping[str, Any]) -> TracedAnswer:
         reason, usage = answer.get("stop_reason"), answer.get("usage")
-        message = _build_turn("assistant", to_list(answer.get("content")))
+        message = _build_turn("assistant", answer.get("content"))
         counts = [
             read_count(usage, key)
             for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
@@ -190,6 +193,31 @@ class _BlockBuilder:
         if self._citations:
             built["citations"] = [*to_list(built.get("citations")), *self._citations]
         return built
+
+
+def _is_one_message(chunks: Sequence[Json]) -> bool:
+    """Return whether the events begin one message, and each of its blocks once, before they add to it.
+
+    A server that begins again in mid-stream would have its two answers taken for one.
+    """
+    known: set[int] = set()
+    open_blocks: set[int] = set()
+    begun = ended = False
+    for chunk in chunks:
+        kind, index = read_type(chunk), chunk.get("index")
+        if kind == "message_start":
+            if begun:
+                return False
+            begun = True
+        elif kind.startswith("content_block_"):
+            if ended or not begun or type(index) is not int:
+                return False
+            if (index in known) if kind == "content_block_start" else (index not in open_blocks):
+                return False
+            known.add(index)
+            (open_blocks.discard if kind == "content_block_stop" else open_blocks.add)(index)
+        ended = ended or kind == "message_stop"
+    return begun
 
 
 def _parse_input(text: str) -> Any:

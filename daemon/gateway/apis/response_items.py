@@ -27,7 +27,8 @@ class ItemBuilder:
 
     def __init__(self) -> None:
         self._item: Json = {}
-        self._is_done = False
+        self.is_done = False
+        """True once an event has told the whole item."""
         self._kinds: dict[Place, str] = {}
         # Joined once, in the end: a text that grows by each delta is copied as often.
         self._pieces: dict[Place, list[str]] = {}
@@ -38,7 +39,7 @@ class ItemBuilder:
         if kind in ("response.output_item.added", "response.output_item.done"):
             item = event.get("item")
             self._item = item if isinstance(item, dict) else {}
-            self._is_done = kind.endswith(".done")
+            self.is_done = kind.endswith(".done")
         elif not isinstance(delta, str):
             return
         elif kind in _PARTS_BY_EVENT:
@@ -52,7 +53,7 @@ class ItemBuilder:
 
     def build(self) -> Json:
         """Return the item as its last event has it; without that event, as far as it came."""
-        if self._is_done or not self._pieces:
+        if self.is_done or not self._pieces:
             return self._item
         built = {**self._item}
         parts: dict[str, list[Json]] = {}

@@ -73,7 +73,7 @@ class Responses(Api):
 
     def read_error(self, content: Mapping[str, Any]) -> str | None:
         inner = content.get("response")
-        if read_type(content) == "response.failed" and isinstance(inner, dict):
+        if isinstance(inner, dict) and (read_type(content) == "response.failed" or inner.get("error")):
             return find_message(inner) or "the model failed"
         if read_type(content) == "error":
             return find_message(content) or "the model failed"
@@ -94,8 +94,11 @@ class Responses(Api):
             return _UNENDED
         ended = [list_texts(item) for item in to_list(last.get("output"))]
         for index, item in _build_items(chunks).items():
-            told = ended[index] if index < len(ended) else {}
-            if ended and any(told.get(place, "") != text for place, text in item.join_pieces().items()):
+            if not ended:
+                told = list_texts(item.build()) if item.is_done else item.join_pieces()
+            else:
+                told = ended[index] if index < len(ended) else {}
+            if any(told.get(place, "") != text for place, text in item.join_pieces().items()):
                 return _CONTRADICTED
         return None
 
@@ -126,7 +129,9 @@ class Responses(Api):
         )
 
     def read_answer(self, answer: Mapping[str, Any]) -> TracedAnswer:
-        messages = list(_join_turns(map(_to_message, to_list(answer.get("output")))))
+        output = answer.get("output")
+        items = output if isinstance(output, list) else [] if output is None else [output]
+        messages = list(_join_turns(map(_to_message, items)))
         reason = _read_end(answer, calls_tools=any(message.get("tool_calls") for message in messages))
         usage = answer.get("usage")
         said = messages or [build_message("assistant", [])]

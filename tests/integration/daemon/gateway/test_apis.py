@@ -276,6 +276,104 @@ def test_pieces_that_contradict_the_last_event_are_an_error(replica: StandIn) ->
     assert read(traced.attributes).response == SAID.answer
 
 
+@pytest.mark.parametrize("kept", ["text", "nothing"])
+def test_pieces_that_contradict_their_item_are_an_error(replica: StandIn, kept: str) -> None:
+    events = CARRIERS["responses"].stream(SAID, 3)
+    last = {**events[-1], "response": {**events[-1]["response"], "output": []}}
+    text = "Two" if kept == "text" else ""
+    changed = [{**event, "delta": text} if event.get("delta") == "One" else event for event in events]
+    stream_events(replica, [*changed[:-1], last])
+    _, traced = ask(replica, "responses", stream=True)
+    assert traced.error == "the pieces of the model's stream and its last event say different things"
+
+
+def test_a_response_that_ended_and_tells_an_error_is_one(replica: StandIn) -> None:
+    events = CARRIERS["responses"].stream(SAID, 3)
+    last = {**events[-1], "response": {**events[-1]["response"], "error": {"message": "out of memory"}}}
+    stream_events(replica, [*events[:-1], last])
+    assert ask(replica, "responses", stream=True)[1].error == "out of memory"
+
+
+def find_event(events: list[Json], kind: str) -> int:
+    return next(place for place, event in enumerate(events) if event["type"] == kind)
+
+
+def begin_again(events: list[Json]) -> list[Json]:
+    return [*events[: find_event(events, "content_block_delta") + 1], *events]
+
+
+def begin_block_again(events: list[Json]) -> list[Json]:
+    delta = find_event(events, "content_block_delta")
+    return [*events[: delta + 1], *events[find_event(events, "content_block_start") :]]
+
+
+def add_after_the_end(events: list[Json]) -> list[Json]:
+    return [*events, events[find_event(events, "content_block_delta")]]
+
+
+def add_after_the_block(events: list[Json]) -> list[Json]:
+    stop = find_event(events, "content_block_stop") + 1
+    return [*events[:stop], events[find_event(events, "content_block_delta")], *events[stop:]]
+
+
+def leave_out_the_start(events: list[Json]) -> list[Json]:
+    return events[1:]
+
+
+def leave_out_a_start_of_a_block(events: list[Json]) -> list[Json]:
+    start = find_event(events, "content_block_start")
+    return [*events[:start], *events[start + 1 :]]
+
+
+def write_places_as_text(events: list[Json]) -> list[Json]:
+    return [{**event, "index": str(event["index"])} if "index" in event else event for event in events]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        begin_again,
+        begin_block_again,
+        add_after_the_end,
+        add_after_the_block,
+        leave_out_the_start,
+        leave_out_a_start_of_a_block,
+        write_places_as_text,
+    ],
+)
+def test_events_that_are_not_those_of_one_message_are_an_error(
+    replica: StandIn, change: Callable[[list[Json]], list[Json]]
+) -> None:
+    stream_events(replica, change(CARRIERS["messages"].stream(SAID, 3)))
+    _, traced = ask(replica, "messages", stream=True)
+    assert traced.error == "the events of the model's stream are not in the order of one message"
+
+
+@pytest.mark.parametrize("name", CARRIERS)
+def test_a_stream_with_a_status_of_an_error_is_one(replica: StandIn, name: str) -> None:
+    stream_events(replica, CARRIERS[name].stream(SAID, 3))
+    replica.raw_status = 429
+    answer, traced = ask(replica, name, stream=True)
+    assert (answer.status_code, traced.error) == (429, "the model answered HTTP 429 with an error")
+
+
+@pytest.mark.parametrize("name", CARRIERS)
+def test_an_event_that_is_named_an_error_is_one(replica: StandIn, name: str) -> None:
+    events = CARRIERS[name].stream(SAID, 3)
+    pieces = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    replica.raw = [*pieces[:2], b'event: error\ndata: {"message": "overloaded"}\n\n', *pieces[2:]]
+    replica.raw_headers = {"content-type": "text/event-stream"}
+    assert ask(replica, name, stream=True)[1].error == "overloaded"
+
+
+@pytest.mark.parametrize("content", ["One moment.", {"type": "text", "text": "One moment."}])
+def test_an_answer_in_a_form_that_is_not_known_is_no_empty_one(replica: StandIn, content: Any) -> None:
+    replica.answer_whole({**CARRIERS["messages"].answer(SAID), "content": content})
+    assert "One moment." in ask(replica, "messages")[1].find("llm.output_messages.0").values()
+    replica.answer_whole({**CARRIERS["responses"].answer(SAID), "output": content})
+    assert "One moment." in ask(replica, "responses")[1].find("llm.output_messages.0").values()
+
+
 def cut_at(reason: str) -> Json:
     """Return the end of a response that did not come to its own."""
     return {"status": "incomplete", "incomplete_details": {"reason": reason}}

@@ -129,6 +129,20 @@ def test_an_error_that_comes_with_status_200_is_an_error(replica: StandIn) -> No
     assert ask(replica, stream=True).error == "out of memory"
 
 
+def test_an_error_in_the_form_of_an_object_is_one(replica: StandIn) -> None:
+    error = {"object": "error", "message": "out of memory", "code": 500}
+    replica.answer_with(chunk(content="Your money"), error, chunk("stop"))
+    assert ask(replica, stream=True).error == "out of memory"
+
+
+def test_choices_whose_places_cannot_be_read_are_not_made_one(replica: StandIn) -> None:
+    chunks = [chunk(content="a"), chunk(content="b", index=1), chunk("stop"), chunk("stop", index=1)]
+    for each in chunks:
+        each["choices"][0]["index"] = str(each["choices"][0]["index"])
+    replica.answer_with(*chunks)
+    assert ask(replica, stream=True).error is not None
+
+
 def test_chunks_that_say_there_is_no_error_are_none(replica: StandIn) -> None:
     replica.answer_with({**chunk(content="Your money"), "error": None}, {**chunk("stop"), "error": None})
     assert ask(replica, stream=True).error is None
