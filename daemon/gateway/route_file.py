@@ -1,6 +1,9 @@
 """The routes last known, in the gateway's own folder: it starts from them where the daemon is down."""
 
 import os
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +12,10 @@ from daemon.runtime.gateway_routes import GatewayRoutes
 from extractors.errors import LearndError
 
 NAME = "routes.json"
+TEMPORARY = f".{NAME}."
+"""How the names of files begin that are being written."""
+LEFT_SECONDS = 60.0
+"""Age at which nobody is writing such a file any more."""
 
 
 class StateDirUnusable(LearndError):
@@ -45,6 +52,7 @@ class RouteFile:
                 f"gateway.state_dir: user {os.geteuid()} may not write to {folder}; "
                 "change its owner, or the mount"
             )
+        self._remove_leftovers()
 
     def read(self) -> GatewayRoutes | None:
         """Return the routes; None where none were written yet. Raises RoutesDamaged, OSError."""
@@ -61,10 +69,20 @@ class RouteFile:
     def write(self, routes: GatewayRoutes) -> None:
         """Replace the routes in one step, so that a crash leaves the ones before. Raises OSError."""
         content = _Content(tag=routes.tag, known=routes).model_dump_json().encode()
-        # Of this process's own: other gateways may share the folder.
-        temporary = self.path.with_name(f".{NAME}.{os.getpid()}")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        # Gateways that share the folder may have one process id, each in a container of its own.
+        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=self.path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self.path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what gateways that were killed have not finished, and not what another is writing."""
+        for left in self.path.parent.glob(f"{TEMPORARY}*"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                    left.unlink()

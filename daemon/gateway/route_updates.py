@@ -131,7 +131,9 @@ class RouteUpdates:
             told = GatewayRoutes.model_validate_json(body)
         except ValidationError:
             raise DaemonRefused("its answer holds no routes; is it a daemon of this version?") from None
-        self._tag = response.headers.get("etag")
+        tag = response.headers.get("etag")
+        # It is sent back as it came, and what a header cannot carry would end the asking.
+        self._tag = tag if tag is not None and tag.isascii() and tag.isprintable() else None
         return told
 
     def _remember(self, told: GatewayRoutes) -> None:

@@ -1,9 +1,12 @@
 """How the gateway learns what to serve: from a real daemon in its own process, which may be down or hang."""
 
+import asyncio
+import os
 import signal
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +20,11 @@ import tomli_w
 from daemon.access.tokens import TokensMissing
 from daemon.demo.servers import find_free_port, run_server
 from daemon.gateway.route_file import RouteFile, RoutesDamaged, StateDirUnusable
+from daemon.gateway.route_updates import DaemonAddress, RouteUpdates
 from daemon.gateway.routes import RouteTable
 from daemon.gateway.run import serve
+from daemon.gateway.upstream import open_session
+from daemon.runtime.clock import utc_now
 from daemon.runtime.gateway_routes import GatewayRoutes, TargetRoute
 from daemon.settings.load import Settings, load_settings
 from registry.store.store import Store
@@ -209,6 +215,32 @@ def test_what_a_newer_daemon_tells_besides_is_passed_over() -> None:
     assert told.routes[TARGET].version == "v1"
 
 
+@pytest.mark.parametrize("tag", [b'"\t\x0b"', b'"\xff\xfe"', "\u201cv1\u201d".encode(), b""])
+async def test_a_tag_that_no_header_can_carry_does_not_end_the_asking(tmp_path: Path, tag: bytes) -> None:
+    table, answer = RouteTable([route()]), KNOWN.model_dump_json().encode()
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\nETag: %s\r\n\r\n"
+    asked = asyncio.Semaphore(0)
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.release()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head % (len(answer), tag) + answer)
+        writer.close()
+
+    server = await asyncio.start_server(tell, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    updates = RouteUpdates(DaemonAddress(url, None), table, RouteFile(tmp_path), utc_now)
+    async with server, open_session() as session:
+        following = asyncio.create_task(updates.follow(session))
+        async with asyncio.timeout(20):
+            for _ in range(3):
+                await asked.acquire()
+        assert not following.done()
+        assert (table.ready, updates.silent_seconds) == (True, 0.0)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
 def test_the_file_is_replaced_whole_and_damage_is_told(tmp_path: Path) -> None:
     file = RouteFile(tmp_path / "state")
     assert file.read() is None
@@ -220,6 +252,38 @@ def test_the_file_is_replaced_whole_and_damage_is_told(tmp_path: Path) -> None:
         file.path.write_bytes(damaged)
         with pytest.raises(RoutesDamaged, match=r"routes\.json"):
             file.read()
+
+
+def test_gateways_that_share_a_folder_and_a_process_id_leave_a_whole_file(tmp_path: Path) -> None:
+    file, routes = (
+        RouteFile(tmp_path),
+        [
+            GatewayRoutes(routes={f"acme/{n}": TargetRoute(version=version) for n in range(500)})
+            for version in ("v1", "v2")
+        ],
+    )
+    file.write(routes[0])
+
+    def write(mine: GatewayRoutes) -> None:
+        for _ in range(30):
+            file.write(mine)
+
+    with ThreadPoolExecutor() as pool:
+        writing = [pool.submit(write, mine) for mine in routes]
+        while not all(each.done() for each in writing):
+            assert file.read() in routes
+        for each in writing:
+            each.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["routes.json"]
+
+
+def test_what_a_killed_gateway_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    left, written = tmp_path / ".routes.json.1", tmp_path / ".routes.json.2"
+    left.touch()
+    written.touch()
+    os.utime(left, (1_000_000_000, 1_000_000_000))
+    RouteFile(tmp_path).prepare()
+    assert [path.name for path in tmp_path.iterdir()] == [".routes.json.2"]
 
 
 def test_a_folder_of_its_own_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
