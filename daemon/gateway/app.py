@@ -13,7 +13,7 @@ from daemon.gateway.apis import APIS, CHAT_COMPLETIONS, RESPONSES, Api
 from daemon.gateway.apis.responses import build_nothing_stored
 from daemon.gateway.calls import GatewayCall
 from daemon.gateway.forward import forward
-from daemon.gateway.limits import BeyondLimits, parse_json
+from daemon.gateway.limits import BeyondLimits, estimate_memory, parse_json
 from daemon.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from daemon.gateway.replies import (
     ApiError,
@@ -141,7 +141,7 @@ class GatewayApp:
             api=api,
             route=self._find_route(request["model"], caller),
             request=request,
-            request_bytes=len(body),
+            request_memory=estimate_memory(body),
             headers=read_headers(scope),
         )
         if self._upstream is None:

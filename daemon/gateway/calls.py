@@ -26,7 +26,8 @@ class GatewayCall:
     route: Route
     request: Mapping[str, Any]
     """The body as the agent sent it."""
-    request_bytes: int
+    request_memory: int
+    """Bytes that `request` takes in memory, about."""
     headers: Mapping[str, str]
     """Header names in lower case."""
     started_ns: int = field(default_factory=time.time_ns)

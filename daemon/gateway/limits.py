@@ -50,6 +50,11 @@ def _refuse_number(text: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_float=_parse_float, parse_constant=_refuse_number)
 
 
+def estimate_memory(text: bytes) -> int:
+    """Return about how many bytes the value of `text` takes: many times its text where it is small values."""
+    return len(text) + 160 * (text.count(b"[") + text.count(b"{")) + 50 * text.count(b",")
+
+
 def write_json(value: Any) -> bytes:
     """Return the text of a value that `parse_json` has returned, in UTF-8 and without spaces."""
     try:

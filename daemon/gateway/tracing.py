@@ -36,6 +36,8 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504, 507})
 """507 is Phoenix's locked storage. Other errors would come again for the same spans."""
 OVERHEAD_BYTES = 4096
 """Estimated memory of a queued call besides its bodies."""
+EVENT_OVERHEAD_BYTES = 48
+"""Memory of an event of its answer besides its text."""
 
 
 class Tracing:
@@ -164,7 +166,8 @@ class _LostCalls:
 
 
 def _measure(call: GatewayCall) -> int:
-    return OVERHEAD_BYTES + call.request_bytes + sum(map(len, call.answer))
+    answer = sum(map(len, call.answer)) + EVENT_OVERHEAD_BYTES * len(call.answer)
+    return OVERHEAD_BYTES + call.request_memory + answer
 
 
 def _build_span(call: GatewayCall) -> Span:

@@ -1,13 +1,14 @@
 """JSON as the gateway passes it on: what was read is what is written."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.gateway.limits import BeyondLimits, parse_json, write_json
+from daemon.gateway.limits import BeyondLimits, estimate_memory, parse_json, write_json
 
 TEXTS = st.text(st.characters(exclude_categories=()))
 """Halves of surrogate pairs among them."""
@@ -43,3 +44,16 @@ def test_what_is_unusual_keeps_its_meaning(text: bytes, written: bytes) -> None:
 def test_what_json_cannot_carry_is_refused(text: bytes) -> None:
     with pytest.raises(BeyondLimits):
         parse_json(text)
+
+
+@pytest.mark.parametrize("small", [b"{}", b"[]", b"[1]", b'{"a":1}', b"1000", b'"some words"', b"1.5"])
+def test_what_a_value_takes_in_memory_is_not_far_above_the_estimate(small: bytes) -> None:
+    text = b"[" + small + (b"," + small) * 20_000 + b"]"
+    tracemalloc.start()
+    try:
+        value = parse_json(text)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert value
+    assert taken < 1.5 * estimate_memory(text)
