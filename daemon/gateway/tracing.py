@@ -86,7 +86,8 @@ class Tracing:
         """Queue a finished call; never waits."""
         size = _measure(call)
         with self._changed:
-            if self._queued_bytes + size > self._max_queued_bytes:
+            # One call may be larger by itself: it waits where no other does.
+            if self._queue and self._queued_bytes + size > self._max_queued_bytes:
                 self._lost_calls.add(1, "the queue is full: Phoenix is down or too slow")
                 return
             self._queued_bytes += size

@@ -325,6 +325,15 @@ def test_a_dead_phoenix_costs_traces_and_no_request(replica: tuple[StandIn, str]
         assert f"learnd_gateway_untraced_calls {float(tracing.lost)}" in client.get("/metrics").text
 
 
+def test_a_call_that_is_larger_than_the_queue_is_traced_all_the_same(replica: tuple[StandIn, str]) -> None:
+    _, url = replica
+    collector = Collector()
+    with serving(collector) as phoenix:
+        with gateway(RouteSource(route(url)), tracing=Tracing(phoenix, max_queued_bytes=1)) as client:
+            assert client.post("/v1/chat/completions", json=ASK).status_code == 200
+        assert len(collector.spans) == 1
+
+
 def test_calls_wait_for_a_phoenix_that_is_down(replica: tuple[StandIn, str]) -> None:
     _, url = replica
     port = find_free_port()
