@@ -14,11 +14,10 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Response
 
 from daemon.access.tokens import TokenDigests, parse_bearer
 from daemon.api.refusals import INSIDE, refuse_with
-from daemon.runtime.gateway_routes import GatewayRoutes, TargetRoute
+from daemon.runtime.gateway_routes import ROUTES_PATH, GatewayRoutes, TargetRoute
 from daemon.settings.load import Settings
 from registry.store.store import Store
 
-PATH = "/v1/gateway/routes"
 READ_SECONDS = 0.25
 """Time between two readings of the store while somebody waits."""
 LONGEST_WAIT = 60
@@ -72,7 +71,7 @@ def build_gateways_router(
     gateway = build_gateway_dependency(token, agents)
 
     @router.get(
-        PATH,
+        ROUTES_PATH,
         response_model=GatewayRoutes,
         responses={
             304: {"description": "What `If-None-Match` names is still right."},

@@ -18,12 +18,11 @@ from pydantic import ValidationError
 
 from daemon.gateway.route_file import RouteFile, RoutesDamaged
 from daemon.gateway.routes import RouteTable
-from daemon.runtime.gateway_routes import GatewayRoutes
+from daemon.runtime.gateway_routes import ROUTES_PATH, GatewayRoutes
 from extractors.errors import LearndError
 
 log = logging.getLogger(__name__)
 
-PATH = "/v1/gateway/routes"
 WAIT_SECONDS = 10
 """How long the daemon may hold its answer back where nothing changes."""
 ANSWER_SECONDS = 5.0
@@ -45,7 +44,7 @@ class DaemonRefused(LearndError):
 
 @dataclass(frozen=True)
 class DaemonAddress:
-    """Where the daemon listens, and what opens its route for gateways."""
+    """The daemon's address, and the token that opens its route for gateways."""
 
     url: str
     """Base URL without a slash at the end."""
@@ -120,7 +119,7 @@ class RouteUpdates:
             seconds += WAIT_SECONDS
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         async with session.get(
-            self._daemon.url + PATH, headers=headers, timeout=timeout, allow_redirects=False
+            self._daemon.url + ROUTES_PATH, headers=headers, timeout=timeout, allow_redirects=False
         ) as response:
             if response.status == 304 and self._tag is not None:
                 return None

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from extractors.values import content_id
 
+ROUTES_PATH = "/v1/gateway/routes"
+"""The daemon's route for gateways."""
+
 
 class TargetRoute(BaseModel):
     """The version that one target's agents get."""

@@ -1,4 +1,4 @@
-"""What differs between the APIs: their requests, answers, streams and errors.
+"""The differences between the APIs: their requests, answers, streams and errors.
 
 The rest of the gateway forwards and traces calls of all of them alike.
 """
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class TracedRequest:
-    """What a request asks, in the form of a chat completion's."""
+    """A request in the form of a chat completion's."""
 
     messages: Sequence[Any] = ()
     tools: Sequence[Any] = ()
@@ -41,7 +41,7 @@ class TracedChoice:
 
 @dataclass(frozen=True)
 class TracedAnswer:
-    """What was answered, in the form of a chat completion's."""
+    """An answer in the form of a chat completion's."""
 
     choices: Sequence[TracedChoice]
     prompt_tokens: int | None = None

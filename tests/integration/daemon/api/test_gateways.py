@@ -10,7 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from daemon.api.gateways import PATH, build_gateways_router, parse_tags, parse_wait
+from daemon.api.gateways import build_gateways_router, parse_tags, parse_wait
+from daemon.runtime.gateway_routes import ROUTES_PATH
 from tests.support.gateway import RouteSource, route, serving_routes
 from tests.support.openai_stand_in import serving
 from tests.support.phoenix import wait_until
@@ -34,7 +35,7 @@ def wait_for(tag: str, seconds: int) -> dict[str, str]:
 
 def test_it_names_the_version_of_every_target_with_a_tag(store: RouteSource) -> None:
     with asking(store) as client:
-        answer = client.get(PATH)
+        answer = client.get(ROUTES_PATH)
         assert answer.json() == {
             "routes": {
                 "acme/routing": {"version": "acme.routing.v1"},
@@ -42,17 +43,17 @@ def test_it_names_the_version_of_every_target_with_a_tag(store: RouteSource) -> 
             }
         }
         tag = answer.headers["etag"]
-        assert client.get(PATH, headers={"if-none-match": tag}).status_code == 304
+        assert client.get(ROUTES_PATH, headers={"if-none-match": tag}).status_code == 304
         store.serve("acme/routing", "acme.routing.v2")
-        changed = client.get(PATH, headers={"if-none-match": tag})
+        changed = client.get(ROUTES_PATH, headers={"if-none-match": tag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != tag
 
 
 def test_the_answer_waits_for_a_change(store: RouteSource) -> None:
     with asking(store) as client, ThreadPoolExecutor(1) as pool:
-        tag = client.get(PATH).headers["etag"]
-        held = pool.submit(client.get, PATH, headers=wait_for(tag, 60))
+        tag = client.get(ROUTES_PATH).headers["etag"]
+        held = pool.submit(client.get, ROUTES_PATH, headers=wait_for(tag, 60))
         before = store.readings
         wait_until(lambda: store.readings >= before + 3, 10, "the store to be read again and again")
         assert not held.done()
@@ -64,27 +65,27 @@ def test_the_answer_waits_for_a_change(store: RouteSource) -> None:
 
 def test_nothing_that_changes_is_304_in_the_end(store: RouteSource) -> None:
     with asking(store) as client:
-        tag = client.get(PATH).headers["etag"]
-        assert client.get(PATH, headers=wait_for(tag, 1)).status_code == 304
+        tag = client.get(ROUTES_PATH).headers["etag"]
+        assert client.get(ROUTES_PATH, headers=wait_for(tag, 1)).status_code == 304
 
 
 def test_all_who_wait_share_each_reading_and_without_them_there_is_none(store: RouteSource) -> None:
     with asking(store) as client, ThreadPoolExecutor(20) as pool:
-        tag = client.get(PATH).headers["etag"]
+        tag = client.get(ROUTES_PATH).headers["etag"]
         began = store.readings
-        held = [pool.submit(client.get, PATH, headers=wait_for(tag, 2)) for _ in range(20)]
+        held = [pool.submit(client.get, ROUTES_PATH, headers=wait_for(tag, 2)) for _ in range(20)]
         assert {answer.result(20).status_code for answer in held} == {304}
         # One of each when it comes, and four a second for all of them.
         assert store.readings - began < 20 + 20
         rest = store.readings
-        assert client.get(PATH, headers={"if-none-match": '"other"'}).status_code == 200
+        assert client.get(ROUTES_PATH, headers={"if-none-match": '"other"'}).status_code == 200
         assert store.readings == rest + 1
 
 
 def test_a_store_that_breaks_meanwhile_is_said_to_who_waits(store: RouteSource) -> None:
     with asking(store) as client, ThreadPoolExecutor(1) as pool:
-        tag = client.get(PATH).headers["etag"]
-        held = pool.submit(client.get, PATH, headers=wait_for(tag, 60))
+        tag = client.get(ROUTES_PATH).headers["etag"]
+        held = pool.submit(client.get, ROUTES_PATH, headers=wait_for(tag, 60))
         store.broken = True
         answer = held.result(10)
     assert (answer.status_code, "this test broke it" in answer.text) == (409, True)
@@ -94,8 +95,8 @@ def test_a_server_that_ends_answers_who_waits_with_what_holds_then(store: RouteS
     stopping, app = threading.Event(), FastAPI()
     app.include_router(build_gateways_router(store, token=None, agents={}, is_stopping=stopping.is_set))
     with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client, ThreadPoolExecutor(1) as pool:
-        tag = client.get(PATH).headers["etag"]
-        held = pool.submit(client.get, PATH, headers=wait_for(tag, 60))
+        tag = client.get(ROUTES_PATH).headers["etag"]
+        held = pool.submit(client.get, ROUTES_PATH, headers=wait_for(tag, 60))
         before = store.readings
         wait_until(lambda: store.readings > before, 10, "the wait to begin")
         stopping.set()
@@ -120,7 +121,7 @@ def test_only_the_gateway_s_token_opens_it_where_there_are_any(
     app = FastAPI()
     app.include_router(build_gateways_router(store, is_stopping=lambda: False, **tokens))
     with serving(app) as url:
-        assert httpx.get(url + PATH, headers={"authorization": sent}).status_code == status
+        assert httpx.get(url + ROUTES_PATH, headers={"authorization": sent}).status_code == status
 
 
 @pytest.mark.parametrize(
