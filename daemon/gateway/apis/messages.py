@@ -196,13 +196,12 @@ class _BlockBuilder:
 
 
 def _is_one_message(chunks: Sequence[Json]) -> bool:
-    """Return whether the events begin one message, and each of its blocks once, before they add to it.
+    """Return whether the events begin one message, and each of its blocks in turn, before they add to it.
 
     A server that begins again in mid-stream would have its two answers taken for one.
     """
-    known: set[int] = set()
     open_blocks: set[int] = set()
-    begun = ended = False
+    begun, ended, known = False, False, 0
     for chunk in chunks:
         kind, index = read_type(chunk), chunk.get("index")
         if kind == "message_start":
@@ -212,9 +211,10 @@ def _is_one_message(chunks: Sequence[Json]) -> bool:
         elif kind.startswith("content_block_"):
             if ended or not begun or type(index) is not int:
                 return False
-            if (index in known) if kind == "content_block_start" else (index not in open_blocks):
+            is_start = kind == "content_block_start"
+            if index != known if is_start else index not in open_blocks:
                 return False
-            known.add(index)
+            known += is_start
             (open_blocks.discard if kind == "content_block_stop" else open_blocks.add)(index)
         ended = ended or kind == "message_stop"
     return begun

@@ -325,6 +325,10 @@ def leave_out_a_start_of_a_block(events: list[Json]) -> list[Json]:
     return [*events[:start], *events[start + 1 :]]
 
 
+def lose_a_block(events: list[Json]) -> list[Json]:
+    return [event for event in events if event.get("index") != 0]
+
+
 def write_places_as_text(events: list[Json]) -> list[Json]:
     return [{**event, "index": str(event["index"])} if "index" in event else event for event in events]
 
@@ -338,6 +342,7 @@ def write_places_as_text(events: list[Json]) -> list[Json]:
         add_after_the_block,
         leave_out_the_start,
         leave_out_a_start_of_a_block,
+        lose_a_block,
         write_places_as_text,
     ],
 )
