@@ -308,6 +308,8 @@ class Service:
             return
         log.info("cycle ended", target=key, cycle=cycle.id, state=cycle.state, verdict=cycle.verdict)
         self.metrics.cycles.labels(key, cycle.state, cycle.verdict or "").inc()
+        if cycle.report and cycle.report.race:
+            self.metrics.race_cost.labels(key).set(cycle.report.race.cost)
         self.health.record_progress(key, None)
         self._loop.wake(self._jobs["publish", key])
 
@@ -350,7 +352,7 @@ class Service:
         def record(line: ProgressLine) -> None:
             self.health.record_progress(target, line)
             if line.loss is not None:
-                self.metrics.training_loss.labels(target).set(line.loss)
+                self.metrics.training_loss.labels(target, line.contender).set(line.loss)
 
         return record
 

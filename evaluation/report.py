@@ -5,6 +5,7 @@ from typing import Literal
 
 from evaluation.metrics.llm_judge import Preferences
 from evaluation.metrics.measures import ConfidenceMeasures, LabelMeasures, Overhead
+from evaluation.race_report import RaceReport
 from evaluation.rules import Gate, Look
 from evaluation.weighting.weighting import Weighting
 from extractors.values import Value
@@ -154,8 +155,40 @@ class GoldenResults(Value):
         return tuple(case for case in self.failed if case.broken)
 
 
+class SideAbility(Value):
+    """One side's answers to everyday questions, beside the base model's."""
+
+    name: str
+    divergence: float
+    """Mean KL divergence of the side from the base in nats a token: how far its probabilities of the next
+    token are from the base's, at every token of answers that the base wrote. 0 for the base itself."""
+    agreement: float
+    """Mean nearness of its greedy answers to the base's own, 0 to 1: the F1 of the words in common."""
+    same: int
+    """Answers that are the base's word for word."""
+
+
+class GeneralAbility(Value):
+    """What the candidate can still do of what the base model could before: its answers to questions that the
+    base wrote itself, and that no training learns."""
+
+    items: int
+    tokens: int
+    """Tokens of the base's answers, over which the divergence is averaged."""
+    sides: tuple[SideAbility, ...]
+    """What is live unless that is the base, then the candidate."""
+    change: float
+    """The candidate's agreement minus that of what is live; the base agrees with itself by 1."""
+    interval: tuple[float, float]
+    """95% bootstrap interval of the change."""
+
+    @property
+    def candidate(self) -> SideAbility:
+        return self.sides[-1]
+
+
 class SeedRuns(Value):
-    """Scores on the holdout of the runs of one plan with several seeds."""
+    """Scores on the validation side of the runs of one plan with several seeds."""
 
     metric: str
     scores: tuple[float, ...]
@@ -216,6 +249,10 @@ class Report(Value):
     retention: PairedComparison | None = None
     """The candidate compared with what is live, on older traffic that was reserved for this."""
     golden: GoldenResults | None = None
+    general: GeneralAbility | None = None
+    """What the candidate can still do beside the target's task; None where that is not asked."""
+    no_general: str = ""
+    """Why that could not be asked, in words; empty where it was, or is not wanted."""
     overheads: tuple[Overhead, ...] = ()
     """The candidate's latency over that of every other side."""
     preferences: Preferences | None = None
@@ -224,6 +261,8 @@ class Report(Value):
     """Why a judge that the settings name has no say, in words; empty where it has one."""
     seeds: SeedRuns | None = None
     """The runs of a plan that was trained with several seeds; the candidate is the median run."""
+    race: RaceReport | None = None
+    """The race that the candidate's way to train won; None where there was none."""
     served: ReplicaVerdict | None = None
     """The verdict on a replica's answers, where the settings ask for it."""
     guards: tuple[PromotionGuard, ...] = ()

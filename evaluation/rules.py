@@ -56,6 +56,10 @@ class Gate(Value):
     """How much longer the candidate may take for the same work, as a share: 2 is three times as long. It is
     generous, since a first adapter is always slower than the bare base: 1.3 times with a model of 135M, 1.9
     with MiniLM."""
+    general_margin: float | None = Field(None, ge=0, le=1)
+    """How much further than what is live the candidate's answers to everyday questions may be from the base
+    model's, by the interval's lower end: 0.2 lets an agreement of 0.9 fall to 0.7. Without it the agreement
+    is reported and decides nothing. It holds for the tasks `generation`, `chat` and `extraction`."""
     fresh_items: float = Field(2.0, gt=0)
     """Newer reviewed items that a second look needs, as a multiple of those that the first look had."""
     probation_days: float = Field(30, gt=0, le=3650)

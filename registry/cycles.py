@@ -105,6 +105,7 @@ class TrainingFigures(_StoredRecord):
     """
 
     examples: int | None = None
+    replay: int | None = None
     steps: int | None = None
     epochs: float | None = None
     train_loss: float | None = None

@@ -68,6 +68,8 @@ class ProgressLine(Value):
     figures: dict[str, float | None] = {}
     """Metrics of a validation beyond its loss, by the method; None for one that is not a number."""
     message: str = ""
+    contender: str = ""
+    """The contender that the line is about, in a race."""
 
 
 class Progress:
@@ -75,11 +77,11 @@ class Progress:
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
-        self._clock = clock
+        self.clock = clock
 
     def write(self, stage: str, message: str = "", **values: Any) -> None:
         """Append one line in a single write; `values` are further fields of a ProgressLine."""
-        line = ProgressLine(at=self._clock(), stage=stage, message=message, **values)
+        line = ProgressLine(at=self.clock(), stage=stage, message=message, **values)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json(exclude_defaults=True) + "\n")
 

@@ -18,13 +18,15 @@ from daemon.cli.output import (
     print_table,
 )
 from daemon.cli.progress import show_progress
-from daemon.cli.report import print_expectations
+from daemon.cli.report import print_expectations, print_section
 from daemon.cycle.preview import Forecast, Preview, forecast, rehearse, run_rate_test
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import require_extra
 from daemon.runtime.units import format_duration, format_gigabytes
-from trainers.planning.plan import Skip
+from daemon.views.plan_text import build_planned_race
+from trainers.planning.apply_rules import ConsideredRule
+from trainers.planning.plan import Plan, Skip
 from trainers.trials.rate_range_test import MIN_TEST_STEPS
 
 app = typer.Typer()
@@ -74,6 +76,8 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
         for stage in found.stages
     ]
     print_table(rows, columns=("", "steps", "tokens", "tokens/s", "time", "memory", "cost"), empty="")
+    if found.race_cost is not None:
+        print_line(_describe_race_time(found, found.race_cost))
     for warning in _find_warnings(found):
         print_line(warning, style="yellow")
     if found.last is None:
@@ -81,6 +85,13 @@ def estimate(target: TargetKey = None, config: Config = DEFAULT_CONFIG, as_json:
         return
     print_line(f"\nThe last training, {found.last.id}:")
     print_expectations(found.last, training)
+
+
+def _describe_race_time(found: Forecast, cost: float) -> str:
+    others = len(found.challengers)
+    ways = "1 other way" if others == 1 else f"{others} other ways"
+    time = "" if found.race_seconds is None else f", {format_duration(found.race_seconds)}"
+    return f"{ways} to train may race with it, which takes up to {cost:g} times as long{time}."
 
 
 def _find_warnings(found: Forecast) -> Iterator[str]:
@@ -144,7 +155,7 @@ def _print_preview(found: Preview) -> None:
     )
     print_line()
     rows = [
-        {"": "→" if rule.met else "", **rule.model_dump(include={"method", "needs"})}
+        {"": _find_part(rule, chosen), **rule.model_dump(include={"method", "needs"})}
         for rule in found.choice.considered
     ]
     print_table(rows, columns=("", "method", "needs"), empty="No rule was considered.")
@@ -158,3 +169,12 @@ def _print_preview(found: Preview) -> None:
     for stage in chosen.stages:
         print_line()
         print_facts({"stage": f"{stage.method} on {stage.data}", **stage.hyperparameters.model_dump()})
+    if race := build_planned_race(chosen):
+        print_section(race)
+
+
+def _find_part(rule: ConsideredRule, chosen: Plan | Skip) -> str:
+    """Return the part of a rule in the plan; empty where its needs are not met."""
+    if not rule.met or isinstance(chosen, Skip):
+        return ""
+    return "default" if rule.method == chosen.name else "challenger"

@@ -30,7 +30,7 @@ def show_progress(console: Console) -> "AbstractContextManager[ProgressBars | Pr
 
 
 class ProgressBars:
-    """A bar for each stage of a cycle, with the training's own counts."""
+    """A bar for each stage of a cycle, and in a race for each contender's, with the training's own counts."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
@@ -53,10 +53,10 @@ class ProgressBars:
 
     def show(self, line: ProgressLine) -> None:
         """Show one progress line of a job, or the cycle's next stage."""
-        stage = line.stage.lower()
+        stage = _name_stage(line)
         if stage not in self._tasks:
             self._end_bars_without_count()
-            self._tasks[stage] = self._bars.add_task(stage, total=None, note="")
+            self._tasks[stage] = self._bars.add_task(escape(stage), total=None, note="")
         self._bars.update(
             self._tasks[stage], completed=line.step, total=line.total, note=escape(_build_note(line))
         )
@@ -83,7 +83,7 @@ class ProgressLog:
 
     def show(self, line: ProgressLine) -> None:
         """Print one progress line of a job, unless the stage was reported a moment ago."""
-        stage, now = line.stage.lower(), self._clock()
+        stage, now = _name_stage(line), self._clock()
         is_last_step = line.step is not None and line.step == line.total
         if stage == self._stage and not is_last_step and now - self._printed_at < SECONDS_BETWEEN_LINES:
             return
@@ -91,6 +91,12 @@ class ProgressLog:
         count = "" if line.step is None else f"{line.step} of {line.total or '?'}"
         words = ", ".join(filter(None, (count, _build_note(line))))
         self._console.print(f"{stage}: {words}" if words else stage, markup=False, highlight=False)
+
+
+def _name_stage(line: ProgressLine) -> str:
+    """Return the stage for people; in a race it begins with the contender's name."""
+    stage = line.stage.lower()
+    return f"{remove_control_characters(line.contender)}, {stage}" if line.contender else stage
 
 
 def _build_note(line: ProgressLine) -> str:

@@ -17,6 +17,7 @@ from daemon.runtime.units import format_duration, format_gigabytes
 from daemon.settings.load import Settings
 from daemon.settings.servers import TrainingSettings
 from daemon.views.experiments import describe_phoenix_page
+from daemon.views.plan_text import build_planned_race, describe_replay
 from daemon.views.report_text import Section, build_sections
 from registry.cycles import Cycle, StageResult
 from trainers.estimate.estimates import TrainingEstimate
@@ -47,8 +48,10 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
         "version": cycle.version_id,
     }
     if cycle.plan:
-        facts["plan"] = cycle.plan.reason
+        facts["plan"] = "; ".join((cycle.plan.reason, *describe_replay(cycle.plan)))
     print_facts(facts | {"in Phoenix": describe_phoenix_page(cycle, settings.phoenix)})
+    if cycle.plan and (race := build_planned_race(cycle.plan)):
+        print_section(race)
     if cycle.training:
         print_line()
         print_table([_build_stage_row(stage) for stage in cycle.training], columns=STAGE_COLUMNS, empty="")

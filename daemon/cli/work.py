@@ -24,8 +24,12 @@ def work(what: Work, folder: Path) -> None:
 def _import_job(what: Work) -> Callable[[Path], None]:
     with quick_imports():
         match what:
+            case Work.REPLAY:
+                from trainers.replay.job import run
             case Work.TRAIN:
                 from trainers.jobs.train import run
+            case Work.RACE:
+                from evaluation.race.run import run
             case Work.MEASURE:
                 from evaluation.jobs.readiness import run
             case Work.SEEDS:

@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 import structlog
 
+from daemon.cycle.replay import measures_ability, prepare_held_out
 from daemon.cycle.training import SEEDS, build_side
 from daemon.data.imports import read_golden_cases
 from daemon.data.ingest import open_phoenix
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import require_extra
-from daemon.runtime.paths import adapter_folder
+from daemon.runtime.paths import adapter_folder, replay_folder
 from daemon.runtime.work import Work
 from daemon.serving.promotion import PROBES, SERVING_PATIENCE
 from daemon.serving.replica_answers import confirm
 from daemon.views.model_card import write_card
+from daemon.views.run_files import read_race
 from evaluation.jobs.job import (
     JUDGE_KEY,
     REPORT,
@@ -112,12 +114,23 @@ def _build_job(context: TargetContext, cycle: Cycle, contenders: Contenders) -> 
         look=look,
         judge=target.judge.endpoint if target.judge else None,
         seeds=_read_seed_runs(context.run_folder(cycle) / SEEDS),
+        race=read_race(context.settings, cycle),
         golden=read_golden_cases(target),
+        **_prepare_replay(context, candidate),
         max_new_tokens=target.max_new_tokens,
         device=training.device,
         dtype=training.dtype,
         threads=training.threads,
     )
+
+
+def _prepare_replay(context: TargetContext, candidate: Version) -> dict[str, str]:
+    """Return the job's fields on what the base wrote itself, and have it write that where it is missing."""
+    if not measures_ability(context.target):
+        return {}
+    if why_not := prepare_held_out(context, candidate.base_model, candidate.base_digest):
+        return {"no_replay": why_not}
+    return {"replay": str(replay_folder(context.data_dir, candidate.base_digest))}
 
 
 def _confirm_by_replica(

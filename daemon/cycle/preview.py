@@ -100,6 +100,10 @@ class Forecast(Value):
     plan: str
     """Why these stages, in words."""
     stages: tuple[StageForecast, ...]
+    challengers: tuple[str, ...] = ()
+    """Names of the other ways to train, which race with the plan's stages."""
+    race_cost: float | None = None
+    """Most seconds of the race, as a multiple of those of `stages`; None without challengers."""
     limit_seconds: float | None
     """The most that the settings allow for a cycle's trainings; None is without limit."""
     last: Cycle | None
@@ -110,6 +114,13 @@ class Forecast(Value):
         """Seconds of all stages together; None where those of one stage are not known."""
         each = [stage.seconds for stage in self.stages if stage.seconds is not None]
         return sum(each) if len(each) == len(self.stages) else None
+
+    @property
+    def race_seconds(self) -> float | None:
+        """Most seconds of the race; None where there is none, or `seconds` is not known."""
+        if self.seconds is None or self.race_cost is None:
+            return None
+        return min(self.seconds * self.race_cost, self.limit_seconds or math.inf)
 
 
 def forecast(context: TargetContext) -> Forecast:
@@ -122,6 +133,8 @@ def forecast(context: TargetContext) -> Forecast:
         target=context.target.key,
         plan=plan.reason,
         stages=stages,
+        challengers=tuple(each.name for each in plan.challengers),
+        race_cost=plan.race_cost,
         limit_seconds=None if math.isinf(limits.seconds) else limits.seconds,
         last=next((cycle for cycle in context.store.cycles(context.target.key) if cycle.training), None),
     )

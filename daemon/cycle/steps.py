@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from daemon.cycle.evaluation import Contenders, evaluate, read_report
+from daemon.cycle.replay import add_replay
 from daemon.cycle.training import build_method_settings, choose_plan, describe_base, train_candidate
 from daemon.data.ingest import assemble_snapshot, extract_target, open_phoenix, poll_target
 from daemon.data.synthesis import ask_for_examples
@@ -172,6 +173,7 @@ def _select(context: TargetContext, cycle: Cycle) -> Cycle:
     if isinstance(chosen, Skip):
         asked = f"; {ask_for_examples(context, cycle, snapshot)}" if context.target.synthesis.enabled else ""
         return context.move(cycle, CycleState.SKIPPED, reason=f"{chosen.reason}{asked}")
+    chosen = add_replay(context, chosen)
     # Versions of another base would answer wrongly on this one.
     context.store.use_base(context.target.key, chosen.base_digest, context.clock())
     waiting = find_on_probation(context.store, context.target.key)
@@ -186,8 +188,14 @@ def _other_base(name: str) -> str:
 
 
 def _train(context: TargetContext, cycle: Cycle) -> Cycle:
-    version, trained = train_candidate(context, cycle, _require(cycle.plan))
-    return context.move(cycle, CycleState.EVALUATING, version_id=version.id, training=trained)
+    trained = train_candidate(context, cycle, _require(cycle.plan))
+    return context.move(
+        cycle,
+        CycleState.EVALUATING,
+        version_id=trained.version.id,
+        plan=trained.plan,
+        training=trained.stages,
+    )
 
 
 def _evaluate(context: TargetContext, cycle: Cycle) -> Cycle:

@@ -1,23 +1,30 @@
 """From a snapshot to a registered version: the plan, and its training stage by stage."""
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from daemon.cycle.replay import find_replay_share
 from daemon.runtime.context import TargetContext
-from daemon.runtime.paths import adapter_folder, adapter_path
+from daemon.runtime.paths import adapter_folder, adapter_path, replay_folder
 from daemon.runtime.version import VERSION
 from daemon.runtime.work import Work
 from daemon.settings.servers import TrainingSettings
 from daemon.settings.target import TargetSettings
+from daemon.views.run_files import RACE
 from evaluation.jobs.job import AdapterSide
 from evaluation.jobs.readiness import ReadinessJob
 from evaluation.jobs.seeds import SeedsJob
+from evaluation.race.job import RaceJob, RaceResult
+from evaluation.race_report import RaceReport
 from evaluation.report import SeedRuns
+from evaluation.rules import JUDGE
+from evaluation.validation_side import can_validate
 from extractors.dataset.snapshot import Snapshot
 from registry.adapter_files import share_adapter
-from registry.cycles import Cycle, StageResult, TrainingFigures
+from registry.cycles import Cycle, CycleState, StageResult, TrainingFigures
 from registry.versions import Candidate, Version
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import compute_base_digest, measure_weight_bytes
@@ -28,14 +35,15 @@ from trainers.planning.apply_rules import (
     MethodSettings,
     TrainingPreferences,
     choose_method,
-    find_reason_to_skip,
 )
 from trainers.planning.method_rules import Readiness
-from trainers.planning.plan import Plan, TrainingStage
+from trainers.planning.plan import Plan
 from trainers.recovery.checkpoints import remove_checkpoints
 
 SEEDS = "seeds"
 """Folder of the job that finds the median run."""
+RACES_REMEMBERED = 10
+"""Number of a target's last cycles whose races order the challengers of the next."""
 
 
 def describe_base(target: TargetSettings) -> BaseModelInfo:
@@ -58,6 +66,7 @@ def choose_plan(
     active = context.store.find_active_version(context.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
+    by_judge = context.target.gate.gating_metrics(context.target.task)[0] == JUDGE
     return choose_method(
         snapshot,
         build_method_settings(context, base),
@@ -65,7 +74,32 @@ def choose_plan(
         measure_live=lambda: _measure_readiness(
             context, base.name, written, folder, build_side(context.data_dir, live)
         ),
+        no_scores="answers can be compared by a judge only (gate.metrics)" if by_judge else None,
+        found_before=average_gains(list_races(context)),
     )
+
+
+def list_races(context: TargetContext) -> tuple[RaceReport, ...]:
+    """Return the reports of the target's last races, newest first."""
+    listed = context.store.cycles(
+        context.target.key, limit=RACES_REMEMBERED, state=CycleState.DONE, trains=True
+    )
+    reports = [context.store.cycle(cycle.id).report for cycle in listed]
+    return tuple(report.race for report in reports if report and report.race)
+
+
+def average_gains(races: Iterable[RaceReport]) -> dict[str, float]:
+    """Return the mean gain over the default of each contender, by its name.
+
+    Only items count that no earlier race had scored, each once.
+    """
+    gains, items = defaultdict[str, float](float), Counter[str]()
+    for race in races:
+        for contender in race.contenders:
+            if contender.fresh_effect is not None:
+                gains[contender.name] += contender.fresh_effect * race.fresh_items
+                items[contender.name] += race.fresh_items
+    return {name: gains[name] / items[name] for name in items}
 
 
 def build_method_settings(context: TargetContext, base: BaseModelInfo) -> MethodSettings:
@@ -78,6 +112,9 @@ def build_method_settings(context: TargetContext, base: BaseModelInfo) -> Method
         quantization="nf4" if training.quantization == "always" else None,
         prefix_shared=training.share_prefixes,
         limits=training.limits,
+        race=target.race,
+        race_cost=target.race_cost,
+        replay_share=find_replay_share(target),
     )
     return MethodSettings(task=target.task, thresholds=target.thresholds, base=base, preferences=preferences)
 
@@ -123,46 +160,90 @@ def find_start_adapter(context: TargetContext, plan: Plan) -> Path | None:
 class _PlanRun(NamedTuple):
     """One training of the whole plan."""
 
+    plan: Plan
+    """The plan that was trained; after a race, the winner's."""
     adapter: Path
     result: TrainingResult
     """The result of the last stage that was trained."""
     stages: tuple[StageResult, ...]
 
 
-def train_candidate(
-    context: TargetContext, cycle: Cycle, plan: Plan
-) -> tuple[Version, tuple[StageResult, ...]]:
-    """Train the plan with each of the target's seeds, and register the median run's adapter as candidate.
+class TrainedCandidate(NamedTuple):
+    """The outcome of a cycle's trainings."""
 
-    Returns the candidate and the results of all runs' stages. Raises JobFailed, Interrupted.
+    version: Version
+    plan: Plan
+    """The plan that was trained; after a race, the winner's."""
+    stages: tuple[StageResult, ...]
+    """The results of all runs' stages."""
+
+
+def train_candidate(context: TargetContext, cycle: Cycle, plan: Plan) -> TrainedCandidate:
+    """Train the plan, or race its contenders, and register the adapter that comes of it as candidate.
+
+    The plan or the winner's is trained with each of the target's seeds; the candidate is the median run.
+    Raises JobFailed, Interrupted.
     """
-    runs: list[_PlanRun] = []
-    for number in range(context.target.seeds):
+    runs = [_race(context, cycle, plan) if plan.challengers else _train_run(context, cycle, plan, 0, 0.0)]
+    trained = runs[0].plan
+    for number in range(1, context.target.seeds):
         spent = _sum_seconds(stage for run in runs for stage in run.stages)
-        if runs and spent >= context.settings.training.limits.seconds:
+        if spent >= context.settings.training.limits.seconds:
             break
-        runs.append(_train_run(context, cycle, plan, number, spent))
-    chosen = runs[_find_median_run(context, cycle, plan, runs)] if len(runs) > 1 else runs[0]
-    version = _register(context, cycle, plan, chosen.result)
+        runs.append(_train_run(context, cycle, trained, number, spent))
+    chosen = runs[_find_median_run(context, cycle, trained, runs)] if len(runs) > 1 else runs[0]
+    version = _register(context, cycle, trained, chosen.result)
     final = adapter_folder(context.data_dir, version)
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         chosen.adapter.replace(final)
     share_adapter(final, version.files)
-    return version, tuple(stage for run in runs for stage in run.stages)
+    return TrainedCandidate(version, trained, tuple(stage for run in runs for stage in run.stages))
+
+
+def _race(context: TargetContext, cycle: Cycle, plan: Plan) -> _PlanRun:
+    """Race the plan's contenders, and return the winner's run."""
+    target, training, folder = context.target, context.settings.training, context.run_folder(cycle) / RACE
+    starts = {each.start_version for each in (plan.default, *plan.challengers)} - {None}
+    job = RaceJob(
+        plan=plan,
+        snapshot=str(context.snapshots / plan.snapshot_id),
+        replay=str(replay_folder(context.data_dir, plan.base_digest)),
+        start_adapters={
+            version: str(adapter_folder(context.data_dir, context.store.version(version)))
+            for version in starts
+            if version
+        },
+        task=target.task,
+        output_space=target.output_space,
+        metric=target.gate.primary_metric(target.task),
+        seen_items=tuple(sorted({item for race in list_races(context) for item in race.item_ids})),
+        thresholds=target.thresholds,
+        max_new_tokens=target.max_new_tokens,
+        limits=training.limits,
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
+    )
+    found = context.run_job(Work.RACE, folder, job, RaceResult)
+    stages = tuple(
+        StageResult(method=stage.method, figures=TrainingFigures.from_metrics(each.metrics))
+        for stage, each in zip(found.plan.stages, found.stages, strict=True)
+    )
+    return _PlanRun(found.plan, folder / found.adapter, found.stages[-1], stages)
 
 
 def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _PlanRun:
     """Train the plan's stages, each in a folder of its own; earlier runs have `spent` so many seconds."""
-    run_folder = context.run_folder(cycle)
+    run_folder, limits = context.run_folder(cycle), context.settings.training.limits
     suffix = f"-seed-{run}" if run else ""
     stages: list[StageResult] = []
     adapter = find_start_adapter(context, plan)
     result: TrainingResult | None = None
     for number, stage in enumerate(plan.stages):
         so_far = spent + _sum_seconds(stages)
-        measuring = run_folder / f"measure-{number}{suffix}"
-        if number and adapter and (why_not := _check_stage(context, plan, stage, adapter, measuring, so_far)):
+        if number and so_far >= limits.seconds:
+            why_not = f"{stage.method} left out: the stage before it has used up the time ({limits})"
             stages.append(StageResult(method=stage.method, run=run, left_out=why_not))
             continue
         folder = run_folder / f"train-{number}{suffix}"
@@ -172,7 +253,7 @@ def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent
         adapter = folder / result.adapter
     if result is None or adapter is None:
         raise LookupError("the plan's first stage is always trained")
-    return _PlanRun(adapter, result, tuple(stages))
+    return _PlanRun(plan, adapter, result, tuple(stages))
 
 
 def _sum_seconds(stages: Iterable[StageResult]) -> float:
@@ -181,8 +262,10 @@ def _sum_seconds(stages: Iterable[StageResult]) -> float:
 
 def _find_median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Sequence[_PlanRun]) -> int:
     """Return the number of the run that is neither lucky nor unlucky: the median by the primary metric on
-    the holdout.
+    the validation side; the first where nothing there can be scored.
     """
+    if not can_validate(context.snapshot(plan.snapshot_id)):
+        return 0
     target, training = context.target, context.settings.training
     job = SeedsJob(
         snapshot=str(context.snapshots / plan.snapshot_id),
@@ -199,27 +282,14 @@ def _find_median_run(context: TargetContext, cycle: Cycle, plan: Plan, runs: Seq
     return context.run_job(Work.SEEDS, context.run_folder(cycle) / SEEDS, job, SeedRuns).median
 
 
-def _check_stage(
-    context: TargetContext, plan: Plan, stage: TrainingStage, adapter: Path, folder: Path, spent: float
-) -> str | None:
-    """Return why `stage` is left out after the stage before it, which made `adapter`; None to train it."""
-    limits = context.settings.training.limits
-    if spent >= limits.seconds:
-        return f"{stage.method} left out: the stage before it has used up the time ({limits})"
-    side = AdapterSide(name="trained", path=str(adapter))
-    readiness = _measure_readiness(
-        context, plan.base_model, context.snapshots / plan.snapshot_id, folder, side
-    )
-    return find_reason_to_skip(stage, plan, context.target.thresholds, readiness)
-
-
 def _train_stage(
     context: TargetContext, plan: Plan, number: int, start: Path | None, folder: Path, spent: float
 ) -> TrainingResult:
     """Train one stage in `folder`; earlier stages have `spent` so many seconds of the cycle's time."""
     snapshot = context.snapshots / plan.snapshot_id
     job = build_training_job(context.settings.training, plan, number, snapshot, start)
-    result = context.run_job(Work.TRAIN, folder, job.model_copy(update={"spent": spent}), TrainingResult)
+    beside = {"spent": spent, "replay": str(replay_folder(context.data_dir, plan.base_digest))}
+    result = context.run_job(Work.TRAIN, folder, job.model_copy(update=beside), TrainingResult)
     remove_checkpoints(folder)
     return result
 

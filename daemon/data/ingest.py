@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 
 from daemon.data.imports import read_golden_cases, read_imported_examples
 from daemon.runtime.context import TargetContext
@@ -18,6 +19,8 @@ from extractors.phoenix.http import PhoenixError
 from extractors.phoenix.mirror import MirrorSource, PollRules
 from extractors.phoenix.poll import poll
 from registry.store.store import Store
+from trainers.planning.apply_rules import may_race
+from trainers.planning.method_rules import count_for_rules
 
 
 def open_phoenix(
@@ -107,7 +110,8 @@ def extract_target(store: Store, target: TargetSettings) -> Extraction:
 def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapshot:
     """Build the snapshot of `extraction`, imports and approved examples, with the target's current holdout.
 
-    Nothing is written. Raises RedactorUnusable, RedactionFailed, ImportInvalid.
+    Where several ways to train are possible, more is set apart to compare them on. Nothing is written.
+    Raises RedactorUnusable, RedactionFailed, ImportInvalid.
     """
     target = context.target
     redaction = Redaction(load_redactor(target.redaction), target.output_space)
@@ -115,9 +119,9 @@ def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapsho
     synthetic = redaction.apply_to_examples(context.store.find_approved_examples(target.key))
     replaced = Counter(extraction.replaced) + redaction.counts
     filters = target.model_dump(mode="json", include={"project", "spans", "feedback", "output_space"})
-    return build_snapshot(
+    build = partial(
+        build_snapshot,
         extraction.model_copy(update={"replaced": dict(replaced)}),
-        target.holdout,
         window=context.store.target_state(target.key).window,
         now=context.clock(),
         provenance=Provenance(target.key, filters),
@@ -129,4 +133,21 @@ def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapsho
             quality=target.quality,
             output_space=target.output_space,
         ),
+    )
+    snapshot = build(target.holdout)
+    if not _may_race(context, snapshot):
+        return snapshot
+    wider = {"validation_share": max(target.holdout.validation_share, target.holdout.race_validation_share)}
+    return build(target.holdout.model_copy(update=wider))
+
+
+def _may_race(context: TargetContext, snapshot: Snapshot) -> bool:
+    """Return whether a race is possible on the examples of `snapshot`, and the settings allow validation."""
+    target = context.target
+    return target.holdout.validation_share > 0 and may_race(
+        count_for_rules(snapshot.train),
+        target.task,
+        target.thresholds,
+        target.race,
+        has_live=context.store.find_active_version(target.key) is not None,
     )

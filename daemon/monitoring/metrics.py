@@ -36,7 +36,16 @@ class Metrics:
             "learnd_cycle_running", "1 while a cycle is unfinished", ["target"], registry=self.registry
         )
         self.training_loss = Gauge(
-            "learnd_training_loss", "Last training loss", ["target"], registry=self.registry
+            "learnd_training_loss",
+            "Last training loss; in a race, of each contender",
+            ["target", "contender"],
+            registry=self.registry,
+        )
+        self.race_cost = Gauge(
+            "learnd_race_cost",
+            "Time of the last race between ways to train, as a multiple of the default's",
+            ["target"],
+            registry=self.registry,
         )
         self.replica_ok = Gauge(
             "learnd_replica_ok",

@@ -7,7 +7,8 @@ from datetime import datetime
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder
 from daemon.settings.target import TargetSettings
-from daemon.views.run_files import read_progress
+from daemon.views.run_files import read_progress, read_race
+from evaluation.race_report import RaceReport
 from extractors.dataset.snapshot import Snapshot, SnapshotDamaged
 from registry.cycles import Cycle
 from trainers.job_folder import ProgressLine
@@ -26,12 +27,16 @@ class FinishedRun:
     snapshot: Snapshot | None
     """The data it was judged on and, except for a second look, trained on; None where retention has removed
     it."""
+    race: RaceReport | None
+    """The cycle's race; None where there was none, or it did not end."""
     progress: Mapping[str, Sequence[ProgressLine]]
     """The progress of the cycle's jobs, by the job's name; empty where the run's folder is gone."""
 
-    def find_times(self, job: str) -> tuple[datetime, datetime]:
-        """Return when the jobs whose names begin with `job` worked; the cycle's times where none is known."""
-        at = [line.at for name, lines in self.progress.items() if name.startswith(job) for line in lines]
+    def find_times(self, *jobs: str) -> tuple[datetime, datetime]:
+        """Return when the jobs worked whose names begin with one of `jobs`; the cycle's times where none is
+        known.
+        """
+        at = [line.at for name, lines in self.progress.items() if name.startswith(jobs) for line in lines]
         return (min(at), max(at)) if at else (self.cycle.started_at, self.cycle.updated_at)
 
 
@@ -49,5 +54,6 @@ def read_run(context: TargetContext, cycle_id: str) -> FinishedRun:
         trained=context.store.cycle(version.cycle_id) if version else cycle,
         adapter_path=str(adapter_folder(context.data_dir, version)) if version else None,
         snapshot=snapshot,
+        race=read_race(context.settings, cycle),
         progress=read_progress(context.settings, cycle),
     )

@@ -63,6 +63,35 @@ class FineTuningMetrics(Value):
     eval_reward_margin: float | None = None
 
 
+class ContenderAttributes(Value):
+    """`race.contenders.0.*`: one contender of the race, the default first."""
+
+    name: str
+    steps: int
+    seconds: float
+    score: float | None = None
+    """At the last rung that it came to, 0 to 1."""
+    effect: float | None = None
+    p_value: float | None = None
+    left: str | None = None
+    """Why it left, in words; None for the winner."""
+
+
+class RaceAttributes(Value):
+    """`race.*`: the race that the way to train has won."""
+
+    winner: str
+    metric: str
+    items: int
+    sessions: int
+    level: float
+    seconds: float
+    cost: float
+    """`seconds` as a multiple of the default's."""
+    cost_bound: float
+    contenders: tuple[ContenderAttributes, ...]
+
+
 class OutputAttributes(Value):
     """`output.*`: the result of the run."""
 
@@ -127,6 +156,7 @@ class ExperimentSpan(RunSpan):
     params: ParameterAttributes
     data: DataAttributes = DataAttributes()
     metrics: FineTuningMetrics = FineTuningMetrics()
+    race: RaceAttributes | None = None
     output: OutputAttributes = OutputAttributes()
 
 
@@ -154,5 +184,7 @@ def _flatten(groups: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, value in groups.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            yield from _flatten({str(place): each for place, each in enumerate(value)}, f"{prefix}{name}.")
         elif (storable := to_storable(value)) is not None:
             yield f"{prefix}{name}", storable

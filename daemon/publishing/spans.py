@@ -5,6 +5,7 @@ from typing import Any
 
 from daemon.publishing.run import FinishedRun
 from daemon.publishing.span_attributes import (
+    ContenderAttributes,
     DataAttributes,
     EvaluationAttributes,
     EvaluationMetrics,
@@ -15,8 +16,11 @@ from daemon.publishing.span_attributes import (
     ImprovementAttributes,
     OutputAttributes,
     ParameterAttributes,
+    RaceAttributes,
     SideMetrics,
 )
+from daemon.views.run_files import RACE
+from evaluation.race_report import RaceReport
 from evaluation.report import PairedComparison, Report, Side
 from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, CycleState, ReviewedCounts, StageResult
@@ -39,7 +43,7 @@ def build_experiment_span(run: FinishedRun) -> ExperimentSpan:
         raise LookupError(f"{run.trained.id} trained and lacks its plan; the store was edited by hand")
     is_second_look = run.cycle.plan is None
     started_at, ended_at = (
-        (run.cycle.started_at, run.cycle.updated_at) if is_second_look else run.find_times("train-")
+        (run.cycle.started_at, run.cycle.updated_at) if is_second_look else run.find_times("train-", RACE)
     )
     stages = list(_find_stages(run.trained, plan))
     trained_stages = [stage for stage, _ in stages] or plan.stages
@@ -53,6 +57,7 @@ def build_experiment_span(run: FinishedRun) -> ExperimentSpan:
         metrics=FineTuningMetrics()
         if is_second_look or not stages
         else _build_training_metrics(run, *stages[-1]),
+        race=_build_race(run.race) if run.race else None,
         output=OutputAttributes(adapter_path=run.adapter_path),
     )
 
@@ -136,6 +141,21 @@ def _build_training_metrics(run: FinishedRun, stage: TrainingStage, result: Stag
         eval_reward_accuracy=measured.get("reward_accuracy"),
         # KTO has no pairs: how far liked answers are above disliked ones in the mean.
         eval_reward_margin=measured.get("reward_margin", measured.get("separation")),
+    )
+
+
+def _build_race(race: RaceReport) -> RaceAttributes:
+    return RaceAttributes(
+        **race.model_dump(include=RaceAttributes.model_fields.keys() - {"contenders"}),
+        cost=race.cost,
+        contenders=tuple(
+            ContenderAttributes(
+                **each.model_dump(include={"name", "steps", "seconds", "effect", "p_value"}),
+                score=each.scores[-1].mean if each.scores else None,
+                left=each.left or None,
+            )
+            for each in race.contenders
+        ),
     )
 
 

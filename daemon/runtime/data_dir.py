@@ -20,7 +20,9 @@ from registry.store.store import Store
 
 log = logging.getLogger(__name__)
 ADAPTERS = "adapters"
-OURS = (ADAPTERS, "backups", "imports", "learnd.db*", "learnd.lock", "locks", "runs", "snapshots")
+OURS = (
+    *(ADAPTERS, "backups", "imports", "learnd.db*", "learnd.lock", "locks", "replay", "runs", "snapshots"),
+)
 """What learnd itself puts into the data directory, as patterns; the rest may be somebody else's."""
 PRIVATE = 0o700
 OTHERS = 0o077

@@ -5,6 +5,7 @@
     runs/<target>/<cycle>/                    jobs of a cycle: checkpoints, logs, the report
     adapters/<target>/<cycle>/                files of a version
     imports/<target>/<kind>-<digest>.parquet  examples that operators brought
+    replay/<base digest>/<part>/              what a base model wrote itself, to be mixed into trainings
     locks/                                    held while a daemon runs, or while one of these changes
 
 `<target>` is the target's slug, `acme.routing` for `acme/routing`.
@@ -57,6 +58,11 @@ def adapter_folder(data_dir: Path, version: Version) -> Path:
 def imports_folder(data_dir: Path, target: str) -> Path:
     """Return the folder of the examples that operators imported for `target` (`tenant/agent`)."""
     return data_dir / "imports" / slug(target)
+
+
+def replay_folder(data_dir: Path, base_digest: str) -> Path:
+    """Return the folder of what the base model with this digest wrote itself."""
+    return data_dir / "replay" / base_digest
 
 
 def daemon_lock_file(data_dir: Path) -> Path:

@@ -6,7 +6,9 @@ from enum import StrEnum
 class Work(StrEnum):
     """The work of a child process: `learnd work NAME FOLDER`."""
 
+    REPLAY = "replay"
     TRAIN = "train"
+    RACE = "race"
     MEASURE = "measure"
     SEEDS = "seeds"
     EVALUATE = "evaluate"

@@ -24,7 +24,7 @@ from extractors.synthesis.rules import ScreeningRules, SynthesisRules
 from extractors.values import Value
 from registry.targets import slug
 from trainers.planning.hyperparameters import Hyperparameters, Method, Preset, select_overrides
-from trainers.planning.method_rules import Task, Thresholds
+from trainers.planning.method_rules import RaceMode, Task, Thresholds
 
 
 class SynthesisSettings(WithApiKey):
@@ -204,9 +204,19 @@ class TargetSettings(Value):
     hyperparameters: Annotated[dict[str, Any], AfterValidator(_check_hyperparameters)] = {}
     """Values that replace those of the plan, by name. A table with a method's name, such as
     `[targets.hyperparameters.dpo]`, applies to that method alone."""
+    race: RaceMode = "cheap"
+    """Whether other ways to train challenge the default. `cheap` tries one of each kind, `thorough` also the
+    variants of the preference loss, and `off` trains the default alone."""
+    race_cost: float = Field(1.85, gt=1)
+    """The longest that a race may take, as a multiple of the time that the default alone takes. The limits
+    of `[training]` hold as well."""
+    replay_share: float = Field(0.1, ge=0, le=1)
+    """How many examples that the base model writes itself are mixed into SFT, as a share of the target's own
+    (512 at most), so that the model forgets less of what it could do before. It holds for the tasks
+    `generation`, `chat` and `extraction`; 0 mixes in none."""
     seeds: int = Field(1, ge=1, le=9)
-    """How many times each plan is trained, each time with another seed. The candidate is the run with the
-    median score on the holdout."""
+    """How many times the plan, or the winner of the race, is trained, each time with another seed. The
+    candidate is the run with the median score on the validation side."""
     preset: Preset = "efficient"
     """`efficient` trains quickly and with little memory; `quality` takes about twice as long."""
 

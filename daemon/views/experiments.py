@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack
 
 from daemon.settings.servers import PhoenixSettings
 from daemon.views.cycle_list import find_training_cycle, list_methods, list_newest
+from evaluation.race_report import RaceReport
 from evaluation.report import Verdict
 from evaluation.rules import Look
 from extractors.errors import LearndError
@@ -201,7 +202,7 @@ def compare_experiments(
 ) -> ExperimentComparison:
     """Compare runs by plan, data and measures."""
     chosen = list({cycle.id: cycle for cycle in cycles}.values())
-    makers = {cycle.id: find_training_cycle(store, cycle) for cycle in chosen}
+    makers = {cycle.id: _read_training_cycle(store, cycle) for cycle in chosen}
     one_target = len({cycle.target for cycle in chosen}) == 1
     return ExperimentComparison(
         experiments=tuple(build_experiment(cycle, makers[cycle.id], phoenix) for cycle in chosen),
@@ -215,6 +216,12 @@ def compare_experiments(
         ),
         notes=tuple(_list_notes(chosen, one_target=one_target)),
     )
+
+
+def _read_training_cycle(store: Store, cycle: Cycle) -> Cycle:
+    """Return the cycle that trained the candidate, with its report."""
+    found = find_training_cycle(store, cycle)
+    return cycle if found is cycle else store.cycle(found.id)
 
 
 def _build_facts(
@@ -253,6 +260,8 @@ def _list_plan_facts(trained: Cycle) -> dict[str, Any]:
         return {}
     known: dict[str, Any] = {
         "method": plan.method,
+        "way to train": plan.name or None,
+        **(_list_race_facts(trained.report.race) if trained.report and trained.report.race else {}),
         "base model": plan.base_model,
         "goes on from": plan.start_version,
         "base in 4 bits": plan.quantization,
@@ -262,6 +271,15 @@ def _list_plan_facts(trained: Cycle) -> dict[str, Any]:
             known[f"{stage.method} {name}"] = value
     took = [stage.figures.seconds for stage in trained.training if stage.figures.seconds is not None]
     return known | {"training seconds": sum(took) if took else None}
+
+
+def _list_race_facts(race: RaceReport) -> dict[str, Any]:
+    return {
+        "raced": tuple(each.name for each in race.contenders),
+        "race won by": race.winner,
+        "race seconds": race.seconds,
+        "race cost over the default": race.cost,
+    }
 
 
 def _list_data_facts(cycle: Cycle) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from daemon.runtime.paths import adapter_folder
 from daemon.runtime.units import format_duration, format_gigabytes
 from daemon.settings.target import TargetSettings
 from daemon.views.cycle_list import list_methods
+from daemon.views.plan_text import describe_replay
 from daemon.views.report_text import Section, build_sections, format_number
 from evaluation.report import Report
 from extractors.cleaning.quality import iterate_kinds
@@ -21,6 +22,7 @@ from extractors.dataset.snapshot import Manifest, Snapshot
 from registry.cycles import Cycle, StageResult
 from registry.versions import Version
 from trainers.job_folder import write_atomically
+from trainers.planning.method_rules import REPLAY_TASKS
 from trainers.planning.plan import TrainingStage
 
 if TYPE_CHECKING:
@@ -223,7 +225,7 @@ def _build_training(trained: Cycle) -> Iterator[Section]:
     goes_on = f" It goes on from {plan.start_version}." if plan.start_version else ""
     yield Section(
         title="How it was trained",
-        words=(f"{plan.reason.rstrip('.')}.{goes_on}",),
+        words=(f"{plan.reason.rstrip('.')}.{goes_on}", *describe_replay(plan)),
         columns=("method", "data", *(name.replace("_", " ") for name in HYPERPARAMETERS)),
         rows=tuple(_build_stage_row(stage) for stage in plan.stages),
     )
@@ -243,6 +245,8 @@ def _build_stage_row(stage: TrainingStage) -> tuple[str, ...]:
 def _build_result_row(stage: StageResult) -> tuple[str, ...]:
     took = stage.figures
     notes = [f"run {stage.run}" if stage.run else "", stage.left_out, *took.recoveries]
+    if took.replay:
+        notes.append(f"{took.replay} examples more that the base model wrote")
     if took.quantization:
         notes.append("the base in 4 bits")
     return (
@@ -284,6 +288,8 @@ def _list_limits(target: TargetSettings, report: Report) -> Iterator[str]:
         yield "There are no golden cases, so nothing was checked that must always be right."
     if report.retention is None:
         yield "No older traffic is reserved yet: what it may have forgotten was not measured."
+    if report.general is None and target.task in REPLAY_TASKS:
+        yield "What the base model could do beside this task, and it may have forgotten, was not measured."
     if not report.overheads:
         yield "Its latency was not compared."
     if target.task in {"generation", "chat"} and report.preferences is None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from daemon.runtime.units import format_duration
 from evaluation.metrics.measures import ClassFigures
 from evaluation.metrics.retrieval import DEPTH
+from evaluation.race_report import RacedContender, RaceReport
 from evaluation.report import FailedGoldenCase, PairedComparison, Report, ScoredAnswer, Side
 from extractors.values import Value
 
@@ -26,6 +28,11 @@ COMPARED = (
     "worth",
     "smallest effect that shows",
 )
+RUNGS = {
+    **{name: f"{name} rung" for name in ("first", "second", "third", "fourth", "fifth")},
+    "last": "at the end",
+}
+"""Points of a race at which contenders are scored, for people."""
 Rows = tuple[tuple[str, ...], ...]
 
 
@@ -47,6 +54,7 @@ def build_sections(report: Report, *, quoting: bool = True) -> Iterator[Section]
     for section in (
         _build_golden(report),
         _build_latency(report),
+        build_race(report.race) if report.race else None,
         *build_circumstances(report, quoting=quoting),
         *_build_labels(report),
         *_build_confidence(report),
@@ -56,15 +64,66 @@ def build_sections(report: Report, *, quoting: bool = True) -> Iterator[Section]
 
 
 def build_circumstances(report: Report, *, quoting: bool = True) -> Iterator[Section]:
-    """Yield the sections about how far the verdict can be trusted: held-out items, judge, replica, seeds."""
+    """Yield the sections about how far the verdict can be trusted: held-out items, judge, replica, seeds, and
+    what the candidate can do beside the target's task.
+    """
     for section in (
         _build_weighting(report, quoting=quoting),
         _build_judge(report),
         _build_replica(report),
         _build_seeds(report),
+        _build_general(report),
     ):
         if section is not None:
             yield section
+
+
+def build_race(race: RaceReport) -> Section:
+    """Build the section about a race: its winner, its cost, and how far every contender came."""
+    rungs = [rung for rung in RUNGS if any(rung in _map_scores(each) for each in race.contenders)]
+    return Section(
+        title="Race between ways to train",
+        words=(_describe_race(race),),
+        columns=(
+            "contender",
+            "steps",
+            "time",
+            *(f"{race.metric}, {RUNGS[rung]}" for rung in rungs),
+            "effect",
+            "p",
+            "why it left",
+        ),
+        rows=tuple(_build_contender_row(race, each, rungs) for each in race.contenders),
+    )
+
+
+def _describe_race(race: RaceReport) -> str:
+    alone = f"{format_duration(race.default_seconds)} that the default alone takes"
+    return (
+        f"{race.winner} won. {len(race.contenders) - 1} challenged {race.contenders[0].name}, which stays "
+        f"unless one is better at p ≤ {format_p_value(race.level)}: by {race.metric}, on {race.items} "
+        f"validation items of {race.sessions} sessions. The race took {format_duration(race.seconds)}, "
+        f"{race.cost:.2f} times the {alone}; at most {race.cost_bound:g} times was allowed."
+    )
+
+
+def _build_contender_row(
+    race: RaceReport, contender: RacedContender, rungs: Sequence[str]
+) -> tuple[str, ...]:
+    scores = _map_scores(contender)
+    return (
+        contender.name,
+        str(contender.steps) if contender.entered else "–",
+        format_duration(contender.seconds) if contender.entered else "–",
+        *(format_number(scores.get(rung)) for rung in rungs),
+        "–" if contender.effect is None else f"{contender.effect:+.3f}",
+        "–" if contender.p_value is None else format_p_value(contender.p_value),
+        "it won" if contender.name == race.winner else contender.left,
+    )
+
+
+def _map_scores(contender: RacedContender) -> dict[str, float]:
+    return {score.rung: score.mean for score in contender.scores}
 
 
 def find_role(report: Report, side: str) -> str:
@@ -304,6 +363,36 @@ def _build_seeds(report: Report) -> Section | None:
         ),
         columns=("run", seeds.metric),
         rows=tuple((str(run), format_number(score)) for run, score in enumerate(seeds.scores)),
+    )
+
+
+def _build_general(report: Report) -> Section | None:
+    found, title = report.general, "What the base model could do before"
+    if found is None:
+        return (
+            Section(title=title, words=(f"Not measured: {report.no_general}.",))
+            if report.no_general
+            else None
+        )
+    return Section(
+        title=title,
+        words=(
+            f"{found.items} questions that the base model wrote itself, and that no training learns. The "
+            f"divergence is that of a side's next token from the base's, in nats, at each of {found.tokens} "
+            "tokens of the base's answers. The agreement is the F1 of the words that a side's answer and the "
+            f"base's have in common. The candidate's is {found.change:+.3f} against what is live (95% "
+            f"interval {format_interval(found.interval)}).",
+        ),
+        columns=("side", "divergence", "agreement", "the same answers"),
+        rows=tuple(
+            (
+                format_side(report, each.name),
+                format_number(each.divergence),
+                format_number(each.agreement),
+                str(each.same),
+            )
+            for each in found.sides
+        ),
     )
 
 

@@ -7,12 +7,17 @@ from pydantic import ValidationError
 
 from daemon.runtime.paths import run_folder, snapshot_folder
 from daemon.settings.load import Settings
+from evaluation.race.job import RaceResult
+from evaluation.race_report import RaceReport
 from evaluation.report import ScoredAnswer
 from extractors.dataset.snapshot import SnapshotDamaged, read_snapshot
 from extractors.examples.types import Message, ReviewedItem, ReviewedRetrieval
 from extractors.values import Value
 from registry.cycles import Cycle
-from trainers.job_folder import ProgressLine
+from trainers.job_folder import RESULT, ProgressLine
+
+RACE = "race"
+"""Folder of the race in a cycle's run folder."""
 
 
 class SideBySide(Value):
@@ -32,6 +37,14 @@ def read_progress(settings: Settings, cycle: Cycle) -> dict[str, list[ProgressLi
     """Return the progress lines of the cycle's jobs, by the job's name."""
     folder = run_folder(settings.data_dir, cycle)
     return {path.parent.name: list(_read_lines(path)) for path in sorted(folder.glob("*/progress.jsonl"))}
+
+
+def read_race(settings: Settings, cycle: Cycle) -> RaceReport | None:
+    """Return what came of the cycle's race; None where there was none, or it has not ended."""
+    if cycle.report is not None:
+        return cycle.report.race
+    result = run_folder(settings.data_dir, cycle) / RACE / RESULT
+    return RaceResult.model_validate_json(result.read_text("utf-8")).report if result.exists() else None
 
 
 def read_answers(

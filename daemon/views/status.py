@@ -217,15 +217,15 @@ def describe_wait(probation: ProbationStatus | None, reviewed: int | None = None
 
 
 def count_needs(target: TargetSettings, last: Cycle | None) -> dict[str, Need]:
-    """Count the examples of each kind that any method for the target's task needs, and those there are.
+    """Count the examples of each kind from which a cycle can be trained, and those there are.
 
-    There are as many as the `last` cycle found. Enough of one kind will do; the rules (`learnd plan`)
-    say for what.
+    There are as many as the `last` cycle found. Enough of one kind will do: the rules that may be the
+    default need one kind each (`learnd plan` shows them all).
     """
     found = (last.counts.train or {}) if last else {}
     least: dict[str, int] = {}
     for rule in RULES:
-        if target.task in rule.tasks:
+        if target.task in rule.tasks and rule.leads:
             asked = Counter[str]()
             for counted, threshold in rule.needs.items():
                 asked[VOTES.get(counted, counted)] += getattr(target.thresholds, threshold)

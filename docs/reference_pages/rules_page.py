@@ -10,7 +10,7 @@ from evaluation.rules import METRICS, USUAL_METRICS
 from reference_pages.markdown import GENERATED, code, one_line, table
 from registry import batches, cycles, versions
 from trainers.planning.hyperparameters import MAX_EPOCHS, MIN_TRAINING_STEPS, TABLE, Method
-from trainers.planning.method_rules import KIND_NAMES, METHOD_NAMES, RULES, Task
+from trainers.planning.method_rules import KIND_NAMES, METHOD_NAMES, RULES, MethodRule, Task
 
 INTRO = """# Rules, states and reasons
 
@@ -26,6 +26,11 @@ REASONS = {
     "extractors.synthesis.filters": "Why a proposal of a language model is left out",
 }
 """Modules with reasons that `learnd data summary` and a cycle's page show, and what to call them."""
+STARTS = {
+    "base": "the base model",
+    "live": "the live version",
+    "live or base": "the live version, or else the base model",
+}
 
 
 def rules_page() -> str:
@@ -34,19 +39,43 @@ def rules_page() -> str:
 
 
 def _methods() -> str:
-    rows = []
-    for number, rule in enumerate(RULES, start=1):
-        needs = [f"at least `thresholds.{limit}` {KIND_NAMES[kind]}" for kind, limit in rule.needs.items()]
-        if rule.live_valid is not None:
-            needs.append(f"the live model's answers are {'' if rule.live_valid else 'not '}mostly valid")
-        stages = ", then ".join(f"{METHOD_NAMES[method]} on {code(kind)}" for method, kind in rule.stages)
-        start = "the live version" if rule.from_live else "the base model"
-        rows.append(
-            (str(number), _listed(rule.tasks, Task), ", and ".join(needs), stages, start, rule.because)
+    rows = [
+        (
+            code(rule.name),
+            _listed(rule.tasks, Task),
+            ", and ".join(_needs(rule)),
+            ", then ".join(f"{METHOD_NAMES[method]} on {code(kind)}" for method, kind in rule.stages),
+            STARTS[rule.start],
+            ", ".join(f"{code(name)} {value}" for name, value in rule.variant.items()) or "–",
+            _part(rule),
+            rule.because,
         )
-    said = "The first row whose needs are met decides; where none is, the cycle ends SKIPPED.\n\n"
-    columns = ("", "task", "needs", "trains", "starts from", "because")
+        for rule in RULES
+    ]
+    said = (
+        "Read from the top. Of the rows that may be the default, the first whose needs are met is; where "
+        "there is none, the cycle ends SKIPPED. The other rows whose needs are met challenge it in a race, "
+        "where [`targets.race`](settings.md#targets.race) lets them. "
+        "[Method and training](../concepts/training.md) describes the race.\n\n"
+    )
+    columns = ("name", "task", "needs", "trains", "starts from", "differs in", "part", "because")
     return "## Methods\n\n" + said + table(columns, rows)
+
+
+def _needs(rule: MethodRule) -> Iterator[str]:
+    for kind, limit in rule.needs.items():
+        yield f"at least `thresholds.{limit}` {KIND_NAMES[kind]}"
+    if rule.asks_live:
+        yield (
+            "at least `thresholds.valid_share` valid answers of the model that it starts from to the pairs' "
+            "prompts, and `thresholds.pairs` pairs whose chosen answer it does not give yet"
+        )
+
+
+def _part(rule: MethodRule) -> str:
+    """Whether a row may be the default, and which races it enters."""
+    race = "thorough races" if rule.thorough else "races"
+    return f"default, or in {race}" if rule.leads else f"in {race}"
 
 
 def _hyperparameters() -> str:

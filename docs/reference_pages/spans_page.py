@@ -1,7 +1,7 @@
 """The attributes of the spans that learnd writes to Phoenix."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -40,7 +40,8 @@ RUNS = """## Runs
 
 Each run that trained or judged something is written to the project
 [`phoenix.experiments_project`](settings.md#phoenix.experiments_project): an EXPERIMENT span, and below it an
-EVALUATION span where the run was judged. An attribute without a value is left out.
+EVALUATION span where the run was judged. An attribute without a value is left out. Where ways to train raced,
+each contender has its number: `race.contenders.0` is the default.
 
 """
 REQUEST: dict[str, Any] = {
@@ -88,7 +89,8 @@ def _run(span: Any) -> str:
     rows = [
         (code(name), said)
         for group, field in span.model_fields.items()
-        for name, said in _attributes(group, field.annotation)
+        for kind in [*get_args(field.annotation)] or [field.annotation]
+        for name, said in _attributes(group, kind)
     ]
     return f"### {span.kind}\n\n{one_line(span.__doc__)} Its name is {code(span.operation)}.\n\n" + table(
         ("attribute", "type"), rows
@@ -100,9 +102,12 @@ def _attributes(prefix: str, annotation: Any) -> Iterator[tuple[str, str]]:
     if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return
     for name, field in annotation.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _attributes(f"{prefix}.{name}", field.annotation)
+        kinds: list[Any] = [*get_args(field.annotation)] or [field.annotation]
+        below = [each for each in kinds if isinstance(each, type) and issubclass(each, BaseModel)]
+        if below:
+            # Each entry of a list has its number.
+            number = ".0" if get_origin(field.annotation) is tuple else ""
+            yield from _attributes(f"{prefix}.{name}{number}", below[0])
         else:
-            kinds: list[Any] = [*get_args(field.annotation)] or [field.annotation]
             words = ", ".join(each.__name__ for each in kinds if each is not type(None))
             yield f"{prefix}.{name}", words

@@ -18,8 +18,11 @@ from transformers import GenerationConfig
 from evaluation.engine.likelihood import (
     LabelLikelihoods,
     LikelihoodBatch,
+    compute_answer_logits,
+    compute_divergence,
     compute_label_likelihoods,
     compute_logprobs,
+    split_answers,
 )
 from evaluation.engine.shared_prompts import (
     RowCollector,
@@ -32,7 +35,7 @@ from evaluation.engine.shared_prompts import (
 from evaluation.report import BASE
 from extractors.values import Value
 from trainers.models.adapter_files import ADAPTER_CONFIG, AdapterUnusable
-from trainers.models.base_model import Device, Dtype, load_model, load_tokenizer
+from trainers.models.base_model import Device, Dtype, find_stop_tokens, load_model, load_tokenizer
 
 T = TypeVar("T")
 HARMLESS_SETTINGS = frozenset(
@@ -68,7 +71,7 @@ class AnswerEngine:
         self.tokenizer = tokenizer
         self._model = model
         self._slots = slots
-        self._stops = _find_stop_tokens(tokenizer, model)
+        self._stops = find_stop_tokens(tokenizer, model)
         self._can_predict = _is_plain_greedy(model.generation_config)
 
     def generate(
@@ -108,6 +111,36 @@ class AnswerEngine:
                 logprobs = compute_logprobs(self._model, self._share(asked), asked, said, batch_size)
                 found |= dict(zip(numbers, logprobs, strict=True))
         return [found[number] for number in range(len(prompts))]
+
+    def compute_divergences(
+        self, side: str, prompts: Sequence[Tokens], answers: Sequence[Tokens], *, batch_size: int
+    ) -> list[tuple[float, ...]]:
+        """Return KL(base‖side) in nats at each token of each answer after its prompt.
+
+        Both sides read the same prompt and the same beginning of the answer, and the divergence of their
+        distributions of the next token is computed over the whole vocabulary.
+        """
+        found: dict[int, tuple[float, ...]] = {}
+        with torch.inference_mode():
+            for group in group_by_beginning(prompts):
+                asked, said = [prompts[n] for n in group], [answers[n] for n in group]
+                shared = [(name, self._share_as(name, asked)) for name in (BASE, side)]
+                for places in split_answers(self._model, asked, said, batch_size):
+                    rows = [asked[place] for place in places], [said[place] for place in places]
+                    base, other = (self._compute_logits_as(name, begun, *rows) for name, begun in shared)
+                    for row, place in zip(compute_divergence(base, other).tolist(), places, strict=True):
+                        found[group[place]] = tuple(row[len(row) - len(said[place]) :])
+        return [found[number] for number in range(len(prompts))]
+
+    def _share_as(self, side: str, prompts: Sequence[Tokens]) -> SharedPrompts:
+        with self.activate(side):
+            return self._share(prompts)
+
+    def _compute_logits_as(
+        self, side: str, shared: SharedPrompts, prompts: Sequence[Tokens], answers: Sequence[Tokens]
+    ) -> torch.Tensor:
+        with self.activate(side):
+            return compute_answer_logits(self._model, shared, prompts, answers)
 
     def compute_answer_logprobs(self, side: str, prompt: Tokens, answer: Tokens) -> tuple[float, ...]:
         """Return the log-probability (nats) of each token of one answer, shape (len(answer),)."""
@@ -238,7 +271,14 @@ def open_engine(
     Raises BaseModelUnusable, AdapterUnusable.
     """
     tokenizer = load_tokenizer(base_model)
-    model = load_model(base_model, device=device, dtype=dtype)
+    return build_engine(tokenizer, load_model(base_model, device=device, dtype=dtype), adapters)
+
+
+def build_engine(tokenizer: Any, model: Any, adapters: Mapping[str, Path]) -> AnswerEngine:
+    """Return an engine on a loaded base, to which `adapters` (side to folder) are added.
+
+    Raises AdapterUnusable.
+    """
     # PEFT takes no dots in a name, and versions' names have them.
     slots = {side: f"side{number}" for number, side in enumerate(adapters)}
     for side, folder in adapters.items():
@@ -257,13 +297,6 @@ def _load_adapter(model: Any, folder: Path, slot: str) -> Any:
         return PeftModel.from_pretrained(model, folder, slot, autocast_adapter_dtype=False)
     except (OSError, ValueError, RuntimeError) as broken:
         raise AdapterUnusable(f"the adapter in {folder} does not fit its base model: {broken}") from broken
-
-
-def _find_stop_tokens(tokenizer: Any, model: Any) -> frozenset[int]:
-    """Return the tokens that end an answer, collected as vLLM does: the tokenizer's and the config's."""
-    configured = model.generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(stop for stop in [*listed, tokenizer.eos_token_id] if stop is not None)
 
 
 def _is_plain_greedy(config: GenerationConfig) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from evaluation.engine.shared_prompts import (
     MOST_PADDING,
@@ -115,18 +116,54 @@ def compute_logprobs(
     most_rows: int,
 ) -> list[tuple[float, ...]]:
     """Return the log-probability (nats) of each token of each answer after its prompt."""
-    rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    most = _limit_rows(most_rows, 1 + max(map(len, answers), default=0), model)
     found: dict[int, tuple[float, ...]] = {}
-    for numbers in split_into_batches(list(map(len, rows)), most, MOST_PADDING):
-        inputs = shared.build_batch([rows[number] for number in numbers]).build_inputs()
-        longest = max(len(answers[number]) for number in numbers)
-        logits = model(**inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
-        sums = logits.logsumexp(dim=-1)
-        for row, number in enumerate(numbers):
-            places, said = range(longest - len(answers[number]), longest), list(answers[number])
-            found[number] = tuple((logits[row, places, said] - sums[row, places]).tolist())
-    return [found[number] for number in range(len(rows))]
+    for numbers in split_answers(model, prompts, answers, most_rows):
+        said = [answers[number] for number in numbers]
+        logits = compute_answer_logits(model, shared, [prompts[number] for number in numbers], said)
+        sums, longest = logits.logsumexp(dim=-1), logits.shape[1]
+        for row, (number, answer) in enumerate(zip(numbers, said, strict=True)):
+            places = range(longest - len(answer), longest)
+            found[number] = tuple((logits[row, places, list(answer)] - sums[row, places]).tolist())
+    return [found[number] for number in range(len(prompts))]
+
+
+def split_answers(
+    model: Any, prompts: Sequence[Tokens], answers: Sequence[Tokens], most_rows: int
+) -> Iterator[list[int]]:
+    """Yield the numbers of prompts whose answers' logits fit into memory together."""
+    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    most = _limit_rows(most_rows, 1 + max(map(len, answers), default=0), model)
+    return split_into_batches(lengths, most, MOST_PADDING)
+
+
+def compute_answer_logits(
+    model: Any, shared: SharedPrompts, prompts: Sequence[Tokens], answers: Sequence[Tokens]
+) -> torch.Tensor:
+    """Return the logits from which each answer's tokens are drawn, shape (rows, tokens, vocabulary), float32.
+
+    Shorter answers end where the longest does; what stands before them belongs to their prompts.
+    """
+    rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    inputs = shared.build_batch(rows).build_inputs()
+    logits: torch.Tensor = model(**inputs, logits_to_keep=max(map(len, answers)) + 1).logits
+    return logits[:, :-1].float()
+
+
+def compute_divergence(base: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return KL(base‖other) in nats at each place, shape (rows, tokens), of logits over the vocabulary.
+
+    It is the whole sum over the vocabulary, sum p_base (log p_base - log p_other), and no estimate from the
+    token that was drawn.
+    """
+    # Row by row: the log-probabilities of all rows would take as much memory as the logits again.
+    return torch.stack(
+        [
+            functional.kl_div(
+                theirs.log_softmax(dim=-1), ours.log_softmax(dim=-1), reduction="none", log_target=True
+            ).sum(dim=-1)
+            for ours, theirs in zip(base, other, strict=True)
+        ]
+    )
 
 
 def compute_label_likelihoods(

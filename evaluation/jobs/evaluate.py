@@ -16,6 +16,7 @@ from evaluation.jobs.ask_sides import (
     find_labels,
     time_answers,
 )
+from evaluation.jobs.general_ability import measure_general_ability
 from evaluation.jobs.job import (
     JUDGE_KEY,
     PREFERENCES,
@@ -99,10 +100,13 @@ def _compare_answers(job: EvaluationJob, snapshot: Snapshot, folder: Path, progr
         rejected_without_correction=sum(item.gold is None for item in prompts.held_out),
         retention=_score_retention(prompts.retention, live, candidate, scorer),
         golden=_score_golden(job.golden, prompts.golden, live, candidate, scorer),
+        general=measure_general_ability(job, engine, folder, progress),
+        no_general=job.no_replay,
         overheads=compute_overheads(timings, job),
         preferences=preferences,
         no_judge=no_judge,
         seeds=job.seeds,
+        race=job.race,
     )
     return _judge(job, snapshot, found)
 
@@ -247,6 +251,7 @@ def _compare_encoders(job: EvaluationJob, snapshot: Snapshot, folder: Path, prog
         retention=_search_retention(job, encoder, older) if older else None,
         overheads=compute_overheads(timings, job),
         seeds=job.seeds,
+        race=job.race,
     )
     return _judge(job, snapshot, found)
 

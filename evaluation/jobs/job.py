@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from evaluation.race_report import RaceReport
 from evaluation.report import BASE, SeedRuns, Verdict
 from evaluation.rules import Gate, Look
 from extractors.examples.types import SFTExample
@@ -47,8 +48,14 @@ class EvaluationJob(Value):
     """A language model that compares the candidate's answers with those of what is live."""
     seeds: SeedRuns | None = None
     """Scores of the plan's runs with several seeds, for the report."""
+    race: RaceReport | None = None
+    """The race that the candidate came from, for the report."""
     look: Look = "first"
     golden: tuple[SFTExample, ...] = ()
+    replay: str | None = None
+    """Folder of what the base wrote itself, to measure what the candidate can still do; None: not wanted."""
+    no_replay: str = ""
+    """Why there is none, in words; empty where there is, or it is not wanted."""
     max_new_tokens: int
     batch_size: int = BATCH_SIZE
     device: Device = "auto"

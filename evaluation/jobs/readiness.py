@@ -1,4 +1,8 @@
-"""A model's readiness to learn from preferences: its answers to the prompts of preference pairs."""
+"""A model's readiness to learn from preferences: its answers to the prompts of preference pairs.
+
+An adapter is asked about pairs of the validation side alone: on prompts that it was trained on it would show
+its memory. The base was trained on none of them.
+"""
 
 from pathlib import Path
 
@@ -6,7 +10,7 @@ from evaluation.jobs.ask_sides import find_answer_limit, render_if_possible, to_
 from evaluation.jobs.job import AdapterSide
 from evaluation.metrics.scoring import build_scorer
 from evaluation.report import BASE
-from extractors.dataset.snapshot import read_snapshot
+from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.examples.thoughts import get_answer
 from extractors.examples.types import PreferencePair
 from extractors.values import Value
@@ -54,7 +58,7 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
     asked = [
         (pair, prompt)
-        for pair in sample_pairs(snapshot.train.pairs, MOST_ASKED)
+        for pair in sample_pairs(_list_untrained_pairs(snapshot, job.adapter), MOST_ASKED)
         if (prompt := render_if_possible(engine.tokenizer, pair.prompt, pair.tools)) is not None
     ]
     trained_on = [
@@ -82,6 +86,11 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
             for (pair, _), answer in zip(asked, answers, strict=True)
         ),
     )
+
+
+def _list_untrained_pairs(snapshot: Snapshot, adapter: AdapterSide | None) -> tuple[PreferencePair, ...]:
+    """Return the pairs whose prompts the model was not trained on."""
+    return snapshot.validation.pairs if adapter else (*snapshot.validation.pairs, *snapshot.train.pairs)
 
 
 def sample_pairs(pairs: tuple[PreferencePair, ...], most: int) -> list[PreferencePair]:

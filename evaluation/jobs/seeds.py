@@ -1,4 +1,7 @@
-"""The influence of the seed: the runs of one plan answer the same held-out traffic."""
+"""The influence of the seed: the runs of one plan answer the same validation side.
+
+The holdout is kept for the run that is chosen: the best of several on it would look better than it is.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +11,7 @@ from evaluation.jobs.job import BATCH_SIZE
 from evaluation.metrics.scoring import build_scorer
 from evaluation.report import SeedRuns, Side
 from evaluation.score_side import SideAnswers, score_searches, score_side
+from evaluation.validation_side import hold_out_validation
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from extractors.values import Value
 from trainers.job_folder import Progress, run_job
@@ -40,18 +44,18 @@ def run(folder: Path) -> None:
 
 
 def measure(job: SeedsJob, _folder: Path, progress: Progress) -> SeedRuns:
-    """Score each run on the holdout. Raises LearndError as the evaluation does."""
+    """Score each run on the validation side. Raises LearndError as the evaluation does."""
     use_threads(job.threads)
     progress.write("loading", f"base model {job.base_model}")
-    snapshot = read_snapshot(Path(job.snapshot))
+    snapshot = hold_out_validation(read_snapshot(Path(job.snapshot)))
     adapters = {f"run {number}": Path(path) for number, path in enumerate(job.runs)}
-    sides = (_search_holdout if job.task == "embedding" else _answer_holdout)(
+    sides = (_search_validation if job.task == "embedding" else _answer_validation)(
         job, snapshot, adapters, progress
     )
     return SeedRuns(metric=job.metric, scores=tuple(side.average(job.metric) for side in sides))
 
 
-def _answer_holdout(
+def _answer_validation(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
     with quick_imports():
@@ -70,7 +74,7 @@ def _answer_holdout(
         yield score_side(name, prompts.held_out, answers, scorer)
 
 
-def _search_holdout(
+def _search_validation(
     job: SeedsJob, snapshot: Snapshot, adapters: dict[str, Path], progress: Progress
 ) -> Iterator[Side]:
     with quick_imports():

@@ -3,6 +3,7 @@
     golden cases    answered rightly by what is live, wrongly by the candidate
     valid answers   their share, by the score interval of paired shares
     latency         time for the same work, by its interval
+    general ability agreement with the base on everyday questions, by its interval, where a margin is set
 
 Each guard is kept, broken, or open where the interval allows both.
 """
@@ -18,7 +19,7 @@ from evaluation.verdict.paired_tests import (
     compute_least_difference,
     count_effective_items,
 )
-from trainers.planning.method_rules import Task
+from trainers.planning.method_rules import REPLAY_TASKS, Task
 
 NAMED = 3
 """Golden cases that the reason names at most; the report has all."""
@@ -34,6 +35,8 @@ def check_guards(found: Findings, gate: Gate, task: Task) -> list[PromotionGuard
     against = next((each for each in found.overheads if each.against == found.live), None)
     if against:
         guards.append(_check_latency(against, gate))
+    if gate.general_margin is not None and task in REPLAY_TASKS:
+        guards.append(_check_general_ability(found, gate.general_margin))
     return guards
 
 
@@ -90,6 +93,21 @@ def _check_latency(overhead: Overhead, gate: Gate) -> PromotionGuard:
     )
     state = _find_guard_state(-overhead.upper, -overhead.lower, -(1 + gate.latency_margin))
     return PromotionGuard(name="latency", state=state, words=words)
+
+
+def _check_general_ability(found: Findings, margin: float) -> PromotionGuard:
+    """Check that the candidate answers everyday questions nearly as what is live does."""
+    name, general = "general ability", found.general
+    if general is None:
+        why_not = found.no_general or "it was not measured"
+        return PromotionGuard(name=name, state="open", words=f"general ability is not known: {why_not}")
+    least, most = general.interval
+    words = (
+        "its answers to everyday questions agree with the base model's by "
+        f"{general.candidate.agreement:.2f}, {general.change:+.2f} against what is live (between "
+        f"{least:+.2f} and {most:+.2f}; down to {-margin:.2f} is allowed)"
+    )
+    return PromotionGuard(name=name, state=_find_guard_state(least, most, -margin), words=words)
 
 
 def _find_guard_state(least: float, most: float, allowed: float) -> str:

@@ -56,10 +56,13 @@ def judge_findings(
         live=found.live,
         retention=retention,
         golden=found.golden,
+        general=found.general,
+        no_general=found.no_general,
         overheads=found.overheads,
         preferences=found.preferences,
         no_judge=found.no_judge,
         seeds=found.seeds,
+        race=found.race,
         guards=evidence.guards,
         verdict=decision.verdict,
         condition=decision.condition,
@@ -118,7 +121,8 @@ def confirm_by_replica(report: Report, served: Findings, task: Task) -> Report:
     `served` has what is live and the candidate, by the replica's answers to the held-out prompts.
     """
     again = judge_findings(
-        served,
+        # No replica is asked everyday questions.
+        served.model_copy(update={"general": report.general, "no_general": report.no_general}),
         report.gate,
         task,
         snapshot_id=report.snapshot_id,

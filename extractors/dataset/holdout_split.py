@@ -84,6 +84,8 @@ class HoldoutRules(Value):
     """A prompt that this many sessions share (a greeting) is not held out."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of the training examples on which training stops early."""
+    race_validation_share: float = Field(0.2, ge=0, lt=1)
+    """The same share where several ways to train are possible, and race each other there."""
     retention_share: float = Field(0.2, ge=0, lt=1)
     """Share of the sessions once held out that are never trained on. It cannot grow beyond what was reserved
     so far, except from 0, which makes a new beginning."""

@@ -12,7 +12,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import attacks, console, dpo, evaluation, extraction, gate, gateway, idle, sft, startup
+from tests.benchmarks import (
+    attacks,
+    console,
+    dpo,
+    evaluation,
+    extraction,
+    forgetting,
+    gate,
+    gateway,
+    idle,
+    race,
+    sft,
+    startup,
+)
 
 BENCHMARKS = {
     "attacks": attacks.measure,
@@ -20,9 +33,11 @@ BENCHMARKS = {
     "dpo_memory_over_sft": dpo.measure,
     "evaluation_cost_ratio": evaluation.measure,
     "extraction": extraction.measure,
+    "forgetting": forgetting.measure,
     "gate": gate.measure,
     "gateway": gateway.measure,
     "idle": idle.measure,
+    "race": race.measure,
     "sft": sft.measure,
     "startup": startup.measure,
 }

@@ -59,8 +59,12 @@ class Team:
 
     def change_thresholds(self, **changes: int) -> "Team":
         """Return the same team with other thresholds in its settings file."""
+        return self.change_section("thresholds", **changes)
+
+    def change_section(self, section: str, **changes: Any) -> "Team":
+        """Return the same team with other values in a section of its target in the settings file."""
         document = tomllib.loads(self.config.read_text("utf-8"))
-        document["targets"][0]["thresholds"] |= changes
+        document["targets"][0][section] |= changes
         self.config.write_text(tomli_w.dumps(document), "utf-8")
         return Team(self.config, load_settings(self.config))
 

@@ -14,6 +14,8 @@ import pytest
 
 from daemon.demo.corpus import CustomerRequest, list_labels, load_corpus
 from evaluation.metrics.retrieval import SideRankings, build_library, search_side
+from evaluation.race.job import RaceJob
+from evaluation.race.run import race
 from extractors.dataset.snapshot import read_snapshot
 from extractors.errors import LearndError
 from extractors.values import file_digest
@@ -26,7 +28,8 @@ from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import compute_base_digest
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.limits import Limits
-from trainers.planning.plan import Plan, TrainingStage
+from trainers.planning.method_rules import Thresholds
+from trainers.planning.plan import Contender, Plan, TrainingStage
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = tuple(f"thing{number}" for number in range(30))
@@ -272,3 +275,32 @@ def _routing_searches(
             other = others[(number + 3 * turn) % len(others)]
             made.append((request.text, document[request.label], document[other]))
     return made[:900], made[900:990], made[990::3]
+
+
+def test_the_losses_of_triplets_race_on_the_validation_searches(
+    encoder: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    default = make_job(encoder, snapshot).plan
+    stage = default.stages[0]
+    other = stage.hyperparameters.model_copy(update={"triplet_loss": "triplets"})
+    challenger = Contender(
+        name="embedding (triplets)",
+        stages=(stage.model_copy(update={"hyperparameters": other}),),
+        reason="a test",
+    )
+    plan = default.model_copy(update={"name": "embedding", "challengers": (challenger,), "race_cost": 9.0})
+    job = RaceJob(
+        plan=plan,
+        snapshot=str(snapshot),
+        task="embedding",
+        metric="accuracy",
+        thresholds=Thresholds(),
+        max_new_tokens=8,
+        device="cpu",
+    )
+    progress = Progress(tmp_path / "progress.jsonl", lambda: datetime.now(UTC))
+    found = race(job, tmp_path, progress)
+    assert [each.entered for each in found.report.contenders] == [True, True]
+    assert found.report.items == len(THINGS)
+    sides = rank_searches(encoder, snapshot, candidate=tmp_path / found.adapter)
+    assert sides["candidate"].recall[1] > sides["base"].recall[1] + 0.1

@@ -71,7 +71,10 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
 ) -> None:
     # As customers ask whom the model has learned from; it is too small to understand others.
     requests = [CustomerRequest(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(200, 220)]
-    team = team.change_thresholds(pairs=20)
+    # Enough sessions to validate on for a race: the rest is little, and is looked at more often.
+    team = team.change_thresholds(sft_examples=20, pairs=10)
+    team = team.change_section("holdout", race_validation_share=0.62)
+    team = team.change_section("hyperparameters", sft={"epochs": 14, "learning_rate": 0.005})
     with run_gateway(team, tmp_path) as url, Agent(url, team.key, "Route.") as agent:
         assert agent.route(requests[0]).version == "base"
         with keep_asking(agent, requests, pause=1.5) as traffic:
@@ -84,12 +87,16 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
 
     assert (cycle["state"], cycle["verdict"]) == ("DONE", "PROMOTE"), cycle["reason"]
     assert cycle["report"]["holdout_size"] == HELD_OUT
-    assert [stage["method"] for stage in cycle["plan"]["stages"]] == ["sft", "dpo"]
-    sft, dpo = cycle["training"]
+    race = cycle["report"]["race"]
+    assert race["winner"] == cycle["plan"]["name"] == "sft"
+    assert [contender["name"] for contender in race["contenders"]] == ["sft", "sft+dpo (sigmoid+sft)"]
+    assert "DPO left out" in race["contenders"][1]["left"], "the adapter has settled the pairs"
+    (sft,) = cycle["training"]
     assert sft["figures"]["steps"] > 0
-    assert "DPO left out" in dpo["left_out"]
-    planned = team.ask("plan")["choice"]
-    assert planned["plan"]["stages"][0]["method"] == "sft", "the live version has settled the pairs"
+    planned = team.ask("plan")["choice"]["plan"]
+    assert planned["stages"][0]["method"] == "sft"
+    challengers = [contender["name"] for contender in planned["challengers"]]
+    assert challengers == ["sft from live", "sft+dpo (sigmoid+sft)"], "the live version has settled the pairs"
     forecast = team.ask("estimate")
     assert (forecast["stages"][0]["method"], forecast["stages"][0]["fits"]) == ("sft", True)
     assert forecast["last"]["id"] == cycle["id"]

@@ -43,6 +43,7 @@ from tests.support.console_reports import (
     build_writing_report,
 )
 from tests.support.phoenix import wait_until
+from tests.support.runs import ON_TOP, write_race_progress
 from tests.support.snapshots import make_example, make_item, make_snapshot
 from tests.support.traffic import annotation, correction, openinference, span
 from trainers.planning.apply_rules import BaseModelInfo, MethodSettings, TrainingPreferences, choose_method
@@ -133,7 +134,7 @@ def fill(store: Store, data: Path) -> None:
 
 
 def _fill_routing(past: "Past") -> None:
-    """Add a version that is live, one that breaks a golden case, and a cycle that failed."""
+    """Add a version that is live, one that breaks a golden case, and a cycle that failed during a race."""
     base, snapshot = Model("base", 5, ms=20, breaks=(1, 3)), past.snapshot
     past.add_cycle(lambda name: build_routing_report(snapshot, base, Model(name, 60, ms=24, breaks=(3,))))
     live = Model(past.versions[0], 60, ms=24, breaks=(3,))
@@ -147,6 +148,7 @@ def _fill_routing(past: "Past") -> None:
     failed = store.start_cycle(ROUTING, "schedule", at)
     why = f"the redactor refused: {EVIL}"
     store.advance_cycle(failed.id, CycleState.EXTRACTING, CycleState.FAILED, at, reason=why)
+    write_race_progress(past.data / "runs" / ROUTING.replace("/", ".") / failed.id / "race", at)
 
 
 def _fill_search(past: "Past") -> None:
@@ -160,7 +162,7 @@ def _fill_search(past: "Past") -> None:
 
 
 def _fill_support(past: "Past") -> None:
-    """Add a version that went live after probation, and one that is on probation."""
+    """Add a version that went live after probation, and one that won a race and is on probation."""
     base, snapshot = Model("base", 20), past.snapshot
     past.add_cycle(lambda name: build_writing_report(snapshot, base, Model(name, 27)))
     newer = build_fresh_snapshot(_build_support_items(160, first=1000), snapshot, past.at)
@@ -168,7 +170,9 @@ def _fill_support(past: "Past") -> None:
         newer, lambda name: build_writing_report(newer, base, Model(name, 64), look="second")
     )
     live = Model(past.versions[0], 27)
-    past.add_cycle(lambda name: build_writing_report(snapshot, live, Model(name, 42), base, judged=True))
+    past.add_cycle(
+        lambda name: build_writing_report(snapshot, live, Model(name, 42), base, judged=True), raced=True
+    )
 
 
 def _fill_invoices(past: "Past") -> None:
@@ -319,7 +323,9 @@ class Past:
         self.at += timedelta(days=1)
         return self.at
 
-    def add_cycle(self, build_report: Callable[[str], Report], *, manual: bool = False) -> None:
+    def add_cycle(
+        self, build_report: Callable[[str], Report], *, manual: bool = False, raced: bool = False
+    ) -> None:
         """Add a cycle that trains a version, and ends as the report on it says, built from its name."""
         store, at, snapshot = self.store, self.go_to_next_day(), self.snapshot
         write_snapshot(snapshot, self._snapshots)
@@ -342,8 +348,11 @@ class Past:
             counts=CycleCounts.model_validate(counted),
         )
         plan = _build_plan(snapshot)
+        if raced:
+            # As the cycle has it afterwards: the winner's.
+            plan = plan.model_copy(update={"name": ON_TOP, "no_race": ""})
         step(cycle.id, S.SELECTING, S.TRAINING, at, plan=plan)
-        _write_curves(self.data, cycle)
+        _write_curves(self.data, cycle, raced=raced)
         version = _add_candidate(store, self.data, cycle, plan)
         trained = (StageResult(method="sft", figures=FIGURES),)
         step(cycle.id, S.TRAINING, S.EVALUATING, at, version_id=version.id, training=trained)
@@ -422,8 +431,12 @@ def _add_candidate(store: Store, data: Path, cycle: Cycle, plan: Plan) -> Versio
     )
 
 
-def _write_curves(data: Path, cycle: Cycle) -> None:
-    folder = data / "runs" / cycle.target.replace("/", ".") / cycle.id / "train-0"
+def _write_curves(data: Path, cycle: Cycle, *, raced: bool) -> None:
+    run = data / "runs" / cycle.target.replace("/", ".") / cycle.id
+    if raced:
+        write_race_progress(run / "race", cycle.started_at)
+        return
+    folder = run / "train-0"
     folder.mkdir(parents=True)
     at = cycle.started_at.isoformat()
     lines: list[dict[str, Any]] = [{"at": at, "stage": "loading"}]

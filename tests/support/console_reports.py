@@ -28,6 +28,7 @@ from evaluation.weighting.weights import weigh
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.types import JudgedDocument, ReviewedItem, ReviewedRetrieval
 from extractors.traffic_sample import TrafficCall
+from tests.support.runs import make_race
 from tests.support.snapshots import BEGAN, make_example, make_item
 from trainers.planning.method_rules import Task
 
@@ -166,7 +167,7 @@ def build_writing_report(
     look: Look = "first",
     judged: bool = False,
 ) -> Report:
-    """Texts: where `judged`, with a judge, several seeds, and a replica's word on it."""
+    """Texts: where `judged`, with a race, several seeds, a judge, and a replica's word on it."""
     sides = tuple(_build_writing_side(model, snapshot.holdout) for model in (*others, live, candidate))
     found = Findings(
         sides=sides,
@@ -175,6 +176,7 @@ def build_writing_report(
         overheads=_measure_overheads(candidate, live, *others),
         preferences=_find_preferences(sides) if judged else None,
         seeds=_build_seed_runs(sides[-1].average("token_f1")) if judged else None,
+        race=make_race("token_f1") if judged else None,
     )
     report = _judge(found, snapshot, "generation", look)
     if not judged:

@@ -13,6 +13,7 @@ from evaluation.metrics.latency import compute_overhead
 from evaluation.metrics.llm_judge import Preferences
 from evaluation.metrics.retrieval import QueryRanking, average_rankings
 from evaluation.metrics.scoring import Scorer, build_scorer
+from evaluation.race_report import RacedContender, RaceReport, RungScore
 from evaluation.report import Report, SeedRuns
 from evaluation.rules import Gate, Look
 from evaluation.score_side import (
@@ -73,6 +74,76 @@ FIGURES: dict[Method, dict[str, Any]] = {
         "peak_memory_bytes": 2**31,
     },
 }
+
+
+ON_TOP, FROM_LIVE, FROM_PAIRS = "sft+dpo (sigmoid+sft)", "sft from live", "dpo (sigmoid+sft)"
+"""Challengers of `sft` in a race: one that won, one that was behind, and one that did not enter."""
+
+
+def make_race(metric: str = "accuracy") -> RaceReport:
+    """Return a race that the stage on top of the default won."""
+    return RaceReport(
+        metric=metric,
+        items=48,
+        sessions=44,
+        level=0.2 / 3,
+        contenders=(
+            RacedContender(
+                name="sft",
+                reason="sft: 90 approved or corrected answers (needs 50); they can be imitated",
+                steps=30,
+                seconds=80,
+                scores=(RungScore(rung="last", step=30, mean=0.75),),
+                left=f"beaten by {ON_TOP}",
+            ),
+            RacedContender(
+                name=FROM_LIVE,
+                reason=f"{FROM_LIVE}: 90 approved or corrected answers (needs 50); what it knows stays",
+                steps=3,
+                seconds=14,
+                scores=(RungScore(rung="first", step=3, mean=0.4375),),
+                left=f"behind {ON_TOP} at the first rung: {metric} 0.438 against 0.750",
+            ),
+            RacedContender(
+                name=ON_TOP,
+                reason=f"{ON_TOP}: 40 preference pairs (needs 20); preferences refine what was imitated",
+                steps=12,
+                seconds=46,
+                scores=(
+                    RungScore(rung="first", step=2, mean=0.75),
+                    RungScore(rung="last", step=12, mean=0.875),
+                ),
+                effect=0.125,
+                p_value=0.03125,
+            ),
+            RacedContender(
+                name=FROM_PAIRS,
+                reason=f"{FROM_PAIRS}: 40 preference pairs (needs 20); preferences teach most there",
+                left="did not enter: there is no time left for it (race_cost = 1.85, no limit)",
+            ),
+        ),
+        winner=ON_TOP,
+        seconds=140,
+        default_seconds=80,
+        cost_bound=1.85,
+        item_ids=tuple(f"item {number}" for number in range(48)),
+    )
+
+
+def write_race_progress(folder: Path, began: datetime) -> None:
+    """Write the progress of such a race: the default is trained to its end, then the others, in turns."""
+    legs = (("sft", 1, 30), (ON_TOP, 1, 2), (FROM_LIVE, 1, 3), (ON_TOP, 3, 12))
+    lines: list[dict[str, Any]] = [{"stage": "loading", "message": "base model none"}]
+    for contender, first, last in legs:
+        for step in range(first, last + 1):
+            about = {"contender": contender, "stage": "training", "step": step, "total": last}
+            lines.append(about | {"loss": 3 * 0.9**step + 0.2})
+        lines.append(about | {"validation_loss": 3 * 0.92**last})
+        lines.append({"contender": contender, "stage": "answering", "message": "48 validation items"})
+    folder.mkdir(parents=True)
+    times = ({"at": (began + number * timedelta(seconds=2)).isoformat()} for number in range(len(lines)))
+    text = "".join(f"{json.dumps(at | line)}\n" for at, line in zip(times, lines, strict=True))
+    (folder / "progress.jsonl").write_text(text, "utf-8")
 
 
 def make_case(number: int) -> RoutingCase:
@@ -145,8 +216,12 @@ class Runs:
         stages: Sequence[TrainingStage] = (SFT,),
         training: Sequence[StageResult] | None = None,
         base: str = "base1",
+        raced: bool = False,
     ) -> Cycle:
-        """A cycle up to its evaluation; `base` is the digest of its base model."""
+        """A cycle up to its evaluation; `base` is the digest of its base model.
+
+        Where it is `raced`, the stages are those of the winner.
+        """
         began = self.now
         cycle = self.store.start_cycle(self.context.target.key, "new examples", began)
         manifest = snapshot.manifest
@@ -161,6 +236,7 @@ class Runs:
             ),
         )
         plan = Plan(
+            name=ON_TOP if raced else "sft",
             stages=tuple(stages),
             reason=f"{len(snapshot.train.sft)} answers to imitate",
             snapshot_id=snapshot.id,
@@ -168,7 +244,9 @@ class Runs:
             base_digest=base,
         )
         cycle = self._step(cycle, CycleState.SELECTING, CycleState.TRAINING, plan=plan)
-        for number, _ in enumerate(stages):
+        if raced:
+            write_race_progress(self.context.run_folder(cycle) / "race", began + MINUTE)
+        for number, _ in enumerate(() if raced else stages):
             self._progress(cycle, f"train-{number}", began + (1 + 2 * number) * MINUTE)
         default = tuple(StageResult(method=each.method, figures=FIGURES[each.method]) for each in stages)
         self.now += 10 * MINUTE
@@ -258,6 +336,7 @@ def make_report(
     gate: Gate | None = None,
     golden: Sequence[SFTExample] = (),
     seeds: SeedRuns | None = None,
+    race: RaceReport | None = None,
     everything: bool = False,
 ) -> Report:
     """Make the report on answers of which the first are right, as many as are given, and the rest invalid.
@@ -287,6 +366,7 @@ def make_report(
         ),
         preferences=_make_preferences(len(snapshot.holdout)) if everything else None,
         seeds=seeds,
+        race=race,
     )
     return judge_findings(
         found,

@@ -15,15 +15,17 @@ from trainers.batching.tokenise import NothingToLearn
 from trainers.batching.workload import Workload
 from trainers.job_folder import Progress
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
+from trainers.jobs.legs import Leg, LegResult
 from trainers.jobs.shared_steps import (
     PreparedTraining,
     TrainingRun,
     build_callbacks,
+    build_leg_result,
     collect_metrics,
     fit,
     save_with_curves,
+    schedule_leg,
 )
-from trainers.methods.triplet_batches import TripletBatching, TripletData, choose_batches
 from trainers.models.adapter_files import TRAINED_ADAPTER
 from trainers.models.encoder import (
     add_encoder_lora,
@@ -31,7 +33,9 @@ from trainers.models.encoder import (
     load_trainable_encoder_adapter,
     save_encoder_adapter,
 )
+from trainers.models.shared_base import borrow_base
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.triplet_batches import TripletBatching, TripletData, choose_batches
 from trainers.recovery.fallbacks import Attempt, MemoryRules
 from trainers.recovery.guards import RunGuard, train_with_recovery
 
@@ -39,7 +43,7 @@ MAX_PART_ROWS = 64
 """Most rows of a batch, three texts each, that are in memory at once in the first attempt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _EmbeddingRun(TrainingRun):
     data: TripletData
 
@@ -64,6 +68,28 @@ def train_embedding(
     return train_with_recovery(first.guard, train_once, checkpoints=first.checkpoints, rules=rules)
 
 
+def train_embedding_leg(
+    job: TrainingJob, leg: Leg, folder: Path, progress: Progress, encoder: Any
+) -> LegResult:
+    """Train one leg of the job's stage on the loaded `encoder`, which is given back as it was.
+
+    The weights at the leg's end lie in a checkpoint in `folder`; after a last leg, the adapter. Raises as
+    `train_embedding` does.
+    """
+    first = replace(_begin_run(job, folder, progress, MAX_PART_ROWS), leg=leg)
+
+    def train_once(attempt: Attempt) -> LegResult:
+        run = replace(first, attempt=attempt)
+        with borrow_base(encoder.transformers_model):
+            prepared = _prepare(run, encoder)
+            loss = fit(prepared.trainer, run)
+            return build_leg_result(run, leg, _build_result(run, prepared, loss) if leg.is_last else None)
+
+    return train_with_recovery(
+        first.guard, train_once, checkpoints=first.checkpoints, rules=MemoryRules(may_quantize=False)
+    )
+
+
 def prepare_embedding(job: TrainingJob, folder: Path, progress: Progress) -> PreparedTraining:
     """Prepare the first attempt of the job's training. Raises as `train_embedding` does."""
     return _prepare(_begin_run(job, folder, progress, MAX_PART_ROWS))
@@ -74,12 +100,12 @@ def _begin_run(job: TrainingJob, folder: Path, progress: Progress, max_part_rows
     train = snapshot.train.triplets
     if not train:
         raise NothingToLearn("the snapshot has no triplets; have documents of searches judged, or log clicks")
-    batching = choose_batches(train, hyperparameters.batch_size)
+    batching = choose_batches(train, hyperparameters.batch_size, hyperparameters.triplet_loss)
     progress.write("loading", f"{batching.loss}, {batching.size} rows a batch: {batching.reason}")
     attempt = split_batch(batching, hyperparameters, max_part_rows)
     guard = RunGuard(folder, attempt, progress, job.limits, job.spent)
     data = TripletData(train, snapshot.validation.triplets, batching)
-    return _EmbeddingRun(job, guard.state.attempt, guard, folder, progress, data)
+    return _EmbeddingRun(job, guard.state.attempt, guard, folder, progress, data=data)
 
 
 def split_batch(
@@ -95,16 +121,18 @@ def split_batch(
     )
 
 
-def _prepare(run: _EmbeddingRun) -> PreparedTraining:
+def _prepare(run: _EmbeddingRun, encoder: Any = None) -> PreparedTraining:
+    """Prepare the run's training, on `encoder` where one is loaded already."""
     from transformers import set_seed
 
     from trainers.jobs.reporting import ProgressReporter
     from trainers.methods.encoder_trainer import build_encoder_trainer, read_recalls
 
     job, data, hyperparameters = run.job, run.data, run.job.current_stage.hyperparameters
-    run.progress.write("loading", f"base model {job.plan.base_model}")
     set_seed(hyperparameters.seed)
-    encoder = load_encoder(job.plan.base_model, device=job.device, dtype=job.dtype)
+    if encoder is None:
+        run.progress.write("loading", f"base model {job.plan.base_model}")
+        encoder = load_encoder(job.plan.base_model, device=job.device, dtype=job.dtype)
     workload = _measure_workload(encoder, data, run.attempt.micro_batch, run.progress)
     if job.start_adapter:
         load_trainable_encoder_adapter(encoder, Path(job.start_adapter))
@@ -119,14 +147,19 @@ def _prepare(run: _EmbeddingRun) -> PreparedTraining:
         hyperparameters,
         run.checkpoints,
         build_callbacks(run, reporter, validates=bool(data.validation)),
+        partial(schedule_leg, run),
     )
-    return PreparedTraining(trainer, reporter, run.attempt, workload)
+    return PreparedTraining(trainer, reporter, run.attempt, workload, replay=0)
 
 
 def _train_attempt(run: _EmbeddingRun) -> TrainingResult:
     prepared = _prepare(run)
+    return _build_result(run, prepared, fit(prepared.trainer, run))
+
+
+def _build_result(run: _EmbeddingRun, prepared: PreparedTraining, loss: float) -> TrainingResult:
+    """Write the adapter of a finished training, and return the result."""
     trainer, encoder = prepared.trainer, prepared.trainer.model
-    loss = fit(trainer, run.checkpoints, run.progress)
     save = partial(save_encoder_adapter, encoder, base_model=run.job.plan.base_model)
     return TrainingResult(
         adapter=ADAPTER,

@@ -14,6 +14,7 @@ from trainers.estimate.architecture import Architecture, read_architecture
 from trainers.estimate.estimates import MemoryEstimate, TrainingEstimate
 from trainers.estimate.memory_and_time import estimate_memory, estimate_training, find_fitting_attempt
 from trainers.jobs.job import TrainingJob
+from trainers.jobs.replay_set import tokenise_replay
 from trainers.memory import measure_free_memory
 from trainers.models.base_model import BaseModelUnusable, Dtype, load_tokenizer, resolve_device, resolve_dtype
 from trainers.models.quantization import find_quantization_obstacle
@@ -59,13 +60,15 @@ def choose_first_attempt(job: TrainingJob) -> tuple[Attempt, str]:
     except BaseModelUnusable as unknown:
         return first, str(unknown)
     examples = _take_sample(read_snapshot(Path(job.snapshot)).train, stage.data)
-    sample = tokenise(load_tokenizer(plan.base_model), stage.data, examples, stage.hyperparameters)
+    tokenizer = load_tokenizer(plan.base_model)
+    sample = tokenise(tokenizer, stage.data, examples, stage.hyperparameters)
     if not sample.features:
         return first, "no example can be learned"
+    features = (*sample.features, *tokenise_replay(tokenizer, job).features)
 
     def estimate_for(attempt: Attempt) -> MemoryEstimate:
         widths = architecture.widths if plan.prefix_shared else None
-        load = measure_workload(sample.features, 0, attempt.micro_batch, widths=widths)
+        load = measure_workload(features, 0, attempt.micro_batch, widths=widths)
         return _estimate_memory(job, architecture, load, attempt)
 
     free = measure_free_memory(resolve_device(job.device))
@@ -88,7 +91,8 @@ def estimate_by_count(job: TrainingJob) -> TrainingEstimate | None:
     validation = tokenise(tokenizer, kind, snapshot.validation, hyperparameters)
     check_learnable(train, hyperparameters.max_length)
     widths = architecture.widths if job.plan.prefix_shared else None
-    workload = measure_workload(train.features, validation.tokens, attempt.micro_batch, widths=widths)
+    features = (*train.features, *tokenise_replay(tokenizer, job).features)
+    workload = measure_workload(features, validation.tokens, attempt.micro_batch, widths=widths)
     memory = _estimate_memory(job, architecture, workload, attempt)
     return estimate_training(workload, hyperparameters, attempt, memory, None)
 

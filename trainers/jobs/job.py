@@ -19,6 +19,8 @@ class TrainingJob(Value):
     """Index of the stage to train in the plan's stages."""
     snapshot: str
     """Folder of the snapshot."""
+    replay: str | None = None
+    """Folder of what the base wrote itself, for a stage that mixes some of it in."""
     start_adapter: str | None = None
     """Folder of the adapter that this training continues: of the stage before it, or of the live version."""
     limits: Limits = Limits()
@@ -55,12 +57,15 @@ class TrainingMetrics(Value):
 
     method: Method
     examples: int
+    """The target's own."""
+    replay: int = 0
+    """Examples beside them that the base wrote itself."""
     too_long: int = 0
     """Training examples left out because they exceed `max_length`."""
     refused: int = 0
     """Training examples left out because the chat template cannot express them."""
     tokens: int
-    """Tokens of all training examples, once."""
+    """Tokens of all training examples, once, with those that the base wrote."""
     label_tokens: int = 0
     """Tokens among them that are learned."""
     steps: int

@@ -16,14 +16,18 @@ from trainers.batching.workload import measure_workload
 from trainers.job_folder import Progress
 from trainers.jobs.first_attempt import build_memory_rules, choose_first_attempt, plan_attempt
 from trainers.jobs.job import ADAPTER, TrainingJob, TrainingResult
+from trainers.jobs.legs import Leg, LegResult
+from trainers.jobs.replay_set import tokenise_replay
 from trainers.jobs.reporting import ProgressReporter, read_figures
 from trainers.jobs.shared_steps import (
     PreparedTraining,
     TrainingRun,
     build_callbacks,
+    build_leg_result,
     collect_metrics,
     fit,
     save_with_curves,
+    schedule_leg,
 )
 from trainers.methods.arguments import build_arguments
 from trainers.methods.dpo_kto import build_dpo_trainer, build_kto_trainer
@@ -31,9 +35,11 @@ from trainers.methods.sft import build_sft_trainer
 from trainers.models.base_model import load_model, load_tokenizer
 from trainers.models.lora import build_lora_config, check_lora, load_lora, save_adapter, set_lora
 from trainers.models.quantization import cast_trainable_to_float32
+from trainers.models.shared_base import borrow_base
 from trainers.planning.hyperparameters import Method
 from trainers.recovery.fallbacks import Attempt
 from trainers.recovery.guards import RunGuard, is_begun, train_with_recovery
+from trainers.recovery.preference_limits import LimitPreferences, PreferenceWatch, measure_chosen_tokens
 
 TRAINER_BUILDERS: Mapping[Method, Callable[..., Any]] = {
     "sft": build_sft_trainer,
@@ -47,6 +53,7 @@ class _PreparedLanguageModel(PreparedTraining):
     """A prepared training with its examples and the way in which its batches are computed."""
 
     learned: TrainingSet
+    """The target's examples and those that the base wrote."""
     sharing: Any
     """A `PrefixSharing`; see `shared_forward.py`."""
 
@@ -61,6 +68,28 @@ def train_language_model(job: TrainingJob, folder: Path, progress: Progress) -> 
     return train_with_recovery(
         first.guard, train_once, checkpoints=first.checkpoints, rules=build_memory_rules(job)
     )
+
+
+def train_language_model_leg(
+    job: TrainingJob, leg: Leg, folder: Path, progress: Progress, base: Any
+) -> LegResult:
+    """Train one leg of the job's stage on the loaded `base`, which is given back as it was.
+
+    The weights at the leg's end lie in a checkpoint in `folder`; after a last leg, the adapter. Raises as
+    `train` does.
+    """
+    first = replace(_begin_run(job, folder, progress), leg=leg)
+
+    def train_once(attempt: Attempt) -> LegResult:
+        run = replace(first, attempt=attempt)
+        with borrow_base(base):
+            prepared = _prepare(run, base)
+            loss = fit(prepared.trainer, run)
+            return build_leg_result(run, leg, _build_result(run, prepared, loss) if leg.is_last else None)
+
+    # All contenders share the base, so that none may have it in other weights.
+    rules = build_memory_rules(job).model_copy(update={"may_quantize": False})
+    return train_with_recovery(first.guard, train_once, checkpoints=first.checkpoints, rules=rules)
 
 
 def prepare_language_model(job: TrainingJob, folder: Path, progress: Progress) -> PreparedTraining:
@@ -78,16 +107,20 @@ def _begin_run(job: TrainingJob, folder: Path, progress: Progress) -> TrainingRu
     return TrainingRun(job, guard.state.attempt, guard, folder, progress)
 
 
-def _prepare(run: TrainingRun) -> _PreparedLanguageModel:
+def _prepare(run: TrainingRun, base: Any = None) -> _PreparedLanguageModel:
+    """Prepare the run's training, on `base` where one is loaded already."""
     plan, kind, progress = run.job.plan, run.job.current_stage.data, run.progress
-    progress.write("loading", f"base model {plan.base_model}")
+    if base is None:
+        progress.write("loading", f"base model {plan.base_model}")
     snapshot, tokenizer = read_snapshot(Path(run.job.snapshot)), load_tokenizer(plan.base_model)
     learned = tokenise(tokenizer, kind, snapshot.train, run.hyperparameters)
     validation = tokenise(tokenizer, kind, snapshot.validation, run.hyperparameters)
     check_learnable(learned, run.hyperparameters.max_length)
-    _report_examples(learned, validation, progress)
+    replay = tokenise_replay(tokenizer, run.job)
+    _report_examples(learned, validation, replay, progress)
+    learned = learned.model_copy(update={"features": (*learned.features, *replay.features)})
     reporter = ProgressReporter(progress, partial(read_figures, run.method))
-    trainer, sharing = _build_trainer(run, tokenizer, learned, validation, reporter)
+    trainer, sharing = _build_trainer(run, base, tokenizer, learned, validation, reporter)
     workload = measure_workload(
         learned.features, validation.tokens, run.attempt.micro_batch, widths=sharing.widths
     )
@@ -96,13 +129,18 @@ def _prepare(run: TrainingRun) -> _PreparedLanguageModel:
             "loading",
             f"about {1 - workload.shared:.0%} of the batches stay padded: they have too little in common",
         )
-    return _PreparedLanguageModel(trainer, reporter, run.attempt, workload, learned, sharing)
+    mixed = len(replay.features)
+    return _PreparedLanguageModel(trainer, reporter, run.attempt, workload, mixed, learned, sharing)
 
 
 def _train_attempt(run: TrainingRun) -> TrainingResult:
     prepared = _prepare(run)
+    return _build_result(run, prepared, fit(prepared.trainer, run))
+
+
+def _build_result(run: TrainingRun, prepared: _PreparedLanguageModel, loss: float) -> TrainingResult:
+    """Write the adapter of a finished training, and return the result."""
     trainer, learned, sharing = prepared.trainer, prepared.learned, prepared.sharing
-    loss = fit(trainer, run.checkpoints, run.progress)
     save = partial(save_adapter, trainer.model)
     is_kto = run.method == "kto"
     return TrainingResult(
@@ -125,7 +163,9 @@ def _train_attempt(run: TrainingRun) -> TrainingResult:
     )
 
 
-def _report_examples(learned: TrainingSet, validation: TrainingSet, progress: Progress) -> None:
+def _report_examples(
+    learned: TrainingSet, validation: TrainingSet, replay: TrainingSet, progress: Progress
+) -> None:
     text = f"{len(learned.features)} examples, {learned.label_tokens} tokens to learn of {learned.tokens}"
     if learned.too_long:
         text += f"; {learned.too_long} left out as too long"
@@ -133,40 +173,60 @@ def _report_examples(learned: TrainingSet, validation: TrainingSet, progress: Pr
         text += f"; {len(learned.refusals)} left out, the first because {learned.refusals[0]}"
     if validation.refusals:
         text += f"; {len(validation.refusals)} validation examples left out: {validation.refusals[0]}"
+    if replay.features:
+        text += f"; mixed in: {len(replay.features)} that the base wrote itself"
     if not validation.features:
         text += "; no validation examples, so training cannot stop early"
     progress.write("loading", text)
 
 
 def _build_trainer(
-    run: TrainingRun, tokenizer: Any, learned: TrainingSet, validation: TrainingSet, reporter: Any
+    run: TrainingRun,
+    base: Any,
+    tokenizer: Any,
+    learned: TrainingSet,
+    validation: TrainingSet,
+    reporter: Any,
 ) -> tuple[Any, Any]:
     """Build TRL's trainer on the two sets; return it with the `PrefixSharing` of its batches."""
     set_seed(run.hyperparameters.seed)
-    job = run.job
-    base = load_model(
-        job.plan.base_model, device=job.device, dtype=job.dtype, quantization=run.attempt.quantization
-    )
+    job, attempt = run.job, run.attempt
+    if base is None:
+        base = load_model(
+            job.plan.base_model, device=job.device, dtype=job.dtype, quantization=attempt.quantization
+        )
     share = _can_share(run, base)
     validates = bool(validation.features)
+    arguments = build_arguments(
+        base,
+        run.hyperparameters,
+        run.checkpoints,
+        examples=len(learned.features),
+        validates=validates,
+        checkpointing=attempt.checkpointing,
+    )
     trainer = TRAINER_BUILDERS[run.method](
-        build_arguments(
-            base,
-            run.hyperparameters,
-            run.checkpoints,
-            examples=len(learned.features),
-            validates=validates,
-            checkpointing=run.attempt.checkpointing,
-        ),
+        schedule_leg(run, arguments, run.hyperparameters.count_steps(len(learned.features))),
         run.hyperparameters,
         train_dataset=Dataset.from_list(list(learned.features)),
         eval_dataset=Dataset.from_list(list(validation.features)) if validates else None,
         processing_class=tokenizer,
-        callbacks=build_callbacks(run, reporter, validates=validates),
+        callbacks=[
+            *build_callbacks(run, reporter, validates=validates),
+            *_limit_preferences(run, learned),
+        ],
         **_add_adapter(run, base),
     )
     _finish_adapter(trainer.model, run)
     return trainer, share_prefixes(trainer.model.get_base_model(), share=share)
+
+
+def _limit_preferences(run: TrainingRun, learned: TrainingSet) -> list[LimitPreferences]:
+    """Return the callback that bounds a training on preferences; none for other methods."""
+    if run.method == "sft":
+        return []
+    watch = PreferenceWatch(run.hyperparameters, measure_chosen_tokens(learned.features))
+    return [LimitPreferences(run.guard, watch)]
 
 
 def _finish_adapter(model: Any, run: TrainingRun) -> None:

@@ -14,11 +14,12 @@ from trainers.batching.workload import Workload
 from trainers.estimate.estimates import TrainingEstimate
 from trainers.job_folder import Progress, ProgressLine
 from trainers.jobs.first_attempt import estimate_attempt
-from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, Validation
+from trainers.jobs.job import ADAPTER, TrainingJob, TrainingMetrics, TrainingResult, Validation
+from trainers.jobs.legs import Leg, LegResult, read_leg_clock
 from trainers.memory import measure_peak_memory
 from trainers.models.base_model import BaseModelUnusable
 from trainers.planning.hyperparameters import Hyperparameters, Method
-from trainers.recovery.checkpoints import CHECKPOINTS, find_last_checkpoint
+from trainers.recovery.checkpoints import CHECKPOINTS, find_last_checkpoint, read_step
 from trainers.recovery.fallbacks import Attempt
 from trainers.recovery.guards import RunGuard
 
@@ -37,6 +38,8 @@ class TrainingRun:
     guard: RunGuard
     folder: Path
     progress: Progress
+    leg: Leg | None = None
+    """The part of the training that is made now; None makes all of it."""
 
     @property
     def hyperparameters(self) -> Hyperparameters:
@@ -63,6 +66,8 @@ class PreparedTraining:
     """A `trainers.jobs.reporting.ProgressReporter`."""
     attempt: Attempt
     workload: Workload
+    replay: int
+    """Examples among the workload's that the base wrote itself."""
 
 
 def build_callbacks(run: TrainingRun, reporter: Any, *, validates: bool) -> list[Any]:
@@ -70,30 +75,52 @@ def build_callbacks(run: TrainingRun, reporter: Any, *, validates: bool) -> list
     from transformers import EarlyStoppingCallback
 
     from trainers.jobs.reporting import MarkWhole
+    from trainers.jobs.stop_leg import StopLeg, StopStaleLeg
     from trainers.recovery.callbacks import ApplyAttemptRate, StopInTime
     from trainers.recovery.divergence import StopDiverging
 
-    callbacks = [reporter, StopDiverging(), StopInTime(run.guard), MarkWhole()]
+    callbacks: list[Any] = [reporter, StopDiverging(), StopInTime(run.guard)]
+    if run.leg:
+        callbacks.append(StopLeg(run.leg, run.checkpoints))
+    callbacks.append(MarkWhole())
     if run.attempt.rate_scale != 1:
         callbacks.append(ApplyAttemptRate())
-    if validates:
-        callbacks.append(EarlyStoppingCallback(run.hyperparameters.patience))
+    patience = run.hyperparameters.patience
+    if validates and run.leg is None:
+        callbacks.append(EarlyStoppingCallback(patience))
+    elif validates and run.leg and run.leg.is_last:
+        callbacks.append(StopStaleLeg(run.leg, patience))
     return callbacks
 
 
-def fit(trainer: Any, checkpoints: Path, progress: Progress) -> float:
+def schedule_leg(run: TrainingRun, arguments: dict[str, Any], planned: int) -> dict[str, Any]:
+    """Return the trainer's `arguments` for the run's leg, in a training of so many `planned` steps.
+
+    They are unchanged where the run is the whole training.
+    """
+    if run.leg is None:
+        return arguments
+    keeps_best = {"load_best_model_at_end": arguments["load_best_model_at_end"] and run.leg.is_last}
+    return arguments | run.leg.find_schedule(planned, run.hyperparameters) | keeps_best
+
+
+def fit(trainer: Any, run: TrainingRun) -> float:
     """Train to the end, from the last whole checkpoint if there is one; return the mean loss."""
-    resume_from = find_last_checkpoint(checkpoints)
+    resume_from = find_last_checkpoint(run.checkpoints)
     if resume_from is not None:
-        progress.write("training", f"resuming from {resume_from.name}")
-        if _has_ended(resume_from):
+        run.progress.write("training", f"resuming from {resume_from.name}")
+        if _has_ended(resume_from, run):
             return _restore(trainer, resume_from)
     output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return float(output.training_loss)
 
 
-def _has_ended(checkpoint: Path) -> bool:
+def _has_ended(checkpoint: Path, run: TrainingRun) -> bool:
     """Return True if training was to stop there: after its last step, early, or for lack of time."""
+    if run.leg is not None:
+        clock = read_leg_clock(checkpoint)
+        is_end = clock is not None and clock.number == run.leg.number and clock.ended
+        return is_end or bool(run.guard.state.stopped)
     state = json.loads((checkpoint / TRAINER_STATE).read_text("utf-8"))
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
 
@@ -105,6 +132,21 @@ def _restore(trainer: Any, checkpoint: Path) -> float:
     trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
     trainer._load_from_checkpoint(trainer.state.best_model_checkpoint or str(checkpoint))
     return 0.0
+
+
+def build_leg_result(run: TrainingRun, leg: Leg, result: TrainingResult | None) -> LegResult:
+    """Return the end of the run's leg, as its last checkpoint has it."""
+    last = find_last_checkpoint(run.checkpoints)
+    clock = read_leg_clock(last)
+    return LegResult(
+        number=leg.number,
+        step=read_step(last) if last else leg.begin,
+        seconds=clock.seconds if clock else 0.0,
+        spent=run.guard.measure_seconds(),
+        stopped=run.guard.state.stopped,
+        checkpoint=str(last.relative_to(run.folder)) if last else "",
+        result=result,
+    )
 
 
 def save_with_curves(
@@ -143,7 +185,8 @@ def collect_metrics(
     }
     return TrainingMetrics(
         method=run.method,
-        examples=workload.examples,
+        examples=workload.examples - prepared.replay,
+        replay=prepared.replay,
         tokens=workload.tokens,
         steps=state.global_step,
         epochs=state.epoch,

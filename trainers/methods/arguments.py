@@ -30,7 +30,7 @@ def build_arguments(
     `checkpointing` recomputes activations in the backward pass.
     """
     epoch = -(-examples // (hyperparameters.batch_size * hyperparameters.gradient_accumulation))
-    steps = max(1, round(epoch * hyperparameters.epochs))
+    steps = hyperparameters.count_steps(examples)
     interval = max(1, epoch // hyperparameters.evaluations_per_epoch)
     return {
         "output_dir": str(checkpoints),

@@ -5,17 +5,27 @@ adapter; for an adapter that was trained before, TRL keeps a frozen copy of it, 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from extractors.values import Value
-from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.hyperparameters import DpoLoss, Hyperparameters
 
 BALANCED = (1.0, 4 / 3)
 """Range for the weight of all liked answers divided by that of all disliked ones: equation 8 of KTO
 (Ethayarajh et al. 2024, arXiv 2402.01306), which TRL's documentation repeats."""
+
+
+LOSSES: Mapping[DpoLoss, tuple[list[str], list[float]]] = {
+    "sigmoid": (["sigmoid"], [1.0]),
+    "sigmoid+sft": (["sigmoid", "sft"], [1.0, 1.0]),
+    "sigmoid_norm": (["sigmoid_norm"], [1.0]),
+    "apo_zero": (["apo_zero"], [1.0]),
+}
+"""TRL's loss types and their weights. SFT's term, the mean over the chosen answer's tokens, has the weight 1
+of Pang et al. 2024 (arXiv 2404.19733); APO is D'Oosterlinck et al. 2024 (arXiv 2408.06266)."""
 
 
 class VoteWeights(Value):
@@ -41,7 +51,9 @@ class VoteTrainer(KTOTrainer):
 
 def build_dpo_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> DPOTrainer:
     """Build a trainer for DPO (Rafailov et al. 2023); `rest` are arguments of all TRL trainers."""
-    return PairTrainer(args=DPOConfig(**arguments, beta=hyperparameters.beta, max_length=None), **rest)
+    types, weights = LOSSES[hyperparameters.dpo_loss]
+    own = {"loss_type": types, "loss_weights": weights, "beta": hyperparameters.beta, "max_length": None}
+    return PairTrainer(args=DPOConfig(**arguments, **own), **rest)
 
 
 def build_kto_trainer(arguments: dict[str, Any], hyperparameters: Hyperparameters, **rest: Any) -> KTOTrainer:

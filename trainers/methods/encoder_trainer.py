@@ -1,13 +1,12 @@
 """sentence-transformers' trainer with adapters as checkpoints, and with recall beside the loss."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.sampler import BatchSamplers
@@ -23,13 +22,12 @@ from transformers import PrinterCallback, TrainerCallback
 from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Triplet
 from trainers.methods.arguments import build_arguments
-from trainers.methods.triplet_batches import TripletBatching, TripletData
-from trainers.models.encoder import find_column_prompts, get_adapter_weights, set_adapter_weights
+from trainers.models.adapter_files import TRAINED_ADAPTER
+from trainers.models.encoder import fill_encoder_adapter, find_column_prompts
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.triplet_batches import TripletBatching, TripletData
 from trainers.recovery.fallbacks import Attempt
 
-WEIGHTS = "adapter.safetensors"
-"""File of the adapter in a checkpoint."""
 MARGIN = 0.2
 """Cosine by which a query must be nearer to its relevant document than to the irrelevant one."""
 RECALL_AT = (1, 10)
@@ -44,10 +42,10 @@ class EncoderTrainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(get_adapter_weights(self.model), folder / WEIGHTS)
+        cast("Any", self.model).transformers_model.save_pretrained(folder)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        set_adapter_weights(self.model, load_file(Path(checkpoint_path) / WEIGHTS))
+        fill_encoder_adapter(self.model, Path(checkpoint_path), TRAINED_ADAPTER)
 
     def _load_best_model(self) -> None:
         # The library's method would continue with the last weights if the best cannot be read.
@@ -99,12 +97,16 @@ def build_encoder_trainer(
     hyperparameters: Hyperparameters,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
+    schedule: Callable[[dict[str, Any], int], dict[str, Any]],
 ) -> EncoderTrainer:
-    """Build a trainer for the adapter of `encoder`; only the attempt's micro-batch is in memory at once."""
+    """Build a trainer for the adapter of `encoder`; only the attempt's micro-batch is in memory at once.
+
+    `schedule` changes the arguments for a training of so many planned steps.
+    """
     validation = data.validation
     trainer = EncoderTrainer(
         model=encoder,
-        args=_build_arguments(encoder, data, attempt, hyperparameters, checkpoints),
+        args=_build_arguments(encoder, data, attempt, hyperparameters, checkpoints, schedule),
         train_dataset=_to_dataset(data.train),
         eval_dataset=_to_dataset(validation) if validation else None,
         loss=_build_loss(encoder, data.batching, attempt),
@@ -144,6 +146,7 @@ def _build_arguments(
     attempt: Attempt,
     hyperparameters: Hyperparameters,
     checkpoints: Path,
+    schedule: Callable[[dict[str, Any], int], dict[str, Any]],
 ) -> SentenceTransformerTrainingArguments:
     """Build the arguments; with in-batch negatives the trainer sees a whole batch, and the loss splits it."""
     whole = data.batching.loss == "in-batch negatives"
@@ -152,15 +155,16 @@ def _build_arguments(
         accumulation = hyperparameters.gradient_accumulation
         whole_batch = {"batch_size": data.batching.size, "gradient_accumulation": accumulation}
         tried = tried.model_copy(update=whole_batch)
+    arguments = build_arguments(
+        encoder,
+        tried,
+        checkpoints,
+        examples=len(data.train),
+        validates=bool(data.validation),
+        checkpointing=attempt.checkpointing,
+    )
     return SentenceTransformerTrainingArguments(
-        **build_arguments(
-            encoder,
-            tried,
-            checkpoints,
-            examples=len(data.train),
-            validates=bool(data.validation),
-            checkpointing=attempt.checkpointing,
-        ),
+        **schedule(arguments, tried.count_steps(len(data.train))),
         activation_checkpointing_kwargs={"use_reentrant": False},
         batch_sampler=BatchSamplers.NO_DUPLICATES if whole else BatchSamplers.BATCH_SAMPLER,
         prompts=find_column_prompts(encoder) or None,

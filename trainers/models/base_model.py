@@ -130,6 +130,13 @@ def load_model(
     return keep_trainable(model)
 
 
+def find_stop_tokens(tokenizer: Any, model: Any) -> frozenset[int]:
+    """Return the tokens that end an answer, collected as vLLM does: the tokenizer's and the config's."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(stop for stop in [*listed, tokenizer.eos_token_id] if stop is not None)
+
+
 def resolve_device(device: Device) -> str:
     """Return `cuda` or `cpu`. Raises BaseModelUnusable if `cuda` is set and torch sees no GPU."""
     import torch

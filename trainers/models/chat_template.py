@@ -70,13 +70,13 @@ def _render(
     """Render as `render` does. Raises PromptUnstable also where only the thoughts do not fit the prompt."""
     chats = _to_template_messages(prompt if completion is None else [*prompt, completion])
     asked = chats[: len(prompt)]
-    prompt_text = _apply_template(tokenizer, asked, tools, add_generation_prompt=True)
+    prompt_text = apply_template(tokenizer, asked, tools, add_generation_prompt=True)
     prompt_ids = _tokenise(tokenizer, prompt_text)
     if completion is None:
         _check_shape(tokenizer, chats, tools, add_generation_prompt=True)
         _check_whole(asked, find_lost_part(asked, prompt_text))
         return ChatTokens(prompt_ids=prompt_ids, completion_ids=())
-    whole = _apply_template(tokenizer, chats, tools, add_generation_prompt=False)
+    whole = apply_template(tokenizer, chats, tools, add_generation_prompt=False)
     _check_shape(tokenizer, chats, tools, add_generation_prompt=False)
     if not whole.startswith(prompt_text):
         raise PromptUnstable(
@@ -154,13 +154,14 @@ def _find_lost_mark(
     `_template` is the tokenizer's, which can be changed.
     """
     chats: list[Chat] = json.loads(marked)
-    text = _apply_template(tokenizer, chats, json.loads(tools), add_generation_prompt=add_generation_prompt)
+    text = apply_template(tokenizer, chats, json.loads(tools), add_generation_prompt=add_generation_prompt)
     return find_lost_part(chats, text)
 
 
-def _apply_template(
+def apply_template(
     tokenizer: Any, chats: Sequence[Chat], tools: Sequence[dict[str, Any]], *, add_generation_prompt: bool
 ) -> str:
+    """Return the text that the tokenizer's chat template makes of `chats`. Raises TemplateUnusable."""
     try:
         text: str = tokenizer.apply_chat_template(
             list(chats),

@@ -112,27 +112,6 @@ def _train_adapter_alone(encoder: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def get_adapter_weights(encoder: Any) -> dict[str, Any]:
-    """Copy the adapter's tensors to the CPU, by the names of the encoder's parameters."""
-    return {
-        name: parameter.detach().cpu().contiguous()
-        for name, parameter in encoder.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def set_adapter_weights(encoder: Any, weights: dict[str, Any]) -> None:
-    """Set the adapter's tensors to those of `get_adapter_weights`; raises ValueError if the names differ."""
-    import torch
-
-    own = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
-    if own.keys() != weights.keys():
-        raise ValueError(f"these weights are another adapter's: {sorted(own.keys() ^ weights.keys())[:3]}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[name])
-
-
 def load_encoder_adapter(encoder: Any, folder: Path, slot: str) -> None:
     """Add the adapter in `folder` to `encoder` as `slot`, beside any others, and activate it.
 
@@ -149,12 +128,12 @@ def load_encoder_adapter(encoder: Any, folder: Path, slot: str) -> None:
             # PEFT warns that a second adapter may be a mistake.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
             encoder.add_adapter(config, slot)
-        _fill_adapter(encoder, folder, slot)
+        fill_encoder_adapter(encoder, folder, slot)
     except (OSError, ValueError, RuntimeError, SafetensorError) as broken:
         raise AdapterUnusable(f"the adapter in {folder} does not fit its base model: {broken}") from broken
 
 
-def _fill_adapter(encoder: Any, folder: Path, slot: str) -> None:
+def fill_encoder_adapter(encoder: Any, folder: Path, slot: str) -> None:
     """Copy the weights in `folder` into the existing adapter `slot`. Raises ValueError unless all fit."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file

@@ -1,23 +1,37 @@
-"""The method, hyperparameters and start of a training, chosen for a snapshot by the table of method rules."""
+"""The contenders for a training, chosen for a snapshot by the table of method rules: the default, and those
+that must beat it in a race.
+"""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Any
 
+from pydantic import Field
+
 from extractors.dataset.snapshot import Snapshot
+from extractors.examples.types import Examples
 from extractors.values import Value, content_id
-from trainers.planning.hyperparameters import Preset, choose_hyperparameters, select_overrides
+from trainers.planning.hyperparameters import Preset, TripletLoss, choose_hyperparameters, select_overrides
 from trainers.planning.limits import Limits
 from trainers.planning.method_rules import (
     KIND_NAMES,
     METHOD_NAMES,
     RULES,
     MethodRule,
+    RaceMode,
     Readiness,
     Task,
     Thresholds,
     count_for_rules,
 )
-from trainers.planning.plan import Plan, Quantization, Skip, TrainingStage
+from trainers.planning.plan import Contender, Plan, Quantization, Skip, TrainingStage
+from trainers.planning.triplet_batches import choose_batches
+
+MIN_RACE_SESSIONS = 40
+"""Sessions on the validation side below which a race is not run: 30% of 40 items that differ have a standard
+error of 9 points."""
 
 
 class TrainingPreferences(Value):
@@ -33,6 +47,12 @@ class TrainingPreferences(Value):
     """Compute the common beginning of examples once, where that gives the same gradients."""
     limits: Limits = Limits()
     """Limits of the trainings: under other limits, a training that was cut short may be worth repeating."""
+    race: RaceMode = "cheap"
+    """Whether other ways to train than the default are tried: none, one of each kind, or all."""
+    race_cost: float = Field(1.85, gt=1)
+    """Most seconds of a race, as a multiple of those of the default alone."""
+    replay_share: float = Field(0.0, ge=0, le=1)
+    """Examples that the base writes itself, as a share of those that SFT learns, for tasks that have them."""
 
 
 class BaseModelInfo(Value):
@@ -72,6 +92,7 @@ class ConsideredRule(Value):
     """A rule and whether the data meets its needs."""
 
     method: str
+    """Name of the rule."""
     needs: str
     """In words, with the counts that there are."""
     met: bool
@@ -82,7 +103,7 @@ class MethodChoice(Value):
 
     plan: Plan | Skip
     considered: tuple[ConsideredRule, ...]
-    """The rules for the task, in order, up to the one that decided."""
+    """The rules for the task that were looked at, in order."""
 
 
 def choose_method(
@@ -91,48 +112,182 @@ def choose_method(
     *,
     live: LiveVersion | None,
     measure_live: Callable[[], Readiness],
+    no_scores: str | None = None,
+    found_before: Mapping[str, float] = MappingProxyType({}),
 ) -> MethodChoice:
     """Choose how to train on `snapshot`, or whether to skip it.
 
     `measure_live` measures how the live model answers the pairs' prompts; it is called only where the
-    choice depends on that. Raises OverridesInvalid.
+    choice depends on that. `no_scores` says why answers to the validation side cannot be scored, in words;
+    then there is no race. `found_before` has the mean gain over the default of contenders that raced for the
+    same target before: it orders the challengers. Raises OverridesInvalid.
     """
-    counts, held_out = count_for_rules(snapshot.train), snapshot.manifest.held_out
+    held_out = snapshot.manifest.held_out
     if not held_out.approved + held_out.corrected:
         reason = "nothing is held out to judge by; approve or correct more of the traffic"
         return MethodChoice(plan=Skip(reason=reason), considered=())
-    rule, considered = _find_rule(settings.task, counts, settings.thresholds, measure_live)
-    if rule is None:
-        return MethodChoice(plan=Skip(reason=_explain_shortage(snapshot, considered)), considered=considered)
-    start = live if rule.from_live else None
-    reason = f"{considered[-1].method}: {considered[-1].needs}; {rule.because}"
-    plan = _build_plan(snapshot.id, settings, rule, counts, reason, start)
-    return MethodChoice(plan=plan, considered=considered)
-
-
-def _build_plan(
-    snapshot_id: str,
-    settings: MethodSettings,
-    rule: MethodRule,
-    counts: dict[str, int],
-    reason: str,
-    start: LiveVersion | None,
-) -> Plan:
-    preferences = settings.preferences
-    return Plan(
-        stages=_build_stages(rule, counts, settings.base.bytes, preferences, start),
-        reason=reason,
-        counts=counts,
+    choice = _Choice(snapshot, settings, live, cache(measure_live))
+    default, tried = choice.find_default()
+    if default is None:
+        return MethodChoice(plan=Skip(reason=_explain_shortage(snapshot, tried)), considered=tried)
+    obstacle = _find_race_obstacle(snapshot, settings.preferences.race, no_scores)
+    if obstacle is None:
+        challengers, others = choice.find_challengers(default)
+        obstacle = "" if challengers else "no other way to train has what it needs"
+    else:
+        challengers, others = (), ()
+    first = choice.build_contender(default)
+    plan = Plan(
+        **{name: getattr(first, name) for name in Contender.model_fields},
+        challengers=tuple(sorted(challengers, key=lambda each: -found_before.get(each.name, 0.0))),
+        race_cost=settings.preferences.race_cost if challengers else None,
+        no_race=obstacle,
+        counts=choice.counts,
         thresholds=_dump_thresholds(settings.thresholds),
-        snapshot_id=snapshot_id,
+        snapshot_id=snapshot.id,
         base_model=settings.base.name,
         base_digest=settings.base.digest,
-        start_version=start.version if start else None,
         # An encoder is small, and its trainer holds it in its own precision.
-        quantization=None if settings.task == "embedding" else preferences.quantization,
-        prefix_shared=preferences.prefix_shared,
+        quantization=None if settings.task == "embedding" else settings.preferences.quantization,
+        prefix_shared=settings.preferences.prefix_shared,
         settings_id=settings.id,
     )
+    return MethodChoice(plan=plan, considered=(*tried, *others))
+
+
+def may_race(
+    counts: Mapping[str, int], task: Task, thresholds: Thresholds, mode: RaceMode, *, has_live: bool
+) -> bool:
+    """Return whether several ways to train have enough examples, whatever the live model answers."""
+
+    def is_met(rule: MethodRule) -> bool:
+        enough = all(counts[name] >= getattr(thresholds, least) for name, least in rule.needs.items())
+        return enough and (has_live or rule.start != "live")
+
+    rules = [rule for rule in RULES if task in rule.tasks and is_met(rule)]
+    return (
+        mode != "off"
+        and any(rule.leads for rule in rules)
+        and sum(mode == "thorough" or not rule.thorough for rule in rules) > 1
+    )
+
+
+def _find_race_obstacle(snapshot: Snapshot, mode: RaceMode, no_scores: str | None) -> str | None:
+    """Return why a race could tell nothing, or must not be run, in words; None if it may be."""
+    if mode == "off":
+        return "`race` is off"
+    if no_scores is not None:
+        return no_scores
+    sessions = count_sessions(snapshot.validation)
+    if sessions < MIN_RACE_SESSIONS:
+        return f"{sessions} sessions to validate on, and a race can tell nothing below {MIN_RACE_SESSIONS}"
+    return None
+
+
+def count_sessions(examples: Examples) -> int:
+    """Return the number of sessions that the examples come from; one without a session counts by itself."""
+    return len(
+        {
+            example.session_id or (example.source_span_ids or (example.id,))[0]
+            for kind in type(examples).model_fields
+            for example in getattr(examples, kind)
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One choice among the rules."""
+
+    snapshot: Snapshot
+    settings: MethodSettings
+    live: LiveVersion | None
+    measure_live: Callable[[], Readiness]
+    """Measures once."""
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        return count_for_rules(self.snapshot.train)
+
+    def find_default(self) -> tuple[MethodRule | None, tuple[ConsideredRule, ...]]:
+        """Return the first leading rule whose needs are met, and the rules that were considered."""
+        considered: list[ConsideredRule] = []
+        for rule in self._list_rules():
+            if not rule.leads:
+                continue
+            considered.append(self._consider(rule))
+            if considered[-1].met:
+                return rule, tuple(considered)
+        return None, tuple(considered)
+
+    def find_challengers(
+        self, default: MethodRule
+    ) -> tuple[tuple[Contender, ...], tuple[ConsideredRule, ...]]:
+        """Return the contenders that may beat the default, and the rules that were considered."""
+        challengers, considered = [], []
+        for rule in self._list_rules():
+            if rule is default or not self._may_challenge(rule):
+                continue
+            considered.append(self._consider(rule))
+            if considered[-1].met:
+                challengers.append(self.build_contender(rule))
+        return tuple(challengers), tuple(considered)
+
+    def build_contender(self, rule: MethodRule) -> Contender:
+        start = self.live if rule.start != "base" else None
+        return Contender(
+            name=rule.name,
+            stages=_build_stages(rule, self.counts, self.settings, start),
+            start_version=start.version if start else None,
+            reason=f"{rule.name}: {self._consider(rule).needs}; {rule.because}",
+        )
+
+    def _list_rules(self) -> Iterator[MethodRule]:
+        return (rule for rule in RULES if self.settings.task in rule.tasks)
+
+    def _may_challenge(self, rule: MethodRule) -> bool:
+        """Return whether the race's mode, the settings' own hyperparameters and the default let it in."""
+        if "triplet_loss" in rule.variant and not self._is_other_loss(rule.variant["triplet_loss"]):
+            return False
+        overrides = self.settings.preferences.overrides
+        pinned = select_overrides(rule.stages[-1][0], overrides)
+        decided = rule.variant.keys() & pinned.keys()
+        if decided:
+            return all(pinned[name] == rule.variant[name] for name in decided)
+        return self.settings.preferences.race == "thorough" or not rule.thorough
+
+    def _is_other_loss(self, loss: TripletLoss) -> bool:
+        """Return whether the triplets can be learned by `loss`, and would not be by default."""
+        triplets, batch_size = self.snapshot.train.triplets, self._choose_batch_size()
+        usual = choose_batches(triplets, batch_size).loss
+        return usual != loss == choose_batches(triplets, batch_size, loss).loss
+
+    def _choose_batch_size(self) -> int:
+        preferences, count = self.settings.preferences, self.counts["triplets"]
+        overrides = select_overrides("embedding", preferences.overrides)
+        return choose_hyperparameters(
+            "embedding", count, self.settings.base.bytes, preset=preferences.preset, overrides=overrides
+        ).batch_size
+
+    def _consider(self, rule: MethodRule) -> ConsideredRule:
+        thresholds, counts = self.settings.thresholds, self.counts
+        needs = [
+            f"{counts[name]} {KIND_NAMES[name]} (needs {getattr(thresholds, least)})"
+            for name, least in rule.needs.items()
+        ]
+        met = all(counts[name] >= getattr(thresholds, least) for name, least in rule.needs.items())
+        if rule.start == "live" and self.live is None:
+            met = False
+            needs.append("no live version to go on from")
+        if met and rule.asks_live:
+            readiness = self.measure_live()
+            unsettled = readiness.estimate_unsettled(counts["pairs"])
+            met = readiness.valid_share >= thresholds.valid_share and unsettled >= thresholds.pairs
+            needs.append(f"{readiness} (needs {thresholds.valid_share:.0%})")
+            needs.append(
+                f"about {unsettled} pairs whose chosen answer it does not give yet (needs {thresholds.pairs})"
+            )
+        return ConsideredRule(method=rule.name, needs=", ".join(needs), met=met)
 
 
 def find_reason_to_skip(
@@ -155,51 +310,20 @@ def find_reason_to_skip(
     return None
 
 
-def _find_rule(
-    task: Task, counts: Mapping[str, int], thresholds: Thresholds, measure_live: Callable[[], Readiness]
-) -> tuple[MethodRule | None, tuple[ConsideredRule, ...]]:
-    """Return the first rule for the task whose needs are met, and all rules that were considered."""
-    considered: list[ConsideredRule] = []
-    readiness: Readiness | None = None
-    for rule in RULES:
-        if task not in rule.tasks:
-            continue
-        met = all(counts[name] >= getattr(thresholds, least) for name, least in rule.needs.items())
-        if met and rule.live_valid is not None:
-            readiness = readiness or measure_live()
-            met = _is_ready(rule, counts, thresholds, readiness)
-        needs = _describe_needs(rule, counts, thresholds, readiness)
-        considered.append(ConsideredRule(method=_name_method(rule), needs=needs, met=met))
-        if met:
-            return rule, tuple(considered)
-    return None, tuple(considered)
-
-
-def _is_ready(
-    rule: MethodRule, counts: Mapping[str, int], thresholds: Thresholds, readiness: Readiness
-) -> bool:
-    mostly_valid = readiness.valid_share >= thresholds.valid_share
-    if not rule.live_valid:
-        return not mostly_valid
-    return mostly_valid and readiness.estimate_unsettled(counts["pairs"]) >= thresholds.pairs
-
-
 def _build_stages(
-    rule: MethodRule,
-    counts: Mapping[str, int],
-    base_bytes: int,
-    preferences: TrainingPreferences,
-    start: LiveVersion | None,
+    rule: MethodRule, counts: Mapping[str, int], settings: MethodSettings, start: LiveVersion | None
 ) -> tuple[TrainingStage, ...]:
     stages: list[TrainingStage] = []
-    for method, kind in rule.stages:
+    preferences = settings.preferences
+    for number, (method, kind) in enumerate(rule.stages, start=1):
         examples = counts["liked"] + counts["disliked"] if kind == "votes" else counts[kind]
+        variant = rule.variant if number == len(rule.stages) else {}
         chosen = choose_hyperparameters(
             method,
             examples,
-            base_bytes,
+            settings.base.bytes,
             preset=preferences.preset,
-            overrides=select_overrides(method, preferences.overrides),
+            overrides={**variant, **select_overrides(method, preferences.overrides)},
             max_lora_rank=None if method == "embedding" else preferences.max_lora_rank,
         )
         if first := stages[0].hyperparameters if stages else start:
@@ -210,31 +334,8 @@ def _build_stages(
     return tuple(stages)
 
 
-def _name_method(rule: MethodRule) -> str:
-    return ", then ".join(METHOD_NAMES[method] for method, _ in rule.stages)
-
-
 def _dump_thresholds(thresholds: Thresholds) -> dict[str, int]:
     return {name: getattr(thresholds, name) for name in Thresholds.model_fields if name != "valid_share"}
-
-
-def _describe_needs(
-    rule: MethodRule, counts: Mapping[str, int], thresholds: Thresholds, readiness: Readiness | None
-) -> str:
-    needs = [
-        f"{counts[name]} {KIND_NAMES[name]} (needs {getattr(thresholds, least)})"
-        for name, least in rule.needs.items()
-    ]
-    if rule.live_valid is not None:
-        bound = "at least" if rule.live_valid else "less than"
-        measured = f"{readiness}" if readiness else "the live model's answers not measured"
-        needs.append(f"{measured} (needs {bound} {thresholds.valid_share:.0%})")
-        if readiness and rule.live_valid:
-            unsettled = readiness.estimate_unsettled(counts["pairs"])
-            needs.append(
-                f"about {unsettled} pairs whose chosen answer it does not give yet (needs {thresholds.pairs})"
-            )
-    return ", ".join(needs)
 
 
 def _explain_shortage(snapshot: Snapshot, considered: Iterable[ConsideredRule]) -> str:

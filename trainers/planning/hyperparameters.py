@@ -14,6 +14,8 @@ from extractors.errors import LearndError
 from extractors.values import Value
 
 Method = Literal["sft", "dpo", "kto", "embedding"]
+TripletLoss = Literal["in-batch negatives", "triplets"]
+DpoLoss = Literal["sigmoid", "sigmoid+sft", "sigmoid_norm", "apo_zero"]
 Preset = Literal["efficient", "quality"]
 """`efficient` needs little time and memory; `quality` takes about twice as long."""
 
@@ -39,6 +41,12 @@ class Hyperparameters(Value):
     """Share of the steps over which the learning rate rises."""
     beta: float = Field(0.1, gt=0)
     """DPO and KTO: how strongly the policy is held to its reference."""
+    dpo_loss: DpoLoss = "sigmoid"
+    """DPO: the loss of a pair. `sigmoid+sft` also imitates the chosen answer, `sigmoid_norm` divides by the
+    answers' lengths, and `apo_zero` raises the chosen and lowers the rejected answer, each for itself."""
+    triplet_loss: TripletLoss | None = None
+    """Embeddings: `in-batch negatives` takes the other documents of a batch as irrelevant, `triplets` only a
+    triplet's own. None: as the triplets allow."""
     evaluations_per_epoch: int = Field(2, ge=1)
     """Validations in one pass."""
     patience: int = Field(3, ge=1)
@@ -49,6 +57,11 @@ class Hyperparameters(Value):
     """Names of the modules to adapt, as PEFT matches them; empty: all linear layers but the head."""
     seed: int = Field(0, ge=0, lt=2**32)
     """numpy takes 32 bits."""
+
+    def count_steps(self, examples: int) -> int:
+        """Return the optimiser steps of a training on a number of `examples`."""
+        epoch = -(-examples // (self.batch_size * self.gradient_accumulation))
+        return max(1, round(epoch * self.epochs))
 
 
 class OverridesInvalid(LearndError):

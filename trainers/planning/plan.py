@@ -1,5 +1,6 @@
 """A plan: the methods, hyperparameters and resources chosen for a snapshot, with the reason."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -13,20 +14,52 @@ Quantization = Literal["nf4"]
 """How the weights of a base are held in 4 bits (see `trainers.models.quantization`)."""
 
 
+class ReplayMix(Value):
+    """Examples that the base model wrote itself, which a training learns beside the target's."""
+
+    examples: int
+    digest: str
+    """Their content id."""
+
+
 class TrainingStage(Value):
     """One training of a plan; the next stage continues with its adapter."""
 
     method: Method
     data: ExampleKind
     hyperparameters: Hyperparameters
+    replay: ReplayMix | None = None
+    """What is mixed in against forgetting; None: nothing."""
+
+
+class Contender(Value):
+    """One way to train on a snapshot."""
+
+    name: str
+    """Name of its rule."""
+    stages: tuple[TrainingStage, ...] = Field(min_length=1)
+    start_version: str | None = None
+    """As `Plan.start_version`."""
+    reason: str
+    """In words, with the counts and thresholds that led here."""
 
 
 class Plan(Value):
     """The trainings that a snapshot gets, and the reason for them."""
 
+    name: str = ""
+    """Name of the rule that the stages come from."""
     stages: tuple[TrainingStage, ...] = Field(min_length=1)
     reason: str
     """In words, with the counts and thresholds that led here."""
+    challengers: tuple[Contender, ...] = ()
+    """Other ways to train, which must beat these stages in a race; the most promising first."""
+    race_cost: float | None = None
+    """Most seconds of the race, as a multiple of those of the stages alone; None without challengers."""
+    no_race: str = ""
+    """Why the stages have no challengers, in words."""
+    no_replay: str = ""
+    """Why nothing is mixed in that the base wrote itself, in words; empty where it is, or is not wanted."""
     counts: dict[str, int] = {}
     """Training examples in the snapshot, by kind."""
     thresholds: dict[str, int] = {}
@@ -62,6 +95,26 @@ class Plan(Value):
             for stage in self.stages
         ]
         return self.model_copy(update={"stages": tuple(stages)})
+
+    def change_stages(self, change: Callable[[TrainingStage], TrainingStage]) -> "Plan":
+        """Return the same plan with `change` applied to every stage, those of the challengers included."""
+        challengers = tuple(
+            each.model_copy(update={"stages": tuple(map(change, each.stages))}) for each in self.challengers
+        )
+        stages = tuple(map(change, self.stages))
+        return self.model_copy(update={"stages": stages, "challengers": challengers})
+
+    @property
+    def default(self) -> Contender:
+        """The plan's own stages as a contender."""
+        return Contender(
+            name=self.name, stages=self.stages, start_version=self.start_version, reason=self.reason
+        )
+
+    def choose(self, contender: Contender) -> "Plan":
+        """Return the plan that trains `contender` alone."""
+        own = {name: getattr(contender, name) for name in Contender.model_fields}
+        return self.model_copy(update={**own, "challengers": (), "race_cost": None, "no_race": ""})
 
     @property
     def method(self) -> str:

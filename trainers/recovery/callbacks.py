@@ -29,7 +29,7 @@ class StopInTime(TrainerCallback):
         if self._guard.measure_seconds_left() > 0 or state.global_step >= state.max_steps:
             return control
         where = f"step {state.global_step} of {state.max_steps}"
-        self._guard.report(f"the time is up ({self._guard.limits}): stopping at {where}")
+        self._guard.stop(f"the time is up ({self._guard.limits}): stopping at {where}")
         # If nothing was validated yet, the current weights are the best.
         control.should_evaluate = state.best_global_step is None and args.eval_strategy != "no"
         control.should_save = control.should_evaluate

@@ -60,6 +60,8 @@ class GuardState(Value):
     """Time that the run has taken so far."""
     recoveries: tuple[str, ...] = ()
     """Each change of the attempt and each early end, in words."""
+    stopped: str = ""
+    """Why the training is not to go on, in words; empty where it may."""
 
 
 def is_begun(folder: Path) -> bool:
@@ -68,7 +70,15 @@ def is_begun(folder: Path) -> bool:
 
 
 def describe_progress(folder: Path) -> str:
-    """Describe how far the run in `folder` has come; a start that does not change this made no progress."""
+    """Describe how far the run in `folder` has come; a start that does not change this made no progress.
+
+    A race has a training in each of several folders below its own.
+    """
+    trainings = sorted({folder, *(state.parent for state in folder.rglob(STATE))})
+    return "; ".join(map(_describe_training, trainings))
+
+
+def _describe_training(folder: Path) -> str:
     reached = max(map(read_step, list_whole_checkpoints(folder / CHECKPOINTS)), default=0)
     attempt = _read_state(folder).attempt if is_begun(folder) else "not begun"
     return f"step {reached}, {attempt}"
@@ -106,6 +116,11 @@ class RunGuard:
         self._progress.write("guarding", recovery)
         self.save(recoveries=(*self.state.recoveries, recovery))
 
+    def stop(self, reason: str) -> None:
+        """Report that the training ends early, for good."""
+        self.report(reason)
+        self.save(stopped=reason)
+
     def save(self, **changes: Any) -> None:
         """Write the state with `changes` and the time."""
         self.state = self.state.model_copy(update={**changes, "seconds": self.measure_seconds()})
@@ -114,7 +129,7 @@ class RunGuard:
     def switch_to(self, following: Attempt, reason: str) -> None:
         """Make `following` the current attempt, and report the reason."""
         self.report(reason)
-        self.save(attempt=following, deaths=0, reached=0)
+        self.save(attempt=following, deaths=0, reached=0, stopped="")
 
 
 def train_with_recovery(

@@ -4,18 +4,22 @@ The numbers of every chart are also shown in a table or in words beside it.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nicegui import ui
 
 from daemon.console.base.widgets import set_aria_label
+from daemon.views.run_files import RACE
 from registry.cycles import Cycle
 from trainers.job_folder import ProgressLine
 
 INK = "#76808f"
 """Legible on a light and on a dark page."""
 COLORS = ("#2f7ed8", "#d9822b", "#2a9d6a", "#b3528a", "#7a6ff0", "#8c6d1f")
+TRAINING_JOB = re.compile(r"train-(?P<stage>\d+)(-seed-(?P<run>\d+))?")
+"""Names of the jobs that train a stage of the plan, the first time or with another seed."""
 Curve = list[tuple[float, float]]
 Interval = tuple[float, float, float]
 """Low end, measured, high end."""
@@ -26,34 +30,48 @@ def build_loss_curves(progress: Mapping[str, Sequence[ProgressLine]]) -> dict[st
 
     `progress` holds the jobs' progress lines by the job's name (`daemon.views.run_files.read_progress`).
     """
-    trainings = {name: lines for name, lines in progress.items() if name.startswith("train")}
+    trainings = {found: lines for name, lines in progress.items() if (found := TRAINING_JOB.fullmatch(name))}
     curves: dict[str, Curve] = {}
-    for name, lines in trainings.items():
-        stage = f", stage {int(name.rpartition('-')[2]) + 1}" if len(trainings) > 1 else ""
-        measured: dict[str, list[tuple[int | None, float | None]]] = {
-            "training": [(line.step, line.loss) for line in lines],
-            "validation": [(line.step, line.validation_loss) for line in lines],
-        }
-        for words, losses in measured.items():
-            # A child that was killed reports some steps again: the last report counts.
-            points: dict[float, float] = {
-                step: loss for step, loss in losses if step is not None and loss is not None
-            }
-            if points:
-                curves[words + stage] = sorted(points.items())
+    for found, lines in trainings.items():
+        stage = f", stage {int(found['stage']) + 1}" if len(trainings) > 1 else ""
+        run = f", run {found['run']}" if found["run"] else ""
+        curves |= {f"{name}{stage}{run}": curve for name, curve in _collect_losses(lines).items()}
     return curves
 
 
-def show_curve_chart(curves: Mapping[str, Curve], label: str, *, height: str = "260px") -> ui.echart:
+def build_contender_curves(progress: Mapping[str, Sequence[ProgressLine]]) -> dict[str, dict[str, Curve]]:
+    """Return the loss curves of each contender of a cycle's race, by its name, in the order of the race."""
+    lines_of: dict[str, list[ProgressLine]] = {}
+    for line in progress.get(RACE, ()):
+        if line.contender:
+            lines_of.setdefault(line.contender, []).append(line)
+    found = {name: _collect_losses(lines) for name, lines in lines_of.items()}
+    return {name: curves for name, curves in found.items() if curves}
+
+
+def _collect_losses(lines: Iterable[ProgressLine]) -> dict[str, Curve]:
+    """Return the curves of one training."""
+    curves: dict[str, dict[float, float]] = {"training": {}, "validation": {}}
+    for line in lines:
+        # A child that was killed reports some steps again: the last report counts.
+        for name, loss in (("training", line.loss), ("validation", line.validation_loss)):
+            if line.step is not None and loss is not None:
+                curves[name][line.step] = loss
+    return {name: sorted(points.items()) for name, points in curves.items() if points}
+
+
+def show_curve_chart(
+    curves: Mapping[str, Curve], label: str, *, height: str = "260px", unit: str = "loss"
+) -> ui.echart:
     """Show lines over steps; `label` describes the chart to screen readers."""
-    chart = ui.echart(_build_line_options(curves), renderer="svg").style(f"height: {height}; width: 100%")
-    return set_aria_label(chart.props("role=img"), label)
+    chart = ui.echart(_build_line_options(curves, unit), renderer="svg")
+    return set_aria_label(chart.style(f"height: {height}; width: 100%").props("role=img"), label)
 
 
 def redraw_curve_chart(chart: ui.echart, curves: Mapping[str, Curve]) -> None:
-    """Replace the curves of a chart."""
+    """Replace the curves of a chart of losses."""
     chart.options.clear()
-    chart.options.update(_build_line_options(curves))
+    chart.options.update(_build_line_options(curves, "loss"))
     chart.update()
 
 
@@ -210,14 +228,14 @@ def collect_accuracies(cycles: Iterable[Cycle]) -> dict[str, float]:
     return {cycle.id: cycle.report.sides[-1].accuracy for cycle in cycles if cycle.report}
 
 
-def _build_line_options(curves: Mapping[str, Curve]) -> dict[str, Any]:
+def _build_line_options(curves: Mapping[str, Curve], unit: str) -> dict[str, Any]:
     return {
         **_build_common_options(),
         "tooltip": {"trigger": "axis", "renderMode": "richText"},
         "legend": {"top": 0, "textStyle": {"color": INK}, "type": "scroll"},
         "grid": {"left": 8, "right": 16, "top": 36, "bottom": 24, "containLabel": True},
         "xAxis": {**_build_axis(), "name": "step", "minInterval": 1},
-        "yAxis": {**_build_axis(), "name": "loss", "scale": True},
+        "yAxis": {**_build_axis(), "name": unit, "scale": True},
         "series": [
             {
                 "name": name,

@@ -1,12 +1,19 @@
 """Several cycles side by side: verdicts, measures, plans, data, and validation losses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.base.charts import build_loss_curves, collect_accuracies, show_bar_chart, show_curve_chart
+from daemon.console.base.charts import (
+    Curve,
+    build_contender_curves,
+    build_loss_curves,
+    collect_accuracies,
+    show_bar_chart,
+    show_curve_chart,
+)
 from daemon.console.base.context import ConsoleContext
 from daemon.console.base.page_session import PageSession
 from daemon.console.base.widgets import (
@@ -28,6 +35,7 @@ from daemon.views.run_files import read_progress
 from registry.cycles import Cycle
 from registry.store.cycles import UnknownCycle
 from registry.store.store import Store
+from trainers.job_folder import ProgressLine
 
 GROUPS: dict[Group, str] = {"measures": "Measures", "plan": "Plan", "data": "Data"}
 
@@ -76,7 +84,7 @@ async def _show_comparison(
     curves = {
         f"{cycle_id}, {name}": curve
         for cycle_id, lines in progress.items()
-        for name, curve in build_loss_curves(lines).items()
+        for name, curve in _list_curves(lines)
         if name.startswith("validation")
     }
     with show_section("Validation losses", "In each method's own unit: only one method's can be compared."):
@@ -84,6 +92,13 @@ async def _show_comparison(
             show_curve_chart(curves, "Validation losses by step")
         else:
             show_text("None of them validated anything.", "muted")
+
+
+def _list_curves(progress: Mapping[str, Sequence[ProgressLine]]) -> Iterator[tuple[str, Curve]]:
+    """Yield the curves of a cycle's trainings, those of contenders with the contender's name."""
+    yield from build_loss_curves(progress).items()
+    for contender, curves in build_contender_curves(progress).items():
+        yield from ((f"{name}, {contender}", curve) for name, curve in curves.items())
 
 
 def _show_verdicts(cycles: Sequence[Cycle]) -> None:

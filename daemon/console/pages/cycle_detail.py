@@ -1,13 +1,14 @@
 """The page of one cycle: verdict, answers before and after, plan, data, loss curves, and files."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from nicegui import ui
 
 from daemon.console.base.charts import (
     Curve,
+    build_contender_curves,
     build_loss_curves,
     describe_loss_gap,
     redraw_curve_chart,
@@ -21,6 +22,7 @@ from daemon.console.base.widgets import (
     show_chip,
     show_empty_state,
     show_facts,
+    show_heading,
     show_section,
     show_table,
     show_text,
@@ -30,11 +32,15 @@ from daemon.console.report.answers import AnswerList
 from daemon.console.report.guards import show_guards
 from daemon.console.report.labels import show_label_sections
 from daemon.console.report.measures import show_measures
+from daemon.console.report.race import ContenderCurves, RaceSection
 from daemon.console.report.trust import TrustSection
 from daemon.console.report.verdict import JudgedCycle, read_judged_cycle, show_verdict
 from daemon.runtime.paths import run_folder
 from daemon.runtime.units import format_duration, format_gigabytes
-from daemon.views.run_files import read_progress
+from daemon.settings.load import Settings
+from daemon.views.plan_text import build_planned_race, describe_replay
+from daemon.views.run_files import read_progress, read_race
+from evaluation.race_report import RaceReport
 from registry.cycles import Cycle, StageResult
 from registry.store.cycles import UnknownCycle
 from registry.store.store import Store
@@ -66,6 +72,28 @@ def _find_cycle(store: Store, cycle_id: str) -> Cycle | None:
         return None
 
 
+class _Trainings(NamedTuple):
+    """The trainings of a cycle, as far as they have come."""
+
+    curves: dict[str, Curve]
+    """Losses of the plan's stages, where they are trained without a race."""
+    contenders: ContenderCurves
+    race: RaceReport | None
+    """None before the race has ended."""
+
+    @property
+    def shape(self) -> tuple[bool, tuple[str, ...], bool]:
+        """What must be the same for the page to keep its charts."""
+        return bool(self.curves), tuple(self.contenders), self.race is not None
+
+
+def _read_trainings(settings: Settings, cycle: Cycle) -> _Trainings:
+    progress = read_progress(settings, cycle)
+    return _Trainings(
+        build_loss_curves(progress), build_contender_curves(progress), read_race(settings, cycle)
+    )
+
+
 class CyclePage:
     """Shows one cycle, and follows it while it runs."""
 
@@ -73,8 +101,9 @@ class CyclePage:
         self._session = session
         self._console = console
         self._cycle = cycle
-        self._curves: dict[str, Curve] | None = None
+        self._trainings: _Trainings | None = None
         self._chart: ui.echart | None = None
+        self._race: RaceSection | None = None
         self._body = ui.element("div").classes("stack")
         self._timer = session.refresh_every(REFRESH_SECONDS, self.read)
 
@@ -82,18 +111,26 @@ class CyclePage:
         """Show the whole page anew after a step of the cycle, and only the curves between two steps."""
         console, cycle_id = self._console, self._cycle.id
         cycle = await self._session.read(lambda: console.store.cycle(cycle_id))
-        curves = build_loss_curves(await self._session.read(lambda: read_progress(console.settings, cycle)))
-        if self._curves is None or cycle != self._cycle or bool(curves) != bool(self._curves):
+        found = await self._session.read(lambda: _read_trainings(console.settings, cycle))
+        shown = self._trainings
+        if shown is None or cycle != self._cycle or found.shape != shown.shape:
             self._cycle = cycle
-            await self._show(curves)
-        elif self._chart and curves != self._curves:
-            redraw_curve_chart(self._chart, curves)
-            self._gap.set_text(describe_loss_gap(curves))
-        self._curves = curves
+            await self._show(found)
+        else:
+            self._redraw(found, shown)
+        self._trainings = found
         if cycle.ended:
             self._timer.deactivate()
 
-    async def _show(self, curves: dict[str, Curve]) -> None:
+    def _redraw(self, found: _Trainings, shown: _Trainings) -> None:
+        """Replace the curves that have changed."""
+        if self._chart and found.curves != shown.curves:
+            redraw_curve_chart(self._chart, found.curves)
+            self._gap.set_text(describe_loss_gap(found.curves))
+        if self._race and found.contenders != shown.contenders:
+            self._race.redraw(found.contenders)
+
+    async def _show(self, trainings: _Trainings) -> None:
         console, cycle = self._console, self._cycle
         judged = await self._session.read(lambda: read_judged_cycle(console.store, console.statuses, cycle))
         version = await self._session.read(lambda: _find_version(console.store, cycle))
@@ -102,8 +139,10 @@ class CyclePage:
             _show_head(cycle)
             later = self._show_judgement(judged) if judged else ()
             _show_plan(cycle)
+            if trainings.race or trainings.contenders:
+                self._race = RaceSection(trainings.race, trainings.contenders, ended=cycle.ended)
             _show_data(cycle)
-            self._show_training(curves)
+            self._show_training(trainings)
             _show_files(console.settings.data_dir, cycle, version)
         for section in later:
             await section.read()
@@ -119,13 +158,15 @@ class CyclePage:
             answers = AnswerList(self._session, self._console.settings, self._cycle, judged.report)
         return answers, trust
 
-    def _show_training(self, curves: dict[str, Curve]) -> None:
+    def _show_training(self, found: _Trainings) -> None:
         with show_section("Training"):
-            if not curves and not self._cycle.training:
-                show_empty_state("Nothing was trained.")
-            if curves:
-                self._chart = show_curve_chart(curves, "Losses of training and validation by step")
-                self._gap = show_text(describe_loss_gap(curves), "muted")
+            if not found.curves and not self._cycle.training:
+                show_empty_state(
+                    "The race above has no winner." if found.contenders else "Nothing was trained."
+                )
+            if found.curves:
+                self._chart = show_curve_chart(found.curves, "Losses of training and validation by step")
+                self._gap = show_text(describe_loss_gap(found.curves), "muted")
             if self._cycle.training:
                 rows = [_build_stage_row(stage) for stage in self._cycle.training]
                 show_table("Trainings by stage", rows, tuple(rows[0]), numbers=("examples", "steps"))
@@ -156,6 +197,8 @@ def _show_plan(cycle: Cycle) -> None:
             return
         plan = cycle.plan
         show_text(plan.reason)
+        for words in describe_replay(plan):
+            show_text(words)
         show_facts(
             {
                 "Base model": plan.base_model,
@@ -170,6 +213,12 @@ def _show_plan(cycle: Cycle) -> None:
             for stage in plan.stages
         ]
         show_table("Hyperparameters by stage", rows, ("method", "data", *HYPERPARAMETERS))
+        if race := build_planned_race(plan):
+            show_heading(race.title, 3)
+            show_text(*race.words)
+            if race.rows:
+                challengers = [dict(zip(race.columns, row, strict=True)) for row in race.rows]
+                show_table("Challengers", challengers, race.columns)
 
 
 def _show_data(cycle: Cycle) -> None:

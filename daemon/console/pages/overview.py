@@ -5,7 +5,13 @@ from datetime import datetime
 from fastapi import Request
 from nicegui import ui
 
-from daemon.console.base.charts import Curve, build_loss_curves, redraw_curve_chart, show_curve_chart
+from daemon.console.base.charts import (
+    Curve,
+    build_contender_curves,
+    build_loss_curves,
+    redraw_curve_chart,
+    show_curve_chart,
+)
 from daemon.console.base.context import ConsoleContext
 from daemon.console.base.page_session import PageSession
 from daemon.console.base.widgets import (
@@ -142,18 +148,24 @@ class TargetCard:
         line = status.progress
         step, total, loss = (line.step, line.total, line.loss) if line else (None, None, None)
         stage = (line.stage if line else str(status.cycle_state)).lower()
+        contender = line.contender if line else ""
+        stage = f"{contender}, {stage}" if contender else stage
         words = f"{stage}: step {step} of {total}" if step is not None and total else stage
         words += f", loss {loss:.3f}" if loss is not None else ""
         self._doing.set_text(words)
         self._bar.set_value(step / total if step is not None and total else 0)
         if self._refreshes % CURVE_EVERY == 1:
-            curves = await self._session.read(lambda: self._read_curves(str(status.cycle)))
+            curves = await self._session.read(lambda: self._read_curves(str(status.cycle), contender))
             self._chart.set_visibility(bool(curves))
             redraw_curve_chart(self._chart, curves)
 
-    def _read_curves(self, cycle_id: str) -> dict[str, Curve]:
+    def _read_curves(self, cycle_id: str, contender: str) -> dict[str, Curve]:
+        """Return the losses of the training under way: in a race, those of the contender alone."""
         console = self._console
-        return build_loss_curves(read_progress(console.settings, console.store.cycle(cycle_id)))
+        progress = read_progress(console.settings, console.store.cycle(cycle_id))
+        if contender:
+            return build_contender_curves(progress).get(contender, {})
+        return build_loss_curves(progress)
 
 
 class ThresholdBar:

@@ -14,7 +14,21 @@ import tomli_w
 from daemon.cli import main, output
 from registry.cycles import CycleState, StageResult
 from registry.versions import VersionState
-from tests.support.runs import DPO, FIGURES, LABELS, NOWHERE, SFT, Runs, make_case, make_held_out, make_report
+from tests.support.runs import (
+    DPO,
+    FIGURES,
+    FROM_LIVE,
+    FROM_PAIRS,
+    LABELS,
+    NOWHERE,
+    ON_TOP,
+    SFT,
+    Runs,
+    make_case,
+    make_held_out,
+    make_race,
+    make_report,
+)
 from tests.support.snapshots import make_example
 
 PHOENIX = "https://phoenix.example.com"
@@ -143,6 +157,24 @@ def test_a_run_is_shown_in_full(learnd: Learnd) -> None:
     assert details["experiment"]["id"] == details["run"]["id"] == cycle.id
     assert details["run"]["report"]["golden"]["cases"] == 3
     assert [side["answers"] for side in details["run"]["report"]["sides"]] == [[], []]
+
+
+def test_a_race_is_shown_and_compared(learnd: Learnd) -> None:
+    runs = learnd.runs
+    before = runs.run(runs.snapshot(make_held_out(40)), right=9)
+    runs.now += timedelta(days=1)
+    snapshot = runs.snapshot(make_held_out(60, first=200))
+    raced = runs.train(snapshot, (SFT, DPO), raced=True)
+    runs.end(raced, make_report(snapshot, str(raced.version_id), right=60, race=make_race()))
+    shown = " ".join(learnd("experiments", "show", raced.id).split())
+    assert f"Race between ways to train {ON_TOP} won. 3 challenged sft" in shown
+    assert "sft 30 80 s – 0.750 – – beaten by sft+dpo (sigmoid+sft)" in shown
+    race = learnd.json("show", raced.id)["run"]["report"]["race"]
+    assert [each["name"] for each in race["contenders"]] == ["sft", FROM_LIVE, ON_TOP, FROM_PAIRS]
+    facts = {fact["name"]: fact["values"] for fact in learnd.json("compare", before.id, raced.id)["facts"]}
+    assert facts["way to train"] == {before.id: "sft", raced.id: ON_TOP}
+    assert facts["race won by"] == {raced.id: ON_TOP}
+    assert facts["race cost over the default"] == {raced.id: 1.75}
 
 
 def test_what_others_said_does_nothing_in_a_terminal(learnd: Learnd) -> None:

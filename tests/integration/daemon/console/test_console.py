@@ -37,6 +37,7 @@ from tests.support.console import (
 )
 from tests.support.console_reports import EVIL
 from tests.support.phoenix import wait_until
+from tests.support.runs import FROM_LIVE, FROM_PAIRS, ON_TOP
 
 LAST = {
     "": "text=/Phoenix at .* (cannot be read|answered)/",
@@ -486,6 +487,46 @@ def test_a_second_look_and_the_first_lead_to_each_other(page: Page, daemon: Runn
     expect(page.get_by_text("100% of the candidate's answers are the same")).to_be_visible()
     assert find_barriers(page) == []
     take_picture(page, "experiment-probation")
+
+
+def test_a_race_shows_every_contender_with_its_curves_and_why_it_left(
+    page: Page, daemon: RunningDaemon
+) -> None:
+    waiting, _, first = daemon.store.cycles(SUPPORT)
+    open_cycle(page, waiting)
+    expect(page.get_by_text(f"{ON_TOP} won. 3 challenged sft")).to_be_visible()
+    expect(page.get_by_text("1.75 times the 80 s that the default alone takes")).to_be_visible()
+    expect_row(page, "Contenders", ON_TOP, "0.750", "0.875", "+0.125", "0.031", "it won")
+    expect_row(
+        page,
+        "Contenders",
+        FROM_LIVE,
+        "0.438",
+        f"behind {ON_TOP} at the first rung: token_f1 0.438 against 0.750",
+    )
+    expect_row(
+        page,
+        "Contenders",
+        FROM_PAIRS,
+        "did not enter: there is no time left for it (race_cost = 1.85, no limit)",
+    )
+    expect(page.get_by_role("img", name="Scores of each contender by step (token_f1)")).to_be_visible()
+    for contender in ("sft", FROM_LIVE, ON_TOP):
+        chart = page.get_by_role("img", name=f"Losses of {contender} by step", exact=True)
+        expect(chart).to_be_visible()
+    expect(page.get_by_role("img", name="Losses of training and validation by step")).to_have_count(0)
+    assert find_barriers(page) == []
+    take_picture(page, "experiment-race")
+    # One that failed has curves and no winner; a plan that can have no race says why.
+    page.goto(f"/console/experiments/{daemon.store.cycles(ROUTING)[-3].id}")
+    expect(page.get_by_text("It did not come to its end.")).to_be_visible()
+    expect(page.get_by_role("img", name=f"Losses of {ON_TOP} by step", exact=True)).to_be_visible()
+    expect(page.get_by_text("The race above has no winner.")).to_be_visible()
+    open_cycle(page, first)
+    expect(page.get_by_text("a race can tell nothing below 40")).to_be_visible()
+    page.goto(f"/console/compare?ids={waiting.id},{first.id}")
+    expect_row(page, "Plan side by side", "race won by", ON_TOP)
+    expect(page.get_by_role("img", name="Validation losses by step")).to_be_visible()
 
 
 def test_searches_fields_and_reports_of_before_show_what_they_have(page: Page, daemon: RunningDaemon) -> None:

@@ -35,9 +35,11 @@ from tests.support.runs import (
     LABELS,
     MINUTE,
     NOWHERE,
+    ON_TOP,
     SFT,
     Runs,
     make_held_out,
+    make_race,
     make_report,
     make_search,
     make_search_report,
@@ -176,6 +178,56 @@ def test_a_stage_that_was_left_out_is_not_said_to_have_been_trained(runs: Runs) 
     assert span.params.method == "sft"
     assert span.metrics.train_loss == 0.5
     assert span.error == "the evaluation's process was killed"
+
+
+def test_a_race_is_told_with_every_contender_its_scores_its_cost_and_why_it_left(runs: Runs) -> None:
+    snapshot = runs.snapshot(make_held_out(40))
+    began = runs.now
+    cycle = runs.train(snapshot, (SFT, DPO), raced=True)
+    runs.end(cycle, make_report(snapshot, str(cycle.version_id), right=30, race=make_race()))
+    span = build_experiment_span(read_finished(runs, cycle))
+    told = {
+        name.removeprefix("race."): value
+        for name, value in flatten_attributes(span).items()
+        if name.startswith("race.")
+    }
+    assert {name: value for name, value in told.items() if not name.startswith("contenders.")} == {
+        "winner": ON_TOP,
+        "metric": "accuracy",
+        "items": 48,
+        "sessions": 44,
+        "level": 0.2 / 3,
+        "seconds": 140.0,
+        "cost": 1.75,
+        "cost_bound": 1.85,
+    }
+    contenders = [
+        {
+            name.rpartition(".")[2]: value
+            for name, value in told.items()
+            if name.startswith(f"contenders.{place}.")
+        }
+        for place in range(4)
+    ]
+    assert contenders[0] == {
+        "name": "sft",
+        "steps": 30,
+        "seconds": 80.0,
+        "score": 0.75,
+        "left": f"beaten by {ON_TOP}",
+    }
+    assert contenders[2] == {
+        "name": ON_TOP,
+        "steps": 12,
+        "seconds": 46.0,
+        "score": 0.875,
+        "effect": 0.125,
+        "p_value": 0.03125,
+    }
+    assert contenders[3]["left"].startswith("did not enter")
+    assert span.params.method == "sft+dpo"
+    assert span.started_at == began + MINUTE
+    assert span.ended_at > began + 2 * MINUTE
 
 
 def test_a_second_look_is_judged_but_counts_no_training_twice(runs: Runs) -> None:

@@ -35,3 +35,30 @@ def test_a_log_gets_a_line_as_a_stage_begins_then_one_every_ten_seconds_and_one_
         "training: 30 of 30, loss 0.033",
         "loading: base \ufffd[2Jmodel [x]",
     ]
+
+
+def test_a_log_says_which_contender_of_a_race_trains() -> None:
+    file = StringIO()
+    with ProgressLog(Console(file=file), clock=lambda: 0.0) as log:
+        log.show(build_line("TRAINING"))
+        log.show(build_line("training", step=1, total=8, loss=2.0, contender="sft"))
+        log.show(build_line("training", step=2, total=8, loss=1.5, contender="sft"))
+        log.show(build_line("answering", message="48 validation items", contender="sft"))
+        log.show(build_line("training", step=1, loss=0.7, contender="sft+dpo (sigmoid)"))
+    assert file.getvalue().splitlines() == [
+        "training",
+        "sft, training: 1 of 8, loss 2.000",
+        "sft, answering: 48 validation items",
+        "sft+dpo (sigmoid), training: 1 of ?, loss 0.700",
+    ]
+
+
+def test_each_contender_of_a_race_has_a_bar_of_its_own() -> None:
+    file = StringIO()
+    with ProgressBars(Console(file=file, force_terminal=True, width=120)) as bars:
+        bars.show(build_line("training", step=3, total=8, loss=2.0, contender="sft [x]"))
+        bars.show(build_line("training", step=5, total=9, loss=1.0, contender="dpo"))
+    last = file.getvalue()
+    assert "sft [x], training" in last
+    assert "3/8" in last
+    assert "5/9" in last

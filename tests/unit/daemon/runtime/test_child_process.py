@@ -59,6 +59,21 @@ def test_a_child_that_dies_often_but_gets_further_each_time_is_started_again(
     assert count_starts(tmp_path / "run") == 9
 
 
+def test_a_race_that_dies_often_but_in_another_contender_each_time_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = '{"micro_batch": 1, "accumulation": 1, "checkpointing": false, "quantization": null}'
+    script = f"""
+        begun=$(ls "$folder/contenders" 2>/dev/null | wc -l)
+        if [ "$begun" = 8 ]; then echo '{{"contenders": 8}}' > "$folder/result.json"; exit; fi
+        mkdir -p "$folder/contenders/$begun"
+        echo '{{"attempt": {attempt}}}' > "$folder/contenders/$begun/guards.json"
+        kill -9 $$"""
+    install_child(tmp_path, monkeypatch, script)
+    assert run(tmp_path / "run") == {"contenders": 8}
+    assert count_starts(tmp_path / "run") == 9
+
+
 def test_a_child_that_is_started_again_is_given_the_job_as_it_is_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

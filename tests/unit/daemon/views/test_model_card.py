@@ -12,12 +12,16 @@ from evaluation.report import ReplicaVerdict, Report, SeedRuns
 from registry.cycles import Cycle
 from tests.support.runs import (
     DPO,
+    FROM_LIVE,
+    FROM_PAIRS,
     LABELS,
     NOWHERE,
+    ON_TOP,
     SFT,
     Runs,
     make_case,
     make_held_out,
+    make_race,
     make_report,
     make_search,
     make_search_report,
@@ -164,6 +168,18 @@ def test_everything_that_was_measured_has_its_section(runs: Runs) -> None:
     assert "95% of the candidate's answers are the same" in text
     assert "There are no golden cases" not in text
     assert "was not measured" not in text
+
+
+def test_a_race_is_told_with_every_contender(runs: Runs) -> None:
+    snapshot = runs.snapshot(make_held_out(40))
+    cycle = runs.train(snapshot, (SFT, DPO), raced=True)
+    report = make_report(snapshot, str(cycle.version_id), right=30, race=make_race())
+    _, card = write_and_load(runs, cycle, report)
+    rows = find_table(card.text, "Race between ways to train")
+    assert [row[0] for row in rows] == ["contender", "sft", FROM_LIVE, ON_TOP, FROM_PAIRS]
+    assert rows[3][-3:] == ["+0.125", "0.031", "it won"]
+    assert "1.75 times the 80 s that the default alone takes" in card.text
+    assert card.data["tags"][-2:] == ["sft", "dpo"]
 
 
 def test_what_is_quoted_becomes_neither_link_nor_emphasis(runs: Runs) -> None:

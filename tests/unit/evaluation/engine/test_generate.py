@@ -82,11 +82,16 @@ def alone(engine, side, prompt, limit):
     return tuple(out[0, len(prompt) :].tolist())
 
 
-def likelihoods(engine, side, prompt, answer):
-    """Log-probabilities of the answer's tokens from one plain forward pass."""
+def next_logprobs(engine, side, prompt, answer):
+    """Log-probabilities of every token at each place of the answer, from one plain forward pass."""
     with engine.activate(side), torch.inference_mode():
         logits = engine._model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
-    scores = logits.log_softmax(dim=-1)[len(prompt) - 1 : -1]
+    return logits.log_softmax(dim=-1)[len(prompt) - 1 : -1]
+
+
+def likelihoods(engine, side, prompt, answer):
+    """Log-probabilities of the answer's tokens."""
+    scores = next_logprobs(engine, side, prompt, answer)
     return [float(row[token]) for row, token in zip(scores, answer, strict=True)]
 
 
@@ -118,6 +123,19 @@ def test_answers_are_those_of_every_prompt_alone(engine, side, batch_size):
 def test_the_sides_differ(engine):
     base, candidate = (engine.generate(side, PROMPTS, max_new_tokens=LIMIT, batch_size=4) for side in SIDES)
     assert [answer.ids for answer in base] != [answer.ids for answer in candidate]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_divergence_is_the_whole_sum_over_the_vocabulary_at_each_token(engine, batch_size):
+    answers = [(30, 31, 2), (34, 2), (31, 32, 33, 2), (2,), (30, 2), (5, 6, 7, 8, 2)]
+    found = engine.compute_divergences("candidate", PROMPTS, answers, batch_size=batch_size)
+    for prompt, answer, each in zip(PROMPTS, answers, found, strict=True):
+        base, candidate = (next_logprobs(engine, side, prompt, answer) for side in SIDES)
+        expected = (base.exp() * (base - candidate)).sum(dim=-1)
+        assert each == pytest.approx(expected.tolist(), abs=1e-4)
+        assert min(each) > 0
+    same = engine.compute_divergences(BASE, PROMPTS, answers, batch_size=batch_size)
+    assert {nats for each in same for nats in each} == {0.0}
 
 
 @pytest.mark.parametrize("side", SIDES)

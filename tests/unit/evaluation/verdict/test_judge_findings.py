@@ -5,7 +5,7 @@ import pytest
 from evaluation.metrics.llm_judge import Preference, Preferences
 from evaluation.metrics.measures import Overhead
 from evaluation.metrics.scoring import build_scorer
-from evaluation.report import Report
+from evaluation.report import GeneralAbility, Report, SideAbility
 from evaluation.rules import Gate
 from evaluation.score_side import RawAnswer, SideAnswers, score_answers, score_golden, score_side
 from evaluation.verdict.findings import Findings
@@ -101,6 +101,52 @@ def test_a_few_lost_valid_answers_leave_it_open_where_items_are_few() -> None:
     report = judge(Findings(sides=sides, live=LIVE, sessions={item.id: item.id for item in items}))
     assert (report.verdict, report.condition) == ("PROBATION", "open guard")
     assert "(1 of 50 lost; between" in report.reason
+
+
+def write_findings(general: GeneralAbility | None, no_general: str = "") -> Findings:
+    """A candidate that writes better, and what it can do beside that."""
+    found = findings(make_routing_items(100), set(range(30)), set(range(5)))
+    return found.model_copy(update={"general": general, "no_general": no_general})
+
+
+def make_ability(low: float, change: float, high: float) -> GeneralAbility:
+    sides = (
+        SideAbility(name=LIVE, divergence=0.2, agreement=0.8, same=20),
+        SideAbility(name=CANDIDATE, divergence=0.5, agreement=0.8 + change, same=9),
+    )
+    return GeneralAbility(items=64, tokens=6000, sides=sides, change=change, interval=(low, high))
+
+
+@pytest.mark.parametrize(
+    ("interval", "state", "verdict"),
+    [
+        ((-0.15, -0.1, -0.05), "kept", "PROMOTE"),
+        ((-0.3, -0.2, -0.1), "open", "PROBATION"),
+        ((-0.5, -0.4, -0.3), "broken", "REJECT"),
+    ],
+)
+def test_general_ability_is_a_guard_where_a_margin_is_set(
+    interval: tuple[float, float, float], state: str, verdict: str
+) -> None:
+    found = write_findings(make_ability(*interval))
+    free = judge(found, task="generation")
+    assert (free.verdict, free.general) == ("PROMOTE", found.general)
+    assert "general ability" not in {guard.name for guard in free.guards}
+    report = judge(found, Gate(general_margin=0.2), "generation")
+    assert (report.guards[-1].name, report.guards[-1].state) == ("general ability", state)
+    assert report.verdict == verdict
+    assert f"{interval[1]:+.2f} against what is live" in report.guards[-1].words
+
+
+def test_general_ability_that_could_not_be_measured_leaves_its_guard_open() -> None:
+    report = judge(write_findings(None, "it wrote nothing"), Gate(general_margin=0.2), "generation")
+    assert report.guards[-1].words == "general ability is not known: it wrote nothing"
+    assert (report.verdict, report.condition) == ("PROBATION", "open guard")
+
+
+def test_a_margin_for_general_ability_does_not_concern_a_classification() -> None:
+    report = judge(write_findings(None), Gate(general_margin=0.2))
+    assert "general ability" not in {guard.name for guard in report.guards}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from extractors.examples.prompt_keys import compute_query_key
 from extractors.examples.types import Document, Triplet
 from tests.support.traffic import NOON
 from trainers.jobs.embedding import split_batch
-from trainers.methods.triplet_batches import TripletBatching, choose_batches, measure_false_negatives
 from trainers.planning.hyperparameters import Hyperparameters
+from trainers.planning.triplet_batches import TripletBatching, choose_batches, measure_false_negatives
 
 
 def make_triplet(query: str, positive: str, negative: str = "no") -> Triplet:

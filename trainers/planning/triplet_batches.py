@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from extractors.examples.prompt_keys import normalise
 from extractors.examples.types import Triplet
 from extractors.values import Value
+from trainers.planning.hyperparameters import TripletLoss
 
 MIN_BATCH = 8
 """Rows of a batch; with fewer, there are too few negatives to rank the relevant document among."""
@@ -15,13 +15,12 @@ MAX_FALSE_SHARE = 0.05
 """Largest tolerable share of a batch's negatives that are known to be relevant, 0 to 1."""
 MAX_SAMPLE = 1000
 """Rows whose pairs are compared; a million pairs take about a second."""
-Loss = Literal["in-batch negatives", "triplets"]
 
 
 class TripletBatching(Value):
     """The loss and the batch size for a set of triplets."""
 
-    loss: Loss
+    loss: TripletLoss
     size: int
     """Rows in a batch."""
     reason: str
@@ -37,8 +36,12 @@ class TripletData:
     batching: TripletBatching
 
 
-def choose_batches(triplets: Sequence[Triplet], batch_size: int) -> TripletBatching:
+def choose_batches(
+    triplets: Sequence[Triplet], batch_size: int, wanted: TripletLoss | None = None
+) -> TripletBatching:
     """Choose the loss for these triplets, with batches of at most `batch_size` rows.
+
+    Where a loss is `wanted`, it is taken; in-batch negatives only where they fill a batch.
 
     Multiple-negatives ranking (Henderson et al. 2017) treats every other document of a batch as
     irrelevant to a query, which teaches most where there are many queries and documents. No batch holds
@@ -52,9 +55,11 @@ def choose_batches(triplets: Sequence[Triplet], batch_size: int) -> TripletBatch
     counts = f"{queries} different queries and {documents} different relevant documents"
     size = min(batch_size, queries // 2, documents // 2)
     share = measure_false_negatives(triplets)
-    if size < MIN_BATCH:
+    if wanted == "triplets":
+        obstacle = "the settings or a race ask for it"
+    elif size < MIN_BATCH:
         obstacle = f"{counts} do not fill batches of {MIN_BATCH} in which no text comes twice"
-    elif share > MAX_FALSE_SHARE:
+    elif share > MAX_FALSE_SHARE and wanted is None:
         obstacle = f"{share:.0%} of the negatives in a batch would be relevant documents"
     else:
         return TripletBatching(

@@ -1,0 +1,127 @@
+"""What the base model of a target wrote itself: made once a base, before something first needs it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from daemon.runtime.context import TargetContext
+from daemon.runtime.paths import replay_folder
+from daemon.runtime.work import Work
+from daemon.settings.target import TargetSettings
+from trainers.planning.method_rules import REPLAY_TASKS
+from trainers.planning.plan import Plan, ReplayMix, TrainingStage
+from trainers.replay.examples import (
+    HELD_OUT,
+    MOST_MIXED,
+    PART_SIZE,
+    ReplayExample,
+    ReplayPart,
+    compute_digest,
+    count_parts,
+    find_part,
+)
+from trainers.replay.job import ReplayJob
+
+LEAST_HELD_OUT = 16
+"""Held-out examples below which a base counts as one that writes nothing usable."""
+
+
+class _Base(NamedTuple):
+    """A base model: its name and its digest."""
+
+    name: str
+    digest: str
+
+
+def add_replay(context: TargetContext, plan: Plan) -> Plan:
+    """Return `plan` with what the base wrote itself mixed into every SFT, or with the reason why not.
+
+    Has the base write what is missing. Raises JobFailed, Interrupted.
+    """
+    share = find_replay_share(context.target)
+    if not share:
+        return plan
+    base = _Base(plan.base_model, plan.base_digest)
+    if why_not := prepare_held_out(context, *base):
+        return plan.model_copy(update={"no_replay": why_not})
+    wanted = max(
+        (
+            _count_wanted(plan, stage, share)
+            for each in (plan.default, *plan.challengers)
+            for stage in each.stages
+        ),
+        default=0,
+    )
+    written = _write_examples(context, base, wanted) if wanted else ()
+    if wanted and not written:
+        return plan.model_copy(
+            update={"no_replay": "the base model wrote nothing usable beyond what is held out"}
+        )
+
+    def mix(stage: TrainingStage) -> TrainingStage:
+        chosen = written[: _count_wanted(plan, stage, share)]
+        mixed = ReplayMix(examples=len(chosen), digest=compute_digest(chosen)) if chosen else None
+        return stage.model_copy(update={"replay": mixed})
+
+    return plan.change_stages(mix)
+
+
+def find_replay_share(target: TargetSettings) -> float:
+    """Return the target's share of replay; 0 for a task that has none."""
+    return target.replay_share if target.task in REPLAY_TASKS else 0.0
+
+
+def measures_ability(target: TargetSettings) -> bool:
+    """Return whether evaluations ask the candidate what the base can do beside the target's task."""
+    wanted = target.replay_share > 0 or target.gate.general_margin is not None
+    return wanted and target.task in REPLAY_TASKS
+
+
+def prepare_held_out(context: TargetContext, base_model: str, base_digest: str) -> str:
+    """Have the base write the held-out part, unless it is there; return why it cannot, in words.
+
+    Empty where it can. Raises JobFailed, Interrupted.
+    """
+    found = _write_part(context, _Base(base_model, base_digest), HELD_OUT)
+    if found.why_not:
+        return f"the base model cannot write questions: {found.why_not}"
+    if len(found.examples) < LEAST_HELD_OUT:
+        reasons = sorted(found.refused.items(), key=lambda each: -each[1])
+        named = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+        return (
+            f"of {found.tried} questions that the base model wrote {len(found.examples)} are usable: {named}"
+        )
+    return ""
+
+
+def _count_wanted(plan: Plan, stage: TrainingStage, share: float) -> int:
+    return min(MOST_MIXED, round(share * plan.counts[stage.data])) if stage.method == "sft" else 0
+
+
+def _write_examples(context: TargetContext, base: _Base, wanted: int) -> tuple[ReplayExample, ...]:
+    """Return the first examples that trainings learn; fewer than `wanted` where the base runs dry."""
+    return tuple(_list_examples(context, base, wanted))[:wanted]
+
+
+def _list_examples(context: TargetContext, base: _Base, wanted: int) -> Iterator[ReplayExample]:
+    found = 0
+    for number in range(1, 1 + count_parts(MOST_MIXED)):
+        if found >= wanted:
+            return
+        examples = _write_part(context, base, number).examples
+        yield from examples
+        found += len(examples)
+        if len(examples) < PART_SIZE:
+            return
+
+
+def _write_part(context: TargetContext, base: _Base, number: int) -> ReplayPart:
+    training, folder = context.settings.training, replay_folder(context.data_dir, base.digest)
+    job = ReplayJob(
+        base_model=base.name,
+        folder=str(folder),
+        part=number,
+        device=training.device,
+        dtype=training.dtype,
+        threads=training.threads,
+    )
+    return context.run_job(Work.REPLAY, find_part(folder, number), job, ReplayPart)

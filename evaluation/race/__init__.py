@@ -1,0 +1,1 @@
+"""Several ways to train compete on one loaded base, and are compared on the validation side."""

@@ -1,0 +1,59 @@
+"""The validation side as items to answer: one a prompt, with the best answer that people know."""
+
+from pathlib import Path
+
+from evaluation.validation_side import can_validate, hold_out_validation
+from extractors.dataset.snapshot import read_snapshot
+from extractors.examples.types import Examples
+from tests.support.searches import make_search_snapshot
+from tests.support.snapshots import (
+    make_conversation,
+    make_example,
+    make_item,
+    make_pair,
+    make_snapshot,
+    make_vote,
+)
+
+ASKED = ("where is my parcel", "shipping")
+
+
+def list_golds(folder: Path, validation: Examples) -> list[str]:
+    snapshot = make_snapshot(folder, Examples(), validation, [make_item(99, ("held out", "billing"))])
+    items = hold_out_validation(read_snapshot(snapshot)).holdout
+    return [item.gold.content for item in items if item.gold]
+
+
+def test_a_prompt_is_asked_once_with_what_people_approved(tmp_path: Path) -> None:
+    both = Examples(sft=(make_example(1, ASKED),), pairs=(make_pair(1, ASKED, "billing"),))
+    assert list_golds(tmp_path, both) == ["shipping"]
+
+
+def test_an_answer_that_people_liked_less_than_another_is_not_gold(tmp_path: Path) -> None:
+    approved = make_example(1, (ASKED[0], "billing"))
+    preferred = make_pair(1, ASKED, "billing")
+    assert list_golds(tmp_path, Examples(sft=(approved,), pairs=(preferred,))) == ["shipping"]
+
+
+def test_liked_answers_and_last_turns_are_gold_where_there_is_nothing_better(tmp_path: Path) -> None:
+    votes = (
+        make_vote(1, ASKED, "billing", desirable=True),
+        make_vote(2, ("another", "shipping"), "billing", desirable=False),
+    )
+    conversation = make_conversation(5, [("first", "billing"), ("last", "shipping")])
+    assert list_golds(tmp_path, Examples(votes=votes, trajectories=(conversation,))) == ["shipping"] * 2
+
+
+def test_the_holdout_has_no_say(tmp_path: Path) -> None:
+    assert list_golds(tmp_path, Examples()) == []
+    empty = read_snapshot(make_snapshot(tmp_path, Examples(), None, [make_item(1, ASKED)]))
+    assert not can_validate(empty)
+
+
+def test_triplets_become_searches(tmp_path: Path) -> None:
+    searched = [("query", "good", "bad"), ("query", "good", "worse"), ("other", "best", "bad")]
+    snapshot = read_snapshot(make_search_snapshot(tmp_path, [], searched, []))
+    one, two = hold_out_validation(snapshot).retrievals
+    found = {(document.text, document.relevant) for document in one.documents}
+    assert found == {("good", True), ("bad", False), ("worse", False)}
+    assert two.query == "other"
