@@ -13,12 +13,13 @@ web socket                     none of these; uvicorn's pings find peers that ar
 
 import asyncio
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from time import monotonic
 from typing import Any
 
+import httptools
 import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 log = structlog.get_logger()
 ACCEPTED_AT_ONCE = 128
 """Most connections that wait to be accepted. The event loop accepts as many before it looks at any."""
+UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 REFUSALS = {
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
@@ -93,6 +95,20 @@ def build_server(app: Any, *, grace_seconds: int, websockets: bool, limits: Http
     )
 
 
+class StoppedParser(httptools.HttpRequestParser):
+    """A parser that keeps what comes after a request to change the protocol, where it stops."""
+
+    rest = b""
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+        """Parse some of a request. Raises HttpParserError, and HttpParserUpgrade where it stops."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
+            raise
+
+
 class Phase(Enum):
     """The part of a request that a connection reads."""
 
@@ -105,10 +121,12 @@ class LimitedProtocol(HttpToolsProtocol):
     """A connection of a client, within the limits."""
 
     config: LimitedConfig
+    parser: StoppedParser
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the deadline of the first head, and make room for this connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._parse_anew()
         self._limits = self.config.limits
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -149,6 +167,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if size > self._limits.max_head_bytes:
             self._head_is_too_long = True
             raise ValueError("the head is too long")  # The parser stops, and asks for a refusal.
+        self._ignores_upgrade = (
+            self.parser.should_upgrade()
+            and not self._should_upgrade()
+            and self.parser.get_method() != b"CONNECT"
+        )
+        if self._ignores_upgrade:
+            return
         self._phase, self._body_bytes = Phase.BODY, 0
         self._wait(self._limits.body_seconds, self._check_body)
         if self.parser.get_http_version() == "1.0":
@@ -166,6 +191,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the deadline: an answer may take as long as it needs."""
+        if self._ignores_upgrade:
+            return
         self._phase = Phase.NONE
         self._stop_waiting()
         if self._keeps_alive and not self.cycle.response_started:
@@ -197,6 +224,28 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             # A response has begun, and another must not stand in the middle of it.
             self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read a request as if it had not asked for another protocol (RFC 9110, section 7.8, allows that).
+
+        Java's client asks for HTTP/2 with its first request. uvicorn would lose the body.
+        """
+        if not self._ignores_upgrade:
+            super()._unsupported_upgrade_warning()
+            return
+        lines = [
+            b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        ]
+        lines += [b"%s: %s" % header for header in _list_plain_headers(self.headers)]
+        request = b"\r\n".join([*lines, b"", b""]) + self.parser.rest
+        self._parse_anew()
+        super().data_received(request)
+
+    def _parse_anew(self) -> None:
+        self.parser = StoppedParser(self)
+        # As uvicorn does: a client may send something after a request that closes the connection.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._ignores_upgrade = False
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over to the protocol of web sockets."""
@@ -290,3 +339,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
+
+
+def _list_plain_headers(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the headers without those that ask for another protocol."""
+    for name, value in headers:
+        if name == b"connection":
+            kept = [each for each in value.split(b",") if each.strip().lower() not in UPGRADE_HEADERS]
+            yield name, b",".join(kept)
+        elif name not in UPGRADE_HEADERS:
+            yield name, value

@@ -99,6 +99,35 @@ def test_a_head_that_never_ends_is_refused_before_much_of_it_is_kept(short: Addr
     assert sent < 20 * 2**20  # What the sockets' buffers took.
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 5\r\n\r\nhello",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ],
+    ids=["length", "chunked"],
+)
+def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
+    short: Address, body: bytes
+) -> None:
+    """Java's client sends this with its first request on plain HTTP."""
+    request = b"POST / HTTP/1.1\r\nHost: x\r\n" + UPGRADE + body
+    cuts = (len(request), 30, len(request) - len(body), len(request) - 3)
+    for cut in cuts:
+        answer = ask(short, request[:cut], request[cut:] + LAST)
+        assert answer.count(b"200 OK") == 2, answer
+        assert b"last 5" in answer
+        assert b"last 0" in answer
+
+
+def test_a_tunnel_is_not_opened(short: Address) -> None:
+    assert b"200 OK" not in ask(short, b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "head",
     [
