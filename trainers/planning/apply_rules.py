@@ -155,6 +155,14 @@ def choose_method(
     return MethodChoice(plan=plan, considered=(*tried, *others))
 
 
+def can_start(rule: MethodRule, *, has_live: bool) -> bool:
+    """Return whether a challenger by this rule has something to begin with.
+
+    The base itself serves where it need not answer sensibly, or where that is measured.
+    """
+    return has_live or rule.start == "base" or rule.asks_live
+
+
 def may_race(
     counts: Mapping[str, int], task: Task, thresholds: Thresholds, mode: RaceMode, *, has_live: bool
 ) -> bool:
@@ -162,7 +170,7 @@ def may_race(
 
     def is_met(rule: MethodRule) -> bool:
         enough = all(counts[name] >= getattr(thresholds, least) for name, least in rule.needs.items())
-        return enough and (has_live or rule.start != "live")
+        return enough and (rule.leads or can_start(rule, has_live=has_live))
 
     rules = [rule for rule in RULES if task in rule.tasks and is_met(rule)]
     return (
@@ -228,7 +236,7 @@ class _Choice:
         for rule in self._list_rules():
             if rule is default or not self._may_challenge(rule):
                 continue
-            considered.append(self._consider(rule))
+            considered.append(self._consider(rule, challenges=True))
             if considered[-1].met:
                 challengers.append(self.build_contender(rule))
         return tuple(challengers), tuple(considered)
@@ -269,14 +277,14 @@ class _Choice:
             "embedding", count, self.settings.base.bytes, preset=preferences.preset, overrides=overrides
         ).batch_size
 
-    def _consider(self, rule: MethodRule) -> ConsideredRule:
+    def _consider(self, rule: MethodRule, *, challenges: bool = False) -> ConsideredRule:
         thresholds, counts = self.settings.thresholds, self.counts
         needs = [
             f"{counts[name]} {KIND_NAMES[name]} (needs {getattr(thresholds, least)})"
             for name, least in rule.needs.items()
         ]
         met = all(counts[name] >= getattr(thresholds, least) for name, least in rule.needs.items())
-        if rule.start == "live" and self.live is None:
+        if challenges and not can_start(rule, has_live=self.live is not None):
             met = False
             needs.append("no live version to go on from")
         if met and rule.asks_live:

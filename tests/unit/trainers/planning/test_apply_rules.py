@@ -184,7 +184,7 @@ def test_a_challenger_of_each_kind_that_has_enough_examples_may_beat_the_default
         "kto",
     ]
     # Without a live version there is nothing to go on from; a base without sensible answers learns no DPO.
-    assert list_challengers(data, INVALID) == ["sft+dpo (sigmoid+sft)", "kto"]
+    assert list_challengers(data, INVALID) == ["sft+dpo (sigmoid+sft)"]
     assert list_challengers(make_snapshot(sft=60, validated=40), None) == []
 
 
