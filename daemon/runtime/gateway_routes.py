@@ -20,8 +20,8 @@ class TargetRoute(BaseModel):
     # A newer daemon may tell more than this gateway understands.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: str | None = Field(min_length=1)
-    """The active version; null while the base model serves."""
+    version: str | None = Field(min_length=1, pattern=r"^[!-~]+$")
+    """The active version; null while the base model serves. Visible ASCII: it stands in a header."""
 
 
 class GatewayRoutes(BaseModel):

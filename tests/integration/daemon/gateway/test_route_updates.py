@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import tomli_w
+from pydantic import ValidationError
 
 from daemon.access.tokens import TokensMissing
 from daemon.demo.servers import find_free_port, run_server
@@ -305,3 +306,9 @@ def test_the_daemon_is_looked_for_where_it_listens(daemon: dict[str, Any], url: 
     assert Settings.model_validate({"daemon": daemon}).daemon_url == url
     elsewhere = {"daemon": daemon, "gateway": {"daemon_url": "http://learnd:8710/"}}
     assert Settings.model_validate(elsewhere).daemon_url == "http://learnd:8710"
+
+
+def test_a_version_that_no_header_can_carry_is_refused() -> None:
+    for version in ("v1\r\nx-evil: 1", "", "v 1", "vé"):
+        with pytest.raises(ValidationError):
+            TargetRoute(version=version)
