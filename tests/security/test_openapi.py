@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,9 +21,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from registry.store.store import Store
 from tests.integration.registry.store.batch_support import TARGET, a_batch
 from tests.integration.registry.store.store_support import a_candidate
-from tests.support.daemon_doors import AGENT, GATEWAY, OPERATOR, VIEWER, Doors, run_doors
+from tests.support.daemon_doors import AGENT, GATEWAY, OPERATOR, VIEWER, run_doors_apart
 
 CHECKS = [
     not_a_server_error,
@@ -45,10 +47,18 @@ def serialize_lines(_context: Any, value: Any) -> bytes:
     return str(value).encode("utf-8", "surrogatepass")
 
 
+@dataclass(frozen=True)
+class Doors:
+    """A daemon in a process of its own."""
+
+    url: str
+    store: Store
+
+
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    with run_doors(tmp_path_factory.mktemp("doors")) as running:
-        yield running
+    with run_doors_apart(tmp_path_factory.mktemp("doors")) as (url, store):
+        yield Doors(url, store)
 
 
 @pytest.fixture(scope="module")
