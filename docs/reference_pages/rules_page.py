@@ -73,7 +73,7 @@ def _needs(rule: MethodRule) -> Iterator[str]:
 
 
 def _part(rule: MethodRule) -> str:
-    """Whether a row may be the default, and which races it enters."""
+    """Return in words whether a row may be the default, and which races it enters."""
     race = "thorough races" if rule.thorough else "races"
     return f"default, or in {race}" if rule.leads else f"in {race}"
 

@@ -83,7 +83,7 @@ class _Trainings(NamedTuple):
 
     @property
     def shape(self) -> tuple[bool, tuple[str, ...], bool]:
-        """What must be the same for the page to keep its charts."""
+        """Return the parts that there are: while they are the same, the page keeps its charts."""
         return bool(self.curves), tuple(self.contenders), self.race is not None
 
 
