@@ -92,6 +92,20 @@ class RaceAttributes(Value):
     contenders: tuple[ContenderAttributes, ...]
 
 
+class GeneralAbilityAttributes(Value):
+    """`general_ability.*`: what the candidate can still do of what the base model could before, from its
+    answers to questions that the base wrote itself."""
+
+    items: int
+    tokens: int
+    divergence: float
+    """Mean KL(base‖candidate) in nats a token."""
+    agreement: float
+    """Mean nearness of its answers to the base's, 0 to 1."""
+    change: float
+    """Its agreement minus that of what was live."""
+
+
 class OutputAttributes(Value):
     """`output.*`: the result of the run."""
 
@@ -157,6 +171,7 @@ class ExperimentSpan(RunSpan):
     data: DataAttributes = DataAttributes()
     metrics: FineTuningMetrics = FineTuningMetrics()
     race: RaceAttributes | None = None
+    general_ability: GeneralAbilityAttributes | None = None
     output: OutputAttributes = OutputAttributes()
 
 

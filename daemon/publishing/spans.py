@@ -13,6 +13,7 @@ from daemon.publishing.span_attributes import (
     ExperimentAttributes,
     ExperimentSpan,
     FineTuningMetrics,
+    GeneralAbilityAttributes,
     ImprovementAttributes,
     OutputAttributes,
     ParameterAttributes,
@@ -21,7 +22,7 @@ from daemon.publishing.span_attributes import (
 )
 from daemon.views.run_files import RACE
 from evaluation.race_report import RaceReport
-from evaluation.report import PairedComparison, Report, Side
+from evaluation.report import GeneralAbility, PairedComparison, Report, Side
 from extractors.dataset.snapshot import Snapshot
 from registry.cycles import Cycle, CycleState, ReviewedCounts, StageResult
 from trainers.planning.plan import Plan, TrainingStage
@@ -47,6 +48,7 @@ def build_experiment_span(run: FinishedRun) -> ExperimentSpan:
     )
     stages = list(_find_stages(run.trained, plan))
     trained_stages = [stage for stage, _ in stages] or plan.stages
+    general = run.cycle.report.general if run.cycle.report else None
     return ExperimentSpan(
         started_at=started_at,
         ended_at=ended_at,
@@ -58,6 +60,7 @@ def build_experiment_span(run: FinishedRun) -> ExperimentSpan:
         if is_second_look or not stages
         else _build_training_metrics(run, *stages[-1]),
         race=_build_race(run.race) if run.race else None,
+        general_ability=_build_general_ability(general) if general else None,
         output=OutputAttributes(adapter_path=run.adapter_path),
     )
 
@@ -156,6 +159,13 @@ def _build_race(race: RaceReport) -> RaceAttributes:
             )
             for each in race.contenders
         ),
+    )
+
+
+def _build_general_ability(general: GeneralAbility) -> GeneralAbilityAttributes:
+    return GeneralAbilityAttributes(
+        **general.model_dump(include={"items", "tokens", "change"}),
+        **general.candidate.model_dump(include={"divergence", "agreement"}),
     )
 
 

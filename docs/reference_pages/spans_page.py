@@ -41,7 +41,9 @@ RUNS = """## Runs
 Each run that trained or judged something is written to the project
 [`phoenix.experiments_project`](settings.md#phoenix.experiments_project): an EXPERIMENT span, and below it an
 EVALUATION span where the run was judged. An attribute without a value is left out. Where ways to train raced,
-each contender has its number: `race.contenders.0` is the default.
+each contender has its number: `race.contenders.0` is the default. `general_ability` says what the candidate
+[can still do of what its base could](../concepts/training.md#what-the-model-could-do-before): `divergence` is
+KL(base‖candidate) in nats a token, and `change` is its agreement minus that of what was live.
 
 """
 REQUEST: dict[str, Any] = {

@@ -22,7 +22,7 @@ from daemon.runtime.child_process import Interrupted
 from daemon.service import Service
 from daemon.serving.pruning import RUNS_KEPT, prune_target
 from daemon.views.experiments import describe_phoenix_page
-from evaluation.report import SeedRuns
+from evaluation.report import GeneralAbility, SeedRuns, SideAbility
 from extractors.phoenix.client import PhoenixClient
 from extractors.phoenix.http import PhoenixHttp, PhoenixUnreachable
 from registry.cycles import MOST_PUBLISH_TRIES, Cycle, CycleState, StageResult
@@ -228,6 +228,25 @@ def test_a_race_is_told_with_every_contender_its_scores_its_cost_and_why_it_left
     assert span.params.method == "sft+dpo"
     assert span.started_at == began + MINUTE
     assert span.ended_at > began + 2 * MINUTE
+
+
+def test_the_candidate_s_general_ability_is_told_where_it_was_measured(runs: Runs) -> None:
+    snapshot = runs.snapshot(make_held_out(40))
+    cycle = runs.train(snapshot)
+    sides = (
+        SideAbility(name="acme.routing.v1", divergence=0.125, agreement=0.75, same=20),
+        SideAbility(name=str(cycle.version_id), divergence=0.25, agreement=0.5, same=9),
+    )
+    general = GeneralAbility(items=64, tokens=6000, sides=sides, change=-0.25, interval=(-0.3, -0.2))
+    report = make_report(snapshot, str(cycle.version_id), right=30)
+    runs.end(cycle, report.model_copy(update={"general": general}))
+    span = build_experiment_span(read_finished(runs, cycle))
+    told = {
+        name.removeprefix("general_ability."): value
+        for name, value in flatten_attributes(span).items()
+        if name.startswith("general_ability.")
+    }
+    assert told == {"items": 64, "tokens": 6000, "divergence": 0.25, "agreement": 0.5, "change": -0.25}
 
 
 def test_a_second_look_is_judged_but_counts_no_training_twice(runs: Runs) -> None:
