@@ -36,6 +36,9 @@ class Experiment:
     state: str
     method: str
     """The methods that it trains by: `sft`, `sft+dpo`, …"""
+    winner: str
+    """The contender that won the race between ways to train; empty where there was no race, or it has not
+    ended."""
     look: str
     """`first`, or `second`: it trained nothing, and judged a version on probation again."""
     verdict: str | None

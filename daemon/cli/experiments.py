@@ -25,20 +25,24 @@ from extractors.errors import LearndError
 from trainers.planning.hyperparameters import Method
 
 app = typer.Typer(no_args_is_help=True)
-COLUMNS = (
-    "run",
-    "target",
-    "method",
-    "verdict",
-    "metric",
-    "base",
-    "live",
-    "candidate",
-    "effect",
-    "p",
-    "n",
-    "began",
-)
+COLUMNS = {
+    "run": 25,
+    "target": 16,
+    "method": 8,
+    "winner": 13,
+    "verdict": 12,
+    "metric": 8,
+    "base": 5,
+    "live": 5,
+    "candidate": 9,
+    "effect": 6,
+    "p": 7,
+    "n": 3,
+    "began": 10,
+}
+"""Columns of the list, and the width in which none of their words is broken."""
+LEFT_OUT_FIRST = ("began", "n", "base", "metric", "live", "candidate")
+"""Columns that a narrow terminal has no room for, in this order; a run's id begins with the time."""
 
 TITLES = {"run": "Runs", "plan": "Plans, where they differ", "data": "Data", "measures": "Measures"}
 """Headings of a comparison, by the group of the facts."""
@@ -77,7 +81,10 @@ def list_(
         print_json(found)
         return
     empty = "No run fits. A cycle is a run as soon as it trains; `learnd cycles list` lists all cycles."
-    print_table([_build_row(each) for each in found], columns=COLUMNS, empty=empty)
+    columns = _choose_columns(console.width)
+    print_table([_build_row(each) for each in found], columns=columns, empty=empty)
+    if found and (left_out := [name for name in COLUMNS if name not in columns]):
+        print_line(f"No room for {', '.join(left_out)}; a wider terminal or --json has them.", style="dim")
 
 
 @app.command()
@@ -129,12 +136,23 @@ def open_(run: Run, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) ->
         )
 
 
+def _choose_columns(width: int) -> list[str]:
+    """Return the columns that fit into a terminal of this width."""
+    columns = list(COLUMNS)
+    for name in LEFT_OUT_FIRST:
+        if sum(COLUMNS[each] + 2 for each in columns) <= width:
+            break
+        columns.remove(name)
+    return columns
+
+
 def _build_row(each: Experiment) -> dict[str, Any]:
     second = "" if each.look == "first" else ", second look"
     return {
         "run": each.id,
         "target": each.target,
         "method": f"{each.method}{second}",
+        "winner": each.winner,
         "verdict": each.verdict or each.state,
         "metric": each.metric,
         "base": format_number(each.base),

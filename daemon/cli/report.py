@@ -49,6 +49,8 @@ def print_run(cycle: Cycle, settings: Settings) -> None:
     }
     if cycle.plan:
         facts["plan"] = "; ".join((cycle.plan.reason, *describe_replay(cycle.plan)))
+        if cycle.plan.winner:
+            facts["winner"] = cycle.plan.winner
     print_facts(facts | {"in Phoenix": describe_phoenix_page(cycle, settings.phoenix)})
     if cycle.plan and (race := build_planned_race(cycle.plan)):
         print_section(race)

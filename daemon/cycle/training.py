@@ -230,7 +230,8 @@ def _race(context: TargetContext, cycle: Cycle, plan: Plan) -> _PlanRun:
         StageResult(method=stage.method, figures=TrainingFigures.from_metrics(each.metrics))
         for stage, each in zip(found.plan.stages, found.stages, strict=True)
     )
-    return _PlanRun(found.plan, folder / found.adapter, found.stages[-1], stages)
+    won = found.plan.model_copy(update={"raced": True})
+    return _PlanRun(won, folder / found.adapter, found.stages[-1], stages)
 
 
 def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _PlanRun:

@@ -39,6 +39,9 @@ class Experiment(Value):
     state: CycleState
     method: str
     """The methods that it trains with: `sft`, `sft+dpo`, …"""
+    winner: str
+    """The contender that won the race between ways to train; empty where there was no race, or it has not
+    ended."""
     look: Look
     """`second`: it trained nothing, and looked at a version on probation again."""
     verdict: Verdict | None
@@ -151,6 +154,7 @@ def build_experiment(cycle: Cycle, trained: Cycle, phoenix: PhoenixSettings) -> 
         **cycle.model_dump(include=Experiment.model_fields.keys() & Cycle.model_fields.keys()),
         **{name: known[name] for name in Experiment.model_fields.keys() & known.keys()},
         method="+".join(list_methods(trained)),
+        winner=trained.plan.winner if trained.plan else "",
         look="first" if cycle.plan else "second",
         ended_at=cycle.updated_at if cycle.ended else None,
         compare_url=build_compare_url(cycle, phoenix),

@@ -90,6 +90,7 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
     race = cycle["report"]["race"]
     assert race["winner"] == cycle["plan"]["name"] == "sft"
     assert [contender["name"] for contender in race["contenders"]] == ["sft", "sft+dpo (sigmoid+sft)"]
+    assert [each["winner"] for each in team.ask("experiments", "list")] == ["sft"]
     assert "DPO left out" in race["contenders"][1]["left"], "the adapter has settled the pairs"
     (sft,) = cycle["training"]
     assert sft["figures"]["steps"] > 0

@@ -350,7 +350,7 @@ class Past:
         plan = _build_plan(snapshot)
         if raced:
             # As the cycle has it afterwards: the winner's.
-            plan = plan.model_copy(update={"name": ON_TOP, "no_race": ""})
+            plan = plan.model_copy(update={"name": ON_TOP, "raced": True, "no_race": ""})
         step(cycle.id, S.SELECTING, S.TRAINING, at, plan=plan)
         _write_curves(self.data, cycle, raced=raced)
         version = _add_candidate(store, self.data, cycle, plan)

@@ -237,6 +237,7 @@ class Runs:
         )
         plan = Plan(
             name=ON_TOP if raced else "sft",
+            raced=raced,
             stages=tuple(stages),
             reason=f"{len(snapshot.train.sft)} answers to imitate",
             snapshot_id=snapshot.id,

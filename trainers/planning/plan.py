@@ -58,6 +58,8 @@ class Plan(Value):
     """Most seconds of the race, as a multiple of those of the stages alone; None without challengers."""
     no_race: str = ""
     """Why the stages have no challengers, in words."""
+    raced: bool = False
+    """The stages have won a race."""
     no_replay: str = ""
     """Why nothing is mixed in that the base wrote itself, in words; empty where it is, or is not wanted."""
     counts: dict[str, int] = {}
@@ -110,6 +112,11 @@ class Plan(Value):
         return Contender(
             name=self.name, stages=self.stages, start_version=self.start_version, reason=self.reason
         )
+
+    @property
+    def winner(self) -> str:
+        """Name of the contender that won the race; empty where there was none, or it has not ended."""
+        return self.name if self.raced else ""
 
     def choose(self, contender: Contender) -> "Plan":
         """Return the plan that trains `contender` alone."""

@@ -100,7 +100,7 @@ def test_the_list_has_what_trained_or_judged_newest_first(learnd: Learnd) -> Non
     assert (row["base"], row["live"], row["live_version"]) == (5 / 54, 5 / 54, "base")
     printed = learnd("experiments", "list")
     lines = printed.splitlines()
-    columns = "run target method verdict metric base live candidate effect p n began"
+    columns = "run target method winner verdict metric base live candidate effect p n began"
     assert " ".join(lines[0].split()) == columns
     assert first in lines[3]
     assert "sft, second look" in lines[2]
@@ -169,12 +169,34 @@ def test_a_race_is_shown_and_compared(learnd: Learnd) -> None:
     shown = " ".join(learnd("experiments", "show", raced.id).split())
     assert f"Race between ways to train {ON_TOP} won. 3 challenged sft" in shown
     assert "sft 30 80 s – 0.750 – – beaten by sft+dpo (sigmoid+sft)" in shown
+    assert [each["winner"] for each in learnd.json("list")] == [ON_TOP, ""]
+    assert learnd.json("show", raced.id)["experiment"]["winner"] == ON_TOP
     race = learnd.json("show", raced.id)["run"]["report"]["race"]
     assert [each["name"] for each in race["contenders"]] == ["sft", FROM_LIVE, ON_TOP, FROM_PAIRS]
     facts = {fact["name"]: fact["values"] for fact in learnd.json("compare", before.id, raced.id)["facts"]}
     assert facts["way to train"] == {before.id: "sft", raced.id: ON_TOP}
     assert facts["race won by"] == {raced.id: ON_TOP}
     assert facts["race cost over the default"] == {raced.id: 1.75}
+
+
+def test_a_list_in_a_narrow_terminal_breaks_no_word_and_says_what_it_leaves_out(learnd: Learnd) -> None:
+    runs = learnd.runs
+    snapshot = runs.snapshot(make_held_out(60))
+    raced = runs.train(snapshot, (SFT, DPO), raced=True)
+    runs.end(raced, make_report(snapshot, str(raced.version_id), right=60, race=make_race()))
+    learnd.patch.setattr(output.console, "width", 100)
+    head, row, note = learnd("experiments", "list").splitlines()
+    assert head.split() == ["run", "target", "method", "winner", "verdict", "effect", "p"]
+    assert row.split()[:6] == [raced.id, "acme/routing", "sft+dpo", *ON_TOP.split(), "PROMOTE"]
+    assert note.startswith("No room for metric, base, live, candidate, n, began")
+
+
+def test_a_run_whose_evaluation_failed_names_the_winner_of_its_race(learnd: Learnd) -> None:
+    runs = learnd.runs
+    raced = runs.train(runs.snapshot(make_held_out(12)), (SFT, DPO), raced=True)
+    runs.fail(raced, "the evaluation's process was killed")
+    assert learnd.json("list")[0]["winner"] == ON_TOP
+    assert f"winner {ON_TOP}" in " ".join(learnd("experiments", "show", raced.id).split())
 
 
 def test_what_others_said_does_nothing_in_a_terminal(learnd: Learnd) -> None:
