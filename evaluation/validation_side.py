@@ -6,6 +6,7 @@ Runs and contenders are compared there; only the one that is chosen meets the ho
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from extractors.dataset.holdout_split import find_group
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.thoughts import get_answer
 from extractors.examples.types import (
@@ -35,6 +36,12 @@ def can_validate(snapshot: Snapshot) -> bool:
     """Return True if something on the validation side can be scored."""
     held_out = hold_out_validation(snapshot)
     return bool(held_out.holdout or held_out.retrievals)
+
+
+def count_sessions(snapshot: Snapshot) -> int:
+    """Return the number of sessions, or traces, of the items on the validation side that can be scored."""
+    held_out = hold_out_validation(snapshot)
+    return len({find_group(item) for item in (*held_out.holdout, *held_out.retrievals)})
 
 
 def _list_items(validation: Examples) -> Iterator[ReviewedItem]:

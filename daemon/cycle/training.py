@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daemon.cycle.replay import find_replay_share
+from daemon.data.ingest import explain_missing_scores
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder, adapter_path, replay_folder
 from daemon.runtime.version import VERSION
@@ -20,7 +21,6 @@ from evaluation.jobs.seeds import SeedsJob
 from evaluation.race.job import RaceJob, RaceResult
 from evaluation.race_report import RaceReport
 from evaluation.report import SeedRuns
-from evaluation.rules import JUDGE
 from evaluation.validation_side import can_validate
 from extractors.dataset.snapshot import Snapshot
 from registry.adapter_files import share_adapter
@@ -66,7 +66,6 @@ def choose_plan(
     active = context.store.find_active_version(context.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
-    by_judge = context.target.gate.gating_metrics(context.target.task)[0] == JUDGE
     return choose_method(
         snapshot,
         build_method_settings(context, base),
@@ -74,7 +73,7 @@ def choose_plan(
         measure_live=lambda: _measure_readiness(
             context, base.name, written, folder, build_side(context.data_dir, live)
         ),
-        no_scores="answers can be compared by a judge only (gate.metrics)" if by_judge else None,
+        no_scores=explain_missing_scores(context.target),
         found_before=average_gains(list_races(context)),
     )
 

@@ -9,6 +9,8 @@ from daemon.data.imports import read_golden_cases, read_imported_examples
 from daemon.runtime.context import TargetContext
 from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
+from evaluation.rules import JUDGE
+from evaluation.validation_side import count_sessions
 from extractors.cleaning.redaction import Redaction, load_redactor
 from extractors.dataset.build import ExtraData
 from extractors.dataset.snapshot import Provenance, Snapshot, build_snapshot
@@ -19,7 +21,7 @@ from extractors.phoenix.http import PhoenixError
 from extractors.phoenix.mirror import MirrorSource, PollRules
 from extractors.phoenix.poll import poll
 from registry.store.store import Store
-from trainers.planning.apply_rules import may_race
+from trainers.planning.apply_rules import MIN_RACE_SESSIONS, may_race
 from trainers.planning.method_rules import count_for_rules
 
 
@@ -110,7 +112,8 @@ def extract_target(store: Store, target: TargetSettings) -> Extraction:
 def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapshot:
     """Build the snapshot of `extraction`, imports and approved examples, with the target's current holdout.
 
-    Where several ways to train are possible, more is set apart to compare them on. Nothing is written.
+    Where several ways to train are possible, and a race between them can tell something, more is set apart to
+    compare them on. Nothing is written.
     Raises RedactorUnusable, RedactionFailed, ImportInvalid.
     """
     target = context.target
@@ -135,10 +138,20 @@ def assemble_snapshot(context: TargetContext, extraction: Extraction) -> Snapsho
         ),
     )
     snapshot = build(target.holdout)
-    if not _may_race(context, snapshot):
+    if explain_missing_scores(target) or not _may_race(context, snapshot):
         return snapshot
-    wider = {"validation_share": max(target.holdout.validation_share, target.holdout.race_validation_share)}
-    return build(target.holdout.model_copy(update=wider))
+    share = max(target.holdout.validation_share, target.holdout.race_validation_share)
+    wider = build(target.holdout.model_copy(update={"validation_share": share}))
+    # What is set apart is missing from the training: the same ways must be possible without it.
+    can_tell = _may_race(context, wider) and count_sessions(wider) >= MIN_RACE_SESSIONS
+    return wider if can_tell else snapshot
+
+
+def explain_missing_scores(target: TargetSettings) -> str | None:
+    """Return why answers to the validation side cannot be scored, in words; None if they can."""
+    if target.gate.gating_metrics(target.task)[0] == JUDGE:
+        return "answers can be compared by a judge only (gate.metrics)"
+    return None
 
 
 def _may_race(context: TargetContext, snapshot: Snapshot) -> bool:
