@@ -234,7 +234,7 @@ class _Choice:
         """Return the contenders that may beat the default, and the rules that were considered."""
         challengers, considered = [], []
         for rule in self._list_rules():
-            if rule is default or not self._may_challenge(rule):
+            if rule is default or not _may_follow(rule, default) or not self._may_challenge(rule):
                 continue
             considered.append(self._consider(rule, challenges=True))
             if considered[-1].met:
@@ -296,6 +296,12 @@ class _Choice:
                 f"about {unsettled} pairs whose chosen answer it does not give yet (needs {thresholds.pairs})"
             )
         return ConsideredRule(method=rule.name, needs=", ".join(needs), met=met)
+
+
+def _may_follow(rule: MethodRule, default: MethodRule) -> bool:
+    """Return whether the stages before the rule's last, which the race does not train, are the default's."""
+    below = rule.stages[:-1]
+    return not below or (below, rule.start) == (default.stages, default.start)
 
 
 def find_reason_to_skip(

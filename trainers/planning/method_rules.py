@@ -97,18 +97,26 @@ _LOSSES: tuple[tuple[str, Mapping[str, Any], bool, str], ...] = (
 """Losses for preference pairs: name, hyperparameters, whether thorough races only try it, and the reason."""
 
 
+_SFT: tuple[tuple[str, frozenset[Task], ExampleKind, str], ...] = (
+    ("sft", LANGUAGE_TASKS, "sft", "sft_examples"),
+    ("sft on conversations", frozenset({"chat"}), "trajectories", "trajectories"),
+)
+"""The rows of SFT on which DPO goes on: name, tasks, examples and their threshold."""
+
+
 def _build_pair_rules() -> tuple[MethodRule, ...]:
     """Return the rows that learn from pairs, one for each loss: on top of SFT, and from what is live."""
     on_top = tuple(
         MethodRule(
-            name=f"sft+dpo ({loss})",
-            tasks=LANGUAGE_TASKS,
-            needs={"pairs": "pairs", "sft": "sft_examples"},
-            stages=(("sft", "sft"), ("dpo", "pairs")),
+            name=f"{below}+dpo ({loss})",
+            tasks=tasks,
+            needs={"pairs": "pairs", kind: least},
+            stages=(("sft", kind), ("dpo", "pairs")),
             variant=variant,
             thorough=thorough,
             because=f"preferences refine what was imitated; {why}",
         )
+        for below, tasks, kind, least in _SFT
         for loss, variant, thorough, why in _LOSSES
     )
     from_live = tuple(
@@ -185,7 +193,7 @@ RULES: tuple[MethodRule, ...] = (
     ),
 )
 """Every way to train. Of the rows that lead, the first whose needs are met is the default; the others
-whose needs are met may challenge it."""
+whose needs are met may challenge it, those of several stages where they go on from the default."""
 
 KIND_NAMES = {
     "sft": "approved or corrected answers",

@@ -188,6 +188,23 @@ def test_a_challenger_of_each_kind_that_has_enough_examples_may_beat_the_default
     assert list_challengers(make_snapshot(sft=60, validated=40), None) == []
 
 
+@pytest.mark.parametrize(
+    ("data", "on_top"),
+    [
+        (
+            make_snapshot(sft=60, pairs=20, trajectories=20, validated=40),
+            "sft on conversations+dpo (sigmoid+sft)",
+        ),
+        (make_snapshot(sft=60, pairs=20, trajectories=19, validated=40), "sft+dpo (sigmoid+sft)"),
+    ],
+)
+def test_a_second_stage_challenges_only_the_default_that_it_goes_on_from(data: Snapshot, on_top: str) -> None:
+    found = choose_plan(data, INVALID, "chat")
+    staged = [each for each in found.challengers if len(each.stages) > 1]
+    assert [each.name for each in staged] == [on_top]
+    assert staged[0].stages[:-1] == found.stages
+
+
 def test_a_thorough_race_tries_every_loss() -> None:
     data = make_snapshot(sft=60, pairs=20, validated=40)
     losses = [name for name in list_challengers(data, INVALID, race="thorough") if name.startswith("sft+dpo")]
