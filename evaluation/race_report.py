@@ -2,6 +2,10 @@
 
 from extractors.values import Value
 
+LEFT, WON = "left", "won"
+ENDINGS = frozenset({LEFT, WON})
+"""Stages of the progress lines that say how the race ended for a contender."""
+
 
 class RungScore(Value):
     """The score of a contender at one point of the race."""

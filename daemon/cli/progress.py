@@ -5,19 +5,23 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
-    TaskID,
+    Task,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.progress_bar import ProgressBar
+from rich.table import Column
+from rich.text import Text
 
 from daemon.cli.output import remove_control_characters
+from evaluation.race_report import ENDINGS
 from trainers.job_folder import ProgressLine
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -30,42 +34,83 @@ def show_progress(console: Console) -> "AbstractContextManager[ProgressBars | Pr
 
 
 class ProgressBars:
-    """A bar for each stage of a cycle, and in a race for each contender's, with the training's own counts."""
+    """A bar for each stage of a cycle, and in a race for each contender, with the training's own counts.
+
+    A cycle does one thing after another, so only the bar of the newest line turns.
+    """
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
-            SpinnerColumn(),
+            _Spinner(),
             TextColumn("[bold]{task.description:<12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            _Bar(bar_width=20),
+            _Count(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            # The reason why a contender left needs more than a line.
+            TextColumn("{task.fields[note]}", style="dim", table_column=Column(ratio=1)),
             console=console,
+            expand=True,
         )
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[str, Task] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop_others(None)
         self._bars.stop()
+
+    def __rich__(self) -> RenderableType:
+        """Return all bars as they stand."""
+        return self._bars.get_renderable()
 
     def show(self, line: ProgressLine) -> None:
         """Show one progress line of a job, or the cycle's next stage."""
-        stage = _name_stage(line)
-        if stage not in self._tasks:
-            self._end_bars_without_count()
-            self._tasks[stage] = self._bars.add_task(escape(stage), total=None, note="")
-        self._bars.update(
-            self._tasks[stage], completed=line.step, total=line.total, note=escape(_build_note(line))
-        )
+        name = line.contender or line.stage.lower()
+        if name not in self._tasks:
+            shown = escape(remove_control_characters(name))
+            added = self._bars.add_task(shown, total=None, note="", is_contender=bool(line.contender))
+            self._tasks[name] = next(task for task in self._bars.tasks if task.id == added)
+        task = self._tasks[name]
+        self._stop_others(task)
+        note = _build_note(line)
+        if line.contender:
+            note = f"{line.stage}: {note}" if note else line.stage
+        self._bars.update(task.id, completed=line.step, total=line.total, note=escape(note))
+        if line.stage in ENDINGS:
+            self._bars.stop_task(task.id)
+        else:
+            task.stop_time = None
 
-    def _end_bars_without_count(self) -> None:
-        """Fill the bars that had no total: the next stage has begun."""
-        for task in self._bars.tasks:
-            if task.total is None:
-                self._bars.update(task.id, total=1, completed=1)
+    def _stop_others(self, current: Task | None) -> None:
+        for task in self._tasks.values():
+            if task is not current and task.stop_time is None:
+                self._bars.stop_task(task.id)
+
+
+class _Spinner(SpinnerColumn):
+    """Turns until its task is stopped."""
+
+    def render(self, task: Task) -> RenderableType:
+        return self.finished_text if task.stop_time is not None else self.spinner.render(task.get_time())
+
+
+class _Bar(BarColumn):
+    """Stands still once its task is stopped, also where nobody knew the steps."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        if task.stop_time is not None and task.total is None:
+            bar.total, bar.completed = 1, 0 if task.fields["is_contender"] else 1
+        return bar
+
+
+class _Count(MofNCompleteColumn):
+    """Empty for a stage that counts no steps."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.completed or task.total else Text()
 
 
 class ProgressLog:
