@@ -21,7 +21,7 @@ from evaluation.jobs.seeds import SeedsJob
 from evaluation.race.job import RaceJob, RaceResult
 from evaluation.race_report import LEFT, WON, RaceReport
 from evaluation.report import SeedRuns
-from evaluation.validation_side import can_validate
+from evaluation.validation_side import can_validate, count_sessions
 from extractors.dataset.snapshot import Snapshot
 from registry.adapter_files import share_adapter
 from registry.cycles import Cycle, CycleState, StageResult, TrainingFigures
@@ -74,6 +74,7 @@ def choose_plan(
         measure_live=lambda: _measure_readiness(
             context, base.name, written, folder, build_side(context.data_dir, live)
         ),
+        sessions=count_sessions(snapshot),
         no_scores=explain_missing_scores(context.target),
         found_before=average_gains(list_races(context)),
     )

@@ -24,6 +24,7 @@ from evaluation.jobs.readiness import ReadinessJob
 from evaluation.metrics.scoring import build_scorer
 from evaluation.race.job import RaceJob, RaceResult
 from evaluation.rules import Gate
+from evaluation.validation_side import count_sessions
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import PreferencePair, SFTExample
 from extractors.values import Value, content_id
@@ -131,7 +132,13 @@ class _Draw:
         settings = MethodSettings(
             task=self.agent.task, thresholds=Thresholds(), base=model, preferences=preferences
         )
-        plan = choose_method(snapshot, settings, live=None, measure_live=self._measure_base).plan
+        plan = choose_method(
+            snapshot,
+            settings,
+            live=None,
+            measure_live=self._measure_base,
+            sessions=count_sessions(snapshot),
+        ).plan
         assert isinstance(plan, Plan), plan.reason
         return plan
 

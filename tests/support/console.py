@@ -18,6 +18,7 @@ from daemon.demo.servers import find_free_port, run_server
 from daemon.scheduling.probation import SECOND_LOOK
 from daemon.settings.load import Settings, load_settings
 from evaluation.report import Report
+from evaluation.validation_side import count_sessions
 from extractors.dataset.second_look import build_fresh_snapshot
 from extractors.dataset.snapshot import OutcomeCounts, Snapshot, read_snapshot, write_snapshot
 from extractors.examples.prompt_keys import compute_prompt_key
@@ -404,7 +405,9 @@ def _build_plan(snapshot: Snapshot) -> Plan:
         preferences=TrainingPreferences(max_lora_rank=16),
     )
     unmeasured = Readiness(asked=0, valid=0, settled=0)
-    plan = choose_method(snapshot, settings, live=None, measure_live=lambda: unmeasured).plan
+    plan = choose_method(
+        snapshot, settings, live=None, measure_live=lambda: unmeasured, sessions=count_sessions(snapshot)
+    ).plan
     assert isinstance(plan, Plan)
     return plan
 

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import Field
 
 from extractors.dataset.snapshot import Snapshot
-from extractors.examples.types import Examples
 from extractors.values import Value, content_id
 from trainers.planning.hyperparameters import Preset, TripletLoss, choose_hyperparameters, select_overrides
 from trainers.planning.limits import Limits
@@ -30,8 +29,8 @@ from trainers.planning.plan import Contender, Plan, Quantization, Skip, Training
 from trainers.planning.triplet_batches import choose_batches
 
 MIN_RACE_SESSIONS = 40
-"""Sessions on the validation side below which a race is not run: 30% of 40 items that differ have a standard
-error of 9 points."""
+"""Sessions on the validation side whose answers can be scored, below which a race is not run: 30% of 40 items
+that differ have a standard error of 9 points."""
 
 
 class TrainingPreferences(Value):
@@ -112,15 +111,17 @@ def choose_method(
     *,
     live: LiveVersion | None,
     measure_live: Callable[[], Readiness],
+    sessions: int,
     no_scores: str | None = None,
     found_before: Mapping[str, float] = MappingProxyType({}),
 ) -> MethodChoice:
     """Choose how to train on `snapshot`, or whether to skip it.
 
     `measure_live` measures how the live model answers the pairs' prompts; it is called only where the
-    choice depends on that. `no_scores` says why answers to the validation side cannot be scored, in words;
-    then there is no race. `found_before` has the mean gain over the default of contenders that raced for the
-    same target before: it orders the challengers. Raises OverridesInvalid.
+    choice depends on that. `sessions` are those on the validation side whose answers can be scored, and
+    `no_scores` says why none can, in words; then there is no race. `found_before` has the mean gain over the
+    default of contenders that raced for the same target before: it orders the challengers.
+    Raises OverridesInvalid.
     """
     held_out = snapshot.manifest.held_out
     if not held_out.approved + held_out.corrected:
@@ -130,7 +131,7 @@ def choose_method(
     default, tried = choice.find_default()
     if default is None:
         return MethodChoice(plan=Skip(reason=_explain_shortage(snapshot, tried)), considered=tried)
-    obstacle = _find_race_obstacle(snapshot, settings.preferences.race, no_scores)
+    obstacle = _find_race_obstacle(settings.preferences.race, sessions, no_scores)
     if obstacle is None:
         challengers, others = choice.find_challengers(default)
         obstacle = "" if challengers else "no other way to train has what it needs"
@@ -180,27 +181,16 @@ def may_race(
     )
 
 
-def _find_race_obstacle(snapshot: Snapshot, mode: RaceMode, no_scores: str | None) -> str | None:
+def _find_race_obstacle(mode: RaceMode, sessions: int, no_scores: str | None) -> str | None:
     """Return why a race could tell nothing, or must not be run, in words; None if it may be."""
     if mode == "off":
         return "`race` is off"
     if no_scores is not None:
         return no_scores
-    sessions = count_sessions(snapshot.validation)
     if sessions < MIN_RACE_SESSIONS:
-        return f"{sessions} sessions to validate on, and a race can tell nothing below {MIN_RACE_SESSIONS}"
+        about = f"{sessions} sessions to validate on whose answers can be scored"
+        return f"{about}, and a race can tell nothing below {MIN_RACE_SESSIONS}"
     return None
-
-
-def count_sessions(examples: Examples) -> int:
-    """Return the number of sessions that the examples come from; one without a session counts by itself."""
-    return len(
-        {
-            example.session_id or (example.source_span_ids or (example.id,))[0]
-            for kind in type(examples).model_fields
-            for example in getattr(examples, kind)
-        }
-    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evaluation.validation_side import can_validate, hold_out_validation
+from evaluation.validation_side import can_validate, count_sessions, hold_out_validation
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Examples
 from tests.support.searches import make_search_snapshot
@@ -48,6 +48,14 @@ def test_the_holdout_has_no_say(tmp_path: Path) -> None:
     assert list_golds(tmp_path, Examples()) == []
     empty = read_snapshot(make_snapshot(tmp_path, Examples(), None, [make_item(1, ASKED)]))
     assert not can_validate(empty)
+
+
+def test_only_sessions_count_whose_answers_can_be_scored(tmp_path: Path) -> None:
+    votes = [make_vote(n, (f"question {n}", "billing"), "shipping", desirable=n < 3) for n in range(8)]
+    of_sessions = tuple(vote.model_copy(update={"session_id": f"s{n}"}) for n, vote in enumerate(votes))
+    again = make_example(9, ("another question", "billing")).model_copy(update={"session_id": "s0"})
+    validation = Examples(sft=(again,), votes=of_sessions)
+    assert count_sessions(read_snapshot(make_snapshot(tmp_path, Examples(), validation))) == 3
 
 
 def test_triplets_become_searches(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def choose(
 
     preferences = PREFERENCES.model_copy(update=changes)
     settings = MethodSettings(task=task, thresholds=Thresholds(), base=BASE, preferences=preferences)
-    return choose_method(data, settings, live=live, measure_live=measure_live)
+    return choose_method(
+        data, settings, live=live, measure_live=measure_live, sessions=len(data.validation.sft)
+    )
 
 
 def choose_plan(*args: Any, **changes: Any) -> Plan:
@@ -258,7 +260,12 @@ def test_what_earlier_races_found_orders_the_challengers() -> None:
         task="classification", thresholds=Thresholds(), base=BASE, preferences=PREFERENCES
     )
     found = choose_method(
-        data, settings, live=LIVE, measure_live=lambda: VALID, found_before={"dpo (sigmoid+sft)": 0.1}
+        data,
+        settings,
+        live=LIVE,
+        measure_live=lambda: VALID,
+        sessions=40,
+        found_before={"dpo (sigmoid+sft)": 0.1},
     ).plan
     assert isinstance(found, Plan)
     assert found.challengers[0].name == "dpo (sigmoid+sft)"
