@@ -222,6 +222,7 @@ def _race(context: TargetContext, cycle: Cycle, plan: Plan) -> _PlanRun:
         thresholds=target.thresholds,
         max_new_tokens=target.max_new_tokens,
         limits=training.limits,
+        may_quantize=training.quantization != "never",
         device=training.device,
         dtype=training.dtype,
         threads=training.threads,

@@ -31,6 +31,7 @@ class RaceJob(Value):
     spent: float = 0.0
     """Seconds that other runs took of the limits."""
     may_quantize: bool = True
+    """Allow the base to be held in 4 bits, for all contenders, if memory is short."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | None = None
@@ -45,7 +46,7 @@ class RaceJob(Value):
             replay=self.replay,
             start_adapter=start,
             limits=self.limits,
-            may_quantize=False,
+            may_quantize=self.may_quantize,
             device=self.device,
             dtype=self.dtype,
             threads=self.threads,

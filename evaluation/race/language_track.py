@@ -18,12 +18,15 @@ from evaluation.validation_side import hold_out_validation
 from extractors.dataset.holdout_split import find_group
 from extractors.dataset.snapshot import Snapshot
 from trainers.job_folder import Progress
+from trainers.jobs.first_attempt import choose_first_attempt
 from trainers.jobs.job import TrainingJob
 from trainers.jobs.language_model import train_language_model_leg
 from trainers.jobs.legs import Leg, LegResult
 from trainers.models.base_model import load_model, load_tokenizer
 from trainers.models.shared_base import borrow_base
 from trainers.planning.method_rules import Readiness
+from trainers.planning.plan import Quantization
+from trainers.recovery.guards import find_begun_attempt
 
 SIDE = "contender"
 
@@ -78,10 +81,18 @@ class LanguageTrack:
         )
 
 
-def open_language_track(job: RaceJob, snapshot: Snapshot) -> LanguageTrack:
-    """Load the base and render the validation side. Raises BaseModelUnusable, QuantizationUnavailable."""
-    tokenizer, plan = load_tokenizer(job.plan.base_model), job.plan
-    base = load_model(plan.base_model, device=job.device, dtype=job.dtype, quantization=plan.quantization)
+def open_language_track(job: RaceJob, folder: Path, snapshot: Snapshot) -> LanguageTrack:
+    """Load the base and render the validation side, for the race in `folder`.
+
+    Raises BaseModelUnusable, QuantizationUnavailable.
+    """
+    tokenizer = load_tokenizer(job.plan.base_model)
+    base = load_model(
+        job.plan.base_model,
+        device=job.device,
+        dtype=job.dtype,
+        quantization=_choose_quantization(job, folder),
+    )
     as_held_out = hold_out_validation(snapshot)
     prompts = build_prompts(tokenizer, as_held_out)
     labels = find_labels(job.task, job.output_space, as_held_out, prompts)
@@ -94,3 +105,13 @@ def open_language_track(job: RaceJob, snapshot: Snapshot) -> LanguageTrack:
         answer_limit=prompts.find_answer_limit(job.task, job.max_new_tokens, tokenizer, labels),
         metric=job.metric,
     )
+
+
+def _choose_quantization(job: RaceJob, folder: Path) -> Quantization | None:
+    """Return how the base is held for all contenders: as the default would begin, were it trained alone."""
+    # After a kill more memory may be free, but contenders have begun.
+    begun = find_begun_attempt(folder)
+    if begun is None:
+        default = job.build_training_job(job.plan, len(job.plan.stages) - 1, None)
+        begun, _ = choose_first_attempt(default)
+    return begun.quantization

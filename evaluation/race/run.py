@@ -62,10 +62,10 @@ def race(job: RaceJob, folder: Path, progress: Progress) -> RaceResult:
     use_threads(job.threads)
     progress.write("loading", f"base model {job.plan.base_model}")
     snapshot = read_snapshot(Path(job.snapshot))
-    return _Race(job, folder, progress, snapshot, _open_track(job, snapshot)).run()
+    return _Race(job, folder, progress, snapshot, _open_track(job, folder, snapshot)).run()
 
 
-def _open_track(job: RaceJob, snapshot: Snapshot) -> Track:
+def _open_track(job: RaceJob, folder: Path, snapshot: Snapshot) -> Track:
     with quick_imports():
         if job.task == "embedding":
             from evaluation.race.encoder_track import open_encoder_track
@@ -73,7 +73,7 @@ def _open_track(job: RaceJob, snapshot: Snapshot) -> Track:
             return open_encoder_track(job, snapshot)
         from evaluation.race.language_track import open_language_track
 
-        return open_language_track(job, snapshot)
+        return open_language_track(job, folder, snapshot)
 
 
 @dataclass

@@ -5,6 +5,7 @@ down to it: on a CPU the first failure is often a kill by the kernel, without a 
 """
 
 from pathlib import Path
+from typing import Any
 
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Examples
@@ -15,9 +16,9 @@ from trainers.estimate.estimates import MemoryEstimate, TrainingEstimate
 from trainers.estimate.memory_and_time import estimate_memory, estimate_training, find_fitting_attempt
 from trainers.jobs.job import TrainingJob
 from trainers.jobs.replay_set import tokenise_replay
-from trainers.memory import measure_free_memory
+from trainers.memory import measure_free_memory, release_memory
 from trainers.models.base_model import BaseModelUnusable, Dtype, load_tokenizer, resolve_device, resolve_dtype
-from trainers.models.quantization import find_quantization_obstacle
+from trainers.models.quantization import find_quantization, find_quantization_obstacle
 from trainers.planning.hyperparameters import Hyperparameters
 from trainers.planning.plan import ExampleKind
 from trainers.recovery.fallbacks import Attempt, MemoryRules, build_first_attempt
@@ -48,13 +49,16 @@ def _find_min_micro_batch(job: TrainingJob) -> int:
     return MIN_VOTES if job.current_stage.method == "kto" else 1
 
 
-def choose_first_attempt(job: TrainingJob) -> tuple[Attempt, str]:
+def choose_first_attempt(job: TrainingJob, base: Any = None) -> tuple[Attempt, str]:
     """Choose the attempt with which a language model's training begins; return it and the reason.
 
-    Raises BaseModelUnusable, SnapshotDamaged.
+    A `base` that is loaded already stays in its precision. Raises BaseModelUnusable, SnapshotDamaged.
     """
     plan, stage = job.plan, job.current_stage
     first, rules = plan_attempt(job), build_memory_rules(job)
+    if base is not None:
+        first = first.model_copy(update={"quantization": find_quantization(base)})
+        rules = rules.model_copy(update={"may_quantize": False})
     try:
         architecture = read_architecture(plan.base_model)
     except BaseModelUnusable as unknown:
@@ -71,8 +75,17 @@ def choose_first_attempt(job: TrainingJob) -> tuple[Attempt, str]:
         load = measure_workload(features, 0, attempt.micro_batch, widths=widths)
         return _estimate_memory(job, architecture, load, attempt)
 
-    free = measure_free_memory(resolve_device(job.device))
-    return find_fitting_attempt(first, rules, estimate_for, free)
+    return find_fitting_attempt(first, rules, estimate_for, _measure_memory_for(job, base))
+
+
+def _measure_memory_for(job: TrainingJob, base: Any) -> int:
+    """Return the bytes that the training could take, those of a loaded `base` included."""
+    device = resolve_device(job.device)
+    if base is None:
+        return measure_free_memory(device)
+    # Torch keeps what the contender before used.
+    release_memory()
+    return measure_free_memory(device) + int(base.get_memory_footprint())
 
 
 def estimate_by_count(job: TrainingJob) -> TrainingEstimate | None:

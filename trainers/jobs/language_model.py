@@ -78,7 +78,7 @@ def train_language_model_leg(
     The weights at the leg's end lie in a checkpoint in `folder`; after a last leg, the adapter. Raises as
     `train` does.
     """
-    first = replace(_begin_run(job, folder, progress), leg=leg)
+    first = replace(_begin_run(job, folder, progress, base), leg=leg)
 
     def train_once(attempt: Attempt) -> LegResult:
         run = replace(first, attempt=attempt)
@@ -97,10 +97,10 @@ def prepare_language_model(job: TrainingJob, folder: Path, progress: Progress) -
     return _prepare(_begin_run(job, folder, progress))
 
 
-def _begin_run(job: TrainingJob, folder: Path, progress: Progress) -> TrainingRun:
+def _begin_run(job: TrainingJob, folder: Path, progress: Progress, base: Any = None) -> TrainingRun:
     """Begin with the attempt of a killed child, or with the first one that is likely to fit."""
     planned = plan_attempt(job)
-    attempt, why = (planned, "") if is_begun(folder) else choose_first_attempt(job)
+    attempt, why = (planned, "") if is_begun(folder) else choose_first_attempt(job, base)
     guard = RunGuard(folder, attempt, progress, job.limits, job.spent)
     if attempt != planned:
         guard.report(f"beginning with {attempt}: {why}")

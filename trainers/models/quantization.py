@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from extractors.errors import LearndError
+from trainers.planning.plan import Quantization
 
 BITS_PER_WEIGHT = 4 + 8 / 64 + 32 / (64 * 256)
 """Bits of a quantised weight: 4, an 8-bit constant for 64 weights, and a 32-bit one for 256 of those."""
@@ -49,6 +50,11 @@ def find_quantization_obstacle(device: str) -> str | None:
         f"bitsandbytes {bitsandbytes.__version__} holds no weights in 4 bits on {device}, only on "
         f'{", ".join(sorted(bitsandbytes.supported_torch_devices))}; set training.quantization = "never"'
     )
+
+
+def find_quantization(model: Any) -> Quantization | None:
+    """Return how the weights of `model` are held; None for its own precision."""
+    return "nf4" if getattr(model, "is_loaded_in_4bit", False) else None
 
 
 def keep_trainable(model: Any) -> Any:

@@ -84,6 +84,12 @@ def _describe_training(folder: Path) -> str:
     return f"step {reached}, {attempt}"
 
 
+def find_begun_attempt(folder: Path) -> Attempt | None:
+    """Return the attempt of a training that was begun in `folder` or below; None where there is none."""
+    begun = next(folder.rglob(STATE), None)
+    return _read_state(begun.parent).attempt if begun else None
+
+
 def _read_state(folder: Path) -> GuardState:
     return GuardState.model_validate_json((folder / STATE).read_text("utf-8"))
 
