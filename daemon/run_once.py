@@ -6,6 +6,7 @@ cycle = run_once(load_settings(Path("learnd.toml")), "acme/routing")
 
 from threading import Event
 
+from daemon.cycle.replay import prune_replay
 from daemon.cycle.steps import run_cycle
 from daemon.data.ingest import open_phoenix
 from daemon.publishing.publish import NotPublished, publish_target
@@ -52,6 +53,7 @@ def run_once(
                 reconcile_target(context, SilentReplicas())
                 _publish(context)
                 prune_target(context)
+                prune_replay(settings, store)
             return store.cycle(cycle.id)
         finally:
             store.close()

@@ -26,6 +26,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from daemon.access.tokens import check_tokens
+from daemon.cycle.replay import prune_replay
 from daemon.cycle.steps import PASSING, advance, find_unfinished_cycle, start_cycle
 from daemon.data.ingest import open_phoenix, poll_once
 from daemon.guarded_job import AGAIN, GuardedJob
@@ -151,7 +152,7 @@ class Service:
             self._add_common(
                 f"notify {notifier.receiver.name}", NOTIFY_SECONDS, notifier.deliver, shown=False
             )
-        self._add_common("prune notices", PRUNE_SECONDS, self._prune_notices, shown=False)
+        self._add_common("prune shared", PRUNE_SECONDS, self._prune_shared, shown=False)
         self._add_common("schedule", ADVANCE_SECONDS, self._wake_cycles)
         self._add_common("serving", settings.daemon.reconcile_seconds, self._wake_reconcilers)
         for key, context in self._contexts.items():
@@ -203,7 +204,7 @@ class Service:
             HOUSEKEEPING: 1,
             "schedule": 1,
             "serving": 1,
-            "prune notices": 1,
+            "prune shared": 1,
         }
         lanes |= {f"notify {receiver.name}": 1 for receiver in self.settings.notify}
         return lanes | {name_replica_lane(self.settings, target): 2 for target in self.settings.targets}
@@ -264,8 +265,10 @@ class Service:
             if key in wanted or self.settings.find_replicas(target):
                 self._loop.wake(self._jobs["reconcile", key])
 
-    def _prune_notices(self) -> None:
+    def _prune_shared(self) -> None:
+        """Remove what belongs to no single target."""
         self.store.prune_notices(self.clock() - KEEP_NOTICES)
+        prune_replay(self.settings, self.store)
 
     def _poll(self, context: TargetContext) -> object:
         """Read one piece of what is new in Phoenix; a project with much takes turns with the others."""

@@ -1,12 +1,19 @@
-"""What the base model of a target wrote itself: made once a base, before something first needs it."""
+"""What the base model of a target wrote itself: made once a base, before something first needs it, and
+removed when nothing uses that base any more.
+"""
 
+import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import structlog
+
 from daemon.runtime.context import TargetContext
-from daemon.runtime.paths import replay_folder
+from daemon.runtime.paths import replay_folder, replays_folder
 from daemon.runtime.work import Work
+from daemon.settings.load import Settings
 from daemon.settings.target import TargetSettings
+from registry.store.store import Store
 from trainers.planning.method_rules import REPLAY_TASKS
 from trainers.planning.plan import Plan, ReplayMix, TrainingStage
 from trainers.replay.examples import (
@@ -21,6 +28,7 @@ from trainers.replay.examples import (
 )
 from trainers.replay.job import ReplayJob
 
+log = structlog.get_logger()
 LEAST_HELD_OUT = 16
 """Held-out examples below which a base counts as one that writes nothing usable."""
 
@@ -91,6 +99,25 @@ def prepare_held_out(context: TargetContext, base_model: str, base_digest: str) 
             f"of {found.tried} questions that the base model wrote {len(found.examples)} are usable: {named}"
         )
     return ""
+
+
+def prune_replay(settings: Settings, store: Store) -> None:
+    """Remove what bases wrote that no target, no version with files and no unfinished cycle uses any more."""
+    unfinished = [cycle.plan for cycle in store.find_unfinished_cycles()]
+    if None in unfinished:
+        # Without a plan yet, its base may be another one than before, and be writing right now.
+        return
+    used = {plan.base_digest for plan in unfinished if plan}
+    used |= {version.base_digest for version in store.versions() if version.files_removed_at is None}
+    used |= {
+        digest
+        for target in settings.targets
+        if measures_ability(target) and (digest := store.target_state(target.key).base_digest)
+    }
+    for folder in replays_folder(settings.data_dir).glob("[!.]*"):
+        if folder.name not in used:
+            shutil.rmtree(folder)
+            log.info("removed replay", base_digest=folder.name)
 
 
 def _count_wanted(plan: Plan, stage: TrainingStage, share: float) -> int:

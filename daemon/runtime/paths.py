@@ -60,9 +60,14 @@ def imports_folder(data_dir: Path, target: str) -> Path:
     return data_dir / "imports" / slug(target)
 
 
+def replays_folder(data_dir: Path) -> Path:
+    """Return the folder of what all base models wrote themselves."""
+    return data_dir / "replay"
+
+
 def replay_folder(data_dir: Path, base_digest: str) -> Path:
     """Return the folder of what the base model with this digest wrote itself."""
-    return data_dir / "replay" / base_digest
+    return replays_folder(data_dir) / base_digest
 
 
 def daemon_lock_file(data_dir: Path) -> Path:
