@@ -21,6 +21,8 @@ IN_A_ROW = 10
 """Consecutive logged steps that are looked at together."""
 SETTLED_MARGIN = 3.0
 """Mean margin of rewards from which a pair is settled: its gradient has 1 / (1 + e^3), 5%, of its weight."""
+SETTLED_LOSS = 1 / (1 + math.exp(SETTLED_MARGIN))
+"""Mean loss of KTO up to which votes are settled: as far from the reference point as that margin is wide."""
 GREATEST_FALL = 0.5
 """Nats a token that the chosen answers may lose against the start: each token is then 40% less likely."""
 
@@ -37,6 +39,7 @@ class PreferenceWatch:
         self._tokens = chosen_tokens
         self._margin_unit = chosen_tokens if hyperparameters.dpo_loss == "sigmoid_norm" else 1.0
         self._margins: deque[float] = deque(maxlen=IN_A_ROW)
+        self._losses: deque[float] = deque(maxlen=IN_A_ROW)
         self._rewards: deque[float] = deque(maxlen=IN_A_ROW)
 
     def find_settled(self, accuracy: float, margin: float) -> str | None:
@@ -50,6 +53,21 @@ class PreferenceWatch:
         return (
             f"nothing left to teach: in {IN_A_ROW} steps every chosen answer gained more than the rejected "
             f"one, by {fmean(self._margins):.1f} on average"
+        )
+
+    def find_settled_votes(self, loss: float, votes: int) -> str | None:
+        """As `find_settled`, for KTO, which logs no accuracy but the mean loss of a step's `votes`.
+
+        On the wrong side of the reference point a vote has a loss of 1/2 or more, since the weights are 1 or
+        more (Ethayarajh et al. 2024, arXiv 2402.01306): a lower mean shows that no vote is there.
+        """
+        self._losses.append(loss)
+        bound = min(SETTLED_LOSS, 0.5 / votes)
+        if len(self._losses) < IN_A_ROW or not all(each < bound for each in self._losses):
+            return None
+        return (
+            f"nothing left to teach: in {IN_A_ROW} steps every answer was on the side of its vote, with a "
+            f"loss of {fmean(self._losses):.3f} on average"
         )
 
     def find_fall(self, reward: float) -> str | None:
@@ -80,17 +98,22 @@ class LimitPreferences(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> Any:
         if "loss" not in logs:
             return control
-        if "rewards/accuracies" in logs:
-            settled = self._watch.find_settled(logs["rewards/accuracies"], logs["rewards/margins"])
-            if settled and state.global_step < state.max_steps:
-                self._guard.stop(f"{settled}: stopping at step {state.global_step} of {state.max_steps}")
-                control.should_evaluate = args.eval_strategy != "no"
-                control.should_save = control.should_training_stop = True
+        settled = self._find_settled(args, logs)
+        if settled and state.global_step < state.max_steps:
+            self._guard.stop(f"{settled}: stopping at step {state.global_step} of {state.max_steps}")
+            control.should_evaluate = args.eval_strategy != "no"
+            control.should_save = control.should_training_stop = True
         if args.eval_strategy == "no" and "rewards/chosen" in logs:
             fall = self._watch.find_fall_in_steps(logs["rewards/chosen"])
             if fall:
                 raise TrainingDiverged(fall, max(0, state.global_step - IN_A_ROW))
         return control
+
+    def _find_settled(self, args: Any, logs: Mapping[str, float]) -> str | None:
+        if "rewards/accuracies" in logs:
+            return self._watch.find_settled(logs["rewards/accuracies"], logs["rewards/margins"])
+        votes = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.logging_steps
+        return self._watch.find_settled_votes(logs["loss"], votes)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> Any:  # noqa: ARG002
         fall = self._watch.find_fall(metrics.get("eval_rewards/chosen", 0.0))
