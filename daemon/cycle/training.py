@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from daemon.cycle.replay import find_replay_share
 from daemon.data.ingest import explain_missing_scores
+from daemon.data.learned import collect_learned
 from daemon.runtime.context import TargetContext
 from daemon.runtime.paths import adapter_folder, adapter_path, replay_folder
 from daemon.runtime.version import VERSION
@@ -21,8 +22,10 @@ from evaluation.jobs.seeds import SeedsJob
 from evaluation.race.job import RaceJob, RaceResult
 from evaluation.race_report import LEFT, WON, RaceReport
 from evaluation.report import SeedRuns
-from evaluation.validation_side import can_validate, count_sessions
+from evaluation.validation_side import can_validate, count_sessions, find_learned_prompts
+from extractors.dataset.learned_traffic import LearnedTraffic
 from extractors.dataset.snapshot import Snapshot
+from extractors.errors import LearndError
 from registry.adapter_files import share_adapter
 from registry.cycles import Cycle, CycleState, StageResult, TrainingFigures
 from registry.versions import Candidate, Version
@@ -67,13 +70,14 @@ def choose_plan(
     active = context.store.find_active_version(context.target.key)
     # A version of another base would be no judge of this one.
     live = active if active and active.base_digest == base.digest else None
+    learned = collect_learned(context, live) if live else LearnedTraffic()
+    left_out = find_learned_prompts(snapshot, learned)
+    new_sessions = count_sessions(snapshot, left_out) if learned.is_complete else None
     return choose_method(
         snapshot,
         build_method_settings(context, base),
-        live=_describe_live(context.data_dir, live) if live else None,
-        measure_live=lambda: _measure_readiness(
-            context, base.name, written, folder, build_side(context.data_dir, live)
-        ),
+        live=_describe_live(context.data_dir, live, new_sessions) if live else None,
+        measure_live=lambda: _measure_readiness(context, base.name, written, folder, live, left_out),
         sessions=count_sessions(snapshot),
         no_scores=explain_missing_scores(context.target),
         found_before=average_gains(list_races(context)),
@@ -120,20 +124,31 @@ def build_method_settings(context: TargetContext, base: BaseModelInfo) -> Method
     return MethodSettings(task=target.task, thresholds=target.thresholds, base=base, preferences=preferences)
 
 
-def _describe_live(data_dir: Path, version: Version) -> LiveVersion:
+def _describe_live(data_dir: Path, version: Version, new_sessions: int | None) -> LiveVersion:
     config = json.loads((adapter_folder(data_dir, version) / "adapter_config.json").read_text("utf-8"))
-    return LiveVersion(version=version.id, lora_rank=config["r"], lora_alpha=config["lora_alpha"])
+    return LiveVersion(
+        version=version.id,
+        lora_rank=config["r"],
+        lora_alpha=config["lora_alpha"],
+        new_sessions=new_sessions,
+    )
 
 
 def _measure_readiness(
-    context: TargetContext, base_model: str, snapshot: Path, folder: Path, adapter: AdapterSide | None
+    context: TargetContext,
+    base_model: str,
+    snapshot: Path,
+    folder: Path,
+    version: Version | None,
+    left_out: Collection[str],
 ) -> Readiness:
-    """Measure how the base, or an adapter on it, answers the prompts of the snapshot's pairs."""
+    """Measure how the base, or a version, answers the pairs' prompts, without those that are `left_out`."""
     target, training = context.target, context.settings.training
     job = ReadinessJob(
         snapshot=str(snapshot),
         base_model=base_model,
-        adapter=adapter,
+        adapter=build_side(context.data_dir, version),
+        left_out=tuple(sorted(left_out)),
         task=target.task,
         output_space=target.output_space,
         max_new_tokens=target.max_new_tokens,
@@ -158,6 +173,25 @@ def find_start_adapter(context: TargetContext, plan: Plan) -> Path | None:
     return adapter_folder(context.data_dir, context.store.version(plan.start_version))
 
 
+class TrainedOnUnknown(LearndError):
+    """The examples that a version was trained on are not known any more."""
+
+
+def find_left_out(context: TargetContext, plan: Plan, starts: Iterable[str]) -> tuple[str, ...]:
+    """Return the normalised prompts that the plan's race leaves out: what the versions `starts`, which
+    contenders go on from, were trained on. Raises TrainedOnUnknown, SnapshotDamaged.
+    """
+    snapshot, left_out = context.snapshot(plan.snapshot_id), set[str]()
+    for start in sorted(starts):
+        learned = collect_learned(context, context.store.version(start))
+        if not learned.is_complete:
+            raise TrainedOnUnknown(
+                f"what {start} was trained on is unknown since its plan was made; start the cycle again"
+            )
+        left_out |= find_learned_prompts(snapshot, learned)
+    return tuple(sorted(left_out))
+
+
 class _PlanRun(NamedTuple):
     """One training of the whole plan."""
 
@@ -167,6 +201,8 @@ class _PlanRun(NamedTuple):
     result: TrainingResult
     """The result of the last stage that was trained."""
     stages: tuple[StageResult, ...]
+    seconds: float
+    """Time that it took; of a race, that of all contenders."""
 
 
 class TrainedCandidate(NamedTuple):
@@ -188,7 +224,7 @@ def train_candidate(context: TargetContext, cycle: Cycle, plan: Plan) -> Trained
     runs = [_race(context, cycle, plan) if plan.challengers else _train_run(context, cycle, plan, 0, 0.0)]
     trained = runs[0].plan
     for number in range(1, context.target.seeds):
-        spent = _sum_seconds(stage for run in runs for stage in run.stages)
+        spent = sum(run.seconds for run in runs)
         if spent >= context.settings.training.limits.seconds:
             break
         runs.append(_train_run(context, cycle, trained, number, spent))
@@ -205,7 +241,8 @@ def train_candidate(context: TargetContext, cycle: Cycle, plan: Plan) -> Trained
 def _race(context: TargetContext, cycle: Cycle, plan: Plan) -> _PlanRun:
     """Race the plan's contenders, and return the winner's run."""
     target, training, folder = context.target, context.settings.training, context.run_folder(cycle) / RACE
-    starts = {each.start_version for each in (plan.default, *plan.challengers)} - {None}
+    contenders = (plan.default, *plan.challengers)
+    starts = {each.start_version for each in contenders if each.start_version}
     job = RaceJob(
         plan=plan,
         snapshot=str(context.snapshots / plan.snapshot_id),
@@ -213,8 +250,8 @@ def _race(context: TargetContext, cycle: Cycle, plan: Plan) -> _PlanRun:
         start_adapters={
             version: str(adapter_folder(context.data_dir, context.store.version(version)))
             for version in starts
-            if version
         },
+        left_out=find_left_out(context, plan, starts),
         task=target.task,
         output_space=target.output_space,
         metric=target.gate.primary_metric(target.task),
@@ -234,7 +271,7 @@ def _race(context: TargetContext, cycle: Cycle, plan: Plan) -> _PlanRun:
     )
     _report_endings(context, found.report)
     won = found.plan.model_copy(update={"raced": True})
-    return _PlanRun(won, folder / found.adapter, found.stages[-1], stages)
+    return _PlanRun(won, folder / found.adapter, found.stages[-1], stages, found.report.seconds)
 
 
 def _report_endings(context: TargetContext, race: RaceReport) -> None:
@@ -265,7 +302,7 @@ def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent
         adapter = folder / result.adapter
     if result is None or adapter is None:
         raise LookupError("the plan's first stage is always trained")
-    return _PlanRun(plan, adapter, result, tuple(stages))
+    return _PlanRun(plan, adapter, result, tuple(stages), _sum_seconds(stages))
 
 
 def _sum_seconds(stages: Iterable[StageResult]) -> float:

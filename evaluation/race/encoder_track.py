@@ -45,7 +45,8 @@ class EncoderTrack:
     def train_leg(self, job: TrainingJob, leg: Leg, folder: Path, progress: Progress) -> LegResult:
         return train_embedding_leg(job, leg, folder, progress, self.encoder)
 
-    def score(self, weights: Path) -> ItemScores:
+    def score(self, weights: Path, seconds: float) -> ItemScores:  # noqa: ARG002
+        # All contenders encode the same texts, and each of them once: far less than a training does.
         began = time.monotonic()
         with borrow_base(self.encoder.transformers_model):
             load_encoder_adapter(self.encoder, weights, SLOT)
@@ -65,6 +66,6 @@ def open_encoder_track(job: RaceJob, snapshot: Snapshot) -> EncoderTrack:
     """Load the base and collect the validation side's searches. Raises BaseModelUnusable, NothingToSearch."""
     return EncoderTrack(
         encoder=load_encoder(job.plan.base_model, device=job.device, dtype=job.dtype),
-        library=build_library(hold_out_validation(snapshot).retrievals),
+        library=build_library(hold_out_validation(snapshot, job.left_out).retrievals),
         metric=job.metric,
     )

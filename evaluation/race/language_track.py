@@ -13,6 +13,7 @@ from evaluation.jobs.job import BATCH_SIZE
 from evaluation.metrics.scoring import Scorer, build_scorer
 from evaluation.race.job import RaceJob
 from evaluation.race.scores import ItemScores
+from evaluation.race.track import AnswersTooSlow
 from evaluation.score_side import score_answers
 from evaluation.validation_side import hold_out_validation
 from extractors.dataset.holdout_split import find_group
@@ -56,12 +57,23 @@ class LanguageTrack:
     def train_leg(self, job: TrainingJob, leg: Leg, folder: Path, progress: Progress) -> LegResult:
         return train_language_model_leg(job, leg, folder, progress, self.base)
 
-    def score(self, weights: Path) -> ItemScores:
+    def score(self, weights: Path, seconds: float) -> ItemScores:
         began, items = time.monotonic(), self.prompts.held_out
         tokens = self.prompts.get_tokens(items)
+
+        def stop_in_time(answered: int) -> None:
+            if time.monotonic() - began > seconds and answered < len(items):
+                raise AnswersTooSlow(f"{answered} of {len(items)} answers took more than {seconds:.0f} s")
+
         with borrow_base(self.base):
             engine = build_engine(self.tokenizer, self.base, {SIDE: weights})
-            generated = engine.generate(SIDE, tokens, max_new_tokens=self.answer_limit, batch_size=BATCH_SIZE)
+            generated = engine.generate(
+                SIDE,
+                tokens,
+                max_new_tokens=self.answer_limit,
+                batch_size=BATCH_SIZE,
+                on_progress=stop_in_time,
+            )
         answers = to_raw_answers(self.tokenizer, tokens, generated)
         scored = score_answers(items, answers, self.scorer)
         return ItemScores(
@@ -93,7 +105,7 @@ def open_language_track(job: RaceJob, folder: Path, snapshot: Snapshot) -> Langu
         dtype=job.dtype,
         quantization=_choose_quantization(job, folder),
     )
-    as_held_out = hold_out_validation(snapshot)
+    as_held_out = hold_out_validation(snapshot, job.left_out)
     prompts = build_prompts(tokenizer, as_held_out)
     labels = find_labels(job.task, job.output_space, as_held_out, prompts)
     return LanguageTrack(

@@ -2,16 +2,16 @@
 that a race that was killed is run again from its beginning and repeats nothing.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.race.scores import ItemScores
 from evaluation.race_report import RacedContender, RungScore
+from extractors.values import Value
 from trainers.job_folder import Progress, write_atomically
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.legs import Leg, LegResult
-from trainers.planning.plan import Contender
+from trainers.planning.plan import Contender, Plan
 
 LEFT, LAST = "left.json", "last"
 
@@ -35,6 +35,14 @@ class LegProgress(Progress):
         self._race.write(stage, message, contender=self._name, **values | unknown)
 
 
+class Departure(Value):
+    """The content of left.json."""
+
+    reason: str
+    lost_seconds: float
+    """Time of the work that came to nothing."""
+
+
 @dataclass
 class Racer:
     """One contender and how far it has come. It trains the last stage of its plan."""
@@ -42,8 +50,6 @@ class Racer:
     contender: Contender
     folder: Path
     job: TrainingJob
-    examples: int
-    """Training examples of the stage that it trains."""
     shared: tuple[TrainingResult, ...] = ()
     """Results of the stages before the one that it trains, which it shares with another contender."""
     legs: dict[str, LegResult] = field(default_factory=dict)
@@ -53,6 +59,8 @@ class Racer:
     effect: float | None = None
     p_value: float | None = None
     fresh_effect: float | None = None
+    lost_seconds: float = 0.0
+    """Time of work that came to nothing: a leg that failed, answers that were cut off."""
 
     @property
     def name(self) -> str:
@@ -70,8 +78,9 @@ class Racer:
 
     @property
     def spent(self) -> float:
-        """Seconds of its training and of its answers so far."""
-        return self.training_seconds + sum(found.seconds for found in self.scores.values())
+        """Seconds of its training and of its answers so far, with what came to nothing."""
+        answering = sum(found.seconds for found in self.scores.values())
+        return self.training_seconds + answering + self.lost_seconds
 
     @property
     def training_seconds(self) -> float:
@@ -100,8 +109,24 @@ class Racer:
 
     @property
     def planned_steps(self) -> int:
-        """The steps of the plan's stage."""
-        return self.job.current_stage.hyperparameters.count_steps(self.examples)
+        """The steps of its whole training. Raises LookupError before the first leg."""
+        if self.last_leg is None:
+            raise LookupError(f"{self.name} was not trained yet")
+        return self.last_leg.planned
+
+    def describe_training(self, plan: Plan) -> Plan:
+        """Return the plan that trains it alone as far as the time of the race let it be trained.
+
+        Raises LookupError before the first leg.
+        """
+        chosen, leg = plan.choose(self.contender), self.last_leg
+        if leg is None:
+            raise LookupError(f"{self.name} was not trained yet")
+        share = min(1.0, leg.end / leg.planned)
+        *shared, last = chosen.stages
+        epochs = {"epochs": last.hyperparameters.epochs * share}
+        trained = last.model_copy(update={"hyperparameters": last.hyperparameters.model_copy(update=epochs)})
+        return chosen.model_copy(update={"stages": (*shared, trained)})
 
     def build_leg(self, rung: str, *, until: int | None = None, seconds: float | None = None) -> Leg:
         """Return its next leg, up to the end of `rung`."""
@@ -113,17 +138,23 @@ class Racer:
             is_last=rung == LAST,
         )
 
-    def leave(self, reason: str) -> None:
-        """Record that it leaves, for a reason in words."""
+    def leave(self, reason: str, lost_seconds: float = 0.0) -> None:
+        """Record that it leaves, for a reason in words, and the seconds of its work that came to nothing."""
         if not self.left:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / LEFT, json.dumps(reason))
+            departure = Departure(reason=reason, lost_seconds=lost_seconds)
+            write_atomically(self.folder / LEFT, departure.model_dump_json())
+
+    @property
+    def departure(self) -> Departure | None:
+        """Its departure; None while it is in the race."""
+        kept = self.folder / LEFT
+        return Departure.model_validate_json(kept.read_text("utf-8")) if kept.exists() else None
 
     @property
     def left(self) -> str:
         """Why it left, in words; empty while it is in the race."""
-        kept = self.folder / LEFT
-        return str(json.loads(kept.read_text("utf-8"))) if kept.exists() else ""
+        return self.departure.reason if self.departure else ""
 
     def describe(self) -> RacedContender:
         """Return how far it came."""

@@ -8,6 +8,7 @@ its file is not done again.
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,13 +26,14 @@ from evaluation.race.rungs import (
     share_time,
 )
 from evaluation.race.scores import ItemScores
-from evaluation.race.track import Track
+from evaluation.race.track import AnswersTooSlow, Track
 from evaluation.race_report import RaceReport
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from trainers.batching.tokenise import NothingToLearn
 from trainers.job_folder import Progress, run_job, write_atomically
 from trainers.jobs.legs import LegResult, find_leg_file
 from trainers.jobs.train import BaseChanged
+from trainers.memory import is_out_of_memory, release_memory
 from trainers.models.adapter_files import AdapterUnusable
 from trainers.models.base_model import compute_base_digest, use_threads
 from trainers.planning.apply_rules import find_reason_to_skip
@@ -39,11 +41,15 @@ from trainers.planning.plan import Contender
 from trainers.quick_imports import quick_imports
 from trainers.recovery.checkpoints import remove_checkpoints
 from trainers.recovery.fallbacks import OutOfMemory, TrainingDiverged
+from trainers.recovery.guards import read_seconds
 
 CONTENDERS = "contenders"
 """Folder of the contenders in the race's folder."""
 RUNG_NAMES = ("first", "second", "third", "fourth", "fifth")
-FAILURES = (AdapterUnusable, NothingToLearn, OutOfMemory, TrainingDiverged)
+ANSWER_TIMES = 3
+"""Most time of a challenger's answers, as a multiple of the default's: one that has not learned to end its
+turns would answer for ever."""
+FAILURES = (AdapterUnusable, AnswersTooSlow, NothingToLearn, OutOfMemory, TrainingDiverged)
 """Errors of a contender that end its race, and not everybody's."""
 
 
@@ -93,8 +99,8 @@ class _Race:
         default = self._enter(plan.default)
         challengers = [self._enter(each) for each in plan.challengers]
         self._run_leg(default, LAST)
-        self._score(default, LAST)
-        best = self._halve(self._admit(default, challengers))
+        entrants = self._admit(default, challengers) if self._has_scored(default) else []
+        best = self._halve(entrants)
         winner = best if best and self._displaces(best, default) else default
         return self._finish(default, winner)
 
@@ -106,12 +112,20 @@ class _Race:
             contender=contender,
             folder=self.folder / CONTENDERS / name.strip("-"),
             job=self.job.build_training_job(plan, stage, start),
-            examples=len(getattr(self.snapshot.train, contender.stages[stage].data)),
         )
         self.racers.append(racer)
         return racer
 
     # ---- who enters
+
+    def _has_scored(self, default: Racer) -> bool:
+        """Let the default answer the validation side; return False where it has no time for that."""
+        try:
+            self._score(default, LAST, self._find_time_left())
+        except AnswersTooSlow as slow:
+            for each in self.racers[1:]:
+                each.leave(f"did not enter: {slow} ({self._bound})")
+        return LAST in default.scores
 
     def _admit(self, default: Racer, challengers: Sequence[Racer]) -> list[Racer]:
         """Return the challengers that are worth a try and for which there is time, in their order."""
@@ -120,8 +134,7 @@ class _Race:
             len(worthwhile), default=self._alone, answers=self._answer_seconds, left=self._find_time_left()
         )
         for each in worthwhile[entrants:]:
-            bound = f"race_cost = {self.job.plan.race_cost:g}, {self.job.limits}"
-            each.leave(f"did not enter: there is no time left for it ({bound})")
+            each.leave(f"did not enter: there is no time left for it ({self._bound})")
         return worthwhile[:entrants]
 
     def _is_worthwhile(self, default: Racer, challenger: Racer) -> bool:
@@ -154,13 +167,10 @@ class _Race:
             seconds = shared * self._default.step_seconds / self._alone
             rung = RUNG_NAMES[number]
             for each in running:
-                # The last leg needs some steps for the rate to fall.
-                self._train(each, rung, seconds=seconds, until=each.planned_steps // 2)
-                self._score(each, rung)
+                self._advance(each, rung, seconds=seconds)
             running = self._keep_better(running, rung, rungs[number + 1])
         for each in running:
-            self._train(each, LAST, until=self._find_last_step(each))
-            self._score(each, LAST)
+            self._advance(each, LAST, until=self._find_last_step(each))
         return next((each for each in running if LAST in each.scores), None)
 
     def _keep_better(self, running: Sequence[Racer], rung: str, count: int) -> list[Racer]:
@@ -197,14 +207,23 @@ class _Race:
 
     # ---- legs and scores
 
-    def _train(self, racer: Racer, rung: str, *, until: int, seconds: float | None = None) -> None:
-        """Train a challenger's next leg; an error of its own makes it leave."""
-        if racer.left and not find_leg_file(racer.folder, len(racer.legs) + 1).exists():
-            return
-        try:
-            self._run_leg(racer, rung, until=until, seconds=seconds)
-        except FAILURES as failure:
-            racer.leave(f"{type(failure).__name__}: {failure}")
+    def _advance(
+        self, racer: Racer, rung: str, *, until: int | None = None, seconds: float | None = None
+    ) -> None:
+        """Bring a challenger to the end of `rung`, and score it there; an error of its own makes it leave."""
+        if racer.departure is None or _find_scores_file(racer, rung).exists():
+            began_answering = None
+            try:
+                self._run_leg(racer, rung, until=until, seconds=seconds)
+                began_answering = time.monotonic()
+                self._score(racer, rung, min(self._find_time_left(), ANSWER_TIMES * self._answer_seconds))
+            except FAILURES as failure:
+                racer.legs.pop(rung, None)
+                answering = time.monotonic() - began_answering if began_answering else 0.0
+                lost = read_seconds(racer.folder) - racer.training_seconds + answering
+                racer.leave(f"{type(failure).__name__}: {failure}", lost)
+        if racer.departure:
+            racer.lost_seconds = racer.departure.lost_seconds
 
     def _run_leg(
         self, racer: Racer, rung: str, *, until: int | None = None, seconds: float | None = None
@@ -213,7 +232,7 @@ class _Race:
         leg = racer.build_leg(rung, until=until, seconds=seconds)
         kept = find_leg_file(racer.folder, leg.number)
         if not kept.exists():
-            others = self.job.spent + self._spent - racer.spent
+            others = self.job.spent + self._spent - racer.training_seconds
             found = self.track.train_leg(
                 racer.job.model_copy(update={"spent": others}),
                 leg,
@@ -225,19 +244,32 @@ class _Race:
             write_atomically(kept, found.model_dump_json(indent=2))
         racer.legs[rung] = LegResult.model_validate_json(kept.read_text("utf-8"))
 
-    def _score(self, racer: Racer, rung: str) -> None:
-        """Let a contender that has come to the end of `rung` answer the validation side."""
-        if rung not in racer.legs:
-            return
-        kept = racer.folder / f"scores-{rung}.json"
+    def _score(self, racer: Racer, rung: str, seconds: float) -> None:
+        """Let a contender that has come to the end of `rung` answer the validation side within `seconds`.
+
+        Raises AnswersTooSlow, and OutOfMemory.
+        """
+        kept = _find_scores_file(racer, rung)
         if not kept.exists():
             message = f"{len(self.track.item_ids)} validation items"
             self.progress.write("answering", message, contender=racer.name)
-            found = self.track.score(racer.weights)
+            found = self._answer(racer, seconds)
             write_atomically(kept, found.model_dump_json())
             scored = f"{self.job.metric} {found.mean:.3f} at the {rung} rung"
             self.progress.write("scored", scored, contender=racer.name)
         racer.scores[rung] = ItemScores.model_validate_json(kept.read_text("utf-8"))
+
+    def _answer(self, racer: Racer, seconds: float) -> ItemScores:
+        if seconds <= 0:
+            raise AnswersTooSlow("there is no time left for answers")
+        try:
+            return self.track.score(racer.weights, seconds)
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = f"{racer.name} runs out of memory while it answers: {error}"
+        release_memory()
+        raise OutOfMemory(message)
 
     # ---- time
 
@@ -262,6 +294,11 @@ class _Race:
     def _answer_seconds(self) -> float:
         """Seconds of the default's answers to the validation side."""
         return self._default.scores[LAST].seconds
+
+    @property
+    def _bound(self) -> str:
+        """The bounds of the race's time, in words."""
+        return f"race_cost = {self.job.plan.race_cost:g}, {self.job.limits}"
 
     def _find_time_left(self) -> float:
         """Return the seconds that the race may still take."""
@@ -292,7 +329,7 @@ class _Race:
             remove_checkpoints(racer.folder)
         return RaceResult(
             report=report,
-            plan=self.job.plan.choose(winner.contender),
+            plan=winner.describe_training(self.job.plan),
             adapter=str((winner.folder / winner.result.adapter).relative_to(self.folder)),
             stages=(*winner.shared, winner.result),
         )
@@ -304,12 +341,18 @@ class _Race:
         return [place for place, item in enumerate(self.track.item_ids) if item not in seen]
 
     def _measure_fresh_effect(self, default: Racer, racer: Racer) -> float | None:
-        """Return the mean difference of a challenger's last scores from the default's, on fresh items."""
-        own = next(reversed(racer.scores.values()), None)
-        if own is None or not self._fresh_places:
+        """Return the mean difference of a challenger's last scores from the default's, on fresh items.
+
+        None where it did not come to its end: less training would count against it.
+        """
+        if LAST not in racer.scores or not self._fresh_places:
             return None
-        theirs = default.scores[LAST].values
-        return fmean(own.values[place] - theirs[place] for place in self._fresh_places)
+        own, theirs = racer.scores[LAST].values, default.scores[LAST].values
+        return fmean(own[place] - theirs[place] for place in self._fresh_places)
+
+
+def _find_scores_file(racer: Racer, rung: str) -> Path:
+    return racer.folder / f"scores-{rung}.json"
 
 
 def _is_on_top(contender: Contender, default: Contender) -> bool:

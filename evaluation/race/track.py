@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Protocol
 
 from evaluation.race.scores import ItemScores
+from extractors.errors import LearndError
 from trainers.job_folder import Progress
 from trainers.jobs.job import TrainingJob
 from trainers.jobs.legs import Leg, LegResult
 from trainers.planning.method_rules import Readiness
+
+
+class AnswersTooSlow(LearndError):
+    """A contender's answers to the validation side take longer than they may."""
 
 
 class Track(Protocol):
@@ -28,8 +33,11 @@ class Track(Protocol):
         """Train one leg into `folder`. Raises as a training does."""
         ...
 
-    def score(self, weights: Path) -> ItemScores:
-        """Score the answers of the contender whose adapter, or checkpoint, lies in the folder `weights`."""
+    def score(self, weights: Path, seconds: float) -> ItemScores:
+        """Score the answers of the contender whose adapter, or checkpoint, lies in the folder `weights`.
+
+        Raises AnswersTooSlow where they take more than so many `seconds`.
+        """
         ...
 
     def measure_readiness(self, scores: ItemScores) -> Readiness:

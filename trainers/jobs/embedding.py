@@ -83,7 +83,8 @@ def train_embedding_leg(
         with borrow_base(encoder.transformers_model):
             prepared = _prepare(run, encoder)
             loss = fit(prepared.trainer, run)
-            return build_leg_result(run, leg, _build_result(run, prepared, loss) if leg.is_last else None)
+            result = _build_result(run, prepared, loss) if leg.is_last else None
+            return build_leg_result(run, leg, prepared.planned, result)
 
     return train_with_recovery(
         first.guard, train_once, checkpoints=first.checkpoints, rules=MemoryRules(may_quantize=False)
@@ -126,7 +127,7 @@ def _prepare(run: _EmbeddingRun, encoder: Any = None) -> PreparedTraining:
     from transformers import set_seed
 
     from trainers.jobs.reporting import ProgressReporter
-    from trainers.methods.encoder_trainer import build_encoder_trainer, read_recalls
+    from trainers.methods.encoder_trainer import build_encoder_trainer, choose_trainer_batches, read_recalls
 
     job, data, hyperparameters = run.job, run.data, run.job.current_stage.hyperparameters
     set_seed(hyperparameters.seed)
@@ -149,7 +150,8 @@ def _prepare(run: _EmbeddingRun, encoder: Any = None) -> PreparedTraining:
         build_callbacks(run, reporter, validates=bool(data.validation)),
         partial(schedule_leg, run),
     )
-    return PreparedTraining(trainer, reporter, run.attempt, workload, replay=0)
+    planned = choose_trainer_batches(data, run.attempt, hyperparameters).count_steps(len(data.train))
+    return PreparedTraining(trainer, reporter, run.attempt, workload, replay=0, planned=planned)
 
 
 def _train_attempt(run: _EmbeddingRun) -> TrainingResult:

@@ -85,7 +85,8 @@ def train_language_model_leg(
         with borrow_base(base):
             prepared = _prepare(run, base)
             loss = fit(prepared.trainer, run)
-            return build_leg_result(run, leg, _build_result(run, prepared, loss) if leg.is_last else None)
+            result = _build_result(run, prepared, loss) if leg.is_last else None
+            return build_leg_result(run, leg, prepared.planned, result)
 
     # All contenders share the base, so that none may have it in other weights.
     rules = build_memory_rules(job).model_copy(update={"may_quantize": False})
@@ -120,7 +121,8 @@ def _prepare(run: TrainingRun, base: Any = None) -> _PreparedLanguageModel:
     _report_examples(learned, validation, replay, progress)
     learned = learned.model_copy(update={"features": (*learned.features, *replay.features)})
     reporter = ProgressReporter(progress, partial(read_figures, run.method))
-    trainer, sharing = _build_trainer(run, base, tokenizer, learned, validation, reporter)
+    planned = run.hyperparameters.count_steps(len(learned.features))
+    trainer, sharing = _build_trainer(run, base, tokenizer, learned, validation, reporter, planned)
     workload = measure_workload(
         learned.features, validation.tokens, run.attempt.micro_batch, widths=sharing.widths
     )
@@ -130,7 +132,7 @@ def _prepare(run: TrainingRun, base: Any = None) -> _PreparedLanguageModel:
             f"about {1 - workload.shared:.0%} of the batches stay padded: they have too little in common",
         )
     mixed = len(replay.features)
-    return _PreparedLanguageModel(trainer, reporter, run.attempt, workload, mixed, learned, sharing)
+    return _PreparedLanguageModel(trainer, reporter, run.attempt, workload, mixed, planned, learned, sharing)
 
 
 def _train_attempt(run: TrainingRun) -> TrainingResult:
@@ -187,8 +189,11 @@ def _build_trainer(
     learned: TrainingSet,
     validation: TrainingSet,
     reporter: Any,
+    planned: int,
 ) -> tuple[Any, Any]:
-    """Build TRL's trainer on the two sets; return it with the `PrefixSharing` of its batches."""
+    """Build TRL's trainer on the two sets, for `planned` steps; return it with the `PrefixSharing` of its
+    batches.
+    """
     set_seed(run.hyperparameters.seed)
     job, attempt = run.job, run.attempt
     if base is None:
@@ -206,7 +211,7 @@ def _build_trainer(
         checkpointing=attempt.checkpointing,
     )
     trainer = TRAINER_BUILDERS[run.method](
-        schedule_leg(run, arguments, run.hyperparameters.count_steps(len(learned.features))),
+        schedule_leg(run, arguments, planned),
         run.hyperparameters,
         train_dataset=Dataset.from_list(list(learned.features)),
         eval_dataset=Dataset.from_list(list(validation.features)) if validates else None,

@@ -25,7 +25,7 @@ class Leg(Value):
     begin: int = 0
     """Step at which it begins."""
     until: int | None = None
-    """Step at which it ends at the latest; None: the last of the plan."""
+    """Step at which it ends at the latest; None: the last of the plan, or half of them before a last leg."""
     seconds: float | None = None
     """Seconds of its steps, without what comes around them, after which it ends; None: no limit."""
     is_last: bool = False
@@ -41,7 +41,9 @@ class Leg(Value):
 
     def find_end(self, planned: int) -> int:
         """Return the step at which the leg ends at the latest; `planned` are the steps of the whole plan."""
-        return max(self.begin + 1, planned if self.until is None else self.until)
+        # The last leg needs some steps for the rate to fall.
+        latest = planned if self.is_last else planned // 2
+        return max(self.begin + 1, latest if self.until is None else self.until)
 
     def find_schedule(self, planned: int, hyperparameters: Hyperparameters) -> dict[str, Any]:
         """Return transformers' arguments for steps, warm-up and learning rate."""
@@ -59,6 +61,10 @@ class LegResult(Value):
     number: int
     step: int
     """Step at which it ended."""
+    end: int
+    """Step at which it was to end at the latest."""
+    planned: int
+    """Steps of the whole plan."""
     seconds: float
     """Seconds of its steps."""
     spent: float

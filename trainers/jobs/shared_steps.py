@@ -68,6 +68,8 @@ class PreparedTraining:
     workload: Workload
     replay: int
     """Examples among the workload's that the base wrote itself."""
+    planned: int
+    """Steps of the whole training, if nothing ends it early."""
 
 
 def build_callbacks(run: TrainingRun, reporter: Any, *, validates: bool) -> list[Any]:
@@ -134,13 +136,15 @@ def _restore(trainer: Any, checkpoint: Path) -> float:
     return 0.0
 
 
-def build_leg_result(run: TrainingRun, leg: Leg, result: TrainingResult | None) -> LegResult:
-    """Return the end of the run's leg, as its last checkpoint has it."""
+def build_leg_result(run: TrainingRun, leg: Leg, planned: int, result: TrainingResult | None) -> LegResult:
+    """Return the end of the run's leg, as its last checkpoint has it, in a training of `planned` steps."""
     last = find_last_checkpoint(run.checkpoints)
     clock = read_leg_clock(last)
     return LegResult(
         number=leg.number,
         step=read_step(last) if last else leg.begin,
+        end=leg.find_end(planned),
+        planned=planned,
         seconds=clock.seconds if clock else 0.0,
         spent=run.guard.measure_seconds(),
         stopped=run.guard.state.stopped,

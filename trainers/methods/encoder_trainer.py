@@ -148,13 +148,7 @@ def _build_arguments(
     checkpoints: Path,
     schedule: Callable[[dict[str, Any], int], dict[str, Any]],
 ) -> SentenceTransformerTrainingArguments:
-    """Build the arguments; with in-batch negatives the trainer sees a whole batch, and the loss splits it."""
-    whole = data.batching.loss == "in-batch negatives"
-    tried = attempt.apply_to(hyperparameters)
-    if whole:
-        accumulation = hyperparameters.gradient_accumulation
-        whole_batch = {"batch_size": data.batching.size, "gradient_accumulation": accumulation}
-        tried = tried.model_copy(update=whole_batch)
+    tried, whole = choose_trainer_batches(data, attempt, hyperparameters), _has_whole_batches(data)
     arguments = build_arguments(
         encoder,
         tried,
@@ -169,3 +163,19 @@ def _build_arguments(
         batch_sampler=BatchSamplers.NO_DUPLICATES if whole else BatchSamplers.BATCH_SAMPLER,
         prompts=find_column_prompts(encoder) or None,
     )
+
+
+def choose_trainer_batches(
+    data: TripletData, attempt: Attempt, hyperparameters: Hyperparameters
+) -> Hyperparameters:
+    """Return the hyperparameters with the batches that the trainer sees in this attempt."""
+    tried = attempt.apply_to(hyperparameters)
+    if not _has_whole_batches(data):
+        return tried
+    accumulation = hyperparameters.gradient_accumulation
+    return tried.model_copy(update={"batch_size": data.batching.size, "gradient_accumulation": accumulation})
+
+
+def _has_whole_batches(data: TripletData) -> bool:
+    """Return True if the trainer sees a whole batch, with in-batch negatives, and the loss splits it."""
+    return data.batching.loss == "in-batch negatives"

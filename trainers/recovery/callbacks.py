@@ -31,8 +31,8 @@ class StopInTime(TrainerCallback):
         where = f"step {state.global_step} of {state.max_steps}"
         self._guard.stop(f"the time is up ({self._guard.limits}): stopping at {where}")
         # If nothing was validated yet, the current weights are the best.
-        control.should_evaluate = state.best_global_step is None and args.eval_strategy != "no"
-        control.should_save = control.should_evaluate
+        control.should_save = state.best_global_step is None
+        control.should_evaluate = control.should_save and args.eval_strategy != "no"
         control.should_training_stop = True
         return control
 

@@ -69,6 +69,11 @@ def is_begun(folder: Path) -> bool:
     return (folder / STATE).exists()
 
 
+def read_seconds(folder: Path) -> float:
+    """Return the seconds that the run in `folder` has taken so far; 0 where none was begun."""
+    return _read_state(folder).seconds if is_begun(folder) else 0.0
+
+
 def describe_progress(folder: Path) -> str:
     """Describe how far the run in `folder` has come; a start that does not change this made no progress.
 
