@@ -4,9 +4,10 @@ Runs and contenders are compared there; only the one that is chosen meets the ho
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from extractors.dataset.holdout_split import find_group
+from extractors.dataset.learned_traffic import LearnedTraffic
 from extractors.dataset.snapshot import Snapshot
 from extractors.examples.thoughts import get_answer
 from extractors.examples.types import (
@@ -14,18 +15,23 @@ from extractors.examples.types import (
     Examples,
     JudgedDocument,
     Message,
+    PreferencePair,
+    Reviewed,
     ReviewedItem,
     ReviewedRetrieval,
     Triplet,
 )
 
 
-def hold_out_validation(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with its validation side in the place of everything that is held out."""
+def hold_out_validation(snapshot: Snapshot, left_out: Collection[str] = ()) -> Snapshot:
+    """Return the snapshot with its validation side, without the prompts that are `left_out`, in the place of
+    everything that is held out.
+    """
+    items, searches = _list_items(snapshot.validation), _list_searches(snapshot.validation.triplets)
     return snapshot.model_copy(
         update={
-            "holdout": tuple(_list_items(snapshot.validation)),
-            "retrievals": tuple(_list_searches(snapshot.validation.triplets)),
+            "holdout": tuple(item for item in items if item.prompt_key not in left_out),
+            "retrievals": tuple(search for search in searches if search.prompt_key not in left_out),
             "retention": (),
             "retained_retrievals": (),
         }
@@ -38,10 +44,25 @@ def can_validate(snapshot: Snapshot) -> bool:
     return bool(held_out.holdout or held_out.retrievals)
 
 
-def count_sessions(snapshot: Snapshot) -> int:
-    """Return the number of sessions, or traces, of the items on the validation side that can be scored."""
+def find_learned_prompts(snapshot: Snapshot, learned: LearnedTraffic) -> frozenset[str]:
+    """Return the validation side's normalised prompts that were trained on, or whose session was."""
     held_out = hold_out_validation(snapshot)
-    return len({find_group(item) for item in (*held_out.holdout, *held_out.retrievals)})
+    asked: tuple[Reviewed | PreferencePair, ...] = (
+        *held_out.holdout,
+        *held_out.retrievals,
+        *snapshot.validation.pairs,
+    )
+    return frozenset(each.prompt_key for each in asked if learned.has(each))
+
+
+def count_sessions(snapshot: Snapshot, left_out: Collection[str] = ()) -> int:
+    """Return the number of sessions, or traces, of the items on the validation side that can be scored.
+
+    Prompts that are `left_out` do not count.
+    """
+    held_out = hold_out_validation(snapshot, left_out)
+    items: tuple[Reviewed, ...] = (*held_out.holdout, *held_out.retrievals)
+    return len({find_group(item) for item in items})
 
 
 def _list_items(validation: Examples) -> Iterator[ReviewedItem]:

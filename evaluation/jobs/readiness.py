@@ -1,7 +1,7 @@
 """A model's readiness to learn from preferences: its answers to the prompts of preference pairs.
 
-An adapter is asked about pairs of the validation side alone: on prompts that it was trained on it would show
-its memory. The base was trained on none of them.
+An adapter is asked about pairs of the validation side alone, without those that are left out since it was
+trained on them: there it would show its memory. The base was trained on none of them.
 """
 
 from pathlib import Path
@@ -31,6 +31,8 @@ class ReadinessJob(Value):
     base_model: str
     adapter: AdapterSide | None
     """The adapter that answers; None for the base itself."""
+    left_out: tuple[str, ...] = ()
+    """Normalised prompts of the validation side that the adapter was trained on."""
     task: Task
     output_space: tuple[str, ...] = ()
     max_new_tokens: int
@@ -58,7 +60,7 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
     engine = open_engine(job.base_model, adapters, device=job.device, dtype=job.dtype)
     asked = [
         (pair, prompt)
-        for pair in sample_pairs(_list_untrained_pairs(snapshot, job.adapter), MOST_ASKED)
+        for pair in sample_pairs(list_untrained_pairs(snapshot, job), MOST_ASKED)
         if (prompt := render_if_possible(engine.tokenizer, pair.prompt, pair.tools)) is not None
     ]
     trained_on = [
@@ -88,9 +90,11 @@ def measure(job: ReadinessJob, _folder: Path, progress: Progress) -> Readiness:
     )
 
 
-def _list_untrained_pairs(snapshot: Snapshot, adapter: AdapterSide | None) -> tuple[PreferencePair, ...]:
+def list_untrained_pairs(snapshot: Snapshot, job: ReadinessJob) -> tuple[PreferencePair, ...]:
     """Return the pairs whose prompts the model was not trained on."""
-    return snapshot.validation.pairs if adapter else (*snapshot.validation.pairs, *snapshot.train.pairs)
+    if job.adapter is None:
+        return (*snapshot.validation.pairs, *snapshot.train.pairs)
+    return tuple(pair for pair in snapshot.validation.pairs if pair.prompt_key not in job.left_out)
 
 
 def sample_pairs(pairs: tuple[PreferencePair, ...], most: int) -> list[PreferencePair]:

@@ -25,6 +25,9 @@ class RaceJob(Value):
     """The target's primary metric."""
     seen_items: tuple[str, ...] = ()
     """Ids of validation items that earlier races of the target scored."""
+    left_out: tuple[str, ...] = ()
+    """Normalised prompts of the validation side that no contender answers: versions that some go on from were
+    trained on them."""
     thresholds: Thresholds
     max_new_tokens: int
     limits: Limits = Limits()

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from evaluation.race.job import RaceJob, RaceResult
+from evaluation.race.language_track import open_language_track
 from evaluation.race.run import race
+from evaluation.race.track import AnswersTooSlow
+from extractors.dataset.snapshot import read_snapshot
 from extractors.values import file_digest
 from tests.e2e.test_training import LABELS, DyingProgress, Killed, make_case, make_examples, make_plan
 from tests.support.snapshots import make_item, make_snapshot
@@ -87,6 +90,16 @@ def test_a_challenger_displaces_a_default_that_learns_nothing(
     assert found.report.find("sft").left == "beaten by keen"
     assert found.plan.stages == keen.stages
     assert found.plan.challengers == ()
+
+
+def test_prompts_that_are_left_out_are_answered_by_no_contender(
+    tiny_model: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(tiny_model, snapshot, epochs=1)
+    known = tuple(example.prompt_key for example in make_examples(range(56, 66)).sft)
+    rival = build_contender(plan, "rival", change(plan.stages[0], seed=1))
+    found = race_here(build_job(snapshot, [rival], plan, left_out=known), tmp_path)
+    assert found.report.items == found.report.sessions == 41 - len(known)
 
 
 class MortalProgress(Progress):
@@ -168,7 +181,23 @@ def test_a_contender_that_fails_leaves_and_the_others_go_on(
     found = race_here(build_job(snapshot, [wild, deaf], plan), tmp_path)
     assert found.report.winner == "sft"
     assert "NothingToLearn" in found.report.find("deaf").left
-    assert found.report.find("wild").left
+    wild = found.report.find("wild")
+    assert wild.left
+    # What failed has taken time, and no score speaks for or against it.
+    assert wild.seconds > 0
+    assert found.report.seconds == sum(each.seconds for each in found.report.contenders)
+    assert wild.fresh_effect is None
+
+
+def test_answers_that_take_too_long_are_cut_off(tiny_model: Path, snapshot: Path, tmp_path: Path) -> None:
+    plan = make_plan(tiny_model, snapshot)
+    found = race_here(build_job(snapshot, [build_contender(plan, "rival")], plan), tmp_path)
+    track = open_language_track(build_job(snapshot, [], plan), read_snapshot(snapshot))
+    weights = tmp_path / found.adapter
+    with pytest.raises(AnswersTooSlow, match="of 41 answers took more than 0 s"):
+        track.score(weights, 0.0)
+    # The base is given back whole: the next contender answers as ever.
+    assert track.score(weights, 1e9).mean == found.report.find("sft").scores[-1].mean
 
 
 def test_a_race_without_time_for_challengers_trains_the_default_alone(

@@ -217,6 +217,7 @@ class Runs:
         training: Sequence[StageResult] | None = None,
         base: str = "base1",
         raced: bool = False,
+        start_version: str | None = None,
     ) -> Cycle:
         """A cycle up to its evaluation; `base` is the digest of its base model.
 
@@ -243,6 +244,7 @@ class Runs:
             snapshot_id=snapshot.id,
             base_model="tiny",
             base_digest=base,
+            start_version=start_version,
         )
         cycle = self._step(cycle, CycleState.SELECTING, CycleState.TRAINING, plan=plan)
         if raced:

@@ -85,6 +85,18 @@ class LiveVersion(Value):
     version: str
     lora_rank: int
     lora_alpha: int
+    new_sessions: int | None
+    """Sessions on the validation side whose answers can be scored, without what it was trained on, and the
+    versions that it went on from; None where what they were trained on is unknown."""
+
+    def find_race_obstacle(self) -> str | None:
+        """Return why what goes on from it cannot race, in words; None if it can."""
+        if self.new_sessions is None:
+            return f"what {self.version} was trained on is unknown"
+        if self.new_sessions < MIN_RACE_SESSIONS:
+            about = f"{self.new_sessions} sessions to validate on that {self.version} was not trained on"
+            return f"{about} (needs {MIN_RACE_SESSIONS})"
+        return None
 
 
 class ConsideredRule(Value):
@@ -132,6 +144,7 @@ def choose_method(
     if default is None:
         return MethodChoice(plan=Skip(reason=_explain_shortage(snapshot, tried)), considered=tried)
     obstacle = _find_race_obstacle(settings.preferences.race, sessions, no_scores)
+    obstacle = obstacle or choice.find_memory(default)
     if obstacle is None:
         challengers, others = choice.find_challengers(default)
         obstacle = "" if challengers else "no other way to train has what it needs"
@@ -231,6 +244,11 @@ class _Choice:
                 challengers.append(self.build_contender(rule))
         return tuple(challengers), tuple(considered)
 
+    def find_memory(self, rule: MethodRule) -> str | None:
+        """Return why a contender by this rule would answer the validation side from memory, in words."""
+        goes_on = self.live is not None and rule.start != "base"
+        return self.live.find_race_obstacle() if self.live and goes_on else None
+
     def build_contender(self, rule: MethodRule) -> Contender:
         start = self.live if rule.start != "base" else None
         return Contender(
@@ -267,6 +285,12 @@ class _Choice:
             "embedding", count, self.settings.base.bytes, preset=preferences.preset, overrides=overrides
         ).batch_size
 
+    def _find_start_obstacle(self, rule: MethodRule) -> str | None:
+        """Return why a challenger by this rule has nothing to begin with, in words; None if it has."""
+        if not can_start(rule, has_live=self.live is not None):
+            return "no live version to go on from"
+        return self.find_memory(rule)
+
     def _consider(self, rule: MethodRule, *, challenges: bool = False) -> ConsideredRule:
         thresholds, counts = self.settings.thresholds, self.counts
         needs = [
@@ -274,9 +298,9 @@ class _Choice:
             for name, least in rule.needs.items()
         ]
         met = all(counts[name] >= getattr(thresholds, least) for name, least in rule.needs.items())
-        if challenges and not can_start(rule, has_live=self.live is not None):
+        if challenges and (obstacle := self._find_start_obstacle(rule)):
             met = False
-            needs.append("no live version to go on from")
+            needs.append(obstacle)
         if met and rule.asks_live:
             readiness = self.measure_live()
             unsettled = readiness.estimate_unsettled(counts["pairs"])

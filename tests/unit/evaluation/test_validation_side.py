@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from evaluation.validation_side import can_validate, count_sessions, hold_out_validation
+from evaluation.validation_side import (
+    can_validate,
+    count_sessions,
+    find_learned_prompts,
+    hold_out_validation,
+)
+from extractors.dataset.learned_traffic import LearnedTraffic
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Examples
 from tests.support.searches import make_search_snapshot
@@ -56,6 +62,25 @@ def test_only_sessions_count_whose_answers_can_be_scored(tmp_path: Path) -> None
     again = make_example(9, ("another question", "billing")).model_copy(update={"session_id": "s0"})
     validation = Examples(sft=(again,), votes=of_sessions)
     assert count_sessions(read_snapshot(make_snapshot(tmp_path, Examples(), validation))) == 3
+
+
+def test_what_a_version_was_trained_on_can_be_left_out_prompt_by_prompt_and_session_by_session(
+    tmp_path: Path,
+) -> None:
+    asked = [
+        make_example(n, (f"question {n}", "billing")).model_copy(update={"session_id": f"s{n}"})
+        for n in range(4)
+    ]
+    repeated = asked[0].model_copy(update={"session_id": "another"})
+    same_session = make_pair(9, ("another question", "billing"), "shipping").model_copy(
+        update={"session_id": "s1"}
+    )
+    learned = LearnedTraffic.from_examples([Examples(sft=(repeated,)), Examples(pairs=(same_session,))])
+    snapshot = read_snapshot(make_snapshot(tmp_path, Examples(), Examples(sft=tuple(asked))))
+    left_out = find_learned_prompts(snapshot, learned)
+    assert left_out == {asked[0].prompt_key, asked[1].prompt_key}
+    assert [item.session_id for item in hold_out_validation(snapshot, left_out).holdout] == ["s2", "s3"]
+    assert count_sessions(snapshot, left_out) == 2
 
 
 def test_triplets_become_searches(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ PREFERENCES = TrainingPreferences(max_lora_rank=16)
 PROMPT = (Message(role="user", content="q"),)
 ANSWER = Message(role="assistant", content="a")
 SEEN: dict[str, Any] = {"started_at": NOON, "prompt_key": "k"}
-LIVE = LiveVersion(version="acme.routing.v3", lora_rank=4, lora_alpha=12)
+LIVE = LiveVersion(version="acme.routing.v3", lora_rank=4, lora_alpha=12, new_sessions=40)
 VALID, INVALID = Readiness(asked=10, valid=9, settled=0), Readiness(asked=10, valid=1, settled=0)
 
 
@@ -252,6 +252,32 @@ def test_where_a_race_could_tell_nothing_the_default_trains_alone_and_the_plan_s
     assert found.challengers == ()
     assert found.race_cost is None
     assert reason in found.no_race
+
+
+@pytest.mark.parametrize(
+    ("new_sessions", "reason"),
+    [
+        (39, "39 sessions to validate on that acme.routing.v3 was not trained on (needs 40)"),
+        (None, "what acme.routing.v3 was trained on is unknown"),
+    ],
+)
+def test_a_live_version_that_would_answer_from_memory_is_not_gone_on_from_and_the_others_race(
+    new_sessions: int | None, reason: str
+) -> None:
+    data = make_snapshot(sft=60, pairs=20, liked=50, disliked=50, validated=60)
+    found = choose(data, None, live=LIVE.model_copy(update={"new_sessions": new_sessions}))
+    assert isinstance(found.plan, Plan)
+    assert [each.name for each in found.plan.challengers] == ["sft+dpo (sigmoid+sft)"]
+    refused = {each.method for each in found.considered if reason in each.needs and not each.met}
+    assert refused == {"sft from live", "dpo (sigmoid+sft)", "kto"}
+
+
+def test_a_default_that_goes_on_from_a_version_with_a_memory_of_the_validation_side_trains_alone() -> None:
+    data = make_snapshot(pairs=20, liked=50, disliked=50, validated=60)
+    remembering = LIVE.model_copy(update={"new_sessions": 39})
+    found = choose_plan(data, VALID, live=remembering)
+    assert (found.start_version, found.challengers) == ("acme.routing.v3", ())
+    assert "39 sessions to validate on that acme.routing.v3 was not trained on" in found.no_race
 
 
 def test_what_earlier_races_found_orders_the_challengers() -> None:
