@@ -68,8 +68,9 @@ def choose_plan(
     Interrupted, OverridesInvalid.
     """
     active = context.store.find_active_version(context.target.key)
-    # A version of another base would be no judge of this one.
-    live = active if active and active.base_digest == base.digest else None
+    # A version of another base would be no judge of this one, and replicas may load no such rank any more.
+    fits = active and active.rank <= context.settings.training.max_lora_rank
+    live = active if active and fits and active.base_digest == base.digest else None
     learned = collect_learned(context, live) if live else LearnedTraffic()
     left_out = find_learned_prompts(snapshot, learned)
     new_sessions = count_sessions(snapshot, left_out) if learned.is_complete else None

@@ -288,7 +288,8 @@ class _Choice:
     def _find_start_obstacle(self, rule: MethodRule) -> str | None:
         """Return why a challenger by this rule has nothing to begin with, in words; None if it has."""
         if not can_start(rule, has_live=self.live is not None):
-            return "no live version to go on from"
+            most = self.settings.preferences.max_lora_rank
+            return f"no live version of this base, of a rank up to {most}, to go on from"
         return self.find_memory(rule)
 
     def _consider(self, rule: MethodRule, *, challenges: bool = False) -> ConsideredRule:
@@ -346,18 +347,19 @@ def _build_stages(
     for number, (method, kind) in enumerate(rule.stages, start=1):
         examples = counts["liked"] + counts["disliked"] if kind == "votes" else counts[kind]
         variant = rule.variant if number == len(rule.stages) else {}
+        # The stage may continue with an adapter that already has its shape; its rate belongs to that rank.
+        before = stages[0].hyperparameters if stages else start
+        rank = {"lora_rank": before.lora_rank} if before else {}
         chosen = choose_hyperparameters(
             method,
             examples,
             settings.base.bytes,
             preset=preferences.preset,
-            overrides={**variant, **select_overrides(method, preferences.overrides)},
+            overrides={**variant, **select_overrides(method, preferences.overrides), **rank},
             max_lora_rank=None if method == "embedding" else preferences.max_lora_rank,
         )
-        if first := stages[0].hyperparameters if stages else start:
-            # The stage continues with an adapter that already has its shape.
-            shape = {"lora_rank": first.lora_rank, "lora_alpha": first.lora_alpha}
-            chosen = chosen.model_copy(update=shape)
+        if before:
+            chosen = chosen.model_copy(update={"lora_alpha": before.lora_alpha})
         stages.append(TrainingStage(method=method, data=kind, hyperparameters=chosen))
     return tuple(stages)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from trainers.planning.apply_rules import BaseModelInfo
 from trainers.planning.plan import Plan
 
 BASE = BaseModelInfo(name="tiny", digest="base1", bytes=10**8)
-SHAPE = {"r": 8, "lora_alpha": 16}
+SHAPE = {"r": 16, "lora_alpha": 32}
 
 
 @pytest.fixture
@@ -83,6 +84,19 @@ def test_nothing_goes_on_from_a_version_of_which_nobody_knows_what_it_was_traine
     assert choose(runs, snapshot).challengers == ()
     with pytest.raises(TrainedOnUnknown, match=f"what {second} was trained on is unknown"):
         find_left_out(runs.context, plan, [second])
+
+
+def test_nothing_goes_on_from_a_version_of_a_rank_above_the_limit(runs: Runs) -> None:
+    go_live(runs, range(100, 124))
+    snapshot = write_snapshot(runs, make_examples(range(100, 130)), make_examples(range(50)))
+    assert [each.name for each in choose(runs, snapshot).challengers] == ["sft from live"]
+    limited = runs.settings.training.model_copy(update={"max_lora_rank": 8})
+    settings = runs.settings.model_copy(update={"training": limited})
+    context = replace(runs.context, settings=settings)
+    written = context.snapshots / snapshot.id
+    found = choose_plan(context, BASE, snapshot, written, context.data_dir / "measure")
+    needs = {rule.method: rule.needs for rule in found.considered}
+    assert "no live version of this base, of a rank up to 8, to go on from" in needs["sft from live"]
 
 
 def test_a_version_that_was_trained_on_most_of_the_validation_side_does_not_race_there(runs: Runs) -> None:

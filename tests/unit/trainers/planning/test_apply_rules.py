@@ -26,7 +26,7 @@ from trainers.planning.apply_rules import (
     find_reason_to_skip,
 )
 from trainers.planning.method_rules import Readiness, Thresholds
-from trainers.planning.plan import Plan, Skip
+from trainers.planning.plan import Plan, Skip, TrainingStage
 
 BASE = BaseModelInfo(name="base", digest="digest", bytes=10**8)
 NOTHING = OutcomeCounts(approved=0, corrected=0, rejected=0)
@@ -168,6 +168,22 @@ def test_preferences_go_on_from_the_live_version_in_its_shape_and_sft_begins_afr
     shape = dpo.stages[0].hyperparameters
     assert (dpo.start_version, shape.lora_rank, shape.lora_alpha) == ("acme.routing.v3", 4, 12)
     assert choose_plan(make_snapshot(sft=60), None, live=LIVE).start_version is None
+
+
+def test_what_goes_on_from_an_adapter_has_the_rate_of_its_rank() -> None:
+    data = make_snapshot(sft=60, pairs=20, validated=40)
+    small = choose_plan(data, VALID, live=LIVE)
+    usual = choose_plan(data, VALID, live=LIVE.model_copy(update={"lora_rank": 16, "lora_alpha": 32}))
+    for name in ("sft from live", "dpo (sigmoid+sft)"):
+        rates = [find_last_stage(plan, name).hyperparameters.learning_rate for plan in (small, usual)]
+        assert rates[0] == pytest.approx(2 * rates[1]), "a quarter of the rank, twice the rate"
+    pinned = choose_plan(data, VALID, live=LIVE, overrides={"sft": {"learning_rate": 1e-3, "lora_rank": 8}})
+    stage = find_last_stage(pinned, "sft from live").hyperparameters
+    assert (stage.learning_rate, stage.lora_rank) == (1e-3, 4)
+
+
+def find_last_stage(plan: Plan, name: str) -> TrainingStage:
+    return next(each.stages[-1] for each in plan.challengers if each.name == name)
 
 
 # ---- challengers
