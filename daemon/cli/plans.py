@@ -20,6 +20,7 @@ from daemon.cli.output import (
 from daemon.cli.progress import show_progress
 from daemon.cli.report import print_expectations, print_section
 from daemon.cycle.preview import Forecast, Preview, forecast, rehearse, run_rate_test
+from daemon.cycle.replay import ReplayForecast
 from daemon.runtime.clock import utc_now
 from daemon.runtime.context import TargetContext
 from daemon.runtime.optional_deps import require_extra
@@ -169,8 +170,22 @@ def _print_preview(found: Preview) -> None:
     for stage in chosen.stages:
         print_line()
         print_facts({"stage": f"{stage.method} on {stage.data}", **stage.hyperparameters.model_dump()})
+    if found.replay:
+        print_line()
+        print_line(_describe_replay(found.replay))
     if race := build_planned_race(chosen):
         print_section(race)
+
+
+def _describe_replay(replay: ReplayForecast) -> str:
+    """Say what is mixed into SFT that the base model wrote itself, and whether it has to write it first."""
+    if replay.why_not:
+        return f"Nothing is mixed in against forgetting: {replay.why_not}."
+    written = "It is written already." if replay.is_written else "The base model writes it first."
+    return (
+        f"Mixed into SFT against forgetting: up to {replay.examples} examples that the base model wrote "
+        f"itself, {100 * replay.share:g}% of the target's own. {written}"
+    )
 
 
 def _find_part(rule: ConsideredRule, chosen: Plan | Skip) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from daemon.cycle.replay import ReplayForecast, forecast_replay
 from daemon.cycle.training import build_training_job, choose_plan, describe_base, find_start_adapter
 from daemon.data.ingest import assemble_snapshot, extract_target
 from daemon.runtime.context import TargetContext
@@ -32,6 +33,8 @@ class Preview(Value):
 
     data: Manifest
     choice: MethodChoice
+    replay: ReplayForecast | None
+    """None where nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def rehearse(context: TargetContext) -> Iterator[Rehearsal]:
         snapshot = assemble_snapshot(context, extract_target(context.store, context.target))
         written = write_snapshot(snapshot, scratch)
         choice = choose_plan(context, describe_base(context.target), snapshot, written, scratch / "measure")
-        yield Rehearsal(context, Preview(data=snapshot.manifest, choice=choice), written, scratch)
+        replay = forecast_replay(context, choice.plan) if isinstance(choice.plan, Plan) else None
+        preview = Preview(data=snapshot.manifest, choice=choice, replay=replay)
+        yield Rehearsal(context, preview, written, scratch)
 
 
 class StageForecast(Value):

@@ -1,5 +1,6 @@
 """`learnd plan` and `learnd estimate` where several ways to train are possible."""
 
+import json
 import os
 import random
 import subprocess
@@ -12,8 +13,10 @@ import tomli_w
 
 from extractors.phoenix.mirror import MirrorChange, MirrorState
 from registry.store.store import Store
+from tests.support.replay import write_parts
 from tests.support.runs import NOWHERE
 from tests.support.traffic import NOON, annotation, correction, openinference, span
+from trainers.models.base_model import compute_base_digest
 
 WORDS = ("parcel", "kettle", "invoice", "ladder", "pillow", "garden", "copper", "window", "basket", "marble")
 CALLS = 420
@@ -49,11 +52,11 @@ def fill_folder(folder: Path, model: Path, **target: Any) -> None:
         store.record_poll("acme/routing", NOON, None)
 
 
-def run_learnd(folder: Path, command: str) -> str:
-    """Run the command in the folder, and return what it prints, with single spaces."""
+def run_learnd(folder: Path, *words: str) -> str:
+    """Run a command in the folder, and return what it prints, with single spaces."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4]), "COLUMNS": "250"}
     done = subprocess.run(
-        [sys.executable, "-m", "learnd", command],
+        [sys.executable, "-m", "learnd", *words],
         cwd=folder,
         env=env,
         capture_output=True,
@@ -93,3 +96,15 @@ def test_a_plan_without_a_race_says_why(tmp_path: Path, tiny_model: Path) -> Non
     printed = run_learnd(tmp_path, "plan")
     assert "None: `race` is off." in printed
     assert "challenger" not in printed
+
+
+def test_a_plan_says_whether_the_base_model_has_to_write_first_what_is_mixed_in(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    fill_folder(tmp_path, tiny_model)
+    printed = run_learnd(tmp_path, "plan")
+    assert "itself, 10% of the target's own. The base model writes it first." in printed
+    write_parts(tmp_path / "data" / "replay" / compute_base_digest(str(tiny_model)))
+    replay = json.loads(run_learnd(tmp_path, "plan", "--json"))["replay"]
+    assert replay.pop("examples") > 0
+    assert replay == {"share": 0.1, "is_written": True, "why_not": ""}

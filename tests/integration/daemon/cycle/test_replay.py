@@ -1,16 +1,17 @@
-"""What base models wrote, on disk: how long it stays."""
+"""What base models wrote, on disk: what a plan says of it, and how long it stays."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from daemon.cycle.replay import prune_replay
+from daemon.cycle.replay import ReplayForecast, forecast_replay, prune_replay
 from daemon.service import Service
 from registry.cycles import CycleState
 from tests.support.phoenix import wait_until
 from tests.support.replay import write_parts
-from tests.support.runs import NOWHERE, Runs, make_held_out, make_report
+from tests.support.runs import DPO, NOWHERE, SFT, Runs, make_held_out, make_report
+from trainers.planning.plan import Contender, Plan, TrainingStage
 
 
 @pytest.fixture
@@ -27,6 +28,54 @@ def list_written(runs: Runs) -> set[str]:
 def write_replay(runs: Runs, *digests: str) -> None:
     for digest in digests:
         write_parts(runs.context.data_dir / "replay" / digest)
+
+
+def make_plan(examples: int, *stages: TrainingStage, challengers: tuple[Contender, ...] = ()) -> Plan:
+    """Return a plan of a snapshot with so many examples of each kind."""
+    return Plan(
+        stages=stages,
+        challengers=challengers,
+        reason="",
+        counts={"sft": examples, "pairs": examples},
+        snapshot_id="s",
+        base_model="tiny",
+        base_digest="base1",
+    )
+
+
+def test_a_forecast_says_how_much_is_mixed_in_and_whether_it_is_written(runs: Runs) -> None:
+    little, much = make_plan(200, SFT), make_plan(1000, SFT)
+    assert forecast_replay(runs.context, little) == ReplayForecast(share=0.1, examples=20)
+    write_replay(runs, "base1")
+    assert forecast_replay(runs.context, little) == ReplayForecast(share=0.1, examples=20, is_written=True)
+    assert forecast_replay(runs.context, much) == ReplayForecast(share=0.1, examples=100)
+
+
+def test_a_forecast_counts_what_a_challenger_mixes_in(runs: Runs) -> None:
+    contender = Contender(name="sft from live", stages=(SFT,), reason="")
+    plan = make_plan(200, DPO, challengers=(contender,))
+    assert forecast_replay(runs.context, plan).examples == 20
+
+
+def test_a_forecast_of_a_base_that_runs_dry_promises_no_more_than_there_is(runs: Runs) -> None:
+    write_parts(runs.context.data_dir / "replay" / "base1", size=16)
+    found = forecast_replay(runs.context, make_plan(1000, SFT))
+    assert found == ReplayForecast(share=0.1, examples=16, is_written=True)
+
+
+def test_a_forecast_says_why_nothing_is_mixed_in(runs: Runs, tmp_path: Path) -> None:
+    for plan in (make_plan(4, SFT), make_plan(200, DPO)):
+        assert "only SFT learns from it" in forecast_replay(runs.context, plan).why_not
+    write_parts(runs.context.data_dir / "replay" / "base1", size=8)
+    found = forecast_replay(runs.context, make_plan(200, SFT))
+    assert (found.examples, found.why_not[:21]) == (0, "of 8 questions that t")
+    for settings, why in (
+        ({"task": "generation", "replay_share": 0}, "`replay_share` is 0"),
+        ({"task": "classification"}, "the task is classification"),
+    ):
+        other = Runs(tmp_path / "other", NOWHERE, **settings)
+        assert forecast_replay(other.context, make_plan(200, SFT)).why_not == why
+        other.store.close()
 
 
 def test_replay_stays_while_a_target_or_a_version_with_files_uses_its_base(runs: Runs) -> None:
