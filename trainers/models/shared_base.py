@@ -5,15 +5,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
 
 @contextmanager
 def borrow_base(base: Any) -> Iterator[Any]:
     """Give `base`, and undo every adapter and every change of its forward pass when the block ends.
 
-    It may end by an error: an attempt that ran out of memory leaves its adapters in place.
+    TRL switches dropout off for DPO and KTO, and checkpointing makes the embeddings' output need gradients.
+    The block may end by an error: an attempt that ran out of memory leaves its adapters in place.
     """
     forward = base.__dict__.get("forward")
+    dropouts = {layer: layer.p for layer in base.modules() if isinstance(layer, nn.Dropout)}
+    hooks = base.get_input_embeddings()._forward_hooks
+    hooks_before = set(hooks)
     try:
         yield base
     finally:
@@ -24,6 +29,11 @@ def borrow_base(base: Any) -> Iterator[Any]:
             base.forward = forward
         if getattr(base, "is_activation_checkpointing", False):
             base.activation_checkpointing_disable()
+        # Set twice, by TRL and by transformers, whose own method removes the second one only.
+        for hook in hooks.keys() - hooks_before:
+            del hooks[hook]
+        for layer, rate in dropouts.items():
+            layer.p = rate
         base.zero_grad(set_to_none=True)
 
 
