@@ -178,13 +178,13 @@ def _print_preview(found: Preview) -> None:
 
 
 def _describe_replay(replay: ReplayForecast) -> str:
-    """Say what is mixed into SFT that the base model wrote itself, and whether it has to write it first."""
+    """Say what is mixed into SFT that the base model writes itself, and whether it has to do so first."""
     if replay.why_not:
         return f"Nothing is mixed in against forgetting: {replay.why_not}."
-    written = "It is written already." if replay.is_written else "The base model writes it first."
+    written = "has written them already" if replay.is_written else "has to write them first"
     return (
-        f"Mixed into SFT against forgetting: up to {replay.examples} examples that the base model wrote "
-        f"itself, {100 * replay.share:g}% of the target's own. {written}"
+        f"Mixed into SFT against forgetting: up to {replay.examples} examples by the base model itself, "
+        f"{100 * replay.share:g}% of the target's own; it {written}."
     )
 
 

@@ -103,7 +103,9 @@ def test_a_plan_says_whether_the_base_model_has_to_write_first_what_is_mixed_in(
 ) -> None:
     fill_folder(tmp_path, tiny_model)
     printed = run_learnd(tmp_path, "plan")
-    assert "itself, 10% of the target's own. The base model writes it first." in printed
+    assert (
+        "examples by the base model itself, 10% of the target's own; it has to write them first." in printed
+    )
     write_parts(tmp_path / "data" / "replay" / compute_base_digest(str(tiny_model)))
     replay = json.loads(run_learnd(tmp_path, "plan", "--json"))["replay"]
     assert replay.pop("examples") > 0
