@@ -107,8 +107,8 @@ def _build_item(
         outcome="approved",
         gold=gold,
         source_span_ids=example.source_span_ids,
-        # Only tells items without a session apart.
-        trace_id=next(iter(example.source_span_ids), prompt_key),
+        # Where no trace is known, items without a session count each for itself.
+        trace_id=example.trace_id or next(iter(example.source_span_ids), prompt_key),
         session_id=example.session_id,
         prompt_key=prompt_key,
         started_at=example.started_at,
@@ -131,7 +131,7 @@ def _list_searches(triplets: Iterable[Triplet]) -> Iterator[ReviewedRetrieval]:
             query=first.query,
             documents=tuple(dict.fromkeys(documents)),
             source_span_ids=first.source_span_ids,
-            trace_id=next(iter(first.source_span_ids), key),
+            trace_id=first.trace_id or next(iter(first.source_span_ids), key),
             session_id=first.session_id,
             prompt_key=key,
             started_at=first.started_at,

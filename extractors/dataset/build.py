@@ -280,7 +280,7 @@ def _find_group(reviewed: ReviewedTraffic) -> str:
 
 def _find_groups(example: Example) -> set[str]:
     """Return the session and traces that an example is known to come from."""
-    traces = example.trace_ids if isinstance(example, Trajectory) else ()
+    traces = example.trace_ids if isinstance(example, Trajectory) else {example.trace_id} - {None}
     session = {f"session {example.session_id}"} if example.session_id else set[str]()
     return session | {f"trace {trace_id}" for trace_id in traces}
 

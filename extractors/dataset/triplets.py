@@ -93,6 +93,7 @@ def _build_triplet(search: ReviewedRetrieval, positive: JudgedDocument, negative
         negative=Document(id=negative.id, text=negative.text),
         prompt_key=search.prompt_key,
         source_span_ids=search.source_span_ids,
+        trace_id=search.trace_id,
         session_id=search.session_id,
         started_at=search.started_at,
     )

@@ -75,6 +75,8 @@ class Example(Value):
 
     origin: Origin = "telemetry"
     source_span_ids: tuple[str, ...] = ()
+    trace_id: str | None = Field(None, exclude_if=lambda trace_id: trace_id is None)
+    """Trace of the call or search; None where that is not known, and for a conversation (see `trace_ids`)."""
     session_id: str | None = None
     started_at: datetime
     """Start of the newest source span, aware UTC."""
@@ -223,6 +225,7 @@ class ReviewedItem(Judgement):
             completion=self.gold,
             tools=self.tools,
             source_span_ids=self.source_span_ids,
+            trace_id=self.trace_id,
             session_id=self.session_id,
             prompt_key=self.prompt_key,
             started_at=self.started_at,

@@ -43,7 +43,7 @@ SOURCE_COLUMNS = [
     ("session_id", pa.string()),
     ("started_at", pa.timestamp("us", tz="UTC")),
 ]
-ORIGIN_COLUMNS = [("origin", pa.string()), *SOURCE_COLUMNS]
+ORIGIN_COLUMNS = [("origin", pa.string()), ("trace_id", pa.string()), *SOURCE_COLUMNS]
 PROMPT_COLUMNS = [("prompt", pa.list_(MESSAGE)), ("tools", pa.string()), ("prompt_key", pa.string())]
 SCHEMAS: dict[type[Value], Any] = {
     SFTExample: pa.schema([*PROMPT_COLUMNS, ("completion", MESSAGE), *ORIGIN_COLUMNS]),

@@ -8,6 +8,7 @@ from evaluation.validation_side import (
     find_learned_prompts,
     hold_out_validation,
 )
+from extractors.dataset.holdout_split import find_group
 from extractors.dataset.learned_traffic import LearnedTraffic
 from extractors.dataset.snapshot import read_snapshot
 from extractors.examples.types import Examples
@@ -81,6 +82,19 @@ def test_what_a_version_was_trained_on_can_be_left_out_prompt_by_prompt_and_sess
     assert left_out == {asked[0].prompt_key, asked[1].prompt_key}
     assert [item.session_id for item in hold_out_validation(snapshot, left_out).holdout] == ["s2", "s3"]
     assert count_sessions(snapshot, left_out) == 2
+
+
+def test_calls_of_one_trace_count_once_where_there_is_no_session(tmp_path: Path) -> None:
+    items = [
+        make_item(n, (f"question {n}", "billing")).model_copy(update={"session_id": None}) for n in range(4)
+    ]
+    asked = tuple(item.model_copy(update={"trace_id": f"t{n // 2}"}) for n, item in enumerate(items))
+    validation = Examples(sft=tuple(item.to_example() for item in asked))
+    snapshot = read_snapshot(make_snapshot(tmp_path, Examples(), validation))
+    assert [find_group(item) for item in hold_out_validation(snapshot).holdout] == list(
+        map(find_group, asked)
+    )
+    assert count_sessions(snapshot) == 2
 
 
 def test_triplets_become_searches(tmp_path: Path) -> None:

@@ -191,6 +191,15 @@ def test_an_imported_conversation_may_begin_as_one_that_is_validated_on() -> Non
     assert build_with_imports(without_session, traced).train.trajectories == ()
 
 
+def test_an_imported_example_of_a_trace_that_is_held_out_is_left_out() -> None:
+    items = [distinct(n).model_copy(update={"session_id": None}) for n in range(100)]
+    made = build_small(items)
+    known = made.holdout[0].trace_id
+    told = [make_import("something else that was asked", trace_id=trace) for trace in ("unknown", known)]
+    assert [len(build_with_imports(items, each).train.sft) - len(made.train.sft) for each in told] == [1, 0]
+    assert {each.trace_id for each in made.train.sft} < {each.trace_id for each in items}
+
+
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 20), (0.25, 6), (0.1, 2)])
 def test_of_synthetic_examples_only_their_share_is_trained_on(share: float, kept: int) -> None:
     items = [distinct(n) for n in range(100)]

@@ -35,6 +35,14 @@ def test_a_correction_is_preferred_to_what_it_corrects() -> None:
     assert list_pairs(found) == [("right", "wrong", "correction")]
 
 
+def test_pairs_and_votes_know_the_trace_of_their_call() -> None:
+    found = extract_with([make_question(0, "q", "wrong")], [correction("s0", "right")])
+    pairs, _ = build_preference_pairs(found.judged, found.conversations)
+    made = [*pairs, *build_unpaired_preferences(found.judged)]
+    assert len(made) == 3
+    assert {each.trace_id for each in made} == {found.items[0].trace_id}
+
+
 def test_an_approved_answer_is_preferred_to_a_rejected_one_to_the_same_prompt() -> None:
     spans = [make_question(0, "q", "good"), make_question(1, "q", "bad"), make_question(2, "other", "bad")]
     found = extract_with(

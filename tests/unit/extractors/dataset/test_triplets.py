@@ -36,7 +36,7 @@ def test_relevant_documents_stand_against_irrelevant_ones_of_their_own_list() ->
         ("q", "yes", "never"),
     ]
     assert made[0].positive.id == "id of yes"
-    assert made[0].source_span_ids == ("s0",)
+    assert (made[0].source_span_ids, made[0].trace_id) == (("s0",), "t0")
     assert dropped == {TripletDropReason.NO_RELEVANT: 1}
 
 

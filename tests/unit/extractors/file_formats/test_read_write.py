@@ -100,7 +100,11 @@ SEEN: dict[str, Any] = {
     "session_id": OPTIONAL,
     "started_at": TIMES,
 }
-FROM: dict[str, Any] = {"origin": st.sampled_from(["telemetry", "synthetic"]), **SEEN}
+FROM: dict[str, Any] = {
+    "origin": st.sampled_from(["telemetry", "synthetic"]),
+    "trace_id": OPTIONAL,
+    **SEEN,
+}
 ASKED: dict[str, Any] = {"prompt": PROMPTS, "tools": TOOLS, "prompt_key": TEXTS}
 OUTCOMES = st.sampled_from(["approved", "rejected", "corrected"])
 DOCUMENTS = st.builds(Document, id=OPTIONAL, text=TEXTS)
@@ -243,7 +247,7 @@ def test_an_example_that_was_written_before_there_were_thoughts_keeps_its_id(tmp
 
 
 def test_columns_that_were_written_before_there_were_thoughts_are_read(tmp_path: Path) -> None:
-    """Parquet files had the same columns, whose messages had one field less."""
+    """Parquet files had the same columns, whose messages had one field less, and no traces."""
     path = tmp_path / "old.jsonl"
     path.write_text(OLD_LINE, "utf-8")
     (example,) = read(SFTExample, path)
@@ -251,7 +255,8 @@ def test_columns_that_were_written_before_there_were_thoughts_are_read(tmp_path:
         [field for field in SCHEMAS[SFTExample].field("completion").type if field.name != "reasoning"]
     )
     kinds = {"prompt": pa.list_(message), "completion": message}
-    old = pa.schema([(field.name, kinds.get(field.name, field.type)) for field in SCHEMAS[SFTExample]])
+    columns = [field for field in SCHEMAS[SFTExample] if field.name != "trace_id"]
+    old = pa.schema([(field.name, kinds.get(field.name, field.type)) for field in columns])
     row = {**example.model_dump(), "tools": "[]"}
     pq.write_table(pa.Table.from_pylist([row], schema=old), tmp_path / "old.parquet")
     (found,) = read_columns(SFTExample, tmp_path / "old.parquet")
