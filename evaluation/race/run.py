@@ -41,7 +41,7 @@ from trainers.planning.plan import Contender
 from trainers.quick_imports import quick_imports
 from trainers.recovery.checkpoints import remove_checkpoints
 from trainers.recovery.fallbacks import OutOfMemory, TrainingDiverged
-from trainers.recovery.guards import read_seconds
+from trainers.recovery.guards import DEATHS_FOR_MEMORY, count_deaths, read_seconds
 
 CONTENDERS = "contenders"
 """Folder of the contenders in the race's folder."""
@@ -49,6 +49,8 @@ RUNG_NAMES = ("first", "second", "third", "fourth", "fifth")
 ANSWER_TIMES = 3
 """Most time of a challenger's answers, as a multiple of the default's: one that has not learned to end its
 turns would answer for ever."""
+LEAST_ANSWER_SECONDS = 10.0
+"""Time that they may take in any case, within the race's: that of a few answers varies too much to tell."""
 FAILURES = (AdapterUnusable, AnswersTooSlow, NothingToLearn, OutOfMemory, TrainingDiverged)
 """Errors of a contender that end its race, and not everybody's."""
 
@@ -216,7 +218,8 @@ class _Race:
             try:
                 self._run_leg(racer, rung, until=until, seconds=seconds)
                 began_answering = time.monotonic()
-                self._score(racer, rung, min(self._find_time_left(), ANSWER_TIMES * self._answer_seconds))
+                bound = max(LEAST_ANSWER_SECONDS, ANSWER_TIMES * self._answer_seconds)
+                self._score(racer, rung, min(self._find_time_left(), bound))
             except FAILURES as failure:
                 racer.legs.pop(rung, None)
                 answering = time.monotonic() - began_answering if began_answering else 0.0
@@ -251,8 +254,6 @@ class _Race:
         """
         kept = _find_scores_file(racer, rung)
         if not kept.exists():
-            message = f"{len(self.track.item_ids)} validation items"
-            self.progress.write("answering", message, contender=racer.name)
             found = self._answer(racer, seconds)
             write_atomically(kept, found.model_dump_json())
             scored = f"{self.job.metric} {found.mean:.3f} at the {rung} rung"
@@ -263,7 +264,13 @@ class _Race:
         if seconds <= 0:
             raise AnswersTooSlow("there is no time left for answers")
         try:
-            return self.track.score(racer.weights, seconds)
+            with count_deaths(racer.folder / "deaths.json") as deaths:
+                # Without the default there is no race: the daemon gives one up that keeps dying.
+                if deaths >= DEATHS_FOR_MEMORY and racer is not self._default:
+                    raise OutOfMemory(f"killed {deaths} times while it answered, as if for memory")
+                items = f"{len(self.track.item_ids)} validation items"
+                self.progress.write("answering", items, contender=racer.name)
+                return self.track.score(racer.weights, seconds)
         except (RuntimeError, MemoryError, OSError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -64,6 +64,13 @@ class GuardState(Value):
     """Why the training is not to go on, in words; empty where it may."""
 
 
+class Deaths(Value):
+    """The deaths of children at one piece of work."""
+
+    count: int = 0
+    alive: LifeSign | None = None
+
+
 def is_begun(folder: Path) -> bool:
     """Return True if a child has worked in the run's folder before."""
     return (folder / STATE).exists()
@@ -172,7 +179,7 @@ def _try_attempt(
     guard: RunGuard, train_once: Callable[[Attempt], T]
 ) -> T | _MemoryShortage | TrainingDiverged:
     try:
-        with _mark_alive(guard):
+        with _mark_alive(lambda life: guard.save(alive=life)):
             return train_once(guard.state.attempt)
     except TrainingDiverged as diverged:
         outcome: _MemoryShortage | TrainingDiverged = TrainingDiverged(str(diverged), diverged.good_until)
@@ -249,12 +256,26 @@ def _is_finite(checkpoint: Path) -> bool:
 
 
 @contextmanager
-def _mark_alive(guard: RunGuard) -> Iterator[None]:
-    """Write a sign of life that only a kill leaves behind; a request to stop removes it."""
-    guard.save(alive=LifeSign(boot=_read_boot_id(), memory_kills=_count_memory_kills()))
+def count_deaths(file: Path) -> Iterator[int]:
+    """Give the number of children that were killed in this block; `file` keeps it until the block ends."""
+    before = Deaths.model_validate_json(file.read_text("utf-8")) if file.exists() else Deaths()
+    count = before.count + (before.alive is not None)
+    try:
+        with _mark_alive(
+            lambda life: write_atomically(file, Deaths(count=count, alive=life).model_dump_json())
+        ):
+            yield count
+    finally:
+        file.unlink()
+
+
+@contextmanager
+def _mark_alive(keep: Callable[[LifeSign | None], None]) -> Iterator[None]:
+    """Let `keep` write a sign of life that only a kill leaves behind; a request to stop removes it."""
+    keep(LifeSign(boot=_read_boot_id(), memory_kills=_count_memory_kills()))
 
     def stop(*_: object) -> None:
-        guard.save(alive=None)
+        keep(None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -265,7 +286,7 @@ def _mark_alive(guard: RunGuard) -> Iterator[None]:
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
-        guard.save(alive=None)
+        keep(None)
 
 
 def _was_killed_for_memory(life: LifeSign) -> bool:
