@@ -81,7 +81,7 @@ def test_where_the_default_would_begin_in_4_bits_all_contenders_do_and_say_so(
         assert metrics.quantization == "nf4"
         assert metrics.recoveries[0].startswith("beginning with")
         assert "the base in 4 bits" in metrics.recoveries[0]
-    assert track.score(tmp_path / "contenders/default/adapter").values
+    assert track.score(tmp_path / "contenders/default/adapter", seconds=600).values
 
 
 def test_a_race_that_may_not_quantize_holds_its_base_whole(
