@@ -45,6 +45,8 @@ class LanguageTrack:
     answer_limit: int
     """Most tokens of an answer."""
     metric: str
+    batch_size: int = BATCH_SIZE
+    """Answers that are generated at once."""
 
     @cached_property
     def item_ids(self) -> Sequence[str]:
@@ -71,7 +73,7 @@ class LanguageTrack:
                 SIDE,
                 tokens,
                 max_new_tokens=self.answer_limit,
-                batch_size=BATCH_SIZE,
+                batch_size=self.batch_size,
                 on_progress=stop_in_time,
             )
         answers = to_raw_answers(self.tokenizer, tokens, generated)

@@ -189,7 +189,8 @@ class _Race:
 
     def _find_last_step(self, racer: Racer) -> int:
         """Return the step at which the racer ends: that of its plan, or sooner for lack of time."""
-        left = self._find_time_left() - self._answer_seconds
+        answering = [found.seconds for found in racer.scores.values()]
+        left = self._find_time_left() - max(self._answer_seconds, *answering)
         affordable = int(left / (racer.training_seconds / racer.step))
         return min(racer.planned_steps, racer.step + max(1, affordable))
 
@@ -218,8 +219,7 @@ class _Race:
             try:
                 self._run_leg(racer, rung, until=until, seconds=seconds)
                 began_answering = time.monotonic()
-                bound = max(LEAST_ANSWER_SECONDS, ANSWER_TIMES * self._answer_seconds)
-                self._score(racer, rung, min(self._find_time_left(), bound))
+                self._score(racer, rung, max(LEAST_ANSWER_SECONDS, ANSWER_TIMES * self._answer_seconds))
             except FAILURES as failure:
                 racer.legs.pop(rung, None)
                 answering = time.monotonic() - began_answering if began_answering else 0.0

@@ -1,6 +1,7 @@
 """Races of really trained adapters: killed in every rung, cut short, with contenders that fail or do harm."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -181,19 +182,16 @@ def test_a_contender_that_fails_leaves_and_the_others_go_on(
     found = race_here(build_job(snapshot, [wild, deaf], plan), tmp_path)
     assert found.report.winner == "sft"
     assert "NothingToLearn" in found.report.find("deaf").left
-    wild = found.report.find("wild")
-    assert wild.left
-    # What failed has taken time, and no score speaks for or against it.
-    assert wild.seconds > 0
+    assert found.report.find("wild").left
+    assert found.report.find("deaf").fresh_effect is None
     assert found.report.seconds == sum(each.seconds for each in found.report.contenders)
-    assert wild.fresh_effect is None
 
 
 def test_answers_that_take_too_long_are_cut_off(tiny_model: Path, snapshot: Path, tmp_path: Path) -> None:
     plan = make_plan(tiny_model, snapshot)
-    found = race_here(build_job(snapshot, [build_contender(plan, "rival")], plan), tmp_path)
-    track = open_language_track(build_job(snapshot, [], plan), read_snapshot(snapshot))
-    weights = tmp_path / found.adapter
+    found = race_here(build_job(snapshot, [], plan), tmp_path)
+    track = open_language_track(build_job(snapshot, [], plan), tmp_path / "track", read_snapshot(snapshot))
+    track, weights = replace(track, batch_size=8), tmp_path / found.adapter
     with pytest.raises(AnswersTooSlow, match="of 41 answers took more than 0 s"):
         track.score(weights, 0.0)
     # The base is given back whole: the next contender answers as ever.
