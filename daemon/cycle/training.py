@@ -20,7 +20,7 @@ from evaluation.jobs.job import AdapterSide
 from evaluation.jobs.readiness import ReadinessJob
 from evaluation.jobs.seeds import SeedsJob
 from evaluation.race.job import RaceJob, RaceResult
-from evaluation.race_report import LEFT, WON, RaceReport
+from evaluation.race_report import RaceReport
 from evaluation.report import SeedRuns
 from evaluation.validation_side import can_validate, count_sessions, find_learned_prompts
 from extractors.dataset.learned_traffic import LearnedTraffic
@@ -29,7 +29,6 @@ from extractors.errors import LearndError
 from registry.adapter_files import share_adapter
 from registry.cycles import Cycle, CycleState, StageResult, TrainingFigures
 from registry.versions import Candidate, Version
-from trainers.job_folder import ProgressLine
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.models.base_model import compute_base_digest, measure_weight_bytes
 from trainers.planning.apply_rules import (
@@ -270,17 +269,8 @@ def _race(context: TargetContext, cycle: Cycle, plan: Plan) -> _PlanRun:
         StageResult(method=stage.method, figures=TrainingFigures.from_metrics(each.metrics))
         for stage, each in zip(found.plan.stages, found.stages, strict=True)
     )
-    _report_endings(context, found.report)
     won = found.plan.model_copy(update={"raced": True})
     return _PlanRun(won, folder / found.adapter, found.stages[-1], stages, found.report.seconds)
-
-
-def _report_endings(context: TargetContext, race: RaceReport) -> None:
-    """Report of each contender that it won, or why it left."""
-    for each in race.contenders:
-        stage = LEFT if each.left else WON
-        line = ProgressLine(at=context.clock(), stage=stage, message=each.left, contender=each.name)
-        context.on_progress(line)
 
 
 def _train_run(context: TargetContext, cycle: Cycle, plan: Plan, run: int, spent: float) -> _PlanRun:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.race.scores import ItemScores
-from evaluation.race_report import RacedContender, RungScore
+from evaluation.race_report import LEFT, RacedContender, RungScore
 from extractors.values import Value
 from trainers.job_folder import Progress, write_atomically
 from trainers.jobs.job import TrainingJob, TrainingResult
 from trainers.jobs.legs import Leg, LegResult
 from trainers.planning.plan import Contender, Plan
 
-LEFT, LAST = "left.json", "last"
+LAST = "last"
+DEPARTURE = "left.json"
+"""File in a contender's folder."""
 
 
 class LegProgress(Progress):
@@ -50,6 +52,8 @@ class Racer:
     contender: Contender
     folder: Path
     job: TrainingJob
+    progress: Progress
+    """The race's."""
     shared: tuple[TrainingResult, ...] = ()
     """Results of the stages before the one that it trains, which it shares with another contender."""
     legs: dict[str, LegResult] = field(default_factory=dict)
@@ -143,12 +147,13 @@ class Racer:
         if not self.left:
             self.folder.mkdir(parents=True, exist_ok=True)
             departure = Departure(reason=reason, lost_seconds=lost_seconds)
-            write_atomically(self.folder / LEFT, departure.model_dump_json())
+            write_atomically(self.folder / DEPARTURE, departure.model_dump_json())
+            self.progress.write(LEFT, reason, contender=self.name)
 
     @property
     def departure(self) -> Departure | None:
         """Its departure; None while it is in the race."""
-        kept = self.folder / LEFT
+        kept = self.folder / DEPARTURE
         return Departure.model_validate_json(kept.read_text("utf-8")) if kept.exists() else None
 
     @property

@@ -27,7 +27,7 @@ from evaluation.race.rungs import (
 )
 from evaluation.race.scores import ItemScores
 from evaluation.race.track import AnswersTooSlow, Track
-from evaluation.race_report import RaceReport
+from evaluation.race_report import WON, RaceReport
 from extractors.dataset.snapshot import Snapshot, read_snapshot
 from trainers.batching.tokenise import NothingToLearn
 from trainers.job_folder import Progress, run_job, write_atomically
@@ -114,6 +114,7 @@ class _Race:
             contender=contender,
             folder=self.folder / CONTENDERS / name.strip("-"),
             job=self.job.build_training_job(plan, stage, start),
+            progress=self.progress,
         )
         self.racers.append(racer)
         return racer
@@ -317,6 +318,7 @@ class _Race:
     def _finish(self, default: Racer, winner: Racer) -> RaceResult:
         if winner is not default:
             default.leave(f"beaten by {winner.name}")
+        self.progress.write(WON, contender=winner.name)
         for racer in self.racers[1:]:
             racer.fresh_effect = self._measure_fresh_effect(default, racer)
         report = RaceReport(

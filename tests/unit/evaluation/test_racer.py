@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from daemon.runtime.clock import utc_now
 from evaluation.race.racer import LAST, Racer
+from trainers.job_folder import Progress
 from trainers.jobs.job import TrainingJob
 from trainers.jobs.legs import LegResult
 from trainers.planning.hyperparameters import Hyperparameters
@@ -25,7 +27,12 @@ def build_plan() -> Plan:
 
 
 def build_racer(folder: Path, plan: Plan) -> Racer:
-    return Racer(contender=plan.default, folder=folder, job=TrainingJob(plan=plan, stage=1, snapshot="s"))
+    return Racer(
+        contender=plan.default,
+        folder=folder,
+        job=TrainingJob(plan=plan, stage=1, snapshot="s"),
+        progress=Progress(folder / "progress.jsonl", utc_now),
+    )
 
 
 def build_leg(number: int, step: int, end: int) -> LegResult:
@@ -54,3 +61,4 @@ def test_what_came_to_nothing_took_its_time(tmp_path: Path) -> None:
     assert again.departure
     again.legs, again.lost_seconds = racer.legs, again.departure.lost_seconds
     assert (again.left, again.spent) == ("OutOfMemory", 5.0)
+    assert '"message":"OutOfMemory"' in (tmp_path / "progress.jsonl").read_text()
