@@ -1,4 +1,4 @@
-"""Races of really trained adapters: killed in every rung, cut short, with contenders that fail or do harm."""
+"""Races of really trained adapters: cut short, with contenders that fail or do harm."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +13,7 @@ from evaluation.race.language_track import open_language_track
 from evaluation.race.run import race
 from evaluation.race.track import AnswersTooSlow
 from extractors.dataset.snapshot import read_snapshot
-from extractors.values import file_digest
-from tests.e2e.test_training import LABELS, DyingProgress, Killed, make_case, make_examples, make_plan
+from tests.e2e.test_training import LABELS, make_case, make_examples, make_plan
 from tests.support.snapshots import make_item, make_snapshot
 from trainers.job_folder import Progress
 from trainers.planning.limits import Limits
@@ -60,9 +59,9 @@ def build_job(snapshot: Path, challengers: Sequence[Contender], default: Plan, *
     )
 
 
-def race_here(job: RaceJob, folder: Path, dies_at: int | None = None) -> RaceResult:
+def race_here(job: RaceJob, folder: Path) -> RaceResult:
     folder.mkdir(exist_ok=True)
-    return race(job, folder, DyingProgress(folder, dies_at))
+    return race(job, folder, Progress(folder / "progress.jsonl", lambda: datetime.now(UTC)))
 
 
 def test_the_default_stays_where_a_challenger_learns_nothing(
@@ -101,46 +100,6 @@ def test_prompts_that_are_left_out_are_answered_by_no_contender(
     rival = build_contender(plan, "rival", change(plan.stages[0], seed=1))
     found = race_here(build_job(snapshot, [rival], plan, left_out=known), tmp_path)
     assert found.report.items == found.report.sessions == 41 - len(known)
-
-
-class MortalProgress(Progress):
-    """Kills the race after a number of lines about training."""
-
-    def __init__(self, folder: Path, lines: int) -> None:
-        super().__init__(folder / "progress.jsonl", lambda: datetime.now(UTC))
-        self._left = lines
-
-    def write(self, stage: str, message: str = "", **values: Any) -> None:
-        super().write(stage, message, **values)
-        self._left -= stage == "training"
-        if not self._left:
-            raise Killed
-
-
-def test_a_race_that_is_killed_again_and_again_trains_no_leg_twice(
-    tiny_model: Path, snapshot: Path, tmp_path: Path
-) -> None:
-    plan = make_plan(tiny_model, snapshot)
-    sft = plan.stages[0]
-    rival = build_contender(plan, "rival", change(sft, seed=1))
-    job = build_job(snapshot, [rival, build_on_top(plan)], plan)
-    finished: dict[Path, str] = {}
-    killed = 0
-    while True:
-        try:
-            found = race(job, tmp_path, MortalProgress(tmp_path, 12))
-            break
-        except Killed:
-            killed += 1
-        for kept in tmp_path.glob("contenders/*/*-*.json"):
-            assert finished.setdefault(kept, file_digest(kept)) == file_digest(kept)
-    assert killed >= 3
-    assert {path.name for path in finished} >= {"leg-1.json", "scores-first.json"}
-    assert {path.parent.name for path in finished} >= {"sft", "rival"}
-    assert found.report.winner in {"sft", "rival", "sft+dpo"}
-    assert not list(tmp_path.glob("contenders/*/checkpoints"))
-    again = race_here(job, tmp_path)
-    assert again == found
 
 
 def build_on_top(plan: Plan, **hyperparameters: Any) -> Contender:
