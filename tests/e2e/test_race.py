@@ -13,7 +13,7 @@ from evaluation.race.language_track import open_language_track
 from evaluation.race.run import race
 from evaluation.race.track import AnswersTooSlow
 from extractors.dataset.snapshot import read_snapshot
-from tests.e2e.test_training import LABELS, make_case, make_examples, make_plan
+from tests.e2e.test_training import LABELS, make_case, make_examples, make_plan, read_progress
 from tests.support.snapshots import make_item, make_snapshot
 from trainers.job_folder import Progress
 from trainers.planning.limits import Limits
@@ -78,6 +78,8 @@ def test_the_default_stays_where_a_challenger_learns_nothing(
     assert (tmp_path / found.adapter / "adapter_model.safetensors").exists()
     # One conversation ends with an item that is in no other example.
     assert found.report.items == 41
+    told = [(line["contender"], line["stage"]) for line in read_progress(tmp_path)[-2:]]
+    assert told == [("lazy", "left"), ("sft", "won")]
 
 
 def test_a_challenger_displaces_a_default_that_learns_nothing(

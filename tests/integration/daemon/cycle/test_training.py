@@ -1,28 +1,16 @@
 """A cycle's training, where its race has ended."""
 
-from dataclasses import replace
-
 from daemon.cycle.training import train_candidate
 from daemon.views.run_files import RACE
 from evaluation.race.job import RaceResult
-from tests.support.runs import (
-    DPO,
-    FROM_LIVE,
-    FROM_PAIRS,
-    ON_TOP,
-    SFT,
-    Runs,
-    make_held_out,
-    make_race,
-)
-from trainers.job_folder import RESULT, ProgressLine
+from tests.support.runs import DPO, ON_TOP, SFT, Runs, make_held_out, make_race
+from trainers.job_folder import RESULT
 from trainers.jobs.job import TrainingMetrics, TrainingResult
 from trainers.planning.plan import Contender, Plan
 
 
-def test_each_contender_is_said_to_have_won_or_left_and_the_plan_names_the_winner(runs: Runs) -> None:
-    lines = list[ProgressLine]()
-    context = replace(runs.context, on_progress=lines.append)
+def test_the_plan_names_the_winner_of_the_race(runs: Runs) -> None:
+    context = runs.context
     snapshot = runs.snapshot(make_held_out(12))
     plan = Plan(
         name="sft",
@@ -66,10 +54,3 @@ def test_each_contender_is_said_to_have_won_or_left_and_the_plan_names_the_winne
 
     trained = train_candidate(context, cycle, plan)
     assert (trained.plan.winner, trained.plan.stages) == (ON_TOP, (SFT, DPO))
-    assert [(line.contender, line.stage) for line in lines] == [
-        ("sft", "left"),
-        (FROM_LIVE, "left"),
-        (ON_TOP, "won"),
-        (FROM_PAIRS, "left"),
-    ]
-    assert lines[0].message == f"beaten by {ON_TOP}"
