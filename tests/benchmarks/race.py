@@ -68,14 +68,18 @@ class Cell(Value):
 
 def measure() -> dict[str, dict[str, float]]:
     """Return the figures of each data set; see the module's docstring."""
-    base = prepare_smollm2(MODEL.resolve())
+    base, draws = prepare_smollm2(MODEL.resolve()), []
     for name in DATA_SETS:
         for seed in SEEDS:
             agent = draw_agent(name, seed, base)
             if agent is None:
                 print(f"{name}: left out, CLINC150_FOLDER names no folder", flush=True)
                 continue
-            _Draw(f"{name}/{seed}", agent, base).make_cells()
+            draws.append(_Draw(f"{name}/{seed}", agent, base))
+    for draw in draws:
+        draw.make_cells(draw.list_compared())
+    for draw in draws:
+        draw.make_cells(draw.list_others())
     cells = _read_recorded()
     return {name: _summarise(cells, name) for name in DATA_SETS if f"{name}/{SEEDS[-1]}/race" in cells}
 
@@ -88,19 +92,21 @@ class _Draw:
     agent: Agent
     base: Path
 
-    def make_cells(self) -> None:
-        """Make the cells that are not recorded yet."""
-        plan = self._plan(RACE_VALIDATION, "thorough")
-        arms: dict[str, Callable[[], Cell]] = {
+    def list_compared(self) -> dict[str, Callable[[], Cell]]:
+        """Return what makes the cells that the benchmark is about: the default's and the race's."""
+        return {
             "default": lambda: self._train_alone(self._plan(VALIDATION, "off").default),
             "race": self._race,
-            "rules": self._train_by_rules,
-            **{
-                each.name: partial(self._train_alone, each)
-                for each in plan.challengers
-                if each.name != "sft+dpo (sigmoid)"
-            },
         }
+
+    def list_others(self) -> dict[str, Callable[[], Cell]]:
+        """Return what makes the cells of the rules of before, and of each challenger alone."""
+        challengers = self._plan(RACE_VALIDATION, "thorough").challengers
+        alone = {each.name: partial(self._train_alone, each) for each in challengers}
+        return {"rules": self._train_by_rules, **alone}
+
+    def make_cells(self, arms: Mapping[str, Callable[[], Cell]]) -> None:
+        """Make the cells of these arms that are not recorded yet."""
         for arm, make in arms.items():
             if f"{self.key}/{arm}" in _read_recorded():
                 continue
