@@ -1,5 +1,5 @@
-"""What the base model of a target wrote itself: made once a base, before something first needs it, and
-removed when nothing uses that base any more.
+"""Examples that the base model of a target wrote itself: made once a base, before something first needs them,
+and removed when nothing uses that base any more.
 """
 
 import shutil
@@ -40,7 +40,7 @@ NOTHING_BEYOND = "the base model wrote nothing usable beyond what is held out"
 
 
 class ReplayForecast(Value):
-    """What the base model wrote itself, as the next training would mix it in."""
+    """Examples that the base model wrote itself, as the next training would mix them in."""
 
     share: float
     """The target's `replay_share`; 0 for a task that mixes in nothing."""

@@ -1,4 +1,4 @@
-"""What base models wrote, on disk: what a plan says of it, and how long it stays."""
+"""Examples that base models wrote, on disk: the words of a plan about them, and the time that they stay."""
 
 from collections.abc import Iterator
 from pathlib import Path

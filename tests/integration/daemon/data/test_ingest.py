@@ -1,4 +1,4 @@
-"""How much of the traffic is set apart to validate on: more only where a race can tell something there."""
+"""The share of the traffic that is set apart to validate on: more only where a race can tell something."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -68,7 +68,7 @@ class Terminal:
         self.bars = ProgressBars(Console(file=StringIO(), force_terminal=True, width=100))
 
     def show(self, *lines: ProgressLine) -> dict[str, str]:
-        """What stands there after these lines: the text of each bar, by its name."""
+        """Return the text of each bar after these lines, by its name."""
         for line in lines:
             self.bars.show(line)
         console = Console(file=StringIO(), width=100)
