@@ -50,7 +50,7 @@ ANSWER_TIMES = 3
 """Most time of a challenger's answers, as a multiple of the default's: one that has not learned to end its
 turns would answer for ever."""
 LEAST_ANSWER_SECONDS = 10.0
-"""Time that they may take in any case, within the race's: that of a few answers varies too much to tell."""
+"""Time that they may take in any case: that of a few answers varies too much to tell."""
 FAILURES = (AdapterUnusable, AnswersTooSlow, NothingToLearn, OutOfMemory, TrainingDiverged)
 """Errors of a contender that end its race, and not everybody's."""
 

@@ -20,7 +20,7 @@ from daemon.demo.vllm import VllmServer
 from daemon.route_server import serve_routes
 from registry.cycles import CycleState
 from registry.versions import VersionState
-from tests.e2e.team import HELD_OUT, LABELS, QUESTIONS, ROOT, Team, new_team
+from tests.e2e.team import HELD_OUT, QUESTIONS, ROOT, Team, new_team
 
 IN_THE_MIDDLE = {
     "EXTRACTING": "statement",
@@ -69,8 +69,8 @@ def run_gateway(team: Team, tmp_path: Path) -> Iterator[str]:
 def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_request(
     team: Team, vllm: VllmServer, tmp_path: Path
 ) -> None:
-    # As customers ask whom the model has learned from; it is too small to understand others.
-    requests = [CustomerRequest(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(200, 220)]
+    # The questions of reviewed calls, whichever of them are held out; the model is too small for others.
+    requests = [CustomerRequest(text=QUESTIONS[1][1].format(n=n), label="shipping") for n in range(1, 41, 2)]
     # Enough sessions to validate on for a race: the rest is little, and is looked at more often.
     team = team.change_thresholds(sft_examples=20, pairs=10)
     team = team.change_section("holdout", race_validation_share=0.62)
@@ -83,8 +83,8 @@ def test_feedback_becomes_a_proven_version_that_is_swapped_in_without_losing_a_r
             traffic.wait_for(5, version=cycle["version_id"], seconds=60)
         assert [reply.error for reply in traffic.replies if reply.error] == []
         assert traffic.replies[-1].version == cycle["version_id"]
-        # What the tiny model has seen is drawn anew each time, and other numbers may confuse it.
-        assert any(agent.route(request).text in LABELS for request in requests)
+        answers = [agent.route(request).text for request in requests]
+        assert answers.count("shipping") > len(answers) / 2
 
     assert (cycle["state"], cycle["verdict"]) == ("DONE", "PROMOTE"), cycle["reason"]
     assert cycle["report"]["holdout_size"] == HELD_OUT
